@@ -1,0 +1,42 @@
+"""The table of benchmark commands.
+
+A command is a module with `configure(parser)` and `run(options) -> exit status`; it is imported
+only when it is asked for, so that one benchmark's missing library does not stop another's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    # name: (module, what it answers)
+    "routing": (
+        "benchmarks.routing",
+        "does parallel_map with no options keep up with the best way chosen by hand?",
+    ),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print("usage: python -m benchmarks COMMAND [options]\n\ncommands:")
+        for name, (_, question) in COMMANDS.items():
+            print(f"  {name:<10} {question}")
+        print("\npython -m benchmarks COMMAND --help shows the options of one.")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"unknown benchmark {name!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    module_name, question = COMMANDS[name]
+    command = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=question)
+    command.configure(parser)
+    return int(command.run(parser.parse_args(rest)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,37 @@
+"""The facts of a machine that a reader of the figures needs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from typing import Any
+
+import psutil
+
+from ._ways import cores
+
+_LIBRARIES = ("parallax-executor", "joblib", "mpire", "numpy", "pandas", "pillow", "cloudpickle")
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def machine_facts() -> dict[str, Any]:
+    gil = getattr(sys, "_is_gil_enabled", None)
+    return {
+        "cores": cores(),
+        "cores_of_the_machine": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "gil": True if gil is None else bool(gil()),
+        "load_at_start": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "versions": {library: _version(library) for library in _LIBRARIES},
+    }

@@ -1,0 +1,84 @@
+"""parallax: run a slow function on all cores, the way that fits it, with the loop's answer.
+
+    >>> from parallax import parallel_map
+    >>> results = parallel_map(fn, items)
+    >>> print(results.report)
+
+Names are loaded when they are first used: importing parallax costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._errors import BackendMissingError as BackendMissingError
+    from ._errors import ItemTimeoutError as ItemTimeoutError
+    from ._errors import ParallaxError as ParallaxError
+    from ._errors import RemoteTraceback as RemoteTraceback
+    from ._errors import SerializationError as SerializationError
+    from ._errors import SharedStateWarning as SharedStateWarning
+    from ._errors import WorkerDiedError as WorkerDiedError
+    from ._errors import WorkerStartError as WorkerStartError
+    from ._machine import cpu_count as cpu_count
+    from ._map import Results as Results
+    from ._map import explain as explain
+    from ._map import parallel_imap as parallel_imap
+    from ._map import parallel_map as parallel_map
+    from ._options import configure as configure
+    from ._options import options as options
+    from ._report import Report as Report
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendMissingError",
+    "ItemTimeoutError",
+    "ParallaxError",
+    "RemoteTraceback",
+    "Report",
+    "Results",
+    "SerializationError",
+    "SharedStateWarning",
+    "WorkerDiedError",
+    "WorkerStartError",
+    "configure",
+    "cpu_count",
+    "explain",
+    "options",
+    "parallel_imap",
+    "parallel_map",
+]
+
+_HOME = {
+    "BackendMissingError": "_errors",
+    "ItemTimeoutError": "_errors",
+    "ParallaxError": "_errors",
+    "RemoteTraceback": "_errors",
+    "SerializationError": "_errors",
+    "SharedStateWarning": "_errors",
+    "WorkerDiedError": "_errors",
+    "WorkerStartError": "_errors",
+    "cpu_count": "_machine",
+    "Results": "_map",
+    "explain": "_map",
+    "parallel_imap": "_map",
+    "parallel_map": "_map",
+    "configure": "_options",
+    "options": "_options",
+    "Report": "_report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'parallax' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"parallax.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

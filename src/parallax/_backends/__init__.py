@@ -1,0 +1,1 @@
+"""Ways to run workers: one contract (``contract.py``) and one file or folder per backend."""

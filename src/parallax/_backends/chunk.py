@@ -1,0 +1,91 @@
+"""Running the items of a chunk: the only place that calls the user's callable.
+
+Guarantees: every item that was run has an entry, in order; an exception of one item does not
+touch the others; times are those of the items alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import starmap
+from typing import Any
+
+from .._messages import ChunkResult, Failure
+
+__all__ = ["level", "nested", "run_chunk", "set_process_level"]
+
+_local = threading.local()
+_process_level = 0
+
+
+def level() -> int:
+    """How many parallel runs this thread is inside of; 0 in the user's own code."""
+    return getattr(_local, "level", 0) or _process_level
+
+
+def set_process_level(value: int) -> None:
+    """Declare this whole process a worker at the given level."""
+    global _process_level  # noqa: PLW0603 - a fact about the process
+    _process_level = value
+
+
+@contextmanager
+def nested() -> Iterator[None]:
+    """Mark this thread as a worker while the block runs."""
+    before = getattr(_local, "level", 0)
+    _local.level = level() + 1
+    try:
+        yield
+    finally:
+        _local.level = before
+
+
+def run_chunk(
+    fn: Callable[..., Any],
+    items: Sequence[Any],
+    *,
+    star: bool,
+    stop: bool,
+    clock: Callable[[], float] = time.perf_counter,
+    cpu_clock: Callable[[], float] = time.thread_time,
+) -> ChunkResult:
+    """Call ``fn`` on each item.
+
+    Args:
+        fn: the user's callable.
+        items: one argument each, or with ``star`` one tuple of arguments each.
+        star: spread the items over the arguments.
+        stop: stop at the first failure.
+        clock: wall clock, seconds.
+        cpu_clock: CPU clock of this thread, seconds.
+    """
+    values: list[Any] = []
+    failures: list[Failure] = []
+    iterator = iter(items)
+    calls = starmap(fn, iterator) if star else map(fn, iterator)
+    cpu = cpu_clock()
+    begin = clock()
+    while True:
+        try:
+            # extend keeps what it got before an exception, so the failed item's place is known,
+            # and runs at the speed of list(map(...)).
+            values.extend(calls)
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+            failures.append(Failure(len(values), error))
+            values.append(None)
+            if stop or not isinstance(error, Exception):
+                break
+            continue
+        if len(values) == len(items):
+            break
+        # The callable raised StopIteration, which map took for the end of its input.
+        failures.append(Failure(len(values), StopIteration()))
+        values.append(None)
+        if stop:
+            break
+    wall = clock() - begin
+    cpu = cpu_clock() - cpu
+    return ChunkResult(values, tuple(failures), wall, cpu, wall / max(1, len(values)))

@@ -1,0 +1,114 @@
+"""What a backend is to the run loop: a crew of workers and the events that it reports.
+
+A crew is opened for one run. ``send`` hands a chunk to a worker and returns at once; what becomes
+of it is reported as an event, from any thread, through the ``report`` function that the crew was
+made with::
+
+    Joined(worker)            it can take chunks
+    Done(worker, chunk, ...)  a chunk was run
+    Refused(...)              a chunk could not travel; it was not run
+    Died(worker, ...)         the worker ended; its chunks in flight are lost
+    Unable(reason)            no worker of this kind can be had
+
+Guarantees asked of a crew: events of one worker come in order; after ``close`` returns nothing of
+the crew is left behind, except threads inside a user's item, which cannot be ended.
+"""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, Union
+
+from .._messages import Chunk, ChunkResult, Route
+
+__all__ = ["Call", "Crew", "CrewEvent", "Died", "Done", "Joined", "Refused", "Report", "Unable"]
+
+
+class Joined(NamedTuple):
+    """A worker can take chunks."""
+
+    worker: int
+
+
+class Done(NamedTuple):
+    """A chunk was run."""
+
+    worker: int
+    chunk: int
+    result: ChunkResult
+    #: bytes that this chunk moved to the worker and back, and seconds of this thread to do so.
+    bytes_in: int = 0
+    bytes_out: int = 0
+    seconds: float = 0.0
+
+
+class Refused(NamedTuple):
+    """A chunk, or the callable, could not be encoded or decoded; nothing of it was run."""
+
+    worker: int
+    chunk: int
+    what: str
+    path: str
+    reason: str
+
+
+class Died(NamedTuple):
+    """A worker ended; ``began`` is False if it cannot have started on its chunk."""
+
+    worker: int
+    pid: int | None
+    exitcode: int | None
+    began: bool
+
+
+class Unable(NamedTuple):
+    """Workers of this kind cannot be had now; ``fatal`` if not later either."""
+
+    reason: str
+    fatal: bool = True
+
+
+CrewEvent = Union[Joined, Done, Refused, Died, Unable]
+Report = Callable[[CrewEvent], None]
+
+
+class Call(NamedTuple):
+    """The callable of one run and how its items are passed."""
+
+    fn: Callable[..., Any]
+    #: items are tuples of arguments.
+    star: bool
+    #: a worker stops at the first failure of a chunk.
+    stop: bool
+
+
+class Crew(Protocol):
+    """A number of workers of one kind, lent to one run."""
+
+    route: Route
+
+    @property
+    def size(self) -> int:
+        """Workers that this crew has, starting ones included."""
+
+    def owns(self, worker: int) -> bool:
+        """Whether this crew made that worker."""
+
+    def selector(self) -> selectors.BaseSelector | None:
+        """What ``poll`` waits on, for others to add to; None if workers report by themselves."""
+
+    def open(self, count: int) -> None:
+        """Begin to provide up to ``count`` workers in all; returns at once."""
+
+    def send(self, worker: int, chunk: Chunk, items: list[Any]) -> None:
+        """Hand a chunk to a worker; never blocks for long."""
+
+    def kill(self, worker: int) -> bool:
+        """End a worker in the middle of its item; False if this kind cannot."""
+
+    def poll(self, timeout: float | None) -> None:
+        """Wait for events of workers that do not report by themselves, and report them."""
+
+    def close(self, grace: float) -> None:
+        """End the crew. Items still running may take ``grace`` seconds to finish."""

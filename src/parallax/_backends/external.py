@@ -1,0 +1,108 @@
+"""Any ``concurrent.futures.Executor`` as a backend: its owner starts and ends it, we submit.
+
+Guarantees: only ``submit`` of the executor is used; an executor that breaks fails the items that
+it had, and no more is sent to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from typing import Any
+
+from .._messages import Chunk, ChunkResult, Route
+from .chunk import nested, run_chunk
+from .contract import Call, Died, Done, Joined, Refused, Report
+
+__all__ = ["ExternalCrew"]
+
+
+def _run_nested(
+    fn: Callable[..., Any], items: list[Any], star: bool, stop: bool
+) -> ChunkResult:  # executors take positional arguments
+    with nested():
+        return run_chunk(fn, items, star=star, stop=stop)
+
+
+class ExternalCrew:
+    """Slots in somebody else's executor, at work for one run."""
+
+    route: Route = "threads"
+
+    def __init__(
+        self, report: Report, call: Call, executor: Executor, *, new_id: Callable[[], int]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            report: takes the events, from the executor's threads.
+            call: the callable.
+            executor: where chunks are submitted.
+            new_id: numbers workers within the run.
+        """
+        self._report = report
+        self._call = call
+        self._executor = executor
+        self._new_id = new_id
+        self._names: list[int] = []
+        self._pending: set[Future[ChunkResult]] = set()
+
+    @property
+    def size(self) -> int:
+        """Slots in use."""
+        return len(self._names)
+
+    def owns(self, worker: int) -> bool:
+        """Whether that worker is one of ours."""
+        return worker in self._names
+
+    def selector(self) -> None:
+        """Workers report by themselves."""
+
+    def open(self, count: int) -> None:
+        """Use ``count`` slots of the executor."""
+        while len(self._names) < count:
+            name = self._new_id()
+            self._names.append(name)
+            self._report(Joined(name))
+
+    def send(self, worker: int, chunk: Chunk, items: list[Any]) -> None:
+        """Submit a chunk."""
+        fn, star, stop = self._call
+        try:
+            future = self._executor.submit(_run_nested, fn, items, star, stop)
+        except BrokenExecutor:
+            self._report(Died(worker, None, None, began=False))
+            return
+        self._pending.add(future)
+
+        def finished(done: Future[ChunkResult]) -> None:
+            self._pending.discard(done)
+            if done.cancelled():
+                self._report(Died(worker, None, None, began=False))
+                return
+            error = done.exception()
+            if error is None:
+                self._report(Done(worker, chunk.id, done.result()))
+            elif isinstance(error, BrokenExecutor):
+                self._report(Died(worker, None, None, began=True))
+            else:
+                words = f"{type(error).__name__}: {error}"
+                self._report(Refused(worker, chunk.id, "item", "item", words))
+
+        future.add_done_callback(finished)
+
+    def kill(self, worker: int) -> bool:  # noqa: ARG002 - the contract's parameter
+        """Somebody else's workers are not ended."""
+        return False
+
+    def poll(self, timeout: float | None) -> None:
+        """Futures report by themselves."""
+
+    def close(self, grace: float) -> None:
+        """Cancel what has not begun and wait ``grace`` seconds for what has."""
+        deadline = time.monotonic() + grace
+        for future in list(self._pending):
+            future.cancel()
+        wait(list(self._pending), max(0.0, deadline - time.monotonic()))

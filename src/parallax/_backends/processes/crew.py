@@ -1,0 +1,321 @@
+"""The ``processes`` backend: workers of the warm pool, lent to one run.
+
+Guarantees: nothing here blocks but ``poll`` and ``close``; a dead worker is reported with its exit
+status and only its chunks are lost; workers that owe nothing go back to the pool warm.
+"""
+
+from __future__ import annotations
+
+import selectors
+import sys
+import time
+from collections.abc import Callable, Iterable
+from threading import RLock
+from types import ModuleType
+from typing import Any
+
+from ... import _codec
+from ..._errors import WorkerStartError
+from ..._messages import Chunk, ChunkResult, Payload, Route
+from ..._wire import Frame, WireError
+from ..contract import Call, Died, Done, Joined, Refused, Report, Unable
+from . import protocol
+from .pool import Pool, Worker, call_key, context
+from .start import installed
+
+__all__ = ["ProcessCrew", "encode_call", "modules_for", "weigh"]
+
+#: Seconds to wait for the exit status of a worker whose socket closed. It is reaped within
+#: milliseconds; a process that closed its descriptors and lives on is killed after this.
+EXIT = 0.5
+
+
+def encode_call(
+    call: Call, reads: list[tuple[str, str, Any]], by_value: tuple[ModuleType, ...] = ()
+) -> _codec.Encoded:
+    """Encode a run's callable with the module globals that it reads.
+
+    Args:
+        call: the callable.
+        reads: (module, name, value) of data that the program may have changed since import.
+        by_value: modules that workers cannot import.
+    """
+    message = (call.fn, call.star, call.stop, reads)
+    if by_value:
+        return _codec.encode_by_value(message, by_value)
+    return _codec.encode(message)
+
+
+def weigh(
+    call: Call, reads: Iterable[tuple[str, str]], items: list[Any], results: list[Any]
+) -> tuple[Payload, _codec.Encoded] | str:
+    """Encode the callable, an item and a result, to know what it costs or that it cannot be.
+
+    Args:
+        call: the callable.
+        reads: (module, name) of the data that it reads from modules of the program.
+        items: an item, or nothing.
+        results: a result, or nothing.
+
+    Returns:
+        The cost per item with the encoded callable, or the reason why something cannot travel.
+    """
+    values = current_values(reads)
+    try:
+        encoded = encode_call(call, values)
+    except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+        path, reason = _codec.culprit(call.fn, "callable")
+        return f"the {path} cannot be pickled ({reason})"
+    begin = time.perf_counter()
+    sizes = []
+    for what, parts in (("item", items), ("result", results)):
+        size = 0
+        for part in parts:
+            try:
+                size = _codec.encode(part).nbytes
+            except Exception:  # noqa: BLE001 - as above
+                path, reason = _codec.culprit(part, what)
+                return f"the {path} cannot be pickled ({reason})"
+        sizes.append(size)
+    spent = (time.perf_counter() - begin) if items or results else 0.0
+    return Payload(sizes[0], sizes[1], 2 * spent, encoded.nbytes), encoded
+
+
+def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any]]:
+    """The values that module globals have now, as far as they can travel.
+
+    Args:
+        reads: (module, name) pairs.
+    """
+    values = []
+    for module, name in reads:
+        space = vars(sys.modules[module]) if module in sys.modules else {}
+        if name not in space:
+            continue
+        try:
+            _codec.encode(space[name])
+        except Exception:  # noqa: BLE001, S112 - the worker's own import of it has to do
+            continue
+        values.append((module, name, space[name]))
+    return values
+
+
+def modules_for(call: _codec.Encoded) -> set[str]:
+    """Installed modules that a callable needs, its own modules' imports included."""
+    found: set[str] = set()
+    for name in _codec.needs(call.payload):
+        if installed(name):
+            found.add(name)
+            continue
+        module = sys.modules.get(name)
+        if module is None or name == "__main__":
+            continue
+        for value in list(vars(module).values()):
+            if isinstance(value, ModuleType):
+                found.add(value.__name__)
+            else:
+                home = getattr(value, "__module__", None)
+                if isinstance(home, str):
+                    found.add(home)
+    return {name for name in found if installed(name)}
+
+
+class ProcessCrew:
+    """Worker processes at work for one run."""
+
+    route: Route = "processes"
+
+    def __init__(
+        self,
+        report: Report,
+        lock: RLock,  # type: ignore[valid-type]  # a function, not a type, up to 3.12
+        call: _codec.Encoded,
+        *,
+        pool: Pool,
+        limit: int,
+        idle_timeout: float,
+        new_id: Callable[[], int],
+        wait: bool,
+    ) -> None:
+        """Prepare; no process is started yet.
+
+        Args:
+            report: takes the events.
+            lock: held while events are reported and frames are made.
+            call: the encoded callable.
+            pool: where workers come from.
+            limit: how many workers may exist over all runs of this process.
+            idle_timeout: seconds that workers stay after this run.
+            new_id: numbers workers within the run.
+            wait: wait for another run's workers if there are none to be had.
+        """
+        self._report = report
+        self._lock = lock
+        self._call = call
+        self._key = call_key(call)
+        self._context = context()
+        self._pool = pool
+        self._limit = limit
+        self._idle_timeout = idle_timeout
+        self._new_id = new_id
+        self._wait = wait
+        self._selector = selectors.DefaultSelector()
+        self._workers: dict[int, Worker] = {}
+        self._moved: dict[tuple[int, int], tuple[int, float]] = {}
+        #: report workers before they are up: chunks wait in their sockets.
+        self.eager = False
+
+    @property
+    def size(self) -> int:
+        """Workers lent to this run now."""
+        return len(self._workers)
+
+    def owns(self, worker: int) -> bool:
+        """Whether that worker is lent to this run."""
+        return worker in self._workers
+
+    def selector(self) -> selectors.BaseSelector:
+        """The selector of all workers' sockets, for the run to add its own to."""
+        return self._selector
+
+    def open(self, count: int) -> None:
+        """Lease workers until there are ``count``."""
+        missing = count - len(self._workers)
+        if missing <= 0:
+            return
+        try:
+            leased = self._pool.lease(missing, self._limit, wait=self._wait and not self._workers)
+        except WorkerStartError as error:
+            self._report(Unable(str(error)))
+            return
+        with self._lock:
+            for worker in leased:
+                name = self._new_id()
+                self._workers[name] = worker
+                self._selector.register(worker.channel, selectors.EVENT_READ, name)
+                try:
+                    worker.use(self._key, self._call, self._context)
+                except OSError:
+                    continue  # it left just now; poll sees its end-of-file
+                self._watch(name)
+                if worker.ready or self.eager:
+                    self._report(Joined(name))
+        if not leased and not self._workers:
+            self._report(Unable("all workers are lent to other calls", fatal=False))
+
+    def send(self, worker: int, chunk: Chunk, items: list[Any]) -> None:
+        """Encode items and hand them to a worker."""
+        begin = time.perf_counter()
+        try:
+            encoded = _codec.encode(items)
+        except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+            if chunk.size == 1:
+                path, reason = _codec.culprit(items[0], "item")
+            else:
+                path, reason = "item", ""
+            self._report(Refused(worker, chunk.id, "item", path, reason))
+            return
+        lent = self._workers.get(worker)
+        if lent is None:
+            return
+        lent.flight += 1
+        try:
+            lent.channel.send(protocol.TASK, chunk.id, encoded.payload, encoded.buffers)
+        except OSError:
+            return  # poll sees its end-of-file and reports the chunk lost
+        self._moved[worker, chunk.id] = (encoded.nbytes, time.perf_counter() - begin)
+        self._watch(worker)
+
+    def kill(self, worker: int) -> bool:
+        """End a worker; its death is reported by ``poll``."""
+        lent = self._workers.get(worker)
+        if lent is not None:
+            lent.started.kill()
+        return True
+
+    def poll(self, timeout: float | None) -> None:
+        """Wait for the workers' sockets and report what they said."""
+        ready = self._selector.select(timeout)
+        with self._lock:
+            for key, events in ready:
+                if not isinstance(key.data, int):
+                    continue
+                worker = self._workers.get(key.data)
+                if worker is None:
+                    continue
+                try:
+                    if events & selectors.EVENT_WRITE:
+                        worker.channel.flush()
+                        self._watch(key.data)
+                    if events & selectors.EVENT_READ:
+                        for frame in worker.channel.receive():
+                            self._heard(key.data, worker, frame)
+                except (EOFError, WireError, OSError):
+                    self._lost(key.data, worker)
+
+    def close(self, grace: float) -> None:
+        """Give idle workers back, and end those that are still busy after ``grace`` seconds."""
+        deadline = time.monotonic() + grace
+        self._report = lambda _: None
+        while any(w.flight for w in self._workers.values()):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self.poll(left)
+        with self._lock:
+            for worker in self._workers.values():
+                self._selector.unregister(worker.channel)
+                if worker.flight or worker.channel.unsent:
+                    self._pool.discard(worker, kill=True)
+                else:
+                    self._pool.give_back(worker, self._idle_timeout)
+            self._workers.clear()
+            self._selector.close()
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _watch(self, name: int) -> None:
+        """Ask for writability exactly while something waits to be written."""
+        channel = self._workers[name].channel
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.unsent else 0)
+        if self._selector.get_key(channel).events != events:
+            self._selector.modify(channel, events, name)
+
+    def _heard(self, name: int, worker: Worker, frame: Frame) -> None:
+        if frame.kind == protocol.RESULT:
+            worker.flight -= 1
+            worker.answered = True
+            sent, seconds = self._moved.pop((name, frame.tag), (0, 0.0))
+            begin = time.perf_counter()
+            received = len(frame.payload) + sum(map(len, frame.buffers))
+            try:
+                result = ChunkResult(*_codec.decode(frame.payload, frame.buffers))
+            except Exception as error:  # noqa: BLE001 - any __setstate__ may raise anything
+                words = f"{type(error).__name__}: {error}"
+                self._report(Refused(name, frame.tag, "result", "result", words))
+                return
+            seconds += time.perf_counter() - begin
+            self._report(Done(name, frame.tag, result, sent, received, seconds))
+        elif frame.kind == protocol.HELLO:
+            self._pool.greet(worker, frame.tag)
+            if not self.eager:
+                self._report(Joined(name))
+        elif frame.kind == protocol.REFUSED:
+            worker.flight -= 1
+            what, path, reason = _codec.decode(frame.payload)
+            self._report(Refused(name, frame.tag, what, path or what, reason))
+        elif frame.kind == protocol.BYE:
+            self._lost(name, worker, began=False)
+
+    def _lost(self, name: int, worker: Worker, *, began: bool = True) -> None:
+        self._selector.unregister(worker.channel)
+        del self._workers[name]
+        exitcode = self._pool.discard(worker, kill=False, timeout=EXIT)
+        if exitcode is None:
+            worker.started.kill()
+        if worker.ready:
+            self._report(Died(name, worker.pid, exitcode, began))
+            return
+        words = self._pool.trouble() or f"the worker ended while starting (status {exitcode})"
+        self._report(Died(name, worker.pid, exitcode, began=False))
+        self._report(Unable(words))

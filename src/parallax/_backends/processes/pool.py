@@ -1,0 +1,335 @@
+"""The warm pool: worker processes that outlive the run that started them.
+
+Guarantees: a worker is lent to one run at a time; at most ``limit`` workers exist over all
+concurrent callers, unless a caller asked for more; idle workers leave by themselves after
+``idle_timeout``; ``shutdown`` (at exit too) leaves no process behind; a forked copy of this
+process starts afresh.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections import OrderedDict
+from typing import Any
+
+from ... import _codec
+from ..._errors import WorkerStartError
+from ..._wire import Channel
+from . import protocol
+from .start import Started, Starter, installed
+
+__all__ = ["Pool", "Worker", "call_key", "shutdown_warm_pool", "warm_pool", "warm_resources"]
+
+#: Callables that a worker keeps. Fewer are sent anew more often, more hold memory.
+KEPT_CALLS = 8
+
+#: Callables up to this many bytes are recognized by content in later runs. Hashing costs about
+#: what sending does, so a larger one is sent anew in each run.
+HASHED = 1 << 20
+
+#: Seconds that the first workers take to start where it was not measured yet.
+USUAL_START = 0.08
+
+
+class Worker:
+    """The parent's view of one worker process."""
+
+    def __init__(self, started: Started, channel: Channel) -> None:
+        self.started = started
+        self.channel = channel
+        self.ready = False
+        self.born = time.monotonic()
+        self.context = b""
+        self.calls: OrderedDict[int, None] = OrderedDict()
+        #: chunks that it has been given and not answered.
+        self.flight = 0
+        self.answered = False
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, known once it said hello."""
+        return self.started.pid
+
+    def use(self, key: int, call: _codec.Encoded, context: bytes) -> None:
+        """Make the worker ready for a run's tasks."""
+        if context != self.context:
+            self.channel.send(protocol.CONTEXT, 0, context)
+            self.context = context
+        if key in self.calls:
+            self.calls.move_to_end(key)
+        else:
+            if len(self.calls) >= KEPT_CALLS:
+                self.channel.send(protocol.FORGET, self.calls.popitem(last=False)[0])
+            self.channel.send(protocol.CALL, key, call.payload, call.buffers)
+            self.calls[key] = None
+        self.channel.send(protocol.USE, key)
+        self.answered = False
+
+
+class Pool:
+    """Starts, lends and takes back workers. Thread-safe."""
+
+    def __init__(self, method: str = "auto") -> None:
+        self._lock = threading.Condition()
+        self._starter = Starter(method)
+        self._idle: list[Worker] = []
+        self._alive: set[Worker] = set()
+        #: seconds that a worker took from its start to its hello, newest.
+        self.start_seconds: float | None = None
+
+    @property
+    def method(self) -> str:
+        """How workers are started."""
+        return self._starter.method
+
+    def prepare(self, modules: set[str]) -> None:
+        """Begin to import installed modules where workers will be forked from."""
+        with self._lock:
+            self._starter.prepare({m for m in modules if installed(m)})
+
+    def expected_start(self, count: int) -> float:
+        """Seconds until ``count`` workers would take work if they were asked for now."""
+        with self._lock:
+            missing = count - sum(w.ready for w in self._idle)
+            if missing <= 0:
+                return 0.0
+            usual = self.start_seconds if self.start_seconds is not None else USUAL_START
+            return usual if self._alive or self.start_seconds is None else min(usual, USUAL_START)
+
+    def lease(self, count: int, limit: int, *, wait: bool) -> list[Worker]:
+        """Lend up to ``count`` workers, warm ones first; start what is missing.
+
+        Args:
+            count: how many are wanted.
+            limit: how many may exist in all.
+            wait: wait for other runs to give one back if not even one can be had.
+
+        Raises:
+            WorkerStartError: none could be started.
+        """
+        lent: list[Worker] = []
+        with self._lock:
+            while True:
+                self._weed()
+                while self._idle and len(lent) < count:
+                    lent.append(self._idle.pop())
+                while len(lent) < count and len(self._alive) < limit:
+                    try:
+                        lent.append(self._start())
+                    except WorkerStartError:
+                        if not lent:
+                            raise
+                        break
+                if lent or not wait:
+                    return lent
+                self._lock.wait()
+
+    def _start(self) -> Worker:
+        ours, theirs = socket.socketpair()
+        try:
+            started = self._starter.start(theirs)
+        except OSError as error:
+            ours.close()
+            raise WorkerStartError(self.method, str(error)) from error
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        worker = Worker(started, Channel(ours))
+        self._alive.add(worker)
+        return worker
+
+    def trouble(self) -> str:
+        """What the starter complained of, "" if nothing."""
+        with self._lock:
+            return self._starter.trouble()
+
+    def greet(self, worker: Worker, pid: int) -> None:
+        """Note that a worker said hello."""
+        worker.started.pid = pid
+        worker.ready = True
+        self.start_seconds = time.monotonic() - worker.born
+
+    def give_back(self, worker: Worker, idle_timeout: float) -> None:
+        """Take a worker back that owes nothing; it waits for the next run."""
+        try:
+            worker.channel.send(protocol.RELEASE, int(idle_timeout * 1000))
+        except OSError:
+            self.discard(worker, kill=True)
+            return
+        with self._lock:
+            self._idle.append(worker)
+            self._lock.notify_all()
+
+    def discard(self, worker: Worker, *, kill: bool, timeout: float = 0.5) -> int | None:
+        """Let go of a worker that died or is to die.
+
+        Returns:
+            Its exit status, None if not known within ``timeout`` seconds.
+        """
+        if kill:
+            worker.started.kill()
+        worker.channel.close()
+        with self._lock:
+            self._alive.discard(worker)
+            if worker in self._idle:
+                self._idle.remove(worker)
+            self._lock.notify_all()
+            return worker.started.exitcode(timeout)
+
+    def _weed(self) -> None:
+        """Let go of idle workers that have left."""
+        for worker in list(self._idle):
+            try:
+                frames = worker.channel.receive()
+            except (EOFError, OSError):
+                frames = None
+            if frames is None or any(f.kind == protocol.BYE for f in frames):
+                self._idle.remove(worker)
+                self._alive.discard(worker)
+                worker.channel.close()
+                worker.started.exitcode(0.5)
+                continue
+            for frame in frames:
+                if frame.kind == protocol.HELLO:
+                    self.greet(worker, frame.tag)
+
+    def shutdown(self) -> None:
+        """End all workers, idle or not, and the zygote; returns when they are gone."""
+        with self._lock:
+            workers, self._alive = list(self._alive), set()
+            self._idle.clear()
+            for worker in workers:
+                if worker.flight or not worker.ready:
+                    worker.started.kill()
+                worker.channel.close()
+            if self._starter.method != "zygote":
+                for worker in workers:
+                    if worker.started.exitcode(1.0) is None:
+                        worker.started.kill()
+                        worker.started.exitcode(1.0)
+            self._starter.close()
+            self._lock.notify_all()
+
+    def forget(self) -> None:
+        """Drop everything without ending it: for a forked copy of the owner."""
+        self._lock = threading.Condition()
+        for worker in self._alive:
+            worker.channel.close()
+        self._alive, self._idle = set(), []
+        self._starter.forget()
+
+    def resources(self) -> tuple[set[int], set[int]]:
+        """Process ids and descriptors that the pool holds between runs."""
+        with self._lock:
+            self._weed()
+            pids, fds = self._starter.resources()
+            for worker in self._alive:
+                if worker.pid is not None:
+                    pids.add(worker.pid)
+                fds.add(worker.channel.fileno())
+            return pids, fds
+
+
+# -- one pool per start method, shared by all runs -------------------------------------------------
+
+_pools: dict[str, Pool] = {}
+_pools_lock = threading.Lock()
+
+
+def warm_pool(method: str) -> Pool:
+    """The pool of this process for a start method."""
+    with _pools_lock:
+        pool = _pools.get(method)
+        if pool is None:
+            pool = _pools[method] = Pool(method)
+        return pool
+
+
+def shutdown_warm_pool() -> None:
+    """End all warm workers now; the next run starts new ones."""
+    with _pools_lock:
+        pools = list(_pools.values())
+        _pools.clear()
+    for pool in pools:
+        pool.shutdown()
+
+
+def warm_resources() -> tuple[set[int], set[int]]:
+    """Process ids and descriptors that are held between runs."""
+    pids: set[int] = set()
+    fds: set[int] = set()
+    with _pools_lock:
+        for pool in _pools.values():
+            more_pids, more_fds = pool.resources()
+            pids |= more_pids
+            fds |= more_fds
+    return pids, fds
+
+
+def _after_fork() -> None:
+    global _pools_lock  # noqa: PLW0603 - the parent's lock may be held by a thread that is gone
+    _pools_lock = threading.Lock()
+    for pool in _pools.values():
+        pool.forget()
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(shutdown_warm_pool)
+
+
+# -- what a run sends ahead of its tasks -----------------------------------------------------------
+
+_keys: dict[bytes, int] = {}
+_last_key = 0
+
+
+def call_key(call: _codec.Encoded) -> int:
+    """A number for a callable: the same for the same content, if it is small enough to hash."""
+    global _last_key  # noqa: PLW0603 - a counter
+    if call.nbytes <= HASHED:
+        content = b"".join((call.payload, *call.buffers))
+        with _pools_lock:
+            key = _keys.get(content)
+            if key is None:
+                if len(_keys) > 256:
+                    _keys.clear()
+                _last_key += 1
+                key = _keys[content] = _last_key
+            return key
+    with _pools_lock:
+        _last_key += 1
+        return _last_key
+
+
+def context() -> bytes:
+    """The surroundings of this process that workers take over, encoded."""
+    try:
+        cwd: str | None = os.getcwd()
+    except OSError:
+        cwd = None
+    try:
+        filters = pickle.dumps(list(warnings.filters), 5)
+        if b"__main__" in filters:  # a category that workers cannot import
+            filters = b""
+    except Exception:  # noqa: BLE001 - whatever a filter's category does when pickled
+        filters = b""
+    values: dict[str, Any] = {
+        "path": list(sys.path),
+        "argv": list(getattr(sys, "argv", [])),
+        "cwd": cwd,
+        "env": dict(os.environ),
+        "filters": filters,
+    }
+    return pickle.dumps(values, 5)

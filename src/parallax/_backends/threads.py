@@ -1,0 +1,106 @@
+"""The ``threads`` backend: a thread per worker, in the caller's process.
+
+Guarantees: a thread reports its own outcomes, so that no second thread has to wake up between
+two chunks; the caller's context variables are visible in items. A thread inside an item cannot
+be ended: ``close`` waits ``grace`` seconds for it and then leaves it to end after its item.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from .._messages import Chunk, Route
+from .chunk import nested, run_chunk
+from .contract import Call, Done, Joined, Report, Unable
+
+__all__ = ["ThreadCrew"]
+
+
+class ThreadCrew:
+    """Threads at work for one run."""
+
+    route: Route = "threads"
+
+    def __init__(self, report: Report, call: Call, *, new_id: Callable[[], int]) -> None:
+        """Prepare; no thread is started yet.
+
+        Args:
+            report: takes the events, from the workers' threads.
+            call: the callable.
+            new_id: numbers workers within the run.
+        """
+        self._report = report
+        self._call = call
+        self._new_id = new_id
+        self._inboxes: dict[int, SimpleQueue[tuple[Chunk, list[Any]] | None]] = {}
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def size(self) -> int:
+        """Threads started."""
+        return len(self._threads)
+
+    def owns(self, worker: int) -> bool:
+        """Whether that worker is one of ours."""
+        return worker in self._inboxes
+
+    def selector(self) -> None:
+        """Workers report by themselves."""
+
+    def open(self, count: int) -> None:
+        """Start threads until there are ``count``."""
+        while len(self._threads) < count:
+            name = self._new_id()
+            inbox: SimpleQueue[tuple[Chunk, list[Any]] | None] = SimpleQueue()
+            self._inboxes[name] = inbox
+            context = contextvars.copy_context()
+            # Daemon: a thread that sits in an endless item must not keep the interpreter.
+            thread = threading.Thread(
+                target=context.run,
+                args=(self._work, name, inbox),
+                name=f"parallax-{name}",
+                daemon=True,
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:
+                del self._inboxes[name]
+                self._report(Unable(str(error), fatal=not self._threads))
+                return
+            self._threads.append(thread)
+            self._report(Joined(name))
+
+    def send(self, worker: int, chunk: Chunk, items: list[Any]) -> None:
+        """Put a chunk in a thread's inbox."""
+        self._inboxes[worker].put((chunk, items))
+
+    def kill(self, worker: int) -> bool:  # noqa: ARG002 - the contract's parameter
+        """A thread cannot be ended."""
+        return False
+
+    def poll(self, timeout: float | None) -> None:
+        """Threads report by themselves."""
+
+    def close(self, grace: float) -> None:
+        """Let the threads end; wait at most ``grace`` seconds for those inside an item."""
+        for inbox in self._inboxes.values():
+            inbox.put(None)
+        deadline = time.monotonic() + grace
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self, name: int, inbox: SimpleQueue[tuple[Chunk, list[Any]] | None]) -> None:
+        fn, star, stop = self._call
+        with nested():
+            while (task := inbox.get()) is not None:
+                chunk, items = task
+                del task
+                result = run_chunk(fn, items, star=star, stop=stop)
+                del items
+                self._report(Done(name, chunk.id, result))
+                del result

@@ -1,0 +1,444 @@
+"""Items to workers and outcomes back: the scheduler with its crews, without any judgement.
+
+Purpose: executes the scheduler's commands on the crews of one run and feeds their events back to
+it. Which route to take is told from outside (``direct``).
+Guarantees: one lock guards everything; events may be posted from any thread and are handled in
+order, by whichever thread has the lock; after ``close`` no worker of the run works on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ._backends.contract import Call, Crew, CrewEvent, Died, Done, Joined, Refused, Unable
+from ._errors import ItemTimeoutError, SerializationError, WorkerDiedError, WorkerStartError
+from ._feed import Feed
+from ._messages import Chunk, ChunkResult, Failure, Route
+from ._options import Options
+from ._outcomes import Outcomes
+from ._scheduler import (
+    Arrived,
+    Blame,
+    Consumed,
+    Emit,
+    Ended,
+    Event,
+    Finished,
+    Kill,
+    Lost,
+    Ready,
+    Retire,
+    Returned,
+    Scheduler,
+    Send,
+    Tick,
+)
+from ._waker import Waker
+
+__all__ = ["CALLER", "Dispatcher"]
+
+#: The number of the caller's thread among the workers.
+CALLER = 0
+
+#: Seconds of work per chunk. Shorter pays more dispatches, longer makes a rougher end.
+TARGET: dict[Route, float] = {"processes": 0.02, "threads": 0.01, "loop": 0.005}
+
+#: Chunks that a worker holds at a time; the second hides the way there and back.
+DEPTH: dict[Route, int] = {"processes": 2, "threads": 1, "loop": 1}
+
+
+class Dispatcher:
+    """The workers of one run and what they hold."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        call: Call,
+        options: Options,
+        *,
+        stream: bool,
+        on_done: Callable[[Done, Route], None],
+        on_trouble: Callable[[Refused | Unable | Died], bool],
+        on_turn: Callable[[], None],
+    ) -> None:
+        """Prepare; ``begin`` starts.
+
+        Args:
+            feed: the input.
+            call: the callable.
+            options: the checked options.
+            stream: wake the reader for every result, not only at the end.
+            on_done: told of each chunk that came back, and by which route.
+            on_trouble: told what went wrong; True if it found another way for the items.
+            on_turn: called under the lock after events were handled.
+        """
+        self.lock = threading.RLock()
+        self.waker = Waker()
+        self.scheduler: Scheduler | None = None
+        self.route: Route = "loop"
+        self.wanted = 1
+        self.crews: dict[Route, Crew] = {}
+        self.caller_task: tuple[Chunk, list[Any]] | None = None
+        self.fatal: BaseException | None = None
+        self.lost = 0
+        self.again = 0
+        self._feed = feed
+        self._call = call
+        self._options = options
+        self._stream = stream
+        self._on_done = on_done
+        self._on_trouble = on_trouble
+        self._on_turn = on_turn
+        self._inbox: deque[CrewEvent] = deque()
+        self._turning = False
+        self._outcomes = Outcomes()
+        self._fresh: deque[Any] = deque()
+        self._flight: dict[int, tuple[int, Chunk, list[Any]]] = {}
+        self._rerun: dict[int, Any] = {}
+        self._route_of: dict[int, Route] = {CALLER: "loop"}
+        self._up: dict[Route, set[int]] = {"loop": set(), "threads": set(), "processes": set()}
+        self._pids: dict[int, int | None] = {}
+        self._codes: dict[int, int | None] = {}
+        self._overran: set[int] = set()
+        self._names = CALLER
+        self._ready: list[Any] = []
+        #: the thread that reads the results.
+        self.owner = threading.get_ident()
+
+    # -- beginning and directing ---------------------------------------------------------------
+
+    def begin(
+        self, first: int, mean: float | None, *, caller: bool, inside: list[Any] | None = None
+    ) -> None:
+        """Make the scheduler.
+
+        Args:
+            first: index of the first item that is not finished.
+            mean: seconds per item as far as known.
+            caller: the caller's thread works until the workers of a route are up.
+            inside: the items that the caller's thread is working on now, if it is.
+        """
+        left = self._feed.left
+        done = first + (len(inside) if inside else 0)
+        self.scheduler = Scheduler(
+            total=None if left is None else done + left,
+            chunksize=self._options.chunksize,
+            window=self._options.buffersize,
+            ordered=self._options.ordered,
+            retries=self._options.retries,
+            item_timeout=self._options.item_timeout,
+            stop_on_error=self._call.stop,
+            first=first,
+        )
+        self.scheduler.mean = mean
+        if inside:
+            self._fresh.extend(inside)
+            self._handle(Arrived(len(inside)))
+            self._handle(Ready(CALLER))
+            assert self.caller_task is not None
+            self.caller_chunk = self.caller_task[0]
+            self.caller_task = None
+        elif caller:
+            self._handle(Ready(CALLER, DEPTH["loop"], TARGET["loop"]))
+        if self._feed.ended:
+            self._handle(Ended())
+
+    caller_chunk: Chunk
+
+    def new_id(self) -> int:
+        """A number for a new worker of this run."""
+        self._names += 1
+        return self._names
+
+    def direct(self, route: Route, workers: int, crew: Crew | None) -> None:
+        """Take a route from now on; workers of the old one go on until the new ones are up.
+
+        Args:
+            route: the route.
+            workers: how many workers.
+            crew: its crew, None for the loop.
+        """
+        with self.lock:
+            self.route, self.wanted = route, workers
+            if route == "loop":
+                self._up["loop"].add(CALLER)
+                self._handle(Ready(CALLER, DEPTH["loop"], TARGET["loop"]))
+                self._retire_others()
+                self._turn()
+                return
+            assert crew is not None
+            if route not in self.crews:
+                self.crews[route] = crew
+                selector = crew.selector()
+                if selector is not None:
+                    self.waker.attach(selector)
+            for name in self._up[route]:
+                self._handle(Ready(name, DEPTH[route], TARGET[route]))
+            crew.open(workers)
+            if len(self._up[route]) >= workers:
+                self._retire_others()
+            self._turn()
+            self.waker.wake()
+
+    def up(self, route: Route) -> int:
+        """Workers of a route that take chunks."""
+        return len(self._up[route])
+
+    # -- events --------------------------------------------------------------------------------
+
+    def post(self, event: CrewEvent) -> None:
+        """Take an event from a crew; from any thread."""
+        self._inbox.append(event)
+        with self.lock:
+            self._turn()
+
+    def _turn(self) -> None:
+        """Handle what is in the inbox. Re-entrant calls leave it to the outer one."""
+        if self._turning:
+            return
+        self._turning = True
+        try:
+            while True:
+                while self._inbox:
+                    self._on(self._inbox.popleft())
+                if not self._top_up():
+                    break
+            self._on_turn()
+        except BaseException as error:  # noqa: BLE001 - must reach the caller, not die in a thread
+            self.fatal = self.fatal or error
+        finally:
+            self._turning = False
+        if threading.get_ident() != self.owner and self._matters():
+            self.waker.wake()
+
+    def _matters(self) -> bool:
+        s = self.scheduler
+        return bool(
+            self.fatal is not None
+            or self.caller_task is not None
+            or s is None
+            or s.finished
+            or s.failed is not None
+            or (self._stream and self._ready)
+            or (not self._feed.anywhere and s.wanted())
+        )
+
+    def _on(self, event: CrewEvent) -> None:
+        if isinstance(event, Done):
+            self._on_result(event)
+        elif isinstance(event, Joined):
+            self._on_joined(event.worker)
+        elif isinstance(event, Refused):
+            self._on_refused(event)
+        elif isinstance(event, Died):
+            self._on_died(event)
+        elif not self._on_trouble(event) and not any(self._up.values()):
+            raise WorkerStartError(self.route, event.reason)
+
+    def _on_joined(self, worker: int) -> None:
+        route = next(r for r, c in self.crews.items() if c.owns(worker))
+        self._route_of[worker] = route
+        self._up[route].add(worker)
+        if route == self.route:
+            self._handle(Ready(worker, DEPTH[route], TARGET[route]))
+            crew = self.crews[route]
+            if len(self._up[route]) >= min(self.wanted, max(1, crew.size)):
+                self._retire_others()
+
+    def _retire_others(self) -> None:
+        for route, names in self._up.items():
+            if route != self.route:
+                for name in names:
+                    self._handle(Retire(name))
+        if self.route != "loop":
+            self._handle(Retire(CALLER))
+
+    def _on_result(self, event: Done) -> None:
+        entry = self._flight.pop(event.chunk, None)
+        if entry is None or self.scheduler is None:
+            return
+        worker, chunk, items = entry
+        self._on_done(event, self._route_of[worker])
+        result = event.result
+        offsets = tuple(f.offset for f in result.failures)
+        if offsets or len(result.values) < chunk.size:
+            for offset, item in enumerate(items):
+                if offset in offsets or offset >= len(result.values):
+                    self._rerun[chunk.start + offset] = item
+        fatal = self._outcomes.put(chunk.start, result)
+        if fatal is not None:
+            self.fatal = self.fatal or fatal
+            return
+        ran = len(result.values)
+        self._handle(Finished(worker, chunk.id, ran, offsets, result.wall))
+
+    def _on_refused(self, event: Refused) -> None:
+        entry = self._flight.pop(event.chunk, None)
+        if entry is None:
+            return
+        worker, chunk, items = entry
+        self._keep(chunk, items)
+        if self._on_trouble(event):
+            self._handle(Returned(worker, chunk.id))
+        elif event.what == "callable":
+            self.fatal = SerializationError("callable", None, event.path, event.reason)
+        elif chunk.size > 1:
+            self._handle(Returned(worker, chunk.id, split=True))
+        else:
+            index = chunk.start
+            error = SerializationError(event.what, index, event.path, event.reason)
+            failed = ChunkResult([None], (Failure(0, error),), 0.0, 0.0, 0.0)
+            self._outcomes.put(index, failed)
+            self._handle(Finished(worker, chunk.id, 1, (0,), 0.0))
+
+    def _on_died(self, event: Died) -> None:
+        for names in self._up.values():
+            names.discard(event.worker)
+        self._pids[event.worker] = event.pid
+        self._codes[event.worker] = event.exitcode
+        for key, (worker, chunk, items) in list(self._flight.items()):
+            if worker == event.worker:
+                del self._flight[key]
+                self._keep(chunk, items)
+                self.again += chunk.size
+        if event.began:
+            self.lost += 1
+        self._on_trouble(event)
+        self._handle(Lost(event.worker, event.began))
+        crew = self.crews.get(self._route_of.get(event.worker, "loop"))
+        if crew is not None and self.scheduler is not None and not self.scheduler.finished:
+            crew.open(self.wanted)
+
+    def _keep(self, chunk: Chunk, items: list[Any]) -> None:
+        for offset, item in enumerate(items):
+            self._rerun[chunk.start + offset] = item
+
+    # -- commands ------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        scheduler = self.scheduler
+        if scheduler is None:
+            return
+        for command in scheduler.handle(event, time.perf_counter()):
+            if isinstance(command, Send):
+                self._send(command.worker, command.chunk)
+            elif isinstance(command, Emit):
+                self._ready.extend(self._outcomes.take(command.start, command.size))
+            elif isinstance(command, Blame):
+                self._blame(command)
+            elif isinstance(command, Kill):
+                self._overran.add(command.worker)
+                self.crews[self._route_of[command.worker]].kill(command.worker)
+
+    def _send(self, worker: int, chunk: Chunk) -> None:
+        fresh = self._fresh
+        if chunk.start in self._rerun:
+            items = [self._rerun.pop(i) for i in range(chunk.start, chunk.start + chunk.size)]
+        elif chunk.size == len(fresh):
+            items = list(fresh)
+            fresh.clear()
+        else:
+            items = [fresh.popleft() for _ in range(chunk.size)]
+        self._flight[chunk.id] = (worker, chunk, items)
+        if worker == CALLER:
+            self.caller_task = (chunk, items)
+        else:
+            self.crews[self._route_of[worker]].send(worker, chunk, items)
+
+    def _blame(self, blame: Blame) -> None:
+        pid = self._pids.get(blame.worker)
+        error: Exception
+        if blame.worker in self._overran:
+            error = ItemTimeoutError(blame.index, self._options.item_timeout, pid)
+        else:
+            code = self._codes.get(blame.worker)
+            error = WorkerDiedError(blame.index, pid, code, blame.attempts)
+        self._rerun.pop(blame.index, None)
+        self._outcomes.put_one(blame.index, error)
+
+    # -- input and output ----------------------------------------------------------------------
+
+    def _top_up(self) -> bool:
+        """Take the items that workers want from an input that any thread may advance."""
+        return self._feed.anywhere and self._pull(self._feed.take)
+
+    def pull(self) -> bool:
+        """Take one wanted item in the reader's thread; True if there may be more to take.
+
+        The input's own code runs outside the lock: it may take its time.
+        """
+        with self.lock:
+            if self._feed.anywhere or self.scheduler is None or not self.scheduler.wanted():
+                return False
+        items = self._feed.take(1)
+        with self.lock:
+            self._pull(lambda _: items)
+            self._turn()
+        return bool(items)
+
+    def _pull(self, take: Callable[[int], list[Any]]) -> bool:
+        scheduler = self.scheduler
+        if scheduler is None or self.fatal is not None:
+            return False
+        count = scheduler.wanted()
+        if not count:
+            return False
+        items = take(count)
+        if items:
+            self._fresh.extend(items)
+            self._handle(Arrived(len(items)))
+        if self._feed.ended:
+            self._handle(Ended())
+        return bool(items)
+
+    def next_items(self) -> list[Any]:
+        """An item that waits to be sent, in a list; empty if there is none."""
+        return [self._fresh[0]] if self._fresh else []
+
+    def take(self) -> list[Any]:
+        """Results that are ready for the reader."""
+        with self.lock:
+            ready, self._ready = self._ready, []
+            if ready:
+                self._handle(Consumed(len(ready)))
+                self._turn()
+        return ready
+
+    def failure(self) -> BaseException | None:
+        """The error of the lowest item that failed for good, if the run stops at errors."""
+        if self.scheduler is None or self.scheduler.failed is None:
+            return None
+        return self._outcomes.errors[min(self._outcomes.errors)]
+
+    def tick(self) -> None:
+        """Look at the item timeouts."""
+        with self.lock:
+            self._handle(Tick())
+            self._turn()
+
+    def poll(self) -> None:
+        """Look after worker processes without waiting."""
+        crew = self.crews.get("processes")
+        if crew is not None:
+            crew.poll(0.0)
+
+    def wait(self, timeout: float | None) -> None:
+        """Wait until something matters to the reader, or ``timeout`` seconds."""
+        crew = self.crews.get("processes")
+        if crew is not None:
+            crew.poll(timeout)
+        else:
+            self.waker.wait(timeout)
+
+    def close(self, grace: float) -> None:
+        """End all crews; see ``Crew.close``."""
+        with self.lock:
+            crews = list(self.crews.values())
+            self.crews.clear()
+        for crew in crews:
+            crew.close(grace)
+        self.waker.close()

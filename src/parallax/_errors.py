@@ -1,0 +1,206 @@
+"""Every error and warning that parallax raises on its own account.
+
+Purpose: one small class per thing that can go wrong, with fields first and the message built
+from the fields: what happened, to which item, the likely cause, what to do next.
+Guarantees: every class survives pickling with its fields, and is a subclass of the standard
+library's error for the same event, so that ``except`` clauses written for ``concurrent.futures``
+go on working. Misuse of an argument is a plain ``TypeError`` or ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+from concurrent.futures import BrokenExecutor
+from typing import Any
+
+__all__ = [
+    "BackendMissingError",
+    "ItemTimeoutError",
+    "ParallaxError",
+    "RemoteTraceback",
+    "SerializationError",
+    "SharedStateWarning",
+    "WorkerDiedError",
+    "WorkerStartError",
+]
+
+
+class ParallaxError(Exception):
+    """Base class of the errors that parallax raises on its own account.
+
+    Errors raised by the user's callable are never wrapped: they keep their type.
+    """
+
+    _fields: tuple[str, ...] = ()
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        fields = dict(zip(self._fields, values, strict=False))
+        fields.update(named)
+        for name in self._fields:
+            setattr(self, name, fields.get(name))
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        return type(self).__doc__ or type(self).__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, name) for name in self._fields)
+
+
+class WorkerDiedError(ParallaxError, BrokenExecutor):
+    """A worker process ended while it ran an item.
+
+    Attributes:
+        index: position of the item in the input, from 0; None if no item can be named.
+        pid: process id of the worker; None if it never said.
+        exitcode: exit status; negative for a signal, as in ``subprocess``; None if unknown.
+        attempts: how many workers this item has ended.
+    """
+
+    _fields = ("index", "pid", "exitcode", "attempts")
+    index: int | None
+    pid: int | None
+    exitcode: int | None
+    attempts: int | None
+
+    def _message(self) -> str:
+        item = "an item" if self.index is None else f"item {self.index}"
+        who = "its worker process" if self.pid is None else f"worker process {self.pid}"
+        text = f"{who} ended while running {item}: {exit_reason(self.exitcode)}"
+        if self.attempts and self.attempts > 1:
+            text += f" ({self.attempts} attempts, one worker lost in each)"
+        return (
+            f"{text}. The other items are not affected; pass on_error='return' to keep their "
+            f"results, or retries=n to run lost items again"
+        )
+
+
+class WorkerStartError(ParallaxError, BrokenExecutor):
+    """Worker processes could not be started.
+
+    Attributes:
+        method: how they were started, "zygote" or "spawn".
+        detail: what the system or the worker said.
+    """
+
+    _fields = ("method", "detail")
+    method: str
+    detail: str
+
+    def _message(self) -> str:
+        return (
+            f"no worker process could be started (start method {self.method!r}): {self.detail}. "
+            f"Check the limits on processes, memory and open files, or pass backend='threads'"
+        )
+
+
+class ItemTimeoutError(ParallaxError, TimeoutError):
+    """An item ran longer than ``item_timeout`` and its worker was ended.
+
+    Attributes:
+        index: position of the item in the input, from 0.
+        seconds: the limit that it passed.
+        pid: process id of the worker that was ended.
+    """
+
+    _fields = ("index", "seconds", "pid")
+    index: int
+    seconds: float
+    pid: int | None
+
+    def _message(self) -> str:
+        return (
+            f"item {self.index} ran longer than item_timeout={self.seconds:g} s; its worker "
+            f"process {self.pid} was ended and replaced, the other items are not affected"
+        )
+
+
+class SerializationError(ParallaxError, pickle.PicklingError):
+    """Something that had to travel between processes cannot be pickled or unpickled.
+
+    Attributes:
+        what: "callable", "item", "result" or "exception".
+        index: position of the item in the input, from 0; None for the callable.
+        path: the part that does not travel, for example ``item.connection``.
+        reason: the words of the serializer.
+    """
+
+    _fields = ("what", "index", "path", "reason")
+    what: str
+    index: int | None
+    path: str
+    reason: str
+
+    def _message(self) -> str:
+        of = "" if self.index is None else f" of item {self.index}" * (self.what != "item")
+        name = f"item {self.index}" if self.what == "item" else f"the {self.what}{of}"
+        where = "" if self.path in {"", self.what} else f" at {self.path}"
+        return (
+            f"{name} cannot travel between processes{where}: {self.reason}. "
+            f"Leave the unpicklable part out, or pass backend='threads' to stay in this process"
+        )
+
+
+class BackendMissingError(ParallaxError, ImportError):
+    """An optional package is not installed.
+
+    Attributes:
+        feature: what was asked for, in the user's words.
+        package: the distribution to install.
+    """
+
+    _fields = ("feature", "package")
+    feature: str
+    package: str
+
+    def _message(self) -> str:
+        return (
+            f"{self.feature} needs the package {self.package!r}, which is not installed. "
+            f"Install it with: pip install {self.package}"
+        )
+
+
+class SharedStateWarning(UserWarning):
+    """The callable changes shared state item by item, so it runs as a plain loop.
+
+    Threads would race on the change and processes would lose it.
+    """
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - the standard library's word for it
+    """The traceback of an exception as its worker saw it; the ``__cause__`` of that exception."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def exit_reason(exitcode: int | None) -> str:
+    """Say in words how a process ended.
+
+    Args:
+        exitcode: as ``subprocess`` counts them: negative for signals, None if unknown.
+    """
+    if exitcode is None:
+        return "it closed its connection; the exit status is not known"
+    if exitcode >= 0:
+        return f"it exited with status {exitcode}" + (
+            " (did the callable call os._exit or sys.exit in a C library?)" if exitcode else ""
+        )
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    likely = {
+        "SIGKILL": "often the system's out-of-memory killer, or a kill -9",
+        "SIGSEGV": "a crash in native code that the callable uses",
+        "SIGBUS": "memory or disk ran out under a memory mapping, or a crash in native code",
+        "SIGABRT": "native code called abort(), often a failed assertion",
+        "SIGTERM": "somebody asked it to end",
+        "SIGILL": "native code was built for another processor",
+    }.get(name)
+    return f"ended by {name}" + (f" ({likely})" if likely else "")

@@ -1,0 +1,104 @@
+"""The input: items taken from the caller's iterables as they are wanted, never ahead of need.
+
+Guarantees: each item is taken once, in order; an error of the input is kept, with the items
+before it intact; iterables that run user code (generators) are only advanced in the thread that
+the caller sees to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+__all__ = ["Feed"]
+
+#: Iterating these runs no code of the user's, so that any thread may do it.
+_PLAIN = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
+
+
+class Feed:
+    """Items of one run."""
+
+    def __init__(self, iterables: tuple[Iterable[Any], ...], *, strict: bool) -> None:
+        """Take the iterables' iterators.
+
+        Args:
+            iterables: one or more; several are zipped.
+            strict: several must be equally long, as in ``zip``.
+
+        Raises:
+            TypeError: none was given, or one is not iterable.
+        """
+        if not iterables:
+            raise TypeError("no input: pass at least one iterable, as in parallel_map(fn, items)")
+        for iterable in iterables:
+            if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
+                raise TypeError(
+                    f"{type(iterable).__name__} object is not iterable; "
+                    f"as in map, pass the items in a list or another iterable"
+                )
+        #: items are tuples of arguments.
+        self.star = len(iterables) > 1
+        #: the iterator; whoever takes from it directly says so with ``took``.
+        self.iterator: Iterator[Any] = (
+            zip(*iterables, strict=strict) if self.star else iter(iterables[0])
+        )
+        #: any thread may take items.
+        self.anywhere = all(type(i) in _PLAIN for i in iterables)
+        #: number of items if every iterable tells its length, else None.
+        self.total = _length(iterables)
+        self.taken = 0
+        self.ended = False
+        #: what the input raised, if it did.
+        self.error: Exception | None = None
+
+    @property
+    def left(self) -> int | None:
+        """Items not yet taken; None if not known."""
+        if self.ended:
+            return 0
+        return None if self.total is None else max(0, self.total - self.taken)
+
+    def take(self, count: int) -> list[Any]:
+        """Take up to ``count`` items; fewer only at the end of the input or at its error.
+
+        Args:
+            count: how many.
+        """
+        items: list[Any] = []
+        if self.ended:
+            return items
+        try:
+            items.extend(islice(self.iterator, count))
+        except Exception as error:  # noqa: BLE001 - the user's iterable may raise anything
+            self.error = error
+            self.ended = True
+        self.taken += len(items)
+        if len(items) < count:
+            self.ended = True
+        return items
+
+    def peek(self) -> list[Any]:
+        """The next item in a list, still to be taken; an empty list at the end."""
+        items = self.take(1)
+        if items:
+            self.iterator = chain(items, self.iterator)
+            self.taken -= 1
+        return items
+
+    def took(self, count: int) -> None:
+        """Note that this many items were taken from ``iterator`` directly."""
+        self.taken += count
+
+
+def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
+    lengths = []
+    for iterable in iterables:
+        try:
+            lengths.append(len(iterable))  # type: ignore[arg-type]
+        except TypeError:
+            return None
+        except Exception:  # noqa: BLE001 - a user's __len__; without it the input still works
+            return None
+    return min(lengths)

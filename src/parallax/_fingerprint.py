@@ -1,0 +1,146 @@
+"""A cheap fingerprint of the state that the guard watches while the first items run.
+
+Guarantees: runs no code of the program; objects are held, never only their ids, so that a freed and
+reused address is not mistaken for the old object. A fingerprint may miss a change deep inside; the
+guard then says "in the code, not seen yet", which keeps the callable in the process all the same.
+"""
+
+from __future__ import annotations
+
+import operator
+import types
+import zlib
+from collections import deque
+from itertools import islice
+from typing import Any, Final
+
+from parallax._provenance import UNKNOWN, instance_dict, is_a, is_frozen, mro_of, resolve
+
+__all__ = ["Path", "State", "fingerprint", "follow"]
+
+Path = tuple[tuple[str, Any], ...]
+State = tuple[list[Any], list[Any]]
+
+# Bigger containers are sampled at both ends. Larger: watching costs more than short items do.
+_WHOLE: Final = 64
+_ENDS: Final = 16
+_BYTES: Final = 8192
+
+
+def follow(path: Path, fn: Any, args: tuple[Any, ...]) -> Any:
+    """The object at a path now, or the last one before a step that has no single answer."""
+    kind, key = path[0]
+    obj = fn if kind == "fn" else args[key] if key < len(args) else UNKNOWN
+    for kind, key in path[1:]:
+        if kind in ("elem", "deep"):
+            return obj
+        obj = resolve(obj, kind, key)
+    return obj
+
+
+def fingerprint(path: Path, fn: Any, args: tuple[Any, ...]) -> State:
+    """What is at the path: objects to be compared by identity, and figures."""
+    refs: list[Any] = []
+    figures: list[Any] = []
+    _take(follow(path, fn, args), refs, figures, 0)
+    return refs, figures
+
+
+def differs(old: State, new: State) -> bool:
+    """Whether two fingerprints of one path tell of a change."""
+    if old[1] != new[1] or len(old[0]) != len(new[0]):
+        return True
+    return not all(map(operator.is_, old[0], new[0]))
+
+
+# Stands for state that cannot be watched: it never equals itself, so each item counts as a change.
+_RESTLESS: Final = float("nan")
+
+
+def _take(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> None:
+    refs.append(obj)
+    if obj is UNKNOWN or is_frozen(obj):
+        return
+    if is_a(obj, list):
+        size = list.__len__(obj)
+        content = list.__iter__(obj) if size <= _WHOLE else _ends(obj, size)
+    elif is_a(obj, dict):
+        size = dict.__len__(obj)
+        content = dict.values(obj)
+        if size > _WHOLE:
+            values = list(islice(content, _ENDS))
+            last = next(reversed(obj)) if type(obj) is dict else None
+            content = [*values, last]
+    elif is_a(obj, (tuple, set, frozenset, deque)):
+        size = len(obj) if type(obj) in (tuple, set, frozenset, deque) else 0
+        content = islice(iter(obj), _WHOLE) if size else ()
+    else:
+        _take_other(obj, refs, figures, depth)
+        return
+    figures.append(size)
+    held = list(content)
+    refs += held
+    if depth == 0:
+        for child in held[:_ENDS]:
+            if not is_frozen(child):
+                _take(child, refs, figures, 1)
+
+
+def _ends(obj: list[Any], size: int) -> list[Any]:
+    get = list.__getitem__
+    return [*get(obj, slice(0, _ENDS)), *get(obj, slice(size - _ENDS, size))]
+
+
+def _take_other(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> None:
+    kind = type(obj)
+    if is_a(obj, types.ModuleType):
+        return
+    if is_a(obj, type):
+        held = list(type.__getattribute__(obj, "__dict__").values())[: 2 * _WHOLE]
+        refs += held
+        return
+    if kind in (bytearray, memoryview) or kind.__name__ in ("array", "ndarray"):
+        figures.append(_bytes_of(obj))
+        return
+    if kind.__name__ == "SimpleQueue" and kind.__module__ == "_queue":
+        figures.append(obj.qsize())
+        return
+    space = instance_dict(obj)
+    names = [
+        raw
+        for cls in mro_of(kind)
+        for raw in type.__getattribute__(cls, "__dict__").values()
+        if type(raw) is types.MemberDescriptorType
+    ]
+    if space is None and not names:
+        figures.append(_RESTLESS)
+        return
+    held = list(dict.values(space))[: 2 * _WHOLE] if space is not None else []
+    for member in names:
+        try:
+            held.append(member.__get__(obj, kind))
+        except AttributeError:
+            held.append(UNKNOWN)
+    figures.append(len(held))
+    refs += held
+    if depth == 0:
+        for child in held[:_WHOLE]:
+            if is_a(child, (list, dict, set, deque)):
+                _take(child, refs, figures, 1)
+
+
+def _bytes_of(obj: Any) -> Any:
+    try:
+        view = memoryview(obj)
+        if not view.c_contiguous:
+            return _RESTLESS
+        flat = view.cast("B")
+        size = len(flat)
+        if size <= _BYTES:
+            return (size, zlib.crc32(flat))
+        # Whole words at even distances: a stride of single bytes would look at low bytes only.
+        step = size // (_BYTES // 64)
+        parts = b"".join(flat[at : at + 64] for at in range(0, size - 64, step))
+        return (size, zlib.crc32(parts))
+    except (TypeError, ValueError, BufferError):
+        return _RESTLESS

@@ -1,0 +1,88 @@
+"""What earlier calls found out about a callable, so that the next call need not.
+
+Purpose: a small table from the code behind a callable to its last measurement.
+Guarantees: holds no user data and no instance alive, only code objects and names; bounded.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from ._messages import Measurement
+
+__all__ = ["Memory", "forget_all", "key_of", "recall", "remember"]
+
+#: Callables remembered. A program has few hot ones; the least recently used goes.
+KEPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one callable was like."""
+
+    measurement: Measurement
+    #: whether shared state changed, item by item, while it was watched.
+    history: tuple[bool, ...] = ()
+    #: observed speeds in loop seconds per second.
+    threads_speed: float | None = None
+    processes_speed: float | None = None
+
+
+_table: OrderedDict[Hashable, Memory] = OrderedDict()
+_lock = threading.Lock()
+
+
+def key_of(fn: Callable[..., Any]) -> Hashable | None:
+    """Name the code behind a callable; the same for all closures and instances of it.
+
+    Args:
+        fn: any callable.
+
+    Returns:
+        A key, or None if there is nothing stable to name.
+    """
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    fn = getattr(fn, "__func__", fn)
+    code = getattr(fn, "__code__", None)
+    if code is not None:
+        return code  # type: ignore[no-any-return]
+    name = getattr(fn, "__qualname__", None)
+    if isinstance(name, str):
+        owner = type(getattr(fn, "__self__", None)).__qualname__
+        return (getattr(fn, "__module__", None), owner, name)
+    call = getattr(type(fn), "__call__", None)
+    return getattr(call, "__code__", None)
+
+
+def recall(key: Hashable | None) -> Memory | None:
+    """What is known under a key."""
+    if key is None:
+        return None
+    with _lock:
+        found = _table.get(key)
+        if found is not None:
+            _table.move_to_end(key)
+        return found
+
+
+def remember(key: Hashable | None, memory: Memory) -> None:
+    """Keep a measurement for the next call."""
+    if key is None:
+        return
+    with _lock:
+        _table[key] = memory
+        _table.move_to_end(key)
+        while len(_table) > KEPT:
+            _table.popitem(last=False)
+
+
+def forget_all() -> None:
+    """Empty the table."""
+    with _lock:
+        _table.clear()

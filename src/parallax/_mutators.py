@@ -1,0 +1,200 @@
+"""What the operations of the standard library and of well-known packages do to their operands.
+
+Plain tables, keyed by the names of methods and functions, read by `_calls`. Installed packages are
+not analysed, so what is not listed here counts as harmless, and what a listed name does is believed
+only for the types it is listed for.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+__all__ = [
+    "ALIASES", "ARGUMENT_CHANGES", "CONTAINER_CALLS", "GETTERS", "INPLACE", "METHODS", "PACKAGES",
+    "PROCESS_CALLS", "PURE_CALLS", "TYPED_METHODS", "Change",
+]  # fmt: skip
+
+
+class Change(NamedTuple):
+    """What a mutating operation does.
+
+    `shape` tells how much the order and the earlier content matter: `slot` fills a named place,
+    `grow` puts something more into it, `take` changes what the next caller will see.
+    """
+
+    shape: Literal["slot", "grow", "take"]
+    how: str
+
+
+_GROW = Change("grow", "appends to")
+_ADD = Change("grow", "adds to")
+_EXTEND = Change("grow", "extends")
+_PUT = Change("grow", "puts into")
+_WRITE = Change("grow", "writes to")
+_SLOT = Change("slot", "assigns an item of")
+_FILL = Change("slot", "fills a slot of")
+_UPDATE = Change("slot", "updates")
+_REMOVE = Change("take", "removes from")
+_TAKE = Change("take", "takes from")
+_REORDER = Change("take", "reorders")
+_CLEAR = Change("take", "clears")
+_OVERWRITE = Change("slot", "overwrites")
+_DRAW = Change("take", "draws from")
+_READ = Change("take", "reads on in")
+_FIT = Change("take", "fits")
+
+# Believed for every type that is not the program's own, and for values of unknown type.
+METHODS: Final[dict[str, Change]] = {
+    "append": _GROW, "appendleft": _GROW, "extend": _EXTEND, "extendleft": _EXTEND,
+    "insert": Change("grow", "inserts into"), "add": _ADD, "push": _PUT, "put": _PUT,
+    "put_nowait": _PUT, "update": _UPDATE, "setdefault": _FILL, "__setitem__": _SLOT,
+    "__setattr__": Change("slot", "sets an attribute of"), "__delitem__": _REMOVE,
+    "__delattr__": _REMOVE, "remove": _REMOVE, "discard": _REMOVE, "pop": _TAKE, "popleft": _TAKE,
+    "popitem": _TAKE, "clear": _CLEAR, "sort": _REORDER, "reverse": _REORDER,
+    "move_to_end": _REORDER, "intersection_update": _REMOVE, "difference_update": _REMOVE,
+    "symmetric_difference_update": _UPDATE, "subtract": Change("take", "subtracts from"),
+    "frombytes": _EXTEND, "fromlist": _EXTEND, "__iadd__": _EXTEND, "__ior__": _UPDATE,
+    "write": _WRITE, "writelines": _WRITE, "writerow": _WRITE, "writerows": _WRITE,
+    "__next__": _TAKE, "send": _TAKE, "fit": _FIT, "partial_fit": _FIT, "fit_transform": _FIT,
+    "set_params": Change("take", "sets parameters of"), "task_done": _TAKE,
+    "sendall": _WRITE,
+}  # fmt: skip
+
+_QUEUE = {"get": _TAKE, "get_nowait": _TAKE}
+_FILE = dict.fromkeys(
+    ("read", "readline", "readlines", "read1", "readinto", "seek", "truncate", "readinto1"), _READ
+)
+_RANDOM = dict.fromkeys(
+    (
+        "random", "randint", "randrange", "getrandbits", "choice", "choices", "sample", "shuffle",
+        "uniform", "gauss", "normalvariate", "triangular", "betavariate", "expovariate",
+        "gammavariate", "lognormvariate", "paretovariate", "vonmisesvariate", "weibullvariate",
+        "randbytes", "binomialvariate", "seed", "setstate", "integers", "normal",
+        "standard_normal", "permutation", "permuted", "bytes", "exponential", "poisson",
+        "binomial", "rand", "randn", "random_sample", "multivariate_normal", "beta", "gamma",
+        "geometric", "lognormal", "chisquare", "dirichlet", "laplace", "logistic", "pareto",
+        "standard_exponential", "standard_t", "weibull", "zipf", "multinomial", "spawn",
+    ),
+    _DRAW,
+)  # fmt: skip
+
+# Beyond METHODS, for one class and what derives from it: (top-level module, class name).
+TYPED_METHODS: Final[dict[tuple[str, str], dict[str, Change]]] = {
+    ("queue", "Queue"): _QUEUE,
+    ("queue", "SimpleQueue"): _QUEUE,
+    ("multiprocessing", "Queue"): _QUEUE,
+    ("asyncio", "Queue"): {"get_nowait": _TAKE},
+    ("io", "_IOBase"): _FILE,
+    ("random", "Random"): _RANDOM,
+    ("numpy", "Generator"): _RANDOM,
+    ("numpy", "RandomState"): _RANDOM,
+    ("threading", "Event"): {"set": Change("slot", "sets")},
+    ("collections", "deque"): {"rotate": _REORDER},
+    ("array", "array"): {"byteswap": _OVERWRITE, "fromfile": _EXTEND, "fromunicode": _EXTEND},
+    ("xml", "Element"): {"set": _SLOT},
+    ("configparser", "RawConfigParser"): {"set": _SLOT, "read": _UPDATE, "read_dict": _UPDATE},
+    ("contextvars", "ContextVar"): {},
+}  # fmt: skip
+
+# Packages whose methods of these names make new objects: only the names listed change anything.
+PACKAGES: Final[dict[str, dict[str, Change]]] = {
+    "numpy": {
+        "fill": _OVERWRITE, "sort": _REORDER, "resize": _OVERWRITE, "put": _SLOT,
+        "partition": _REORDER, "itemset": _SLOT, "setfield": _SLOT, "setflags": _SLOT,
+        "__setitem__": _SLOT, "__iadd__": _OVERWRITE,
+    },
+    "pandas": {
+        "update": _UPDATE, "insert": Change("grow", "inserts into"), "pop": _TAKE,
+        "__setitem__": _SLOT,
+    },
+    "PIL": {
+        "paste": _OVERWRITE, "putpixel": _SLOT, "putdata": _OVERWRITE, "putalpha": _OVERWRITE,
+        "putpalette": _OVERWRITE, "alpha_composite": _OVERWRITE, "thumbnail": _OVERWRITE,
+        "seek": _READ, "text": _OVERWRITE, "line": _OVERWRITE, "rectangle": _OVERWRITE,
+        "polygon": _OVERWRITE, "ellipse": _OVERWRITE, "point": _OVERWRITE,
+    },
+    "torch": {}, "jax": {}, "jaxlib": {}, "polars": {}, "tensorflow": {}, "pyarrow": {},
+    "scipy": {"__setitem__": _SLOT}, "requests": {}, "httpx": {}, "aiohttp": {}, "boto3": {},
+    "botocore": {}, "sympy": {}, "logging": {}, "pathlib": {}, "subprocess": {},
+    "threading": {}, "concurrent": {}, "selectors": {}, "contextvars": {}, "sqlalchemy": {
+        "add": _ADD, "append": _GROW, "remove": _REMOVE,
+    },
+}  # fmt: skip
+
+# Methods that hand out what the receiver holds, and ones whose result is the receiver's memory.
+GETTERS: Final = frozenset(
+    {"get", "setdefault", "pop", "popitem", "popleft", "__getitem__", "get_nowait", "peek"}
+)
+ALIASES: Final = frozenset(
+    {
+        "reshape", "ravel", "view", "squeeze", "transpose", "swapaxes", "diagonal", "__iter__",
+        "__enter__", "cast", "toreadonly", "getbuffer", "__iadd__", "detach", "numpy", "asarray",
+        "asanyarray", "ascontiguousarray", "asfortranarray", "require", "atleast_1d",
+        "atleast_2d", "broadcast_to", "expand_dims", "moveaxis", "frombuffer", "memoryview", "next",
+        "iter", "min", "max", "reduce", "cast_to", "identity", "getitem", "nlargest", "nsmallest",
+    }
+)  # fmt: skip
+
+# Functions of installed modules that change what an argument refers to: its index.
+ARGUMENT_CHANGES: Final[dict[tuple[str, str], tuple[int, Change]]] = {
+    ("heapq", "heappush"): (0, _PUT), ("heapq", "heappop"): (0, _TAKE),
+    ("heapq", "heapify"): (0, _REORDER), ("heapq", "heapreplace"): (0, _TAKE),
+    ("heapq", "heappushpop"): (0, _TAKE), ("bisect", "insort"): (0, _PUT),
+    ("bisect", "insort_right"): (0, _PUT), ("bisect", "insort_left"): (0, _PUT),
+    ("random", "shuffle"): (0, _REORDER), ("builtins", "setattr"): (0, METHODS["__setattr__"]),
+    ("builtins", "delattr"): (0, _REMOVE), ("builtins", "next"): (0, _TAKE),
+    ("operator", "setitem"): (0, _SLOT), ("operator", "delitem"): (0, _REMOVE),
+    ("operator", "iadd"): (0, _EXTEND), ("operator", "iconcat"): (0, _EXTEND),
+    ("operator", "ior"): (0, _UPDATE), ("operator", "isub"): (0, _UPDATE),
+    ("operator", "imul"): (0, _UPDATE), ("numpy", "copyto"): (0, _OVERWRITE),
+    ("numpy", "put"): (0, _SLOT), ("numpy", "place"): (0, _SLOT),
+    ("numpy", "putmask"): (0, _SLOT), ("numpy", "fill_diagonal"): (0, _SLOT),
+    ("numpy", "put_along_axis"): (0, _SLOT), ("pickle", "dump"): (1, _WRITE),
+    ("json", "dump"): (1, _WRITE), ("shutil", "copyfileobj"): (1, _WRITE),
+    ("struct", "pack_into"): (1, _OVERWRITE),
+}  # fmt: skip
+
+# Functions that change the process itself.
+PROCESS_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
+    ("os", "putenv"): ("sets a variable of", "os.environ"),
+    ("os", "unsetenv"): ("removes from", "os.environ"),
+    ("os", "chdir"): ("changes", "the working directory"),
+    ("os", "fchdir"): ("changes", "the working directory"),
+    ("os", "umask"): ("changes", "the umask"),
+    ("sys", "setrecursionlimit"): ("changes", "the recursion limit"),
+    ("locale", "setlocale"): ("changes", "the locale"),
+    ("signal", "signal"): ("changes", "the signal handlers"),
+    ("socket", "setdefaulttimeout"): ("changes", "the default timeout of sockets"),
+}  # fmt: skip
+PROCESS_CALLS.update(
+    {(m, n): v for (top, n), v in list(PROCESS_CALLS.items()) if top == "os" for m in ("posix", "nt")}
+)
+
+# Calls that make a new container of the elements of their arguments.
+CONTAINER_CALLS: Final = frozenset(
+    {
+        "list", "tuple", "set", "frozenset", "dict", "sorted", "reversed", "deque", "defaultdict",
+        "OrderedDict", "Counter", "filter", "chain", "islice", "copy", "cycle", "accumulate",
+        "takewhile", "dropwhile", "groupby", "tee", "batched", "pairwise", "permutations",
+        "combinations", "product", "repeat", "compress", "filterfalse", "starmap", "values",
+        "from_iterable", "zip_longest", "combinations_with_replacement",
+    }
+)  # fmt: skip
+
+# Calls whose result depends on their arguments alone, so that a condition may contain them.
+PURE_CALLS: Final = frozenset(
+    {
+        "len", "isinstance", "issubclass", "hasattr", "getattr", "bool", "type", "callable", "int",
+        "str", "float", "min", "max", "any", "all", "abs", "round", "sum", "id", "tuple", "sorted",
+        "list", "set", "frozenset", "dict", "repr", "hash", "ord", "chr", "range", "enumerate",
+        "zip", "reversed", "iter", "get", "keys", "values", "items", "getenv", "cast",
+    }
+)  # fmt: skip
+
+# The method behind an in-place operator; a type without it makes a new object instead.
+INPLACE: Final = {
+    "+=": "__iadd__", "-=": "__isub__", "*=": "__imul__", "/=": "__itruediv__",
+    "//=": "__ifloordiv__", "%=": "__imod__", "**=": "__ipow__", "@=": "__imatmul__",
+    "<<=": "__ilshift__", ">>=": "__irshift__", "&=": "__iand__", "|=": "__ior__",
+    "^=": "__ixor__",
+}  # fmt: skip

@@ -1,0 +1,211 @@
+"""What the caller asked for: one checked, frozen value, and where its defaults come from.
+
+Purpose: every option is checked here, before any worker starts, with a message that says what
+was wrong and what would be right.
+Precedence, strongest first: the call's own argument, the innermost ``options(...)`` block,
+``configure(...)``, the ``PARALLAX_*`` environment variables, the built-in default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+__all__ = ["BACKENDS", "Options", "configure", "options", "resolve"]
+
+#: backends that go by a name; any ``concurrent.futures.Executor`` object is one too.
+BACKENDS = ("auto", "serial", "threads", "processes")
+
+START_METHODS = ("auto", "zygote", "spawn")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All options of one call, checked. See ``parallel_map`` for what each means."""
+
+    backend: Any = "auto"
+    max_workers: int | None = None
+    chunksize: int | None = None
+    buffersize: int | None = None
+    timeout: float | None = None
+    item_timeout: float | None = None
+    on_error: Literal["raise", "return"] = "raise"
+    retries: int = 0
+    progress: Any = False
+    ordered: bool = True
+    strict: bool = False
+    idle_timeout: float = 60.0
+    start_method: str = "auto"
+
+
+def resolve(given: dict[str, Any]) -> Options:
+    """Merge a call's arguments with the defaults in force and check the result.
+
+    Args:
+        given: option names and values; None means "not given".
+
+    Raises:
+        TypeError: an option has the wrong type.
+        ValueError: an option has a value that cannot be used.
+    """
+    merged = {name: value for name, value in given.items() if value is not None}
+    for source in (_scope.get(), _configured, _from_environment()):
+        for name, value in source.items():
+            merged.setdefault(name, value)
+    return _check(Options(**merged)) if merged else _DEFAULT
+
+
+def configure(**defaults: Any) -> None:
+    """Set process-wide defaults for the options of every later call.
+
+    Args:
+        **defaults: any keyword option of ``parallel_map``, and ``idle_timeout`` (seconds after
+            which idle worker processes leave, default 60) and ``start_method`` ("auto",
+            "zygote" or "spawn"). None takes an earlier setting back.
+
+    Raises:
+        TypeError: an unknown option, or one of the wrong type.
+        ValueError: a value that cannot be used.
+    """
+    _check_names(defaults)
+    merged = {k: v for k, v in {**_configured, **defaults}.items() if v is not None}
+    _check(replace(_DEFAULT, **merged))
+    _configured.clear()
+    _configured.update(merged)
+
+
+@contextlib.contextmanager
+def options(**defaults: Any) -> Iterator[None]:
+    """Set defaults for the calls inside a ``with`` block, in this thread or task only.
+
+    Args:
+        **defaults: as for ``configure``. Blocks nest; the innermost wins.
+
+    Raises:
+        TypeError: an unknown option, or one of the wrong type.
+        ValueError: a value that cannot be used.
+    """
+    _check_names(defaults)
+    merged = {k: v for k, v in {**_scope.get(), **defaults}.items() if v is not None}
+    _check(replace(_DEFAULT, **merged))
+    token = _scope.set(merged)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+_scope: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar(
+    "parallax_options",
+    default={},  # noqa: B039 - never mutated, only replaced
+)
+_configured: dict[str, Any] = {}
+_NAMES = tuple(f.name for f in fields(Options))
+
+_ENVIRONMENT: dict[str, Callable[[str], Any]] = {
+    "backend": str,
+    "max_workers": int,
+    "chunksize": int,
+    "retries": int,
+    "idle_timeout": float,
+    "start_method": str,
+}
+
+
+def _from_environment() -> dict[str, Any]:
+    found = {}
+    for name, convert in _ENVIRONMENT.items():
+        text = os.environ.get(f"PARALLAX_{name.upper()}")
+        if text:
+            try:
+                found[name] = convert(text)
+            except ValueError:
+                raise ValueError(
+                    f"the environment variable PARALLAX_{name.upper()} must be "
+                    f"{'a number' if convert is not int else 'a whole number'}, not {text!r}"
+                ) from None
+    return found
+
+
+def _check_names(given: dict[str, Any]) -> None:
+    for name in given:
+        if name not in _NAMES:
+            raise TypeError(f"unknown option {name!r}; known options: {', '.join(_NAMES)}")
+
+
+def _check(o: Options) -> Options:
+    _check_backend(o.backend)
+    _check_count("max_workers", o.max_workers, 1)
+    _check_count("chunksize", o.chunksize, 1)
+    _check_count("buffersize", o.buffersize, 1)
+    _check_count("retries", o.retries, 0)
+    _check_seconds("timeout", o.timeout, zero=True)
+    _check_seconds("item_timeout", o.item_timeout, zero=False)
+    _check_seconds("idle_timeout", o.idle_timeout, zero=True)
+    if o.on_error not in ("raise", "return"):
+        raise ValueError(f"on_error must be 'raise' or 'return', not {o.on_error!r}")
+    if o.start_method not in START_METHODS:
+        known = ", ".join(repr(m) for m in START_METHODS)
+        raise ValueError(f"unknown start_method {o.start_method!r}; known: {known}")
+    for name in ("ordered", "strict"):
+        if not isinstance(getattr(o, name), bool):
+            raise TypeError(f"{name} must be True or False, not {getattr(o, name)!r}")
+    if o.item_timeout is not None and o.backend not in ("auto", "processes"):
+        raise ValueError(
+            f"item_timeout cannot be kept with backend={_name(o.backend)}: only a process can be "
+            f"ended in the middle of an item, a thread cannot. Pass backend='processes' or 'auto'"
+        )
+    if o.item_timeout is not None and o.chunksize not in (None, 1):
+        raise ValueError("item_timeout works item by item; leave chunksize out, or pass 1")
+    return o
+
+
+def _check_backend(backend: Any) -> None:
+    if isinstance(backend, str):
+        if backend not in BACKENDS:
+            known = ", ".join(repr(b) for b in BACKENDS)
+            raise ValueError(
+                f"unknown backend {backend!r}; known backends: {known}, "
+                f"or a concurrent.futures.Executor object"
+            )
+    elif isinstance(backend, type) or not callable(getattr(backend, "submit", None)):
+        raise TypeError(
+            f"backend must be one of {', '.join(repr(b) for b in BACKENDS)} or a "
+            f"concurrent.futures.Executor object, not {backend!r}"
+        )
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        try:
+            value.__index__()
+            whole = not isinstance(value, bool)
+        except AttributeError:
+            whole = False
+        if not whole:
+            raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def _check_seconds(name: str, value: Any, *, zero: bool) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if math.isnan(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name} must be {'>=' if zero else '>'} 0 seconds, not {value}")
+
+
+def _name(backend: Any) -> str:
+    return repr(backend) if isinstance(backend, str) else type(backend).__name__
+
+
+_DEFAULT = Options()

@@ -1,0 +1,314 @@
+"""What is known about a run's callable, and the plan that follows from it at any moment.
+
+Purpose: joins the meter, the GIL ticker, the side-effect guard and the memory of earlier calls
+into one ``Measurement``, and asks the planner. Starts no worker and decides nothing itself.
+Guarantees: measuring happens on items that count; the ticker never runs outside an item of the
+caller's thread; verdicts from a loaded machine are not remembered.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ._effects import Observer, Verdict, judge, scan
+from ._errors import SharedStateWarning
+from ._machine import gil_enabled, load_per_core
+from ._measure import Meter, Ticker, native_threads
+from ._memory import Memory, key_of, recall, remember
+from ._messages import ChunkResult, Measurement, Payload, Plan, Route
+from ._planner import Facts, plan
+
+__all__ = ["Router"]
+
+#: Seconds inside an unfinished item before it says anything about its cost.
+LOOK = 0.006
+
+#: Seconds of work after which an unclear GIL reading is taken as it is.
+ENOUGH = 0.04
+
+#: Half-width of the GIL reading that is clear at once.
+CLEAR = 0.25
+
+#: Items that are watched one by one while the guard is undecided. A cache that fills later than
+#: this keeps its callable in the process.
+WATCHED = 12
+
+#: Remembered item times that differ by more than this factor from what is seen are dropped.
+STALE = 4.0
+
+
+class Router:
+    """Sees to one run's measurement."""
+
+    def __init__(self, fn: Callable[..., Any], *, guard: bool) -> None:
+        """Recall what is known of a callable.
+
+        Args:
+            fn: the user's callable.
+            guard: look for side effects; without it the callable is taken as free.
+        """
+        self._fn = fn
+        self._key = key_of(fn)
+        self.memory: Memory | None = recall(self._key)
+        self.meter = Meter()
+        self.payload: Payload | None = None
+        self.speeds: dict[Route, float] = {}
+        self.thread_cap = 32
+        self.stay: str = ""  # a reason not to leave the process, found out on the way
+        self.native_known = 1.0
+        self._guard = guard
+        self._verdict = Verdict("free", "", None, True)
+        self._observer: Observer | None = None
+        self._history: tuple[bool, ...] = ()
+        self.reads: tuple[Any, ...] = ()
+        self._ticker: Ticker | None = None
+        self._tick: Callable[[float], None] | None = None
+        self._began = 0.0  # of the item or block that the caller's thread is in, 0 if none
+        self._process_cpu = 0.0
+        self._inline_cpu = 0.0
+        self._inline_wall = 0.0
+
+    # -- the guard -----------------------------------------------------------------------------
+
+    def inspect(self, sample: tuple[Any, ...]) -> None:
+        """Look at the callable's code before its first item.
+
+        Args:
+            sample: the arguments of the first item.
+        """
+        if not self._guard:
+            return
+        effects = scan(self._fn, sample)
+        self.reads = effects.reads
+        if effects.findings or effects.opaque:
+            self._observer = Observer(self._fn, effects)
+            self._history = self.memory.history if self.memory else ()
+            self._effects = effects
+            self._verdict = judge(effects, self._history)
+
+    @property
+    def watching(self) -> bool:
+        """Items must be watched one by one now, to settle what the guard saw in the code."""
+        observer = self._observer
+        return (
+            observer is not None
+            and not self._verdict.settled
+            and len(observer.history) < WATCHED
+        )
+
+    def before(self, args: tuple[Any, ...]) -> None:
+        """An item that is watched begins."""
+        if self._observer is not None:
+            self._observer.before(args)
+
+    def after(self) -> None:
+        """It ended."""
+        if self._observer is not None:
+            self._observer.after()
+            self._verdict = judge(self._effects, (*self._history, *self._observer.history))
+
+    @property
+    def verdict(self) -> Verdict:
+        """Where the callable may run."""
+        if self.stay and self._verdict.limit == "free":
+            return Verdict("process", self.stay, None, True)
+        return self._verdict
+
+    def warn(self) -> None:
+        """Tell once per callable that its shared state kept it from running in parallel."""
+        finding = self._verdict.finding
+        if finding is None or self._verdict.limit != "loop":
+            return
+        mark = (finding.filename, finding.line, finding.target)
+        if mark in _warned:
+            return
+        _warned.add(mark)
+        text = f"{self._verdict.reason}"
+        level = _user_level()
+        warnings.warn(SharedStateWarning(text), stacklevel=level)
+
+    # -- measuring -----------------------------------------------------------------------------
+
+    def start_ticker(self, on_tick: Callable[[float], None]) -> None:
+        """Begin to sample the GIL while the caller's thread works."""
+        if self._ticker is None:
+            self._process_cpu = time.process_time()
+            self._inline_cpu = 0.0
+            self._inline_wall = 0.0
+            self._ticker = Ticker(on_tick)
+            self._ticker.start()
+
+    def stop_ticker(self) -> None:
+        """End sampling; what was read is kept."""
+        ticker, self._ticker = self._ticker, None
+        if ticker is not None:
+            ticker.stop()
+            self._last_reading = ticker.reading()
+            self._note_native(ticker)
+
+    _last_reading: Any = None
+
+    @property
+    def ticking(self) -> bool:
+        """Whether the ticker runs."""
+        return self._ticker is not None
+
+    def begins(self, now: float) -> None:
+        """The caller's thread enters an item or a block of items."""
+        self._began = now
+
+    def ends(self, items: int, wall: float, cpu: float) -> None:
+        """It left it."""
+        self._began = 0.0
+        self._inline_cpu += cpu
+        self._inline_wall += wall
+        self.meter.add(items, wall, cpu)
+
+    def _note_native(self, ticker: Ticker) -> None:
+        if self._inline_cpu > 0.005:
+            used = time.process_time() - self._process_cpu
+            self.native_known = native_threads(used, self._inline_cpu, ticker.mark().cpu)
+
+    def measurement(self, now: float) -> Measurement | None:
+        """What is known now, or None if it is too little to act on."""
+        cost = self.meter.summary()
+        elapsed = now - self._began if self._began else 0.0
+        ticker = self._ticker
+        if cost.items == 0:
+            if self.memory is not None:
+                return replace(self.memory.measurement, remembered=True, payload=self.payload)
+            if elapsed < LOOK or ticker is None:
+                return None
+            busy = ticker.busy()
+            wall, cpu = elapsed, elapsed * (1.0 if busy is None else busy)
+        else:
+            wall = cost.recent_wall if cost.items > 4 else cost.wall
+            cpu = cost.cpu * (wall / cost.wall) if cost.wall > 0 else 0.0
+            if elapsed > 2 * wall:
+                wall = (wall * cost.items + elapsed) / (cost.items + 1)
+        held: float | None = None
+        error = 1.0
+        reading = ticker.reading() if ticker is not None else self._last_reading
+        if reading is not None and reading.held is not None:
+            held, error = reading.held, reading.error
+        if not gil_enabled():
+            held, error = 0.0, 0.0
+        remembered = self._fitting(wall)
+        if remembered is not None and (held is None or error > CLEAR):
+            held, error = remembered.held, remembered.error
+        if ticker is not None and self._began == 0.0:
+            self._note_native(ticker)
+        return Measurement(
+            items=cost.items,
+            wall=wall,
+            cpu=min(cpu, wall),
+            held=held,
+            error=error,
+            native=self.native_known if held is None or held < 0.5 else 1.0,
+            spread=cost.spread,
+            payload=self.payload,
+            remembered=remembered is not None and cost.total_wall < 0.01,
+        )
+
+    def _fitting(self, wall: float) -> Measurement | None:
+        """The remembered measurement, if items still look like it."""
+        if self.memory is None:
+            return None
+        then = self.memory.measurement
+        if then.wall > wall * STALE or wall > then.wall * STALE:
+            self.memory = None
+            return None
+        return then
+
+    def plan(
+        self,
+        now: float,
+        remaining: int | None,
+        facts: Facts,
+    ) -> tuple[Measurement, Plan] | None:
+        """What should be done now, or None while nothing can be said.
+
+        Args:
+            now: the clock.
+            remaining: items left to start.
+            facts: what the run knows; the guard's limit and observed speeds are filled in here.
+        """
+        seen = self.measurement(now)
+        if seen is None:
+            return None
+        clear = seen.held is not None and seen.error <= CLEAR
+        spent = self._inline_wall + (now - self._began if self._began else 0.0)
+        if not clear and seen.waiting < 0.8 and spent < ENOUGH and facts.current == "loop":
+            return None
+        if seen.held is None:
+            # Still unclear after much work: the pessimistic guess, which observed cores correct.
+            seen = replace(seen, held=min(1.0, seen.cpu / seen.wall if seen.wall else 1.0))
+        verdict = self.verdict
+        speeds = dict(self.speeds)
+        facts = replace(
+            facts,
+            limit=verdict.limit,
+            limit_reason=verdict.reason,
+            observed=speeds,
+            thread_cap=self.thread_cap,
+        )
+        if self._observer is not None and self.watching and facts.current == "loop":
+            return None
+        return seen, plan(seen, remaining, facts)
+
+    # -- judging by what workers do ------------------------------------------------------------
+
+    def equivalent(self, result: ChunkResult, *, threads: bool) -> float:
+        """Loop seconds that a chunk done by a worker stands for.
+
+        Wall time on a thread includes queueing for the GIL, so the CPU time is the better
+        witness; for even items their number is the best.
+        """
+        cost = self.meter.summary()
+        if cost.items >= 3 and cost.spread < 0.25 and not cost.dear_first:
+            return len(result.values) * cost.wall
+        if cost.items and cost.cpu > 0.2 * cost.wall:
+            return result.cpu * cost.wall / cost.cpu
+        if cost.items == 0 and threads and result.cpu > 0.2 * result.wall:
+            return result.cpu
+        return result.wall
+
+    def keep(self, seen: Measurement | None) -> None:
+        """Remember for the next call, unless the machine was too busy to tell."""
+        if seen is None or seen.items + (1 if seen.remembered else 0) < 1:
+            return
+        load = load_per_core()
+        if load is not None and load > 2.0:
+            return
+        history = self._history
+        if self._observer is not None:
+            history = (*self._history, *self._observer.history)[-WATCHED:]
+            if self._history and self._history[0]:
+                history = (True, *history[1:])
+        remember(
+            self._key,
+            Memory(
+                replace(seen, payload=None, remembered=False),
+                history,
+                self.speeds.get("threads"),
+                self.speeds.get("processes"),
+            ),
+        )
+
+
+_warned: set[tuple[str, int, str]] = set()
+
+
+def _user_level() -> int:
+    """The stack level of the caller's own code, for ``warnings.warn`` in our caller."""
+    level = 2
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("parallax."):
+        frame = frame.f_back
+        level += 1
+    return level

@@ -1,0 +1,66 @@
+"""Waking the caller's thread while it waits for workers.
+
+Guarantees: a wake that comes between the caller's last look and its wait is not lost. With
+worker processes the caller waits on a selector, so the wake travels through a socket pair;
+without them a lock does, which costs no descriptors.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+
+__all__ = ["Waker"]
+
+
+class Waker:
+    """One waiting thread, any number of waking ones."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._pair: tuple[socket.socket, socket.socket] | None = None
+
+    def attach(self, selector: selectors.BaseSelector) -> None:
+        """From now on a wake also makes this selector return."""
+        if self._pair is None:
+            self._pair = socket.socketpair()
+            for end in self._pair:
+                end.setblocking(False)
+        selector.register(self._pair[0], selectors.EVENT_READ)
+        if self._event.is_set():
+            self._ring()
+
+    def clear(self) -> None:
+        """Forget earlier wakes; look at the state after this and wait after that."""
+        self._event.clear()
+        if self._pair is not None:
+            try:
+                while self._pair[0].recv(64):
+                    pass
+            except (BlockingIOError, OSError):
+                return
+
+    def wake(self) -> None:
+        """Make the waiting thread look again."""
+        if not self._event.is_set():
+            self._event.set()
+            self._ring()
+
+    def wait(self, timeout: float | None) -> None:
+        """Wait without a selector."""
+        self._event.wait(timeout)
+
+    def close(self) -> None:
+        """Give the descriptors back; idempotent."""
+        pair, self._pair = self._pair, None
+        if pair is not None:
+            for end in pair:
+                end.close()
+
+    def _ring(self) -> None:
+        if self._pair is not None:
+            try:
+                self._pair[1].send(b"w")
+            except (BlockingIOError, OSError):
+                return
