@@ -122,9 +122,11 @@ def decode(code: types.CodeType) -> Decoded:
             target = position[ins.argval]
             merges.add(target)
         text = ins.argrepr if ins.opname == "BINARY_OP" else ""
+        # `dis` of 3.11 does not know that this one names a constant.
+        value = code.co_consts[ins.arg or 0] if ins.opname == "KW_NAMES" else ins.argval
         instructions.append(
             Instruction(
-                ins.opname, ins.opcode, ins.arg or 0, ins.argval, ins.offset, target, text,
+                ins.opname, ins.opcode, ins.arg or 0, value, ins.offset, target, text,
                 handlers[i],
             )
         )  # fmt: skip

@@ -53,6 +53,7 @@ from parallax._provenance import (
     dependencies,
     inner,
     is_a,
+    is_code_like,
     is_frozen,
     is_known_dict,
     is_own_class,
@@ -80,11 +81,13 @@ _METHOD_DESCRIPTORS: Final = (
     types.WrapperDescriptorType,
     types.ClassMethodDescriptorType,
 )
+# Functions that do not look at the content of what they are given.
+_NO_LOOK: Final = frozenset(
+    {"hasattr", "getattr", "vars", "isinstance", "id", "type", "callable", "setattr", "iter"}
+)
 _LOCKS: Final = frozenset(
     {"lock", "RLock", "_RLock", "Condition", "Semaphore", "BoundedSemaphore", "Lock"}
 )
-_ANY: Final = Fresh()
-_ANY_VALUE: Final = Value(frozenset((_ANY,)), EMPTY)
 
 
 class TooBig(Exception):  # noqa: N818 - a signal, not an error anyone sees
@@ -108,18 +111,6 @@ class Event:
         self.how = how
         self.target = target
         self.same = same  # the new content was computed from the old one
-
-
-def is_code_like(obj: object) -> bool:
-    """Whether a value is a function, class or module rather than data."""
-    return obj is UNKNOWN or is_a(
-        obj,
-        (
-            types.FunctionType, types.BuiltinFunctionType, types.MethodType, type,
-            types.ModuleType, types.MethodDescriptorType, types.WrapperDescriptorType,
-            staticmethod, classmethod,
-        ),
-    ) or type(obj).__name__ in ("_lru_cache_wrapper", "ufunc", "_ArrayFunctionDispatcher")  # fmt: skip
 
 
 def _driver(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -184,6 +175,8 @@ class Scan:
             if slot is not None and value.origins == {slot}:
                 return  # `x.items += [...]` puts the same list back; the list has its own event
             same = not goals.isdisjoint(dependencies(value))
+        if slot is not None and value is not None and shape in (_REBIND, "slot"):
+            self._expect(slot, value)
         if target is None:
             target = (slot if slot is not None and shape == _REBIND else node or self.root).label
         key = (id(frame.code), frame.at, id(node), id(slot), how)
@@ -194,6 +187,17 @@ class Scan:
         event = Event(frame, node, slot, shape, how, target, same)
         self._seen[key] = event
         self.events.append(event)
+
+    def _expect(self, slot: Outer, value: Value) -> None:
+        """A slot that is empty now will hold what the callable puts there, for the next item."""
+        if slot.obj is None:
+            slot.obj = UNKNOWN
+            self.stale += 1
+        if slot.obj is UNKNOWN and slot.cls is None:
+            for origin in value.origins:
+                if type(origin) is Fresh and origin.cls is not None:
+                    slot.cls = origin.cls
+                    self.stale += 1
 
     @staticmethod
     def _exempt(node: Outer) -> bool:
@@ -229,7 +233,7 @@ class Scan:
 
     def _note_global(self, space: dict[str, Any], name: str, node: Outer) -> None:
         module = space.get("__name__")
-        if type(module) is str and module != "__main__" and not is_code_like(node.obj):
+        if type(module) is str and module != "__main__" and node.obj is not UNKNOWN and not is_code_like(node.obj):
             known = sys.modules.get(module)
             if known is not None and getattr(known, "__dict__", None) is space:
                 self.globals_read[module, name] = None
@@ -305,6 +309,11 @@ class Scan:
     def _outer_attribute(self, frame: Frame, node: Outer, name: str) -> Value:
         obj = node.obj
         if obj is UNKNOWN:
+            if node.cls is not None:
+                raw = class_lookup(node.cls, name)
+                found = self._class_attribute(frame, node, node.cls, raw, name)
+                if found is not None:
+                    return found
             child = node.child("attr", name)
             child.loaded = True
             self._read(frame, (node, child))
@@ -386,7 +395,7 @@ class Scan:
         return None
 
     def _class_node(self, origin: Outer | Fresh, cls: type) -> Outer:
-        if type(origin) is Outer:
+        if type(origin) is Outer and type(origin.obj) is cls:
             return origin.child("type")
         for node in self.trail:
             if node.obj is cls:
@@ -401,7 +410,7 @@ class Scan:
         for origin in proxy.receiver.origins:
             if type(origin) not in (Outer, Fresh):
                 continue
-            assert isinstance(origin, Outer | Fresh)  # noqa: S101 - for the type checker
+            assert isinstance(origin, Outer | Fresh)
             cls = origin.cls if type(origin) is Fresh else type(origin.obj)
             if is_a(getattr(origin, "obj", None), type):
                 cls = getattr(origin, "obj", None)
@@ -592,7 +601,7 @@ class Scan:
                 frame.note_lock()
             own = None
             if type(origin) in (Outer, Fresh):
-                assert isinstance(origin, Outer | Fresh)  # noqa: S101 - for the type checker
+                assert isinstance(origin, Outer | Fresh)
                 own = self.special(frame, origin, "__enter__", [])
                 self.special(frame, origin, "__exit__", [PLAIN, PLAIN, PLAIN])
             if own is None:
@@ -606,7 +615,9 @@ class Scan:
         self, frame: Frame, origin: Outer | Fresh, name: str, args: list[Value]
     ) -> Value | None:
         """Follow a special method of the program's own classes; None where there is none."""
-        cls = origin.cls if type(origin) is Fresh else type(getattr(origin, "obj", UNKNOWN))
+        cls = origin.cls
+        if type(origin) is Outer and origin.obj is not UNKNOWN:
+            cls = type(origin.obj)
         if cls is None or not is_a(cls, type):
             return None
         raw = class_lookup(cls, name)
@@ -716,7 +727,7 @@ class Scan:
             result = PLAIN
             for origin in args[0].origins:
                 if type(origin) in (Outer, Fresh):
-                    assert isinstance(origin, Outer | Fresh)  # noqa: S101 - for the type checker
+                    assert isinstance(origin, Outer | Fresh)
                     found = self._method(frame, origin, obj.__name__, args[1:], names, star)
                     result = join(result, found)
             return result
@@ -863,18 +874,17 @@ class Scan:
 
     @staticmethod
     def _blurred(value: Value) -> Value:
-        if not any(type(o) is Fresh and o.cls is None for o in value.origins):
+        """The same without the things made on the way that hold nothing outer."""
+        kept = [
+            origin
+            for origin in value.origins
+            if type(origin) is not Fresh
+            or origin.cls is not None
+            or any(field.origins for field in origin.fields.values())
+        ]
+        if len(kept) == len(value.origins):
             return value
-        origins: set[Origin] = set()
-        for origin in value.origins:
-            if type(origin) is Fresh and origin.cls is None:
-                if any(field.origins for field in origin.fields.values()):
-                    origins.add(origin)
-                else:
-                    origins.add(_ANY)
-            else:
-                origins.add(origin)
-        return Value(frozenset(origins), value.deps, value.const)
+        return Value(frozenset(kept), value.deps, value.const)
 
     def _bind(
         self, frame: Frame, code: types.CodeType, defaults: tuple[Value, ...],
@@ -922,7 +932,7 @@ class Scan:
     ) -> Value:  # fmt: skip
         if type(origin) is Fresh:
             return self._fresh_method(frame, origin, name, args, names, star)
-        assert isinstance(origin, Outer)  # noqa: S101 - for the type checker
+        assert isinstance(origin, Outer)
         one = Value(frozenset((origin,)), EMPTY)
         obj = origin.obj
         if name in ("__enter__", "__aenter__"):
@@ -1014,6 +1024,8 @@ class Scan:
         kind = type(obj)
         if is_frozen(obj) or is_a(obj, (type, types.ModuleType, types.FunctionType)):
             return None
+        if class_lookup(kind, name) is MISSING and class_lookup(kind, "__getattr__") is MISSING:
+            return None  # a sentinel, as dataclasses use for a default that is made later
         if name == "update" and is_a(obj, Counter):
             return Change("take", "adds to")
         if obj is getattr(sys.modules.get("random"), "_inst", UNKNOWN) or obj is getattr(
@@ -1039,7 +1051,7 @@ class Scan:
         for key in ("out", "file"):
             for origin in names[key].origins if key in names else ():
                 for node in self._outer_parts(origin):
-                    how = Change("slot", "overwrites") if key == "out" else METHODS["write"]
+                    how = Change("take", "overwrites") if key == "out" else METHODS["write"]
                     self.note(frame, node, how)
 
     @staticmethod
@@ -1097,12 +1109,12 @@ class Scan:
         if process is not None:
             self.note(frame, None, ("take", process[0]), target=process[1])
         self._outputs(frame, names)
-        values = [*args, *names.values()]
+        values = [*args, *(value for key, value in names.items() if key not in ("out", "file"))]
         if star is not None:
             values.append(star)
         for k, value in enumerate(values):
             for origin in value.origins:
-                if type(origin) is Outer and k != changed and name not in ("hasattr", "getattr"):
+                if type(origin) is Outer and k != changed and name not in _NO_LOOK:
                     origin.scanned = True
         builtin = _BUILTINS.get(name) if module == "builtins" else None
         if builtin is not None:
@@ -1121,7 +1133,7 @@ class Scan:
             fresh = frame.fresh("call", ELEM, content, deps)
             for origin in fresh.origins:
                 for key, value in names.items():
-                    assert isinstance(origin, Fresh)  # noqa: S101 - for the type checker
+                    assert isinstance(origin, Fresh)
                     frame.store(origin, ("item", key), value)
             return fresh
         if name in ALIASES and args:

@@ -113,7 +113,8 @@ def decode(payload: Any, buffers: Any = ()) -> Any:
 
 
 def _tracked_class(tracker_id: str) -> type:
-    return _tracking._DYNAMIC_CLASS_TRACKER_BY_ID[tracker_id]
+    found: type = _tracking._DYNAMIC_CLASS_TRACKER_BY_ID[tracker_id]
+    return found
 
 
 class _ReplyPickler(cloudpickle.Pickler):  # type: ignore[misc]

@@ -149,6 +149,10 @@ class Dispatcher:
 
     caller_chunk: Chunk
 
+    def begun(self) -> bool:
+        """Whether ``begin`` was called."""
+        return self.scheduler is not None
+
     def new_id(self) -> int:
         """A number for a new worker of this run."""
         self._names += 1
@@ -353,12 +357,12 @@ class Dispatcher:
         pid = self._pids.get(blame.worker)
         error: Exception
         if blame.worker in self._overran:
-            error = ItemTimeoutError(blame.index, self._options.item_timeout, pid)
+            error = ItemTimeoutError(blame.item, self._options.item_timeout, pid)
         else:
             code = self._codes.get(blame.worker)
-            error = WorkerDiedError(blame.index, pid, code, blame.attempts)
-        self._rerun.pop(blame.index, None)
-        self._outcomes.put_one(blame.index, error)
+            error = WorkerDiedError(blame.item, pid, code, blame.attempts)
+        self._rerun.pop(blame.item, None)
+        self._outcomes.put_one(blame.item, error)
 
     # -- input and output ----------------------------------------------------------------------
 

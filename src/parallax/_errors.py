@@ -45,7 +45,7 @@ class ParallaxError(Exception):
         return type(self).__doc__ or type(self).__name__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(getattr(self, name) for name in self._fields)
+        return type(self), tuple(getattr(self, name) for name in self._fields), self.__dict__
 
 
 class WorkerDiedError(ParallaxError, BrokenExecutor):

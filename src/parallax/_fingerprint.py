@@ -34,7 +34,10 @@ def follow(path: Path, fn: Any, args: tuple[Any, ...]) -> Any:
     for kind, key in path[1:]:
         if kind in ("elem", "deep"):
             return obj
-        obj = resolve(obj, kind, key)
+        held, obj = obj, resolve(obj, kind, key)
+        if obj is UNKNOWN:
+            # Absent, or not to be looked up without running code: its holder says the most.
+            return held
     return obj
 
 

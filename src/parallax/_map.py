@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from typing import Any, Literal, TypeVar, Union, overload
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from ._feed import Feed
 from ._options import Options, resolve
@@ -20,11 +20,9 @@ __all__ = ["BackendName", "Results", "explain", "parallel_imap", "parallel_map"]
 
 R = TypeVar("R")
 A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
 
-BackendName = Literal["auto", "serial", "threads", "processes"]
-Backend = Union[BackendName, Executor]
+BackendName: TypeAlias = Literal["auto", "serial", "threads", "processes"]
+Backend: TypeAlias = BackendName | Executor
 
 #: Seconds of real work that ``explain`` spends at most before it answers.
 EXPLAIN = 0.5
@@ -317,7 +315,7 @@ def _check_callable(fn: Any) -> None:
     inner = fn
     while isinstance(inner, functools.partial):
         inner = inner.func
-    call = inner if inspect.isroutine(inner) else getattr(type(inner), "__call__", inner)
+    call = inner if inspect.isroutine(inner) else vars(type(inner)).get("__call__", inner)
     if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call):
         raise TypeError(
             f"{_name(fn)} is a coroutine function: calling it runs nothing. Run it on an event "

@@ -56,8 +56,10 @@ def key_of(fn: Callable[..., Any]) -> Hashable | None:
     if isinstance(name, str):
         owner = type(getattr(fn, "__self__", None)).__qualname__
         return (getattr(fn, "__module__", None), owner, name)
-    call = getattr(type(fn), "__call__", None)
-    return getattr(call, "__code__", None)
+    for cls in type(fn).__mro__:
+        if "__call__" in vars(cls):
+            return getattr(vars(cls)["__call__"], "__code__", None)
+    return None
 
 
 def recall(key: Hashable | None) -> Memory | None:

@@ -7,9 +7,9 @@ Guarantees: this module imports nothing of parallax, so that every layer may use
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-Route = Literal["loop", "threads", "processes"]
+Route: TypeAlias = Literal["loop", "threads", "processes"]
 
 __all__ = ["Chunk", "ChunkResult", "Failure", "Measurement", "Payload", "Plan", "Route"]
 

@@ -87,7 +87,7 @@ def prepare(failure: Failure, index: int) -> BaseException:
         error.add_note(note)
     else:
         try:
-            error.__notes__ = [*getattr(error, "__notes__", ()), note]
+            setattr(error, "__notes__", [*getattr(error, "__notes__", ()), note])  # noqa: B010
         except AttributeError:  # an exception class without a __dict__ goes without
             return error
     return error

@@ -110,15 +110,21 @@ def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
     return best
 
 
-def thread_rates(seen: Measurement, cores: int, most: int) -> list[float]:
+def thread_rates(
+    seen: Measurement, cores: int, most: int, *, pessimistic: bool = False
+) -> list[float]:
     """Items per second with 1, 2, ... ``most`` threads, by mean value analysis.
 
     Args:
         seen: what an item costs.
         cores: usable cores.
         most: the largest number of threads.
+        pessimistic: take the upper end of the GIL reading. For a callable with side effects:
+            threads change their order, so they must be worth it for certain.
     """
     held = seen.cpu if seen.held is None else min(seen.held * seen.wall, seen.cpu)
+    if seen.held is not None and pessimistic:
+        held = min(seen.cpu, (seen.held + seen.error) * seen.wall)
     # The reading may be off by its error; what looks free of the GIL within it is taken so.
     if seen.held is not None and held < 0.05 * seen.wall:
         held = 0.0
@@ -137,7 +143,7 @@ def thread_rates(seen: Measurement, cores: int, most: int) -> list[float]:
 def _threads(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     cap = facts.max_workers if facts.max_workers is not None else facts.thread_cap
     most = max(1, min(cap, left))
-    rates = thread_rates(seen, facts.cores, most)
+    rates = thread_rates(seen, facts.cores, most, pessimistic=facts.limit != "free")
     best = max(rates)
     count = next(n for n, rate in enumerate(rates, 1) if rate >= WORTH * best)
     rate = rates[count - 1]

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 __all__ = [
     "CHANCE", "CLASS_VALUE", "ELEM", "EMPTY", "MISSING", "PLAIN", "UNKNOWN", "Cell", "Fresh",
     "Func", "Method", "Origin", "Outer", "Super", "Value", "class_lookup", "dependencies", "inner",
+    "is_code_like",
     "is_a", "is_own_code", "join", "mark_of", "mro_of", "resolve", "top_module", "value_of",
 ]  # fmt: skip
 
@@ -43,6 +44,11 @@ MISSING: Final[Any] = _Sentinel("MISSING")
 # A linked list walked in a loop would give ever longer paths. Smaller: deep state is blamed on its
 # holder; larger: more passes over loops that walk a structure.
 _MAX_DEPTH: Final = 7
+
+# Values that may be many things, as in a table of handlers. Smaller: a finding may name another
+# target than a reader would; larger: the sets grow quadratically where such tables meet.
+_MAX_ORIGINS: Final = 24
+_MAX_DEPS: Final = 32
 
 _FROZEN_BUILTINS: Final = frozenset(
     {
@@ -155,9 +161,12 @@ def is_own_class(cls: type) -> bool:
 
 # ---------------------------------------------------------------- static look-ups along a path
 
+_C_DESCRIPTORS: Final = (types.GetSetDescriptorType, types.MemberDescriptorType)
+
+
 def instance_dict(obj: object) -> dict[str, Any] | None:
     """The `__dict__` of an object, unless its class gives that name another meaning."""
-    if type(class_lookup(type(obj), "__dict__")) is not types.GetSetDescriptorType:
+    if type(class_lookup(type(obj), "__dict__")) not in _C_DESCRIPTORS:
         return None
     space = object.__getattribute__(obj, "__dict__")
     return space if is_a(space, dict) else None
@@ -274,6 +283,26 @@ def resolve(obj: Any, kind: str, key: Any) -> Any:
         return UNKNOWN
 
 
+_CODE_LIKE: Final = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    type,
+    types.ModuleType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    staticmethod,
+    classmethod,
+)
+_CODE_LIKE_NAMES: Final = ("_lru_cache_wrapper", "ufunc", "_ArrayFunctionDispatcher")
+
+
+def is_code_like(obj: object) -> bool:
+    """Whether a value is a function, class or module rather than data."""
+    kind = type(obj)
+    return issubclass(kind, _CODE_LIKE) or kind.__name__ in _CODE_LIKE_NAMES
+
+
 def mark_of(obj: Any) -> Any:
     """What an analysis may depend on: the code of a function, a class itself, else the type."""
     kind = type(obj)
@@ -295,7 +324,7 @@ class Outer:
     """
 
     __slots__ = (
-        "children", "depth", "index", "is_item", "key", "kind", "label", "loaded", "mark", "obj",
+        "cls", "children", "depth", "index", "is_item", "key", "kind", "label", "loaded", "mark", "obj",
         "parent", "peeked", "scanned", "trail",
     )  # fmt: skip
 
@@ -308,6 +337,7 @@ class Outer:
         self.key = key
         self.obj = obj
         self.mark = mark_of(obj)
+        self.cls: Any = None  # the class it will have, where the callable is to create it
         self.label = label
         self.depth = 0 if parent is None else parent.depth + 1
         self.is_item = kind == "arg" or (parent is not None and parent.is_item)
@@ -466,9 +496,9 @@ def join(a: Value, b: Value) -> Value:
         return a
     origins = a.origins
     if not b.origins <= origins:
-        origins |= b.origins
+        origins = _widened(origins, b.origins)
     deps = a.deps
-    if not b.deps <= deps:
+    if not b.deps <= deps and len(deps) < _MAX_DEPS:
         deps |= b.deps
     const = a.const
     if const is not MISSING and not (type(const) is type(b.const) and const == b.const):
@@ -476,6 +506,18 @@ def join(a: Value, b: Value) -> Value:
     if origins is a.origins and deps is a.deps and const is a.const:
         return a
     return Value(origins, deps, const)
+
+
+def _widened(origins: frozenset[Origin], more: frozenset[Origin]) -> frozenset[Origin]:
+    if len(origins) < _MAX_ORIGINS:
+        return origins | more
+    # A change of such a value is evidence as long as one of its origins is outer.
+    if any(type(origin) is Outer for origin in origins):
+        return origins
+    for origin in more:
+        if type(origin) is Outer:
+            return origins | {origin}
+    return origins
 
 
 def value_of(node: Outer) -> Value:
@@ -487,16 +529,20 @@ def value_of(node: Outer) -> Value:
 
 def dependencies(*values: Value) -> frozenset[Any]:
     """All that these values are, or were computed from, outside the call."""
-    found: frozenset[Any] = EMPTY
+    found: set[Any] = set()
     for value in values:
         if value.deps:
             found |= value.deps
         for origin in value.origins:
             if type(origin) is Outer:
-                found |= {origin}
+                found.add(origin)
             elif type(origin) is Method and type(origin.receiver) is Outer:
-                found |= {origin.receiver}
-    return found
+                found.add(origin.receiver)
+    if len(found) > _MAX_DEPS:
+        # Too much to tell apart: it depends on something that may change at any time.
+        items = {dep for dep in found if type(dep) is Outer and dep.is_item}
+        return frozenset((*list(found)[:_MAX_DEPS], *list(items)[:1], CHANCE))
+    return frozenset(found) if found else EMPTY
 
 
 def inner(value: Value) -> Value:
@@ -505,6 +551,8 @@ def inner(value: Value) -> Value:
     deps = value.deps
     for origin in value.origins:
         if type(origin) is Outer:
+            if is_code_like(origin.obj):
+                continue
             origin.peeked = True
             result = join(result, value_of(origin.child("elem")))
         elif type(origin) is Fresh:

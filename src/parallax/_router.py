@@ -17,8 +17,8 @@ from typing import Any
 
 from ._effects import Observer, Verdict, judge, scan
 from ._errors import SharedStateWarning
-from ._machine import gil_enabled, load_per_core
-from ._measure import Meter, Ticker, native_threads
+from ._machine import RunDelay, gil_enabled, load_per_core
+from ._measure import GilReading, Meter, Ticker, native_threads
 from ._memory import Memory, key_of, recall, remember
 from ._messages import ChunkResult, Measurement, Payload, Plan, Route
 from ._planner import Facts, plan
@@ -60,7 +60,7 @@ class Router:
         self.speeds: dict[Route, float] = {}
         self.thread_cap = 32
         self.stay: str = ""  # a reason not to leave the process, found out on the way
-        self.native_known = 1.0
+        self._native = 1.0
         self._guard = guard
         self._verdict = Verdict("free", "", None, True)
         self._observer: Observer | None = None
@@ -72,6 +72,11 @@ class Router:
         self._process_cpu = 0.0
         self._inline_cpu = 0.0
         self._inline_wall = 0.0
+        self._raw_cpu = 0.0
+        self._delay: RunDelay | None = None
+        self._tick_delay: RunDelay | None = None
+        self._delayed = 0.0
+        self._last_reading: GilReading | None = None
 
     # -- the guard -----------------------------------------------------------------------------
 
@@ -96,9 +101,7 @@ class Router:
         """Items must be watched one by one now, to settle what the guard saw in the code."""
         observer = self._observer
         return (
-            observer is not None
-            and not self._verdict.settled
-            and len(observer.history) < WATCHED
+            observer is not None and not self._verdict.settled and len(observer.history) < WATCHED
         )
 
     def before(self, args: tuple[Any, ...]) -> None:
@@ -139,19 +142,30 @@ class Router:
         if self._ticker is None:
             self._process_cpu = time.process_time()
             self._inline_cpu = 0.0
-            self._inline_wall = 0.0
-            self._ticker = Ticker(on_tick)
+            self._delay = RunDelay()
+            self._delayed = self._delay()
+            self._tick_delay = None
+
+            def tick(now: float) -> None:
+                if self._tick_delay is None:
+                    self._tick_delay = RunDelay()
+                on_tick(now)
+
+            self._ticker = Ticker(tick)
             self._ticker.start()
 
     def stop_ticker(self) -> None:
         """End sampling; what was read is kept."""
         ticker, self._ticker = self._ticker, None
         if ticker is not None:
-            ticker.stop()
+            try:
+                ticker.stop()
+            finally:
+                for reader in (self._delay, self._tick_delay):
+                    if reader is not None:
+                        reader.close()
+                self._delay = self._tick_delay = None
             self._last_reading = ticker.reading()
-            self._note_native(ticker)
-
-    _last_reading: Any = None
 
     @property
     def ticking(self) -> bool:
@@ -162,17 +176,39 @@ class Router:
         """The caller's thread enters an item or a block of items."""
         self._began = now
 
-    def ends(self, items: int, wall: float, cpu: float) -> None:
-        """It left it."""
-        self._began = 0.0
-        self._inline_cpu += cpu
-        self._inline_wall += wall
-        self.meter.add(items, wall, cpu)
+    def ends(self, items: int, wall: float, cpu: float, *, alone: bool) -> None:
+        """It left it.
 
-    def _note_native(self, ticker: Ticker) -> None:
-        if self._inline_cpu > 0.005:
-            used = time.process_time() - self._process_cpu
-            self.native_known = native_threads(used, self._inline_cpu, ticker.mark().cpu)
+        Args:
+            items: how many items it was.
+            wall: seconds on the clock.
+            cpu: seconds on the thread's CPU clock.
+            alone: no other worker of the run has begun.
+        """
+        self._began = 0.0
+        self._inline_wall += wall
+        delay = self._delay_since()
+        self._raw_cpu += cpu
+        # Time without a core is not waiting: on a machine that others load, work takes longer,
+        # in the loop as with workers.
+        self.meter.add(items, wall, min(wall, cpu + delay))
+        if alone and self._ticker is not None:
+            self._inline_cpu += cpu
+            if self._inline_cpu > 0.005:
+                used = time.process_time() - self._process_cpu
+                self._native = native_threads(used, self._inline_cpu, self._ticker.mark().cpu)
+
+    def _delay_since(self) -> float:
+        before, self._delayed = self._delayed, self._delay_now()
+        return max(0.0, self._delayed - before)
+
+    def _delay_now(self) -> float:
+        """Run queue delays of the caller's thread, and of the ticker's.
+
+        A thread that hands over the GIL waits until the other has taken it. If that one gets no
+        core, the first one sleeps, and it looks like waiting.
+        """
+        return sum(reader() for reader in (self._delay, self._tick_delay) if reader is not None)
 
     def measurement(self, now: float) -> Measurement | None:
         """What is known now, or None if it is too little to act on."""
@@ -185,7 +221,9 @@ class Router:
             if elapsed < LOOK or ticker is None:
                 return None
             busy = ticker.busy()
-            wall, cpu = elapsed, elapsed * (1.0 if busy is None else busy)
+            cpu = elapsed * (1.0 if busy is None else busy)
+            delay = max(0.0, self._delay_now() - self._delayed)
+            wall, cpu = elapsed, min(elapsed, cpu + delay)
         else:
             wall = cost.recent_wall if cost.items > 4 else cost.wall
             cpu = cost.cpu * (wall / cost.wall) if cost.wall > 0 else 0.0
@@ -201,15 +239,13 @@ class Router:
         remembered = self._fitting(wall)
         if remembered is not None and (held is None or error > CLEAR):
             held, error = remembered.held, remembered.error
-        if ticker is not None and self._began == 0.0:
-            self._note_native(ticker)
         return Measurement(
             items=cost.items,
             wall=wall,
             cpu=min(cpu, wall),
             held=held,
             error=error,
-            native=self.native_known if held is None or held < 0.5 else 1.0,
+            native=self._native if held is None or held < 0.5 else 1.0,
             spread=cost.spread,
             payload=self.payload,
             remembered=remembered is not None and cost.total_wall < 0.01,
@@ -272,8 +308,8 @@ class Router:
         cost = self.meter.summary()
         if cost.items >= 3 and cost.spread < 0.25 and not cost.dear_first:
             return len(result.values) * cost.wall
-        if cost.items and cost.cpu > 0.2 * cost.wall:
-            return result.cpu * cost.wall / cost.cpu
+        if cost.items and cost.cpu > 0.2 * cost.wall and self._raw_cpu > 0:
+            return result.cpu * self._inline_wall / self._raw_cpu
         if cost.items == 0 and threads and result.cpu > 0.2 * result.wall:
             return result.cpu
         return result.wall

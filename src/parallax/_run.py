@@ -215,7 +215,7 @@ class Run:
             return
         size, last = 1, clock()
         first = True
-        while dispatch.scheduler is None and not feed.ended:
+        while not dispatch.begun() and not feed.ended:
             if first and measuring and feed.left != 1:
                 # From the first item on: it may be a long one.
                 router.start_ticker(self._on_tick)
@@ -229,7 +229,7 @@ class Run:
             result = self._block(items, size, watch=measuring and router.watching)
             if not result.values:
                 break
-            if dispatch.scheduler is not None:
+            if dispatch.begun():
                 # The ticker opened the run while we were inside the item.
                 dispatch.post(Done(CALLER, dispatch.caller_chunk.id, result))
                 break
@@ -244,7 +244,7 @@ class Run:
                 router.stop_ticker()
                 yield self._flush()
                 last = clock()
-                if measuring and dispatch.scheduler is None and not self._planned:
+                if measuring and not dispatch.begun() and not self._planned:
                     router.start_ticker(self._on_tick)
         if self._out:
             yield self._flush()
@@ -265,7 +265,8 @@ class Run:
         finally:
             with self._dispatch.lock:  # a plan in the ticker's thread is made before or after
                 self._inside = None
-        router.ends(len(result.values), result.wall, result.cpu)
+        alone = self._dispatch.scheduler is None
+        router.ends(len(result.values), result.wall, result.cpu, alone=alone)
         if watch:
             router.after()
         self.report.cpu_seconds += result.cpu
@@ -365,6 +366,7 @@ class Run:
             if dispatch.caller_task is not None:
                 self._work()
             elif not dispatch.pull():
+                self._router.stop_ticker()
                 dispatch.wait(self._patience())
 
     def _work(self) -> None:
@@ -463,17 +465,21 @@ class Run:
     def _on_tick(self, now: float) -> None:
         """In the ticker's thread, while the caller's is inside an item."""
         dispatch = self._dispatch
-        if self._inside is None or not dispatch.lock.acquire(blocking=False):
+        if not self._may_overtake() or not dispatch.lock.acquire(blocking=False):
             return
         try:
-            if self._inside is None or self._closed:
+            if self._closed or not self._may_overtake():
                 return
-            if dispatch.scheduler is not None:
+            if dispatch.begun():
                 dispatch.poll()
             elif now >= self._review_at:
                 self._review(now)
         finally:
             dispatch.lock.release()
+
+    def _may_overtake(self) -> bool:
+        """Whether the caller's thread is inside items that others need not wait for."""
+        return self._inside is not None
 
     def _on_turn(self) -> None:
         """Events were handled; the lock is held."""
@@ -630,7 +636,8 @@ class Run:
     def _process_start(self) -> float:
         if self._dispatch.up("processes"):
             return 0.0
-        return self._pool().expected_start(self._options.max_workers or self._cores)
+        most = self._options.max_workers
+        return self._pool().expected_start(most or self._cores, max(self._cores, most or 0))
 
     def _encode(self) -> None:
         """Encode the callable for a crew that was asked for by name."""

@@ -11,8 +11,8 @@
 
                           Send(worker, chunk)      give it these items
                           Emit(start, size)        these results may be delivered
-                          Blame(index, worker)     this item ended its worker, for good
-                          Kill(worker, index)      this item ran too long
+                          Blame(item, worker)      this item ended its worker, for good
+                          Kill(worker, item)       this item ran too long
 
 Guarantees: every item that arrived is emitted exactly once, or the run failed; in ordered mode in
 input order; never an item beyond ``consumed + window``; an item runs again only when its worker
@@ -26,7 +26,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from dataclasses import dataclass, field
-from typing import NamedTuple, Union
+from typing import NamedTuple, TypeAlias
 
 from ._messages import Chunk
 
@@ -64,7 +64,7 @@ NEWEST = 0.4
 class Arrived(NamedTuple):
     """The input gave this many more items."""
 
-    count: int
+    items: int
 
 
 class Ended(NamedTuple):
@@ -116,7 +116,7 @@ class Returned(NamedTuple):
 class Consumed(NamedTuple):
     """The reader took this many results."""
 
-    count: int
+    items: int
 
 
 class Tick(NamedTuple):
@@ -140,7 +140,7 @@ class Emit(NamedTuple):
 class Blame(NamedTuple):
     """This item ended its worker once too often; its result is that loss."""
 
-    index: int
+    item: int
     worker: int
     attempts: int
 
@@ -149,11 +149,11 @@ class Kill(NamedTuple):
     """This item overran its time limit on this worker."""
 
     worker: int
-    index: int
+    item: int
 
 
-Event = Union[Arrived, Ended, Ready, Retire, Finished, Lost, Returned, Consumed, Tick]
-Command = Union[Send, Emit, Blame, Kill]
+Event: TypeAlias = Arrived | Ended | Ready | Retire | Finished | Lost | Returned | Consumed | Tick
+Command: TypeAlias = Send | Emit | Blame | Kill
 
 
 @dataclass
@@ -288,7 +288,7 @@ class Scheduler:
         if isinstance(event, Finished):
             self._on_finished(event, now, out)
         elif isinstance(event, Arrived):
-            self._arrived += event.count
+            self._arrived += event.items
         elif isinstance(event, Ended):
             self._ended = True
         elif isinstance(event, Ready):
@@ -300,7 +300,7 @@ class Scheduler:
         elif isinstance(event, Returned):
             self._on_returned(event)
         elif isinstance(event, Consumed):
-            self._consumed += event.count
+            self._consumed += event.items
         else:
             self._on_tick(now, out)
         self._dispatch(now, out)

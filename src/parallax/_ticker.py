@@ -30,15 +30,18 @@ __all__ = [
     "Ticker",
     "estimate",
     "is_late",
+    "is_solid",
+    "mean_sleep",
 ]
 
 #: Mean sleep at first. Shorter disturbs the callable, longer leaves too few samples in 25 ms.
 _FIRST_MEAN = 0.0005
 #: Mean sleep in the long run. Shorter costs for nothing, longer is slow to see a change.
 _LAST_MEAN = 0.005
-#: Mean sleep after a tick that had to take the GIL by force, once there were this many: each such
-#: tick stops the callable for some 0.1 ms. Shorter, or more of them, costs over 1 %.
-_FORCED_MEAN, _FREE_HANDOVERS = 0.02, 6
+#: After a tick that took the GIL by force the mean grows by this factor per such tick, up to the
+#: bound: each of them stops the callable for some 0.1 ms. Slower growth or a lower bound costs over
+#: 1 % of pure Python work, faster growth leaves the verdict to the first few ticks.
+_FORCED_GROWTH, _FORCED_MEAN = 1.7, 0.02
 #: Least sleep. Shorter ones do not reach the kernel, a longer one would hide fine alternation.
 _LEAST_SLEEP = 0.00005
 #: Lateness that counts as a wait where the kernel does not say. Shorter than the slack of timers
@@ -48,6 +51,9 @@ _THRESHOLD = 0.00015 if sys.platform == "linux" else 0.001
 _USUAL_LATENESS = 0.00008
 #: A wait still going on counts from here; below, it may be the wake-up itself.
 _PENDING = 0.001
+#: The longest a thread is taken to wait for a core where others wait, too. Smaller mistakes a busy
+#: machine for a held GIL, larger doubts a C call that holds it.
+_STARVED = 0.03
 #: Normal quantile of a 90 % interval.
 _Z = 1.645
 
@@ -120,11 +126,21 @@ class Tally(NamedTuple):
         lateness: float,
         *,
         late: bool,
+        solid: bool = True,
         guess: bool = False,
         cpu: float = 0.0,
     ) -> Tally:
-        """Add one sample: the wake-up from a sleep that was drawn with that mean."""
-        excess = max(0.0, lateness - self.base()) if late else 0.0
+        """Add one sample: the wake-up from a sleep that was drawn with that mean.
+
+        Args:
+            mean: of the distribution that the sleep was drawn from.
+            lateness: seconds from the end of the sleep to having the GIL again.
+            late: whether the GIL was taken at the wake-up.
+            solid: whether it was held throughout the lateness; otherwise that time tells nothing.
+            guess: whether only the lateness could tell.
+            cpu: the ticker's own CPU seconds so far.
+        """
+        excess = max(0.0, lateness - self.base()) if late and solid else 0.0
         return Tally(
             self.ticks + 1,
             self.late + late,
@@ -180,6 +196,15 @@ def is_late(lateness: float, switches: int, least: float, interval: float) -> bo
     return lateness > (max(_THRESHOLD, 2.5 * least) if least < 0.6 * interval else _THRESHOLD)
 
 
+def is_solid(lateness: float, switches: int, interval: float) -> bool:
+    """Whether the GIL was held throughout a wait, as far as the kernel's count tells.
+
+    A waiting thread sleeps once per switch interval. It is also woken, and sleeps again, when the
+    GIL is dropped and taken back before it gets there, as fine alternation does.
+    """
+    return switches - 2 - lateness / interval <= 1.5
+
+
 def estimate(
     tally: Tally,
     span: float,
@@ -226,23 +251,26 @@ def estimate(
         centre = (share + _Z * _Z / (2.0 * count)) / shrink
         half = math.sqrt(share * (1.0 - share) / count + (_Z / (2.0 * count)) ** 2) * _Z / shrink
     held = (waited + (span - waited) * share) / span
-    error = (half + abs(centre - share)) * (span - waited) / span
+    # A sleep cannot end while the ticker itself is on its way: alternation is seen a bit askew.
+    error = (half + abs(centre - share) + 0.4 * share * (1.0 - share)) * (span - waited) / span
     if tally.guessed:
         # Short holds hide below the threshold, and a loaded machine wakes threads late.
         guessed = tally.guessed / ticks
         error += guessed * (0.5 * min(1.0, max(0.0, load - 0.9)) + min(0.2, 600.0 * _THRESHOLD))
     # The thread may have been kept waiting for a core with or without the GIL in its hands, and
-    # where it was, so may the ticker have been: only a tick proves that the GIL was in its way.
+    # where it was, so may the ticker have been: only ticks prove that the GIL was in its way.
     delayed = min(max(0.0, delayed), 0.98)
-    low = max(0.0, held - delayed - min(unsure / span, delayed)) / (1.0 - delayed)
+    doubt = min(min(unsure, _STARVED) / span, delayed) * (1.0 - max(0.0, centre - half))
+    low = max(0.0, held - delayed - doubt) / (1.0 - delayed)
     high = min(1.0, held / (1.0 - delayed))
+    held = min(held, high)
     if others > 0.0:
         # Others hold it for as long as they run at most, the watched thread as long as it runs.
         low = max(0.0, low - others)
         high = max(low, high if busy is None else min(high, busy / (1.0 - delayed)))
-    low, high = min(low, high), max(low, high)
-    error = min(1.0, error / (1.0 - delayed) + (high - low) / 2.0)
-    return GilReading(ticks, late, (low + high) / 2.0, error, longest, span, delayed)
+        held = (low + high) / 2.0
+    error = min(1.0, error / (1.0 - delayed) + max(high - held, held - low, 0.0))
+    return GilReading(ticks, late, held, error, longest, span, delayed)
 
 
 class Mark(NamedTuple):
@@ -329,14 +357,10 @@ class Ticker:
     def mark(self) -> Mark:
         """Where things stand now, to be given to `reading` or `busy` later as `since`."""
         tally, due = self._seen
-        here = threading.get_ident()
-        if self._clock is not None:
-            watched: float | None = self._clock()
-        else:
-            watched = time.thread_time() if here == self._watch else None
+        now, watched, process = time.perf_counter(), self._watched(), time.process_time()
         # The ticker's thread would lose the GIL by reading a file, and queue for it again.
-        delay = None if here == self._ident else _delay(self._delays)
-        return Mark(time.perf_counter(), tally, due, watched, time.process_time(), delay)
+        mine = threading.get_ident() == self._ident
+        return Mark(now, tally, due, watched, process, None if mine else _delay(self._delays))
 
     def reading(self, since: Mark | None = None) -> GilReading:
         """What the samples say, a wait still going on included.
@@ -355,7 +379,7 @@ class Ticker:
             delayed = min(1.0, max(0.0, last.delay - first.delay) / span)
         if not gil_enabled():
             return GilReading(tally.ticks, 0, 0.0, 0.0, 0.0, span, delayed)
-        busy = self.busy(since)
+        busy = _busy(first, last.at, last.watched)
         return estimate(
             tally,
             span,
@@ -368,13 +392,17 @@ class Ticker:
 
     def busy(self, since: Mark | None = None) -> float | None:
         """CPU time per wall time of the watched thread, or None where that cannot be told."""
-        first, last = since or self._first, self._last or self.mark()
-        if first is None or first.watched is None or last.watched is None:
+        first, last = since or self._first, self._last
+        if first is None:
             return None
-        span = last.at - first.at
-        if span <= 0.0 or span < 2.0 * clock_tick():
-            return None
-        return min(1.0, max(0.0, (last.watched - first.watched) / span))
+        if last is not None:
+            return _busy(first, last.at, last.watched)
+        return _busy(first, time.perf_counter(), self._watched())
+
+    def _watched(self) -> float | None:
+        if self._clock is not None:
+            return self._clock()
+        return time.thread_time() if threading.get_ident() == self._watch else None
 
     def _others(self, first: Mark, last: Mark, tally: Tally, busy: float | None) -> float:
         """CPU share of threads that may hold the GIL instead of the watched one."""
@@ -408,7 +436,7 @@ class Ticker:
         while True:
             # Knuth's MMIX generator; the `random` module would cost its import.
             draw = (draw * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
-            mean = _mean_sleep(clock() - began, forced if lateness > rude else 0)
+            mean = mean_sleep(clock() - began, forced if lateness > rude else 0)
             sleep = max(_LEAST_SLEEP, -mean * math.log(((draw >> 11) + 1) / 9007199254740992.0))
             switches = _switches()
             due = clock() + sleep
@@ -422,7 +450,12 @@ class Ticker:
             forced += lateness > rude
             late = is_late(lateness, switches, least, interval)
             tally = tally.tick(
-                mean, lateness, late=late, guess=switches <= 0, cpu=time.thread_time()
+                mean,
+                lateness,
+                late=late,
+                solid=is_solid(lateness, switches, interval),
+                guess=switches <= 0,
+                cpu=time.thread_time(),
             )
             self._seen = (tally, math.inf)
             if self._on_tick is not None:
@@ -432,16 +465,24 @@ class Ticker:
                     self._failure, self._on_tick = error, None
 
 
-def _mean_sleep(elapsed: float, handovers: int) -> float:
+def _busy(first: Mark, now: float, watched: float | None) -> float | None:
+    """CPU share of the watched thread since the first mark."""
+    span = now - first.at
+    if watched is None or first.watched is None or span <= 0.0 or span < 2.0 * clock_tick():
+        return None
+    return min(1.0, max(0.0, (watched - first.watched) / span))
+
+
+def mean_sleep(elapsed: float, forced: int) -> float:
     """Mean of the next sleep; it may depend on what was seen, for each tick has its weight.
 
     Args:
         elapsed: seconds since the start.
-        handovers: how many were forced so far, if the latest tick was one.
+        forced: how many ticks took the GIL by force so far, or 0 if the latest did not.
     """
-    if handovers > _FREE_HANDOVERS:
-        return _FORCED_MEAN
-    return min(_LAST_MEAN, max(_FIRST_MEAN, elapsed / 50.0))
+    if forced:
+        return min(_FORCED_MEAN, _FIRST_MEAN * _FORCED_GROWTH ** min(forced, 10))
+    return min(_LAST_MEAN, max(_FIRST_MEAN, elapsed / 25.0))
 
 
 def _delays_file(ident: int) -> str | None:

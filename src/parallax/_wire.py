@@ -216,9 +216,9 @@ class Channel:
             if self._high < start:
                 return False
             if count == 0 and self._high >= start + length:
-                payload = bytes(self._view[start : start + length])
+                small = bytes(self._view[start : start + length])
                 self._low = start + length
-                frames.append(Frame(kind, tag, payload, []))
+                frames.append(Frame(kind, tag, small, []))
                 continue
             if count == 0 and length < READ // 2:
                 return False  # the rest of a small frame fits the buffer

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import selectors
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, Union
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from .._messages import Chunk, ChunkResult, Route
 
@@ -69,8 +69,8 @@ class Unable(NamedTuple):
     fatal: bool = True
 
 
-CrewEvent = Union[Joined, Done, Refused, Died, Unable]
-Report = Callable[[CrewEvent], None]
+CrewEvent: TypeAlias = Joined | Done | Refused | Died | Unable
+Report: TypeAlias = Callable[[CrewEvent], None]
 
 
 class Call(NamedTuple):

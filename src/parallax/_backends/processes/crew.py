@@ -94,7 +94,7 @@ def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any
             continue
         try:
             _codec.encode(space[name])
-        except Exception:  # noqa: BLE001, S112 - the worker's own import of it has to do
+        except Exception:  # noqa: BLE001 - the worker's own import of it has to do
             continue
         values.append((module, name, space[name]))
     return values
@@ -316,6 +316,7 @@ class ProcessCrew:
         if worker.ready:
             self._report(Died(name, worker.pid, exitcode, began))
             return
-        words = self._pool.trouble() or f"the worker ended while starting (status {exitcode})"
+        words, again = self._pool.trouble()
         self._report(Died(name, worker.pid, exitcode, began=False))
-        self._report(Unable(words))
+        if not again:
+            self._report(Unable(words or f"the worker ended while starting (status {exitcode})"))

@@ -9,6 +9,7 @@ process starts afresh.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import pickle
 import socket
@@ -94,14 +95,23 @@ class Pool:
         with self._lock:
             self._starter.prepare({m for m in modules if installed(m)})
 
-    def expected_start(self, count: int) -> float:
-        """Seconds until ``count`` workers would take work if they were asked for now."""
+    def expected_start(self, count: int, limit: int) -> float:
+        """Seconds until workers would take work if they were asked for now.
+
+        Args:
+            count: how many are wanted.
+            limit: how many may exist in all.
+
+        Returns:
+            0 if they are up, infinity if other runs have them all.
+        """
         with self._lock:
-            missing = count - sum(w.ready for w in self._idle)
-            if missing <= 0:
+            if count <= sum(w.ready for w in self._idle):
                 return 0.0
+            if not self._idle and len(self._alive) >= limit:
+                return math.inf
             usual = self.start_seconds if self.start_seconds is not None else USUAL_START
-            return usual if self._alive or self.start_seconds is None else min(usual, USUAL_START)
+            return min(usual, USUAL_START) if self._alive else usual
 
     def lease(self, count: int, limit: int, *, wait: bool) -> list[Worker]:
         """Lend up to ``count`` workers, warm ones first; start what is missing.
@@ -148,8 +158,8 @@ class Pool:
         self._alive.add(worker)
         return worker
 
-    def trouble(self) -> str:
-        """What the starter complained of, "" if nothing."""
+    def trouble(self) -> tuple[str, bool]:
+        """What the starter complained of, and whether starting again has a chance."""
         with self._lock:
             return self._starter.trouble()
 

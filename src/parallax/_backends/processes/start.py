@@ -7,6 +7,7 @@ worker's exit status can be asked for afterwards.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import select
@@ -21,6 +22,8 @@ from typing import Any
 from ..._errors import WorkerStartError
 from ..._machine import start_methods
 from . import protocol
+
+_log = logging.getLogger("parallax")
 
 __all__ = ["Started", "Starter", "installed"]
 
@@ -64,6 +67,7 @@ class Starter:
         """
         self.method = start_methods()[0] if method == "auto" else method
         self._zygote: _Zygote | None = None
+        self._retired: list[_Zygote] = []
         self._spoiled: set[str] = set()
 
     def prepare(self, modules: set[str]) -> None:
@@ -81,50 +85,61 @@ class Starter:
             zygote = self._ensure()
             try:
                 zygote.fork(sock)
-            except OSError:
-                self.close()
+            except OSError:  # it is gone, and its workers with it
+                zygote.close()
+                self._zygote = None
                 zygote = self._ensure()
                 zygote.fork(sock)
             return Started(None, zygote)
         return Started(_execute("worker", sock), None)
 
-    def trouble(self) -> str:
-        """What the zygote complained of since the last question, "" if nothing.
+    def trouble(self) -> tuple[str, bool]:
+        """What the zygote complained of since the last question, and whether to try again.
 
-        A zygote that found itself threaded cannot fork any more: it is given up, and the modules
-        that it had imported are not imported ahead by the next one.
+        A zygote that found itself threaded cannot fork any more. It stays for the sake of the
+        workers that it has, and the modules that it had imported are not imported ahead by the
+        next one.
         """
         if self._zygote is None:
-            return ""
+            return "", False
         self._zygote.listen(0)
         words = "; ".join(self._zygote.complaints)
         self._zygote.complaints.clear()
-        if self._zygote.threaded:
-            self._spoiled |= self._zygote.imported
-            self.close()
-        return words
+        if not self._zygote.threaded:
+            return words, False
+        again = bool(self._zygote.imported)
+        self._spoiled |= self._zygote.imported
+        self._retired.append(self._zygote)
+        self._zygote = None
+        if not again:
+            self.method = "spawn"
+        _log.warning("parallax: %s; starting workers another way", words)
+        return words, True
 
     def close(self) -> None:
         """End the zygote and, with it, workers that are still there."""
-        if self._zygote is not None:
-            self._zygote.close()
-            self._zygote = None
+        for zygote in self._zygotes():
+            zygote.close()
+        self._zygote, self._retired = None, []
 
     def forget(self) -> None:
         """Drop the zygote without ending it: this process is a forked copy of its parent."""
-        if self._zygote is not None:
-            self._zygote.forget()
-            self._zygote = None
+        for zygote in self._zygotes():
+            zygote.forget()
+        self._zygote, self._retired = None, []
 
     def resources(self) -> tuple[set[int], set[int]]:
         """Process ids and descriptors that are held between runs."""
-        if self._zygote is None:
-            return set(), set()
-        return {self._zygote.pid}, {self._zygote.control.fileno()}
+        zygotes = self._zygotes()
+        return {z.pid for z in zygotes}, {z.control.fileno() for z in zygotes}
+
+    def _zygotes(self) -> list[_Zygote]:
+        return [*self._retired, *([self._zygote] if self._zygote is not None else [])]
 
     def _ensure(self) -> _Zygote:
         if self._zygote is not None and not self._zygote.alive():
-            self.close()
+            self._zygote.close()
+            self._zygote = None
         if self._zygote is None:
             self._zygote = _Zygote()
         return self._zygote

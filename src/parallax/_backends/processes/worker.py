@@ -54,7 +54,7 @@ def _leave() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:  # noqa: BLE001, S112 - a closed or broken stream is no news here
+        except Exception:  # noqa: BLE001 - a closed or broken stream is no news here
             continue
     # Not sys.exit: exit handlers and threads of preloaded libraries must not keep us.
     os._exit(0)
@@ -134,11 +134,13 @@ class _Server:
         try:
             fn, star, stop, _ = self._call()
         except BaseException as error:  # noqa: BLE001 - any import may raise anything
-            return self._refuse(frame.tag, "callable", error)
+            self._refuse(frame.tag, "callable", error)
+            return
         try:
             items = _codec.decode(frame.payload, frame.buffers)
         except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
-            return self._refuse(frame.tag, "item", error)
+            self._refuse(frame.tag, "item", error)
+            return
         result = _chunk.run_chunk(fn, items, star=star, stop=stop)
         del items
         try:

@@ -66,7 +66,10 @@ def main(fd: int) -> None:
                 _drain(wake_read)
                 _reap(children, control)
                 continue
-            data, fds, _, _ = socket.recv_fds(control, MESSAGE, 1)
+            try:
+                data, fds, _, _ = socket.recv_fds(control, MESSAGE, 1)
+            except ConnectionResetError:  # the parent left without reading our last words
+                data, fds = b"", []
             if not data:
                 _end(children)
                 os._exit(0)

@@ -1,0 +1,49 @@
+"""One fixture runs each contract test on every backend and start method."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from ways import WAYS
+
+from parallax import options
+
+def pytest_generate_tests(metafunc):
+    if "backend" in metafunc.fixturenames:
+        mark = metafunc.definition.get_closest_marker("ways")
+        ways = mark.args if mark else WAYS
+        metafunc.parametrize("way", ways, scope="function")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "ways(*names): the backends that a contract test is for")
+
+
+@pytest.fixture
+def backend(way):
+    """What to pass as ``backend=``, for each way in turn."""
+    if way == "spawn":
+        with options(start_method="spawn"):
+            yield "processes"
+    elif way == "executor":
+        with ThreadPoolExecutor(2) as executor:
+            yield executor
+    else:
+        yield way
+
+
+@pytest.fixture
+def eventually():
+    """Polls a condition, for a bounded time."""
+
+    def wait(condition, seconds=5.0):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        return True
+
+    return wait
