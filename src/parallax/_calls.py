@@ -818,6 +818,8 @@ class Scan:
     ) -> Value:  # fmt: skip
         """Follow a call into a function that was there before the call."""
         func = node.obj
+        if type(func) is not types.FunctionType:
+            return PLAIN
         code = func.__code__
         space = self._spaces.get(id(func.__globals__))
         if space is None:

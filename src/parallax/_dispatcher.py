@@ -127,7 +127,7 @@ class Dispatcher:
         self.scheduler = Scheduler(
             total=None if left is None else done + left,
             chunksize=self._options.chunksize,
-            window=self._options.buffersize,
+            window=self._options.buffersize if self._stream else None,
             ordered=self._options.ordered,
             retries=self._options.retries,
             item_timeout=self._options.item_timeout,

@@ -100,7 +100,8 @@ def parallel_map(
             ``concurrent.futures.Executor``.
         max_workers: most workers at a time; default as many as pay.
         chunksize: items handed to a worker in one piece; default by measured time.
-        buffersize: most items that may be under way or waiting to be read.
+        buffersize: checked and otherwise unused: all results are kept anyway. It is for
+            ``parallel_imap``.
         timeout: seconds for the whole call.
         item_timeout: seconds for one item. Its worker process is ended and the item fails alone;
             needs processes.
@@ -128,7 +129,7 @@ def parallel_map(
             "backend": backend,
             "max_workers": max_workers,
             "chunksize": chunksize,
-            "buffersize": None,
+            "buffersize": buffersize,
             "timeout": timeout,
             "item_timeout": item_timeout,
             "on_error": on_error,
@@ -137,7 +138,6 @@ def parallel_map(
             "strict": strict,
         },
         stream=False,
-        checked={"buffersize": buffersize},
     )
     results: Results[R] = Results()
     for batch in run.batches():
@@ -296,12 +296,9 @@ def _prepare(
     given: dict[str, Any],
     *,
     stream: bool,
-    checked: dict[str, Any] | None = None,
 ) -> Run:
     """Check everything and make the run."""
     _check_callable(fn)
-    if checked:
-        resolve({**given, **checked})
     options: Options = resolve(given)
     return Run(fn, _name(fn), Feed(iterables, strict=options.strict), options, stream=stream)
 

@@ -2,7 +2,7 @@
 
 Purpose: ``Meter`` adds up the items that run in the caller's thread, ``CoresMeter`` tells how many
 cores several workers really get, ``native_threads`` whether a callable is parallel by itself;
-``Ticker`` and ``GilReading`` come from ``_ticker``, where the GIL is watched.
+``Ticker`` and ``GilReading`` come from ``_ticker`` and ``_gil``.
 Guarantees: no thread, clock or I/O in this file; ``now`` and CPU seconds are arguments. A few
 arithmetic operations per call, and memory for one window.
 Assumption: each meter is fed from one thread at a time.
@@ -14,7 +14,8 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from ._ticker import GilReading, Ticker
+from ._gil import GilReading
+from ._ticker import Ticker
 
 __all__ = [
     "CoresMeter",

@@ -108,26 +108,26 @@ _configured: dict[str, Any] = {}
 _NAMES = tuple(f.name for f in fields(Options))
 
 _ENVIRONMENT: dict[str, Callable[[str], Any]] = {
-    "backend": str,
-    "max_workers": int,
-    "chunksize": int,
-    "retries": int,
-    "idle_timeout": float,
-    "start_method": str,
+    "PARALLAX_BACKEND": str,
+    "PARALLAX_MAX_WORKERS": int,
+    "PARALLAX_CHUNKSIZE": int,
+    "PARALLAX_RETRIES": int,
+    "PARALLAX_IDLE_TIMEOUT": float,
+    "PARALLAX_START_METHOD": str,
 }
 
 
 def _from_environment() -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, convert in _ENVIRONMENT.items():
-        text = os.environ.get(f"PARALLAX_{name.upper()}")
+        text = os.environ.get(name)
         if text:
             try:
-                found[name] = convert(text)
+                found[name.removeprefix("PARALLAX_").lower()] = convert(text)
             except ValueError:
+                kind = "a whole number" if convert is int else "a number"
                 raise ValueError(
-                    f"the environment variable PARALLAX_{name.upper()} must be "
-                    f"{'a number' if convert is not int else 'a whole number'}, not {text!r}"
+                    f"the environment variable {name} must be {kind}, not {text!r}"
                 ) from None
     return found
 

@@ -143,7 +143,10 @@ def thread_rates(
 def _threads(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     cap = facts.max_workers if facts.max_workers is not None else facts.thread_cap
     most = max(1, min(cap, left))
-    rates = thread_rates(seen, facts.cores, most, pessimistic=facts.limit != "free")
+    # Threads change the order of side effects, so they must be worth it for certain; and what is
+    # unclear goes to processes where it may.
+    pessimistic = facts.limit != "free" or seen.error > UNSURE
+    rates = thread_rates(seen, facts.cores, most, pessimistic=pessimistic)
     best = max(rates)
     count = next(n for n, rate in enumerate(rates, 1) if rate >= WORTH * best)
     rate = rates[count - 1]

@@ -354,7 +354,8 @@ class Outer:
         if node is None:
             if self.kind == "deep":
                 return self
-            if self.depth >= _MAX_DEPTH and kind in ("attr", "item", "elem"):
+            data = kind in ("attr", "item", "elem") and not is_a(self.obj, type)
+            if data and self.depth >= _MAX_DEPTH:
                 step = (kind, key) = ("deep", None)
                 node = self.children.get(step)
                 if node is not None:

@@ -68,6 +68,7 @@ class Router:
         self.reads: tuple[Any, ...] = ()
         self._ticker: Ticker | None = None
         self._tick: Callable[[float], None] | None = None
+        self._frozen = False
         self._began = 0.0  # of the item or block that the caller's thread is in, 0 if none
         self._process_cpu = 0.0
         self._inline_cpu = 0.0
@@ -165,7 +166,8 @@ class Router:
                     if reader is not None:
                         reader.close()
                 self._delay = self._tick_delay = None
-            self._last_reading = ticker.reading()
+            if not self._frozen:
+                self._last_reading = ticker.reading()
 
     @property
     def ticking(self) -> bool:
@@ -192,7 +194,7 @@ class Router:
         # Time without a core is not waiting: on a machine that others load, work takes longer,
         # in the loop as with workers.
         self.meter.add(items, wall, min(wall, cpu + delay))
-        if alone and self._ticker is not None:
+        if alone and self._ticker is not None and not self._frozen:
             self._inline_cpu += cpu
             if self._inline_cpu > 0.005:
                 used = time.process_time() - self._process_cpu
@@ -231,7 +233,8 @@ class Router:
                 wall = (wall * cost.items + elapsed) / (cost.items + 1)
         held: float | None = None
         error = 1.0
-        reading = ticker.reading() if ticker is not None else self._last_reading
+        live = ticker is not None and not self._frozen
+        reading = ticker.reading() if live and ticker else self._last_reading
         if reading is not None and reading.held is not None:
             held, error = reading.held, reading.error
         if not gil_enabled():
@@ -260,6 +263,12 @@ class Router:
             self.memory = None
             return None
         return then
+
+    def freeze(self) -> None:
+        """Workers begin: from now on what they do tells more than what the ticker hears."""
+        if self._ticker is not None and not self._frozen:
+            self._last_reading = self._ticker.reading()
+        self._frozen = True
 
     def plan(
         self,

@@ -50,8 +50,9 @@ BLOCK = 0.002
 #: Seconds per inline block when there is nothing to decide.
 LONG_BLOCK = 0.05
 
-#: Seconds of work left below which nothing but the loop is thought of.
-SMALL = 0.004
+#: Seconds of work left below which nothing but the loop is thought of. Smaller spends more on
+#: thinking than workers can save, larger forgoes savings of half of it.
+SMALL = 0.008
 
 #: Seconds of work left from which the process machinery starts before the verdict is in.
 EARLY = 0.2
@@ -62,8 +63,15 @@ EAGER = 0.05
 #: Seconds between two looks at the plan.
 REVIEW = 0.02
 
+#: Seconds that a route is at work before it is judged. Shorter judges by chance, longer keeps a
+#: wrong route longer.
+JUDGE = 0.12
+
 #: Changes of route in one run. More would be flapping.
 MOST_CHANGES = 6
+
+#: Seconds that a route may take until its first worker is up.
+PATIENT_START = 2.0
 
 #: Seconds that items in flight get when the run fails: an earlier item may fail too, and it is
 #: the one whose error the loop would have raised.
@@ -118,6 +126,7 @@ class Run:
         self._inside: list[Any] | None = None  # the one item that the caller's thread is inside of
         self._owner = 0
         self._review_at = 0.0
+        self._directed_at = 0.0
         self._changes = 0
         self._planned = False
         self._explaining = False
@@ -216,7 +225,7 @@ class Run:
         size, last = 1, clock()
         first = True
         while not dispatch.begun() and not feed.ended:
-            if first and measuring and feed.left != 1:
+            if first and measuring and self._worth_watching():
                 # From the first item on: it may be a long one.
                 router.start_ticker(self._on_tick)
             direct = feed.anywhere and size > 1 and not self._options.retries
@@ -248,6 +257,13 @@ class Run:
                     router.start_ticker(self._on_tick)
         if self._out:
             yield self._flush()
+
+    def _worth_watching(self) -> bool:
+        """Whether there may be more than a moment's work."""
+        left, memory = self._feed.left, self._router.memory
+        if left is not None and memory is not None:
+            return left * memory.measurement.wall > SMALL
+        return left != 1
 
     def _block(self, items: list[Any] | None, size: int, *, watch: bool) -> ChunkResult:
         """Run a block of items here; with ``items`` None straight off the input."""
@@ -293,7 +309,9 @@ class Run:
         each = result.wall / len(result.values)
         if left is not None and left * each < SMALL:
             self._router.stop_ticker()
-        elif now >= self._review_at and not self._router.watching:
+            return
+        self._router.start_ticker(self._on_tick)
+        if now >= self._review_at and not self._router.watching:
             with self._dispatch.lock:
                 self._review(now)
 
@@ -519,7 +537,7 @@ class Run:
         """Do what the plan says, as far as it differs from what is done."""
         dispatch = self._dispatch
         change = plan.route != dispatch.route
-        if change and self._changes >= MOST_CHANGES:
+        if change and (self._changes >= MOST_CHANGES or self._starting(now)):
             return
         if change or not self.report.changes or plan.workers > dispatch.wanted:
             self._adopt(plan, now)
@@ -530,11 +548,18 @@ class Run:
                 self._open(plan)
         elif change:
             self._changes += 1
-            self._steady_at = None
+            self._steady_at, self._directed_at = None, now
             dispatch.direct(plan.route, plan.workers, self._crew(plan.route))
         elif plan.workers > dispatch.wanted and plan.route != "loop":
             self._steady_at = None
             dispatch.direct(plan.route, plan.workers, self._crew(plan.route))
+
+    def _starting(self, now: float) -> bool:
+        """Whether the present route has not had its chance yet."""
+        dispatch = self._dispatch
+        if dispatch.route == "loop":
+            return False
+        return dispatch.up(dispatch.route) == 0 and now < self._directed_at + PATIENT_START
 
     def _adopt(self, plan: Plan, now: float) -> None:
         change = plan.route != self._dispatch.route or not self.report.changes
@@ -549,6 +574,8 @@ class Run:
         seen = self.report.measured
         mean = cost.recent_wall if cost.items else (seen.wall if seen is not None else None)
         caller = self._forced in {None, "loop"}
+        self._router.freeze()
+        self._directed_at = clock()
         dispatch.begin(self._delivered, mean, caller=caller, inside=self._inside)
         dispatch.direct(plan.route, plan.workers, self._crew(plan.route))
 
@@ -566,7 +593,7 @@ class Run:
         if self._steady_at is None or route == "loop":
             return
         span = now - self._steady_at
-        if span < 0.06 or self._steady_items < 3 * dispatch.wanted:
+        if span < JUDGE or self._steady_items < 4 * dispatch.wanted:
             return
         router.speeds[route] = self._steady_work / span
         cost = router.meter.summary()

@@ -1,0 +1,249 @@
+"""From wake-ups of the ticker to how long the GIL was held: the judgement, without thread or clock.
+
+Purpose: ``Tally`` adds up samples, ``estimate`` turns them into a ``GilReading``.
+Each sample answers: when a random sleep ended, was the GIL free? Time that the ticker waited was
+held time for certain, so it counts as it is; the share of late wake-ups stands for the time the
+ticker slept. Weighing by time keeps a few long waits from counting like as many short ones
+(dask/distributed#8557).
+
+Guarantees: pure functions and immutable values; every figure comes with its doubt, which grows
+with few samples, a loaded machine, and other threads that run Python.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = [
+    "FIRST_MEAN",
+    "LEAST_SLEEP",
+    "PENDING",
+    "GilReading",
+    "Tally",
+    "estimate",
+    "is_late",
+    "is_solid",
+    "mean_sleep",
+]
+
+#: Mean sleep at first. Shorter disturbs the callable, longer leaves too few samples in 25 ms.
+FIRST_MEAN = 0.0005
+#: Mean sleep in the long run. Shorter costs for nothing, longer is slow to see a change.
+_LAST_MEAN = 0.005
+#: After a tick that took the GIL by force the mean grows by this factor per such tick, up to the
+#: bound: each of them stops the callable for some 0.1 ms. Slower growth or a lower bound costs over
+#: 1 % of pure Python work, faster growth leaves the verdict to the first few ticks.
+_FORCED_GROWTH, _FORCED_MEAN = 1.7, 0.02
+#: Least sleep. Shorter ones do not reach the kernel, a longer one would hide fine alternation.
+LEAST_SLEEP = 0.00005
+#: Lateness that counts as a wait where the kernel does not say. Shorter than the slack of timers
+#: cries wolf, longer is blind to short holds.
+_THRESHOLD = 0.00015 if sys.platform == "linux" else 0.001
+#: What waking up costs while nothing has been seen yet.
+_USUAL_LATENESS = 0.00008
+#: A wait still going on counts from here; below, it may be the wake-up itself.
+PENDING = 0.001
+#: The longest a thread is taken to wait for a core where others wait, too. Smaller mistakes a busy
+#: machine for a held GIL, larger doubts a C call that holds it.
+_STARVED = 0.03
+#: Normal quantile of a 90 % interval.
+_Z = 1.645
+
+
+@dataclass(frozen=True, slots=True)
+class GilReading:
+    """How the GIL was held while the watched thread worked."""
+
+    ticks: int  #: samples taken
+    late: int  #: samples at which the GIL was not to be had at once
+    #: share of the time in which the watched thread held it, times in which that thread was ready
+    #: but got no core left out; None: cannot be told
+    held: float | None
+    error: float  #: half-width of a 90 % interval around `held`, 0..1
+    longest: float  #: seconds, the longest wait: a C call that holds the GIL shows here
+    span: float  #: wall seconds observed
+    delayed: float = 0.0  #: share of them in which the watched thread was ready but got no core
+
+
+class Tally(NamedTuple):
+    """What the samples add up to. Every field but `longest` is a sum, so tallies subtract."""
+
+    ticks: int = 0
+    late: int = 0
+    guessed: int = 0  #: ticks judged by their lateness alone
+    waited: float = 0.0  #: seconds the ticker waited for the GIL
+    birth: float = 0.0  #: the part of it before the thread first ran
+    weight: float = 0.0  #: each tick stands for the mean of its sleep, in seconds
+    weight_late: float = 0.0
+    weight_squares: float = 0.0
+    overshoot: float = 0.0  #: lateness of ticks that met a free GIL: what waking up costs
+    longest: float = 0.0
+    cpu: float = 0.0  #: seconds of the ticker's own CPU time
+
+    def base(self) -> float:
+        """What waking up costs when nobody holds the GIL."""
+        on_time = self.ticks - self.late
+        return (self.overshoot + _USUAL_LATENESS) / (on_time + 1)
+
+    def tick(
+        self,
+        mean: float,
+        lateness: float,
+        *,
+        late: bool,
+        solid: bool = True,
+        guess: bool = False,
+        cpu: float = 0.0,
+    ) -> Tally:
+        """Add one sample: the wake-up from a sleep that was drawn with that mean.
+
+        Args:
+            mean: of the distribution that the sleep was drawn from.
+            lateness: seconds from the end of the sleep to having the GIL again.
+            late: whether the GIL was taken at the wake-up.
+            solid: whether it was held throughout the lateness; otherwise that time tells nothing.
+            guess: whether only the lateness could tell.
+            cpu: the ticker's own CPU seconds so far.
+        """
+        excess = max(0.0, lateness - self.base()) if late and solid else 0.0
+        return Tally(
+            self.ticks + 1,
+            self.late + late,
+            self.guessed + guess,
+            self.waited + excess,
+            self.birth,
+            self.weight + mean,
+            self.weight_late + mean * late,
+            self.weight_squares + mean * mean,
+            self.overshoot + (0.0 if late else lateness),
+            max(self.longest, excess),
+            cpu,
+        )
+
+    def born(self, seconds: float) -> Tally:
+        """Add a wait that began at no random moment: known time, but no sample."""
+        return self._replace(
+            waited=self.waited + seconds,
+            birth=self.birth + seconds,
+            longest=max(self.longest, seconds),
+        )
+
+    def since(self, mark: Tally) -> Tally:
+        """What was added after `mark`; `longest` stays that of the whole."""
+        return Tally(
+            self.ticks - mark.ticks,
+            self.late - mark.late,
+            self.guessed - mark.guessed,
+            self.waited - mark.waited,
+            self.birth - mark.birth,
+            self.weight - mark.weight,
+            self.weight_late - mark.weight_late,
+            self.weight_squares - mark.weight_squares,
+            self.overshoot - mark.overshoot,
+            self.longest,
+            self.cpu - mark.cpu,
+        )
+
+
+def is_late(lateness: float, switches: int, least: float, interval: float) -> bool:
+    """Whether a tick found the GIL taken.
+
+    Args:
+        lateness: seconds from the end of the sleep to having the GIL again.
+        switches: how often the thread went to sleep: 1 for the sleep itself, one more for each
+            wait for the GIL; 0 where that is not counted.
+        least: the least lateness seen so far, to learn how slow wake-ups are here.
+        interval: the switch interval, the lateness that pure Python work causes.
+    """
+    if switches > 0:
+        return switches > 1
+    # A slow timer is always slow by about the same, and never by the switch interval.
+    return lateness > (max(_THRESHOLD, 2.5 * least) if least < 0.6 * interval else _THRESHOLD)
+
+
+def is_solid(lateness: float, switches: int, interval: float) -> bool:
+    """Whether the GIL was held throughout a wait, as far as the kernel's count tells.
+
+    A waiting thread sleeps once per switch interval. It is also woken, and sleeps again, when the
+    GIL is dropped and taken back before it gets there, as fine alternation does.
+    """
+    return switches - 2 - lateness / interval <= 1.5
+
+
+def estimate(
+    tally: Tally,
+    span: float,
+    *,
+    pending: float = 0.0,
+    busy: float | None = None,
+    others: float = 0.0,
+    delayed: float = 0.0,
+    load: float = 0.0,
+) -> GilReading:
+    """Turn samples into a reading; the whole judgement, without clock or thread.
+
+    Args:
+        tally: the samples.
+        span: wall seconds observed.
+        pending: seconds of a wait that is still going on.
+        busy: CPU share of the watched thread, if known.
+        others: CPU share of other threads that may run Python.
+        delayed: share of the time in which the watched thread was ready but got no core.
+        load: runnable threads per core; misleads where only lateness is known.
+    """
+    ticks, late, waited, longest = tally.ticks, tally.late, tally.waited, tally.longest
+    sampled, hits, squares = tally.weight, tally.weight_late, tally.weight_squares
+    unsure = tally.birth
+    if pending > PENDING:
+        unsure += pending
+        ticks, late, waited, longest = ticks + 1, late + 1, waited + pending, max(longest, pending)
+        sampled += FIRST_MEAN
+        hits += FIRST_MEAN
+        squares += FIRST_MEAN * FIRST_MEAN
+    waited = min(waited, span)
+    if span <= 0.0 or (ticks == 0 and waited < span / 2.0):
+        return GilReading(ticks, late, None, 1.0, longest, span)
+    share = half = centre = 0.5
+    if ticks:
+        count = sampled * sampled / squares  # what as many ticks of equal weight would be
+        share = hits / sampled
+        # Wilson's interval stays honest when all or none of a few ticks were late.
+        shrink = 1.0 + _Z * _Z / count
+        centre = (share + _Z * _Z / (2.0 * count)) / shrink
+        half = math.sqrt(share * (1.0 - share) / count + (_Z / (2.0 * count)) ** 2) * _Z / shrink
+    held = (waited + (span - waited) * share) / span
+    # A sleep cannot end while the ticker itself is on its way: alternation is seen a bit askew.
+    error = (half + abs(centre - share) + 0.4 * share * (1.0 - share)) * (span - waited) / span
+    if tally.guessed:
+        # Short holds hide below the threshold, and a loaded machine wakes threads late.
+        guessed = tally.guessed / ticks
+        error += guessed * (0.5 * min(1.0, max(0.0, load - 0.9)) + min(0.2, 600.0 * _THRESHOLD))
+    # The thread may have been kept waiting for a core with or without the GIL in its hands, and
+    # where it was, so may the ticker have been: only ticks prove that the GIL was in its way.
+    delayed = min(max(0.0, delayed), 0.98)
+    doubt = min(min(unsure, _STARVED) / span, delayed) * (1.0 - max(0.0, centre - half))
+    low = max(0.0, held - delayed - doubt) / (1.0 - delayed)
+    high = min(1.0, held / (1.0 - delayed))
+    held = min(held, high)
+    if others > 0.0:
+        # Others hold it for as long as they run at most, the watched thread as long as it runs.
+        low = max(0.0, low - others)
+        high = max(low, high if busy is None else min(high, busy / (1.0 - delayed)))
+        held = (low + high) / 2.0
+    error = min(1.0, error / (1.0 - delayed) + max(high - held, held - low, 0.0))
+    return GilReading(ticks, late, held, error, longest, span, delayed)
+
+
+def mean_sleep(elapsed: float, forced: int) -> float:
+    """Mean of the next sleep; it may depend on what was seen, for each tick has its weight.
+
+    Args:
+        elapsed: seconds since the start.
+        forced: how many ticks took the GIL by force so far, or 0 if the latest did not.
+    """
+    if forced:
+        return min(_FORCED_MEAN, FIRST_MEAN * _FORCED_GROWTH ** min(forced, 10))
+    return min(_LAST_MEAN, max(FIRST_MEAN, elapsed / 25.0))
