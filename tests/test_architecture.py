@@ -27,12 +27,14 @@ MAX_LINES = 500
 
 # Lowest first. A name ending in "." is a package with all that is in it. "" is __init__, the face.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_options", "_machine", "_messages", "_errors"),
-    ("_codec", "_wire", "_arena", "_waker"),
+    ("_options", "_machine", "_messages", "_plans", "_errors"),
+    ("_codec", "_culprit", "_wire", "_waker"),
     (
         "_measure",
+        "_gil",
         "_ticker",
         "_effects",
+        "_fingerprint",
         "_bytecode",
         "_calls",
         "_provenance",
@@ -45,44 +47,38 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("_report", "_progress"),
     ("_backends.",),
-    ("_run", "_router"),
+    ("_run", "_dispatcher", "_inline", "_router"),
     ("_map", "_executor", "_decorator"),
-    ("_cli", "_demo"),
+    ("_cli", "_demo", "_demo_work", "_demo_server"),
     ("", "__main__"),
 )
 
 # module -> modules of its own layer that it may import. Keep it short and free of cycles.
 SAME_LAYER: dict[str, set[str]] = {
-    "_options": {"_errors", "_machine"},
-    "_messages": {"_errors"},
-    "_codec": {"_arena"},
-    "_wire": {"_arena"},
-    "_measure": {"_ticker"},
-    "_effects": {"_bytecode", "_calls", "_provenance", "_mutators"},
+    "_plans": {"_messages"},
+    "_culprit": {"_codec"},
+    "_measure": {"_ticker", "_gil"},
+    "_ticker": {"_gil"},
+    "_effects": {"_bytecode", "_calls", "_fingerprint", "_provenance", "_mutators"},
+    "_fingerprint": {"_provenance"},
     "_calls": {"_bytecode", "_provenance", "_mutators"},
     "_bytecode": {"_provenance", "_mutators"},
     "_provenance": {"_mutators"},
-    "_planner": {"_measure", "_effects"},
-    "_progress": {"_report"},
-    "_run": {"_router"},
-    "_decorator": {"_map", "_executor"},
-    "_executor": {"_map"},
+    "_run": {"_router", "_dispatcher", "_inline"},
     "_cli": {"_demo"},
+    "_demo": {"_demo_work", "_demo_server"},
+    "_demo_work": {"_demo_server"},
     "__main__": {""},
 }
 
 # Backends join what is below the brains: the ground and what moves. One edge a line for the rest.
-BRAINS_FOR_BACKENDS: dict[str, set[str]] = {
-    "_backends.inline": {"_measure"},
-    "_backends.threads": {"_measure"},
-    "_backends.processes.worker": {"_measure"},
-}
+BRAINS_FOR_BACKENDS: dict[str, set[str]] = {}
 
 # May be imported inside a function: optional or dear packages that are not always needed.
 LAZY_PACKAGES = {"psutil", "tqdm", "cloudpickle", "threadpoolctl", "numpy", "dask", "ray"}
 # (module, what it imports inside a function): why. They must go down all the same, or sideways.
 LAZY_EDGES: dict[tuple[str, str], str] = {
-    ("_backends.processes.worker", "_errors"): "a worker that meets no error need not load it",
+    ("_backends.processes.worker", "_backends.processes.failures"): "at the first failure only",
     ("_backends.processes.zygote", "_backends.processes.worker"): "loaded once, before forking",
 }
 

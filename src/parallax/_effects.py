@@ -16,11 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from parallax._bytecode import line_of
-from parallax._calls import Scan, TooBig
-from parallax._evidence import Judged, weigh
-from parallax._fingerprint import Path, State, differs, fingerprint
-from parallax._provenance import PLAIN, UNKNOWN, Outer, is_a, mark_of, resolve
+from ._guard.calls import Scan
+from ._guard.code import line_of
+from ._guard.evidence import Judged, weigh
+from ._guard.fingerprint import Path, State, differs, fingerprint
+from ._guard.lookup import UNKNOWN, is_a, mark_of, resolve
+from ._guard.names import TooBig
+from ._guard.values import PLAIN, Outer
 
 __all__ = ["Effects", "Finding", "GlobalRead", "Observer", "Verdict", "judge", "scan"]
 
@@ -119,7 +121,7 @@ def scan(fn: Callable[..., Any], sample: tuple[Any, ...] | None = None) -> Effec
         if len(_remembered) >= _MAX_KEYS:
             _remembered.clear()
         _remembered[key] = ((marks, effects), *entries)[:_MAX_VARIANTS]
-    except Exception:
+    except Exception:  # noqa: BLE001
         # A callable of an unforeseen kind must not stop the run: it stays in the process instead.
         return Effects(opaque=True)
     return effects
@@ -204,23 +206,22 @@ def _mark(node: Outer) -> _Mark:
 def _findings(fn: Any, judged: list[Judged]) -> tuple[Finding, ...]:
     found: dict[Finding, None] = {}
     for event, kind, guarded, constant in judged:
-        code = event.frame.code
-        name = event.frame.label.rpartition("<locals>.")[2]
-        line = line_of(code, event.frame.decoded.instructions[event.at].offset)
+        code = event.frame.code.raw
+        name: str = event.frame.label.rpartition("<locals>.")[2]
+        line = line_of(code, event.frame.code.instructions[event.at].offset)
         filename = code.co_filename
         if not event.frame.callers:  # the callable itself has no bytecode
             name, line, filename = getattr(fn, "__qualname__", type(fn).__qualname__), 0, ""
         watched = event.slot if event.shape == "rebind" else event.node
         path = watched.path() if watched is not None else ()
         target = "the item" if event.node is not None and event.node.is_item else event.target
-        finding = Finding(
-            kind, target, name, filename, line, event.how, guarded, constant, path
-        )
+        finding = Finding(kind, target, name, filename, line, event.how, guarded, constant, path)
         found.setdefault(finding)
     return tuple(found)
 
 
 # ---------------------------------------------------------------- watching
+
 
 class Observer:
     """Compares the state that the findings name before and after each of the first items."""
@@ -260,7 +261,7 @@ class Observer:
                 fingerprint(path, self._fn, self._args) if path else ([], [float("nan")])
                 for path in self._paths
             ]
-        except Exception:
+        except Exception:  # noqa: BLE001
             # A container that another thread changes while it is read: it does change, then.
             return [([], [float("nan")])]
 
@@ -270,6 +271,7 @@ class Observer:
 
 
 # ---------------------------------------------------------------- the table
+
 
 def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
     """Where the callable may run, given its code and what the first items changed."""

@@ -200,9 +200,8 @@ def estimate(
     if pending > PENDING:
         unsure += pending
         ticks, late, waited, longest = ticks + 1, late + 1, waited + pending, max(longest, pending)
-        sampled += FIRST_MEAN
-        hits += FIRST_MEAN
-        squares += FIRST_MEAN * FIRST_MEAN
+        weight = sampled / tally.ticks if tally.ticks else FIRST_MEAN
+        sampled, hits, squares = sampled + weight, hits + weight, squares + weight * weight
     waited = min(waited, span)
     if span <= 0.0 or (ticks == 0 and waited < span / 2.0):
         return GilReading(ticks, late, None, 1.0, longest, span)

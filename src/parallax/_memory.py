@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from ._messages import Measurement
+from ._plans import Measurement
 
 __all__ = ["Memory", "forget_all", "key_of", "recall", "remember"]
 

@@ -1,17 +1,16 @@
-"""The values that travel between the parts: what was seen, what is planned, what came out.
+"""The values that travel between the parts and between processes.
 
-Purpose: frozen nouns with no behaviour beyond arithmetic on their own fields.
-Guarantees: this module imports nothing of parallax, so that every layer may use it.
+Purpose: frozen nouns without behaviour.
+Guarantees: this module imports next to nothing, because every worker process loads it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 Route: TypeAlias = Literal["loop", "threads", "processes"]
 
-__all__ = ["Chunk", "ChunkResult", "Failure", "Measurement", "Payload", "Plan", "Route"]
+__all__ = ["Chunk", "ChunkResult", "Failure", "Route"]
 
 
 class Chunk(NamedTuple):
@@ -49,58 +48,3 @@ class ChunkResult(NamedTuple):
     cpu: float
     #: seconds of the longest item.
     longest: float
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """What one item costs to send to another process and back."""
-
-    bytes_in: float = 0.0
-    bytes_out: float = 0.0
-    #: seconds of this process's CPU to encode one item and decode its result.
-    seconds: float = 0.0
-    #: bytes of the callable with everything it captured, sent once per worker.
-    callable_bytes: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What was seen of the callable while it ran real items in the caller's thread."""
-
-    #: finished items that the figures rest on.
-    items: int
-    #: mean seconds per item on the clock.
-    wall: float
-    #: mean seconds per item on the running thread's CPU clock.
-    cpu: float
-    #: share of the item's wall time during which it held the GIL, 0..1; None if not known yet.
-    held: float | None = None
-    #: half-width of the interval around ``held``.
-    error: float = 1.0
-    #: CPU seconds of the whole process per CPU second of the running thread, >= 1.
-    native: float = 1.0
-    #: standard deviation of item times over their mean.
-    spread: float = 0.0
-    payload: Payload | None = None
-    #: taken from an earlier call with the same code.
-    remembered: bool = False
-
-    @property
-    def waiting(self) -> float:
-        """Share of an item's time in which it used no CPU, 0..1."""
-        return max(0.0, 1.0 - self.cpu / self.wall) if self.wall > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What will be done with the items that are left, and why."""
-
-    route: Route
-    workers: int
-    reason: str
-    #: predicted seconds for the items left, by route; a missing route was not allowed.
-    costs: dict[Route, float] = field(default_factory=dict)
-    #: items left when the plan was made; None if the input's length is not known.
-    remaining: int | None = None
-    #: False while more measuring could still change it.
-    settled: bool = True

@@ -15,7 +15,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ._messages import Measurement, Plan, Route
+from ._messages import Route
+from ._plans import Measurement, Plan
 
 __all__ = ["Facts", "plan", "seconds", "thread_rates"]
 
@@ -26,6 +27,11 @@ GAIN_SECONDS = 0.003
 
 #: Processes must promise this much less than threads, which need no start and no copies.
 PROCESS_GAIN = 0.93
+
+#: How much dearer the present route must be to be left: by prediction against prediction, and,
+#: once it was seen at work, by what was seen against a mere prediction.
+SWITCH = 1.1
+SWITCH_SEEN = 1.35
 
 #: Seconds to start a thread, and to hand a chunk to a thread or process (both sides, amortized).
 THREAD_START = 1e-4
@@ -105,7 +111,8 @@ def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
         if costs[route] < bar:
             best, cost = route, costs[route]
     current = facts.current
-    if best != current and current in costs and costs[current] < cost * 1.1:
+    bar = SWITCH_SEEN if current in facts.observed else SWITCH
+    if best != current and current in costs and costs[current] < cost * bar:
         return current  # not worth the change
     return best
 

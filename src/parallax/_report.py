@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ._messages import Measurement, Plan, Route
+from ._messages import Route
 from ._planner import nature, seconds
+from ._plans import Measurement, Plan
 
 __all__ = ["Change", "Report"]
 

@@ -20,8 +20,9 @@ from ._errors import SharedStateWarning
 from ._machine import RunDelay, gil_enabled, load_per_core
 from ._measure import GilReading, Meter, Ticker, native_threads
 from ._memory import Memory, key_of, recall, remember
-from ._messages import ChunkResult, Measurement, Payload, Plan, Route
+from ._messages import ChunkResult, Route
 from ._planner import Facts, plan
+from ._plans import Measurement, Payload, Plan
 
 __all__ = ["Router"]
 
@@ -193,7 +194,8 @@ class Router:
         self._raw_cpu += cpu
         # Time without a core is not waiting: on a machine that others load, work takes longer,
         # in the loop as with workers.
-        self.meter.add(items, wall, min(wall, cpu + delay))
+        if alone or self.meter.summary().items == 0:
+            self.meter.add(items, wall, min(wall, cpu + delay))
         if alone and self._ticker is not None and not self._frozen:
             self._inline_cpu += cpu
             if self._inline_cpu > 0.005:

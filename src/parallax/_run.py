@@ -25,17 +25,20 @@ from . import _inline
 from ._backends import chunk as _chunk
 from ._backends.contract import Call, Crew, Died, Done, Refused, Unable
 from ._backends.external import ExternalCrew
-from ._backends.processes.crew import ProcessCrew, current_values, encode_call, modules_for, weigh
+from ._backends.processes.crew import ProcessCrew
+from ._backends.processes.payload import current_values, encode_call, modules_for, weigh
 from ._backends.processes.pool import Pool, warm_pool
 from ._backends.threads import ThreadCrew
-from ._codec import Encoded, culprit
+from ._codec import Encoded
+from ._culprit import culprit
 from ._dispatcher import CALLER, Dispatcher
 from ._errors import SerializationError
 from ._feed import Feed
 from ._machine import usable_cores
-from ._messages import ChunkResult, Plan, Route
+from ._messages import ChunkResult, Route
 from ._options import Options
 from ._planner import Facts
+from ._plans import Plan
 from ._progress import make_progress
 from ._report import Report
 from ._router import Router
@@ -401,8 +404,6 @@ class Run:
         finally:
             with dispatch.lock:
                 self._inside = None
-        if dispatch.route != "threads":
-            router.meter.add(len(result.values), result.wall, result.cpu)
         dispatch.post(Done(CALLER, chunk.id, result))
         if dispatch.caller_task is None:
             router.stop_ticker()

@@ -126,7 +126,10 @@ class Ticker:
             return  # never started, or this is a fork, where the thread does not exist
         if self._last is None:
             self._last = self.mark()
-            self._wake.release()
+            try:
+                self._wake.release()
+            except RuntimeError:  # another thread stops it as well
+                pass
         if self._ident != threading.get_ident():
             with self._done:
                 pass
@@ -136,11 +139,14 @@ class Ticker:
 
     def mark(self) -> Mark:
         """Where things stand now, to be given to `reading` or `busy` later as `since`."""
-        tally, due = self._seen
-        now, watched, process = time.perf_counter(), self._watched(), time.process_time()
+        while True:
+            seen, now = self._seen, time.perf_counter()
+            if seen is self._seen:  # else the ticker had a turn between the two
+                break
+        watched, process = self._watched(), time.process_time()
         # The ticker's thread would lose the GIL by reading a file, and queue for it again.
         mine = threading.get_ident() == self._ident
-        return Mark(now, tally, due, watched, process, None if mine else _delay(self._delays))
+        return Mark(now, *seen, watched, process, None if mine else _delay(self._delays))
 
     def reading(self, since: Mark | None = None) -> GilReading:
         """What the samples say, a wait still going on included.

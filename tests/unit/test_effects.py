@@ -1885,3 +1885,43 @@ def test_numpy():
     for fn in (np.sin, np.linalg.norm, data.sum):
         assert not scan(fn).findings
     assert scan(data.fill).findings
+
+
+# ---------------------------------------------------------------- match statements
+
+
+def match_mapping_effect(record):
+    match record:
+        case {"children": children}:
+            children.append(1)
+
+
+def match_class_effect(node):
+    match node:
+        case Node(children=[] as children):
+            children.append(1)
+
+
+def match_position_effect(point):
+    match point:
+        case Point(_, _, tags):
+            tags.append(1)
+
+
+def match_sequence_effect(pair):
+    match pair:
+        case [_, *rest]:
+            rest[0].append(1)
+
+
+@pytest.mark.parametrize(
+    ("fn", "item"),
+    [
+        (match_mapping_effect, {"children": []}),
+        (match_class_effect, Node(1)),
+        (match_position_effect, Point(1)),
+        (match_sequence_effect, [1, []]),
+    ],
+)
+def test_what_a_match_statement_captures_belongs_to_the_item(fn, item):
+    assert scan(fn, (item,)).findings[0].target == "the item"

@@ -7,117 +7,25 @@ status and only its chunks are lost; workers that owe nothing go back to the poo
 from __future__ import annotations
 
 import selectors
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from threading import RLock
-from types import ModuleType
 from typing import Any
 
 from ... import _codec
+from ..._culprit import culprit
 from ..._errors import WorkerStartError
-from ..._messages import Chunk, ChunkResult, Payload, Route
+from ..._messages import Chunk, ChunkResult, Route
 from ..._wire import Frame, WireError
-from ..contract import Call, Died, Done, Joined, Refused, Report, Unable
+from ..contract import Died, Done, Joined, Refused, Report, Unable
 from . import protocol
 from .pool import Pool, Worker, call_key, context
-from .start import installed
 
-__all__ = ["ProcessCrew", "encode_call", "modules_for", "weigh"]
+__all__ = ["ProcessCrew"]
 
 #: Seconds to wait for the exit status of a worker whose socket closed. It is reaped within
 #: milliseconds; a process that closed its descriptors and lives on is killed after this.
 EXIT = 0.5
-
-
-def encode_call(
-    call: Call, reads: list[tuple[str, str, Any]], by_value: tuple[ModuleType, ...] = ()
-) -> _codec.Encoded:
-    """Encode a run's callable with the module globals that it reads.
-
-    Args:
-        call: the callable.
-        reads: (module, name, value) of data that the program may have changed since import.
-        by_value: modules that workers cannot import.
-    """
-    message = (call.fn, call.star, call.stop, reads)
-    if by_value:
-        return _codec.encode_by_value(message, by_value)
-    return _codec.encode(message)
-
-
-def weigh(
-    call: Call, reads: Iterable[tuple[str, str]], items: list[Any], results: list[Any]
-) -> tuple[Payload, _codec.Encoded] | str:
-    """Encode the callable, an item and a result, to know what it costs or that it cannot be.
-
-    Args:
-        call: the callable.
-        reads: (module, name) of the data that it reads from modules of the program.
-        items: an item, or nothing.
-        results: a result, or nothing.
-
-    Returns:
-        The cost per item with the encoded callable, or the reason why something cannot travel.
-    """
-    values = current_values(reads)
-    try:
-        encoded = encode_call(call, values)
-    except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
-        path, reason = _codec.culprit(call.fn, "callable")
-        return f"the {path} cannot be pickled ({reason})"
-    begin = time.perf_counter()
-    sizes = []
-    for what, parts in (("item", items), ("result", results)):
-        size = 0
-        for part in parts:
-            try:
-                size = _codec.encode(part).nbytes
-            except Exception:  # noqa: BLE001 - as above
-                path, reason = _codec.culprit(part, what)
-                return f"the {path} cannot be pickled ({reason})"
-        sizes.append(size)
-    spent = (time.perf_counter() - begin) if items or results else 0.0
-    return Payload(sizes[0], sizes[1], 2 * spent, encoded.nbytes), encoded
-
-
-def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any]]:
-    """The values that module globals have now, as far as they can travel.
-
-    Args:
-        reads: (module, name) pairs.
-    """
-    values = []
-    for module, name in reads:
-        space = vars(sys.modules[module]) if module in sys.modules else {}
-        if name not in space:
-            continue
-        try:
-            _codec.encode(space[name])
-        except Exception:  # noqa: BLE001 - the worker's own import of it has to do
-            continue
-        values.append((module, name, space[name]))
-    return values
-
-
-def modules_for(call: _codec.Encoded) -> set[str]:
-    """Installed modules that a callable needs, its own modules' imports included."""
-    found: set[str] = set()
-    for name in _codec.needs(call.payload):
-        if installed(name):
-            found.add(name)
-            continue
-        module = sys.modules.get(name)
-        if module is None or name == "__main__":
-            continue
-        for value in list(vars(module).values()):
-            if isinstance(value, ModuleType):
-                found.add(value.__name__)
-            else:
-                home = getattr(value, "__module__", None)
-                if isinstance(home, str):
-                    found.add(home)
-    return {name for name in found if installed(name)}
 
 
 class ProcessCrew:
@@ -210,7 +118,7 @@ class ProcessCrew:
             encoded = _codec.encode(items)
         except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
             if chunk.size == 1:
-                path, reason = _codec.culprit(items[0], "item")
+                path, reason = culprit(items[0], "item")
             else:
                 path, reason = "item", ""
             self._report(Refused(worker, chunk.id, "item", path, reason))

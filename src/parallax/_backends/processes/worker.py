@@ -11,21 +11,15 @@ import os
 import signal
 import socket
 import sys
-import traceback
 import warnings
 from typing import Any
 
 from ... import _codec
-from ..._messages import ChunkResult, Failure
 from ..._wire import Channel, Frame
 from .. import chunk as _chunk
 from . import protocol
 
 __all__ = ["main", "serve"]
-
-#: Frames of our own at the top of a traceback that a user need not see.
-_OWN_FILES = (__file__, _chunk.__file__)
-
 
 def main(fd: int) -> None:
     """Entry point of a worker that was started by executing Python.
@@ -144,9 +138,15 @@ class _Server:
         result = _chunk.run_chunk(fn, items, star=star, stop=stop)
         del items
         try:
-            reply = _codec.encode_reply(tuple(_portable(result)))
-        except Exception:  # noqa: BLE001 - told apart value by value below
-            reply = _codec.encode_reply(tuple(_portable(_isolate(result))))
+            if result.failures:
+                from .failures import portable  # loads what a worker without failures never needs
+
+                result = portable(result)
+            reply = _codec.encode_reply(tuple(result))
+        except Exception:  # noqa: BLE001 - told apart value by value
+            from .failures import isolate
+
+            reply = _codec.encode_reply(tuple(isolate(result)))
         del result
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
@@ -154,7 +154,7 @@ class _Server:
         self._channel.send(protocol.RESULT, frame.tag, reply.payload, reply.buffers)
 
     def _refuse(self, tag: int, what: str, error: BaseException) -> None:
-        words = "".join(traceback.format_exception_only(type(error), error)).strip()
+        words = f"{type(error).__name__}: {error}"
         reply = _codec.encode_reply((what, "", f"in the worker: {words}"))
         self._channel.send(protocol.REFUSED, tag, reply.payload)
 
@@ -164,55 +164,3 @@ def _apply_globals(values: list[tuple[str, str, Any]]) -> None:
     for module, name, value in values:
         if module in sys.modules:
             setattr(sys.modules[module], name, value)
-
-
-def _portable(result: ChunkResult) -> ChunkResult:
-    """Make every exception of a result safe to send."""
-    if not result.failures:
-        return result
-    return result._replace(failures=tuple(_portable_failure(f) for f in result.failures))
-
-
-def _portable_failure(failure: Failure) -> Failure:
-    error = failure.error
-    text = failure.traceback or _traceback(error)
-    error.__traceback__ = None
-    try:
-        reply = _codec.encode_reply(error)
-        # An exception whose __init__ takes other arguments than its args pickles and then fails
-        # to unpickle; found out here it costs one item, in the parent it would cost the chunk.
-        if type(_codec.decode(reply.payload, reply.buffers)) is type(error):
-            return Failure(failure.offset, error, text)
-        reason = "it does not unpickle to its own type"
-    except Exception as problem:  # noqa: BLE001 - whatever __reduce__ or __init__ raises
-        reason = "".join(traceback.format_exception_only(type(problem), problem)).strip()
-    path = f"{type(error).__module__}.{type(error).__qualname__}"
-    return Failure(failure.offset, _serialization_error("exception", path, reason), text)
-
-
-def _isolate(result: ChunkResult) -> ChunkResult:
-    """Replace the values that cannot be sent by failures that say why."""
-    values = list(result.values)
-    failures = {f.offset: f for f in result.failures}
-    for offset, value in enumerate(values):
-        try:
-            _codec.encode_reply(value)
-        except Exception:  # noqa: BLE001 - whatever __reduce__ raises
-            path, reason = _codec.culprit(value, "result", reply=True)
-            values[offset] = None
-            failures[offset] = Failure(offset, _serialization_error("result", path, reason))
-    return result._replace(values=values, failures=tuple(f for _, f in sorted(failures.items())))
-
-
-def _serialization_error(what: str, path: str, reason: str) -> Exception:
-    from ..._errors import SerializationError  # a worker that meets no error need not load it
-
-    return SerializationError(what, None, path, reason)
-
-
-def _traceback(error: BaseException) -> str:
-    """The traceback as text, without the frames above the user's callable."""
-    tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename in _OWN_FILES:
-        tb = tb.tb_next
-    return "".join(traceback.format_exception(type(error), error, tb))

@@ -167,7 +167,12 @@ PROCESS_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("socket", "setdefaulttimeout"): ("changes", "the default timeout of sockets"),
 }  # fmt: skip
 PROCESS_CALLS.update(
-    {(m, n): v for (top, n), v in list(PROCESS_CALLS.items()) if top == "os" for m in ("posix", "nt")}
+    {
+        (m, n): v
+        for (top, n), v in list(PROCESS_CALLS.items())
+        if top == "os"
+        for m in ("posix", "nt")
+    }
 )
 
 # Calls that make a new container of the elements of their arguments.

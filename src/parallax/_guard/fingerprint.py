@@ -11,12 +11,13 @@ import operator
 import types
 import zlib
 from collections import deque
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any, Final
 
-from parallax._provenance import UNKNOWN, instance_dict, is_a, is_frozen, mro_of, resolve
+from .lookup import UNKNOWN, instance_dict, is_a, is_frozen, mro_of, resolve
 
-__all__ = ["Path", "State", "fingerprint", "follow"]
+__all__ = ["Path", "State", "differs", "fingerprint", "follow"]
 
 Path = tuple[tuple[str, Any], ...]
 State = tuple[list[Any], list[Any]]
@@ -62,6 +63,7 @@ _RESTLESS: Final = float("nan")
 
 def _take(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> None:
     refs.append(obj)
+    content: Iterable[Any]
     if obj is UNKNOWN or is_frozen(obj):
         return
     if is_a(obj, list):

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal, NamedTuple
 
-from parallax._bytecode import Frame
-from parallax._calls import Event, Scan
-from parallax._provenance import CHANCE, Outer, Value, dependencies
+from .calls import Scan
+from .frame import Frame
+from .names import Event
+from .values import CHANCE, Outer, Value, dependencies
 
 __all__ = ["Judged", "weigh"]
 
@@ -100,7 +101,7 @@ def _conditions(frame: Frame, at: int) -> list[Condition]:
         if (id(here), i) in seen:
             continue
         seen.add((id(here), i))
-        found += [deps for branch, deps in here.branches.items() if here.controls(branch, i)]
+        found += [deps for branch, deps in here.branches.items() if here.code.controls(branch, i)]
         found += _handled(here, i)
         todo += here.callers
     return found
@@ -108,12 +109,12 @@ def _conditions(frame: Frame, at: int) -> list[Condition]:
 
 def _handled(frame: Frame, at: int) -> list[Condition]:
     """For code in an exception handler: what the protected code reads (`try: cache[k]`)."""
-    if frame.reaches(0, at):
+    if frame.code.reaches(0, at):
         return []
     found: Condition = frozenset((CHANCE,))
-    regions = [goal for goal in frame.handlers() if frame.reaches(goal, at)]
+    regions = [goal for goal in frame.code.handlers() if frame.code.reaches(goal, at)]
     reads: set[Any] = set()
     for goal in regions:
-        for i in frame.protected(goal):
+        for i in frame.code.protected(goal):
             reads |= frame.reads.get(i, frozenset())
     return [frozenset(reads)] if reads else [found]

@@ -1,0 +1,133 @@
+"""What a run sends to its workers besides items: the callable, and what goes with it.
+
+Guarantees: nothing is sent from here; an object that cannot travel is told, not raised, where the
+run may go on without processes.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import sys
+import time
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from ... import _codec
+from ..._culprit import culprit
+from ..._plans import Payload
+from ..contract import Call
+from .start import installed
+
+__all__ = ["current_values", "encode_call", "modules_for", "needs", "weigh"]
+
+
+def encode_call(
+    call: Call, reads: list[tuple[str, str, Any]], by_value: tuple[ModuleType, ...] = ()
+) -> _codec.Encoded:
+    """Encode a run's callable with the module globals that it reads.
+
+    Args:
+        call: the callable.
+        reads: (module, name, value) of data that the program may have changed since import.
+        by_value: modules that workers cannot import.
+    """
+    message = (call.fn, call.star, call.stop, reads)
+    if by_value:
+        return _codec.encode_by_value(message, by_value)
+    return _codec.encode(message)
+
+
+def weigh(
+    call: Call, reads: Iterable[tuple[str, str]], items: list[Any], results: list[Any]
+) -> tuple[Payload, _codec.Encoded] | str:
+    """Encode the callable, an item and a result, to know what it costs or that it cannot be.
+
+    Args:
+        call: the callable.
+        reads: (module, name) of the data that it reads from modules of the program.
+        items: an item, or nothing.
+        results: a result, or nothing.
+
+    Returns:
+        The cost per item with the encoded callable, or the reason why something cannot travel.
+    """
+    values = current_values(reads)
+    try:
+        encoded = encode_call(call, values)
+    except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+        path, reason = culprit(call.fn, "callable")
+        return f"the {path} cannot be pickled ({reason})"
+    begin = time.perf_counter()
+    sizes = []
+    for what, parts in (("item", items), ("result", results)):
+        size = 0
+        for part in parts:
+            try:
+                size = _codec.encode(part).nbytes
+            except Exception:  # noqa: BLE001 - as above
+                path, reason = culprit(part, what)
+                return f"the {path} cannot be pickled ({reason})"
+        sizes.append(size)
+    spent = (time.perf_counter() - begin) if items or results else 0.0
+    return Payload(sizes[0], sizes[1], 2 * spent, encoded.nbytes), encoded
+
+
+def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any]]:
+    """The values that module globals have now, as far as they can travel.
+
+    Args:
+        reads: (module, name) pairs.
+    """
+    values = []
+    for module, name in reads:
+        space = vars(sys.modules[module]) if module in sys.modules else {}
+        if name not in space:
+            continue
+        try:
+            _codec.encode(space[name])
+        except Exception:  # noqa: BLE001 - the worker's own import of it has to do
+            continue
+        values.append((module, name, space[name]))
+    return values
+
+
+def modules_for(call: _codec.Encoded) -> set[str]:
+    """Installed modules that a callable needs, its own modules' imports included."""
+    found: set[str] = set()
+    for name in needs(call.payload):
+        if installed(name):
+            found.add(name)
+            continue
+        module = sys.modules.get(name)
+        if module is None or name == "__main__":
+            continue
+        for value in list(vars(module).values()):
+            if isinstance(value, ModuleType):
+                found.add(value.__name__)
+            else:
+                home = getattr(value, "__module__", None)
+                if isinstance(home, str):
+                    found.add(home)
+    return {name for name in found if installed(name)}
+
+
+def needs(payload: bytes) -> set[str]:
+    """Names of the modules that decoding a pickle would import.
+
+    Args:
+        payload: a pickle made by ``encode``; very long ones are not read to the end.
+    """
+    found: set[str] = set()
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(payload)):
+            if isinstance(argument, str) and len(argument) < 200:
+                if argument in sys.modules:
+                    found.add(argument)
+            if opcode.name == "GLOBAL":
+                found.add(str(argument).split(" ", 1)[0])
+            if count > 20_000:
+                break
+    except Exception:  # noqa: BLE001 - a hint only: the worker imports what it needs anyway
+        return found
+    return found

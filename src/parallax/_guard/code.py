@@ -1,0 +1,182 @@
+"""Code objects, decoded once, and the shape of their control flow, on CPython 3.10 to 3.14.
+
+Guarantees: what is remembered is bounded. Assumes: the code came from the CPython compiler.
+"""
+
+from __future__ import annotations
+
+import dis
+import types
+from typing import Any, Final, NamedTuple
+
+__all__ = ["Code", "Instruction", "decode", "line_of"]
+
+_JUMPS: Final = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
+_ENDS: Final = frozenset(
+    {"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT"}
+)
+_GOTO: Final = frozenset(
+    {
+        "JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE", "JUMP",
+        "JUMP_NO_INTERRUPT",
+    }
+)  # fmt: skip
+
+
+class Instruction(NamedTuple):
+    """One instruction, with the handler its exceptions go to as (index, stack depth, pushes)."""
+
+    op: str
+    code: int
+    arg: int
+    value: Any
+    offset: int
+    target: int
+    text: str
+    handler: tuple[int, int, int] | None
+
+
+class Code:
+    """A code object ready for interpretation."""
+
+    __slots__ = ("_edges", "_reach", "instructions", "merges", "raw")
+
+    def __init__(
+        self,
+        raw: types.CodeType,
+        instructions: tuple[Instruction, ...],
+        merges: frozenset[int],
+    ) -> None:
+        self.raw = raw
+        self.instructions = instructions
+        self.merges = merges  # where several ways meet
+        self._edges: tuple[tuple[int, ...], ...] | None = None
+        self._reach: dict[tuple[int, int], frozenset[int]] = {}
+
+    def edges(self) -> tuple[tuple[int, ...], ...]:
+        """Where control may go after each instruction; exceptions are left out."""
+        if self._edges is None:
+            ways: list[tuple[int, ...]] = []
+            last = len(self.instructions) - 1
+            for i, ins in enumerate(self.instructions):
+                follow: list[int] = []
+                if ins.op not in _ENDS and ins.op not in _GOTO and i < last:
+                    follow.append(i + 1)
+                if ins.target >= 0 and not ins.op.startswith("SETUP_"):
+                    follow.append(ins.target)
+                ways.append(tuple(follow))
+            self._edges = tuple(ways)
+        return self._edges
+
+    def controls(self, branch: int, at: int) -> bool:
+        """Whether the branch decides if `at` is reached: from one of its ways, not from another."""
+        ways = self.edges()[branch]
+        if branch == at or len(ways) < 2:
+            return False
+        return len({at in self._reachable(way, branch) for way in ways}) > 1
+
+    def reaches(self, start: int, at: int) -> bool:
+        """Whether control can get from one instruction to another without an exception."""
+        return at in self._reachable(start, -1)
+
+    def handlers(self) -> frozenset[int]:
+        """Where exceptions of this code are handled."""
+        instructions = self.instructions
+        table = {ins.handler[0] for ins in instructions if ins.handler}
+        return frozenset(table | {i.target for i in instructions if i.op == "SETUP_FINALLY"})
+
+    def protected(self, goal: int) -> list[int]:
+        """The instructions whose exceptions go to this handler."""
+        instructions = self.instructions
+        found = [i for i, ins in enumerate(instructions) if ins.handler and ins.handler[0] == goal]
+        for i, ins in enumerate(instructions):
+            if ins.op == "SETUP_FINALLY" and ins.target == goal:
+                found += range(i + 1, goal)
+        return found
+
+    def _reachable(self, start: int, without: int) -> frozenset[int]:
+        known = self._reach.get((start, without))
+        if known is None:
+            seen: set[int] = set()
+            todo = [start]
+            edges = self.edges()
+            while todo:
+                i = todo.pop()
+                if i in seen or i == without:
+                    continue
+                seen.add(i)
+                todo.extend(edges[i])
+            known = self._reach[start, without] = frozenset(seen)
+        return known
+
+
+_decoded: dict[int, Code] = {}
+
+
+def _exception_table(code: types.CodeType) -> list[tuple[int, int, int, int, bool]]:
+    """Entries (start, end, target, depth, lasti) as CPython's exception_handling_notes.txt says."""
+    data = iter(getattr(code, "co_exceptiontable", b""))
+    entries = []
+
+    def number(first: int) -> int:
+        result = first & 63
+        while first & 64:
+            first = next(data)
+            result = result << 6 | first & 63
+        return result
+
+    for byte in data:
+        start = number(byte) * 2
+        length = number(next(data)) * 2
+        target = number(next(data)) * 2
+        depth = number(next(data))
+        entries.append((start, start + length, target, depth >> 1, bool(depth & 1)))
+    return entries
+
+
+def decode(code: types.CodeType) -> Code:
+    """The instructions of a code object, remembered."""
+    known = _decoded.get(id(code))
+    if known is not None and known.raw is code:
+        return known
+    raw = list(dis.get_instructions(code))
+    position = {ins.offset: i for i, ins in enumerate(raw)}
+    merges: set[int] = set()
+    handlers: list[tuple[int, int, int] | None] = [None] * len(raw)
+    # Inner entries come before the outer ones that surround them only in start order, and they
+    # never overlap, so a plain loop is enough.
+    for start, end, target, depth, lasti in _exception_table(code):
+        goal = position[target]
+        merges.add(goal)
+        for i, ins in enumerate(raw):
+            if start <= ins.offset < end:
+                handlers[i] = (goal, depth, 2 if lasti else 1)
+    instructions = []
+    for i, ins in enumerate(raw):
+        target = -1
+        if ins.opcode in _JUMPS:
+            target = position[ins.argval]
+            merges.add(target)
+        text = ins.argrepr if ins.opname == "BINARY_OP" else ""
+        # `dis` of 3.11 does not know that this one names a constant.
+        value = code.co_consts[ins.arg or 0] if ins.opname == "KW_NAMES" else ins.argval
+        instructions.append(
+            Instruction(
+                ins.opname, ins.opcode, ins.arg or 0, value, ins.offset, target, text,
+                handlers[i],
+            )
+        )  # fmt: skip
+    result = Code(code, tuple(instructions), frozenset(merges))
+    if len(_decoded) > 1024:
+        _decoded.clear()
+    _decoded[id(code)] = result
+    return result
+
+
+def line_of(code: types.CodeType, offset: int) -> int:
+    """The source line of an instruction."""
+    best = code.co_firstlineno
+    for start, end, line in code.co_lines():
+        if start <= offset < end and line is not None:
+            best = line
+    return best

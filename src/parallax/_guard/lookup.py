@@ -1,0 +1,325 @@
+"""Looks real objects up without running anything of theirs.
+
+Guarantees: no property, `__getattr__`, `__len__`, `__eq__` or `__class__` of the program's classes
+is run, and `resolve` never raises: what cannot be found out is `UNKNOWN`.
+Assumes: a class is not changed between two scans; types of values and code of functions may be.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import os
+import sys
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Final
+
+__all__ = [
+    "MISSING", "UNKNOWN", "Sentinel", "class_lookup", "instance_dict", "is_a", "is_code_like",
+    "is_frozen", "is_known_dict", "is_own_class", "is_own_code", "mark_of", "mro_of", "resolve",
+    "top_module",
+]  # fmt: skip
+
+
+class Sentinel:
+    """A named constant that equals nothing else."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+UNKNOWN: Final[Any] = Sentinel("UNKNOWN")
+MISSING: Final[Any] = Sentinel("MISSING")
+_FROZEN_BUILTINS: Final = frozenset(
+    {
+        int, float, complex, bool, str, bytes, type(None), range, slice, type(...),
+        type(NotImplemented),
+    }
+)  # fmt: skip
+# By name, because importing their modules costs more than the whole package.
+_FROZEN_NAMES: Final = frozenset(
+    {
+        ("re", "Pattern"), ("re", "Match"), ("datetime", "datetime"), ("datetime", "date"),
+        ("datetime", "time"), ("datetime", "timedelta"), ("datetime", "timezone"),
+        ("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID"),
+        ("pathlib", "PosixPath"), ("pathlib", "WindowsPath"), ("pathlib", "PurePosixPath"),
+        ("pathlib", "PureWindowsPath"), ("pathlib._local", "PosixPath"),
+        ("pathlib._local", "WindowsPath"), ("zoneinfo", "ZoneInfo"), ("ipaddress", "IPv4Address"),
+        ("ipaddress", "IPv6Address"), ("_struct", "Struct"), ("operator", "itemgetter"),
+        ("operator", "attrgetter"),
+    }
+)  # fmt: skip
+
+
+def is_a(obj: object, cls: type | tuple[type, ...]) -> bool:
+    """`isinstance` that never asks the object for its `__class__`, which may be a property."""
+    return issubclass(type(obj), cls)
+
+
+def is_frozen(obj: object) -> bool:
+    """Whether the object, and all that can be reached from it, cannot be changed."""
+    kind = type(obj)
+    if kind in _FROZEN_BUILTINS:
+        return True
+    module = type.__getattribute__(kind, "__module__")
+    if module == "numpy":
+        return kind.__name__ != "ndarray" and any(c.__name__ == "generic" for c in mro_of(kind))
+    return (module, kind.__name__) in _FROZEN_NAMES if type(module) is str else False
+
+
+def mro_of(cls: type) -> tuple[type, ...]:
+    """The classes in which attributes of an instance are looked up."""
+    order: tuple[type, ...] = type.__getattribute__(cls, "__mro__")
+    return order
+
+
+def class_lookup(cls: type, name: str) -> Any:
+    """The raw entry of a class or of one of its bases, or `MISSING`."""
+    for base in mro_of(cls):
+        space = type.__getattribute__(base, "__dict__")
+        if name in space:
+            return space[name]
+    return MISSING
+
+
+def top_module(obj: object) -> str:
+    """The top-level package in which a class or function was defined, without an underscore."""
+    try:
+        if is_a(obj, type):
+            module = type.__getattribute__(obj, "__module__")
+        else:
+            module = object.__getattribute__(obj, "__module__")
+    except AttributeError:
+        return ""
+    return module.partition(".")[0].lstrip("_") if type(module) is str else ""
+
+
+# ---- whose code is it
+
+
+def _installed_roots() -> tuple[str, ...]:
+    # The standard library, by the place of one of its modules: `sysconfig` would say the same, and
+    # take longer to import than all of the guard. And this package, which is outside
+    # site-packages while it is being developed.
+    places = (os.__file__.rpartition(os.sep)[0], __file__.rpartition(os.sep + "_guard")[0])
+    return tuple(_normal(place).rstrip("/") + "/" for place in places if place)
+
+
+def _normal(path: str) -> str:
+    return path.replace("\\", "/").lower()
+
+
+_INSTALLED: Final = _installed_roots()
+_owned: dict[str, bool] = {}
+
+
+def is_own_code(filename: str) -> bool:
+    """Whether code of this file belongs to the program rather than to an installed package."""
+    known = _owned.get(filename)
+    if known is None:
+        path = _normal(filename)
+        known = not (
+            path.startswith(("<frozen", "<__array_function__", *_INSTALLED))
+            or "/site-packages/" in path
+            or "/dist-packages/" in path
+        )
+        if len(_owned) > 4096:
+            _owned.clear()
+        _owned[filename] = known
+    return known
+
+
+def is_own_class(cls: type) -> bool:
+    """Whether a class belongs to the program."""
+    name = type.__getattribute__(cls, "__module__")
+    if type(name) is not str or name == "builtins":
+        return False
+    module = sys.modules.get(name)
+    if module is not None and is_a(module, types.ModuleType):
+        file = object.__getattribute__(module, "__dict__").get("__file__")
+        if type(file) is str:
+            return is_own_code(file)
+    return name.partition(".")[0] not in sys.stdlib_module_names
+
+
+# ---- one step along a path
+
+
+_C_DESCRIPTORS: Final = (types.GetSetDescriptorType, types.MemberDescriptorType)
+
+
+def instance_dict(obj: object) -> dict[str, Any] | None:
+    """The `__dict__` of an object, unless its class gives that name another meaning."""
+    if type(class_lookup(type(obj), "__dict__")) not in _C_DESCRIPTORS:
+        return None
+    space = object.__getattribute__(obj, "__dict__")
+    return space if is_a(space, dict) else None
+
+
+def _get_attr(obj: Any, name: str) -> Any:
+    if is_a(obj, types.ModuleType):
+        return object.__getattribute__(obj, "__dict__").get(name, UNKNOWN)
+    if is_a(obj, type):
+        found = class_lookup(obj, name)
+        return UNKNOWN if found is MISSING else found
+    raw = class_lookup(type(obj), name)
+    if type(raw) is types.MemberDescriptorType:
+        return raw.__get__(obj, type(obj))
+    if is_a(raw, property) or type(raw) is types.GetSetDescriptorType:
+        return UNKNOWN
+    space = instance_dict(obj)
+    if space is not None and name in space:
+        return space[name]
+    return UNKNOWN if raw is MISSING else raw
+
+
+def _get_item(obj: Any, key: Any) -> Any:
+    if is_a(obj, dict):
+        return dict.get(obj, key, UNKNOWN) if type(key) in _FROZEN_BUILTINS else UNKNOWN
+    if is_a(obj, list):
+        return list.__getitem__(obj, key)
+    if is_a(obj, tuple):
+        return tuple.__getitem__(obj, key)
+    return _get_elem(obj, None)
+
+
+def _get_elem(obj: Any, _: Any) -> Any:
+    """One element as a sample of the others: one that can be changed, if there is one."""
+    if is_a(obj, list):
+        return _pick(list.__iter__(obj))
+    if is_a(obj, tuple):
+        return _pick(tuple.__iter__(obj))
+    if is_a(obj, dict):
+        return _pick(iter(dict.values(obj)))
+    kind = type(obj)
+    if kind in (deque, set, frozenset):
+        return _pick(iter(obj))
+    if kind in (bytearray, memoryview):
+        return 0
+    if kind.__name__ == "array" and kind.__module__ == "array":
+        return 0
+    if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
+        # A row of a matrix is a view of it; an element of a vector is a number.
+        if obj.dtype.hasobject:
+            return UNKNOWN
+        return obj if obj.ndim > 1 else 0
+    return UNKNOWN
+
+
+def _pick(elements: Iterator[Any]) -> Any:
+    best = UNKNOWN
+    for element in islice(elements, 8):
+        best = element
+        if not is_frozen(element):
+            break
+    return best
+
+
+def _get_name(space: Any, name: str) -> Any:
+    if name in space:
+        return space[name]
+    found = space.get("__builtins__", builtins)
+    if is_a(found, dict):
+        return found.get(name, UNKNOWN)
+    return object.__getattribute__(found, "__dict__").get(name, UNKNOWN)
+
+
+def _get_free(func: Any, name: str) -> Any:
+    return func.__closure__[func.__code__.co_freevars.index(name)].cell_contents
+
+
+def _get_wrapped(obj: Any, _: Any) -> Any:
+    space = instance_dict(obj)
+    return UNKNOWN if space is None else space.get("__wrapped__", UNKNOWN)
+
+
+def _unwrap_descriptor(obj: Any, _: Any) -> Any:
+    if is_a(obj, (staticmethod, classmethod)):
+        return obj.__func__
+    if is_a(obj, property):
+        return obj.fget
+    return obj.func if is_a(obj, functools.cached_property) else UNKNOWN
+
+
+_RESOLVERS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "attr": _get_attr,
+    "item": _get_item,
+    "elem": _get_elem,
+    "name": _get_name,
+    "free": _get_free,
+    "globals": lambda func, _: func.__globals__,
+    "default": lambda func, index: func.__defaults__[index],
+    "kwdefault": lambda func, name: func.__kwdefaults__[name],
+    "self": lambda method, _: method.__self__,
+    "func": lambda method, _: method.__func__,
+    "partial": lambda part, _: part.func,
+    "bound": lambda part, index: part.args[index],
+    "bound name": lambda part, name: part.keywords[name],
+    "wrapped": _get_wrapped,
+    "unwrap": _unwrap_descriptor,
+    "type": lambda obj, _: type(obj),
+    "import": lambda _, name: sys.modules.get(name, UNKNOWN),
+    "class": lambda _, cls: cls,
+    "deep": lambda _, __: UNKNOWN,
+}
+
+
+def resolve(obj: Any, kind: str, key: Any) -> Any:
+    """One step of a path: the object it leads to now, or `UNKNOWN`. Never raises."""
+    if obj is UNKNOWN:
+        return UNKNOWN
+    try:
+        return _RESOLVERS[kind](obj, key)
+    except Exception:  # noqa: BLE001 - an empty cell, a shrunk list: nothing to be known
+        return UNKNOWN
+
+
+# ---- kinds of objects
+
+
+_CODE_LIKE: Final = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    type,
+    types.ModuleType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    staticmethod,
+    classmethod,
+)
+_CODE_LIKE_NAMES: Final = ("_lru_cache_wrapper", "ufunc", "_ArrayFunctionDispatcher")
+
+
+def is_code_like(obj: object) -> bool:
+    """Whether a value is a function, class or module rather than data."""
+    kind = type(obj)
+    return issubclass(kind, _CODE_LIKE) or kind.__name__ in _CODE_LIKE_NAMES
+
+
+def mark_of(obj: Any) -> Any:
+    """What an analysis may depend on: the code of a function, a class itself, else the type."""
+    kind = type(obj)
+    if kind is types.FunctionType:
+        return obj.__code__
+    if kind is types.MethodType:
+        return obj.__func__
+    if is_a(obj, (type, types.ModuleType)) or kind is types.BuiltinFunctionType:
+        return obj
+    return UNKNOWN if obj is UNKNOWN else kind
+
+
+_KNOWN_DICTS: Final = (dict, defaultdict, OrderedDict, Counter)
+
+
+def is_known_dict(obj: object) -> bool:
+    """Whether iterating over it gives its keys, which cannot be changed."""
+    return type(obj) in _KNOWN_DICTS

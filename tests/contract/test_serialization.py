@@ -1,0 +1,186 @@
+"""What cannot travel: an error that names the part where processes were asked for, else no matter."""
+
+from __future__ import annotations
+
+import functools
+import threading
+
+import jobs
+import pytest
+
+from parallax import SerializationError, parallel_map
+
+
+def _spinning(fn):
+    """Makes each item expensive enough for processes to be wanted."""
+
+    def slow(x):
+        jobs.spin(0.01)
+        return fn(x)
+
+    return slow
+
+
+@pytest.mark.ways("processes", "spawn")
+def test_unpicklable_callable(backend):
+    """A callable that holds a lock is refused by name, before an item is run."""
+    lock = threading.Lock()
+    with pytest.raises(SerializationError) as info:
+        parallel_map(lambda x: (lock, x), range(5), backend=backend)
+    assert info.value.what == "callable"
+    assert info.value.index is None
+    assert "closure variable 'lock'" in info.value.path
+    assert "lock" in str(info.value)
+    assert "backend='threads'" in str(info.value)
+
+
+@pytest.mark.ways("processes", "spawn")
+def test_unpicklable_attribute_of_a_callable(backend):
+    """The path goes through attributes of a callable instance and of a bound method's self."""
+    adder = jobs.Adder(threading.Lock())
+    with pytest.raises(SerializationError, match=r"\.by"):
+        parallel_map(adder, range(5), backend=backend)
+    with pytest.raises(SerializationError, match=r"__self__.*\.by"):
+        parallel_map(adder.method, range(5), backend=backend)
+
+
+@pytest.mark.ways("processes", "spawn")
+@pytest.mark.parametrize("bad", [0, 11, 19])
+def test_unpicklable_item(backend, bad):
+    """An item that does not travel is an error of that item alone, with the path in it."""
+    items = [{"deep": [0, x]} for x in range(20)]
+    items[bad]["deep"][1] = threading.Lock()
+    with pytest.raises(SerializationError) as info:
+        parallel_map(len, items, backend=backend)
+    assert (info.value.what, info.value.index) == ("item", bad)
+    assert info.value.path == "item['deep'][1]"
+    got = parallel_map(len, items, backend=backend, on_error="return")
+    assert [v for i, v in enumerate(got) if i != bad] == [1] * 19
+    assert isinstance(got[bad], SerializationError)
+    assert got[bad].index == bad
+
+
+@pytest.mark.ways("processes", "spawn")
+@pytest.mark.parametrize("chunksize", [None, 5])
+def test_unpicklable_result(backend, chunksize):
+    """A result that does not travel is an error of that item alone, with the path in it."""
+    got = parallel_map(
+        functools.partial(jobs.lock_at, 7), range(20), backend=backend, on_error="return",
+        chunksize=chunksize,
+    )
+    assert isinstance(got[7], SerializationError)
+    assert (got[7].what, got[7].index) == ("result", 7)
+    assert got[7].path == "result['inner'][0]"
+    assert [v for i, v in enumerate(got) if i != 7] == [x for x in range(20) if x != 7]
+    with pytest.raises(SerializationError, match=r"result of item 7 .*\['inner'\]\[0\]"):
+        parallel_map(functools.partial(jobs.lock_at, 7), range(20), backend=backend)
+
+
+@pytest.mark.ways("processes", "spawn")
+@pytest.mark.parametrize("chunksize", [None, 5])
+def test_exception_that_does_not_unpickle(backend, chunksize):
+    """An exception whose ``__init__`` breaks unpickling is an error of its item alone."""
+    got = parallel_map(
+        functools.partial(jobs.awkward_at, 7), range(20), backend=backend, on_error="return",
+        chunksize=chunksize,
+    )
+    assert isinstance(got[7], SerializationError)
+    assert (got[7].what, got[7].index) == ("exception", 7)
+    assert "Awkward" in str(got[7])
+    assert "awkward_at" in str(got[7].__cause__)
+    assert [v for i, v in enumerate(got) if i != 7] == [x for x in range(20) if x != 7]
+
+
+@pytest.mark.ways("processes", "spawn")
+def test_exception_with_an_unpicklable_field(backend):
+    """An exception that carries a lock is an error of its item alone."""
+
+    def fail(x):
+        if x == 3:
+            raise ValueError(threading.Lock())
+        return x
+
+    got = parallel_map(fail, range(6), backend=backend, on_error="return")
+    assert isinstance(got[3], SerializationError)
+    assert got[3].what == "exception"
+    assert got[:3] + got[4:] == [0, 1, 2, 4, 5]
+
+
+@pytest.mark.ways("processes", "spawn")
+@pytest.mark.parametrize("chunksize", [None, 5])
+def test_result_that_does_not_unpickle(backend, chunksize):
+    """A result that breaks on its way in is an error of its item alone."""
+    got = parallel_map(
+        functools.partial(jobs.trap_at, 7), range(20), backend=backend, on_error="return",
+        chunksize=chunksize,
+    )
+    assert isinstance(got[7], SerializationError)
+    assert (got[7].what, got[7].index) == ("result", 7)
+    assert "the trap sprang" in str(got[7])
+    assert [v for i, v in enumerate(got) if i != 7] == [x for x in range(20) if x != 7]
+
+
+@pytest.mark.ways("processes", "spawn")
+@pytest.mark.parametrize("chunksize", [None, 5])
+def test_item_that_does_not_unpickle(backend, chunksize):
+    """An item that breaks in the worker is an error of that item alone."""
+    items = [*range(7), jobs.Trap(), *range(8, 20)]
+    got = parallel_map(
+        jobs.described, items, backend=backend, on_error="return", chunksize=chunksize
+    )
+    assert isinstance(got[7], SerializationError)
+    assert (got[7].what, got[7].index) == ("item", 7)
+    assert "the trap sprang" in str(got[7])
+    assert got[6] == "int:6"
+    assert got[8] == "int:8"
+
+
+@pytest.mark.ways("processes", "spawn")
+def test_after_a_refusal_the_next_call_works(backend):
+    """Whatever did not travel, the workers take the next call."""
+    for bad in (lambda x, lock=threading.Lock(): x, functools.partial(jobs.lock_at, 1)):
+        with pytest.raises(SerializationError):
+            parallel_map(bad, range(5), backend=backend)
+        assert parallel_map(jobs.square, range(5), backend=backend) == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.ways("auto", "threads", "serial", "executor")
+def test_unpicklable_callable_stays_here(backend):
+    """Where the way is not prescribed, what does not travel stays, and the answer is right."""
+    lock = threading.Lock()
+
+    def run(x):
+        jobs.spin(0.01)
+        with lock:
+            return x * x
+
+    assert parallel_map(run, range(30), backend=backend) == [x * x for x in range(30)]
+
+
+@pytest.mark.ways("auto", "threads", "serial", "executor")
+def test_unpicklable_items_and_results_stay_here(backend):
+    """The same for items and results, at the first item or late in the run."""
+    locks = [threading.Lock() for _ in range(30)]
+    got = parallel_map(_spinning(lambda x: x), locks, backend=backend)
+    assert all(a is b for a, b in zip(got, locks, strict=True))
+    for bad in (0, 25):
+        got = parallel_map(_spinning(functools.partial(jobs.lock_at, bad)), range(30),
+                           backend=backend)
+        assert isinstance(got[bad], dict)
+        assert [v for i, v in enumerate(got) if i != bad] == [x for x in range(30) if x != bad]
+
+
+@pytest.mark.ways("auto", "threads", "serial", "executor")
+def test_late_unpicklable_item_stays_here(backend):
+    """One item in the middle that does not travel is run here, the answer is right."""
+    items = [*range(20), threading.Lock(), *range(21, 30)]
+    got = parallel_map(_spinning(jobs.described), items, backend=backend)
+    assert got == [jobs.described(x) for x in items]
+
+
+@pytest.mark.ways("auto", "threads", "serial", "executor")
+def test_unpicklable_exception_stays_here(backend):
+    """Under ``auto`` an exception that does not travel keeps its type."""
+    with pytest.raises(jobs.Awkward):
+        parallel_map(_spinning(functools.partial(jobs.awkward_at, 22)), range(30),
+                     backend=backend)

@@ -1,0 +1,159 @@
+"""The commands, run as users run them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import parallax
+from parallax import _cli, _demo, _demo_work
+
+ROWS = (
+    "parse each file with ast",
+    "hash and compress each file",
+    "fetch each over HTTP",
+    "double each number",
+)
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "parallax", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=55,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    done = run("demo", "--quick", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    table = lines[lines.index(next(line for line in lines if line.rstrip().endswith("speed-up"))) :]
+    for name in ROWS:
+        assert sum(line.startswith(name) for line in table) == 1
+    assert sum(line.strip().startswith("because ") for line in table) == len(ROWS)
+    assert "All answers are those of the for loop" in done.stdout
+    assert "from parallax import parallel_map" in done.stdout
+    assert "\x1b" not in done.stdout, "no colours where there is no terminal"
+
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["name"] for row in figures["rows"]] == list(ROWS)
+    for row in figures["rows"]:
+        assert row["same"]
+        assert min(row["loop"], row["threads"], row["parallax"], row["speed_up"]) > 0
+        assert row["route"] in {"loop", "threads", "processes"}
+        assert row["reason"]
+    assert figures["rows"][-1]["route"] == "loop"
+
+
+def test_demo_says_why_it_cannot_write(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert _cli.main(["demo", "--json", str(tmp_path / "missing" / "file")]) == 1
+    assert "missing" in capsys.readouterr().err
+
+
+def test_demo_without_sources(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_demo_work, "root", lambda: str(tmp_path))
+    assert _cli.main(["demo", "--quick"]) == 1
+    assert "no Python sources" in capsys.readouterr().err
+
+
+def test_demo_tells_a_wrong_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    row = _demo.Row("some work", 2, 1.0, 1.0, 1.0, 0.5, 1.0, "threads", 2, "of this", same=False)
+    _demo._conclude([row], 3.0, _demo._Style(False))
+    out = capsys.readouterr().out
+    assert "WRONG: some work" in out
+    assert "All answers" not in out
+
+
+def test_demo_server_ends_with_its_user() -> None:
+    with _demo._server(_demo_work.root()) as address:
+        body = _demo_work.fetch(address + "ast.py")
+        assert len(body) == 64
+        with pytest.raises(OSError, match="404"):
+            _demo_work.fetch(address + "no_such_file.py")
+    with pytest.raises(OSError, match=r".*"):
+        _demo_work.fetch(address + "ast.py")
+
+
+def test_demo_work_is_the_same_every_time() -> None:
+    files = _demo_work.sources(300_000)
+    assert files == _demo_work.sources(300_000)
+    assert sum(Path(file).stat().st_size for file in files) <= 300_000
+    assert _demo_work.parse(_demo_work.parse.__code__.co_filename) >= 5
+    digest, size = _demo_work.pack(files[0])
+    assert len(digest) == 64
+    assert size > 0
+    assert _demo_work.double(21) == 42
+
+
+def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARALLAX_MAX_WORKERS", "3")
+    assert _cli.main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert f"usable cores   {parallax.cpu_count()} (" in out
+    assert f"parallax {parallax.__version__}" in out
+    assert "cloudpickle" in out
+    assert "PARALLAX_MAX_WORKERS=3" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_no_command_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _cli.main([]) == 0
+    out = capsys.readouterr().out
+    assert "demo" in out
+    assert "info" in out
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        _cli.main(["dance"])
+    assert exit_.value.code == 2
+    assert "dance" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        _cli.main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out.split() == ["parallax", parallax.__version__]
+
+
+def test_interrupt_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(**_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_cli, "run_demo", interrupted)
+    assert _cli.main(["demo"]) == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    code = "import sys; from parallax._cli import main; sys.exit(main(['info']))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    _, err = child.communicate(timeout=30)
+    assert err == b""
+
+
+def test_main_module_can_be_imported() -> None:
+    importlib.import_module("parallax.__main__")
