@@ -295,7 +295,7 @@ class Dispatcher:
         else:
             index = chunk.start
             error = SerializationError(event.what, index, event.path, event.reason)
-            failed = ChunkResult([None], (Failure(0, error),), 0.0, 0.0, 0.0)
+            failed = ChunkResult([None], (Failure(0, error),), 0.0, 0.0)
             self._outcomes.put(index, failed)
             self._handle(Finished(worker, chunk.id, 1, (0,), 0.0))
 
@@ -368,10 +368,10 @@ class Dispatcher:
 
     def _top_up(self) -> bool:
         """Take the items that workers want from an input that any thread may advance."""
-        return self._feed.anywhere and self._pull(self._feed.take)
+        return self._feed.anywhere and self._pull()
 
     def pull(self) -> bool:
-        """Take one wanted item in the reader's thread; True if there may be more to take.
+        """Take one wanted item in the reader's thread; False if none is wanted.
 
         The input's own code runs outside the lock: it may take its time.
         """
@@ -380,18 +380,21 @@ class Dispatcher:
                 return False
         items = self._feed.take(1)
         with self.lock:
-            self._pull(lambda _: items)
+            self._arrive(items)
             self._turn()
-        return bool(items)
+        # At the end of the input the reader has to look again: that may have been all.
+        return True
 
-    def _pull(self, take: Callable[[int], list[Any]]) -> bool:
+    def _pull(self) -> bool:
         scheduler = self.scheduler
         if scheduler is None or self.fatal is not None:
             return False
         count = scheduler.wanted()
         if not count:
             return False
-        items = take(count)
+        return self._arrive(self._feed.take(count))
+
+    def _arrive(self, items: list[Any]) -> bool:
         if items:
             self._fresh.extend(items)
             self._handle(Arrived(len(items)))

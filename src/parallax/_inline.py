@@ -51,7 +51,7 @@ def direct(fn: Callable[..., Any], feed: Feed, count: int, *, stop: bool) -> Chu
     feed.took(len(values))
     if len(values) < count and not failures:
         feed.ended = True
-    return ChunkResult(values, tuple(failures), wall, cpu, wall)
+    return ChunkResult(values, tuple(failures), wall, cpu)
 
 
 def listed(call: Call, items: list[Any], retries: int) -> ChunkResult:

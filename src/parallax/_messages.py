@@ -46,5 +46,5 @@ class ChunkResult(NamedTuple):
     #: seconds on the clock, and on the worker thread's CPU clock, for the whole chunk.
     wall: float
     cpu: float
-    #: seconds of the longest item.
-    longest: float
+    #: seconds of that wall time in which the thread could run and had no core.
+    delay: float = 0.0

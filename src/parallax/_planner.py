@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from ._messages import Route
 from ._plans import Measurement, Plan
 
-__all__ = ["Facts", "plan", "seconds", "thread_rates"]
+__all__ = ["Facts", "hindsight", "nature", "plan", "seconds", "thread_rates"]
 
 #: A parallel route must promise this much less than the loop, relative and in seconds. Smaller
 #: starts workers for nothing, larger leaves cores idle.
@@ -27,6 +27,9 @@ GAIN_SECONDS = 0.003
 
 #: Processes must promise this much less than threads, which need no start and no copies.
 PROCESS_GAIN = 0.93
+
+#: Seconds of work that no worker is started for.
+LITTLE = 0.008
 
 #: How much dearer the present route must be to be left: by prediction against prediction, and,
 #: once it was seen at work, by what was seen against a mere prediction.
@@ -96,6 +99,22 @@ def plan(seen: Measurement, remaining: int | None, facts: Facts) -> Plan:
     sure = seen.held is not None and seen.error <= UNSURE
     settled = sure or seen.waiting > 0.9 or bool(facts.observed)
     return Plan(route, count, _reason(seen, route, count, costs, facts), costs, remaining, settled)
+
+
+def hindsight(
+    seen: Measurement, items: int, facts: Facts, route: Route, workers: int
+) -> tuple[dict[Route, float], str]:
+    """What a whole run would have cost by each route, and why the one taken was right or not.
+
+    Args:
+        seen: what an item turned out to cost.
+        items: items of the run.
+        facts: the surroundings, with the route taken as the current one.
+        route: the route taken.
+        workers: its workers.
+    """
+    costs = plan(seen, items, facts).costs
+    return costs, _reason(seen, route, workers, costs, facts)
 
 
 def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
@@ -226,6 +245,8 @@ def nature(seen: Measurement) -> str:
         seen: the measurement.
     """
     each = f"an item takes {seconds(seen.wall)}"
+    if not seen.items and not seen.remembered:
+        each = f"the first item has taken {seconds(seen.wall)} so far"
     if seen.waiting > 0.9:
         return f"{each}, nearly all of it waiting"
     if seen.native > 1.4:
@@ -251,6 +272,8 @@ def _reason(
             return f"{text}; threads would not be faster, and {facts.limit_reason}"
         if seen.native > 1.4:
             return f"{text}, so more workers would only share the same cores"
+        if costs["loop"] < LITTLE:
+            return f"{text}; {seconds(costs['loop'])} in all are less than workers cost to start"
         if facts.max_workers == 1:
             return f"{text}; max_workers=1"
         if facts.cores == 1:

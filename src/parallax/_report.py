@@ -67,7 +67,9 @@ class Report:
     workers_lost: int = 0
     #: only a prediction: nothing but the first items was run.
     explained: bool = False
+    #: seconds of items by route, and most workers by route.
     _work: dict[Route, float] = field(default_factory=dict, repr=False)
+    _crews: dict[Route, int] = field(default_factory=dict, repr=False)
 
     @property
     def cores_busy(self) -> float:
@@ -86,8 +88,26 @@ class Report:
         self.costs = dict(plan.costs)
         self.workers = plan.workers
         self.route = plan.route
+        self._crews[plan.route] = max(plan.workers, self._crews.get(plan.route, 0))
         if change or not self.changes:
             self.changes.append(Change(at, self.items, plan.route, plan.workers, plan.reason))
+
+    def worked(self, route: Route, wall: float, cpu: float) -> None:
+        """Add the time of items that a route has run.
+
+        Args:
+            route: the route.
+            wall: seconds on the clock, summed over its workers.
+            cpu: seconds of CPU time.
+        """
+        self._work[route] = self._work.get(route, 0.0) + wall
+        self.cpu_seconds += cpu
+
+    def sum_up(self) -> None:
+        """Name the route that did most of the work."""
+        if self._work:
+            self.route = max(self._work, key=lambda r: self._work[r])
+            self.workers = self._crews.get(self.route, 1)
 
     def note(self, text: str) -> None:
         """Add a sentence, once."""

@@ -70,9 +70,13 @@ class Router:
         self._ticker: Ticker | None = None
         self._tick: Callable[[float], None] | None = None
         self._frozen = False
+        self._share: float | None = None
         self._began = 0.0  # of the item or block that the caller's thread is in, 0 if none
         self._process_cpu = 0.0
         self._inline_cpu = 0.0
+        self._worker_items = 0
+        self._worker_wall = self._worker_cpu = 0.0
+        self._worker_threads = False
         self._inline_wall = 0.0
         self._raw_cpu = 0.0
         self._delay: RunDelay | None = None
@@ -219,7 +223,11 @@ class Router:
         cost = self.meter.summary()
         elapsed = now - self._began if self._began else 0.0
         ticker = self._ticker
-        if cost.items == 0:
+        items = cost.items
+        by_workers = self._by_workers()
+        if by_workers is not None:
+            items, wall, cpu = by_workers
+        elif cost.items == 0:
             if self.memory is not None:
                 return replace(self.memory.measurement, remembered=True, payload=self.payload)
             if elapsed < LOOK or ticker is None:
@@ -228,9 +236,9 @@ class Router:
             cpu = elapsed * (1.0 if busy is None else busy)
             delay = max(0.0, self._delay_now() - self._delayed)
             wall, cpu = elapsed, min(elapsed, cpu + delay)
+            items = 0
         else:
-            wall = cost.recent_wall if cost.items > 4 else cost.wall
-            cpu = cost.cpu * (wall / cost.wall) if cost.wall > 0 else 0.0
+            wall, cpu = cost.wall, cost.cpu
             if elapsed > 2 * wall:
                 wall = (wall * cost.items + elapsed) / (cost.items + 1)
         held: float | None = None
@@ -239,13 +247,15 @@ class Router:
         reading = ticker.reading() if live and ticker else self._last_reading
         if reading is not None and reading.held is not None:
             held, error = reading.held, reading.error
-        if not gil_enabled():
-            held, error = 0.0, 0.0
         remembered = self._fitting(wall)
         if remembered is not None and (held is None or error > CLEAR):
             held, error = remembered.held, remembered.error
+        if self._share is not None and wall > 0:
+            held = min(1.0, self._share * cpu / wall)
+        if not gil_enabled():
+            held, error = 0.0, 0.0
         return Measurement(
-            items=cost.items,
+            items=items,
             wall=wall,
             cpu=min(cpu, wall),
             held=held,
@@ -253,8 +263,34 @@ class Router:
             native=self._native if held is None or held < 0.5 else 1.0,
             spread=cost.spread,
             payload=self.payload,
-            remembered=remembered is not None and cost.total_wall < 0.01,
+            remembered=remembered is not None and not items,
         )
+
+    def _by_workers(self) -> tuple[int, float, float] | None:
+        """Items, wall and CPU seconds per item as far as workers tell more than this thread."""
+        cost = self.meter.summary()
+        if self._worker_items < max(4, cost.items):
+            return None
+        items = self._worker_items
+        wall, cpu = self._worker_wall / items, self._worker_cpu / items
+        if self._worker_threads and cost.items and self._raw_cpu > 0:
+            # On threads the wall time includes queueing for the GIL or a busy server: take what
+            # one item took alone, scaled by the CPU time unless it mostly waits.
+            alone = cost.wall
+            waits = cost.cpu < 0.2 * cost.wall
+            wall = alone if waits else cpu * self._inline_wall / self._raw_cpu
+        elif self._worker_threads and cpu > 0.2 * wall:
+            wall = cpu
+        return items, wall, min(cpu, wall)
+
+    def worker_did(self, result: ChunkResult, *, threads: bool) -> None:
+        """Add what a worker's chunk took."""
+        if threads != self._worker_threads:
+            self._worker_threads = threads
+            self._worker_items, self._worker_wall, self._worker_cpu = 0, 0.0, 0.0
+        self._worker_items += len(result.values)
+        self._worker_wall += result.wall
+        self._worker_cpu += result.cpu + result.delay
 
     def _fitting(self, wall: float) -> Measurement | None:
         """The remembered measurement, if items still look like it."""
@@ -268,8 +304,14 @@ class Router:
 
     def freeze(self) -> None:
         """Workers begin: from now on what they do tells more than what the ticker hears."""
-        if self._ticker is not None and not self._frozen:
+        if self._frozen:
+            return
+        seen = self.measurement(time.perf_counter())
+        if self._ticker is not None:
             self._last_reading = self._ticker.reading()
+        if seen is not None and seen.held is not None and seen.cpu > 0:
+            # Other figures will replace the times; what stays is how much of the CPU time it was.
+            self._share = min(1.0, seen.held * seen.wall / seen.cpu)
         self._frozen = True
 
     def plan(
@@ -295,18 +337,20 @@ class Router:
         if seen.held is None:
             # Still unclear after much work: the pessimistic guess, which observed cores correct.
             seen = replace(seen, held=min(1.0, seen.cpu / seen.wall if seen.wall else 1.0))
+        if self._observer is not None and self.watching and facts.current == "loop":
+            return None
+        return seen, plan(seen, remaining, self.facts(facts))
+
+    def facts(self, facts: Facts) -> Facts:
+        """Add what the guard and the workers have told."""
         verdict = self.verdict
-        speeds = dict(self.speeds)
-        facts = replace(
+        return replace(
             facts,
             limit=verdict.limit,
             limit_reason=verdict.reason,
-            observed=speeds,
+            observed=dict(self.speeds),
             thread_cap=self.thread_cap,
         )
-        if self._observer is not None and self.watching and facts.current == "loop":
-            return None
-        return seen, plan(seen, remaining, facts)
 
     # -- judging by what workers do ------------------------------------------------------------
 

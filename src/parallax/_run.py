@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from . import _inline
@@ -37,7 +38,7 @@ from ._feed import Feed
 from ._machine import usable_cores
 from ._messages import ChunkResult, Route
 from ._options import Options
-from ._planner import Facts
+from ._planner import Facts, hindsight
 from ._plans import Plan
 from ._progress import make_progress
 from ._report import Report
@@ -70,8 +71,15 @@ REVIEW = 0.02
 #: wrong route longer.
 JUDGE = 0.12
 
+#: Seconds of work left that the present route may as well finish.
+NOT_WORTH = 0.05
+
 #: Changes of route in one run. More would be flapping.
 MOST_CHANGES = 6
+
+#: Seconds that a route is kept after the first change, doubled with each further one: on a noisy
+#: machine every verdict may be wrong, and changing is never free.
+HOLD = 0.1
 
 #: Seconds that a route may take until its first worker is up.
 PATIENT_START = 2.0
@@ -130,6 +138,7 @@ class Run:
         self._owner = 0
         self._review_at = 0.0
         self._directed_at = 0.0
+        self._hold_until = 0.0
         self._changes = 0
         self._planned = False
         self._explaining = False
@@ -210,12 +219,17 @@ class Run:
         report = self.report
         report.seconds = clock() - self._begin
         report.retried, report.workers_lost = self._dispatch.again, self._dispatch.lost
-        seen = report.measured or self._router.measurement(clock())
+        seen = self._router.measurement(clock()) or report.measured
         report.measured = seen
-        if self._forced is None:
+        if self._forced is None and not self._explaining:
+            report.sum_up()
+        if self._forced is None and seen is not None:
             self._router.keep(seen)
-            if not report.changes:
-                report.reason = report.reason or "there was too little work to look further"
+            if not self._explaining and report.items:
+                facts = replace(self._router.facts(self._facts()), current=report.route)
+                report.costs, report.reason = hindsight(
+                    seen, report.items, facts, report.route, report.workers
+                )
 
     # -- the caller's thread as the loop -------------------------------------------------------
 
@@ -288,7 +302,7 @@ class Run:
         router.ends(len(result.values), result.wall, result.cpu, alone=alone)
         if watch:
             router.after()
-        self.report.cpu_seconds += result.cpu
+        self.report.worked("loop", result.wall, result.cpu)
         return result
 
     def _deliver(self, result: ChunkResult) -> None:
@@ -514,12 +528,7 @@ class Run:
         if left is not None and left < 1:
             return
         self._judge(now)
-        facts = Facts(
-            cores=self._cores,
-            max_workers=self._options.max_workers,
-            process_start=self._process_start(),
-            current=dispatch.route,
-        )
+        facts = self._facts()
         decided = router.plan(now, left, facts)
         if decided is None:
             self._start_early(now, left)
@@ -534,11 +543,25 @@ class Run:
         self._planned = self._planned or plan.settled
         self._follow(plan, now)
 
+    def _facts(self) -> Facts:
+        return Facts(
+            cores=self._cores,
+            max_workers=self._options.max_workers,
+            process_start=self._process_start(),
+            current=self._dispatch.route,
+        )
+
     def _follow(self, plan: Plan, now: float) -> None:
         """Do what the plan says, as far as it differs from what is done."""
         dispatch = self._dispatch
         change = plan.route != dispatch.route
-        if change and (self._changes >= MOST_CHANGES or self._starting(now)):
+        little = plan.costs.get(dispatch.route, 1.0) < NOT_WORTH and dispatch.begun()
+        if change and (
+            little
+            or self._changes >= MOST_CHANGES
+            or now < self._hold_until
+            or self._starting(now)
+        ):
             return
         if change or not self.report.changes or plan.workers > dispatch.wanted:
             self._adopt(plan, now)
@@ -550,6 +573,7 @@ class Run:
         elif change:
             self._changes += 1
             self._steady_at, self._directed_at = None, now
+            self._hold_until = now + HOLD * 2**self._changes
             dispatch.direct(plan.route, plan.workers, self._crew(plan.route))
         elif plan.workers > dispatch.wanted and plan.route != "loop":
             self._steady_at = None
@@ -608,11 +632,12 @@ class Run:
     def _on_done(self, done: Done, route: Route) -> None:
         """A chunk came back; the lock is held."""
         report, dispatch, result = self.report, self._dispatch, done.result
-        report.cpu_seconds += result.cpu
+        report.worked(route, result.wall, result.cpu)
         report.bytes_in += done.bytes_in
         report.bytes_out += done.bytes_out
         if route != dispatch.route or route == "loop":
             return
+        self._router.worker_did(result, threads=route == "threads")
         if result.values:
             self._walls.append(result.wall / len(result.values))
         if self._steady_at is None:

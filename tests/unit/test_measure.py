@@ -461,8 +461,9 @@ def test_start_and_stop_are_cheap() -> None:
         ticker.stop()
         starts.append(started - began)
         stops.append(time.perf_counter() - stopping)
-    assert min(starts) < 0.001
-    assert min(stops) < 0.003
+    # Usually 0.03 and 0.1 ms; a busy machine takes a few milliseconds to wake a thread.
+    assert min(starts) < 0.002
+    assert min(stops) < 0.02
 
 
 def test_without_threads_it_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None:

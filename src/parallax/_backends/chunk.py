@@ -49,8 +49,7 @@ def run_chunk(
     *,
     star: bool,
     stop: bool,
-    clock: Callable[[], float] = time.perf_counter,
-    cpu_clock: Callable[[], float] = time.thread_time,
+    delays: Callable[[], float] | None = None,
 ) -> ChunkResult:
     """Call ``fn`` on each item.
 
@@ -59,15 +58,15 @@ def run_chunk(
         items: one argument each, or with ``star`` one tuple of arguments each.
         star: spread the items over the arguments.
         stop: stop at the first failure.
-        clock: wall clock, seconds.
-        cpu_clock: CPU clock of this thread, seconds.
+        delays: seconds that this thread has waited for a core since it began, if that is known.
     """
     values: list[Any] = []
     failures: list[Failure] = []
     iterator = iter(items)
     calls = starmap(fn, iterator) if star else map(fn, iterator)
-    cpu = cpu_clock()
-    begin = clock()
+    delay = delays() if delays is not None else 0.0
+    cpu = time.thread_time()
+    begin = time.perf_counter()
     while True:
         try:
             # extend keeps what it got before an exception, so the failed item's place is known,
@@ -86,6 +85,7 @@ def run_chunk(
         values.append(None)
         if stop:
             break
-    wall = clock() - begin
-    cpu = cpu_clock() - cpu
-    return ChunkResult(values, tuple(failures), wall, cpu, wall / max(1, len(values)))
+    wall = time.perf_counter() - begin
+    cpu = time.thread_time() - cpu
+    delay = delays() - delay if delays is not None else 0.0
+    return ChunkResult(values, tuple(failures), wall, cpu, delay)

@@ -15,6 +15,7 @@ import warnings
 from typing import Any
 
 from ... import _codec
+from ..._machine import RunDelay
 from ..._wire import Channel, Frame
 from .. import chunk as _chunk
 from . import protocol
@@ -59,6 +60,7 @@ class _Server:
         self._channel = channel
         self._calls: dict[int, Frame | tuple[Any, ...]] = {}
         self._key = -1
+        self._delays = RunDelay()
         self._own_threads = {
             name: os.environ[name] for name in protocol.NATIVE_THREADS if name in os.environ
         }
@@ -135,7 +137,7 @@ class _Server:
         except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
             self._refuse(frame.tag, "item", error)
             return
-        result = _chunk.run_chunk(fn, items, star=star, stop=stop)
+        result = _chunk.run_chunk(fn, items, star=star, stop=stop, delays=self._delays)
         del items
         try:
             if result.failures:

@@ -1,0 +1,429 @@
+"""No ``__main__`` guard is needed, and nothing outlives the program, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+METHODS = ("zygote", "spawn")
+POSIX = os.name == "posix"
+
+
+def run(arguments, *, method="auto", stdin=None, timeout=20):
+    """Run a Python to its end; its output, its errors and its exit status."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "PARALLAX_START_METHOD": method},
+    )
+    return done.stdout, done.stderr, done.returncode
+
+
+def script(tmp_path, text):
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    """Each way of starting worker processes."""
+    if request.param == "zygote" and not sys.platform.startswith("linux"):
+        pytest.skip("the zygote is for Linux")
+    return request.param
+
+
+def test_script_without_a_guard(tmp_path, method):
+    """The top level of the script is run once, whatever it calls there."""
+    path = script(
+        tmp_path,
+        """
+        print("marker")
+        from parallax import parallel_map
+        offset = 10
+        def work(x):
+            return x + offset
+        print(parallel_map(work, range(5), backend="processes"))
+        print(parallel_map(lambda x: work(x) * 2, range(3), backend="processes"))
+        offset = 20
+        print(parallel_map(work, range(3), backend="processes"))
+        """,
+    )
+    out, err, code = run([path], method=method)
+    assert (err, code) == ("", 0)
+    assert out.splitlines() == [
+        "marker",
+        "[10, 11, 12, 13, 14]",
+        "[20, 22, 24]",
+        "[20, 21, 22]",
+    ]
+
+
+CODE = """
+print("marker")
+from parallax import parallel_map
+def work(x):
+    return helper(x) + 1
+def helper(x):
+    return x * 10
+print(parallel_map(work, range(4), backend="processes"))
+"""
+
+
+def test_python_c(method):
+    """``python -c`` code works, functions that call each other too."""
+    assert run(["-c", CODE], method=method) == ("marker\n[1, 11, 21, 31]\n", "", 0)
+
+
+def test_stdin(method):
+    """So does a program on the standard input, which workers must not read from."""
+    assert run(["-"], stdin=CODE, method=method) == ("marker\n[1, 11, 21, 31]\n", "", 0)
+
+
+def test_in_a_thread(method):
+    """And one that calls from a thread."""
+    code = CODE.replace("print(parallel_map", "def call(): print(parallel_map")
+    code += "import threading; t = threading.Thread(target=call); t.start(); t.join()\n"
+    assert run(["-c", code], method=method) == ("marker\n[1, 11, 21, 31]\n", "", 0)
+
+
+def test_module_with_dash_m(tmp_path, method):
+    """``python -m`` of a package without a guard."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "helper.py").write_text("def helper(x):\n    return x * 10\n")
+    (package / "__main__.py").write_text(
+        CODE.replace("def helper(x):\n    return x * 10\n", "from .helper import helper\n")
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "package"], cwd=tmp_path, capture_output=True, text=True,
+        timeout=20, check=False, env={**os.environ, "PARALLAX_START_METHOD": method},
+    )
+    assert (done.stdout, done.stderr) == ("marker\n[1, 11, 21, 31]\n", "")
+
+
+def test_classes_of_main(tmp_path, method):
+    """Instances of classes of ``__main__`` come back as instances of the very same class."""
+    path = script(
+        tmp_path,
+        """
+        import dataclasses, enum
+        from typing import NamedTuple
+        from parallax import parallel_map
+
+        class Plain:
+            count = 0
+            def __init__(self, x): self.x = x
+        class Derived(Plain):
+            def __init__(self, x):
+                super().__init__(x)
+        @dataclasses.dataclass(frozen=True)
+        class Data:
+            x: int
+        class Pair(NamedTuple):
+            x: int
+        class Color(enum.Enum):
+            RED = 1
+        class MyError(Exception):
+            pass
+        class Slotted:
+            __slots__ = ("x",)
+            def __init__(self, x): self.x = x
+
+        for kind in (Plain, Derived, Data, Pair, Slotted):
+            for work in (kind, lambda x: kind(x), lambda x: [kind(x)][0]):
+                for got in parallel_map(work, range(3), backend="processes"):
+                    assert type(got) is kind, (kind, type(got))
+            for got in parallel_map(lambda v: v, [kind(1)], backend="processes"):
+                assert type(got) is kind and got.x == 1
+        assert parallel_map(lambda x: Color.RED, [1], backend="processes")[0] is Color.RED
+        assert parallel_map(lambda k: k, [Plain, Color, MyError], backend="processes") == [
+            Plain, Color, MyError]
+        Plain.count = 5
+        assert parallel_map(lambda x: Plain.count, [1], backend="processes") == [5]
+        def fail(x): raise MyError(x)
+        try:
+            parallel_map(fail, [7], backend="processes")
+        except MyError as error:
+            assert error.args == (7,)
+        else:
+            raise SystemExit("no error")
+        print("fine")
+        """,
+    )
+    assert run([path], method=method) == ("fine\n", "", 0)
+
+
+def test_interactive(method):
+    """A session typed line by line: functions are defined anew, values change."""
+    lines = """
+from parallax import parallel_map
+def f(x): return x + 1
+
+print(parallel_map(f, [1, 2], backend="processes"))
+def f(x): return x + 2
+
+print(parallel_map(f, [1, 2], backend="processes"))
+k = 5
+print(parallel_map(lambda x: f(x) + k, [1, 2], backend="processes"))
+"""
+    out, err, code = run(["-i", "-q", "-c", ""], stdin=lines, method=method)
+    assert out.splitlines() == ["[2, 3]", "[3, 4]", "[8, 9]"], err
+    assert "Error" not in err
+    assert code == 0
+
+
+def test_exec_in_a_namespace(method):
+    """Code that is run by ``exec`` in a namespace of its own, as notebooks do."""
+    code = f"""
+space = {{"__name__": "__main__"}}
+exec({CODE!r}, space)
+other = {{"__name__": "cell"}}
+exec({CODE!r}, other)
+"""
+    assert run(["-c", code], method=method) == ("marker\n[1, 11, 21, 31]\n" * 2, "", 0)
+
+
+def test_auto_without_a_guard(tmp_path):
+    """``auto`` goes to processes from an unguarded script for dear items, and says so."""
+    path = script(
+        tmp_path,
+        """
+        print("marker")
+        from parallax import parallel_map
+        def work(x):
+            t = 0
+            for i in range(400_000):
+                t += i
+            return x
+        r = parallel_map(work, range(30))
+        assert r == list(range(30))
+        print(r.report.route)
+        """,
+    )
+    out, err, code = run([path])
+    assert (err, code) == ("", 0)
+    lines = out.splitlines()
+    assert lines[0] == "marker"
+    assert lines[1:] in (["processes"], ["loop"])  # one core, or a loaded machine
+
+
+def test_output_of_workers_is_not_lost(method):
+    """What items print and write to the error stream is there when the call returns."""
+    code = """
+import sys
+from parallax import parallel_map
+def work(x):
+    print("out", x)
+    print("err", x, file=sys.stderr)
+parallel_map(work, range(4), backend="processes")
+print("done", flush=True)
+"""
+    out, err, code = run(["-u", "-c", code], method=method)
+    assert sorted(out.splitlines()[:4]) == [f"out {x}" for x in range(4)]
+    assert out.splitlines()[4] == "done"
+    assert sorted(err.splitlines()) == [f"err {x}" for x in range(4)]
+    assert code == 0
+
+
+def test_standard_input_is_the_callers(method):
+    """Items cannot read what the user types for the program."""
+    code = """
+import sys
+from parallax import parallel_map
+print(parallel_map(lambda x: sys.stdin.read(), [1], backend="processes"))
+print(sys.stdin.read())
+"""
+    assert run(["-c", code], stdin="typed", method=method)[0] == "['']\ntyped\n"
+
+
+def test_closed_standard_streams(method):
+    """A program without standard streams, as a daemon is, can use workers."""
+    code = """
+import os, sys
+from parallax import parallel_map
+for fd in (0, 1): os.close(fd)
+sys.stdin = sys.stdout = None
+got = parallel_map(lambda x: x * 2, range(5), backend="processes")
+os.write(2, repr(list(got)).encode())
+"""
+    _, err, _ = run(["-c", code], method=method)
+    assert err == "[0, 2, 4, 6, 8]"
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+SESSION = """
+import os, sys, threading, time
+from parallax import parallel_map, parallel_imap
+def pid(x):
+    time.sleep(0.002)
+    return os.getpid()
+pids = set(parallel_map(pid, range(20), backend="processes"))
+print(os.getpid(), *pids, flush=True)
+{then}
+"""
+
+
+def _alive(pids):
+    found = []
+    for pid in pids:
+        try:
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _gone(pids, seconds=3.0):
+    deadline = time.monotonic() + seconds
+    while (left := _alive(pids)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
+
+
+def start(then, method):
+    """Start a program that has warm workers; the process, and all its descendants' pids."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SESSION.format(then=textwrap.dedent(then))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PARALLAX_START_METHOD": method},
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline().split()
+    assert first, process.communicate()[1]
+    children = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
+    return process, children | {int(p) for p in first[1:]}
+
+
+def finish(process):
+    out, err = process.communicate(timeout=10)
+    return out, err, process.returncode
+
+
+@pytest.mark.parametrize("then", ["", "sys.exit(3)", "raise ValueError('end')"])
+def test_exit_leaves_nothing(method, then):
+    """When the interpreter ends, for whatever reason, its workers are gone with it."""
+    process, pids = start("sys.stdin.readline()\n" + then, method)
+    assert len(pids) >= 2
+    begin = time.monotonic()
+    out, err, code = finish(process)
+    assert code == {"": 0, "sys.exit(3)": 3}.get(then, 1)
+    assert time.monotonic() - begin < 5
+    assert _gone(pids) == []
+    assert "Error" not in err.replace("ValueError: end", "")
+
+
+def test_os_exit_leaves_nothing(method):
+    """Nor after ``os._exit``, which runs no exit handlers."""
+    process, pids = start("os._exit(0)", method)
+    finish(process)
+    assert _gone(pids) == []
+
+
+def test_exit_with_an_open_stream(method):
+    """A stream that was not read to its end does not keep the interpreter."""
+    then = """
+    stream = parallel_imap(pid, iter(int, 1), backend="processes")
+    next(stream)
+    """
+    process, pids = start(then, method)
+    _, err, code = finish(process)
+    assert (err, code) == ("", 0)
+    assert _gone(pids) == []
+
+
+def test_exit_while_a_thread_waits(method):
+    """A daemon thread in the middle of a call does not keep the interpreter."""
+    then = """
+    def endless(x):
+        time.sleep(60)
+    t = threading.Thread(target=parallel_map, args=(endless, range(4)),
+                         kwargs={"backend": "processes"}, daemon=True)
+    t.start()
+    t.join(0.3)
+    """
+    process, pids = start(then, method)
+    finish(process)
+    assert _gone(pids) == []
+
+
+@pytest.mark.skipif(not POSIX, reason="signals")
+@pytest.mark.parametrize("busy", [False, True])
+def test_killed_parent_leaves_nothing(method, busy):
+    """SIGKILL of the program ends its workers, idle or in the middle of an item."""
+    then = "def long(x):\n    print('in', flush=True); time.sleep(60)\n"
+    then += "parallel_map(long, range(4), backend='processes')" if busy else (
+        "print('in', flush=True); time.sleep(60)"
+    )
+    process, pids = start(then, method)
+    assert process.stdout.readline() == "in\n"
+    process.kill()
+    assert _gone(pids) == []
+    process.communicate()
+
+
+@pytest.mark.skipif(not POSIX, reason="signals")
+@pytest.mark.parametrize("group", [True, False])
+@pytest.mark.parametrize("backend", ["processes", "threads", "serial", "auto"])
+def test_ctrl_c(method, backend, group):
+    """Ctrl-C during a run: one KeyboardInterrupt, soon, and no child is left."""
+    if method == "spawn" and backend != "processes":
+        pytest.skip("no processes")
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(f"""
+            import os, time
+            from parallax import parallel_map
+            def long(x):
+                os.write(1, b"in\\n")
+                time.sleep(3 if {backend!r} == "threads" else 60)
+            try:
+                parallel_map(long, range(8), backend={backend!r})
+            except KeyboardInterrupt:
+                os.write(1, b"interrupted\\n")
+            """),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PARALLAX_START_METHOD": method},
+    )
+    assert process.stdout.readline() == "in\n"
+    pids = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
+    begin = time.monotonic()
+    (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
+    out, err, code = finish(process)
+    assert out.count("interrupted") == 1
+    assert "Traceback" not in err
+    assert code == 0
+    assert time.monotonic() - begin < 4
+    assert _gone(pids) == []
+
+
+@pytest.mark.skipif(not POSIX, reason="signals")
+def test_sigterm_ends_the_program(method):
+    """SIGTERM with its default action ends the program, and its workers with it."""
+    process, pids = start("print('in', flush=True); time.sleep(60)", method)
+    assert process.stdout.readline() == "in\n"
+    process.terminate()
+    assert finish(process)[2] == -signal.SIGTERM
+    assert _gone(pids) == []
