@@ -39,6 +39,9 @@ from ._scheduler import (
 )
 from ._waker import Waker
 
+#: Seconds to go on taking items from a generator before workers get what is there.
+PULL = 0.001
+
 __all__ = ["CALLER", "Dispatcher"]
 
 #: The number of the caller's thread among the workers.
@@ -371,14 +374,22 @@ class Dispatcher:
         return self._feed.anywhere and self._pull()
 
     def pull(self) -> bool:
-        """Take one wanted item in the reader's thread; False if none is wanted.
+        """Take wanted items in the reader's thread; False if none is wanted.
 
         The input's own code runs outside the lock: it may take its time.
         """
         with self.lock:
-            if self._feed.anywhere or self.scheduler is None or not self.scheduler.wanted():
+            if self._feed.anywhere or self.scheduler is None or self.fatal is not None:
                 return False
-        items = self._feed.take(1)
+            count = self.scheduler.wanted()
+        if not count:
+            return False
+        items: list[Any] = []
+        until = time.perf_counter() + PULL
+        while len(items) < count and not self._feed.ended:
+            items += self._feed.take(1)
+            if time.perf_counter() > until:
+                break
         with self.lock:
             self._arrive(items)
             self._turn()

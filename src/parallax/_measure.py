@@ -36,6 +36,7 @@ class ItemCost:
     cpu: float  #: mean CPU time of the thread per item, likewise
     first_wall: float  #: per item of the first block
     recent_wall: float  #: mean per item of about the latest half: shows a trend
+    recent_blocks: int  #: blocks that `recent_wall` rests on
     longest: float  #: per item of the slowest block
     spread: float  #: coefficient of variation between blocks, weighted by items
     dear_first: bool  #: the first block was far dearer and was left out
@@ -87,7 +88,7 @@ class Meter:
     def summary(self) -> ItemCost:
         """The figures so far; all zero before the first block."""
         if self._first is None:
-            return ItemCost(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, False, 0.0)
+            return ItemCost(0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, False, 0.0)
         first_items, first_wall, first_cpu = self._first
         first_each = first_wall / first_items
         items, wall, cpu, squares = self._items, self._wall, self._cpu, self._squares
@@ -103,6 +104,7 @@ class Meter:
             cpu=cpu / items,
             first_wall=first_each,
             recent_wall=self._recent_wall / self._recent_items if self._recent_items else mean,
+            recent_blocks=len(self._recent),
             longest=max(self._longest, 0.0 if dear else first_each),
             spread=math.sqrt(variance) / mean if mean > 0.0 else 0.0,
             dear_first=dear,

@@ -136,24 +136,17 @@ def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
     return best
 
 
-def thread_rates(
-    seen: Measurement, cores: int, most: int, *, pessimistic: bool = False
-) -> list[float]:
+def thread_rates(seen: Measurement, cores: int, most: int) -> list[float]:
     """Items per second with 1, 2, ... ``most`` threads, by mean value analysis.
 
     Args:
         seen: what an item costs.
         cores: usable cores.
         most: the largest number of threads.
-        pessimistic: take the upper end of the GIL reading. For a callable with side effects:
-            threads change their order, so they must be worth it for certain.
     """
-    held = seen.cpu if seen.held is None else min(seen.held * seen.wall, seen.cpu)
-    if seen.held is not None and pessimistic:
-        held = min(seen.cpu, (seen.held + seen.error) * seen.wall)
-    # The reading may be off by its error; what looks free of the GIL within it is taken so.
-    if seen.held is not None and held < 0.05 * seen.wall:
-        held = 0.0
+    # The upper end of the reading: threads that take turns only cost, and change the order of
+    # side effects, so they must be worth it for certain.
+    held = seen.cpu if seen.held is None else min((seen.held + seen.error) * seen.wall, seen.cpu)
     other = max(0.0, seen.wall - held)
     ceiling = cores / (seen.cpu * seen.native) if seen.cpu > 0 else math.inf
     rates: list[float] = []
@@ -169,10 +162,7 @@ def thread_rates(
 def _threads(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     cap = facts.max_workers if facts.max_workers is not None else facts.thread_cap
     most = max(1, min(cap, left))
-    # Threads change the order of side effects, so they must be worth it for certain; and what is
-    # unclear goes to processes where it may.
-    pessimistic = facts.limit != "free" or seen.error > UNSURE
-    rates = thread_rates(seen, facts.cores, most, pessimistic=pessimistic)
+    rates = thread_rates(seen, facts.cores, most)
     best = max(rates)
     count = next(n for n, rate in enumerate(rates, 1) if rate >= WORTH * best)
     rate = rates[count - 1]

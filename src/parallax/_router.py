@@ -39,6 +39,10 @@ CLEAR = 0.25
 #: this keeps its callable in the process.
 WATCHED = 12
 
+#: Blocks from which on the later half of the work tells what is to come. Fewer would let one
+#: long item speak for all.
+TREND = 4
+
 #: Remembered item times that differ by more than this factor from what is seen are dropped.
 STALE = 4.0
 
@@ -102,6 +106,11 @@ class Router:
             self._effects = effects
             self._verdict = judge(effects, self._history)
 
+    def look_for_reads(self) -> None:
+        """Find the module globals that the callable reads, where the guard did not look."""
+        if not self.reads:
+            self.reads = scan(self._fn).reads
+
     @property
     def watching(self) -> bool:
         """Items must be watched one by one now, to settle what the guard saw in the code."""
@@ -147,7 +156,9 @@ class Router:
         """Begin to sample the GIL while the caller's thread works."""
         if self._ticker is None:
             self._process_cpu = time.process_time()
+            self._own_cpu = time.thread_time()
             self._inline_cpu = 0.0
+            self._tick_cpu = 0.0
             self._delay = RunDelay()
             self._delayed = self._delay()
             self._tick_delay = None
@@ -155,7 +166,9 @@ class Router:
             def tick(now: float) -> None:
                 if self._tick_delay is None:
                     self._tick_delay = RunDelay()
+                before = time.thread_time()
                 on_tick(now)
+                self._tick_cpu += time.thread_time() - before
 
             self._ticker = Ticker(tick)
             self._ticker.start()
@@ -204,7 +217,10 @@ class Router:
             self._inline_cpu += cpu
             if self._inline_cpu > 0.005:
                 used = time.process_time() - self._process_cpu
-                self._native = native_threads(used, self._inline_cpu, self._ticker.mark().cpu)
+                # Our own thinking, in this thread and the ticker's, is no thread of the callable.
+                ours = time.thread_time() - self._own_cpu - self._inline_cpu
+                ours += self._ticker.mark().cpu + self._tick_cpu
+                self._native = native_threads(used, self._inline_cpu, ours)
 
     def _delay_since(self) -> float:
         before, self._delayed = self._delayed, self._delay_now()
@@ -239,6 +255,8 @@ class Router:
             items = 0
         else:
             wall, cpu = cost.wall, cost.cpu
+            if cost.recent_blocks >= TREND:
+                wall, cpu = cost.recent_wall, cpu * (cost.recent_wall / wall if wall else 1.0)
             if elapsed > 2 * wall:
                 wall = (wall * cost.items + elapsed) / (cost.items + 1)
         held: float | None = None

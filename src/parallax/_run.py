@@ -27,7 +27,13 @@ from ._backends import chunk as _chunk
 from ._backends.contract import Call, Crew, Died, Done, Refused, Unable
 from ._backends.external import ExternalCrew
 from ._backends.processes.crew import ProcessCrew
-from ._backends.processes.payload import current_values, encode_call, modules_for, weigh
+from ._backends.processes.payload import (
+    current_values,
+    encode_call,
+    modules_for,
+    stuck_value,
+    weigh,
+)
 from ._backends.processes.pool import Pool, warm_pool
 from ._backends.threads import ThreadCrew
 from ._codec import Encoded
@@ -59,7 +65,7 @@ LONG_BLOCK = 0.05
 SMALL = 0.008
 
 #: Seconds of work left from which the process machinery starts before the verdict is in.
-EARLY = 0.2
+EARLY = 0.1
 
 #: Mean seconds per item from which chunks are sent to processes that are not up yet.
 EAGER = 0.05
@@ -142,7 +148,9 @@ class Run:
         self._changes = 0
         self._planned = False
         self._explaining = False
+        self._sample: list[Any] = []  # an item to be weighed
         self._encoded: Encoded | None = None
+        self._modules: set[str] = set()  # that workers need to import
         self._begin = clock()
         self._deadline = None if options.timeout is None else self._begin + options.timeout
         self._failed_at: float | None = None
@@ -213,6 +221,7 @@ class Run:
             return
         self._closed = True
         self._router.stop_ticker()
+        self._sample = []
         self._dispatch.close(grace)
         if self._progress is not None:
             self._progress.close()
@@ -268,6 +277,7 @@ class Run:
                 raise self._timed_out()
             if self._out and self._due(now - last):
                 router.stop_ticker()
+                del result, items  # a result that was read must not be kept alive here
                 yield self._flush()
                 last = clock()
                 if measuring and not dispatch.begun() and not self._planned:
@@ -287,6 +297,8 @@ class Run:
         router, feed, call = self._router, self._feed, self._call
         if watch and items:
             router.before(tuple(items[0]) if feed.star else (items[0],))
+        if items and self._encoded is None and self._forced is None:
+            self._sample = items[:1]
         router.begins(clock())
         if items is not None and len(items) == 1 and not watch and self._forced is None:
             self._inside = items
@@ -327,7 +339,10 @@ class Run:
         if left is not None and left * each < SMALL:
             self._router.stop_ticker()
             return
-        self._router.start_ticker(self._on_tick)
+        if self._planned:
+            self._router.stop_ticker()  # the verdict is in; item times go on being looked at
+        else:
+            self._router.start_ticker(self._on_tick)
         if now >= self._review_at and not self._router.watching:
             with self._dispatch.lock:
                 self._review(now)
@@ -340,8 +355,8 @@ class Run:
         if self._router.watching or self._options.retries:
             return 1
         if self._stream and self._options.buffersize is not None:
-            size = min(size, self._options.buffersize)
-        return size
+            size = min(size, self._options.buffersize - len(self._out))
+        return max(1, size)
 
     def _due(self, since: float) -> bool:
         """Whether the reader gets what is there now."""
@@ -391,6 +406,9 @@ class Run:
                 late = clock() > self._failed_at + GRACE
                 error = dispatch.failure()
                 if error is not None and (late or dispatch.scheduler.finished):
+                    if ready := dispatch.take():
+                        self._count(len(ready))
+                        yield ready
                     raise error
             elif dispatch.scheduler.finished:
                 if not (ready := dispatch.take()):
@@ -535,7 +553,7 @@ class Run:
             return
         if decided[1].route == "processes" and router.payload is None and not router.stay:
             self._weigh()
-            decided = router.plan(now, left, facts) or decided
+            decided = router.plan(now, left, self._facts()) or decided
         seen, plan = decided
         self.report.measured = seen
         if router.verdict.limit == "loop" and threading.get_ident() == self._owner:
@@ -690,29 +708,43 @@ class Run:
         if self._dispatch.up("processes"):
             return 0.0
         most = self._options.max_workers
-        return self._pool().expected_start(most or self._cores, max(self._cores, most or 0))
+        start = self._pool().expected_start(
+            most or self._cores, max(self._cores, most or 0), self._modules
+        )
+        cost = self._router.meter.summary()
+        if start and cost.dear_first:
+            # What made the first item dear (imports, tables) each new worker does once more.
+            start += cost.first_wall
+        return start
 
     def _encode(self) -> None:
         """Encode the callable for a crew that was asked for by name."""
         try:
-            self._encoded = encode_call(self._call, current_values(self._router.reads))
+            self._encoded = encode_call(self._call, [])
         except Exception as error:
             path, reason = culprit(self._call.fn, "callable")
             raise SerializationError("callable", None, path, reason) from error
-        self._pool().prepare(modules_for(self._encoded))
+        self._router.look_for_reads()
+        values = [v for v in current_values(self._router.reads) if not stuck_value([v])]
+        if values:
+            self._encoded = encode_call(self._call, values)
+        self._modules = modules_for(self._encoded)
+        self._pool().prepare(self._modules)
 
     def _weigh(self) -> None:
         """Encode the callable, an item and a result, to know what sending costs."""
         router, feed, dispatch = self._router, self._feed, self._dispatch
-        items = dispatch.next_items()
-        if not items and (feed.anywhere or self._inside is None):
+        items = dispatch.next_items() or self._sample
+        if not items and feed.anywhere:
             items = feed.peek()
+        self._sample = []
         weighed = weigh(self._call, router.reads, items, self._out[-1:])
         if isinstance(weighed, str):
             router.stay = weighed
             return
         router.payload, self._encoded = weighed
-        self._pool().prepare(modules_for(self._encoded))
+        self._modules = modules_for(self._encoded)
+        self._pool().prepare(self._modules)
 
     def _start_early(self, now: float, left: int | None) -> None:
         """Have the process machinery start while the verdict is still out."""

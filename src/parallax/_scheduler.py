@@ -335,7 +335,8 @@ class Scheduler:
             again = self._retry(index)
             if not again and self._stop_on_error:
                 self.failed = index if self.failed is None else min(index, self.failed)
-            if again:
+            if again or self._stop_on_error:
+                # Run again, or the run's error: in neither case a result to deliver.
                 self._finish(start, index - start, out)
                 start = index + 1
         self._finish(start, chunk.start + event.ran - start, out)
@@ -355,7 +356,8 @@ class Scheduler:
                     if self._stop_on_error:
                         lowest = suspect.start if self.failed is None else self.failed
                         self.failed = min(suspect.start, lowest)
-                    self._finish(suspect.start, 1, out)
+                    else:
+                        self._finish(suspect.start, 1, out)
             else:
                 # Which of them did it is not known: each runs alone, so that the culprit is
                 # named and its neighbours live.

@@ -1925,3 +1925,89 @@ def match_sequence_effect(pair):
 )
 def test_what_a_match_statement_captures_belongs_to_the_item(fn, item):
     assert scan(fn, (item,)).findings[0].target == "the item"
+
+
+# ---------------------------------------------------------------- tables of functions and objects
+
+
+def plain_handler(x):
+    return x
+
+
+HANDLERS = {"plain": plain_handler, "log": append_to_global, "square": square}
+QUIET_HANDLERS = {"plain": plain_handler, "square": square}
+PLUGINS = [Scaler(2), Accumulator(), Plain(1)]
+QUIET_PLUGINS = [Scaler(2), Scaler(3)]
+
+
+def dispatches(x):
+    return HANDLERS[("plain", "log")[x % 2]](x)
+
+
+def dispatches_quietly(x):
+    return QUIET_HANDLERS[("plain", "square")[x % 2]](x)
+
+
+def gets_handler(x):
+    return HANDLERS.get(str(x), plain_handler)(x)
+
+
+def runs_plugins(x):
+    return [plugin(x) for plugin in PLUGINS[:2]]
+
+
+def runs_quiet_plugins(x):
+    return [plugin(x) for plugin in QUIET_PLUGINS]
+
+
+@functools.singledispatch
+def described(x):
+    return str(x)
+
+
+@described.register
+def _(x: int):
+    LOG.append(x)
+    return "int"
+
+
+def describes(x):
+    return described(x)
+
+
+class Money:
+    made = 0
+
+    def __init__(self, value):
+        self.value = value
+
+    def __add__(self, other):
+        Money.made += 1
+        return Money(self.value + other)
+
+
+def adds_money(x):
+    return (Money(1) + x).value
+
+
+def updates_dict_of_instance(x):
+    BOX.__dict__.update(last=x)
+
+
+def global_import(x):
+    global json_module
+    import json as json_module
+
+    return json_module.dumps(x)
+
+
+@pytest.mark.parametrize(
+    "fn", [dispatches, gets_handler, runs_plugins, describes, adds_money, updates_dict_of_instance]
+)
+def test_every_entry_of_a_table_is_followed(fn):
+    assert scan(fn, (3,)).findings
+
+
+@pytest.mark.parametrize("fn", [dispatches_quietly, runs_quiet_plugins, global_import])
+def test_quiet_tables_are_free(fn):
+    assert watch(fn, NUMBERS).limit == "free"

@@ -40,6 +40,7 @@ from .values import (
     Origin,
     Outer,
     Value,
+    elements,
     join,
     value_of,
 )
@@ -212,13 +213,24 @@ class Scan(Installed):
         star: Value | None,
     ) -> None:  # fmt: skip
         """The program's own functions inside a wrapper made by an installed decorator."""
-        inside = [node.child("wrapped")]
-        if type(node.obj) is types.FunctionType:
-            inside += [node.child("free", name) for name in node.obj.__code__.co_freevars]
+        inside = [node.child("wrapped"), *self._free_of(node)]
+        # One level further in is the registry of `functools.singledispatch`.
+        inside += [each for child in list(inside) for each in self._free_of(child)]
+        for child in list(inside):
+            if is_a(child.obj, dict):
+                inside += [each for each in elements(child).origins if type(each) is Outer]
         for child in inside:
             obj = child.obj
             if type(obj) is types.FunctionType and is_own_code(obj.__code__.co_filename):
                 self.inline_outer(frame, child, args, names, star)
+
+    @staticmethod
+    def _free_of(node: Outer) -> list[Outer]:
+        """The variables that an installed function has from the functions around it."""
+        func = node.obj
+        if type(func) is not types.FunctionType or is_own_code(func.__code__.co_filename):
+            return []
+        return [node.child("free", name) for name in func.__code__.co_freevars]
 
     def _build_class(self, frame: Frame, args: list[Value]) -> Value:
         """A class statement inside the call: look at its methods as if each were called."""

@@ -18,7 +18,7 @@ from .values import CHANCE, Outer, Value, dependencies
 __all__ = ["Judged", "weigh"]
 
 Condition = frozenset[Any]
-_BLIND: Final = ("elem", "deep")
+_BLIND: Final = ("elem", "kin", "deep")
 _MAX_CHAIN: Final = 40
 
 

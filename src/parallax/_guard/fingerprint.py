@@ -33,7 +33,7 @@ def follow(path: Path, fn: Any, args: tuple[Any, ...]) -> Any:
     kind, key = path[0]
     obj = fn if kind == "fn" else args[key] if key < len(args) else UNKNOWN
     for kind, key in path[1:]:
-        if kind in ("elem", "deep"):
+        if kind in ("elem", "kin", "deep"):
             return obj
         held, obj = obj, resolve(obj, kind, key)
         if obj is UNKNOWN:

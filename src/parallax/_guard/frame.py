@@ -252,7 +252,7 @@ class Frame:
         key = (self.at, tag)
         fresh = self.sites.get(key)
         if type(fresh) is not Fresh:
-            fresh = self.sites[key] = Fresh(cls)
+            fresh = self.sites[key] = Fresh(cls, tag)
         if step is not None and (value.origins or value.deps):
             self.store(fresh, step, value)
         return fresh

@@ -46,10 +46,10 @@ from .values import (
     Super,
     Value,
     dependencies,
+    elements,
     inner,
     join,
     step_for,
-    value_of,
 )
 
 __all__ = ["Installed"]
@@ -82,7 +82,7 @@ class Installed(Objects):
         if change is not None:
             slot = None
             if name in ("__setitem__", "setdefault") and args:
-                slot = self._slot(origin, args[0])
+                slot = self.slot(origin, args[0])
             value = args[1] if name == "__setitem__" and len(args) > 1 else None
             self.note(frame, origin, change, slot, value)
         elif name not in GETTERS:
@@ -94,10 +94,7 @@ class Installed(Objects):
             return frame.fresh("call", deps=deps)
         if name in GETTERS:
             origin.peeked = True
-            child = self._slot(origin, args[0]) if args else origin.child("elem")
-            found = value_of(child)
-            if child.obj is UNKNOWN and child.kind == "item":
-                found = join(found, value_of(origin.child("elem")))
+            found = self.element(frame, origin, args[0]) if args else elements(origin)
             for default in args[1:]:
                 found = join(found, default)
             self.read(frame, deps | found.deps)
@@ -194,7 +191,7 @@ class Installed(Objects):
         """The outer object itself, or those in a tuple (`out=(a, b)`)."""
         if type(origin) is Outer:
             return [origin]
-        if type(origin) is Fresh:
+        if type(origin) is Fresh and origin.tag == "tuple":
             return [
                 each for field in origin.fields.values() for each in field.origins
                 if type(each) is Outer
@@ -317,7 +314,7 @@ def _hasattr(scan: Installed, frame: Frame, args: list[Value], _: dict[str, Valu
 
 
 def _vars(scan: Installed, frame: Frame, args: list[Value], _: dict[str, Value]) -> Value | None:
-    return args[0] if args else PLAIN
+    return scan.attribute(frame, args[0], "__dict__") if args else PLAIN
 
 
 def _globals(scan: Installed, frame: Frame, args: list[Value], _: dict[str, Value]) -> Value | None:

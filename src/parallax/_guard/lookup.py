@@ -214,6 +214,25 @@ def _get_elem(obj: Any, _: Any) -> Any:
     return UNKNOWN
 
 
+def _get_kin(obj: Any, index: int) -> Any:
+    """Of the elements that differ in type, or in code, from the sample: one of each, by number."""
+    if is_a(obj, dict):
+        elements = iter(dict.values(obj))
+    elif is_a(obj, (list, tuple)):
+        elements = (list if is_a(obj, list) else tuple).__iter__(obj)
+    else:
+        return UNKNOWN
+    seen = [mark_of(_get_elem(obj, None))]
+    for element in islice(elements, 64):
+        mark = mark_of(element)
+        if is_frozen(element) or any(mark is known for known in seen):
+            continue
+        if len(seen) > index:
+            return element
+        seen.append(mark)
+    return UNKNOWN
+
+
 def _pick(elements: Iterator[Any]) -> Any:
     best = UNKNOWN
     for element in islice(elements, 8):
@@ -253,6 +272,7 @@ _RESOLVERS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "attr": _get_attr,
     "item": _get_item,
     "elem": _get_elem,
+    "kin": _get_kin,
     "name": _get_name,
     "free": _get_free,
     "globals": lambda func, _: func.__globals__,

@@ -161,7 +161,6 @@ PROCESS_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("os", "chdir"): ("changes", "the working directory"),
     ("os", "fchdir"): ("changes", "the working directory"),
     ("os", "umask"): ("changes", "the umask"),
-    ("sys", "setrecursionlimit"): ("changes", "the recursion limit"),
     ("locale", "setlocale"): ("changes", "the locale"),
     ("signal", "signal"): ("changes", "the signal handlers"),
     ("socket", "setdefaulttimeout"): ("changes", "the default timeout of sockets"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from .values import (
     EMPTY,
     Cell,
     Fresh,
+    Origin,
     Outer,
     Value,
     dependencies,
@@ -161,6 +163,8 @@ class Names:
     def store_global(self, frame: Frame, name: str, value: Value | None) -> None:
         """`global name; name = ...`."""
         node = frame.ns.child("name", name)
+        if value is not None and value.origins and all(_is_module(o) for o in value.origins):
+            return  # `global np; import numpy as np`
         how = self.how_rebound(frame, value, "deletes")
         self.note(frame, frame.ns, (REBIND, how), node, value, f"global {name}")
 
@@ -188,3 +192,7 @@ class Names:
             if ins.text.endswith("="):
                 return "adds to" if ins.text == "+=" else "updates"
         return plain
+
+
+def _is_module(origin: Origin) -> bool:
+    return type(origin) is Outer and (origin.kind == "import" or is_a(origin.obj, types.ModuleType))

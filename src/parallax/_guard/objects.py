@@ -33,6 +33,7 @@ from .values import (
     Super,
     Value,
     dependencies,
+    elements,
     inner,
     join,
     step_for,
@@ -124,7 +125,7 @@ class Objects(Names):
         if name == "__class__":
             return Value(frozenset((node.child("type"),)), EMPTY)
         if name == "__dict__":
-            return Value(frozenset((node,)), EMPTY)
+            return Value(frozenset((node.child("attr", name),)), EMPTY)
         if is_a(obj, types.ModuleType):
             child = node.child("attr", name)
             child.loaded = True
@@ -283,20 +284,31 @@ class Objects(Names):
             return own
         if type(key.const) is slice:
             if obj is UNKNOWN or is_a(obj, (list, tuple, bytearray)):
-                return frame.fresh("slice", ELEM, value_of(origin.child("elem")))
+                return frame.fresh("slice", ELEM, elements(origin))
             return Value(frozenset((origin,)), EMPTY)  # a view, as NumPy and memoryview give
         if is_a(obj, types.FunctionType) or is_a(obj, type):
             return PLAIN  # list[int]
-        child = self._slot(origin, key)
+        if any(type(each) is Fresh and each.tag != "tuple" for each in key.origins) and not is_a(
+            obj, (list, tuple, dict)
+        ):
+            return frame.fresh("picked", deps=dependencies(key))  # by mask or by list: a copy
+        return self.element(frame, origin, key)
+
+    def element(self, frame: Frame, node: Outer, key: Value) -> Value:
+        """What an outer container holds under a key."""
+        child = self.slot(node, key)
         child.loaded = True
-        self.read(frame, (origin, child))
+        self.read(frame, (node, child))
+        if child.kind == "elem":
+            return elements(node)
         found = value_of(child)
         if child.obj is UNKNOWN and child.kind == "item":
-            found = join(found, value_of(origin.child("elem")))
+            found = join(found, elements(node))
         return found
 
     @staticmethod
-    def _slot(node: Outer, key: Value) -> Outer:
+    def slot(node: Outer, key: Value) -> Outer:
+        """The part of an outer container that a key selects."""
         kind, const = step_for(key)
         return node.child(kind, const)
 
@@ -310,7 +322,7 @@ class Objects(Names):
                         frame, origin, (REBIND, "rebinds"), slot, value, f"global {key.const}"
                     )
                     continue
-                slot = self._slot(origin, key)
+                slot = self.slot(origin, key)
                 if value is None:
                     self.note(frame, origin, Change("take", "deletes an item of"), slot)
                 else:
@@ -318,7 +330,8 @@ class Objects(Names):
                     self.note(frame, origin, Change("slot", how), slot, value)
                 self.special(frame, origin, "__setitem__", [key, value or PLAIN])
             elif type(origin) is Fresh and value is not None:
-                frame.store(origin, step_for(key), value)
+                content = inner(value) if type(key.const) is slice else value
+                frame.store(origin, step_for(key), content)
 
     def _is_namespace(self, node: Outer) -> bool:
         return node.kind == "globals"
@@ -343,6 +356,9 @@ class Objects(Names):
                 self.special(frame, origin, method, [right])
         if kept:
             return Value(frozenset(kept), deps)
+        made = self._operator_method(frame, symbol.rstrip("="), left, right)
+        if made is not None:
+            return Value(made.origins, made.deps | deps)
         content = PLAIN
         if symbol[0] in "+*|&-^":
             for value in (left, right):
@@ -356,6 +372,19 @@ class Objects(Names):
         if left.origins or right.origins:
             return frame.fresh("sum", deps=deps)
         return Value(EMPTY, deps) if deps else PLAIN
+
+    def _operator_method(
+        self, frame: Frame, symbol: str, left: Value, right: Value
+    ) -> Value | None:
+        """`__add__` and the like of the program's own classes."""
+        method = INPLACE.get(symbol + "=", "").replace("__i", "__", 1)
+        result: Value | None = None
+        for origin in left.origins:
+            if isinstance(origin, (Outer, Fresh)):
+                found = self.special(frame, origin, method, [right])
+                if found is not None:
+                    result = found if result is None else join(result, found)
+        return result
 
     def contains(self, frame: Frame, needle: Value, holder: Value) -> Value:
         """`needle in holder`."""

@@ -299,7 +299,8 @@ def _compare(f: Frame, ins: Instruction) -> None:
         # `if x > best: best = x`: what is tested and then set races like `best += x`.
         if any(getattr(dep, "is_item", True) for dep in other):
             deps |= {(dep, "compared") for dep in one if type(dep) is Outer and not dep.is_item}
-    f.push(Value(EMPTY, deps))
+    # Comparing arrays gives an array.
+    f.push(f.fresh("compared", deps=deps) if left.origins or right.origins else Value(EMPTY, deps))
 
 
 @operation("CONTAINS_OP")
@@ -328,7 +329,7 @@ def _old_binary(f: Frame, ins: Instruction) -> None:
 @operation("BUILD_TUPLE", "BUILD_LIST", "BUILD_SET")
 def _build(f: Frame, ins: Instruction) -> None:
     values = f.pops(ins.arg)
-    fresh = f.site("")
+    fresh = f.site("tuple" if ins.op == "BUILD_TUPLE" else "")
     keyed = ins.op != "BUILD_SET"
     for k, value in enumerate(values):
         if value.origins or value.deps or value.const is not MISSING:

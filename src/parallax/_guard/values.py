@@ -10,11 +10,11 @@ from __future__ import annotations
 import types
 from typing import Any, Final, NamedTuple
 
-from .lookup import MISSING, Sentinel, is_a, is_code_like, is_frozen, mark_of, resolve
+from .lookup import MISSING, UNKNOWN, Sentinel, is_a, is_code_like, is_frozen, mark_of, resolve
 
 __all__ = [
     "CHANCE", "CLASS_VALUE", "ELEM", "EMPTY", "PLAIN", "Cell", "Fresh", "Func", "Method", "Origin",
-    "Outer", "Super", "Value", "dependencies", "inner", "join", "step_for", "value_of",
+    "Outer", "Super", "Value", "dependencies", "elements", "inner", "join", "step_for", "value_of",
 ]  # fmt: skip
 
 # A linked list walked in a loop would give ever longer paths. Smaller: deep state is blamed on its
@@ -24,6 +24,8 @@ _MAX_DEPTH: Final = 7
 # target than a reader would; larger: the sets grow quadratically where such tables meet.
 _MAX_ORIGINS: Final = 24
 _MAX_DEPS: Final = 32
+# Kinds of elements told apart in one container, as in a table of handlers.
+_MAX_KINDS: Final = 16
 
 
 class Outer:
@@ -120,10 +122,11 @@ class Outer:
 class Fresh:
     """An object made during the call, by one place in the code."""
 
-    __slots__ = ("cls", "fields", "read")
+    __slots__ = ("cls", "fields", "read", "tag")
 
-    def __init__(self, cls: Any = None) -> None:
+    def __init__(self, cls: Any = None, tag: Any = "") -> None:
         self.cls = cls  # its class where the program's own methods may matter
+        self.tag = tag  # which of the things made by one instruction it is
         self.fields: dict[tuple[str, Any], Value] = {}
         self.read = False
 
@@ -250,6 +253,18 @@ def value_of(node: Outer) -> Value:
     return Value(frozenset((node,)), EMPTY)
 
 
+def elements(node: Outer) -> Value:
+    """What an unknown element of an outer container may be: one of each kind that it holds."""
+    result = value_of(node.child("elem"))
+    if not is_a(node.obj, (list, dict, tuple)):
+        return result
+    for number in range(_MAX_KINDS):
+        if resolve(node.obj, "kin", number) is UNKNOWN:
+            break
+        result = join(result, value_of(node.child("kin", number)))
+    return result
+
+
 def dependencies(*values: Value) -> frozenset[Any]:
     """All that these values are, or were computed from, outside the call."""
     found: set[Any] = set()
@@ -277,7 +292,7 @@ def inner(value: Value) -> Value:
             if is_code_like(origin.obj):
                 continue
             origin.peeked = True
-            result = join(result, value_of(origin.child("elem")))
+            result = join(result, elements(origin))
         elif type(origin) is Fresh:
             origin.read = True
             for (kind, _), field in origin.fields.items():

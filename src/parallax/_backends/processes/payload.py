@@ -19,7 +19,7 @@ from ..._plans import Payload
 from ..contract import Call
 from .start import installed
 
-__all__ = ["current_values", "encode_call", "modules_for", "needs", "weigh"]
+__all__ = ["current_values", "encode_call", "modules_for", "needs", "stuck_value", "weigh"]
 
 
 def encode_call(
@@ -56,6 +56,8 @@ def weigh(
     try:
         encoded = encode_call(call, values)
     except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+        if stuck := stuck_value(values):
+            return stuck
         path, reason = culprit(call.fn, "callable")
         return f"the {path} cannot be pickled ({reason})"
     begin = time.perf_counter()
@@ -74,7 +76,10 @@ def weigh(
 
 
 def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any]]:
-    """The values that module globals have now, as far as they can travel.
+    """The values that module globals have now.
+
+    Workers import a module anew, so a global that was set at run time has its first value there,
+    unless it is sent along.
 
     Args:
         reads: (module, name) pairs.
@@ -82,14 +87,23 @@ def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any
     values = []
     for module, name in reads:
         space = vars(sys.modules[module]) if module in sys.modules else {}
-        if name not in space:
-            continue
-        try:
-            _codec.encode(space[name])
-        except Exception:  # noqa: BLE001 - the worker's own import of it has to do
-            continue
-        values.append((module, name, space[name]))
+        if name in space:
+            values.append((module, name, space[name]))
     return values
+
+
+def stuck_value(values: Iterable[tuple[str, str, Any]]) -> str:
+    """The first of those globals that cannot travel, in words; "" if all can.
+
+    Args:
+        values: as ``current_values`` gives them.
+    """
+    for module, name, value in values:
+        try:
+            _codec.encode(value)
+        except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
+            return f"the global {module}.{name} cannot be pickled ({error})"
+    return ""
 
 
 def modules_for(call: _codec.Encoded) -> set[str]:

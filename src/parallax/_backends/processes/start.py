@@ -28,6 +28,10 @@ _log = logging.getLogger("parallax")
 __all__ = ["Started", "Starter", "installed"]
 
 
+#: Seconds to import one module, in the mean over large packages.
+MODULE = 0.0005
+
+
 class Started:
     """One process that was asked to start, and how to learn of its end."""
 
@@ -74,6 +78,19 @@ class Starter:
         """Import modules ahead where that helps, in the background."""
         if self.method == "zygote":
             self._ensure().prepare(modules - self._spoiled)
+
+    def expected_import(self, modules: set[str]) -> float:
+        """Seconds that importing modules for workers is still going to take, roughly.
+
+        A package is taken with all its submodules that this process has loaded.
+        """
+        packages = {name.partition(".")[0] for name in modules}
+        if self._zygote is not None:
+            packages -= {name.partition(".")[0] for name in self._zygote.imported}
+            if not packages:
+                since = time.monotonic() - self._zygote.asked
+                return max(0.0, self._zygote.cost - since)
+        return _import_seconds(packages)
 
     def start(self, sock: socket.socket) -> Started:
         """Start a worker on its end of a socket pair; the caller closes its copy afterwards.
@@ -159,6 +176,9 @@ class _Zygote:
             theirs.close()
         self.pid = self._popen.pid
         self.imported: set[str] = set()
+        #: when modules were last asked for, and the seconds that they were expected to take.
+        self.asked = time.monotonic()
+        self.cost = 0.0
         self.exits: dict[int, int] = {}
         self.complaints: list[str] = []
         self.threaded = False
@@ -170,6 +190,8 @@ class _Zygote:
         # In the order in which this process imported them: a package's own order is the safe one.
         fresh = [m for m in list(sys.modules) if m in modules and m not in self.imported]
         if fresh:
+            self.asked = time.monotonic()
+            self.cost = _import_seconds({name.partition(".")[0] for name in fresh})
             self.imported.update(fresh)
             self._say(("import", [list(sys.path), *fresh]))
 
@@ -247,6 +269,12 @@ def _execute(what: str, sock: socket.socket) -> subprocess.Popen[bytes]:
         )
     except OSError as error:
         raise WorkerStartError("spawn", str(error)) from error
+
+
+def _import_seconds(packages: set[str]) -> float:
+    """Rough seconds to import packages as far as this process has loaded them."""
+    loaded = sum(1 for name in list(sys.modules) if name.partition(".")[0] in packages)
+    return loaded * MODULE
 
 
 def installed(name: str) -> bool:
