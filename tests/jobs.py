@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
 import signal
 import sys
@@ -16,6 +17,11 @@ SETTING = 1
 
 
 def square(x):
+    return x * x
+
+
+@functools.lru_cache
+def cached_square(x):
     return x * x
 
 

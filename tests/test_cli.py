@@ -95,9 +95,9 @@ def test_demo_work_is_the_same_every_time() -> None:
     assert files == _demo_work.sources(300_000)
     assert sum(Path(file).stat().st_size for file in files) <= 300_000
     assert _demo_work.parse(_demo_work.parse.__code__.co_filename) >= 5
-    digest, size = _demo_work.pack(files[0])
+    digest, *sizes = _demo_work.pack(files[0])
     assert len(digest) == 64
-    assert size > 0
+    assert min(sizes) > 0
     assert _demo_work.double(21) == 42
 
 

@@ -10,9 +10,11 @@ runs the caller's main script.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import io
 import pickle
+import sys
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -80,7 +82,9 @@ def encode_by_value(obj: Any, modules: tuple[ModuleType, ...] = ()) -> Encoded:
             if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
                 cloudpickle.register_pickle_by_value(module)
                 registered.append(module)
-        return Encoded(cloudpickle.dumps(obj, 5, buffer_callback=keep), keep.buffers)
+        with io.BytesIO() as file:
+            _value_pickler()(file, 5, buffer_callback=keep).dump(obj)
+            return Encoded(file.getvalue(), keep.buffers)
     finally:
         for module in registered:
             cloudpickle.unregister_pickle_by_value(module)
@@ -115,6 +119,52 @@ def _tracked_class(tracker_id: str) -> type:
     return found
 
 
+class _Late:
+    """Stands for a function that is filled in later, so that it may refer to its own cache."""
+
+    __slots__ = ("fn",)
+    fn: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
+
+def _empty_cache(parameters: dict[str, Any]) -> Any:
+    late = _Late()
+    cache = functools.lru_cache(**parameters)(late)
+    cache.__dict__["_late"] = late
+    return cache
+
+
+def _fill_cache(cache: Any, fn: Any) -> None:
+    cache.__dict__["_late"].fn = fn
+    functools.update_wrapper(cache, fn)
+
+
+def _importable(obj: Any) -> bool:
+    found: Any = sys.modules.get(obj.__module__)
+    for name in obj.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is obj and obj.__module__ != "__main__"
+
+
+@functools.lru_cache(maxsize=1)
+def _value_pickler() -> Any:
+    """The parent's pickler class: cloudpickle's, which cannot send a cached function by value."""
+    import cloudpickle
+
+    cached = type(functools.lru_cache(len))
+
+    class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, obj: Any) -> Any:
+            if type(obj) is cached and not _importable(obj):
+                make = (_empty_cache, (obj.cache_parameters(),))
+                return (*make, obj.__wrapped__, None, None, _fill_cache)
+            return super().reducer_override(obj)
+
+    return ValuePickler
+
+
 @functools.lru_cache(maxsize=1)
 def _reply_pickler() -> Any:
     """The worker's pickler class; made when it is needed, because cloudpickle loads slowly."""
@@ -127,6 +177,23 @@ def _reply_pickler() -> Any:
                 tracker_id = tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)
                 if tracker_id is not None:
                     return _tracked_class, (tracker_id,)
+            elif type(obj) in tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS:
+                slots = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
+                if slots:
+                    return _without_dict(obj.__reduce_ex__(5), slots)
             return super().reducer_override(obj)
 
     return ReplyPickler
+
+
+def _without_dict(reduced: Any, slots: list[str]) -> Any:
+    """Take the slots out of an instance's ``__dict__``.
+
+    cloudpickle rebuilds a class with ``__slots__`` without them: in the worker its instances
+    have a ``__dict__``, in the caller's process they have none.
+    """
+    state = reduced[2] if isinstance(reduced, tuple) and len(reduced) > 2 else None
+    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], dict):
+        rest = {name: value for name, value in state[0].items() if name not in slots}
+        return (*reduced[:2], (rest or None, state[1]), *reduced[3:])
+    return reduced

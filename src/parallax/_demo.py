@@ -84,14 +84,14 @@ def run_demo(*, quick: bool = False, json_file: str | None = None) -> int:
     with out or contextlib.nullcontext():
         begin = time.perf_counter()
         files = work.sources(2_000_000 if quick else 12_000_000)
-        _introduce(files, style)
+        busy = _introduce(files, style)
         rows = []
         with _server(work.root()) as address:
             jobs = _jobs(files, address, quick=quick)
             for number, (name, fn, items) in enumerate(jobs, 1):
                 print(style.bold(f"{number}/{len(jobs)}  {name} ({len(items):,} items)"))
                 rows.append(_measure(name, fn, items))
-        _conclude(rows, time.perf_counter() - begin, style)
+        _conclude(rows, time.perf_counter() - begin, style, busy=busy)
         if out is not None:
             json.dump(_record(rows, quick=quick), out, indent=2)
             out.write("\n")
@@ -198,7 +198,8 @@ class _Style:
         return f"\x1b[1m{text}\x1b[0m" if self._colour else text
 
 
-def _introduce(files: list[str], style: _Style) -> None:
+def _introduce(files: list[str], style: _Style) -> bool:
+    """Say what is coming; whether other programs are busy on this machine."""
     size = 0
     for path in files:  # also brings them into the system's cache
         with open(path, "rb") as file:
@@ -213,15 +214,14 @@ def _introduce(files: list[str], style: _Style) -> None:
         f"answer. Every time is that of a first call, starting workers included."
     )
     load = load_per_core()
-    if load is not None and load > _BUSY:
-        _say(
-            f"Other programs are busy here (load {load:.1f} per core): expect smaller speed-ups "
-            f"than on an idle machine."
-        )
+    busy = load is not None and load > _BUSY
+    if busy:
+        _say(f"Other programs are busy here: the load was {load:.1f} per core in the last minute.")
     print()
+    return busy
 
 
-def _conclude(rows: list[Row], seconds: float, style: _Style) -> None:
+def _conclude(rows: list[Row], seconds: float, style: _Style, *, busy: bool = False) -> None:
     print()
     print(style.bold(_line("", "for loop", "plain threads", "parallax", "route", "speed-up")))
     for row in rows:
@@ -239,6 +239,11 @@ def _conclude(rows: list[Row], seconds: float, style: _Style) -> None:
     for row in rows:
         if not row.same:
             print(f"WRONG: {row.name}: an answer is not that of the for loop. Please report it.")
+    if busy:
+        _say(
+            "Other programs were busy when the demo began, so cores were fewer and measurements "
+            "harder than they need be: run it again when the machine is quiet."
+        )
     print(f"The demo took {seconds:.0f} s. For your own function:")
     print()
     print("    from parallax import parallel_map")

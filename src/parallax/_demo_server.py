@@ -10,6 +10,7 @@ Assumption: executed by path, so it imports nothing of parallax.
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 import threading
 import time
@@ -35,6 +36,9 @@ class _Server(ThreadingHTTPServer):
     #: The default of 5 makes the system drop connections when many come at once.
     request_queue_size = 512
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Stay silent: a client that left in the middle is an interrupted demo."""
+
 
 def main(folder: str, milliseconds: str) -> None:
     """Serve until standard input ends.
@@ -43,6 +47,8 @@ def main(folder: str, milliseconds: str) -> None:
         folder: what to serve.
         milliseconds: how long to wait before each answer.
     """
+    # Ctrl-C reaches the whole process group; the demo ends, and with it our standard input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _Handler.delay = float(milliseconds) / 1000
     handler = functools.partial(_Handler, directory=folder)
     with _Server(("127.0.0.1", 0), handler) as server:

@@ -11,13 +11,14 @@ import hashlib
 import os
 import random
 import sysconfig
+import zlib
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 try:
-    from lzma import compress
+    from bz2 import compress as _bzip2
 except ImportError:  # an interpreter that was built without it
-    from zlib import compress  # type: ignore[assignment]
+    from zlib import compress as _bzip2  # type: ignore[assignment]
 
 __all__ = ["double", "fetch", "pack", "parse", "root", "sources"]
 
@@ -40,15 +41,18 @@ def parse(path: str) -> int:
     return sum(isinstance(node, kinds) for node in ast.walk(tree))
 
 
-def pack(path: str) -> tuple[str, int]:
-    """Hash a file and compress it: its SHA-256 and its size as xz.
+def pack(path: str) -> tuple[str, int, int]:
+    """Hash a file and compress it in two ways, as one would for a download page.
 
     Args:
         path: the file.
+
+    Returns:
+        Its SHA-256, and its size by deflate (gzip, zip) and by bzip2.
     """
     with open(path, "rb") as file:
         data = file.read()
-    return hashlib.sha256(data).hexdigest(), len(compress(data))
+    return hashlib.sha256(data).hexdigest(), len(zlib.compress(data, 9)), len(_bzip2(data, 9))
 
 
 def fetch(url: str) -> str:

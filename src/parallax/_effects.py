@@ -26,9 +26,9 @@ from ._guard.values import PLAIN, Outer
 
 __all__ = ["Effects", "Finding", "GlobalRead", "Observer", "Verdict", "judge", "scan"]
 
+# Quiet items that are asked for before a cache counts as filled. Smaller: a change that comes with
+# every third item is taken for one; larger: items run in the caller that workers could have.
 _QUIET: Final = 2
-# With nothing ever seen, one more quiet item is asked for than after a cache was seen to fill.
-_QUIET_UNSEEN: Final = 3
 # Smaller: caches that fill over several items are given up too early; larger: a callable that
 # might go to processes is kept back for longer.
 _LAST_LOOK: Final = 8
@@ -309,8 +309,10 @@ def _is_over(finding: Finding, history: Sequence[bool]) -> bool:
         if changed:
             break
         quiet += 1
-    if finding.constant and quiet >= _QUIET_UNSEEN:
-        return True
+    if finding.constant:
+        # Only state decides, and a quiet item has left the state as it found it.
+        enough = max(1, changes) if finding.guarded and changes else _QUIET
+        return quiet >= enough
     return finding.guarded and changes > 0 and quiet >= max(_QUIET, changes)
 
 

@@ -81,18 +81,23 @@ def listed(call: Call, items: list[Any], retries: int) -> ChunkResult:
     return result._replace(values=values, failures=tuple(failures))
 
 
-def settle(result: ChunkResult, start: int, *, stop: bool) -> list[Any]:
-    """Turn the outcome of a block into values, with exceptions in place or raised.
+def settle(
+    result: ChunkResult, start: int, *, stop: bool
+) -> tuple[list[Any], BaseException | None]:
+    """Turn the outcome of a block into values, with exceptions in their places.
 
     Args:
         result: the outcome.
         start: index of its first item.
-        stop: raise the first exception.
+        stop: the first exception ends the run.
+
+    Returns:
+        The values, and the exception that ends the run after them, or None.
     """
     values = result.values
     for failure in result.failures:
         error = prepare(failure, start + failure.offset)
         if stop or not isinstance(error, Exception):
-            raise error
+            return values[: failure.offset], error
         values[failure.offset] = error
-    return values
+    return values, None

@@ -140,11 +140,18 @@ def parallel_map(
         stream=False,
     )
     results: Results[R] = Results()
-    for batch in run.batches():
-        if results:
-            results.extend(batch)
-        else:
-            results[:] = batch
+    try:
+        for batch in run.batches():
+            if results:
+                results.extend(batch)
+            else:
+                results[:] = batch
+    except RuntimeError as error:
+        # The callable's StopIteration, which Python turns into this on its way out of a
+        # generator (PEP 479). One that the callable turned itself bears the item's note.
+        if isinstance(error.__cause__, StopIteration) and not getattr(error, "__notes__", ()):
+            raise error.__cause__ from None
+        raise
     results.report = run.report
     return results
 

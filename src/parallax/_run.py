@@ -268,7 +268,11 @@ class Run:
                 # The ticker opened the run while we were inside the item.
                 dispatch.post(Done(CALLER, dispatch.caller_chunk.id, result))
                 break
-            self._deliver(result)
+            error = self._deliver(result)
+            if error is not None:
+                if self._stream and self._out:
+                    yield self._flush()
+                raise error
             now = clock()
             if measuring:
                 self._reconsider(result, now)
@@ -317,14 +321,12 @@ class Run:
         self.report.worked("loop", result.wall, result.cpu)
         return result
 
-    def _deliver(self, result: ChunkResult) -> None:
-        try:
-            values = _inline.settle(result, self._delivered, stop=self._call.stop)
-        except BaseException:
-            self.report.items = self._delivered
-            raise
+    def _deliver(self, result: ChunkResult) -> BaseException | None:
+        """Make the results of an inline block ready; return what ends the run, if anything."""
+        values, error = _inline.settle(result, self._delivered, stop=self._call.stop)
         self._out.extend(values)
         self._count(len(values))
+        return error
 
     def _count(self, finished: int) -> None:
         self._delivered += finished

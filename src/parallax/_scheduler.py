@@ -86,7 +86,7 @@ class Retire(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A worker ran the first ``ran`` items of its oldest chunk."""
+    """A worker ran the first ``ran`` items of a chunk, its oldest unless that was refused."""
 
     worker: int
     chunk: int
@@ -320,10 +320,12 @@ class Scheduler:
 
     def _on_finished(self, event: Finished, now: float, out: list[Command]) -> None:
         worker = self._workers.get(event.worker) or self._retired[event.worker]
-        chunk = worker.flight.popleft()
-        if chunk.id != event.chunk:
-            raise RuntimeError(f"chunk {event.chunk} came back before chunk {chunk.id}")
-        worker.since = now
+        chunk = next((c for c in worker.flight if c.id == event.chunk), None)
+        if chunk is None:
+            raise RuntimeError(f"worker {event.worker} does not have chunk {event.chunk}")
+        if chunk is worker.flight[0]:
+            worker.since = now
+        worker.flight.remove(chunk)
         if event.worker in self._retired and not worker.flight:
             del self._retired[event.worker]
         if event.ran:
@@ -348,7 +350,7 @@ class Scheduler:
         if worker is None:
             return
         flight = list(worker.flight)
-        if flight and event.began:
+        if flight and (event.began or worker.killed):
             suspect = flight.pop(0)
             if suspect.size == 1:
                 if worker.killed or not self._retry(suspect.start):

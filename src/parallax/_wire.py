@@ -167,6 +167,9 @@ class Channel:
                 wanted, got = self._fill()
             except (BlockingIOError, InterruptedError):
                 return frames
+            except ConnectionResetError:
+                # It ended with something of ours unread; what it said before is still good.
+                wanted = got = 0
             if got == 0:
                 self._eof = True
             elif got < wanted and not blocking:

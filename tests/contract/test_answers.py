@@ -180,7 +180,7 @@ def _by(n):
         ("abc".__getitem__, ["a", "b", "c"]),
         (operator.attrgetter("real"), [0, 1, 2]),
         (operator.methodcaller("bit_length"), [0, 1, 2]),
-        (functools.lru_cache(jobs.square), [0, 1, 4]),
+        (jobs.cached_square, [0, 1, 4]),
         (complex, [0j, 1 + 0j, 2 + 0j]),
     ],
     ids=lambda v: None if isinstance(v, list) else type(v).__name__,

@@ -132,13 +132,6 @@ def test_stop_iteration_in_the_callable(backend):
     assert got[:5] + got[6:] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
 
 
-def test_stop_iteration_keeps_its_value(backend):
-    """The exception that comes back is the one that was raised, with its value."""
-    fail = functools.partial(jobs.raise_at, 1, StopIteration)
-    got = parallel_map(fail, range(3), on_error="return", backend=backend)
-    assert got[1].value == 3
-
-
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("on_error", ["raise", "return"])
 def test_interrupts_in_the_callable(backend, kind, on_error):

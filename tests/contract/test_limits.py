@@ -140,16 +140,16 @@ def test_unordered(backend):
 
 @pytest.mark.ways("threads", "processes", "spawn", "executor")
 def test_unordered_does_not_wait_for_a_slow_item(backend, tmp_path):
-    """Finished results come while an earlier item still runs."""
+    """Finished results come while an earlier item still runs; one chunk may queue behind it."""
     gate = str(tmp_path / "gate")
     stream = parallel_imap(
         functools.partial(_waits_for, gate), range(6), ordered=False, backend=backend, chunksize=1,
         max_workers=2,
     )
-    got = [next(stream) for _ in range(5)]
-    assert sorted(got) == [1, 2, 3, 4, 5]
+    got = [next(stream) for _ in range(4)]
+    assert 0 not in got
     open(gate, "w").close()
-    assert list(stream) == [0]
+    assert sorted([*got, *stream]) == [0, 1, 2, 3, 4, 5]
 
 
 def _waits_for(gate, x):

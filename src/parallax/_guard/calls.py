@@ -54,6 +54,9 @@ _MAX_CALLS: Final = 40
 # Below this depth of calls, lists made on the way are no longer told apart, or each combination of
 # arguments would be analysed anew.
 _EXACT_DEPTH: Final = 3
+# Of a recursive function, so many rounds are followed; what a further one does to its arguments,
+# an earlier one did to what they were reached from.
+_MAX_ROUNDS: Final = 3
 
 
 def _driver(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -66,6 +69,7 @@ class Scan(Installed):
     def __init__(self, fn: Callable[..., Any], sample: tuple[Any, ...]) -> None:
         super().__init__(fn, _BUDGET)
         self._frames: dict[tuple[Any, ...], tuple[Frame, Value | None]] = {}
+        self._active: dict[types.CodeType, int] = {}
         self._spaces: dict[int, Outer] = {}
         self.items = [
             Outer(self.trail, None, "arg", k, value, "the item") for k, value in enumerate(sample)
@@ -328,10 +332,15 @@ class Scan(Installed):
             return result
         if frame.depth >= _MAX_CALLS:
             raise TooBig
-        self._left -= 20
+        active = self._active.get(code, 0)
+        if active >= _MAX_ROUNDS:
+            return Value(EMPTY, frozenset((CHANCE,)))
+        self.spend(20)
         callee = Frame(self, code, space, bound, cells, (frame, frame.at), label)
         self._frames[key] = (callee, None)
+        self._active[code] = active + 1
         result = callee.run()
+        self._active[code] = active
         self._frames[key] = (callee, result)
         for made in list(callee.sites.values()):
             if type(made) is Func and not made.used:

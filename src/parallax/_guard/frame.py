@@ -33,7 +33,7 @@ class Semantics(Protocol):
 
     stale: int
 
-    def spend(self) -> None:
+    def spend(self, steps: int = 1) -> None:
         """Charge one pass over an instruction; raises when the budget is used up."""
 
     def load_global(self, frame: Frame, name: str) -> Value:

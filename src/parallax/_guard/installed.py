@@ -60,8 +60,14 @@ _NO_LOOK: Final = frozenset(
 )
 
 
+# A callback that is handed a callback, and so on: methods given to methods would never end.
+_MAX_HANDED: Final = 3
+
+
 class Installed(Objects):
     """What installed code does to what it is given."""
+
+    _handed = 0
 
     def _method(
         self, frame: Frame, origin: Outer | Fresh, name: str, args: list[Value],
@@ -200,7 +206,13 @@ class Installed(Objects):
 
     def callbacks(self, frame: Frame, values: Iterable[Value], other: Value) -> None:
         """Functions handed to installed code may be called by it, with parts of the other args."""
-        values = list(values)
+        if self._handed >= _MAX_HANDED:
+            return
+        self._handed += 1
+        self._call_back(frame, list(values), other)
+        self._handed -= 1
+
+    def _call_back(self, frame: Frame, values: list[Value], other: Value) -> None:
         content: Value | None = None
         for value in values:
             for origin in value.origins:
@@ -220,6 +232,7 @@ class Installed(Objects):
                 found = Value(frozenset((origin,)), EMPTY)
                 if type(origin) is Method and type(origin.receiver) is Fresh:
                     continue
+                self.spend(20)
                 self.call(frame, found, [content], {}, content)
 
     def _external(

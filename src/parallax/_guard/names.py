@@ -74,9 +74,9 @@ class Names:
         self._seen: dict[tuple[Any, ...], Event] = {}
         self._left = budget
 
-    def spend(self) -> None:
-        """Charge one instruction."""
-        self._left -= 1
+    def spend(self, steps: int = 1) -> None:
+        """Charge an instruction, or something that costs as much as several."""
+        self._left -= steps
         if self._left < 0:
             raise TooBig
 

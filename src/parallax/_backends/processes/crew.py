@@ -6,6 +6,7 @@ status and only its chunks are lost; workers that owe nothing go back to the poo
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import time
 from collections.abc import Callable
@@ -26,6 +27,10 @@ __all__ = ["ProcessCrew"]
 #: Seconds to wait for the exit status of a worker whose socket closed. It is reaped within
 #: milliseconds; a process that closed its descriptors and lives on is killed after this.
 EXIT = 0.5
+
+#: Workers in a row that end before they begin an item until we give up. One may be killed by somebody
+#: else; more only repeat what keeps them from starting.
+STILLBORN = 3
 
 
 class ProcessCrew:
@@ -70,6 +75,7 @@ class ProcessCrew:
         self._selector = selectors.DefaultSelector()
         self._workers: dict[int, Worker] = {}
         self._moved: dict[tuple[int, int], tuple[int, float]] = {}
+        self._stillborn = 0
         #: report workers before they are up: chunks wait in their sockets.
         self.eager = False
 
@@ -153,8 +159,10 @@ class ProcessCrew:
                     continue
                 try:
                     if events & selectors.EVENT_WRITE:
-                        worker.channel.flush()
-                        self._watch(key.data)
+                        # If it is gone its last words may still be read, so not here.
+                        with contextlib.suppress(OSError):
+                            worker.channel.flush()
+                            self._watch(key.data)
                     if events & selectors.EVENT_READ:
                         for frame in worker.channel.receive():
                             self._heard(key.data, worker, frame)
@@ -192,7 +200,6 @@ class ProcessCrew:
     def _heard(self, name: int, worker: Worker, frame: Frame) -> None:
         if frame.kind == protocol.RESULT:
             worker.flight -= 1
-            worker.answered = True
             sent, seconds = self._moved.pop((name, frame.tag), (0, 0.0))
             begin = time.perf_counter()
             received = len(frame.payload) + sum(map(len, frame.buffers))
@@ -204,6 +211,9 @@ class ProcessCrew:
                 return
             seconds += time.perf_counter() - begin
             self._report(Done(name, frame.tag, result, sent, received, seconds))
+        elif frame.kind == protocol.BEGUN:
+            worker.begun = True
+            self._stillborn = 0
         elif frame.kind == protocol.HELLO:
             self._pool.greet(worker, frame.tag)
             if not self.eager:
@@ -221,10 +231,15 @@ class ProcessCrew:
         exitcode = self._pool.discard(worker, kill=False, timeout=EXIT)
         if exitcode is None:
             worker.started.kill()
+            worker.started.exitcode(EXIT)
+        if not worker.begun:
+            self._stillborn += 1
         if worker.ready:
+            # If no worker gets as far as to begin, it is due to the work after all.
+            began = began and (worker.begun or self._stillborn >= STILLBORN)
             self._report(Died(name, worker.pid, exitcode, began))
             return
         words, again = self._pool.trouble()
         self._report(Died(name, worker.pid, exitcode, began=False))
-        if not again:
+        if not again and self._stillborn >= STILLBORN:
             self._report(Unable(words or f"the worker ended while starting (status {exitcode})"))

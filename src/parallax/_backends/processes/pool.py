@@ -9,6 +9,7 @@ process starts afresh.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import os
 import pickle
@@ -35,6 +36,10 @@ KEPT_CALLS = 8
 #: what sending does, so a larger one is sent anew in each run.
 HASHED = 1 << 20
 
+#: Seconds to wait for another run's workers. Shorter starts more of them than there are cores,
+#: longer holds up a program that reads two streams in turns.
+PATIENCE = 1.0
+
 #: Seconds that workers take to start, without the modules that they import.
 USUAL_START = 0.06
 
@@ -51,7 +56,8 @@ class Worker:
         self.calls: OrderedDict[int, None] = OrderedDict()
         #: chunks that it has been given and not answered.
         self.flight = 0
-        self.answered = False
+        #: it took up a task of the run that it is lent to.
+        self.begun = False
 
     @property
     def pid(self) -> int | None:
@@ -71,7 +77,7 @@ class Worker:
             self.channel.send(protocol.CALL, key, call.payload, call.buffers)
             self.calls[key] = None
         self.channel.send(protocol.USE, key)
-        self.answered = False
+        self.begun = False
 
 
 class Pool:
@@ -93,7 +99,9 @@ class Pool:
     def prepare(self, modules: set[str]) -> None:
         """Begin to import installed modules where workers will be forked from."""
         with self._lock:
-            self._starter.prepare({m for m in modules if installed(m)})
+            # Only a hint: what keeps workers from starting is told when they are asked for.
+            with contextlib.suppress(WorkerStartError, OSError):
+                self._starter.prepare({m for m in modules if installed(m)})
 
     def expected_start(self, count: int, limit: int, modules: set[str]) -> float:
         """Seconds until workers would take work if they were asked for now.
@@ -139,7 +147,10 @@ class Pool:
                         break
                 if lent or not wait:
                     return lent
-                self._lock.wait()
+                if not self._lock.wait(PATIENCE):
+                    # Perhaps the run that has them is a stream that this very thread reads:
+                    # waiting on would be a deadlock. One above the limit gets us on.
+                    limit = max(limit, len(self._alive) + 1)
 
     def _start(self) -> Worker:
         ours, theirs = socket.socketpair()
@@ -330,9 +341,9 @@ def context() -> bytes:
     except OSError:
         cwd = None
     try:
-        filters = pickle.dumps(list(warnings.filters), 5)
-        if b"__main__" in filters:  # a category that workers cannot import
-            filters = b""
+        # Without categories of the main script, which workers cannot import.
+        known = [f for f in warnings.filters if f[2].__module__ != "__main__"]
+        filters = pickle.dumps(known, 5)
     except Exception:  # noqa: BLE001 - whatever a filter's category does when pickled
         filters = b""
     values: dict[str, Any] = {

@@ -6,7 +6,7 @@
     FORGET    tag = key: drop that callable   REFUSED  tag = chunk: (what, path, reason)
     USE       tag = key: next tasks use it    BYE      it leaves after idling; nothing was begun
     TASK      tag = chunk: items
-    RELEASE   tag = seconds to idle
+    RELEASE   tag = milliseconds to idle      BEGUN    it takes up its first task since USE
 
 States of a worker: starting -> HELLO -> idle -> (USE) leased -> (RELEASE) idle -> BYE or
 end-of-file. Tasks are answered in the order they came.
@@ -25,6 +25,7 @@ HELLO = 65
 RESULT = 66
 REFUSED = 67
 BYE = 68
+BEGUN = 69
 
 #: Variables that size native thread pools. One thread per worker unless the user says otherwise:
 #: n workers with n native threads each would fight for the cores.

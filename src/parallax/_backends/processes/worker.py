@@ -37,6 +37,11 @@ def serve(sock: socket.socket) -> None:
     # handler, not SIG_IGN, because an ignored signal would stay ignored in the user's subprocesses.
     signal.signal(signal.SIGINT, lambda *_: None)
     _chunk.set_process_level(1)
+    # A program that an item starts, or a fork of this process, must not hold the socket open:
+    # the parent would not see our end.
+    sock.set_inheritable(False)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=sock.close)
     try:
         _Server(Channel(sock)).run()
     except (EOFError, OSError):
@@ -60,6 +65,7 @@ class _Server:
         self._channel = channel
         self._calls: dict[int, Frame | tuple[Any, ...]] = {}
         self._key = -1
+        self._begun = False
         self._delays = RunDelay()
         self._own_threads = {
             name: os.environ[name] for name in protocol.NATIVE_THREADS if name in os.environ
@@ -90,6 +96,7 @@ class _Server:
         elif kind == protocol.USE:
             self._channel.sock.settimeout(None)
             self._key = frame.tag
+            self._begun = False
             call = self._calls[frame.tag]
             if not isinstance(call, Frame):
                 _apply_globals(call[3])
@@ -127,6 +134,10 @@ class _Server:
         return call
 
     def _task(self, frame: Frame) -> None:
+        if not self._begun:
+            # Tells a worker that its first item ended from one that was killed while idle.
+            self._begun = True
+            self._channel.send(protocol.BEGUN, frame.tag)
         try:
             fn, star, stop, _ = self._call()
         except BaseException as error:  # noqa: BLE001 - any import may raise anything
