@@ -195,6 +195,16 @@ class Dispatcher:
         """Workers of a route that take chunks."""
         return len(self._up[route])
 
+    def under_way(self, now: float) -> float:
+        """Seconds that workers have spent so far on chunks that have not come back."""
+        scheduler = self.scheduler
+        return scheduler.under_way(now) if scheduler is not None else 0.0
+
+    def delay(self, route: Route) -> float:
+        """Seconds that a route's workers have spent without a core, as far as that is known."""
+        crew = self.crews.get(route)
+        return crew.delay() if crew is not None else 0.0
+
     # -- events --------------------------------------------------------------------------------
 
     def post(self, event: CrewEvent) -> None:

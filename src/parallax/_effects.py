@@ -24,11 +24,14 @@ from ._guard.lookup import UNKNOWN, is_a, mark_of, resolve
 from ._guard.names import TooBig
 from ._guard.values import PLAIN, Outer
 
-__all__ = ["Effects", "Finding", "GlobalRead", "Observer", "Verdict", "judge", "scan"]
+__all__ = ["STEPS", "Effects", "Finding", "GlobalRead", "Observer", "Verdict", "judge", "scan"]
 
 # Quiet items that are asked for before a cache counts as filled. Smaller: a change that comes with
 # every third item is taken for one; larger: items run in the caller that workers could have.
 _QUIET: Final = 2
+# Steps of a scan, of about 5 us each. Smaller: programs of a few hundred functions count as too big
+# to look through; larger: the first scan of such a program takes longer than it could save.
+STEPS: Final = 20_000
 # Smaller: caches that fill over several items are given up too early; larger: a callable that
 # might go to processes is kept back for longer.
 _LAST_LOOK: Final = 8
@@ -98,29 +101,33 @@ class Verdict:
 
 # One entry of a trail: the parent's index, the step from it, and the mark that must still hold.
 _Mark = tuple[int, str, Any, Any]
-_Entry = tuple[tuple[_Mark, ...], Effects]
+# What must hold, what was found, and how many steps it was allowed to take.
+_Entry = tuple[tuple[_Mark, ...], Effects, int]
 _remembered: dict[Any, tuple[_Entry, ...]] = {}
 
 
-def scan(fn: Callable[..., Any], sample: tuple[Any, ...] | None = None) -> Effects:
+def scan(
+    fn: Callable[..., Any], sample: tuple[Any, ...] | None = None, *, steps: int = STEPS
+) -> Effects:
     """What the code of `fn` may do to state outside one call of it.
 
     Args:
         fn: any callable.
         sample: the arguments of one call, for their types: `x += 1` changes a list and not a
             number. Without it, arguments count as being of unknown type.
+        steps: how much code to look through before it counts as too big, and so as opaque.
     """
     try:
         args = (UNKNOWN,) * _arity(fn) if sample is None else sample
         key = _key_of(fn)
         entries = _remembered.get(key, ())
-        for marks, effects in entries:
-            if _holds(marks, fn, args):
+        for marks, effects, spent in entries:
+            if (spent >= steps or not effects.opaque) and _holds(marks, fn, args):
                 return effects
-        effects, marks = _scan_anew(fn, args)
+        effects, marks = _scan_anew(fn, args, steps)
         if len(_remembered) >= _MAX_KEYS:
             _remembered.clear()
-        _remembered[key] = ((marks, effects), *entries)[:_MAX_VARIANTS]
+        _remembered[key] = ((marks, effects, steps), *entries)[:_MAX_VARIANTS]
     except Exception:  # noqa: BLE001
         # A callable of an unforeseen kind must not stop the run: it stays in the process instead.
         return Effects(opaque=True)
@@ -183,8 +190,8 @@ def _holds(marks: tuple[_Mark, ...], fn: Any, args: tuple[Any, ...]) -> bool:
     return count == len(args)
 
 
-def _scan_anew(fn: Any, args: tuple[Any, ...]) -> tuple[Effects, tuple[_Mark, ...]]:
-    work = Scan(fn, args)
+def _scan_anew(fn: Any, args: tuple[Any, ...], steps: int) -> tuple[Effects, tuple[_Mark, ...]]:
+    work = Scan(fn, args, steps)
     opaque = False
     returned = PLAIN
     try:

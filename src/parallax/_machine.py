@@ -373,6 +373,15 @@ def thread_cpu_clock(ident: int) -> Callable[[], float] | None:
     return read
 
 
+def thread_delay(native_id: int | None) -> float:
+    """Seconds that a thread of this process could run and got no core; 0 if not known."""
+    try:
+        with open(f"/proc/self/task/{native_id}/schedstat", "rb", buffering=0) as file:
+            return int(file.read(100).split()[1]) * 1e-9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
 class RunDelay:
     """Seconds that this thread was able to run and got no core, for another thread to read too.
 

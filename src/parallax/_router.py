@@ -17,7 +17,7 @@ from typing import Any
 
 from ._effects import Observer, Verdict, judge, scan
 from ._errors import SharedStateWarning
-from ._machine import RunDelay, gil_enabled, load_per_core
+from ._machine import RunDelay, gil_enabled
 from ._measure import GilReading, Meter, Ticker, native_threads
 from ._memory import Memory, key_of, recall, remember
 from ._messages import ChunkResult, Route
@@ -42,6 +42,12 @@ WATCHED = 12
 #: Blocks from which on the later half of the work tells what is to come. Fewer would let one
 #: long item speak for all.
 TREND = 4
+
+#: Items that a callable with side effects runs in the loop before threads are thought of.
+SURE_ITEMS = 3
+
+#: Share of the time without a core from which on the machine counts as loaded.
+LOADED = 0.06
 
 #: Remembered item times that differ by more than this factor from what is seen are dropped.
 STALE = 4.0
@@ -357,6 +363,13 @@ class Router:
             seen = replace(seen, held=min(1.0, seen.cpu / seen.wall if seen.wall else 1.0))
         if self._observer is not None and self.watching and facts.current == "loop":
             return None
+        if self.verdict.limit == "process" and facts.current == "loop":
+            # Threads would change the order of side effects, so they must be worth it beyond
+            # doubt, and a loaded machine leaves doubt.
+            if seen.items < SURE_ITEMS:
+                return None
+            if self.delayed > LOADED and seen.waiting < 0.9:
+                seen = replace(seen, held=1.0, error=0.0)
         return seen, plan(seen, remaining, self.facts(facts))
 
     def facts(self, facts: Facts) -> Facts:
@@ -387,12 +400,17 @@ class Router:
             return result.cpu
         return result.wall
 
+    @property
+    def delayed(self) -> float:
+        """Share of the time in which the caller's thread could run and had no core."""
+        reading = self._ticker.reading() if self._ticker is not None else self._last_reading
+        return reading.delayed if reading is not None else 0.0
+
     def keep(self, seen: Measurement | None) -> None:
         """Remember for the next call, unless the machine was too busy to tell."""
         if seen is None or seen.items + (1 if seen.remembered else 0) < 1:
             return
-        load = load_per_core()
-        if load is not None and load > 2.0:
+        if self.delayed > 2 * LOADED:
             return
         history = self._history
         if self._observer is not None:

@@ -14,10 +14,8 @@ nothing behind. Assumption: ``batches`` is advanced by one thread at a time.
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -49,6 +47,7 @@ from ._plans import Plan
 from ._progress import make_progress
 from ._report import Report
 from ._router import Router
+from ._steady import Steady
 
 __all__ = ["Run"]
 
@@ -72,10 +71,6 @@ EAGER = 0.05
 
 #: Seconds between two looks at the plan.
 REVIEW = 0.02
-
-#: Seconds that a route is at work before it is judged. Shorter judges by chance, longer keeps a
-#: wrong route longer.
-JUDGE = 0.12
 
 #: Seconds of work left that the present route may as well finish.
 NOT_WORTH = 0.05
@@ -155,12 +150,8 @@ class Run:
         self._deadline = None if options.timeout is None else self._begin + options.timeout
         self._failed_at: float | None = None
         self._closed = False
-        # How the present route does since all its workers are up.
-        self._steady_at: float | None = None
-        self._steady_from: set[int] = set()
-        self._steady_work = 0.0
-        self._steady_items = 0
-        self._walls: deque[float] = deque(maxlen=16)
+        #: how the present route does since all its workers are up.
+        self._steady: Steady | None = None
 
     # -- the face ------------------------------------------------------------------------------
 
@@ -592,11 +583,11 @@ class Run:
                 self._open(plan)
         elif change:
             self._changes += 1
-            self._steady_at, self._directed_at = None, now
+            self._steady, self._directed_at = None, now
             self._hold_until = now + HOLD * 2**self._changes
             dispatch.direct(plan.route, plan.workers, self._crew(plan.route))
         elif plan.workers > dispatch.wanted and plan.route != "loop":
-            self._steady_at = None
+            self._steady = None
             dispatch.direct(plan.route, plan.workers, self._crew(plan.route))
 
     def _starting(self, now: float) -> bool:
@@ -633,44 +624,37 @@ class Run:
 
     def _judge(self, now: float) -> None:
         """Note how fast the present route really is, once that can be told."""
-        dispatch, router = self._dispatch, self._router
+        dispatch, router, steady = self._dispatch, self._router, self._steady
         route = dispatch.route
-        if self._steady_at is None or route == "loop":
+        if steady is None or route == "loop":
             return
-        span = now - self._steady_at
-        if span < JUDGE or self._steady_items < 4 * dispatch.wanted:
-            return
-        router.speeds[route] = self._steady_work / span
+        speed = steady.speed(now, dispatch.under_way(now), dispatch.delay(route))
+        if speed is not None:
+            router.speeds[route] = speed
         cost = router.meter.summary()
         waits = cost.items and cost.cpu < 0.5 * cost.wall
-        if route == "threads" and waits and len(self._walls) >= 2:
-            slower = statistics.median(self._walls) / cost.wall
+        if route == "threads" and waits and steady.chunks >= 2:
+            slower = steady.wall / steady.items / cost.wall
             if slower < 1.3 and dispatch.wanted >= router.thread_cap < MOST_THREADS:
                 router.thread_cap *= 2
-                del router.speeds[route]
+                router.speeds.pop(route, None)
 
     def _on_done(self, done: Done, route: Route) -> None:
         """A chunk came back; the lock is held."""
-        report, dispatch, result = self.report, self._dispatch, done.result
+        report, dispatch, router, result = self.report, self._dispatch, self._router, done.result
         report.worked(route, result.wall, result.cpu)
         report.bytes_in += done.bytes_in
         report.bytes_out += done.bytes_out
         if route != dispatch.route or route == "loop":
             return
-        self._router.worker_did(result, threads=route == "threads")
-        if result.values:
-            self._walls.append(result.wall / len(result.values))
-        if self._steady_at is None:
+        router.worker_did(result, threads=route == "threads")
+        if self._steady is None:
             if dispatch.up(route) >= dispatch.wanted:
-                self._steady_at = clock()
-                self._steady_from.clear()
-                self._steady_work, self._steady_items = 0.0, 0
+                self._steady = Steady(
+                    clock(), dispatch.wanted, self._cores, dispatch.delay(route)
+                )
             return
-        if done.worker not in self._steady_from:
-            self._steady_from.add(done.worker)  # this chunk began before
-            return
-        self._steady_work += self._router.equivalent(result, threads=route == "threads")
-        self._steady_items += len(result.values)
+        self._steady.add(clock(), result, router.equivalent(result, threads=route == "threads"))
 
     # -- crews ---------------------------------------------------------------------------------
 
@@ -773,7 +757,7 @@ class Run:
                 return False
             router.stay = f"the {event.path} does not travel between processes: {event.reason}"
             self.report.note(f"kept in this process: {router.stay}")
-        self._steady_at = None
+        self._steady = None
         self._changes += 1
         plan = Plan("loop", 1, router.stay or event.reason, {}, self._left())
         self._adopt(plan, clock())

@@ -264,6 +264,11 @@ class Scheduler:
         w = self._workers.get(worker) or self._retired.get(worker)
         return bool(w and w.flight)
 
+    def under_way(self, now: float) -> float:
+        """Seconds since the workers' oldest chunks began, added up."""
+        both = (*self._workers.values(), *self._retired.values())
+        return sum(max(0.0, now - w.since) for w in both if w.flight)
+
     def deadline(self) -> float | None:
         """When the next ``Tick`` is needed, on the caller's clock."""
         if self._item_timeout is None:

@@ -183,13 +183,21 @@ def test_nested(backend, inner):
 
 def test_nested_in_the_same_executor():
     """An executor that is used inside its own items does not wait for itself for ever."""
-    with ThreadPoolExecutor(2) as executor:
-        got = parallel_map(
-            lambda n: list(parallel_map(jobs.square, range(n), backend=executor)),
-            [3, 3, 3, 3],
-            backend=executor,
-        )
-    assert got == [[0, 1, 4]] * 4
+    program = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from parallax import parallel_map
+executor = ThreadPoolExecutor(2)
+barrier = threading.Barrier(2)
+def outer(n):
+    barrier.wait(5)  # both threads of the executor are inside an item now
+    return list(parallel_map(abs, range(n), backend=executor))
+print(parallel_map(outer, [3, 3], backend=executor, chunksize=1))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=8, check=False
+    )
+    assert (done.stdout, done.stderr) == ("[[0, 1, 2], [0, 1, 2]]\n", "")
 
 
 def test_sixteen_callers_at_once(backend):

@@ -3,6 +3,7 @@
 KINDS holds each kind of side effect with its harmless twin. Many more harmless idioms stand in
 `test_effects_idioms`, and changes that are easy to overlook in `test_effects_missed`.
 """
+# ruff: noqa: RUF012, F821
 
 import array
 import functools
@@ -330,7 +331,6 @@ def _fresh_state(monkeypatch):
     monkeypatch.setenv("PARALLAX_TEST_EFFECT", "")
     LOG.clear()
     CACHE.clear()
-    COUNTS.clear()
     MODEL, TOTAL = None, 0
 
 

@@ -1,16 +1,31 @@
-"""Common code without side effects, which the guard must never hold back, and lazily filled caches."""
+"""Common code without side effects, and lazily filled caches: the guard must not hold it back."""
+# ruff: noqa: B905, C416, F841, PERF402, PERF403, PTH118, PTH123, RET503, RUF005, RUF012
 
+import ast
+import asyncio
 import collections
+import contextlib
 import copy
+import csv
+import decimal
 import functools
+import hashlib
 import heapq
 import io
 import itertools
 import json
+import logging
+import operator
 import os
 import random
+import re
+import sqlite3
+import struct
 import sys
 import threading
+import time
+import xml.etree.ElementTree as ET
+import zlib
 from collections import Counter, defaultdict, deque
 
 import pytest
@@ -335,7 +350,7 @@ def enumerates(items):
     out = {}
     for k, item in enumerate(items):
         out[k] = item
-    for a, b in zip(items, items):  # noqa: B905
+    for a, b in zip(items, items):
         out[a] = out.get(b, 0) + 1
     return out
 
@@ -526,6 +541,440 @@ HARMLESS = [
 def test_harmless_idioms_are_free(fn, item):
     verdict = watch_copies(fn, item)
     assert verdict.limit == "free", verdict.reason
+
+
+# ---------------------------------------------------------------- small real programs
+
+PAT = re.compile(r"\w+")
+STOP = frozenset({"a"})
+log = logging.getLogger(__name__)
+
+
+def names_in_source(p):
+    with open(p, encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    names = collections.Counter()
+    for n in ast.walk(tree):
+        if isinstance(n, ast.Name):
+            names[n.id] += 1
+        n.extra = 1
+    return names.most_common(3)
+
+
+def hash_in_blocks(b):
+    h = hashlib.sha256()
+    for i in range(0, len(b), 1024):
+        h.update(b[i : i + 1024])
+    return h.hexdigest()
+
+
+def compress(b):
+    c = zlib.compressobj()
+    out = c.compress(b)
+    out += c.flush()
+    return len(out)
+
+
+def database_in_memory(n):
+    con = sqlite3.connect(":memory:")
+    con.execute("create table t(x)")
+    with con:
+        con.executemany("insert into t values(?)", [(i,) for i in range(n)])
+    cur = con.cursor()
+    cur.execute("select sum(x) from t")
+    r = cur.fetchone()[0]
+    con.close()
+    return r
+
+
+def distinct_words(t):
+    return {m.group(0).lower() for m in PAT.finditer(t)} - STOP
+
+
+def csv_rows(t):
+    rows = list(csv.DictReader(io.StringIO(t)))
+    for r in rows:
+        r["n"] = 1
+    out = io.StringIO()
+    w = csv.writer(out)
+    w.writerow([1])
+    return out.getvalue(), rows
+
+
+def xml_tree(t):
+    root = ET.fromstring(t)
+    for e in root.iter("x"):
+        e.set("a", "1")
+        e.text = "z"
+    root.append(ET.SubElement(root, "y"))
+    return ET.tostring(root)
+
+
+def estimate_pi(n):
+    inside = 0
+    for _ in range(n):
+        x, y = random.random(), random.random()
+        if x * x + y * y < 1:
+            inside += 1
+    return 4 * inside / n
+
+
+def sieve(n):
+    s = bytearray([1]) * (n + 1)
+    s[0:2] = b"\0\0"
+    for i in range(2, int(n**0.5) + 1):
+        if s[i]:
+            s[i * i :: i] = bytearray(len(s[i * i :: i]))
+    return sum(s)
+
+
+def memo_inside(n):
+    memo = {}
+
+    def f(k):
+        if k in memo:
+            return memo[k]
+        memo[k] = r = k if k < 2 else f(k - 1) + f(k - 2)
+        return r
+
+    return f(n)
+
+
+def reachable(edges):
+    g = collections.defaultdict(set)
+    for a, b in edges:
+        g[a].add(b)
+        g[b].add(a)
+    seen = set()
+    stack = [edges[0][0]]
+    while stack:
+        v = stack.pop()
+        if v in seen:
+            continue
+        seen.add(v)
+        stack.extend(g[v] - seen)
+    return len(seen)
+
+
+def shortest_paths(g):
+    dist = {0: 0}
+    q = [(0, 0)]
+    while q:
+        d, u = heapq.heappop(q)
+        for v, wt in g[u]:
+            nd = d + wt
+            if nd < dist.get(v, 1e9):
+                dist[v] = nd
+                heapq.heappush(q, (nd, v))
+    return dist
+
+
+def precise_root(x):
+    with decimal.localcontext() as c:
+        c.prec = 50
+        return decimal.Decimal(x).sqrt()
+
+
+def flatten(x):
+    out = []
+
+    def rec(v):
+        if isinstance(v, list):
+            for u in v:
+                rec(u)
+        else:
+            out.append(v)
+
+    rec(x)
+    return out
+
+
+def first_fibonacci(n):
+    def g():
+        a, b = 0, 1
+        while True:
+            yield a
+            a, b = b, a + b
+
+    return list(itertools.islice(g(), n))
+
+
+class Tokens:
+    KEYWORDS = {"if", "else"}
+
+    def __init__(self, t):
+        self.t = t
+        self.i = 0
+        self.out = []
+
+    def run(self):
+        while self.i < len(self.t):
+            c = self.t[self.i]
+            if c.isalpha():
+                self.word()
+            else:
+                self.i += 1
+        return self.out
+
+    def word(self):
+        s = self.i
+        while self.i < len(self.t) and self.t[self.i].isalpha():
+            self.i += 1
+        w = self.t[s : self.i]
+        self.out.append((w in self.KEYWORDS, w))
+
+
+def tokens(t):
+    return Tokens(t).run()
+
+
+class Vec:
+    __slots__ = ("x", "y")
+
+    def __init__(self, x, y):
+        self.x = x
+        self.y = y
+
+    def __add__(self, o):
+        return Vec(self.x + o.x, self.y + o.y)
+
+    def __iadd__(self, o):
+        self.x += o.x
+        self.y += o.y
+        return self
+
+    def scale(self, k):
+        self.x *= k
+        self.y *= k
+        return self
+
+
+def vectors(n):
+    v = Vec(0, 0)
+    for i in range(n):
+        v += Vec(i, i)
+        v = v + Vec(1, 1)
+        v.scale(2)
+    return v.x
+
+
+class Model:
+    def __init__(self, w):
+        self.w = w
+        self.bias = 1
+
+    def predict(self, x):
+        h = [a * b for a, b in zip(self.w, x)]
+        h[0] += self.bias
+        return self._act(h)
+
+    def _act(self, h):
+        for i in range(len(h)):
+            h[i] = max(0, h[i])
+        return h
+
+    def __call__(self, x):
+        return self.predict(x)
+
+
+def predictions(x):
+    return M.predict(x), M(x)
+
+
+class Client:
+    def __init__(self):
+        self.session = {"h": 1}
+        self.lock = threading.Lock()
+
+    def get(self, u):
+        with self.lock:
+            h = dict(self.session)
+        h["u"] = u
+        return self.parse(h)
+
+    @staticmethod
+    def parse(h):
+        h = h.copy()
+        h.pop("u")
+        return h
+
+
+def answers(u):
+    return CL.get(u)
+
+
+def timed(fn):
+    @functools.wraps(fn)
+    def wrap(*a, **k):
+        t = time.perf_counter()
+        try:
+            return fn(*a, **k)
+        finally:
+            log.debug("%s", time.perf_counter() - t)
+
+    return wrap
+
+
+def retried(n):
+    def deco(fn):
+        def wrap(*a, **k):
+            for i in range(n):
+                try:
+                    return fn(*a, **k)
+                except OSError:
+                    if i == n - 1:
+                        raise
+
+        return wrap
+
+    return deco
+
+
+@timed
+@retried(3)
+def decorated_twice(x):
+    return [x]
+
+
+@contextlib.contextmanager
+def collecting(x):
+    state = [x]
+    try:
+        yield state
+    finally:
+        state.clear()
+
+
+def own_context(x):
+    with collecting(x) as s:
+        s.append(1)
+        return len(s)
+
+
+def exit_stack(x):
+    with contextlib.ExitStack() as st:
+        f = st.enter_context(io.StringIO())
+        f.write("x")
+        return f.getvalue()
+
+
+def packed(b):
+    buf = bytearray(16)
+    struct.pack_into("i", buf, 0, len(b))
+    mv = memoryview(buf)
+    mv[4:8] = b"abcd"
+    return bytes(buf)
+
+
+def nested(x):
+    d = {"a": {"b": []}}
+    d["a"]["b"].append(x)
+    d["a"]["c"] = d["a"]["b"]
+    return d
+
+
+def by_key(recs):
+    return sorted(recs, key=operator.itemgetter("a")), max(recs, key=lambda r: r["a"])["a"]
+
+
+def groups_of(recs):
+    out = {}
+    for k, g in itertools.groupby(recs, key=lambda r: r["a"]):
+        out[k] = list(g)
+    return out
+
+
+def new_lists(xs):
+    ys = [x for x in xs]
+    ys[0] = 5
+    zs = xs + [1]
+    zs.pop()
+    ws = xs[:]
+    ws.clear()
+    vs = xs * 2
+    vs.sort()
+    us = list(map(str, xs))
+    us.append("")
+    return ys
+
+
+def new_sets(xs):
+    s = set(xs)
+    s.discard(1)
+    t = s | {2}
+    t.add(3)
+    u = s.copy()
+    u.pop()
+    f = frozenset(xs) | {1}
+    return len(t)
+
+
+def new_dicts(d):
+    e = {k: v for k, v in d.items()}
+    e["z"] = 1
+    g = d | {"a": 2}
+    g.pop("a")
+    h = dict(d.items())
+    h.clear()
+    return e
+
+
+def asynchronous(x):
+    async def main():
+        out = []
+
+        async def one(i):
+            out.append(i)
+            return i
+
+        r = await asyncio.gather(*(one(i) for i in range(3)))
+        return out, r
+
+    return asyncio.run(main())
+
+
+M = Model([1, 2, 3])
+CL = Client()
+
+PROGRAMS = [
+    (names_in_source, __file__),
+    (hash_in_blocks, b"abc"),
+    (compress, b"abc"),
+    (database_in_memory, 3),
+    (distinct_words, "a b"),
+    (csv_rows, "a,b\n1,2"),
+    (xml_tree, "<a><x/></a>"),
+    (estimate_pi, 3),
+    (sieve, 30),
+    (memo_inside, 6),
+    (reachable, [(1, 2)]),
+    (shortest_paths, [[(0, 1)]]),
+    (precise_root, 3),
+    (flatten, [1, [2]]),
+    (first_fibonacci, 3),
+    (tokens, "if a"),
+    (vectors, 3),
+    (predictions, [1, 2, 3]),
+    (answers, "u"),
+    (decorated_twice, 3),
+    (own_context, 3),
+    (exit_stack, 3),
+    (packed, b"a"),
+    (new_lists, [1, 2]),
+    (new_sets, [1, 2]),
+    (new_dicts, {"a": 1}),
+    (asynchronous, 3),
+    (nested, 3),
+    (by_key, [{"a": 1}]),
+    (groups_of, [{"a": 1}]),
+]
+
+
+@pytest.mark.parametrize(("fn", "item"), PROGRAMS, ids=[name_of(fn) for fn, _ in PROGRAMS])
+def test_small_programs_are_free(fn, item):
+    verdict = watch_copies(fn, item)
+    assert verdict.limit == "free", verdict.reason
+    assert not scan(fn).findings
 
 
 # ---------------------------------------------------------------- NumPy

@@ -1,4 +1,5 @@
-"""Changes that are easy to overlook: behind aliases, helpers, containers, protocols and builtins."""
+"""Changes that are easy to overlook: behind aliases, helpers, containers, protocols, builtins."""
+# ruff: noqa: RUF012, PERF102, PTH123
 
 import copy
 import functools

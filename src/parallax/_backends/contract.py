@@ -98,6 +98,9 @@ class Crew(Protocol):
     def selector(self) -> selectors.BaseSelector | None:
         """What ``poll`` waits on, for others to add to; None if workers report by themselves."""
 
+    def delay(self) -> float:
+        """Seconds that the workers could run and had no core, all together; 0 if not known."""
+
     def open(self, count: int) -> None:
         """Begin to provide up to ``count`` workers in all; returns at once."""
 

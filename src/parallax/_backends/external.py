@@ -60,6 +60,10 @@ class ExternalCrew:
     def selector(self) -> None:
         """Workers report by themselves."""
 
+    def delay(self) -> float:
+        """Not known of somebody else's workers."""
+        return 0.0
+
     def open(self, count: int) -> None:
         """Use ``count`` slots of the executor."""
         while len(self._names) < count:

@@ -14,11 +14,15 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from .._machine import thread_delay
 from .._messages import Chunk, Route
 from .chunk import nested, run_chunk
 from .contract import Call, Done, Joined, Report, Unable
 
 __all__ = ["ThreadCrew"]
+
+#: Threads whose delays are worth reading one by one.
+FEW = 16
 
 
 class ThreadCrew:
@@ -51,6 +55,12 @@ class ThreadCrew:
 
     def selector(self) -> None:
         """Workers report by themselves."""
+
+    def delay(self) -> float:
+        """Seconds that the threads could run and had no core."""
+        if len(self._threads) > FEW:
+            return 0.0  # they take turns on the cores themselves
+        return sum(thread_delay(t.native_id) for t in self._threads)
 
     def open(self, count: int) -> None:
         """Start threads until there are ``count``."""

@@ -47,9 +47,6 @@ from .values import (
 
 __all__ = ["Scan"]
 
-# Smaller: programs of a few hundred functions count as too big to look through; larger: the first
-# scan of such a program takes longer than it could save. About 5 us each.
-_BUDGET: Final = 25_000
 _MAX_CALLS: Final = 40
 # Below this depth of calls, lists made on the way are no longer told apart, or each combination of
 # arguments would be analysed anew.
@@ -66,8 +63,8 @@ def _driver(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 class Scan(Installed):
     """One analysis of one callable."""
 
-    def __init__(self, fn: Callable[..., Any], sample: tuple[Any, ...]) -> None:
-        super().__init__(fn, _BUDGET)
+    def __init__(self, fn: Callable[..., Any], sample: tuple[Any, ...], budget: int) -> None:
+        super().__init__(fn, budget)
         self._frames: dict[tuple[Any, ...], tuple[Frame, Value | None]] = {}
         self._active: dict[types.CodeType, int] = {}
         self._spaces: dict[int, Outer] = {}

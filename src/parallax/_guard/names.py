@@ -16,6 +16,7 @@ from .lookup import (
     UNKNOWN,
     is_a,
     is_code_like,
+    top_module,
 )
 from .mutators import (
     Change,
@@ -34,6 +35,11 @@ from .values import (
 __all__ = ["REBIND", "Event", "Names", "TooBig"]
 
 REBIND: Final = "rebind"
+# Locks, files, loggers and the like: workers have their own, by importing the module.
+_HANDLES: Final = frozenset(
+    {"thread", "threading", "logging", "io", "socket", "selectors", "subprocess", "ssl", "queue",
+     "asyncio", "contextvars", "multiprocessing", "concurrent"}
+)  # fmt: skip
 
 
 class TooBig(Exception):  # noqa: N818 - a signal, not an error anyone sees
@@ -150,15 +156,11 @@ class Names:
 
     def _note_global(self, space: dict[str, Any], name: str, node: Outer) -> None:
         module = space.get("__name__")
-        if (
-            type(module) is str
-            and module != "__main__"
-            and node.obj is not UNKNOWN
-            and not is_code_like(node.obj)
-        ):
-            known = sys.modules.get(module)
-            if known is not None and getattr(known, "__dict__", None) is space:
-                self.globals_read[module, name] = None
+        if type(module) is not str or module == "__main__" or not _is_data(node.obj):
+            return
+        known = sys.modules.get(module)
+        if is_a(known, types.ModuleType) and object.__getattribute__(known, "__dict__") is space:
+            self.globals_read[module, name] = None
 
     def store_global(self, frame: Frame, name: str, value: Value | None) -> None:
         """`global name; name = ...`."""
@@ -196,3 +198,10 @@ class Names:
 
 def _is_module(origin: Origin) -> bool:
     return type(origin) is Outer and (origin.kind == "import" or is_a(origin.obj, types.ModuleType))
+
+
+def _is_data(obj: object) -> bool:
+    """Whether the current value of a global is worth sending: no code, no handle on the process."""
+    if obj is UNKNOWN or is_code_like(obj):
+        return False
+    return top_module(type(obj)) not in _HANDLES

@@ -41,7 +41,7 @@ class ProcessCrew:
     def __init__(
         self,
         report: Report,
-        lock: RLock,  # type: ignore[valid-type]  # a function, not a type, up to 3.12
+        lock: RLock,
         call: _codec.Encoded,
         *,
         pool: Pool,
@@ -76,6 +76,7 @@ class ProcessCrew:
         self._workers: dict[int, Worker] = {}
         self._moved: dict[tuple[int, int], tuple[int, float]] = {}
         self._stillborn = 0
+        self._delay = 0.0
         #: report workers before they are up: chunks wait in their sockets.
         self.eager = False
 
@@ -91,6 +92,10 @@ class ProcessCrew:
     def selector(self) -> selectors.BaseSelector:
         """The selector of all workers' sockets, for the run to add its own to."""
         return self._selector
+
+    def delay(self) -> float:
+        """Seconds that the workers could run and had no core, in chunks that came back."""
+        return self._delay
 
     def open(self, count: int) -> None:
         """Lease workers until there are ``count``."""
@@ -210,6 +215,7 @@ class ProcessCrew:
                 self._report(Refused(name, frame.tag, "result", "result", words))
                 return
             seconds += time.perf_counter() - begin
+            self._delay += result.delay
             self._report(Done(name, frame.tag, result, sent, received, seconds))
         elif frame.kind == protocol.BEGUN:
             worker.begun = True
