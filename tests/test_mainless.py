@@ -226,8 +226,8 @@ def test_output_of_workers_is_not_lost(method):
 import sys
 from parallax import parallel_map
 def work(x):
-    print("out", x)
-    print("err", x, file=sys.stderr)
+    sys.stdout.write(f"out {x}\\n")  # in one piece: -u makes print write several
+    sys.stderr.write(f"err {x}\\n")
 parallel_map(work, range(4), backend="processes")
 print("done", flush=True)
 """

@@ -281,17 +281,24 @@ class Dispatcher:
         worker, chunk, items = entry
         self._on_done(event, self._route_of[worker])
         result = event.result
+        again: tuple[int, ...] = ()
+        stuck = [f for f in result.failures if isinstance(f.error, SerializationError)]
+        if stuck and self._on_trouble(_refused(event, stuck[0])):
+            # The items ran, and what they gave cannot travel: they are run where it need not.
+            again = tuple(f.offset for f in stuck)
+            result = result._replace(failures=tuple(f for f in result.failures if f not in stuck))
         offsets = tuple(f.offset for f in result.failures)
         if offsets or len(result.values) < chunk.size:
             for offset, item in enumerate(items):
-                if offset in offsets or offset >= len(result.values):
+                if offset in offsets or offset in again or offset >= len(result.values):
                     self._rerun[chunk.start + offset] = item
-        fatal = self._outcomes.put(chunk.start, result)
+        fatal = self._outcomes.put(chunk.start, result, split=bool(again))
         if fatal is not None:
             self.fatal = self.fatal or fatal
             return
         ran = len(result.values)
-        self._handle(Finished(worker, chunk.id, ran, offsets, result.wall))
+        self.again += len(again)
+        self._handle(Finished(worker, chunk.id, ran, offsets, result.wall, again))
 
     def _on_refused(self, event: Refused) -> None:
         entry = self._flight.pop(event.chunk, None)
@@ -470,3 +477,9 @@ class Dispatcher:
         for crew in crews:
             crew.close(grace)
         self.waker.close()
+
+
+def _refused(event: Done, failure: Failure) -> Refused:
+    error = failure.error
+    path = getattr(error, "path", "") or "result"
+    return Refused(event.worker, event.chunk, "result", path, getattr(error, "reason", str(error)))

@@ -59,8 +59,10 @@ def parallel_map(
 @overload
 def parallel_map(
     fn: Callable[..., R],
+    first: Iterable[Any],
+    second: Iterable[Any],
     /,
-    *iterables: Iterable[Any],
+    *more: Iterable[Any],
     backend: Backend | None = ...,
     max_workers: int | None = ...,
     chunksize: int | None = ...,
@@ -177,8 +179,10 @@ def parallel_imap(
 @overload
 def parallel_imap(
     fn: Callable[..., R],
+    first: Iterable[Any],
+    second: Iterable[Any],
     /,
-    *iterables: Iterable[Any],
+    *more: Iterable[Any],
     ordered: bool | None = ...,
     backend: Backend | None = ...,
     max_workers: int | None = ...,

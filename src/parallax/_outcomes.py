@@ -22,18 +22,21 @@ class Outcomes:
         #: exceptions by index, for a run that stops at the first.
         self.errors: dict[int, BaseException] = {}
 
-    def put(self, start: int, result: ChunkResult) -> BaseException | None:
+    def put(
+        self, start: int, result: ChunkResult, *, split: bool = False
+    ) -> BaseException | None:
         """Keep a chunk's values; exceptions stand in their place.
 
         Args:
             start: index of the chunk's first item.
             result: what came back.
+            split: some of the items will come again, so that each stands alone.
 
         Returns:
             An exception that ends the run whatever ``on_error`` says (``KeyboardInterrupt``,
             ``SystemExit``), or None.
         """
-        if not result.failures:
+        if not result.failures and not split:
             self._runs[start] = result.values
             return None
         fatal: BaseException | None = None
@@ -83,11 +86,11 @@ def prepare(failure: Failure, index: int) -> BaseException:
     if failure.traceback:
         error.__cause__ = RemoteTraceback(failure.traceback)
     note = f"parallax: raised by item {index}"
-    if hasattr(error, "add_note"):
-        error.add_note(note)
-    else:
-        try:
+    try:
+        if hasattr(error, "add_note"):
+            error.add_note(note)
+        else:
             setattr(error, "__notes__", [*getattr(error, "__notes__", ()), note])  # noqa: B010
-        except AttributeError:  # an exception class without a __dict__ goes without
-            return error
+    except Exception:  # noqa: BLE001 - a class that refuses attributes goes without a note
+        return error
     return error

@@ -165,6 +165,8 @@ def _threads(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     rates = thread_rates(seen, facts.cores, most)
     best = max(rates)
     count = next(n for n, rate in enumerate(rates, 1) if rate >= WORTH * best)
+    if not seen.items and seen.waiting > 0.8:
+        count = most  # an item that is still waiting can only turn out to wait more
     rate = rates[count - 1]
     speed = facts.observed.get("threads")
     if speed is not None:

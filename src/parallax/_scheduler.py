@@ -86,13 +86,14 @@ class Retire(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A worker ran the first ``ran`` items of a chunk, its oldest unless that was refused."""
+    """A worker ran the first ``ran`` items of a chunk; those in ``again`` are run anew."""
 
     worker: int
     chunk: int
     ran: int
     failed: tuple[int, ...] = ()
     wall: float = 0.0
+    again: tuple[int, ...] = ()
 
 
 class Lost(NamedTuple):
@@ -337,9 +338,11 @@ class Scheduler:
             mean = event.wall / event.ran
             self.mean = mean if self.mean is None else self.mean + NEWEST * (mean - self.mean)
         start = chunk.start
-        for offset in sorted(event.failed):
+        for offset in sorted((*event.failed, *event.again)):
             index = chunk.start + offset
-            again = self._retry(index)
+            again = offset in event.again or self._retry(index)
+            if offset in event.again:
+                self._requeue(index, 1, chunk.attempt + 1)
             if not again and self._stop_on_error:
                 self.failed = index if self.failed is None else min(index, self.failed)
             if again or self._stop_on_error:

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallax import _codec
-from parallax._codec import OUT_OF_BAND, decode, encode, encode_by_value, needs
+from parallax._backends.processes.payload import needs
+from parallax._codec import OUT_OF_BAND, decode, encode, encode_by_value
 from parallax._culprit import culprit
 
 VALUES = st.recursive(

@@ -7,6 +7,7 @@ KINDS holds each kind of side effect with its harmless twin. Many more harmless 
 
 import array
 import functools
+import importlib
 import os
 import queue
 import types
@@ -16,6 +17,8 @@ from guarding import Node, watch
 
 from parallax import _effects
 from parallax._effects import Effects, Finding, Observer, judge, scan
+from parallax._guard import calls, objects
+from parallax._guard.names import TooBig
 
 NUMBERS = range(1, 40)
 
@@ -568,6 +571,28 @@ def test_scanning_runs_nothing():
 def test_scan_never_raises(fn):
     assert isinstance(scan(fn, (1,)), Effects)
     assert isinstance(scan(fn), Effects)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module", ["argparse", "asyncio.tasks", "contextlib", "dataclasses", "html.parser", "textwrap"]
+)
+def test_no_code_is_too_odd(module, monkeypatch):
+    """Every kind of statement that the standard library uses is understood, or taken as too big."""
+    monkeypatch.setattr(calls, "is_own_code", lambda filename: True)
+    monkeypatch.setattr(objects, "is_own_code", lambda filename: True)
+    found = importlib.import_module(module)
+    space = [*vars(found).values()]
+    space += [fn for cls in space if isinstance(cls, type) for fn in vars(cls).values()]
+    seen = 0
+    for fn in space:
+        if isinstance(fn, types.FunctionType) and fn.__module__ == module:
+            seen += 1
+            try:
+                calls.Scan(fn, (None,) * 3, 2_000).run()
+            except TooBig:
+                continue
+    assert seen > 10
 
 
 def test_failure_inside_means_opaque(monkeypatch):

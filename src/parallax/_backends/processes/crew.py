@@ -185,7 +185,9 @@ class ProcessCrew:
             self.poll(left)
         with self._lock:
             for worker in self._workers.values():
-                self._selector.unregister(worker.channel)
+                # At the interpreter's exit the pool may have closed the channel already.
+                with contextlib.suppress(ValueError, KeyError):
+                    self._selector.unregister(worker.channel)
                 if worker.flight or worker.channel.unsent:
                     self._pool.discard(worker, kill=True)
                 else:

@@ -1,6 +1,6 @@
 """A worker process: takes callables and chunks from its parent's socket, returns outcomes.
 
-Guarantees: one thread, no shared lock; ends when the parent's end of the socket closes, or after
+Guarantees: one working thread, no shared lock; ends when the parent's end of the socket closes, or after
 idling; ``__main__`` of the parent is never run; whatever the callable does to an item, the
 outcome of every other item is returned.
 """
@@ -8,9 +8,12 @@ outcome of every other item is returned.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
+import threading
+import time
 import warnings
 from typing import Any
 
@@ -22,13 +25,38 @@ from . import protocol
 
 __all__ = ["main", "serve"]
 
+#: Seconds that a worker has to leave by itself when its parent is gone.
+GRACE = 0.3
+
+
 def main(fd: int) -> None:
     """Entry point of a worker that was started by executing Python.
 
     Args:
         fd: descriptor of its end of the socket.
     """
-    serve(socket.socket(fileno=fd))
+    sock = socket.socket(fileno=fd)
+    _watch_parent(sock)
+    serve(sock)
+
+
+def _watch_parent(sock: socket.socket) -> None:
+    """End this process when the parent is gone, even in the middle of a long item.
+
+    Workers of the zygote need no such thread: it ends them.
+    """
+    if not hasattr(select, "poll"):
+        return
+    poll = select.poll()
+    poll.register(sock, 0)  # a hang-up is always reported, and takes nothing from the socket
+
+    def watch() -> None:
+        poll.poll()
+        # One that is between two items leaves by itself, with its output written.
+        time.sleep(GRACE)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="parallax-parent", daemon=True).start()
 
 
 def serve(sock: socket.socket) -> None:

@@ -1,0 +1,28 @@
+"""What users' type checkers see."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_mypy_infers_the_types(request):
+    """Each call in ``answers.py`` has the type that it says, and wrong calls are errors."""
+    pytest.importorskip("mypy")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores",
+            f"--cache-dir={request.config.cache.mkdir('mypy')}",
+            str(Path(__file__).with_name("answers.py")),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,185 @@
+"""The planner alone: measurements in, plans out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parallax._planner import Facts, plan, seconds, thread_rates
+from parallax._plans import Measurement, Payload
+
+PURE = Measurement(items=5, wall=0.01, cpu=0.01, held=1.0, error=0.05)
+FREE = Measurement(items=5, wall=0.01, cpu=0.01, held=0.0, error=0.02)
+WAIT = Measurement(items=5, wall=0.05, cpu=0.0002, held=0.002, error=0.002)
+TINY = Measurement(items=1000, wall=1e-7, cpu=1e-7, held=1.0, error=0.05)
+UNCLEAR = Measurement(items=1, wall=0.01, cpu=0.01, held=None)
+BIG = replace(PURE, payload=Payload(bytes_in=1e9, bytes_out=1e9, seconds=1.0))
+NATIVE = replace(FREE, native=4.0)
+FOUR = Facts(cores=4, process_start=0.08)
+ONE = Facts(cores=1, process_start=0.08)
+
+
+@pytest.mark.parametrize(
+    ("seen", "left", "facts", "route", "words"),
+    [
+        (PURE, 1000, FOUR, "processes", "threads would take turns; 4 processes"),
+        (PURE, 0, FOUR, "loop", ""),
+        (PURE, 1, FOUR, "loop", ""),
+        (PURE, 4, FOUR, "loop", ""),
+        (PURE, 1000, ONE, "loop", ""),
+        (PURE, 1000, replace(FOUR, max_workers=1), "loop", "max_workers=1"),
+        (PURE, 1000, replace(FOUR, limit="loop", limit_reason="it counts"), "loop", "it counts"),
+        (PURE, 1000, replace(FOUR, limit="process", limit_reason="it logs"), "loop", "it logs"),
+        (PURE, 1000, replace(FOUR, allowed=frozenset({"loop"})), "loop", ""),
+        (PURE, 1000, replace(FOUR, process_start=float("inf")), "loop", ""),
+        (FREE, 1000, FOUR, "threads", "leaves the GIL free"),
+        (FREE, 1000, ONE, "loop", ""),
+        (FREE, 1000, replace(FOUR, limit="process"), "threads", ""),
+        (FREE, 1000, replace(FOUR, limit="loop"), "loop", ""),
+        (FREE, 1000, replace(FOUR, observed={"threads": 1.0}, current="threads"), "processes",
+         "seen to do the work of only 1.0 loops"),
+        (NATIVE, 1000, FOUR, "loop", "4.0 cores busy by itself"),
+        (WAIT, 1000, FOUR, "threads", "wait at the same time"),
+        (WAIT, 1000, ONE, "threads", "wait at the same time"),
+        (WAIT, 2, FOUR, "threads", "2 threads"),
+        (WAIT, 1, FOUR, "loop", ""),
+        (WAIT, 1000, replace(FOUR, limit="process"), "threads", ""),
+        (WAIT, 1000, replace(FOUR, limit="loop"), "loop", ""),
+        (TINY, 100_000, FOUR, "loop", ""),
+        (TINY, None, FOUR, "loop", ""),
+        (BIG, 1000, FOUR, "loop", ""),
+        (replace(BIG, held=0.0), 1000, FOUR, "threads", ""),
+        (replace(PURE, payload=Payload(callable_bytes=1e12)), 100, FOUR, "loop", ""),
+        (UNCLEAR, 1000, FOUR, "processes", "not clear yet"),
+    ],
+)
+def test_routes(seen, left, facts, route, words):
+    """The table of what is measured and what is then done, with its reason in words."""
+    chosen = plan(seen, left, facts)
+    assert chosen.route == route
+    assert words in chosen.reason
+    assert chosen.remaining == left
+
+
+def test_the_present_route_is_not_left_for_little():
+    """A change has to promise more than a little, and more yet once the route was seen at work."""
+    loop = plan(PURE, 1000, FOUR).costs["processes"]
+    speed = 1000 * PURE.wall / (1.2 * loop)
+    facts = replace(FOUR, current="threads", observed={"threads": speed})
+    assert plan(PURE, 1000, facts).route == "threads"
+    assert plan(PURE, 1000, replace(facts, observed={"threads": speed / 2})).route == "processes"
+
+
+def test_threads_for_waiting_work_are_as_many_as_may_be():
+    """Waiting costs no core: the number of threads is not that of cores."""
+    assert plan(WAIT, 1000, FOUR).workers == 32
+    assert plan(WAIT, 1000, replace(FOUR, thread_cap=64)).workers > 32
+    assert plan(WAIT, 10, FOUR).workers == 10
+    assert plan(WAIT, 1000, replace(FOUR, max_workers=7)).workers == 7
+
+
+def test_threads_for_computing_are_as_many_as_cores():
+    """More threads than cores bring nothing to work that computes."""
+    assert plan(FREE, 1000, FOUR).workers == 4
+    assert plan(PURE, 1000, FOUR).workers == 4
+
+
+def test_half_held():
+    """Work that holds the GIL half of the time gains at most a factor of two from threads."""
+    half = replace(PURE, held=0.5, error=0.0)
+    rates = thread_rates(half, 64, 32)
+    assert rates[0] == pytest.approx(1 / half.wall)
+    assert max(rates) <= 2.0001 / half.wall
+    assert rates[1] > 1.2 / half.wall
+
+
+MEASUREMENTS = st.builds(
+    lambda items, wall, busy, held, error, native, spread, payload: Measurement(
+        items, wall, wall * busy, None if held is None else held * busy, error, native, spread,
+        payload,
+    ),
+    st.integers(0, 1000),
+    st.floats(1e-8, 100),
+    st.floats(0, 1),
+    st.none() | st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(1, 16),
+    st.floats(0, 5),
+    st.none()
+    | st.builds(
+        Payload, st.floats(0, 1e10), st.floats(0, 1e10), st.floats(0, 10), st.floats(0, 1e10)
+    ),
+)
+ROUTES = ("loop", "threads", "processes")
+FACTS = st.builds(
+    Facts,
+    cores=st.integers(1, 128),
+    max_workers=st.none() | st.integers(1, 64),
+    thread_cap=st.sampled_from([32, 64, 256]),
+    limit=st.sampled_from(["free", "process", "loop"]),
+    process_start=st.sampled_from([0.0, 0.05, 1.0, float("inf")]),
+    current=st.sampled_from(ROUTES),
+    observed=st.dictionaries(st.sampled_from(ROUTES[1:]), st.floats(0.01, 100)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(MEASUREMENTS, st.none() | st.integers(0, 100_000), FACTS)
+def test_any_plan_can_be_carried_out(seen, left, facts):
+    """Whatever was measured: costs that make sense, workers within limits, a route allowed."""
+    chosen = plan(seen, left, facts)
+    assert chosen.reason
+    assert chosen.route in chosen.costs
+    assert all(cost >= 0 for cost in chosen.costs.values())
+    assert chosen.costs["loop"] == (max(1, seen.items) if left is None else left) * seen.wall
+    assert chosen.workers >= 1
+    if facts.max_workers is not None:
+        assert chosen.workers <= facts.max_workers
+    if left is not None:
+        assert chosen.workers <= max(1, left)
+    if facts.limit == "loop":
+        assert set(chosen.costs) == {"loop"}
+    if facts.limit == "process":
+        assert "processes" not in chosen.costs
+    if chosen.route == "processes" and facts.max_workers is None:
+        assert chosen.workers <= facts.cores
+    if chosen.route != "loop" and facts.current == "loop":
+        assert chosen.costs[chosen.route] < chosen.costs["loop"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(MEASUREMENTS, st.integers(1, 128), st.integers(1, 64))
+def test_rates_of_threads(seen, cores, most):
+    """More threads are never predicted to be slower, nor faster than the cores allow."""
+    rates = thread_rates(seen, cores, most)
+    assert len(rates) == most
+    assert all(rate > 0 for rate in rates)
+    assert all(b >= a * (1 - 1e-9) for a, b in zip(rates, rates[1:], strict=False))
+    if seen.wall >= 1e-6:
+        assert rates[0] <= 1.0001 / seen.wall
+        assert rates[-1] <= most * 1.0001 / seen.wall
+
+
+@settings(max_examples=150, deadline=None)
+@given(MEASUREMENTS, st.integers(0, 10_000), st.integers(1, 10_000), FACTS)
+def test_more_items_cost_more(seen, left, more, facts):
+    """No route is predicted to be done sooner with more to do, but for the last round."""
+    few, many = plan(seen, left, facts).costs, plan(seen, left + more, facts).costs
+    assert many["loop"] >= few["loop"]
+    if left + more >= 16 * max(left, 1) and left + more > 2000:
+        assert all(many[route] >= few[route] * 0.99 for route in few)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 ns"), (40e-9, "40 ns"), (1.5e-6, "1.5 us"), (250e-6, "250 us"), (0.0123, "12 ms"),
+        (0.5, "500 ms"), (1.26, "1.3 s"), (42.4, "42 s"), (1234.5, "1234 s"),
+    ],
+)
+def test_seconds(value, text):
+    """Durations as a person would say them."""
+    assert seconds(value) == text

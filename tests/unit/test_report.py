@@ -1,0 +1,90 @@
+"""The report reads like a person's answer."""
+
+from __future__ import annotations
+
+from parallax import explain, parallel_map
+from parallax._plans import Measurement, Plan
+from parallax._report import Report
+
+SEEN = Measurement(items=3, wall=0.01, cpu=0.01, held=0.98, error=0.01)
+
+
+def test_words():
+    """What was measured, the route and its reason, the other routes' costs, the cores."""
+    report = Report(callable="crunch", items=100, seconds=0.5, cpu_seconds=0.9, measured=SEEN)
+    report.choose(
+        Plan("processes", 2, "threads would take turns", {"loop": 1.0, "processes": 0.5}),
+        0.03, change=True,
+    )
+    text = str(report)
+    assert "`crunch`: 100 items in 500 ms by 2 processes" in text
+    assert "holds the GIL 98% of the time" in text
+    assert "because threads would take turns" in text
+    assert "a loop about 1 s" in text
+    assert "1.8" in text
+    assert report.cores_busy == 1.8
+
+
+def test_changes_and_notes():
+    """Changes of mind are told in order; a note is told once."""
+    report = Report(callable="f", items=0)
+    report.choose(Plan("loop", 1, "a"), 0.0, change=True)
+    report.items = 50
+    report.choose(Plan("threads", 8, "b"), 0.2, change=True)
+    report.choose(Plan("threads", 16, "c"), 0.3, change=False)
+    report.note("a sentence")
+    report.note("a sentence")
+    assert [c.route for c in report.changes] == ["loop", "threads"]
+    assert report.workers == 16
+    text = str(report)
+    assert "changed its mind" in text
+    assert "after 50 items" in text
+    assert text.count("a sentence") == 1
+
+
+def test_losses_and_bytes():
+    """Lost workers and moved bytes are told only where there were some."""
+    assert "lost" not in str(Report())
+    assert "moved" not in str(Report())
+    text = str(Report(workers_lost=2, retried=3, bytes_in=1_500_000, bytes_out=20))
+    assert "workers lost: 2, items run again: 3" in text
+    assert "1.5 MB" in text
+    assert "20 B" in text
+
+
+def test_report_of_a_real_run():
+    """A trivial run reports that a loop did it, and why."""
+    results = parallel_map(abs, range(1000))
+    assert results.report.route == "loop"
+    assert results.report.items == 1000
+    assert results.report.reason
+    assert results.report.callable == "abs"
+    assert "a plain loop" in str(results.report)
+
+
+def test_report_of_a_forced_run():
+    """What was asked for is the reason."""
+    for backend in ("serial", "threads", "processes"):
+        report = parallel_map(abs, range(20), backend=backend).report
+        assert report.backend == backend
+        assert f"backend='{backend}' was asked for" in str(report)
+
+
+def test_explain():
+    """An explanation says what would be done, and runs only the first items."""
+    taken = []
+
+    def source():
+        for x in range(10_000_000):
+            taken.append(x)
+            yield x
+
+    report = explain(abs, source())
+    assert report.explained
+    assert "would take the route a plain loop" in str(report)
+    assert len(taken) < 10_000_000
+
+
+def test_empty_report():
+    """Even without items it can be printed."""
+    assert "0 items" in str(parallel_map(abs, []).report)
