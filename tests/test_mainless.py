@@ -108,8 +108,13 @@ def test_module_with_dash_m(tmp_path, method):
         CODE.replace("def helper(x):\n    return x * 10\n", "from .helper import helper\n")
     )
     done = subprocess.run(
-        [sys.executable, "-m", "package"], cwd=tmp_path, capture_output=True, text=True,
-        timeout=20, check=False, env={**os.environ, "PARALLAX_START_METHOD": method},
+        [sys.executable, "-m", "package"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env={**os.environ, "PARALLAX_START_METHOD": method},
     )
     assert (done.stdout, done.stderr) == ("marker\n[1, 11, 21, 31]\n", "")
 
@@ -368,8 +373,10 @@ def test_exit_while_a_thread_waits(method):
 def test_killed_parent_leaves_nothing(method, busy):
     """SIGKILL of the program ends its workers, idle or in the middle of an item."""
     then = "def long(x):\n    print('in', flush=True); time.sleep(60)\n"
-    then += "parallel_map(long, range(4), backend='processes')" if busy else (
-        "print('in', flush=True); time.sleep(60)"
+    then += (
+        "parallel_map(long, range(4), backend='processes')"
+        if busy
+        else ("print('in', flush=True); time.sleep(60)")
     )
     process, pids = start(then, method)
     assert process.stdout.readline() == "in\n"

@@ -288,7 +288,7 @@ class Dispatcher:
             again = tuple(f.offset for f in stuck)
             result = result._replace(failures=tuple(f for f in result.failures if f not in stuck))
         offsets = tuple(f.offset for f in result.failures)
-        if offsets or len(result.values) < chunk.size:
+        if offsets or again or len(result.values) < chunk.size:
             for offset, item in enumerate(items):
                 if offset in offsets or offset in again or offset >= len(result.values):
                     self._rerun[chunk.start + offset] = item

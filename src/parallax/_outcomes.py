@@ -22,9 +22,7 @@ class Outcomes:
         #: exceptions by index, for a run that stops at the first.
         self.errors: dict[int, BaseException] = {}
 
-    def put(
-        self, start: int, result: ChunkResult, *, split: bool = False
-    ) -> BaseException | None:
+    def put(self, start: int, result: ChunkResult, *, split: bool = False) -> BaseException | None:
         """Keep a chunk's values; exceptions stand in their place.
 
         Args:

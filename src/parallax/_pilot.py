@@ -133,7 +133,8 @@ class Pilot:
         options, report = self._options, self._report
         backend = options.backend if isinstance(options.backend, str) else "executor"
         report.backend = backend
-        if _chunk.level() > 0 and backend in {"auto", "processes"}:
+        if _chunk.level() > 0 and backend != "threads":
+            # An executor's threads may all be inside items that wait for this call.
             report.reason = "this call is made inside another one's worker: its cores are in use"
             return "loop"
         if options.item_timeout is not None:
@@ -215,7 +216,9 @@ class Pilot:
             return
         if decided[1].route == "processes" and router.payload is None and not router.stay:
             self._weigh()
-            decided = router.plan(now, left, self._facts()) or decided
+            decided = router.plan(now, left, self._facts())
+            if decided is None:
+                return
         seen, plan = decided
         self._report.measured = seen
         if router.verdict.limit == "loop" and threading.get_ident() == self._caller.thread:

@@ -177,6 +177,7 @@ class Run:
             if dispatch.begun():
                 # The ticker opened the run while we were inside the item.
                 dispatch.post(Done(CALLER, dispatch.caller_chunk.id, result))
+                del result, items
                 break
             error = self._deliver(result)
             if error is not None:
@@ -187,11 +188,11 @@ class Run:
             if measuring:
                 self._reconsider(result, now)
             size = self._next_size(size, result, measuring=measuring)
+            del result, items  # a result that was read must not be kept alive here
             if self._deadline is not None and now > self._deadline:
                 raise self._timed_out()
             if self._caller.out and self._due(now - last):
                 router.stop_ticker()
-                del result, items  # a result that was read must not be kept alive here
                 yield self._flush()
                 last = clock()
                 if measuring and not dispatch.begun() and not self._pilot.planned:

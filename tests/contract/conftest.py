@@ -10,6 +10,7 @@ from ways import WAYS
 
 from parallax import options
 
+
 def pytest_generate_tests(metafunc):
     if "backend" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("ways")

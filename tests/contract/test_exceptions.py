@@ -76,7 +76,9 @@ def test_on_error_return(backend):
 def test_on_error_return_when_everything_fails(backend):
     """No result at all is a list of errors, not an error."""
     got = parallel_map(
-        functools.partial(jobs.oops_at, set(range(30))), range(30), on_error="return",
+        functools.partial(jobs.oops_at, set(range(30))),
+        range(30),
+        on_error="return",
         backend=backend,
     )
     assert [e.number for e in got] == list(range(30))
@@ -138,7 +140,9 @@ def test_interrupts_in_the_callable(backend, kind, on_error):
     """``KeyboardInterrupt`` and ``SystemExit`` always reach the caller."""
     with pytest.raises(kind) as info:
         parallel_map(
-            functools.partial(jobs.raise_at, 7, kind), range(12), on_error=on_error,
+            functools.partial(jobs.raise_at, 7, kind),
+            range(12),
+            on_error=on_error,
             backend=backend,
         )
     assert info.value.args == (3,)
@@ -165,9 +169,7 @@ def test_input_that_raises(backend, good):
 @pytest.mark.parametrize("good", [0, 1, 13])
 def test_input_that_raises_keeps_results(backend, good):
     """With ``on_error="return"`` the results so far are kept and the error ends them."""
-    got = parallel_map(
-        jobs.square, _half(good, _Half("input")), on_error="return", backend=backend
-    )
+    got = parallel_map(jobs.square, _half(good, _Half("input")), on_error="return", backend=backend)
     assert got[:-1] == [x * x for x in range(good)]
     assert type(got[-1]) is _Half
 

@@ -41,7 +41,10 @@ def test_timeout_that_is_not_reached(backend):
 def test_item_timeout(backend, eventually):
     """One endless item of 40 fails alone, its process is gone, the others come back."""
     got = parallel_map(
-        functools.partial(jobs.endless_at, 7), range(40), item_timeout=0.5, on_error="return",
+        functools.partial(jobs.endless_at, 7),
+        range(40),
+        item_timeout=0.5,
+        on_error="return",
         backend=backend,
     )
     error = got[7]
@@ -143,7 +146,11 @@ def test_unordered_does_not_wait_for_a_slow_item(backend, tmp_path):
     """Finished results come while an earlier item still runs; one chunk may queue behind it."""
     gate = str(tmp_path / "gate")
     stream = parallel_imap(
-        functools.partial(_waits_for, gate), range(6), ordered=False, backend=backend, chunksize=1,
+        functools.partial(_waits_for, gate),
+        range(6),
+        ordered=False,
+        backend=backend,
+        chunksize=1,
         max_workers=2,
     )
     got = [next(stream) for _ in range(4)]
@@ -237,8 +244,9 @@ def test_two_streams_at_once(backend):
 def test_progress_ticks_to_the_total(backend, chunksize):
     """A progress callable is told of each item once, whatever the chunk size."""
     ticks = []
-    parallel_map(jobs.nap_square, range(30), progress=ticks.append, chunksize=chunksize,
-                 backend=backend)
+    parallel_map(
+        jobs.nap_square, range(30), progress=ticks.append, chunksize=chunksize, backend=backend
+    )
     assert sum(ticks) == 30
     assert all(t > 0 for t in ticks)
 
@@ -247,8 +255,11 @@ def test_progress_counts_failed_items_too(backend):
     """Failed items are finished ones."""
     ticks = []
     parallel_map(
-        functools.partial(jobs.oops_at, {3, 4}), range(30), progress=ticks.append,
-        on_error="return", backend=backend,
+        functools.partial(jobs.oops_at, {3, 4}),
+        range(30),
+        progress=ticks.append,
+        on_error="return",
+        backend=backend,
     )
     assert sum(ticks) == 30
 
@@ -265,7 +276,9 @@ def test_progress_is_told_in_the_callers_thread(backend):
     """Bars need not be thread-safe."""
     threads = set()
     parallel_map(
-        jobs.nap_square, range(20), progress=lambda n: threads.add(threading.get_ident()),
+        jobs.nap_square,
+        range(20),
+        progress=lambda n: threads.add(threading.get_ident()),
         backend=backend,
     )
     assert threads == {threading.get_ident()}

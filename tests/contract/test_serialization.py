@@ -65,7 +65,10 @@ def test_unpicklable_item(backend, bad):
 def test_unpicklable_result(backend, chunksize):
     """A result that does not travel is an error of that item alone, with the path in it."""
     got = parallel_map(
-        functools.partial(jobs.lock_at, 7), range(20), backend=backend, on_error="return",
+        functools.partial(jobs.lock_at, 7),
+        range(20),
+        backend=backend,
+        on_error="return",
         chunksize=chunksize,
     )
     assert isinstance(got[7], SerializationError)
@@ -81,7 +84,10 @@ def test_unpicklable_result(backend, chunksize):
 def test_exception_that_does_not_unpickle(backend, chunksize):
     """An exception whose ``__init__`` breaks unpickling is an error of its item alone."""
     got = parallel_map(
-        functools.partial(jobs.awkward_at, 7), range(20), backend=backend, on_error="return",
+        functools.partial(jobs.awkward_at, 7),
+        range(20),
+        backend=backend,
+        on_error="return",
         chunksize=chunksize,
     )
     assert isinstance(got[7], SerializationError)
@@ -111,7 +117,10 @@ def test_exception_with_an_unpicklable_field(backend):
 def test_result_that_does_not_unpickle(backend, chunksize):
     """A result that breaks on its way in is an error of its item alone."""
     got = parallel_map(
-        functools.partial(jobs.trap_at, 7), range(20), backend=backend, on_error="return",
+        functools.partial(jobs.trap_at, 7),
+        range(20),
+        backend=backend,
+        on_error="return",
         chunksize=chunksize,
     )
     assert isinstance(got[7], SerializationError)
@@ -164,8 +173,9 @@ def test_unpicklable_items_and_results_stay_here(backend):
     got = parallel_map(_spinning(lambda x: x), locks, backend=backend)
     assert all(a is b for a, b in zip(got, locks, strict=True))
     for bad in (0, 25):
-        got = parallel_map(_spinning(functools.partial(jobs.lock_at, bad)), range(30),
-                           backend=backend)
+        got = parallel_map(
+            _spinning(functools.partial(jobs.lock_at, bad)), range(30), backend=backend
+        )
         assert isinstance(got[bad], dict)
         assert [v for i, v in enumerate(got) if i != bad] == [x for x in range(30) if x != bad]
 
@@ -182,5 +192,4 @@ def test_late_unpicklable_item_stays_here(backend):
 def test_unpicklable_exception_stays_here(backend):
     """Under ``auto`` an exception that does not travel keeps its type."""
     with pytest.raises(jobs.Awkward):
-        parallel_map(_spinning(functools.partial(jobs.awkward_at, 22)), range(30),
-                     backend=backend)
+        parallel_map(_spinning(functools.partial(jobs.awkward_at, 22)), range(30), backend=backend)

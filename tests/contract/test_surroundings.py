@@ -175,9 +175,7 @@ def test_captured_array(backend):
 @pytest.mark.parametrize("inner", ["auto", "serial", "threads", "processes"])
 def test_nested(backend, inner):
     """A ``parallel_map`` inside an item gives right results, whatever the two ways are."""
-    got = parallel_map(
-        lambda n: jobs.nested_squares(inner, n), [0, 1, 5, 20], backend=backend
-    )
+    got = parallel_map(lambda n: jobs.nested_squares(inner, n), [0, 1, 5, 20], backend=backend)
     assert got == [[x * x for x in range(n)] for n in (0, 1, 5, 20)]
 
 
@@ -216,9 +214,7 @@ def test_sixteen_callers_at_once(backend):
         except BaseException as error:
             answers[caller] = error
 
-    threads = [
-        threading.Thread(target=context.copy().run, args=(call, i)) for i in range(16)
-    ]
+    threads = [threading.Thread(target=context.copy().run, args=(call, i)) for i in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -306,9 +306,7 @@ def test_item_that_crashes_when_it_is_unpickled(chunksize):
     results = parallel_map(jobs.described, items, on_error="return", chunksize=chunksize)
     assert type(results[6]) is WorkerDiedError
     assert (results[6].index, results[6].exitcode) == (6, 9)
-    assert [v for i, v in enumerate(results) if i != 6] == [
-        f"int:{x}" for x in range(12) if x != 6
-    ]
+    assert [v for i, v in enumerate(results) if i != 6] == [f"int:{x}" for x in range(12) if x != 6]
 
 
 def test_callable_that_crashes_when_it_is_unpickled():
@@ -378,8 +376,11 @@ def test_item_that_leaves_a_child_holding_the_socket():
 
 def child(code, timeout=20):
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True,
-        timeout=timeout, check=False,
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
     return done.stdout, done.stderr
 

@@ -10,13 +10,19 @@ import pytest
 
 
 @pytest.mark.slow
-def test_mypy_infers_the_types(request):
+def test_mypy_infers_the_types(request, tmp_path):
     """Each call in ``answers.py`` has the type that it says, and wrong calls are errors."""
     pytest.importorskip("mypy")
+    cache = getattr(request.config, "cache", None)
+    folder = cache.mkdir("mypy") if cache is not None else tmp_path
     done = subprocess.run(
         [
-            sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores",
-            f"--cache-dir={request.config.cache.mkdir('mypy')}",
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--warn-unused-ignores",
+            f"--cache-dir={folder}",
             str(Path(__file__).with_name("answers.py")),
         ],
         capture_output=True,

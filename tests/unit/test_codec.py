@@ -21,10 +21,19 @@ from parallax._codec import OUT_OF_BAND, decode, encode, encode_by_value
 from parallax._culprit import culprit
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text() | st.binary()
-    | st.floats(allow_nan=False) | st.fractions(),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner)
-    | st.dictionaries(st.text(), inner) | st.frozensets(st.integers()),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.binary()
+    | st.floats(allow_nan=False)
+    | st.fractions(),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(), inner)
+        | st.frozensets(st.integers())
+    ),
     max_leaves=20,
 )
 

@@ -16,8 +16,15 @@ CASES = [
     (
         parallax.WorkerDiedError,
         {"index": 7, "pid": 123, "exitcode": -9, "attempts": 3},
-        ["process 123", "item 7", "SIGKILL", "out-of-memory", "3 attempts", "on_error='return'",
-         "retries"],
+        [
+            "process 123",
+            "item 7",
+            "SIGKILL",
+            "out-of-memory",
+            "3 attempts",
+            "on_error='return'",
+            "retries",
+        ],
         (BrokenExecutor, parallax.ParallaxError),
     ),
     (

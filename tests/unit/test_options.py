@@ -148,7 +148,10 @@ def test_item_timeout_where_nothing_can_be_ended(backend):
         ValueError,
         f"item_timeout cannot be kept with backend='{backend}': only a process can be ended.*"
         f"backend='processes'",
-        abs, [1], item_timeout=1, backend=backend,
+        abs,
+        [1],
+        item_timeout=1,
+        backend=backend,
     )
 
 
@@ -168,21 +171,29 @@ def test_unknown_backend():
     refused(
         ValueError,
         "unknown backend 'thread'; known backends: 'auto', 'serial', 'threads', 'processes'",
-        abs, [1], backend="thread",
+        abs,
+        [1],
+        backend="thread",
     )
 
 
 @pytest.mark.parametrize("backend", [5, ThreadPoolExecutor, object(), ["threads"], b"threads"])
 def test_backend_of_the_wrong_type(backend):
     """Neither a name nor an executor object; the class is not the object."""
-    refused(TypeError, "backend must be one of 'auto'.*Executor object, not", abs, [1],
-            backend=backend)
+    refused(
+        TypeError, "backend must be one of 'auto'.*Executor object, not", abs, [1], backend=backend
+    )
 
 
 def test_on_error():
     """Two ways to take errors, no third."""
-    refused(ValueError, "on_error must be 'raise' or 'return', not 'ignore'", abs, [1],
-            on_error="ignore")
+    refused(
+        ValueError,
+        "on_error must be 'raise' or 'return', not 'ignore'",
+        abs,
+        [1],
+        on_error="ignore",
+    )
 
 
 @pytest.mark.parametrize("name", ["strict"])
@@ -199,8 +210,9 @@ def test_ordered():
 
 def test_progress():
     """Progress is a flag, a bar or a callable."""
-    refused(TypeError, "progress must be True, False, a tqdm object or a callable", abs, [1],
-            progress=5)
+    refused(
+        TypeError, "progress must be True, False, a tqdm object or a callable", abs, [1], progress=5
+    )
 
 
 def test_unknown_option():
@@ -217,8 +229,9 @@ def test_bad_defaults_are_refused_where_they_are_set():
     """Not at the next call."""
     with pytest.raises(ValueError, match="chunksize"):
         configure(chunksize=0)
-    with pytest.raises(ValueError, match="unknown start_method 'fork'"), options(
-        start_method="fork"
+    with (
+        pytest.raises(ValueError, match="unknown start_method 'fork'"),
+        options(start_method="fork"),
     ):
         pass
     with pytest.raises(ValueError, match="idle_timeout"):

@@ -39,8 +39,13 @@ ONE = Facts(cores=1, process_start=0.08)
         (FREE, 1000, ONE, "loop", ""),
         (FREE, 1000, replace(FOUR, limit="process"), "threads", ""),
         (FREE, 1000, replace(FOUR, limit="loop"), "loop", ""),
-        (FREE, 1000, replace(FOUR, observed={"threads": 1.0}, current="threads"), "processes",
-         "seen to do the work of only 1.0 loops"),
+        (
+            FREE,
+            1000,
+            replace(FOUR, observed={"threads": 1.0}, current="threads"),
+            "processes",
+            "seen to do the work of only 1.0 loops",
+        ),
         (NATIVE, 1000, FOUR, "loop", "4.0 cores busy by itself"),
         (WAIT, 1000, FOUR, "threads", "wait at the same time"),
         (WAIT, 1000, ONE, "threads", "wait at the same time"),
@@ -98,7 +103,13 @@ def test_half_held():
 
 MEASUREMENTS = st.builds(
     lambda items, wall, busy, held, error, native, spread, payload: Measurement(
-        items, wall, wall * busy, None if held is None else held * busy, error, native, spread,
+        items,
+        wall,
+        wall * busy,
+        None if held is None else held * busy,
+        error,
+        native,
+        spread,
         payload,
     ),
     st.integers(0, 1000),
@@ -176,8 +187,15 @@ def test_more_items_cost_more(seen, left, more, facts):
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0, "0 ns"), (40e-9, "40 ns"), (1.5e-6, "1.5 us"), (250e-6, "250 us"), (0.0123, "12 ms"),
-        (0.5, "500 ms"), (1.26, "1.3 s"), (42.4, "42 s"), (1234.5, "1234 s"),
+        (0, "0 ns"),
+        (40e-9, "40 ns"),
+        (1.5e-6, "1.5 us"),
+        (250e-6, "250 us"),
+        (0.0123, "12 ms"),
+        (0.5, "500 ms"),
+        (1.26, "1.3 s"),
+        (42.4, "42 s"),
+        (1234.5, "1234 s"),
     ],
 )
 def test_seconds(value, text):

@@ -14,7 +14,8 @@ def test_words():
     report = Report(callable="crunch", items=100, seconds=0.5, cpu_seconds=0.9, measured=SEEN)
     report.choose(
         Plan("processes", 2, "threads would take turns", {"loop": 1.0, "processes": 0.5}),
-        0.03, change=True,
+        0.03,
+        change=True,
     )
     text = str(report)
     assert "`crunch`: 100 items in 500 ms by 2 processes" in text

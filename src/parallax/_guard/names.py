@@ -5,6 +5,7 @@ An `Event` is noted wherever something from outside the call changes.
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import threading
 import types
@@ -204,4 +205,6 @@ def _is_data(obj: object) -> bool:
     """Whether the current value of a global is worth sending: no code, no handle on the process."""
     if obj is UNKNOWN or is_code_like(obj):
         return False
+    if is_a(obj, (contextvars.ContextVar, threading.local)):
+        return True  # they cannot travel, and to find that out keeps the callable here
     return top_module(type(obj)) not in _HANDLES

@@ -98,10 +98,9 @@ class Pool:
 
     def prepare(self, modules: set[str]) -> None:
         """Begin to import installed modules where workers will be forked from."""
-        with self._lock:
-            # Only a hint: what keeps workers from starting is told when they are asked for.
-            with contextlib.suppress(WorkerStartError, OSError):
-                self._starter.prepare({m for m in modules if installed(m)})
+        # Only a hint: what keeps workers from starting is told when they are asked for.
+        with self._lock, contextlib.suppress(WorkerStartError, OSError):
+            self._starter.prepare({m for m in modules if installed(m)})
 
     def expected_start(self, count: int, limit: int, modules: set[str]) -> float:
         """Seconds until workers would take work if they were asked for now.

@@ -204,6 +204,8 @@ class _Zygote:
 
     def listen(self, timeout: float) -> bool:
         """Take one message if there is one within ``timeout`` seconds."""
+        if self.control.fileno() < 0:
+            return False  # closed at the interpreter's exit, before the last run
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         heard = False

@@ -1,12 +1,13 @@
 """A worker process: takes callables and chunks from its parent's socket, returns outcomes.
 
-Guarantees: one working thread, no shared lock; ends when the parent's end of the socket closes, or after
-idling; ``__main__`` of the parent is never run; whatever the callable does to an item, the
+Guarantees: one working thread, no shared lock; ends when the parent's end of the socket closes,
+or after idling; ``__main__`` of the parent is never run; whatever the callable does to an item, the
 outcome of every other item is returned.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import signal
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from ... import _codec
@@ -35,28 +37,44 @@ def main(fd: int) -> None:
     Args:
         fd: descriptor of its end of the socket.
     """
-    sock = socket.socket(fileno=fd)
-    _watch_parent(sock)
-    serve(sock)
+    _watch_parent()
+    serve(socket.socket(fileno=fd))
 
 
-def _watch_parent(sock: socket.socket) -> None:
+def _watch_parent() -> None:
     """End this process when the parent is gone, even in the middle of a long item.
 
-    Workers of the zygote need no such thread: it ends them.
+    Workers of the zygote need no such thread: it ends them. The socket is not what is waited
+    on: while one thread waits on a descriptor another one's close of it has no effect.
     """
-    if not hasattr(select, "poll"):
+    try:
+        wait = _wait_for_end(os.getppid())
+    except OSError:  # an old kernel, or a parent that is gone already: the socket tells
         return
-    poll = select.poll()
-    poll.register(sock, 0)  # a hang-up is always reported, and takes nothing from the socket
+    if wait is None:
+        return
 
     def watch() -> None:
-        poll.poll()
-        # One that is between two items leaves by itself, with its output written.
+        wait()
+        # A worker that is between two items leaves by itself, with its output written.
         time.sleep(GRACE)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="parallax-parent", daemon=True).start()
+
+
+def _wait_for_end(pid: int) -> Callable[[], Any] | None:
+    """What waits for the end of a process that is not our child; None if nothing can."""
+    if hasattr(os, "pidfd_open"):
+        poll = select.poll()
+        poll.register(os.pidfd_open(pid), select.POLLIN)
+        return poll.poll
+    kqueue = getattr(select, "kqueue", None)
+    if kqueue is None:
+        return None
+    names = ("KQ_FILTER_PROC", "KQ_EV_ADD", "KQ_NOTE_EXIT")
+    event = getattr(select, "kevent")(pid, *(getattr(select, name) for name in names))  # noqa: B009
+    return functools.partial(kqueue().control, [event], 1)
 
 
 def serve(sock: socket.socket) -> None:
