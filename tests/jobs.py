@@ -83,7 +83,7 @@ class Thing:
 # -- failing ---------------------------------------------------------------------------------------
 
 
-class Oops(Exception):
+class Oops(Exception):  # noqa: N818 - short for many uses
     """An error of the user's, with fields."""
 
     def __init__(self, number, text="oops"):
@@ -92,7 +92,7 @@ class Oops(Exception):
         self.text = text
 
 
-class Awkward(Exception):
+class Awkward(Exception):  # noqa: N818
     """An error that pickles, and fails to unpickle: its __init__ takes other arguments."""
 
     def __init__(self, first, second):
@@ -187,7 +187,7 @@ def counted(folder, x):
 def fails_first(folder, times, x):
     """Fails the first calls for an odd item."""
     note_call(folder, x)
-    if x % 2 and os.path.getsize(Path(folder) / str(x)) <= times:
+    if x % 2 and (Path(folder) / str(x)).stat().st_size <= times:
         raise Oops(x)
     return x
 
@@ -228,7 +228,7 @@ def dies_at(bad, how, x):
 def dies_first(folder, x):
     """Ends its worker the first time that an item divisible by five is run."""
     note_call(folder, x)
-    if x % 5 == 0 and os.path.getsize(Path(folder) / str(x)) == 1:
+    if x % 5 == 0 and (Path(folder) / str(x)).stat().st_size == 1:
         os._exit(3)
     return x
 

@@ -1,19 +1,15 @@
-"""No ``__main__`` guard is needed, and nothing outlives the program, however it ends."""
+"""No ``__main__`` guard is needed, wherever the code comes from."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
 
-import psutil
 import pytest
 
 METHODS = ("zygote", "spawn")
-POSIX = os.name == "posix"
 
 
 def run(arguments, *, method="auto", stdin=None, timeout=20):
@@ -266,171 +262,3 @@ os.write(2, repr(list(got)).encode())
 """
     _, err, _ = run(["-c", code], method=method)
     assert err == "[0, 2, 4, 6, 8]"
-
-
-# -- the end ---------------------------------------------------------------------------------------
-
-SESSION = """
-import os, sys, threading, time
-from parallax import parallel_map, parallel_imap
-def pid(x):
-    time.sleep(0.002)
-    return os.getpid()
-pids = set(parallel_map(pid, range(20), backend="processes"))
-print(os.getpid(), *pids, flush=True)
-{then}
-"""
-
-
-def _alive(pids):
-    found = []
-    for pid in pids:
-        try:
-            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                found.append(pid)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def _gone(pids, seconds=3.0):
-    deadline = time.monotonic() + seconds
-    while (left := _alive(pids)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return left
-
-
-def start(then, method):
-    """Start a program that has warm workers; the process, and all its descendants' pids."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SESSION.format(then=textwrap.dedent(then))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PARALLAX_START_METHOD": method},
-    )
-    assert process.stdout is not None
-    first = process.stdout.readline().split()
-    assert first, process.communicate()[1]
-    children = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
-    return process, children | {int(p) for p in first[1:]}
-
-
-def finish(process):
-    out, err = process.communicate(timeout=10)
-    return out, err, process.returncode
-
-
-@pytest.mark.parametrize("then", ["", "sys.exit(3)", "raise ValueError('end')"])
-def test_exit_leaves_nothing(method, then):
-    """When the interpreter ends, for whatever reason, its workers are gone with it."""
-    process, pids = start("sys.stdin.readline()\n" + then, method)
-    assert len(pids) >= 2
-    begin = time.monotonic()
-    out, err, code = finish(process)
-    assert code == {"": 0, "sys.exit(3)": 3}.get(then, 1)
-    assert time.monotonic() - begin < 5
-    assert _gone(pids) == []
-    assert "Error" not in err.replace("ValueError: end", "")
-
-
-def test_os_exit_leaves_nothing(method):
-    """Nor after ``os._exit``, which runs no exit handlers."""
-    process, pids = start("os._exit(0)", method)
-    finish(process)
-    assert _gone(pids) == []
-
-
-def test_exit_with_an_open_stream(method):
-    """A stream that was not read to its end does not keep the interpreter."""
-    then = """
-    stream = parallel_imap(pid, iter(int, 1), backend="processes")
-    next(stream)
-    """
-    process, pids = start(then, method)
-    _, err, code = finish(process)
-    assert (err, code) == ("", 0)
-    assert _gone(pids) == []
-
-
-def test_exit_while_a_thread_waits(method):
-    """A daemon thread in the middle of a call does not keep the interpreter."""
-    then = """
-    def endless(x):
-        time.sleep(60)
-    t = threading.Thread(target=parallel_map, args=(endless, range(4)),
-                         kwargs={"backend": "processes"}, daemon=True)
-    t.start()
-    t.join(0.3)
-    """
-    process, pids = start(then, method)
-    finish(process)
-    assert _gone(pids) == []
-
-
-@pytest.mark.skipif(not POSIX, reason="signals")
-@pytest.mark.parametrize("busy", [False, True])
-def test_killed_parent_leaves_nothing(method, busy):
-    """SIGKILL of the program ends its workers, idle or in the middle of an item."""
-    then = "def long(x):\n    print('in', flush=True); time.sleep(60)\n"
-    then += (
-        "parallel_map(long, range(4), backend='processes')"
-        if busy
-        else ("print('in', flush=True); time.sleep(60)")
-    )
-    process, pids = start(then, method)
-    assert process.stdout.readline() == "in\n"
-    process.kill()
-    assert _gone(pids) == []
-    process.communicate()
-
-
-@pytest.mark.skipif(not POSIX, reason="signals")
-@pytest.mark.parametrize("group", [True, False])
-@pytest.mark.parametrize("backend", ["processes", "threads", "serial", "auto"])
-def test_ctrl_c(method, backend, group):
-    """Ctrl-C during a run: one KeyboardInterrupt, soon, and no child is left."""
-    if method == "spawn" and backend != "processes":
-        pytest.skip("no processes")
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent(f"""
-            import os, time
-            from parallax import parallel_map
-            def long(x):
-                os.write(1, b"in\\n")
-                time.sleep(3 if {backend!r} == "threads" else 60)
-            try:
-                parallel_map(long, range(8), backend={backend!r})
-            except KeyboardInterrupt:
-                os.write(1, b"interrupted\\n")
-            """),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PARALLAX_START_METHOD": method},
-    )
-    assert process.stdout.readline() == "in\n"
-    pids = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
-    begin = time.monotonic()
-    (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
-    out, err, code = finish(process)
-    assert out.count("interrupted") == 1
-    assert "Traceback" not in err
-    assert code == 0
-    assert time.monotonic() - begin < 4
-    assert _gone(pids) == []
-
-
-@pytest.mark.skipif(not POSIX, reason="signals")
-def test_sigterm_ends_the_program(method):
-    """SIGTERM with its default action ends the program, and its workers with it."""
-    process, pids = start("print('in', flush=True); time.sleep(60)", method)
-    assert process.stdout.readline() == "in\n"
-    process.terminate()
-    assert finish(process)[2] == -signal.SIGTERM
-    assert _gone(pids) == []

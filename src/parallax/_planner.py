@@ -29,7 +29,7 @@ GAIN_SECONDS = 0.003
 PROCESS_GAIN = 0.93
 
 #: Seconds of work that no worker is started for.
-LITTLE = 0.008
+LITTLE = 0.015
 
 #: How much dearer the present route must be to be left: by prediction against prediction, and,
 #: once it was seen at work, by what was seen against a mere prediction.
@@ -258,14 +258,15 @@ def _reason(
 ) -> str:
     text = nature(seen)
     if route == "loop":
+        if costs["loop"] < LITTLE:
+            whole = seconds(costs["loop"])
+            return f"an item takes {seconds(seen.wall)}: {whole} in all, less than workers cost"
         if facts.limit == "loop":
             return f"{text}; {facts.limit_reason}"
         if facts.limit == "process" and "processes" not in costs:
             return f"{text}; threads would not be faster, and {facts.limit_reason}"
         if seen.native > 1.4:
             return f"{text}, so more workers would only share the same cores"
-        if costs["loop"] < LITTLE:
-            return f"{text}; {seconds(costs['loop'])} in all are less than workers cost to start"
         if facts.max_workers == 1:
             return f"{text}; max_workers=1"
         if facts.cores == 1:

@@ -87,7 +87,8 @@ class Router:
         self._worker_items = 0
         self._worker_wall = self._worker_cpu = 0.0
         self._worker_threads = False
-        self._inline_wall = 0.0
+        #: seconds of items that the caller's thread has run.
+        self.inline_wall = 0.0
         self._raw_cpu = 0.0
         self._delay: RunDelay | None = None
         self._tick_delay: RunDelay | None = None
@@ -212,7 +213,7 @@ class Router:
             alone: no other worker of the run has begun.
         """
         self._began = 0.0
-        self._inline_wall += wall
+        self.inline_wall += wall
         delay = self._delay_since()
         self._raw_cpu += cpu
         # Time without a core is not waiting: on a machine that others load, work takes longer,
@@ -302,7 +303,7 @@ class Router:
             # one item took alone, scaled by the CPU time unless it mostly waits.
             alone = cost.wall
             waits = cost.cpu < 0.2 * cost.wall
-            wall = alone if waits else cpu * self._inline_wall / self._raw_cpu
+            wall = alone if waits else cpu * self.inline_wall / self._raw_cpu
         elif self._worker_threads and cpu > 0.2 * wall:
             wall = cpu
         return items, wall, min(cpu, wall)
@@ -355,7 +356,7 @@ class Router:
         if seen is None:
             return None
         clear = seen.held is not None and seen.error <= CLEAR
-        spent = self._inline_wall + (now - self._began if self._began else 0.0)
+        spent = self.inline_wall + (now - self._began if self._began else 0.0)
         if not clear and seen.waiting < 0.8 and spent < ENOUGH and facts.current == "loop":
             return None
         if seen.held is None:
@@ -395,7 +396,7 @@ class Router:
         if cost.items >= 3 and cost.spread < 0.25 and not cost.dear_first:
             return len(result.values) * cost.wall
         if cost.items and cost.cpu > 0.2 * cost.wall and self._raw_cpu > 0:
-            return result.cpu * self._inline_wall / self._raw_cpu
+            return result.cpu * self.inline_wall / self._raw_cpu
         if cost.items == 0 and threads and result.cpu > 0.2 * result.wall:
             return result.cpu
         return result.wall

@@ -43,6 +43,10 @@ LONG_BLOCK = 0.05
 #: thinking than workers can save, larger forgoes savings of half of it.
 SMALL = 0.015
 
+#: Seconds of work before the first thought of workers between items. The very first calls of a
+#: function are many times slower than the rest.
+GLANCE = 0.003
+
 #: Seconds that items in flight get when the run fails: an earlier item may fail too, and it is
 #: the one whose error the loop would have raised.
 GRACE = 0.1
@@ -251,6 +255,8 @@ class Run:
         each = result.wall / len(result.values)
         if left is not None and left * each < SMALL:
             self._router.stop_ticker()
+            return
+        if self._router.inline_wall < GLANCE:
             return
         if self._pilot.planned:
             self._router.stop_ticker()  # the verdict is in; item times go on being looked at

@@ -95,7 +95,7 @@ def test_items_that_are_tuples_stay_one_argument(backend):
 def test_strict(backend):
     """``strict=True`` refuses iterables of different lengths, as ``zip`` does."""
     assert parallel_map(jobs.add, [1, 2], [3, 4], strict=True, backend=backend) == [4, 6]
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         parallel_map(jobs.add, [1, 2, 3], [3, 4], strict=True, backend=backend)
 
 

@@ -150,7 +150,7 @@ def test_interrupts_in_the_callable(backend, kind, on_error):
     assert parallel_map(jobs.square, range(12), backend=backend) == [x * x for x in range(12)]
 
 
-class _Half(Exception):
+class HalfError(Exception):
     pass
 
 
@@ -162,23 +162,25 @@ def _half(good, error):
 @pytest.mark.parametrize("good", [0, 1, 13])
 def test_input_that_raises(backend, good):
     """The input's own error reaches the caller as it is."""
-    with pytest.raises(_Half, match="input"):
-        parallel_map(jobs.square, _half(good, _Half("input")), backend=backend)
+    with pytest.raises(HalfError, match="input"):
+        parallel_map(jobs.square, _half(good, HalfError("input")), backend=backend)
 
 
 @pytest.mark.parametrize("good", [0, 1, 13])
 def test_input_that_raises_keeps_results(backend, good):
     """With ``on_error="return"`` the results so far are kept and the error ends them."""
-    got = parallel_map(jobs.square, _half(good, _Half("input")), on_error="return", backend=backend)
+    got = parallel_map(
+        jobs.square, _half(good, HalfError("input")), on_error="return", backend=backend
+    )
     assert got[:-1] == [x * x for x in range(good)]
-    assert type(got[-1]) is _Half
+    assert type(got[-1]) is HalfError
 
 
 def test_input_that_raises_in_a_stream(backend):
     """A stream gives what came before the input's error, then raises it."""
-    stream = parallel_imap(jobs.square, _half(6, _Half("input")), backend=backend)
+    stream = parallel_imap(jobs.square, _half(6, HalfError("input")), backend=backend)
     got = []
-    with pytest.raises(_Half):
+    with pytest.raises(HalfError):
         got.extend(stream)
     assert got == [x * x for x in range(6)]
 

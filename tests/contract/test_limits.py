@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import jobs
 import psutil
@@ -155,23 +156,15 @@ def test_unordered_does_not_wait_for_a_slow_item(backend, tmp_path):
     )
     got = [next(stream) for _ in range(4)]
     assert 0 not in got
-    open(gate, "w").close()
+    Path(gate).touch()
     assert sorted([*got, *stream]) == [0, 1, 2, 3, 4, 5]
 
 
 def _waits_for(gate, x):
     deadline = time.monotonic() + 8
-    while x == 0 and not _exists(gate) and time.monotonic() < deadline:
+    while x == 0 and not Path(gate).exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     return x
-
-
-def _exists(path):
-    try:
-        open(path).close()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("read", [0, 1, 7])

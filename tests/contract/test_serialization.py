@@ -1,4 +1,4 @@
-"""What cannot travel: an error that names the part where processes were asked for, else no matter."""
+"""What cannot travel: an error that names it where processes were asked for, else no matter."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import jobs
 import pytest
 
 from parallax import SerializationError, parallel_map
+
+LOCK = threading.Lock()
 
 
 def _spinning(fn):
@@ -147,7 +149,7 @@ def test_item_that_does_not_unpickle(backend, chunksize):
 @pytest.mark.ways("processes", "spawn")
 def test_after_a_refusal_the_next_call_works(backend):
     """Whatever did not travel, the workers take the next call."""
-    for bad in (lambda x, lock=threading.Lock(): x, functools.partial(jobs.lock_at, 1)):
+    for bad in (lambda x, lock=LOCK: x, functools.partial(jobs.lock_at, 1)):
         with pytest.raises(SerializationError):
             parallel_map(bad, range(5), backend=backend)
         assert parallel_map(jobs.square, range(5), backend=backend) == [0, 1, 4, 9, 16]

@@ -77,12 +77,12 @@ def test_serialization_errors_learn_their_item():
 def test_an_exception_that_takes_no_notes():
     """One whose class refuses attributes keeps its type and goes without a note."""
 
-    class Closed(Exception):
+    class ClosedError(Exception):
         def __setattr__(self, name, value):
             raise AttributeError(name)
 
         def add_note(self, note):
             raise TypeError(note)
 
-    error = Closed()
+    error = ClosedError()
     assert prepare(Failure(0, error, ""), 0) is error

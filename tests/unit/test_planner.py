@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -168,7 +169,7 @@ def test_rates_of_threads(seen, cores, most):
     rates = thread_rates(seen, cores, most)
     assert len(rates) == most
     assert all(rate > 0 for rate in rates)
-    assert all(b >= a * (1 - 1e-9) for a, b in zip(rates, rates[1:], strict=False))
+    assert all(b >= a * (1 - 1e-9) for a, b in itertools.pairwise(rates))
     if seen.wall >= 1e-6:
         assert rates[0] <= 1.0001 / seen.wall
         assert rates[-1] <= most * 1.0001 / seen.wall

@@ -28,8 +28,8 @@ __all__ = ["ProcessCrew"]
 #: milliseconds; a process that closed its descriptors and lives on is killed after this.
 EXIT = 0.5
 
-#: Workers in a row that end before they begin an item until we give up. One may be killed by somebody
-#: else; more only repeat what keeps them from starting.
+#: Workers in a row that end before they begin an item until we give up. One may be killed by
+#: somebody else; more only repeat what keeps them from starting.
 STILLBORN = 3
 
 

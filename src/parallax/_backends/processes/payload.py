@@ -135,9 +135,8 @@ def needs(payload: bytes) -> set[str]:
     found: set[str] = set()
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(payload)):
-            if isinstance(argument, str) and len(argument) < 200:
-                if argument in sys.modules:
-                    found.add(argument)
+            if isinstance(argument, str) and len(argument) < 200 and argument in sys.modules:
+                found.add(argument)
             if opcode.name == "GLOBAL":
                 found.add(str(argument).split(" ", 1)[0])
             if count > 20_000:
