@@ -336,6 +336,8 @@ class Pilot:
         if route != dispatch.route or route == "loop":
             return
         router.worker_did(result, threads=route == "threads")
+        if route == "processes":
+            router.coded(done.seconds, len(result.values))
         if self._steady is None:
             if dispatch.up(route) >= dispatch.wanted:
                 self._steady = Steady(clock(), dispatch.wanted, self._cores, dispatch.delay(route))

@@ -182,12 +182,15 @@ def _processes(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     count = max(1, min(cap, left))
     payload = seen.payload
     moved = (payload.bytes_in + payload.bytes_out) / BANDWIDTH if payload else 0.0
-    parent = payload.seconds + moved / 2 if payload else 0.0
+    # Encoding and decoding costs this process about what it costs the worker.
+    coding = payload.seconds if payload else 0.0
+    parent = coding + moved / 2
     once = count * payload.callable_bytes / BANDWIDTH if payload else 0.0
-    per_item = seen.wall + moved
+    per_item = seen.wall + moved + coding
+    work = seen.cpu * seen.native + 2 * coding
     rate = min(
         count * PROCESS_SHARE / max(per_item, 1e-9),
-        facts.cores * PROCESS_SHARE / (seen.cpu * seen.native) if seen.cpu > 0 else math.inf,
+        facts.cores * PROCESS_SHARE / work if work > 0 else math.inf,
         1.0 / parent if parent > 0 else math.inf,
     )
     speed = facts.observed.get("processes")

@@ -18,7 +18,7 @@ class Payload:
 
     bytes_in: float = 0.0
     bytes_out: float = 0.0
-    #: seconds of this process's CPU to encode one item and decode its result.
+    #: seconds to encode one item and decode its result; the worker takes about as long again.
     seconds: float = 0.0
     #: bytes of the callable with everything it captured, sent once per worker.
     callable_bytes: float = 0.0

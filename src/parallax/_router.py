@@ -81,9 +81,11 @@ class Router:
         self._tick: Callable[[float], None] | None = None
         self._frozen = False
         self._share: float | None = None
+        self._waiting = 0.0  # share of an item, as seen before workers began
         self._began = 0.0  # of the item or block that the caller's thread is in, 0 if none
         self._process_cpu = 0.0
         self._inline_cpu = 0.0
+        self._coding, self._coded = 0.0, 0
         self._worker_items = 0
         self._worker_wall = self._worker_cpu = 0.0
         self._worker_threads = False
@@ -93,6 +95,7 @@ class Router:
         self._delay: RunDelay | None = None
         self._tick_delay: RunDelay | None = None
         self._delayed = 0.0
+        self._tick_wall = 0.0
         self._last_reading: GilReading | None = None
 
     # -- the guard -----------------------------------------------------------------------------
@@ -165,7 +168,7 @@ class Router:
             self._process_cpu = time.process_time()
             self._own_cpu = time.thread_time()
             self._inline_cpu = 0.0
-            self._tick_cpu = 0.0
+            self._tick_cpu = self._tick_wall = 0.0
             self._delay = RunDelay()
             self._delayed = self._delay()
             self._tick_delay = None
@@ -173,9 +176,10 @@ class Router:
             def tick(now: float) -> None:
                 if self._tick_delay is None:
                     self._tick_delay = RunDelay()
-                before = time.thread_time()
+                before, begin = time.thread_time(), time.perf_counter()
                 on_tick(now)
                 self._tick_cpu += time.thread_time() - before
+                self._tick_wall += time.perf_counter() - begin
 
             self._ticker = Ticker(tick)
             self._ticker.start()
@@ -218,7 +222,7 @@ class Router:
         self._raw_cpu += cpu
         # Time without a core is not waiting: on a machine that others load, work takes longer,
         # in the loop as with workers.
-        if alone or self.meter.summary().items == 0:
+        if alone or (self._waiting > 0.8 and self.meter.summary().items == 0):
             self.meter.add(items, wall, min(wall, cpu + delay))
         if alone and self._ticker is not None and not self._frozen:
             self._inline_cpu += cpu
@@ -234,12 +238,13 @@ class Router:
         return max(0.0, self._delayed - before)
 
     def _delay_now(self) -> float:
-        """Run queue delays of the caller's thread, and of the ticker's.
+        """Run queue delays of the caller's thread and of the ticker's, and our own thinking there.
 
         A thread that hands over the GIL waits until the other has taken it. If that one gets no
         core, the first one sleeps, and it looks like waiting.
         """
-        return sum(reader() for reader in (self._delay, self._tick_delay) if reader is not None)
+        readers = (self._delay, self._tick_delay)
+        return self._tick_wall + sum(reader() for reader in readers if reader is not None)
 
     def measurement(self, now: float) -> Measurement | None:
         """What is known now, or None if it is too little to act on."""
@@ -298,15 +303,20 @@ class Router:
             return None
         items = self._worker_items
         wall, cpu = self._worker_wall / items, self._worker_cpu / items
-        if self._worker_threads and cost.items and self._raw_cpu > 0:
-            # On threads the wall time includes queueing for the GIL or a busy server: take what
-            # one item took alone, scaled by the CPU time unless it mostly waits.
-            alone = cost.wall
-            waits = cost.cpu < 0.2 * cost.wall
-            wall = alone if waits else cpu * self.inline_wall / self._raw_cpu
-        elif self._worker_threads and cpu > 0.2 * wall:
-            wall = cpu
+        if self._worker_threads and self._waiting < 0.8:
+            # On threads the wall time includes queueing for the GIL and the cores: take the CPU
+            # time, and for waiting the share that was seen before there was a queue.
+            wall = cpu / (1.0 - self._waiting)
+        elif self._worker_threads and cost.items:
+            wall = cost.wall
         return items, wall, min(cpu, wall)
+
+    def coded(self, seconds: float, items: int) -> None:
+        """Add what it really took here to send items and take their results."""
+        self._coding += seconds
+        self._coded += items
+        if self.payload is not None and self._coded >= 4:
+            self.payload = replace(self.payload, seconds=self._coding / self._coded)
 
     def worker_did(self, result: ChunkResult, *, threads: bool) -> None:
         """Add what a worker's chunk took."""
@@ -334,6 +344,8 @@ class Router:
         seen = self.measurement(time.perf_counter())
         if self._ticker is not None:
             self._last_reading = self._ticker.reading()
+        if seen is not None:
+            self._waiting = seen.waiting
         if seen is not None and seen.held is not None and seen.cpu > 0:
             # Other figures will replace the times; what stays is how much of the CPU time it was.
             self._share = min(1.0, seen.held * seen.wall / seen.cpu)

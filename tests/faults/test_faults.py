@@ -45,8 +45,15 @@ FAULTS = (
     Fault("close", None, "closed its connection"),
 )
 
-#: Index of the fatal item, number of items, chunk size.
-PLACES = ((0, 20, None), (7, 20, None), (19, 20, None), (7, 20, 5), (0, 1, None))
+#: Each way of dying in the middle, and one way of it at each place:
+#: (fault, index of the fatal item, number of items, chunk size).
+DEATHS = (
+    *((fault, 7, 20, None) for fault in FAULTS),
+    (FAULTS[0], 0, 20, None),
+    (FAULTS[0], 19, 20, None),
+    (FAULTS[0], 7, 20, 5),
+    (FAULTS[0], 0, 1, None),
+)
 
 
 @pytest.fixture(params=METHODS, autouse=True)
@@ -62,12 +69,11 @@ def squares(n):
     return [x * x for x in range(n)]
 
 
-@pytest.mark.parametrize(("bad", "count", "chunksize"), PLACES)
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.how)
+@pytest.mark.parametrize(
+    ("fault", "bad", "count", "chunksize"), DEATHS, ids=lambda v: getattr(v, "how", None)
+)
 def test_one_item_dies(fault, bad, count, chunksize):
     """Exactly the fatal item is a WorkerDiedError with all it can say; the others return."""
-    if fault.how != "exit" and (bad, chunksize) != (7, None):
-        pytest.skip("the place does not depend on the way of dying")
     work = functools.partial(jobs.dies_at, {bad}, fault.how)
     results = parallel_map(work, range(count), on_error="return", chunksize=chunksize)
     error = results[bad]
@@ -270,7 +276,7 @@ def test_random_kills():
     me = psutil.Process()
 
     def killer():
-        while not stop.wait(0.05):
+        while not stop.wait(0.15):
             for child in me.children(recursive=True):
                 try:
                     if not child.children() and "zygote import" not in " ".join(child.cmdline()):

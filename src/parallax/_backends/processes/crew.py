@@ -76,6 +76,7 @@ class ProcessCrew:
         self._workers: dict[int, Worker] = {}
         self._moved: dict[tuple[int, int], tuple[int, float]] = {}
         self._stillborn = 0
+        self._wanted = 0
         self._delay = 0.0
         #: report workers before they are up: chunks wait in their sockets.
         self.eager = False
@@ -99,6 +100,7 @@ class ProcessCrew:
 
     def open(self, count: int) -> None:
         """Lease workers until there are ``count``."""
+        self._wanted = count
         missing = count - len(self._workers)
         if missing <= 0:
             return
@@ -178,6 +180,7 @@ class ProcessCrew:
         """Give idle workers back, and end those that are still busy after ``grace`` seconds."""
         deadline = time.monotonic() + grace
         self._report = lambda _: None
+        self._wanted = 0
         while any(w.flight for w in self._workers.values()):
             left = deadline - time.monotonic()
             if left <= 0:
@@ -249,5 +252,8 @@ class ProcessCrew:
             return
         words, again = self._pool.trouble()
         self._report(Died(name, worker.pid, exitcode, began=False))
-        if not again and self._stillborn >= STILLBORN:
+        if again or self._stillborn < STILLBORN:
+            # Nobody else asks for another: the run never heard of this one.
+            self.open(self._wanted)
+        else:
             self._report(Unable(words or f"the worker ended while starting (status {exitcode})"))

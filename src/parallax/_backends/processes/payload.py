@@ -22,6 +22,11 @@ from .start import installed
 __all__ = ["current_values", "encode_call", "modules_for", "needs", "stuck_value", "weigh"]
 
 
+#: Seconds to encode on one side and decode on the other, per second that encoding took here.
+#: Decoding makes the objects anew and takes longer than writing them down.
+CODING = 1.5
+
+
 def encode_call(
     call: Call, reads: list[tuple[str, str, Any]], by_value: tuple[ModuleType, ...] = ()
 ) -> _codec.Encoded:
@@ -72,7 +77,7 @@ def weigh(
                 return f"the {path} cannot be pickled ({reason})"
         sizes.append(size)
     spent = (time.perf_counter() - begin) if items or results else 0.0
-    return Payload(sizes[0], sizes[1], 2 * spent, encoded.nbytes), encoded
+    return Payload(sizes[0], sizes[1], CODING * spent, encoded.nbytes), encoded
 
 
 def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any]]:
