@@ -34,7 +34,7 @@ LITTLE = 0.015
 #: How much dearer the present route must be to be left: by prediction against prediction, and,
 #: once it was seen at work, by what was seen against a mere prediction.
 SWITCH = 1.1
-SWITCH_SEEN = 1.35
+SWITCH_SEEN = 1.5
 
 #: Seconds to start a thread, and to hand a chunk to a thread or process (both sides, amortized).
 THREAD_START = 1e-4

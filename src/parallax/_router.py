@@ -43,6 +43,9 @@ WATCHED = 12
 #: long item speak for all.
 TREND = 4
 
+#: Spread of item times (standard deviation over mean) up to which one item is like the other.
+EVEN = 0.25
+
 #: Items that a callable with side effects runs in the loop before threads are thought of.
 SURE_ITEMS = 3
 
@@ -299,8 +302,9 @@ class Router:
     def _by_workers(self) -> tuple[int, float, float] | None:
         """Items, wall and CPU seconds per item as far as workers tell more than this thread."""
         cost = self.meter.summary()
-        if self._worker_items < max(4, cost.items):
-            return None
+        even = cost.items >= 3 and cost.spread < EVEN and not cost.dear_first
+        if even or self._worker_items < max(4, cost.items):
+            return None  # alone in this thread is the better witness
         items = self._worker_items
         wall, cpu = self._worker_wall / items, self._worker_cpu / items
         if self._worker_threads and self._waiting < 0.8:
@@ -405,7 +409,7 @@ class Router:
         witness; for even items their number is the best.
         """
         cost = self.meter.summary()
-        if cost.items >= 3 and cost.spread < 0.25 and not cost.dear_first:
+        if cost.items >= 3 and cost.spread < EVEN and not cost.dear_first:
             return len(result.values) * cost.wall
         if cost.items and cost.cpu > 0.2 * cost.wall and self._raw_cpu > 0:
             return result.cpu * self.inline_wall / self._raw_cpu

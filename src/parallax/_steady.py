@@ -13,10 +13,10 @@ __all__ = ["Steady"]
 
 #: Seconds that a route is at work before it is judged. Shorter judges by chance, longer keeps a
 #: wrong route longer.
-JUDGE = 0.12
+JUDGE = 0.2
 
 #: Chunks per worker that a judgement rests on.
-CHUNKS = 2
+CHUNKS = 3
 
 #: A machine that gives less than this share of its cores is too loaded to judge anything.
 SCARCE = 0.4

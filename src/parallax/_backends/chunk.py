@@ -6,6 +6,7 @@ touch the others; times are those of the items alone.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +16,20 @@ from typing import Any
 
 from .._messages import ChunkResult, Failure
 
-__all__ = ["level", "nested", "run_chunk", "set_process_level"]
+__all__ = ["level", "nested", "run_chunk", "set_process_level", "unblock_interrupts"]
 
 _local = threading.local()
 _process_level = 0
+
+
+def unblock_interrupts() -> None:
+    """Let this thread take Ctrl-C again.
+
+    The thread that measures blocks it, so that the main thread gets it, and what is started from
+    there inherits that; programs that items start would inherit it from us.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def level() -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from .._machine import thread_delay
 from .._messages import Chunk, Route
-from .chunk import nested, run_chunk
+from .chunk import nested, run_chunk, unblock_interrupts
 from .contract import Call, Done, Joined, Report, Unable
 
 __all__ = ["ThreadCrew"]
@@ -106,6 +106,7 @@ class ThreadCrew:
 
     def _work(self, name: int, inbox: SimpleQueue[tuple[Chunk, list[Any]] | None]) -> None:
         fn, star, stop = self._call
+        unblock_interrupts()
         with nested():
             while (task := inbox.get()) is not None:
                 chunk, items = task

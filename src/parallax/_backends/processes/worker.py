@@ -8,6 +8,7 @@ outcome of every other item is returned.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import select
 import signal
@@ -82,6 +83,7 @@ def serve(sock: socket.socket) -> None:
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers. A
     # handler, not SIG_IGN, because an ignored signal would stay ignored in the user's subprocesses.
     signal.signal(signal.SIGINT, lambda *_: None)
+    _chunk.unblock_interrupts()
     _chunk.set_process_level(1)
     # A program that an item starts, or a fork of this process, must not hold the socket open:
     # the parent would not see our end.
@@ -189,11 +191,17 @@ class _Server:
         except BaseException as error:  # noqa: BLE001 - any import may raise anything
             self._refuse(frame.tag, "callable", error)
             return
+        # Building many objects at once, with nothing to collect among them, is half collecting.
+        collecting = gc.isenabled()
+        gc.disable()
         try:
             items = _codec.decode(frame.payload, frame.buffers)
         except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
             self._refuse(frame.tag, "item", error)
             return
+        finally:
+            if collecting:
+                gc.enable()
         result = _chunk.run_chunk(fn, items, star=star, stop=stop, delays=self._delays)
         del items
         try:
