@@ -127,7 +127,7 @@ def lazily_filled_module_cache():
     return _lazy_function, list(range(N)), nothing
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _cached(x: int) -> int:
     return work() + x
 
@@ -168,7 +168,7 @@ def a_nonlocal():
 
 
 class Counter:
-    shared: dict[int, int] = {}
+    shared: dict[int, int] = {}  # noqa: RUF012
 
     def __init__(self):
         self.n = 0
@@ -264,7 +264,7 @@ def a_class():
 
 
 class Registered(Made):
-    registry: list[int] = []
+    registry: list[int] = []  # noqa: RUF012
 
     def __init__(self, x):
         super().__init__(x)
