@@ -14,6 +14,7 @@ from __future__ import annotations
 import _thread
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -201,6 +202,10 @@ class Ticker:
         return max(0.0, (last.process - first.process - tally.cpu) / span - busy)
 
     def _loop(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            # Python's handlers run in the main thread, but a signal that lands here does not
+            # interrupt what that one waits in: Ctrl-C would seem lost.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._sample()
         except BaseException as error:  # noqa: BLE001 - raised by `stop`
