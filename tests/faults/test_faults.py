@@ -6,9 +6,9 @@ back, and the next call finds working processes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-import contextlib
 import os
 import signal
 import subprocess
