@@ -20,7 +20,7 @@ from ._feed import Feed
 from ._machine import usable_cores
 from ._messages import Route
 from ._options import Options
-from ._planner import Facts, hindsight
+from ._planner import LITTLE, Facts, hindsight, too_little
 from ._plans import Plan
 from ._report import Report
 from ._router import Router
@@ -298,6 +298,9 @@ class Pilot:
         router.keep(seen)
         if not self.explaining and report.items:
             report.sum_up()
+            if not report.changes and seen.wall * report.items < LITTLE:
+                report.reason = too_little(seen, report.items)
+                return
             facts = replace(router.facts(self._facts()), current=report.route)
             report.costs, report.reason = hindsight(
                 seen, report.items, facts, report.route, report.workers
@@ -335,7 +338,7 @@ class Pilot:
         report.bytes_out += done.bytes_out
         if route != dispatch.route or route == "loop":
             return
-        router.worker_did(result, threads=route == "threads")
+        router.worker_did(result, threads=route == "threads", workers=dispatch.wanted)
         if route == "processes":
             router.coded(done.seconds, len(result.values))
         if self._steady is None:

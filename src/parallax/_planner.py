@@ -18,7 +18,16 @@ from dataclasses import dataclass, field
 from ._messages import Route
 from ._plans import Measurement, Plan
 
-__all__ = ["Facts", "hindsight", "nature", "plan", "seconds", "thread_rates"]
+__all__ = [
+    "LITTLE",
+    "Facts",
+    "hindsight",
+    "nature",
+    "plan",
+    "seconds",
+    "thread_rates",
+    "too_little",
+]
 
 #: A parallel route must promise this much less than the loop, relative and in seconds. Smaller
 #: starts workers for nothing, larger leaves cores idle.
@@ -115,6 +124,17 @@ def hindsight(
     """
     costs = plan(seen, items, facts).costs
     return costs, _reason(seen, route, workers, costs, facts)
+
+
+def too_little(seen: Measurement, items: int) -> str:
+    """Why a run with little work was a loop.
+
+    Args:
+        seen: what an item costs.
+        items: items of the run.
+    """
+    whole = seconds(seen.wall * items)
+    return f"an item takes {seconds(seen.wall)}: {whole} in all, less than workers cost"
 
 
 def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
@@ -261,9 +281,6 @@ def _reason(
 ) -> str:
     text = nature(seen)
     if route == "loop":
-        if costs["loop"] < LITTLE:
-            whole = seconds(costs["loop"])
-            return f"an item takes {seconds(seen.wall)}: {whole} in all, less than workers cost"
         if facts.limit == "loop":
             return f"{text}; {facts.limit_reason}"
         if facts.limit == "process" and "processes" not in costs:

@@ -23,6 +23,7 @@ from ._memory import Memory, key_of, recall, remember
 from ._messages import ChunkResult, Route
 from ._planner import Facts, plan
 from ._plans import Measurement, Payload, Plan
+from ._ticker import Mark
 
 __all__ = ["Router"]
 
@@ -42,6 +43,9 @@ WATCHED = 12
 #: Blocks from which on the later half of the work tells what is to come. Fewer would let one
 #: long item speak for all.
 TREND = 4
+
+#: Cores kept busy by all threads together below which nothing holds them up but waiting.
+SATURATED = 0.7
 
 #: Spread of item times (standard deviation over mean) up to which one item is like the other.
 EVEN = 0.25
@@ -82,6 +86,7 @@ class Router:
         self.reads: tuple[Any, ...] = ()
         self._ticker: Ticker | None = None
         self._tick: Callable[[float], None] | None = None
+        self._mark: Mark | None = None
         self._frozen = False
         self._share: float | None = None
         self._waiting = 0.0  # share of an item, as seen before workers began
@@ -89,6 +94,7 @@ class Router:
         self._process_cpu = 0.0
         self._inline_cpu = 0.0
         self._coding, self._coded = 0.0, 0
+        self._workers = 1
         self._worker_items = 0
         self._worker_wall = self._worker_cpu = 0.0
         self._worker_threads = False
@@ -209,6 +215,7 @@ class Router:
     def begins(self, now: float) -> None:
         """The caller's thread enters an item or a block of items."""
         self._began = now
+        self._mark = self._ticker.mark() if self._ticker is not None else None
 
     def ends(self, items: int, wall: float, cpu: float, *, alone: bool) -> None:
         """It left it.
@@ -223,10 +230,9 @@ class Router:
         self.inline_wall += wall
         delay = self._delay_since()
         self._raw_cpu += cpu
-        # Time without a core is not waiting: on a machine that others load, work takes longer,
-        # in the loop as with workers.
+        cpu_share = _working(cpu, wall, delay)
         if alone or (self._waiting > 0.8 and self.meter.summary().items == 0):
-            self.meter.add(items, wall, min(wall, cpu + delay))
+            self.meter.add(items, wall, wall * cpu_share)
         if alone and self._ticker is not None and not self._frozen:
             self._inline_cpu += cpu
             if self._inline_cpu > 0.005:
@@ -263,10 +269,10 @@ class Router:
                 return replace(self.memory.measurement, remembered=True, payload=self.payload)
             if elapsed < LOOK or ticker is None:
                 return None
-            busy = ticker.busy()
+            busy = ticker.busy(self._mark)
             cpu = elapsed * (1.0 if busy is None else busy)
             delay = max(0.0, self._delay_now() - self._delayed)
-            wall, cpu = elapsed, min(elapsed, cpu + delay)
+            wall, cpu = elapsed, elapsed * _working(cpu, elapsed, delay)
             items = 0
         else:
             wall, cpu = cost.wall, cost.cpu
@@ -307,11 +313,13 @@ class Router:
             return None  # alone in this thread is the better witness
         items = self._worker_items
         wall, cpu = self._worker_wall / items, self._worker_cpu / items
-        if self._worker_threads and self._waiting < 0.8:
+        # Threads that leave the cores idle between them really wait, whatever the start was like.
+        idle = cpu / wall * self._workers < SATURATED if wall > 0 else False
+        if self._worker_threads and self._waiting < 0.8 and not idle:
             # On threads the wall time includes queueing for the GIL and the cores: take the CPU
             # time, and for waiting the share that was seen before there was a queue.
             wall = cpu / (1.0 - self._waiting)
-        elif self._worker_threads and cost.items:
+        elif self._worker_threads and cost.items and self._waiting >= 0.8:
             wall = cost.wall
         return items, wall, min(cpu, wall)
 
@@ -322,8 +330,9 @@ class Router:
         if self.payload is not None and self._coded >= 4:
             self.payload = replace(self.payload, seconds=self._coding / self._coded)
 
-    def worker_did(self, result: ChunkResult, *, threads: bool) -> None:
-        """Add what a worker's chunk took."""
+    def worker_did(self, result: ChunkResult, *, threads: bool, workers: int) -> None:
+        """Add what a worker's chunk took, one of ``workers``."""
+        self._workers = workers
         if threads != self._worker_threads:
             self._worker_threads = threads
             self._worker_items, self._worker_wall, self._worker_cpu = 0, 0.0, 0.0
@@ -443,6 +452,20 @@ class Router:
                 self.speeds.get("processes"),
             ),
         )
+
+
+def _working(cpu: float, wall: float, delay: float) -> float:
+    """Share of an item's time in which it worked, or would have if it had been let.
+
+    Args:
+        cpu: its seconds on the CPU clock.
+        wall: its seconds on the clock.
+        delay: seconds in which it could not have worked: no core, or the GIL taken by our own
+            thinking. An item that waits anyway loses nothing by them, so they are left out of
+            both sides.
+    """
+    free = max(cpu, wall - delay, 1e-9)
+    return min(1.0, cpu / free)
 
 
 _warned: set[tuple[str, int, str]] = set()
