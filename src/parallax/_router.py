@@ -105,6 +105,7 @@ class Router:
         self._tick_delay: RunDelay | None = None
         self._delayed = 0.0
         self._tick_wall = 0.0
+        self._thinking = 0.0  # since when the ticker's thread thinks, 0 if it does not
         self._last_reading: GilReading | None = None
 
     # -- the guard -----------------------------------------------------------------------------
@@ -185,10 +186,12 @@ class Router:
             def tick(now: float) -> None:
                 if self._tick_delay is None:
                     self._tick_delay = RunDelay()
-                before, begin = time.thread_time(), time.perf_counter()
+                before, self._thinking = time.thread_time(), time.perf_counter()
                 on_tick(now)
+                spent = time.perf_counter() - self._thinking
+                self._thinking = 0.0
                 self._tick_cpu += time.thread_time() - before
-                self._tick_wall += time.perf_counter() - begin
+                self._tick_wall += spent
 
             self._ticker = Ticker(tick)
             self._ticker.start()
@@ -253,7 +256,13 @@ class Router:
         core, the first one sleeps, and it looks like waiting.
         """
         readers = (self._delay, self._tick_delay)
-        return self._tick_wall + sum(reader() for reader in readers if reader is not None)
+        since = self._thinking
+        now_thinking = time.perf_counter() - since if since else 0.0
+        return (
+            self._tick_wall
+            + now_thinking
+            + sum(reader() for reader in readers if reader is not None)
+        )
 
     def measurement(self, now: float) -> Measurement | None:
         """What is known now, or None if it is too little to act on."""
