@@ -3,6 +3,7 @@
 #
 #   make demo      what parallax does, on your machine, in under a minute
 #   make test      the tests            (make test ARGS="-k planner -x")
+#   make test-full the tests that are run small otherwise, at full size (minutes)
 #   make lint      ruff check, ruff format --check
 #   make types     mypy --strict, pyright --verifytypes
 #   make matrix    the tests on every Python found, free-threaded ones too
@@ -26,7 +27,7 @@ STAMP := $(VENV)/.installed
 # Two pips at once would fight over the environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint lint-rules lint-format format types types-mypy types-pyright matrix bench dev clean
+.PHONY: help demo test test-full lint lint-rules lint-format format types types-mypy types-pyright matrix bench dev clean
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
 
@@ -62,6 +63,10 @@ demo: $(STAMP)-demo
 
 test: $(STAMP)-test
 	$(PY) -m pytest $(ARGS)
+
+# A later -m takes the place of the one in pyproject.toml.
+test-full: $(STAMP)-test
+	$(PY) -m pytest -m full $(ARGS)
 
 # Two targets each, so that `make -k lint types` shows everything there is to mend.
 lint: lint-rules lint-format

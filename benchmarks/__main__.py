@@ -17,6 +17,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.routing",
         "does parallel_map with no options keep up with the best way chosen by hand?",
     ),
+    "engine": (
+        "benchmarks.engine",
+        "how far is the process engine ahead of the standard library's pools?",
+    ),
+    "schedule": (
+        "benchmarks.schedule",
+        "how far from a perfect schedule are the runs, with 8 to 1024 workers? (simulated)",
+    ),
 }
 
 

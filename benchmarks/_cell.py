@@ -1,30 +1,24 @@
 """One cell of the table: one workload run one way, in an interpreter of its own.
 
-Run as `python -m benchmarks._cell MODULE WORKLOAD WAY SKIP_ABOVE`. It prints one event a line, each
-a JSON object behind `MARK`: `ready` when the set-up and the imports are done, `first` and `done`
-with what was measured, or `failed`. The second call is left out when the first took more than
-SKIP_ABOVE seconds. Digesting the results is not timed.
+Run as `python -m benchmarks._cell MODULE WORKLOAD WAY SKIP_ABOVE`. It prints one event a line, as
+`_events` has it: `ready` when the set-up and the imports are done, `first` and `done` with what was
+measured, or `failed`. The second call is left out when the first took more than SKIP_ABOVE seconds.
+Digesting the results is not timed.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 import time
 from typing import Any
 
 from ._catalog import find
+from ._events import tell
 from ._usage import Usage
 from ._ways import WAYS
 from ._workloads._define import digest
-
-MARK = "@cell "
-
-
-def _tell(event: str, **facts: Any) -> None:
-    print(MARK + json.dumps({"event": event, **facts}), flush=True)
 
 
 def _describe(results: Any) -> dict[str, Any]:
@@ -41,7 +35,7 @@ def run(module: str, workload_name: str, way_name: str, skip_above: float) -> No
     way.load()
     gc.collect()
     usage = Usage()
-    _tell("ready", items=len(items))
+    tell("ready", items=len(items))
 
     started = time.perf_counter()
     handle = way.open()
@@ -50,7 +44,7 @@ def run(module: str, workload_name: str, way_name: str, skip_above: float) -> No
     facts: dict[str, Any] = {"first": first, "first_cpu": usage.cpu_seconds()}
     facts["others"] = usage.others_share()
     facts.update(_describe(results), digest=digest(results))
-    _tell("first", seconds=first)
+    tell("first", seconds=first)
 
     if first <= skip_above:
         del results
@@ -67,7 +61,7 @@ def run(module: str, workload_name: str, way_name: str, skip_above: float) -> No
     started = time.perf_counter()
     way.close(handle)
     facts["first"] += time.perf_counter() - started
-    _tell("done", **facts)
+    tell("done", **facts)
 
 
 def main() -> None:
@@ -75,7 +69,7 @@ def main() -> None:
     try:
         run(module, workload_name, way_name, float(skip_above))
     except BaseException as error:
-        _tell("failed", error=f"{type(error).__name__}: {error}"[:300])
+        tell("failed", error=f"{type(error).__name__}: {error}"[:300])
         sys.stdout.flush()
         # A pool that failed may never shut down; the parent ends what is left of it.
         os._exit(1)

@@ -16,13 +16,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
-from ._cell import MARK
+from ._events import MARK
 from ._workloads._define import Workload
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,8 +52,13 @@ class Sample:
 
 def run_cell(workload: Workload, way: str, *, limit: float, skip_above: float) -> Sample:
     """One sample; `limit` holds for each of the two calls."""
-    command = [sys.executable, "-m", "benchmarks._cell"]
-    command += [workload.module, workload.name, way, repr(skip_above)]
+    arguments = [workload.module, workload.name, way, repr(skip_above)]
+    return run_module("benchmarks._cell", arguments, way=way, limit=limit)
+
+
+def run_module(module: str, arguments: Sequence[str], *, way: str, limit: float) -> Sample:
+    """Runs a module that tells events as `_cell` does; `limit` holds from one to the next."""
+    command = [sys.executable, "-m", module, *arguments]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command,

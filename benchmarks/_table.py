@@ -156,7 +156,13 @@ def summarize(rows: Iterable[Row]) -> dict[str, Any]:
 
 def disturbance(rows: Iterable[Row]) -> str:
     """How much of the machine other programs took: figures taken beside them mean little."""
-    shares = [s.facts["others"] for row in rows for s in row.samples if "others" in s.facts]
+    return describe_shares(
+        [s.facts["others"] for row in rows for s in row.samples if "others" in s.facts]
+    )
+
+
+def describe_shares(shares: Sequence[float]) -> str:
+    """The sentence for the shares of the machine that others took beside each sample."""
     if not shares:
         return "nothing was measured"
     disturbed = sum(share > QUIET for share in shares)

@@ -16,20 +16,27 @@ _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
 class Usage:
-    """Counts from the moment it is made."""
+    """Counts from the moment it is made, or from the birth of this process.
 
-    def __init__(self) -> None:
+    Args:
+        at_birth: what `machine_cpu` said just before this process was started.
+    """
+
+    def __init__(self, at_birth: tuple[float, float] | None = None) -> None:
         self._self = psutil.Process()
-        self._ignored = {child.pid for child in self._self.children(recursive=True)}
-        self._start = self._cpu()
-        self._machine = _machine_cpu()
+        self._ignored: set[int] = set()
+        self._start = 0.0
+        if at_birth is None:
+            self._ignored = {child.pid for child in self._self.children(recursive=True)}
+            self._start = self._cpu()
+        self._machine = at_birth or machine_cpu()
 
     def cpu_seconds(self) -> float:
         return self._cpu() - self._start
 
     def others_share(self) -> float:
         """Share of the machine that other programs took since the start, from 0 to 1."""
-        busy, total = _machine_cpu()
+        busy, total = machine_cpu()
         passed = total - self._machine[1]
         if passed <= 0:
             return 0.0
@@ -55,7 +62,7 @@ class Usage:
         return total
 
 
-def _machine_cpu() -> tuple[float, float]:
+def machine_cpu() -> tuple[float, float]:
     """CPU seconds of the whole machine: busy, and all."""
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)

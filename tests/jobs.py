@@ -192,6 +192,40 @@ def fails_first(folder, times, x):
     return x
 
 
+_birth = (os.getpid(), time.monotonic())
+
+
+def noted_worker(log, x, nap=0.0):
+    """Appends the item to a file; returns it with a name for the worker, never used again."""
+    global _birth
+    if _birth[0] != os.getpid():  # this module was imported before the worker was forked
+        _birth = (os.getpid(), time.monotonic())
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        os.write(fd, b"%d\n" % x)
+    finally:
+        os.close(fd)
+    if nap:
+        time.sleep(nap)
+    return x, _birth
+
+
+_hoard = []
+
+
+def hoards(log, megabytes, x):
+    """The same, and keeps some memory for as long as the worker lives."""
+    _hoard.append(bytearray(b"x") * (megabytes << 20))
+    return noted_worker(log, x, nap=0.002)
+
+
+def memory(_):
+    """Bytes that this process has in memory."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
 # -- dying -----------------------------------------------------------------------------------------
 
 
@@ -230,6 +264,22 @@ def dies_first(folder, x):
     note_call(folder, x)
     if x % 5 == 0 and (Path(folder) / str(x)).stat().st_size == 1:
         os._exit(3)
+    return x
+
+
+def garbles_at(bad, garbage, x):
+    """Writes into every socket that its process has open, as a confused library might."""
+    if x == bad:
+        import socket
+        import stat
+
+        for fd in range(3, 256):
+            try:
+                if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                    with socket.socket(fileno=os.dup(fd)) as found:
+                        found.sendall(garbage)
+            except OSError:
+                continue
     return x
 
 
@@ -280,12 +330,6 @@ def warns(x):
 
 def argv(_):
     return list(sys.argv)
-
-
-def nested_squares(backend, n):
-    from parallax import parallel_map
-
-    return list(parallel_map(square, range(n), backend=backend, max_workers=2))
 
 
 def numpy_double(array):

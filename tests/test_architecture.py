@@ -27,7 +27,7 @@ MAX_LINES = 500
 
 # Lowest first. A name ending in "." is a package with all that is in it. "" is __init__, the face.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_options", "_machine", "_messages", "_plans", "_errors"),
+    ("_lean", "_options", "_machine", "_messages", "_plans", "_errors", "_nesting", "_future"),
     ("_codec", "_culprit", "_wire", "_waker", "_arena"),
     ("_guard.",),
     (
@@ -36,11 +36,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_ticker",
         "_effects",
         "_memory",
+        "_asked",
         "_planner",
+        "_schedule_events",
+        "_chunking",
+        "_roster",
+        "_recall",
         "_scheduler",
         "_feed",
         "_outcomes",
         "_steady",
+        "_pace",
     ),
     ("_report", "_progress"),
     ("_backends.",),
@@ -52,11 +58,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 # module -> modules of its own layer that it may import. Keep it short and free of cycles.
 SAME_LAYER: dict[str, set[str]] = {
+    "_messages": {"_lean"},
     "_plans": {"_messages"},
+    "_nesting": {"_lean", "_machine"},
     "_codec": {"_arena"},
     "_culprit": {"_codec"},
     "_measure": {"_ticker", "_gil"},
     "_ticker": {"_gil"},
+    "_recall": {"_chunking", "_roster"},
+    "_scheduler": {"_chunking", "_recall", "_roster", "_schedule_events"},
     "_run": {"_pilot", "_dispatcher", "_inline"},
     "_pilot": {"_crews", "_dispatcher", "_router"},
     "_crews": {"_dispatcher", "_router"},
@@ -67,13 +77,27 @@ SAME_LAYER: dict[str, set[str]] = {
 }
 
 # Backends join what is below the brains: the ground and what moves. One edge a line for the rest.
-BRAINS_FOR_BACKENDS: dict[str, set[str]] = {}
+BRAINS_FOR_BACKENDS: dict[str, set[str]] = {
+    "_backends.processes.callables": {"_effects"},
+    "_backends.processes.staff": {"_pace"},
+}
 
 # May be imported inside a function: optional or dear packages that are not always needed.
 LAZY_PACKAGES = {"psutil", "tqdm", "cloudpickle", "threadpoolctl", "numpy", "dask", "ray"}
+# The standard library's dear ones: every worker or every program would pay for them.
+LAZY_STANDARD = {
+    "concurrent.futures.process",
+    "decimal",
+    "importlib",
+    "logging",
+    "threading",
+}
 # (module, what it imports inside a function): why. They must go down all the same, or sideways.
 LAZY_EDGES: dict[tuple[str, str], str] = {
     ("_backends.processes.worker", "_backends.processes.failures"): "at the first failure only",
+    ("_backends.processes.batch", "_backends.processes.failures"): "as above",
+    ("_backends.processes.batch", "_errors"): "loads concurrent.futures",
+    ("_backends.processes.surroundings", "_options"): "workers rarely make calls of their own",
     ("_backends.processes.zygote", "_backends.processes.worker"): "loaded once, before forking",
 }
 
@@ -229,7 +253,7 @@ def test_imports_inside_functions_are_optional_packages_only() -> None:
         allowed = (
             (found.importer, found.target) in LAZY_EDGES
             if found.internal
-            else found.target.split(".")[0] in LAZY_PACKAGES
+            else found.target.split(".")[0] in LAZY_PACKAGES or found.target in LAZY_STANDARD
         )
         if not allowed:
             faults.append(str(found))

@@ -9,10 +9,12 @@ Names are loaded when they are first used: importing parallax costs next to noth
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+# Type checkers take this for typing's own constant; importing it would cost as much as the rest.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._errors import BackendMissingError as BackendMissingError
     from ._errors import ItemTimeoutError as ItemTimeoutError
     from ._errors import ParallaxError as ParallaxError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ._errors import SharedStateWarning as SharedStateWarning
     from ._errors import WorkerDiedError as WorkerDiedError
     from ._errors import WorkerStartError as WorkerStartError
+    from ._executor import ProcessPoolExecutor as ProcessPoolExecutor
     from ._machine import cpu_count as cpu_count
     from ._map import Results as Results
     from ._map import explain as explain
@@ -36,6 +39,7 @@ __all__ = [
     "BackendMissingError",
     "ItemTimeoutError",
     "ParallaxError",
+    "ProcessPoolExecutor",
     "RemoteTraceback",
     "Report",
     "Results",
@@ -60,6 +64,7 @@ _HOME = {
     "SharedStateWarning": "_errors",
     "WorkerDiedError": "_errors",
     "WorkerStartError": "_errors",
+    "ProcessPoolExecutor": "_executor",
     "cpu_count": "_machine",
     "Results": "_map",
     "explain": "_map",
@@ -75,6 +80,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'parallax' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(f"parallax.{home}"), name)
     globals()[name] = value
     return value

@@ -13,12 +13,26 @@ from __future__ import annotations
 import copyreg
 import functools
 import io
-import pickle
 import sys
-from types import ModuleType
-from typing import Any, NamedTuple
 
-__all__ = ["Encoded", "decode", "encode", "encode_by_value", "encode_reply"]
+from ._lean import NamedTuple, dumps, loads
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+    from ._lean import PickleBuffer
+
+__all__ = [
+    "Encoded",
+    "decode",
+    "encode",
+    "encode_by_value",
+    "encode_reply",
+    "worker_main",
+]
 
 #: Buffers from this many bytes on travel out of band. Below, one more part in a frame costs more
 #: than the copy that it saves.
@@ -43,7 +57,7 @@ class _Keeper:
     def __init__(self) -> None:
         self.buffers: list[memoryview] = []
 
-    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+    def __call__(self, buffer: PickleBuffer) -> bool:
         raw = buffer.raw()
         if raw.nbytes < OUT_OF_BAND:
             return True
@@ -51,27 +65,37 @@ class _Keeper:
         return False
 
 
-def encode(obj: Any) -> Encoded:
+def encode(obj: Any, *, shared: bool = False) -> Encoded:
     """Encode an object for a worker.
+
+    Args:
+        obj: the object.
+        shared: functions of ``__main__`` that travel by value share one namespace in the worker,
+            over all objects encoded like this; see ``worker_main``.
 
     Raises:
         Exception: whatever the pickler raised; ``culprit`` then tells where.
     """
     keep = _Keeper()
     try:
-        data = pickle.dumps(obj, 5, buffer_callback=keep)
+        data = dumps(obj, 5, buffer_callback=keep)
     except Exception:  # noqa: BLE001 - anything a __reduce__ raises; cloudpickle has the last word
-        return encode_by_value(obj)
-    return Encoded(data, keep.buffers) if b"__main__" not in data else encode_by_value(obj)
+        return encode_by_value(obj, shared=shared)
+    if b"__main__" in data:
+        return encode_by_value(obj, shared=shared)
+    return Encoded(data, keep.buffers)
 
 
-def encode_by_value(obj: Any, modules: tuple[ModuleType, ...] = ()) -> Encoded:
+def encode_by_value(
+    obj: Any, modules: tuple[ModuleType, ...] = (), *, shared: bool = False
+) -> Encoded:
     """Encode with cloudpickle: functions and classes of ``__main__`` travel by value.
 
     Args:
         obj: the object.
         modules: further modules whose functions and classes travel by value, because the worker
             cannot import them.
+        shared: as for ``encode``.
     """
     import cloudpickle
 
@@ -83,7 +107,11 @@ def encode_by_value(obj: Any, modules: tuple[ModuleType, ...] = ()) -> Encoded:
                 cloudpickle.register_pickle_by_value(module)
                 registered.append(module)
         with io.BytesIO() as file:
-            _value_pickler()(file, 5, buffer_callback=keep).dump(obj)
+            pickler = _value_pickler()(file, 5, buffer_callback=keep)
+            if shared:
+                # Where cloudpickle looks for the namespace that functions of one module share.
+                pickler.globals_ref[id(vars(sys.modules["__main__"]))] = _WorkerMain()
+            pickler.dump(obj)
             return Encoded(file.getvalue(), keep.buffers)
     finally:
         for module in registered:
@@ -98,7 +126,7 @@ def encode_reply(obj: Any) -> Encoded:
     """
     keep = _Keeper()
     try:
-        data = pickle.dumps(obj, 5, buffer_callback=keep)
+        data = dumps(obj, 5, buffer_callback=keep)
         return Encoded(data, keep.buffers)
     except Exception:  # noqa: BLE001 - as in encode
         keep = _Keeper()
@@ -109,7 +137,25 @@ def encode_reply(obj: Any) -> Encoded:
 
 def decode(payload: Any, buffers: Any = ()) -> Any:
     """Rebuild an object. The buffers become the memory of its arrays."""
-    return pickle.loads(payload, buffers=buffers)
+    return loads(payload, buffers=buffers)
+
+
+_worker_main: dict[str, Any] = {"__name__": "__main__"}
+
+
+def worker_main() -> dict[str, Any]:
+    """The namespace that functions of the parent's ``__main__`` share in this worker.
+
+    An initializer that sets a global and the functions that read it must mean the same one.
+    """
+    return _worker_main
+
+
+class _WorkerMain:
+    """Stands for that namespace in a pickle."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return worker_main, ()
 
 
 def _tracked_class(tracker_id: str) -> type:

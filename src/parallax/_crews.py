@@ -6,6 +6,7 @@ out before anything is sent.
 
 from __future__ import annotations
 
+import contextvars
 from typing import Any
 
 from ._backends.contract import Call, Crew
@@ -19,12 +20,14 @@ from ._backends.processes.payload import (
     weigh,
 )
 from ._backends.processes.pool import Pool, warm_pool
+from ._backends.processes.surroundings import capture
 from ._backends.threads import ThreadCrew
 from ._codec import Encoded
 from ._culprit import culprit
 from ._dispatcher import Dispatcher
 from ._errors import SerializationError
 from ._messages import Route
+from ._nesting import Place
 from ._options import Options
 from ._router import Router
 
@@ -46,6 +49,7 @@ class Crews:
         *,
         cores: int,
         forced: bool,
+        place: Place,
     ) -> None:
         """Prepare; nothing is made yet.
 
@@ -56,6 +60,7 @@ class Crews:
             dispatch: takes the crews' events.
             cores: usable cores.
             forced: the caller named the backend.
+            place: where the run was started.
         """
         self._call = call
         self._options = options
@@ -63,6 +68,9 @@ class Crews:
         self._dispatch = dispatch
         self._cores = cores
         self._forced = forced
+        self._place = place
+        #: the caller's, whoever starts workers.
+        self._context = contextvars.copy_context()
         self._encoded: Encoded | None = None
         self._modules: set[str] = set()  # that workers need to import
 
@@ -77,8 +85,16 @@ class Crews:
         if route == "threads":
             executor = self._options.backend
             if not isinstance(executor, str):
-                return ExternalCrew(dispatch.post, self._call, executor, new_id=dispatch.new_id)
-            return ThreadCrew(dispatch.post, self._call, new_id=dispatch.new_id)
+                return ExternalCrew(
+                    dispatch.post, self._call, executor, new_id=dispatch.new_id, place=self._place
+                )
+            return ThreadCrew(
+                dispatch.post,
+                self._call,
+                new_id=dispatch.new_id,
+                place=self._place,
+                context=self._context,
+            )
         if self._encoded is None:
             self._encode()
         assert self._encoded is not None
@@ -90,11 +106,19 @@ class Crews:
             limit=max(self._cores, self._options.max_workers or 0),
             idle_timeout=self._options.idle_timeout,
             new_id=dispatch.new_id,
+            surround=self._surround,
             wait=self._forced,
+            items=self._options.max_tasks_per_child,
+            memory=self._options.max_memory_per_worker,
         )
         mean = dispatch.scheduler.mean if dispatch.scheduler is not None else None
         made.eager = mean is not None and mean >= EAGER
         return made
+
+    def _surround(self, workers: int) -> bytes:
+        # In the caller's context, whoever asks: settings of arithmetic are kept there.
+        place = self._place.worker(workers, self._options.item_timeout)
+        return self._context.copy().run(capture, place)
 
     def _pool(self) -> Pool:
         return warm_pool(self._options.start_method)

@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ._backends.contract import Call, Crew, CrewEvent, Died, Done, Joined, Refused, Unable
+from ._backends.contract import Call, Crew, CrewEvent, Died, Done, Joined, Left, Refused, Unable
 from ._errors import ItemTimeoutError, SerializationError, WorkerDiedError, WorkerStartError
-from ._feed import Feed
+from ._feed import Feed, Stock
 from ._messages import Chunk, ChunkResult, Failure, Route
 from ._options import Options
 from ._outcomes import Outcomes
@@ -38,9 +38,6 @@ from ._scheduler import (
     Tick,
 )
 from ._waker import Waker
-
-#: Seconds to go on taking items from a generator before workers get what is there.
-PULL = 0.001
 
 __all__ = ["CALLER", "Dispatcher"]
 
@@ -86,8 +83,11 @@ class Dispatcher:
         self.wanted = 1
         self.crews: dict[Route, Crew] = {}
         self.caller_task: tuple[Chunk, list[Any]] | None = None
+        #: the caller's thread goes on working beside the workers of a route.
+        self.keeps_caller = False
         self.fatal: BaseException | None = None
         self.lost = 0
+        self.recycled = 0
         self.again = 0
         self._feed = feed
         self._call = call
@@ -99,13 +99,12 @@ class Dispatcher:
         self._inbox: deque[CrewEvent] = deque()
         self._turning = False
         self._outcomes = Outcomes()
-        self._fresh: deque[Any] = deque()
+        self._fresh = Stock()
         self._flight: dict[int, tuple[int, Chunk, list[Any]]] = {}
         self._rerun: dict[int, Any] = {}
         self._route_of: dict[int, Route] = {CALLER: "loop"}
         self._up: dict[Route, set[int]] = {"loop": set(), "threads": set(), "processes": set()}
-        self._pids: dict[int, int | None] = {}
-        self._codes: dict[int, int | None] = {}
+        self._ends: dict[int, Died] = {}
         self._overran: set[int] = set()
         self._names = CALLER
         self._ready: list[Any] = []
@@ -139,7 +138,7 @@ class Dispatcher:
         )
         self.scheduler.mean = mean
         if inside:
-            self._fresh.extend(inside)
+            self._fresh.add(list(inside))
             self._handle(Arrived(len(inside)))
             self._handle(Ready(CALLER))
             assert self.caller_task is not None
@@ -179,10 +178,14 @@ class Dispatcher:
                 return
             assert crew is not None
             if route not in self.crews:
+                try:
+                    if (selector := crew.selector()) is not None:
+                        self.waker.attach(selector)
+                except OSError as error:
+                    crew.close(0.0)
+                    self.post(Unable(str(error)))
+                    return
                 self.crews[route] = crew
-                selector = crew.selector()
-                if selector is not None:
-                    self.waker.attach(selector)
             for name in self._up[route]:
                 self._handle(Ready(name, DEPTH[route], TARGET[route]))
             crew.open(workers)
@@ -222,7 +225,7 @@ class Dispatcher:
             while True:
                 while self._inbox:
                     self._on(self._inbox.popleft())
-                if not self._top_up():
+                if not self._pull():
                     break
             self._on_turn()
         except BaseException as error:  # noqa: BLE001 - must reach the caller, not die in a thread
@@ -248,20 +251,26 @@ class Dispatcher:
         if isinstance(event, Done):
             self._on_result(event)
         elif isinstance(event, Joined):
-            self._on_joined(event.worker)
+            self._on_joined(event)
         elif isinstance(event, Refused):
             self._on_refused(event)
         elif isinstance(event, Died):
             self._on_died(event)
+        elif isinstance(event, Left):
+            self._forget(event.worker)
+            self.recycled += event.worn
+            self._handle(Lost(event.worker, began=False))
+            self._replace(event.worker)
         elif not self._on_trouble(event) and not any(self._up.values()):
-            raise WorkerStartError(self.route, event.reason)
+            raise WorkerStartError(event.method or self.route, event.reason)
 
-    def _on_joined(self, worker: int) -> None:
+    def _on_joined(self, event: Joined) -> None:
+        worker = event.worker
         route = next(r for r, c in self.crews.items() if c.owns(worker))
         self._route_of[worker] = route
         self._up[route].add(worker)
         if route == self.route:
-            self._handle(Ready(worker, DEPTH[route], TARGET[route]))
+            self._handle(Ready(worker, DEPTH[route], TARGET[route], event.quota))
             crew = self.crews[route]
             if len(self._up[route]) >= min(self.wanted, max(1, crew.size)):
                 self._retire_others()
@@ -271,7 +280,7 @@ class Dispatcher:
             if route != self.route:
                 for name in names:
                     self._handle(Retire(name))
-        if self.route != "loop":
+        if self.route != "loop" and not self.keeps_caller:
             self._handle(Retire(CALLER))
 
     def _on_result(self, event: Done) -> None:
@@ -320,22 +329,33 @@ class Dispatcher:
             self._handle(Finished(worker, chunk.id, 1, (0,), 0.0))
 
     def _on_died(self, event: Died) -> None:
-        for names in self._up.values():
-            names.discard(event.worker)
-        self._pids[event.worker] = event.pid
-        self._codes[event.worker] = event.exitcode
-        for key, (worker, chunk, items) in list(self._flight.items()):
-            if worker == event.worker:
-                del self._flight[key]
-                self._keep(chunk, items)
-                self.again += chunk.size
-        if event.began:
-            self.lost += 1
+        self._ends[event.worker] = event
+        self.again += self._forget(event.worker)
+        self.lost += event.began
         self._on_trouble(event)
         self._handle(Lost(event.worker, event.began))
-        crew = self.crews.get(self._route_of.get(event.worker, "loop"))
-        if crew is not None and self.scheduler is not None and not self.scheduler.finished:
-            crew.open(self.wanted)
+        self._replace(event.worker)
+
+    def _forget(self, worker: int) -> int:
+        """Take back what a worker that is gone was sent; how many items that were."""
+        count = 0
+        for names in self._up.values():
+            names.discard(worker)
+        for key, (holder, chunk, items) in list(self._flight.items()):
+            if holder == worker:
+                del self._flight[key]
+                self._keep(chunk, items)
+                count += chunk.size
+        return count
+
+    def _replace(self, worker: int) -> None:
+        """Have another worker start for one that is gone, as far as there are items for it."""
+        scheduler = self.scheduler
+        crew = self.crews.get(self._route_of.get(worker, "loop"))
+        if crew is None or scheduler is None or scheduler.finished:
+            return
+        few = crew.size + scheduler.unsent if self._feed.ended else self.wanted
+        crew.open(min(self.wanted, few))
 
     def _keep(self, chunk: Chunk, items: list[Any]) -> None:
         for offset, item in enumerate(items):
@@ -359,14 +379,10 @@ class Dispatcher:
                 self.crews[self._route_of[command.worker]].kill(command.worker)
 
     def _send(self, worker: int, chunk: Chunk) -> None:
-        fresh = self._fresh
         if chunk.start in self._rerun:
             items = [self._rerun.pop(i) for i in range(chunk.start, chunk.start + chunk.size)]
-        elif chunk.size == len(fresh):
-            items = list(fresh)
-            fresh.clear()
         else:
-            items = [fresh.popleft() for _ in range(chunk.size)]
+            items = self._fresh.take(chunk.size)
         self._flight[chunk.id] = (worker, chunk, items)
         if worker == CALLER:
             self.caller_task = (chunk, items)
@@ -374,21 +390,17 @@ class Dispatcher:
             self.crews[self._route_of[worker]].send(worker, chunk, items)
 
     def _blame(self, blame: Blame) -> None:
-        pid = self._pids.get(blame.worker)
+        end = self._ends.get(blame.worker) or Died(blame.worker, None, None, began=True)
         error: Exception
         if blame.worker in self._overran:
-            error = ItemTimeoutError(blame.item, self._options.item_timeout, pid)
+            error = ItemTimeoutError(blame.item, self._options.item_timeout, end.pid)
         else:
-            code = self._codes.get(blame.worker)
-            error = WorkerDiedError(blame.item, pid, code, blame.attempts)
+            words, code = end.words or None, end.exitcode
+            error = WorkerDiedError(blame.item, end.pid, code, blame.attempts, words)
         self._rerun.pop(blame.item, None)
         self._outcomes.put_one(blame.item, error)
 
     # -- input and output ----------------------------------------------------------------------
-
-    def _top_up(self) -> bool:
-        """Take the items that workers want from an input that any thread may advance."""
-        return self._feed.anywhere and self._pull()
 
     def pull(self) -> bool:
         """Take wanted items in the reader's thread; False if none is wanted.
@@ -401,12 +413,7 @@ class Dispatcher:
             count = self.scheduler.wanted()
         if not count:
             return False
-        items: list[Any] = []
-        until = time.perf_counter() + PULL
-        while len(items) < count and not self._feed.ended:
-            items += self._feed.take(1)
-            if time.perf_counter() > until:
-                break
+        items = self._feed.pull(count)
         with self.lock:
             self._arrive(items)
             self._turn()
@@ -414,8 +421,9 @@ class Dispatcher:
         return True
 
     def _pull(self) -> bool:
+        """Take the items that workers want from an input that any thread may advance."""
         scheduler = self.scheduler
-        if scheduler is None or self.fatal is not None:
+        if scheduler is None or self.fatal is not None or not self._feed.anywhere:
             return False
         count = scheduler.wanted()
         if not count:
@@ -424,7 +432,7 @@ class Dispatcher:
 
     def _arrive(self, items: list[Any]) -> bool:
         if items:
-            self._fresh.extend(items)
+            self._fresh.add(items)
             self._handle(Arrived(len(items)))
         if self._feed.ended:
             self._handle(Ended())
@@ -432,7 +440,7 @@ class Dispatcher:
 
     def next_items(self) -> list[Any]:
         """An item that waits to be sent, in a list; empty if there is none."""
-        return [self._fresh[0]] if self._fresh else []
+        return self._fresh.first()
 
     def take(self) -> list[Any]:
         """Results that are ready for the reader."""

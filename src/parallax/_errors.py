@@ -56,18 +56,21 @@ class WorkerDiedError(ParallaxError, BrokenExecutor):
         pid: process id of the worker; None if it never said.
         exitcode: exit status; negative for a signal, as in ``subprocess``; None if unknown.
         attempts: how many workers this item has ended.
+        detail: why the worker was given up, if it did not end by itself; else None.
     """
 
-    _fields = ("index", "pid", "exitcode", "attempts")
+    _fields = ("index", "pid", "exitcode", "attempts", "detail")
     index: int | None
     pid: int | None
     exitcode: int | None
     attempts: int | None
+    detail: str | None
 
     def _message(self) -> str:
         item = "an item" if self.index is None else f"item {self.index}"
         who = "its worker process" if self.pid is None else f"worker process {self.pid}"
-        text = f"{who} ended while running {item}: {exit_reason(self.exitcode)}"
+        reason = self.detail or exit_reason(self.exitcode)
+        text = f"{who} ended while running {item}: {reason}"
         if self.attempts and self.attempts > 1:
             text += f" ({self.attempts} attempts, one worker lost in each)"
         return (
@@ -135,10 +138,13 @@ class SerializationError(ParallaxError, pickle.PicklingError):
     def _message(self) -> str:
         of = "" if self.index is None else f" of item {self.index}" * (self.what != "item")
         name = f"item {self.index}" if self.what == "item" else f"the {self.what}{of}"
+        if self.what == "item" and self.index is None:
+            name = "an argument of the call"
         where = "" if self.path in {"", self.what} else f" at {self.path}"
         return (
             f"{name} cannot travel between processes{where}: {self.reason}. "
-            f"Leave the unpicklable part out, or pass backend='threads' to stay in this process"
+            f"Leave the unpicklable part out, or use threads (backend='threads'), which stay in "
+            f"this process"
         )
 
 
@@ -179,17 +185,20 @@ class RemoteTraceback(Exception):  # noqa: N818 - the standard library's word fo
         return f'\n"""\n{self.text}"""'
 
 
-def exit_reason(exitcode: int | None) -> str:
+def exit_reason(exitcode: int | None, *, at_work: bool = True) -> str:
     """Say in words how a process ended.
 
     Args:
         exitcode: as ``subprocess`` counts them: negative for signals, None if unknown.
+        at_work: it may have been the callable's doing.
     """
     if exitcode is None:
         return "it closed its connection; the exit status is not known"
     if exitcode >= 0:
         return f"it exited with status {exitcode}" + (
-            " (did the callable call os._exit or sys.exit in a C library?)" if exitcode else ""
+            " (did the callable call os._exit or sys.exit in a C library?)"
+            if exitcode and at_work
+            else ""
         )
     try:
         name = signal.Signals(-exitcode).name
@@ -197,7 +206,7 @@ def exit_reason(exitcode: int | None) -> str:
         name = f"signal {-exitcode}"
     likely = {
         "SIGKILL": "often the system's out-of-memory killer, or a kill -9",
-        "SIGSEGV": "a crash in native code that the callable uses",
+        "SIGSEGV": f"a crash in native code{' that the callable uses' * at_work}",
         "SIGBUS": "memory or disk ran out under a memory mapping, or a crash in native code",
         "SIGABRT": "native code called abort(), often a failed assertion",
         "SIGTERM": "somebody asked it to end",

@@ -7,11 +7,16 @@ the caller sees to.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
+from time import perf_counter
 from typing import Any
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "Stock"]
+
+#: Seconds to go on taking items from a generator before workers get what is there.
+PULL = 0.001
 
 #: Iterating these runs no code of the user's, so that any thread may do it.
 _PLAIN = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
@@ -79,6 +84,20 @@ class Feed:
             self.ended = True
         return items
 
+    def pull(self, count: int) -> list[Any]:
+        """Take up to ``count`` items from an input that may be slow; fewer after a moment.
+
+        Args:
+            count: how many.
+        """
+        items: list[Any] = []
+        until = perf_counter() + PULL
+        while len(items) < count and not self.ended:
+            items += self.take(1)
+            if perf_counter() > until:
+                break
+        return items
+
     def peek(self) -> list[Any]:
         """The next item in a list, still to be taken; an empty list at the end."""
         items = self.take(1)
@@ -90,6 +109,51 @@ class Feed:
     def took(self, count: int) -> None:
         """Note that this many items were taken from ``iterator`` directly."""
         self.taken += count
+
+
+class Stock:
+    """Items that were taken from the input and wait to be sent, given out in slices."""
+
+    def __init__(self) -> None:
+        self._lists: deque[list[Any]] = deque()
+        #: position in the first list.
+        self._at = 0
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, items: list[Any]) -> None:
+        """Put items at the end; the list is the stock's from now on."""
+        if items:
+            self._lists.append(items)
+            self._count += len(items)
+
+    def first(self) -> list[Any]:
+        """The next item in a list, without taking it; an empty list if there is none."""
+        return [self._lists[0][self._at]] if self._count else []
+
+    def take(self, count: int) -> list[Any]:
+        """Take the next ``count`` items, which must be there."""
+        lists, at = self._lists, self._at
+        self._count -= count
+        if at == 0 and len(lists[0]) == count:
+            return lists.popleft()
+        items: list[Any] = []
+        while len(items) < count:
+            first = lists[0]
+            part = first[at : at + count - len(items)]
+            items += part
+            end = at + len(part)
+            if end == len(first):
+                lists.popleft()
+                at = 0
+            else:
+                # What was given out must not be kept alive here.
+                first[at:end] = [None] * (end - at)
+                at = end
+        self._at = at
+        return items
 
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:

@@ -11,12 +11,12 @@ from psutil, which is imported only there and only when asked: every worker impo
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-import threading
 import time
-from typing import TYPE_CHECKING
+
+# Type checkers take this for typing's own constant.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -332,6 +332,8 @@ def thread_count() -> int:
 
         return int(psutil.Process().num_threads())
     except Exception:  # noqa: BLE001 - nothing here may raise
+        import threading
+
         return threading.active_count()
 
 
@@ -392,8 +394,10 @@ class RunDelay:
     def __init__(self) -> None:
         self._fd = -1
         if sys.platform == "linux":
-            with contextlib.suppress(OSError):
+            try:
                 self._fd = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                self._fd = -1
 
     def __call__(self) -> float:
         """Seconds since the thread began."""

@@ -55,6 +55,8 @@ def parallel_map(
     retries: int | None = ...,
     progress: Any = ...,
     strict: bool | None = ...,
+    max_tasks_per_child: int | None = ...,
+    max_memory_per_worker: int | None = ...,
 ) -> Results[R]: ...
 @overload
 def parallel_map(
@@ -73,6 +75,8 @@ def parallel_map(
     retries: int | None = ...,
     progress: Any = ...,
     strict: bool | None = ...,
+    max_tasks_per_child: int | None = ...,
+    max_memory_per_worker: int | None = ...,
 ) -> Results[R]: ...
 def parallel_map(
     fn: Callable[..., R],
@@ -88,6 +92,8 @@ def parallel_map(
     retries: int | None = None,
     progress: Any = None,
     strict: bool | None = None,
+    max_tasks_per_child: int | None = None,
+    max_memory_per_worker: int | None = None,
 ) -> Results[R]:
     """Call ``fn`` on every item and return the results, as fast as this machine can.
 
@@ -113,6 +119,10 @@ def parallel_map(
         progress: True for a tqdm bar, a tqdm object, or a callable that takes the number of
             items just finished.
         strict: several iterables must be equally long, as in ``zip``.
+        max_tasks_per_child: items that a worker process runs before a fresh one takes its place,
+            over all calls that it works for. Does not by itself make ``auto`` choose processes.
+        max_memory_per_worker: bytes of resident memory above which a worker process is replaced
+            after the item that it is at. Does not by itself make ``auto`` choose processes.
 
     Returns:
         A list of the results, with the run's report as its attribute ``report``.
@@ -138,6 +148,8 @@ def parallel_map(
             "retries": retries,
             "progress": progress,
             "strict": strict,
+            "max_tasks_per_child": max_tasks_per_child,
+            "max_memory_per_worker": max_memory_per_worker,
         },
         stream=False,
     )
@@ -175,6 +187,8 @@ def parallel_imap(
     retries: int | None = ...,
     progress: Any = ...,
     strict: bool | None = ...,
+    max_tasks_per_child: int | None = ...,
+    max_memory_per_worker: int | None = ...,
 ) -> Iterator[R]: ...
 @overload
 def parallel_imap(
@@ -194,6 +208,8 @@ def parallel_imap(
     retries: int | None = ...,
     progress: Any = ...,
     strict: bool | None = ...,
+    max_tasks_per_child: int | None = ...,
+    max_memory_per_worker: int | None = ...,
 ) -> Iterator[R]: ...
 def parallel_imap(
     fn: Callable[..., R],
@@ -210,6 +226,8 @@ def parallel_imap(
     retries: int | None = None,
     progress: Any = None,
     strict: bool | None = None,
+    max_tasks_per_child: int | None = None,
+    max_memory_per_worker: int | None = None,
 ) -> Iterator[R]:
     """Like ``parallel_map``, but lazy: an iterator that reads its input as it is read itself.
 
@@ -231,6 +249,8 @@ def parallel_imap(
         retries: how often a failed or lost item is run again.
         progress: True, a tqdm object or a callable.
         strict: several iterables must be equally long.
+        max_tasks_per_child: items that a worker process runs before it is replaced.
+        max_memory_per_worker: bytes of resident memory above which it is replaced.
 
     Returns:
         An iterator of results.
@@ -254,6 +274,8 @@ def parallel_imap(
             "retries": retries,
             "progress": progress,
             "strict": strict,
+            "max_tasks_per_child": max_tasks_per_child,
+            "max_memory_per_worker": max_memory_per_worker,
         },
         stream=True,
     )
@@ -278,6 +300,8 @@ def explain(
     *iterables: Iterable[Any],
     max_workers: int | None = None,
     backend: Backend | None = None,
+    max_tasks_per_child: int | None = None,
+    max_memory_per_worker: int | None = None,
 ) -> Report:
     """Run ``fn`` on the first items and say what ``parallel_map`` would do with the rest.
 
@@ -288,6 +312,8 @@ def explain(
         *iterables: the items.
         max_workers: most workers at a time.
         backend: "auto", or a backend to be explained.
+        max_tasks_per_child: checked; it does not change the choice.
+        max_memory_per_worker: checked; it does not change the choice.
 
     Returns:
         The report; ``print`` it, or read its attributes.
@@ -297,7 +323,12 @@ def explain(
         ValueError: an argument has a value that cannot be used.
         Exception: what ``fn`` or the input raised.
     """
-    options = {"max_workers": max_workers, "backend": backend}
+    options = {
+        "max_workers": max_workers,
+        "backend": backend,
+        "max_tasks_per_child": max_tasks_per_child,
+        "max_memory_per_worker": max_memory_per_worker,
+    }
     return _prepare(fn, iterables, options, stream=True).explain(EXPLAIN)
 
 

@@ -22,8 +22,10 @@ __all__ = [
     "GilReading",
     "ItemCost",
     "Meter",
+    "Neighbours",
     "Ticker",
     "native_threads",
+    "working",
 ]
 
 
@@ -197,3 +199,41 @@ def native_threads(process_cpu: float, thread_cpu: float, other: float = 0.0) ->
     if thread_cpu <= 0.0:
         return 1.0
     return max(1.0, (process_cpu - max(0.0, other)) / thread_cpu)
+
+
+def working(cpu: float, wall: float, delay: float) -> float:
+    """Share of an item's time in which it worked, or would have if it had been let.
+
+    Args:
+        cpu: its seconds on the CPU clock.
+        wall: its seconds on the clock.
+        delay: seconds in which it could not have worked: no core, or the GIL taken by our own
+            thinking. An item that waits anyway loses nothing by them, so they are left out of
+            both sides.
+    """
+    free = max(cpu, wall - delay, 1e-9)
+    return min(1.0, cpu / free)
+
+
+class Neighbours:
+    """How busy threads of other calls keep this process: who queues behind them seems to wait."""
+
+    def __init__(self, now: float, process_cpu: float) -> None:
+        self._since = now
+        self._cpu = process_cpu
+        self._share: float | None = None
+
+    def busy(self, now: float, process_cpu: float) -> float:
+        """Share of the time in which some thread of the process worked, until ``freeze``.
+
+        Args:
+            now: the clock.
+            process_cpu: CPU seconds of the process by then.
+        """
+        if self._share is not None:
+            return self._share
+        return min(1.0, (process_cpu - self._cpu) / max(now - self._since, 1e-9))
+
+    def freeze(self, now: float, process_cpu: float) -> None:
+        """Keep what was seen: from now on threads of this very call are among those that work."""
+        self._share = self.busy(now, process_cpu)

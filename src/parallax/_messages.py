@@ -6,9 +6,16 @@ Guarantees: this module imports next to nothing, because every worker process lo
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypeAlias
+from ._lean import NamedTuple
 
-Route: TypeAlias = Literal["loop", "threads", "processes"]
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
+
+    Route: TypeAlias = Literal["loop", "threads", "processes"]
+else:
+    Route = str
 
 __all__ = ["Chunk", "ChunkResult", "Failure", "Route"]
 

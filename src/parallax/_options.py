@@ -21,6 +21,9 @@ __all__ = ["BACKENDS", "Options", "configure", "options", "resolve"]
 #: backends that go by a name; any ``concurrent.futures.Executor`` object is one too.
 BACKENDS = ("auto", "serial", "threads", "processes")
 
+#: what only processes can keep; as a default it is for the calls that can take processes.
+RECYCLING = ("max_tasks_per_child", "max_memory_per_worker")
+
 START_METHODS = ("auto", "zygote", "spawn")
 
 
@@ -39,6 +42,8 @@ class Options:
     progress: Any = False
     ordered: bool = True
     strict: bool = False
+    max_tasks_per_child: int | None = None
+    max_memory_per_worker: int | None = None
     idle_timeout: float = 60.0
     start_method: str = "auto"
 
@@ -57,6 +62,10 @@ def resolve(given: dict[str, Any]) -> Options:
     for source in (_scope.get(), _configured, _from_environment()):
         for name, value in source.items():
             merged.setdefault(name, value)
+    if merged.get("backend", "auto") not in ("auto", "processes"):
+        for name in RECYCLING:
+            if given.get(name) is None:
+                merged.pop(name, None)
     return _check(Options(**merged)) if merged else _DEFAULT
 
 
@@ -100,6 +109,17 @@ def options(**defaults: Any) -> Iterator[None]:
         _scope.reset(token)
 
 
+def defaults() -> dict[str, Any]:
+    """The defaults that ``configure`` and ``options`` have set for the running code."""
+    return {**_configured, **_scope.get()}
+
+
+def adopt(configured: dict[str, Any]) -> None:
+    """Take over the defaults of another process in place of those of this one."""
+    _configured.clear()
+    _configured.update(configured)
+
+
 _scope: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar(
     "parallax_options",
     default={},  # noqa: B039 - never mutated, only replaced
@@ -112,6 +132,8 @@ _ENVIRONMENT: dict[str, Callable[[str], Any]] = {
     "PARALLAX_MAX_WORKERS": int,
     "PARALLAX_CHUNKSIZE": int,
     "PARALLAX_RETRIES": int,
+    "PARALLAX_MAX_TASKS_PER_CHILD": int,
+    "PARALLAX_MAX_MEMORY_PER_WORKER": int,
     "PARALLAX_IDLE_TIMEOUT": float,
     "PARALLAX_START_METHOD": str,
 }
@@ -144,6 +166,8 @@ def _check(o: Options) -> Options:
     _check_count("chunksize", o.chunksize, 1)
     _check_count("buffersize", o.buffersize, 1)
     _check_count("retries", o.retries, 0)
+    _check_count("max_tasks_per_child", o.max_tasks_per_child, 1)
+    _check_count("max_memory_per_worker", o.max_memory_per_worker, 1)
     _check_seconds("timeout", o.timeout, zero=True)
     _check_seconds("item_timeout", o.item_timeout, zero=False)
     _check_seconds("idle_timeout", o.idle_timeout, zero=True)
@@ -160,6 +184,12 @@ def _check(o: Options) -> Options:
             f"item_timeout cannot be kept with backend={_name(o.backend)}: only a process can be "
             f"ended in the middle of an item, a thread cannot. Pass backend='processes' or 'auto'"
         )
+    for name in RECYCLING:
+        if getattr(o, name) is not None and o.backend not in ("auto", "processes"):
+            raise ValueError(
+                f"{name} cannot be kept with backend={_name(o.backend)}: only a process can be "
+                f"replaced by a fresh one. Pass backend='processes' or 'auto'"
+            )
     if o.item_timeout is not None and o.chunksize not in (None, 1):
         raise ValueError("item_timeout works item by item; leave chunksize out, or pass 1")
     return o

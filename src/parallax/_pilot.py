@@ -12,13 +12,13 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ._backends import chunk as _chunk
+from ._asked import MOST_THREADS, THREADS, asked
 from ._backends.contract import Call, Died, Done, Refused, Unable
 from ._crews import Crews
 from ._dispatcher import Dispatcher
 from ._feed import Feed
-from ._machine import usable_cores
 from ._messages import Route
+from ._nesting import here
 from ._options import Options
 from ._planner import LITTLE, Facts, hindsight, too_little
 from ._plans import Plan
@@ -52,9 +52,6 @@ HOLD = 0.1
 
 #: Seconds that a route may take until its first worker is up.
 PATIENT_START = 2.0
-
-#: Most threads for waiting work, however much they still bring.
-MOST_THREADS = 256
 
 
 @dataclass
@@ -93,10 +90,21 @@ class Pilot:
         self._options = options
         self._report = report
         self._caller = caller
-        self._cores = usable_cores()
+        self._place = here()
+        self._cores = self._place.cores
+        self._asked = asked(options, self._place, stream=stream)
         #: the route that the caller asked for, None for auto.
-        self.forced = self._force()
-        self.router = Router(call.fn, guard=self.forced is None)
+        self.forced: Route | None = self._asked.route
+        report.backend = options.backend if isinstance(options.backend, str) else "executor"
+        report.reason = self._asked.reason
+        #: where items are that the caller's own thread runs.
+        self.inside = self._place.item(movable=self.forced != "loop")
+        self.router = Router(
+            call.fn,
+            guard=self.forced is None,
+            threads=self._place.part(THREADS),
+            crowded=self._place.level > 0 and not self._place.whole,
+        )
         self.dispatch = Dispatcher(
             feed,
             call,
@@ -113,6 +121,7 @@ class Pilot:
             self.dispatch,
             cores=self._cores,
             forced=self.forced is not None,
+            place=self._place,
         )
         #: a plan was made that more measuring will not change.
         self.planned = False
@@ -128,37 +137,12 @@ class Pilot:
         #: how the present route does since all its workers are up.
         self._steady: Steady | None = None
 
-    def _force(self) -> Route | None:
-        """The route that the caller asked for, None for auto."""
-        options, report = self._options, self._report
-        backend = options.backend if isinstance(options.backend, str) else "executor"
-        report.backend = backend
-        if _chunk.level() > 0 and backend != "threads":
-            # An executor's threads may all be inside items that wait for this call.
-            report.reason = "this call is made inside another one's worker: its cores are in use"
-            return "loop"
-        if options.item_timeout is not None:
-            report.reason = "item_timeout needs workers that can be ended"
-            return "processes"
-        if backend == "auto":
-            return None
-        report.reason = f"backend={backend!r} was asked for"
-        routes: dict[str, Route] = {"serial": "loop", "processes": "processes"}
-        return routes.get(backend, "threads")
-
     def forced_plan(self) -> Plan:
         """The plan for a route that was asked for."""
-        route = self.forced or "loop"
-        count = self._options.max_workers
-        if count is None and route == "threads":
-            count = min(32, self._cores + 4)
-            if self._report.backend == "executor":
-                count = getattr(self._options.backend, "_max_workers", self._cores)
-        count = count or self._cores
-        left = self._feed.left
+        count, left = self._asked.workers, self._feed.left
         if left is not None:
             count = max(1, min(count, left))
-        return Plan(route, count, self._report.reason, {}, left)
+        return Plan(self.forced or "loop", count, self._report.reason, {}, left)
 
     def on_tick(self, now: float) -> None:
         """In the ticker's thread, while the caller's is inside an item."""
@@ -209,6 +193,7 @@ class Pilot:
         if left is not None and left < 1:
             return
         self._judge(now)
+        router.spread = self.inside.spread
         facts = self._facts()
         decided = router.plan(now, left, facts)
         if decided is None:
@@ -227,11 +212,20 @@ class Pilot:
         self._follow(plan, now)
 
     def _facts(self) -> Facts:
+        place = self._place
+        if not place.level:
+            return Facts(
+                cores=self._cores,
+                max_workers=self._options.max_workers,
+                process_start=self._crews.start_seconds(),
+                current=self.dispatch.route,
+            )
+        # Asked each time: the run around this one may have taken workers meanwhile.
         return Facts(
-            cores=self._cores,
+            cores=place.cores,
             max_workers=self._options.max_workers,
-            process_start=self._crews.start_seconds(),
             current=self.dispatch.route,
+            allowed=frozenset({"loop", "threads"}),
         )
 
     def _follow(self, plan: Plan, now: float) -> None:
@@ -254,10 +248,18 @@ class Pilot:
             self._changes += 1
             self._steady, self._directed_at = None, now
             self._hold_until = now + HOLD * 2**self._changes
-            dispatch.direct(plan.route, plan.workers, self._crews.crew(plan.route))
+            self._direct(plan)
         elif plan.workers > dispatch.wanted and plan.route != "loop":
             self._steady = None
-            dispatch.direct(plan.route, plan.workers, self._crews.crew(plan.route))
+            self._direct(plan)
+
+    def _direct(self, plan: Plan) -> None:
+        """Take a plan's route from now on."""
+        apart = plan.route != "loop"
+        self._place.spread = self._place.spread or apart
+        self.inside.share(self._place, plan.workers if apart else 0)
+        workers = max(1, plan.workers - self._asked.joins)
+        self.dispatch.direct(plan.route, workers, self._crews.crew(plan.route))
 
     def _starting(self, now: float) -> bool:
         """Whether the present route has not had its chance yet."""
@@ -279,11 +281,12 @@ class Pilot:
         cost = self.router.meter.summary()
         seen = self._report.measured
         mean = cost.recent_wall if cost.items else (seen.wall if seen is not None else None)
-        caller = self.forced in {None, "loop"}
+        caller = self.forced in {None, "loop"} or self._asked.joins
         self.router.freeze()
         self._directed_at = clock()
+        dispatch.keeps_caller = self._asked.joins
         dispatch.begin(self._caller.delivered, mean, caller=caller, inside=self._caller.inside)
-        dispatch.direct(plan.route, plan.workers, self._crews.crew(plan.route))
+        self._direct(plan)
 
     def sum_up(self) -> None:
         """The run is over: complete the report and remember what was seen."""
@@ -291,6 +294,7 @@ class Pilot:
         report, router = self._report, self.router
         report.seconds = clock() - self.begin
         report.retried, report.workers_lost = self.dispatch.again, self.dispatch.lost
+        report.workers_recycled = self.dispatch.recycled
         seen = router.measurement(clock()) or report.measured
         report.measured = seen
         if self.forced is not None or seen is None:
@@ -326,7 +330,8 @@ class Pilot:
         waits = cost.items and cost.cpu < 0.5 * cost.wall
         if route == "threads" and waits and steady.chunks >= 2:
             slower = steady.wall / steady.items / cost.wall
-            if slower < 1.3 and dispatch.wanted >= router.thread_cap < MOST_THREADS:
+            most = self._place.part(MOST_THREADS)
+            if slower < 1.3 and dispatch.wanted >= router.thread_cap < most:
                 router.thread_cap *= 2
                 router.speeds.pop(route, None)
 
@@ -353,6 +358,8 @@ class Pilot:
         seen = router.measurement(now)
         if seen is None or left is None or router.verdict.limit != "free" or router.stay:
             return
+        if self._place.level:
+            return
         if router.payload is None and seen.wall * left > EARLY and seen.waiting < 0.5:
             self._weigh()
 
@@ -366,7 +373,7 @@ class Pilot:
 
     def _on_trouble(self, event: Refused | Unable | Died) -> bool:
         """Something could not be done the way it was planned; True if there is another way."""
-        dispatch, router = self.dispatch, self.router
+        router = self.router
         if isinstance(event, Died):
             return False
         if isinstance(event, Unable):
@@ -384,6 +391,6 @@ class Pilot:
         self._changes += 1
         plan = Plan("loop", 1, router.stay or event.reason, {}, self._left())
         self.adopt(plan, clock())
-        dispatch.direct("loop", 1, None)
+        self._direct(plan)
         self.review_at = 0.0
         return True

@@ -290,7 +290,7 @@ def _reason(
         if facts.max_workers == 1:
             return f"{text}; max_workers=1"
         if facts.cores == 1:
-            return f"{text}; there is one core"
+            return f"{text}; there is one core for it"
         others = min((c for r, c in costs.items() if r != "loop"), default=costs["loop"])
         return f"{text}; workers would not pay: {seconds(costs['loop'])} against {seconds(others)}"
     if route == "threads":

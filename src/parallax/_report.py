@@ -47,6 +47,8 @@ class Report:
         bytes_out: bytes moved back.
         retried: how often items were run again.
         workers_lost: worker processes that died during the run.
+        workers_recycled: worker processes that were replaced at ``max_tasks_per_child`` or
+            ``max_memory_per_worker``.
     """
 
     callable: str = ""
@@ -65,6 +67,7 @@ class Report:
     bytes_out: int = 0
     retried: int = 0
     workers_lost: int = 0
+    workers_recycled: int = 0
     #: only a prediction: nothing but the first items was run.
     explained: bool = False
     #: seconds of items by route, and most workers by route.
@@ -138,6 +141,10 @@ class Report:
             lines.append(f"  moved: {_bytes(self.bytes_in)} out, {_bytes(self.bytes_out)} back")
         if self.workers_lost or self.retried:
             lines.append(f"  workers lost: {self.workers_lost}, items run again: {self.retried}")
+        if self.workers_recycled:
+            lines.append(
+                f"  workers recycled: {self.workers_recycled}, at the limits that were set"
+            )
         lines.extend(f"  note: {text}" for text in self.notes)
         return "\n".join(lines)
 

@@ -18,7 +18,7 @@ from typing import Any
 from ._effects import Observer, Verdict, judge, scan
 from ._errors import SharedStateWarning
 from ._machine import RunDelay, gil_enabled
-from ._measure import GilReading, Meter, Ticker, native_threads
+from ._measure import GilReading, Meter, Neighbours, Ticker, native_threads, working
 from ._memory import Memory, key_of, recall, remember
 from ._messages import ChunkResult, Route
 from ._planner import Facts, plan
@@ -26,6 +26,8 @@ from ._plans import Measurement, Payload, Plan
 from ._ticker import Mark
 
 __all__ = ["Router"]
+
+SPREAD = "its items make parallel calls, which use the cores already"
 
 #: Seconds inside an unfinished item before it says anything about its cost.
 LOOK = 0.006
@@ -56,6 +58,10 @@ SURE_ITEMS = 3
 #: Share of the time without a core from which on the machine counts as loaded.
 LOADED = 0.06
 
+#: Share of the time in which threads of other calls keep this process busy from which on waiting
+#: is taken for queueing behind them.
+CROWDED = 0.67
+
 #: Remembered item times that differ by more than this factor from what is seen are dropped.
 STALE = 4.0
 
@@ -63,12 +69,16 @@ STALE = 4.0
 class Router:
     """Sees to one run's measurement."""
 
-    def __init__(self, fn: Callable[..., Any], *, guard: bool) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], *, guard: bool, threads: int = 32, crowded: bool = False
+    ) -> None:
         """Recall what is known of a callable.
 
         Args:
             fn: the user's callable.
             guard: look for side effects; without it the callable is taken as free.
+            threads: most threads for waiting work at first.
+            crowded: workers of other calls may compete for this process's GIL.
         """
         self._fn = fn
         self._key = key_of(fn)
@@ -76,7 +86,10 @@ class Router:
         self.meter = Meter()
         self.payload: Payload | None = None
         self.speeds: dict[Route, float] = {}
-        self.thread_cap = 32
+        self.thread_cap = threads
+        self._crowd = Neighbours(time.perf_counter(), time.process_time()) if crowded else None
+        #: items were seen to have workers of their own.
+        self.spread = False
         self.stay: str = ""  # a reason not to leave the process, found out on the way
         self._native = 1.0
         self._guard = guard
@@ -153,6 +166,8 @@ class Router:
     @property
     def verdict(self) -> Verdict:
         """Where the callable may run."""
+        if self.spread and self._verdict.limit != "loop":
+            return Verdict("loop", SPREAD, None, True)
         if self.stay and self._verdict.limit == "free":
             return Verdict("process", self.stay, None, True)
         return self._verdict
@@ -233,12 +248,12 @@ class Router:
         self.inline_wall += wall
         delay = self._delay_since()
         self._raw_cpu += cpu
-        cpu_share = _working(cpu, wall, delay)
+        cpu_share = working(cpu, wall, delay)
         if alone or (self._waiting > 0.8 and self.meter.summary().items == 0):
             self.meter.add(items, wall, wall * cpu_share)
         if alone and self._ticker is not None and not self._frozen:
             self._inline_cpu += cpu
-            if self._inline_cpu > 0.005:
+            if self._inline_cpu > 0.005 and self._crowd is None:
                 used = time.process_time() - self._process_cpu
                 # Our own thinking, in this thread and the ticker's, is no thread of the callable.
                 ours = time.thread_time() - self._own_cpu - self._inline_cpu
@@ -281,7 +296,7 @@ class Router:
             busy = ticker.busy(self._mark)
             cpu = elapsed * (1.0 if busy is None else busy)
             delay = max(0.0, self._delay_now() - self._delayed)
-            wall, cpu = elapsed, elapsed * _working(cpu, elapsed, delay)
+            wall, cpu = elapsed, elapsed * working(cpu, elapsed, delay)
             items = 0
         else:
             wall, cpu = cost.wall, cost.cpu
@@ -302,6 +317,8 @@ class Router:
             held = min(1.0, self._share * cpu / wall)
         if not gil_enabled():
             held, error = 0.0, 0.0
+        if self._crowd is not None and self._crowd.busy(now, time.process_time()) > CROWDED:
+            cpu = wall
         return Measurement(
             items=items,
             wall=wall,
@@ -364,6 +381,8 @@ class Router:
         if self._frozen:
             return
         seen = self.measurement(time.perf_counter())
+        if self._crowd is not None:
+            self._crowd.freeze(time.perf_counter(), time.process_time())
         if self._ticker is not None:
             self._last_reading = self._ticker.reading()
         if seen is not None:
@@ -391,7 +410,8 @@ class Router:
             return None
         clear = seen.held is not None and seen.error <= CLEAR
         spent = self.inline_wall + (now - self._began if self._began else 0.0)
-        if not clear and seen.waiting < 0.8 and spent < ENOUGH and facts.current == "loop":
+        waits = seen.waiting >= 0.8 and self._crowd is None
+        if not clear and not waits and spent < ENOUGH and facts.current == "loop":
             return None
         if seen.held is None:
             # Still unclear after much work: the pessimistic guess, which observed cores correct.
@@ -445,6 +465,8 @@ class Router:
         """Remember for the next call, unless the machine was too busy to tell."""
         if seen is None or seen.items + (1 if seen.remembered else 0) < 1:
             return
+        if self.spread or self._crowd is not None:
+            return  # what was seen is what others did
         if self.delayed > 2 * LOADED:
             return
         history = self._history
@@ -461,20 +483,6 @@ class Router:
                 self.speeds.get("processes"),
             ),
         )
-
-
-def _working(cpu: float, wall: float, delay: float) -> float:
-    """Share of an item's time in which it worked, or would have if it had been let.
-
-    Args:
-        cpu: its seconds on the CPU clock.
-        wall: its seconds on the clock.
-        delay: seconds in which it could not have worked: no core, or the GIL taken by our own
-            thinking. An item that waits anyway loses nothing by them, so they are left out of
-            both sides.
-    """
-    free = max(cpu, wall - delay, 1e-9)
-    return min(1.0, cpu / free)
 
 
 _warned: set[tuple[str, int, str]] = set()

@@ -24,6 +24,7 @@ from ._backends.contract import Call, Done
 from ._dispatcher import CALLER
 from ._feed import Feed
 from ._messages import ChunkResult
+from ._nesting import enter
 from ._options import Options
 from ._pilot import Caller, Pilot
 from ._progress import make_progress
@@ -221,12 +222,14 @@ class Run:
         router.begins(clock())
         if items is not None and len(items) == 1 and not watch and self._forced is None:
             self._caller.inside = items
+        before = enter(self._pilot.inside)
         try:
             if items is None:
                 result = _inline.direct(call.fn, feed, size, stop=call.stop)
             else:
                 result = _inline.listed(call, items, self._options.retries)
         finally:
+            enter(before)
             with self._dispatch.lock:  # a plan in the ticker's thread is made before or after
                 self._caller.inside = None
         alone = self._dispatch.scheduler is None
@@ -320,6 +323,8 @@ class Run:
                 yield ready
             self._move_window()
             if dispatch.caller_task is not None:
+                if self._deadline is not None and clock() > self._deadline:
+                    raise self._timed_out()
                 self._work()
             elif not dispatch.pull():
                 self._router.stop_ticker()
@@ -334,9 +339,11 @@ class Run:
         if self._forced is None and "processes" in dispatch.crews:
             router.start_ticker(self._pilot.on_tick)
         self._caller.inside = items
+        before = enter(self._pilot.inside)
         try:
             result = _inline.listed(self._call, items, 0)
         finally:
+            enter(before)
             with dispatch.lock:
                 self._caller.inside = None
         dispatch.post(Done(CALLER, chunk.id, result))

@@ -5,36 +5,57 @@
     Arrived, Ended        the input gave items / has no more
     Ready, Retire         a worker can take chunks / gets no more
     Finished, Lost        a chunk came back / a worker ended with its chunks in flight
-    Returned              a worker gave a chunk back unrun
+    Returned, Cut         a worker gave a chunk back unrun / the end of one
     Consumed              the reader took results (moves the window)
-    Tick                  time passed (item timeouts)
+    Tick                  time passed (item timeouts, workers that keep others waiting)
 
                           Send(worker, chunk)      give it these items
                           Emit(start, size)        these results may be delivered
                           Blame(item, worker)      this item ended its worker, for good
                           Kill(worker, item)       this item ran too long
+                          Recall(worker)           ask back what it has not begun
 
 Guarantees: every item that arrived is emitted exactly once, or the run failed; in ordered mode in
 input order; never an item beyond ``consumed + window``; an item runs again only when its worker
-was lost or a retry is owed. Chunk sizes follow the guided schedule with a floor on time per chunk
-(Polychronopoulos and Kuck 1987; the cap of a quarter of an even share keeps the tail short, see
-docs/design.md).
+was lost or a retry is owed. Chunk sizes are ``_chunking``'s rules, who is asked to give items back
+``_recall``'s; ``_roster`` knows who holds what.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+import math
 
+from . import _chunking, _recall
+from ._chunking import AHEAD
 from ._messages import Chunk
+from ._roster import Roster
+from ._schedule_events import (
+    Arrived,
+    Blame,
+    Command,
+    Consumed,
+    Cut,
+    Emit,
+    Ended,
+    Event,
+    Finished,
+    Kill,
+    Lost,
+    Ready,
+    Recall,
+    Retire,
+    Returned,
+    Send,
+    Tick,
+)
 
 __all__ = [
     "Arrived",
     "Blame",
     "Command",
     "Consumed",
+    "Cut",
     "Emit",
     "Ended",
     "Event",
@@ -42,129 +63,13 @@ __all__ = [
     "Kill",
     "Lost",
     "Ready",
+    "Recall",
     "Retire",
     "Returned",
     "Scheduler",
     "Send",
     "Tick",
 ]
-
-#: A chunk is at most this part of an even share of what is left. Larger parts leave stragglers at
-#: the end, smaller ones pay more dispatches.
-SHARE = 4
-
-#: Seconds per item above which nothing is sent ahead to a busy worker. Below it a round trip
-#: shows in the total; above it an item queued behind a long one could run elsewhere.
-AHEAD = 0.01
-
-#: Weight of the newest chunk in the running mean of item times.
-NEWEST = 0.4
-
-
-class Arrived(NamedTuple):
-    """The input gave this many more items."""
-
-    items: int
-
-
-class Ended(NamedTuple):
-    """The input has no more items."""
-
-
-class Ready(NamedTuple):
-    """A worker can take chunks of about ``target`` seconds, ``depth`` of them at a time."""
-
-    worker: int
-    depth: int = 1
-    target: float = 0.02
-
-
-class Retire(NamedTuple):
-    """A worker gets nothing more; what it has in flight still counts."""
-
-    worker: int
-
-
-class Finished(NamedTuple):
-    """A worker ran the first ``ran`` items of a chunk; those in ``again`` are run anew."""
-
-    worker: int
-    chunk: int
-    ran: int
-    failed: tuple[int, ...] = ()
-    wall: float = 0.0
-    again: tuple[int, ...] = ()
-
-
-class Lost(NamedTuple):
-    """A worker ended; its chunks in flight did not come back.
-
-    ``began`` is False if it cannot have started on its oldest chunk.
-    """
-
-    worker: int
-    began: bool = True
-
-
-class Returned(NamedTuple):
-    """A worker gave a chunk back unrun; ``split`` it so that each item goes alone."""
-
-    worker: int
-    chunk: int
-    split: bool = False
-
-
-class Consumed(NamedTuple):
-    """The reader took this many results."""
-
-    items: int
-
-
-class Tick(NamedTuple):
-    """Time passed."""
-
-
-class Send(NamedTuple):
-    """Give these items to this worker."""
-
-    worker: int
-    chunk: Chunk
-
-
-class Emit(NamedTuple):
-    """The results of these items may be delivered."""
-
-    start: int
-    size: int
-
-
-class Blame(NamedTuple):
-    """This item ended its worker once too often; its result is that loss."""
-
-    item: int
-    worker: int
-    attempts: int
-
-
-class Kill(NamedTuple):
-    """This item overran its time limit on this worker."""
-
-    worker: int
-    item: int
-
-
-Event: TypeAlias = Arrived | Ended | Ready | Retire | Finished | Lost | Returned | Consumed | Tick
-Command: TypeAlias = Send | Emit | Blame | Kill
-
-
-@dataclass
-class _Worker:
-    depth: int
-    target: float
-    flight: deque[Chunk] = field(default_factory=deque)
-    #: when its oldest chunk can have begun.
-    since: float = 0.0
-    killed: bool = False
 
 
 class Scheduler:
@@ -203,8 +108,7 @@ class Scheduler:
         self._item_timeout = item_timeout
         self._stop_on_error = stop_on_error
 
-        self._workers: dict[int, _Worker] = {}
-        self._retired: dict[int, _Worker] = {}
+        self._roster = Roster()
         self._next = first  # first index never sent
         self._arrived = first  # items the input has given
         self._ended = False
@@ -215,6 +119,9 @@ class Scheduler:
         self._emitted = first  # ordered mode: next index; else a count
         self._consumed = first
         self._ids = 0
+        self._looked = -math.inf  # when it was last considered to ask for items back
+        self._look: float | None = None  # when it is to be considered again
+        self._stuck: float | None = None  # the same while no worker idles
         #: running mean of seconds per item; may be set to what is known beforehand.
         self.mean: float | None = None
         #: lowest index that failed for good while ``stop_on_error``.
@@ -237,8 +144,7 @@ class Scheduler:
     @property
     def in_flight(self) -> int:
         """Items that workers hold now."""
-        both = (*self._workers.values(), *self._retired.values())
-        return sum(c.size for w in both for c in w.flight)
+        return sum(w.held for _, w in self._roster.all())
 
     def left(self) -> int | None:
         """Items not yet finished, or None if the input's length is not known."""
@@ -252,33 +158,37 @@ class Scheduler:
         """How many more items would be sent at once if the input gave them now."""
         if self._ended or self.failed is not None or self._again:
             return 0
-        slots = [w for w in self._workers.values() if len(w.flight) < self._depth(w)]
-        if not slots:
-            return 0
-        want = sum(self._size(w.target) for w in slots) - (self._arrived - self._next)
+        want = self._next - self._arrived
+        roster = self._roster
+        for name in (*roster.idle, *(roster.half if self._ahead() else ())):
+            size = self._size(roster.active[name].target)
+            want += min(size, roster.quota.get(name, size))
         if self.window is not None:
             want = min(want, self._consumed + self.window - self._arrived)
         return max(0, want)
 
     def busy(self, worker: int) -> bool:
         """Whether a worker has chunks in flight."""
-        w = self._workers.get(worker) or self._retired.get(worker)
-        return bool(w and w.flight)
+        known = self._roster.find(worker)
+        return bool(known and known.flight)
+
+    def spent(self, worker: int) -> bool:
+        """Whether a worker's quota is used up and nothing of it is in flight."""
+        return self._roster.spent(worker)
 
     def under_way(self, now: float) -> float:
         """Seconds since the workers' oldest chunks began, added up."""
-        both = (*self._workers.values(), *self._retired.values())
-        return sum(max(0.0, now - w.since) for w in both if w.flight)
+        return sum(max(0.0, now - w.since) for _, w in self._roster.all() if w.flight)
 
     def deadline(self) -> float | None:
         """When the next ``Tick`` is needed, on the caller's clock."""
         if self._item_timeout is None:
-            return None
+            return self._look
         due = [
-            w.since + self._item_timeout
-            for w in (*self._workers.values(), *self._retired.values())
-            if w.flight and not w.killed
+            w.since + self._item_timeout for _, w in self._roster.all() if w.flight and not w.killed
         ]
+        if self._look is not None:
+            due.append(self._look)
         return min(due, default=None)
 
     # -- the machine ---------------------------------------------------------------------------
@@ -300,43 +210,35 @@ class Scheduler:
         elif isinstance(event, Ready):
             self._on_ready(event)
         elif isinstance(event, Retire):
-            self._on_retire(event)
+            self._roster.retire(event.worker)
         elif isinstance(event, Lost):
             self._on_lost(event, out)
         elif isinstance(event, Returned):
             self._on_returned(event)
+        elif isinstance(event, Cut):
+            self._on_cut(event)
         elif isinstance(event, Consumed):
             self._consumed += event.items
         else:
             self._on_tick(now, out)
         self._dispatch(now, out)
+        self._take_back(now, out, ticked=isinstance(event, Tick))
         return out
 
     def _on_ready(self, event: Ready) -> None:
-        known = self._retired.pop(event.worker, None) or self._workers.get(event.worker)
-        if known is None:
-            known = _Worker(event.depth, event.target)
-        known.depth, known.target = event.depth, event.target
-        self._workers[event.worker] = known
-
-    def _on_retire(self, event: Retire) -> None:
-        worker = self._workers.pop(event.worker, None)
-        if worker is not None and worker.flight:
-            self._retired[event.worker] = worker
+        # With a limit on items each must be known to have begun when it was sent.
+        depth = event.depth if self._item_timeout is None else min(1, event.depth)
+        self._roster.enlist(event.worker, depth, event.target, event.quota, event.recall)
 
     def _on_finished(self, event: Finished, now: float, out: list[Command]) -> None:
-        worker = self._workers.get(event.worker) or self._retired[event.worker]
-        chunk = next((c for c in worker.flight if c.id == event.chunk), None)
+        worker = self._roster.find(event.worker)
+        if worker is not None and worker.flight and worker.flight[0].id == event.chunk:
+            worker.since = now
+        chunk = self._roster.take(event.worker, event.chunk)
         if chunk is None:
             raise RuntimeError(f"worker {event.worker} does not have chunk {event.chunk}")
-        if chunk is worker.flight[0]:
-            worker.since = now
-        worker.flight.remove(chunk)
-        if event.worker in self._retired and not worker.flight:
-            del self._retired[event.worker]
         if event.ran:
-            mean = event.wall / event.ran
-            self.mean = mean if self.mean is None else self.mean + NEWEST * (mean - self.mean)
+            self.mean = _chunking.learn(self.mean, event.wall / event.ran)
         start = chunk.start
         for offset in sorted((*event.failed, *event.again)):
             index = chunk.start + offset
@@ -350,11 +252,13 @@ class Scheduler:
                 self._finish(start, index - start, out)
                 start = index + 1
         self._finish(start, chunk.start + event.ran - start, out)
+        if event.ran < chunk.size:
+            self._roster.unrun(event.worker, chunk.size - event.ran)
         if event.ran < chunk.size and (self.failed is None or chunk.start < self.failed):
             self._requeue(chunk.start + event.ran, chunk.size - event.ran, chunk.attempt)
 
     def _on_lost(self, event: Lost, out: list[Command]) -> None:
-        worker = self._workers.pop(event.worker, None) or self._retired.pop(event.worker, None)
+        worker = self._roster.remove(event.worker)
         if worker is None:
             return
         flight = list(worker.flight)
@@ -377,28 +281,30 @@ class Scheduler:
             self._requeue(chunk.start, chunk.size, chunk.attempt)
 
     def _on_returned(self, event: Returned) -> None:
-        worker = self._workers.get(event.worker) or self._retired.get(event.worker)
-        if worker is None:
+        chunk = self._roster.take(event.worker, event.chunk)
+        if chunk is None:
             return
-        for chunk in worker.flight:
-            if chunk.id == event.chunk:
-                worker.flight.remove(chunk)
-                break
-        else:
-            return
-        if event.worker in self._retired and not worker.flight:
-            del self._retired[event.worker]
+        self._roster.unrun(event.worker, chunk.size)
         pieces = chunk.size if event.split else 1
         for piece in range(pieces):
             self._requeue(chunk.start + piece, chunk.size // pieces, chunk.attempt)
+
+    def _on_cut(self, event: Cut) -> None:
+        # Late news of a chunk that has come back meanwhile, or of a worker that is gone, is none.
+        chunk = self._roster.cut(event.worker, event.chunk, event.keep)
+        if chunk is not None:
+            back = chunk.size - event.keep
+            self._roster.unrun(event.worker, back)
+            self._requeue(chunk.start + event.keep, back, chunk.attempt)
 
     def _on_tick(self, now: float, out: list[Command]) -> None:
         limit = self._item_timeout
         if limit is None:
             return
-        for name, worker in (*self._workers.items(), *self._retired.items()):
+        for name, worker in self._roster.all():
             if worker.flight and not worker.killed and now >= worker.since + limit:
                 worker.killed = True
+                self._roster.file(name)
                 out.append(Kill(name, worker.flight[0].start))
 
     # -- parts ---------------------------------------------------------------------------------
@@ -441,53 +347,49 @@ class Scheduler:
             return False
         if any(start < low for start, _ in self._again):
             return True
-        both = (*self._workers.values(), *self._retired.values())
-        return any(c.start < low for w in both for c in w.flight)
+        return any(c.start < low for _, w in self._roster.all() for c in w.flight)
 
-    def _depth(self, worker: _Worker) -> int:
-        if worker.killed:
-            return 0
-        if self._item_timeout is not None:
-            return 1
-        if worker.depth > 1 and (self.mean is None or self.mean > AHEAD):
-            return 1
-        return worker.depth
+    def _ahead(self) -> bool:
+        """Whether items are sent ahead to workers that are busy."""
+        return self.mean is not None and self.mean <= AHEAD
 
     def _size(self, target: float) -> int:
         if self._chunksize is not None:
             return self._chunksize
         if self.mean is None:
             return 1
-        crew = max(1, len(self._workers))
-        if self._ended or self.total is not None:
-            end = self._arrived if self._ended else max(self.total or 0, self._arrived)
-            share = (end - self._next) // (SHARE * crew)
-        else:
-            # The length is not known: expect as much again as has been done.
-            share = self._finished_count() // crew
-        return max(1, min(share, int(target / self.mean) if self.mean > 0 else share))
+        left = None
+        if self._ended:
+            left = self._arrived - self._next
+        elif self.total is not None:
+            left = max(self.total, self._arrived) - self._next
+        crew = max(1, len(self._roster.active))
+        return _chunking.chunk_size(self.mean, target, crew, left, self._finished_count())
 
     def _dispatch(self, now: float, out: list[Command]) -> None:
+        roster = self._roster
         # Breadth first: every idle worker gets a chunk before any gets a second one.
-        for level in (0, 1):
-            for name, worker in self._workers.items():
-                if len(worker.flight) == level < self._depth(worker):
-                    chunk = self._take(worker)
-                    if chunk is None:
-                        return
-                    if not worker.flight:
-                        worker.since = now
-                    worker.flight.append(chunk)
-                    out.append(Send(name, chunk))
+        for room in (roster.idle, roster.half):
+            while room and (room is roster.idle or self._ahead()):
+                name = next(iter(room))
+                chunk = self._take(roster.active[name].target, roster.quota.get(name))
+                if chunk is None:
+                    return
+                roster.give(name, chunk, now)
+                if self._stuck is None and roster.active[name].held > 1:
+                    self._stuck = now + _recall.STUCK
+                out.append(Send(name, chunk))
 
-    def _take(self, worker: _Worker) -> Chunk | None:
+    def _take(self, target: float, quota: int | None) -> Chunk | None:
         if self._again:
             if self.failed is not None and self._again[0][0] >= self.failed:
                 return None
-            return heapq.heappop(self._again)[1]
+            return self._take_again(target, quota)
         if self.failed is not None:
             return None
-        size = min(self._size(worker.target), self._arrived - self._next)
+        size = min(self._size(target), self._arrived - self._next)
+        if quota is not None:
+            size = min(size, quota)
         if self.window is not None:
             size = min(size, self._consumed + self.window - self._next)
         if size <= 0:
@@ -496,3 +398,40 @@ class Scheduler:
         chunk = Chunk(self._ids, self._next, size)
         self._next += size
         return chunk
+
+    def _take_again(self, target: float, quota: int | None) -> Chunk:
+        chunk = heapq.heappop(self._again)[1]
+        size = chunk.size if quota is None else min(quota, chunk.size)
+        if size > 1 and self._chunksize is None:
+            if self._next < self._arrived or not self._ended:
+                size = min(size, self._size(target))
+            else:
+                unsent, idle = self.unsent + chunk.size, len(self._roster.idle)
+                size = min(size, _chunking.piece_size(self.mean or 0.0, idle, unsent))
+        if size < chunk.size:
+            self._requeue(chunk.start + size, chunk.size - size, chunk.attempt)
+        return chunk._replace(size=size)
+
+    def _take_back(self, now: float, out: list[Command], *, ticked: bool) -> None:
+        """Have workers asked for what they have not begun, if it is better off with others."""
+        self._look = None
+        roster = self._roster
+        if not roster.recall or self.failed is not None:
+            return
+        idle = len(roster.idle)
+        if idle and (self._again or self._next < self._arrived or self.wanted()):
+            idle = 0
+        look = self._looked + _recall.pause(len(roster.active)) if idle else self._stuck
+        # Unless somebody idles it is done at a Tick, when all that has come back is known: a
+        # worker whose results have not been read yet is not stuck.
+        if look is None or now < look or not (idle or ticked):
+            self._look = look
+            return
+        self._looked = now
+        names, self._stuck = _recall.victims(roster.active, idle, self.mean or 0.0, now)
+        self._look = self._stuck
+        for name in names:
+            worker = roster.active[name]
+            worker.asked, worker.answered = now, False
+            roster.file(name)
+            out.append(Recall(name))

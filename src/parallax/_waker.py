@@ -7,11 +7,13 @@ without them a lock does, which costs no descriptors.
 
 from __future__ import annotations
 
+import select
 import selectors
 import socket
 import threading
+from typing import Any
 
-__all__ = ["Waker"]
+__all__ = ["Waker", "readable"]
 
 
 class Waker:
@@ -64,3 +66,20 @@ class Waker:
                 self._pair[1].send(b"w")
             except (BlockingIOError, OSError):
                 return
+
+
+def readable(channel: Any, timeout: float | None) -> bool:
+    """Wait until something can be read from one socket, without a selector of its own.
+
+    Args:
+        channel: anything with a ``fileno``.
+        timeout: seconds, None for as long as it takes.
+
+    Returns:
+        False if nothing came in time.
+    """
+    if not hasattr(select, "poll"):
+        return bool(select.select([channel], [], [], timeout)[0])
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else timeout * 1000))

@@ -14,10 +14,10 @@ Assumptions: one thread uses a channel at a time; both ends run the same version
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections import deque
-from typing import NamedTuple
+
+from ._lean import NamedTuple, sockets
 
 __all__ = ["Channel", "Frame", "WireError"]
 
@@ -55,7 +55,7 @@ class Frame(NamedTuple):
 class Channel:
     """Frames over one connected stream socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: sockets.socket) -> None:
         """Take over a connected socket; its blocking mode decides how the channel behaves."""
         self.sock = sock
         self._gathers = hasattr(sock, "sendmsg")
@@ -70,6 +70,8 @@ class Channel:
         self._part = 0
         self._position = 0
         self._eof = False
+        #: what was wrong with the bytes after the last whole frame; nothing more can be received.
+        self.broken: Exception | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -90,6 +92,8 @@ class Channel:
         tag: int = 0,
         payload: bytes | memoryview = b"",
         buffers: list[memoryview] | tuple[memoryview, ...] = (),
+        *,
+        hold: bool = False,
     ) -> bool:
         """Queue a frame and send what the socket takes.
 
@@ -98,6 +102,8 @@ class Channel:
             tag: a number that travels in the header.
             payload: the message.
             buffers: large contiguous byte buffers; they must stay unchanged until sent.
+            hold: only queue it: it goes with the next frame, or with ``flush``. Each system call
+                wakes the other end, so what belongs together goes together.
 
         Returns:
             True if everything queued so far has left; False if ``flush`` must be called when
@@ -118,7 +124,7 @@ class Channel:
         for buffer in buffers:
             if buffer.nbytes:
                 self._unsent.append(buffer)
-        return self.flush()
+        return not hold and self.flush()
 
     def flush(self) -> bool:
         """Send what is queued; True if nothing is left."""
@@ -154,13 +160,17 @@ class Channel:
 
         Raises:
             EOFError: the other end closed, and every whole frame before that was returned.
-            WireError: the other end does not speak this protocol.
+            WireError: the other end does not speak this protocol. Whole frames that came with
+                the wrong bytes are returned first, and ``broken`` is set.
+            MemoryError: it announced more than there is memory for; the same holds.
             OSError: the connection broke.
         """
+        if self.broken is not None:
+            raise self.broken
         frames: list[Frame] = []
         blocking = self.sock.gettimeout() != 0.0
         while not self._eof:
-            more = self._cut(frames)
+            more = self._cut_whole(frames)
             if frames and (blocking or not more):
                 return frames
             try:
@@ -173,7 +183,7 @@ class Channel:
             if got == 0:
                 self._eof = True
             elif got < wanted and not blocking:
-                self._cut(frames)
+                self._cut_whole(frames)
                 return frames
         if not frames:
             raise EOFError("the other end closed the connection")
@@ -196,6 +206,15 @@ class Channel:
             self._high += got
         self.bytes_received += got
         return wanted, got
+
+    def _cut_whole(self, frames: list[Frame]) -> bool:
+        try:
+            return self._cut(frames)
+        except (WireError, MemoryError) as error:
+            self.broken = error
+            if not frames:
+                raise
+            return False
 
     def _cut(self, frames: list[Frame]) -> bool:
         """Cut whole frames off what was read; True if a large one is under way."""

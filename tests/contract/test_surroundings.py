@@ -169,33 +169,7 @@ def test_captured_array(backend):
     assert got == list(range(0, 2_000_000, 50_000))
 
 
-# -- nesting and many callers ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("inner", ["auto", "serial", "threads", "processes"])
-def test_nested(backend, inner):
-    """A ``parallel_map`` inside an item gives right results, whatever the two ways are."""
-    got = parallel_map(lambda n: jobs.nested_squares(inner, n), [0, 1, 5, 20], backend=backend)
-    assert got == [[x * x for x in range(n)] for n in (0, 1, 5, 20)]
-
-
-def test_nested_in_the_same_executor():
-    """An executor that is used inside its own items does not wait for itself for ever."""
-    program = """
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from parallax import parallel_map
-executor = ThreadPoolExecutor(2)
-barrier = threading.Barrier(2)
-def outer(n):
-    barrier.wait(5)  # both threads of the executor are inside an item now
-    return list(parallel_map(abs, range(n), backend=executor))
-print(parallel_map(outer, [3, 3], backend=executor, chunksize=1))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=8, check=False
-    )
-    assert (done.stdout, done.stderr) == ("[[0, 1, 2], [0, 1, 2]]\n", "")
+# -- many callers ---------------------------------------------------------------------------------
 
 
 def test_sixteen_callers_at_once(backend):

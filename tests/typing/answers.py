@@ -44,6 +44,10 @@ assert_type(parallel_map(halve, numbers).report, Report)
 assert_type(parallel_imap(halve, numbers), Iterator[float])
 assert_type(parallel_imap(add, numbers, "abc", ordered=False, buffersize=3), Iterator[str])
 assert_type(explain(halve, numbers), Report)
+assert_type(explain(halve, numbers, max_tasks_per_child=2), Report)
+assert_type(parallel_map(halve, numbers, max_tasks_per_child=2), Results[float])
+assert_type(parallel_map(add, numbers, "abc", max_memory_per_worker=1 << 30), Results[str])
+assert_type(parallel_imap(halve, numbers, max_memory_per_worker=1 << 30), Iterator[float])
 assert_type(cpu_count(), int)
 
 with ThreadPoolExecutor() as executor, options(max_workers=2):

@@ -116,6 +116,7 @@ def test_every_error_is_public():
 def test_exit_reason(code, words):
     """However a process ended, there are words for it."""
     assert words in exit_reason(code)
+    assert "callable" not in exit_reason(code, at_work=False)
 
 
 def test_remote_traceback():

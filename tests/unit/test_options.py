@@ -88,7 +88,10 @@ def test_not_iterable(items):
     refused(TypeError, "not iterable", jobs.add, [1], items)
 
 
-@pytest.mark.parametrize("name", ["max_workers", "chunksize", "buffersize"])
+@pytest.mark.parametrize(
+    "name",
+    ["max_workers", "chunksize", "buffersize", "max_tasks_per_child", "max_memory_per_worker"],
+)
 @pytest.mark.parametrize(
     ("value", "error", "words"),
     [
@@ -159,6 +162,24 @@ def test_item_timeout_with_an_executor():
     """Nor can it be kept in somebody else's executor."""
     with ThreadPoolExecutor(1) as executor:
         refused(ValueError, "ThreadPoolExecutor", abs, [1], item_timeout=1, backend=executor)
+
+
+@pytest.mark.parametrize("name", ["max_tasks_per_child", "max_memory_per_worker"])
+def test_recycling_where_nothing_can_be_replaced(name, configured, monkeypatch):
+    """It is refused like ``item_timeout``; as a default it is for the calls that can keep it."""
+    words = f"{name} cannot be kept with backend='threads'.*backend='processes'"
+    refused(ValueError, words, abs, [1], backend="threads", **{name: 5})
+    with pytest.raises(ValueError, match=words):
+        explain(abs, [1], backend="threads", **{name: 5})
+    with ThreadPoolExecutor(1) as executor:
+        refused(ValueError, "ThreadPoolExecutor", abs, [1], backend=executor, **{name: 5})
+    monkeypatch.setenv(f"PARALLAX_{name.upper()}", "7")
+    assert getattr(resolve({}), name) == 7
+    assert getattr(resolve({"backend": "processes"}), name) == 7
+    assert getattr(resolve({"backend": "threads"}), name) is None
+    configured(**{name: 6})
+    assert getattr(resolve({}), name) == 6
+    assert parallel_map(abs, [-1], backend="serial") == [1]
 
 
 def test_item_timeout_with_chunks():

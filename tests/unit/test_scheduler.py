@@ -11,11 +11,14 @@ from parallax._scheduler import (
     Arrived,
     Blame,
     Consumed,
+    Cut,
     Emit,
     Ended,
     Finished,
+    Kill,
     Lost,
     Ready,
+    Recall,
     Retire,
     Returned,
     Scheduler,
@@ -47,6 +50,9 @@ class Simulator:
         self.emitted: list[int] = []
         self.blamed: set[int] = set()
         self.killed: set[int] = set()
+        self.left: dict[int, int] = {}  # what is left of a worker's quota
+        self.recallable: set[int] = set()
+        self.recalled: set[int] = set()  # chunks
 
     def handle(self, event):
         self.now += 0.001
@@ -58,9 +64,20 @@ class Simulator:
             elif isinstance(command, Blame):
                 assert command.item not in self.blamed
                 self.blamed.add(command.item)
+            elif isinstance(command, Recall):
+                self.on_recall(command.worker)
             else:
+                assert isinstance(command, Kill)
                 self.killed.add(command.worker)
         self.check()
+
+    def on_recall(self, worker):
+        flight = self.workers[worker]
+        assert worker in self.recallable
+        assert worker not in self.retired
+        assert sum(chunk.size for chunk in flight) > 1, "it has nothing to give back"
+        assert not self.recalled & {chunk.id for chunk in flight}, "asked twice"
+        self.recalled |= {chunk.id for chunk in flight}
 
     def on_send(self, send):
         flight, chunk = self.workers[send.worker], send.chunk
@@ -72,6 +89,9 @@ class Simulator:
             size = 1
         if size is not None:
             assert chunk.size <= size
+        if send.worker in self.left:
+            self.left[send.worker] -= chunk.size
+            assert self.left[send.worker] >= 0, "more than its quota"
         flight.append(chunk)
         for item in range(chunk.start, chunk.start + chunk.size):
             assert item < self.arrived
@@ -107,14 +127,14 @@ class Simulator:
         if len(able) < 3:
             found.append("ready")
         if busy:
-            found += ["finish", "finish", "finish", "return"]
+            found += ["finish", "finish", "finish", "return", "cut", "cut"]
         if self.workers:
             found.append("lose")
         if len(able) > 1:
             found.append("retire")
         if self.consumed < len(self.emitted):
             found.append("consume")
-        if self.options.get("item_timeout") is not None:
+        if self.options.get("item_timeout") is not None or self.scheduler.deadline() is not None:
             found.append("tick")
         return found
 
@@ -130,7 +150,12 @@ class Simulator:
         elif choice == "ready":
             self.names += 1
             self.workers[self.names] = deque()
-            self.handle(Ready(self.names, draw(st.integers(1, 2)), 0.02))
+            quota = draw(st.none() | st.integers(1, 6))
+            if quota is not None:
+                self.left[self.names] = quota
+            if recall := draw(st.booleans()):
+                self.recallable.add(self.names)
+            self.handle(Ready(self.names, draw(st.integers(1, 2)), 0.02, quota, recall))
         elif choice == "retire":
             able = [w for w in self.workers if w not in self.retired]
             worker = draw(st.sampled_from(able))
@@ -141,8 +166,14 @@ class Simulator:
             self.consumed += count
             self.handle(Consumed(count))
         elif choice == "tick":
-            self.now += draw(st.sampled_from([0.0, 0.4, 1.5]))
+            due = self.scheduler.deadline()
+            if due is not None and draw(st.booleans()):
+                self.now = max(self.now, due)
+            else:
+                self.now += draw(st.sampled_from([0.0, 0.01, 0.4, 1.5]))
             self.handle(Tick())
+            due = self.scheduler.deadline()
+            assert due is None or due > self.now, "a deadline that has passed: the loop would spin"
         else:
             self.step_worker(choice, draw)
 
@@ -156,10 +187,34 @@ class Simulator:
         if choice == "return":
             chunk = draw(st.sampled_from(list(self.workers[worker])))
             self.workers[worker].remove(chunk)
-            self.excuse(chunk)
+            self.give_back(worker, chunk)
             self.handle(Returned(worker, chunk.id, draw(st.booleans())))
             return
+        if choice == "cut":
+            self.cut(worker, draw)
+            return
         self.finish(worker)
+
+    def cut(self, worker, draw):
+        """Asked or not: the end of a chunk comes back, or late news of one that it has not."""
+        flight = self.workers[worker]
+        place = draw(st.integers(0, len(flight) - 1))
+        chunk = flight[place]
+        keep = draw(st.integers(0, chunk.size))
+        if keep == chunk.size:
+            self.handle(Cut(worker, chunk.id + draw(st.sampled_from([0, 1000])), keep))
+            return
+        if keep:
+            flight[place] = chunk._replace(size=keep)
+        else:
+            flight.remove(chunk)
+        self.give_back(worker, chunk._replace(start=chunk.start + keep, size=chunk.size - keep))
+        self.handle(Cut(worker, chunk.id, keep))
+
+    def give_back(self, worker, chunk):
+        self.excuse(chunk)
+        if worker in self.left:
+            self.left[worker] += chunk.size
 
     def excuse(self, chunk):
         for item in range(chunk.start, chunk.start + chunk.size):
@@ -186,8 +241,8 @@ class Simulator:
                 if self.options["stop_on_error"]:
                     ran = offset + 1
                     break
-        for item in numbers[ran:]:
-            self.excuses[item] = self.excuses.get(item, 0) + 1
+        rest = chunk._replace(start=chunk.start + ran, size=chunk.size - ran)
+        self.give_back(worker, rest)
         self.handle(Finished(worker, chunk.id, ran, tuple(failed), 0.001 * ran))
 
     # -- to the end ------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ def test_chunks_shrink_towards_the_end():
         send = queue.popleft()
         left = 100 - send.chunk.start
         assert send.chunk.size <= max(1, left // 8)
-        queue.extend(c for c in done(scheduler, send, wall=1e-6) if isinstance(c, Send))
+        wall = 0.001 * send.chunk.size
+        queue.extend(c for c in done(scheduler, send, wall=wall) if isinstance(c, Send))
     assert scheduler.finished
 
 
@@ -282,3 +283,69 @@ def test_nothing_at_all():
     assert not scheduler.finished
     scheduler.handle(Ended(), 0.0)
     assert scheduler.finished
+
+
+def quota(*numbers, items=20, chunksize=4, depth=1):
+    """A scheduler with one worker per number, which is its quota; its first Sends."""
+    scheduler = Scheduler(total=items, chunksize=chunksize)
+    scheduler.mean = 0.0001
+    scheduler.handle(Arrived(items), 0.0)
+    scheduler.handle(Ended(), 0.0)
+    commands = []
+    for worker, number in enumerate(numbers, 1):
+        commands += scheduler.handle(Ready(worker, depth, 0.02, number), 0.0)
+    return scheduler, [c for c in commands if isinstance(c, Send)]
+
+
+def test_quota_bounds_all_that_a_worker_gets():
+    """Chunks are cut to what is left of the quota, and at none the worker gets nothing more."""
+    scheduler, (send,) = quota(6)
+    assert sends([send]) == [(1, 0, 4)]
+    (send,) = (c for c in done(scheduler, send) if isinstance(c, Send))
+    assert sends([send]) == [(1, 4, 2)]
+    assert not scheduler.spent(1)
+    assert sends(done(scheduler, send)) == []
+    assert scheduler.spent(1)
+    assert sends(scheduler.handle(Ready(2), 0.0)) == [(2, 6, 4)]
+
+
+def test_quota_counts_what_is_sent_ahead():
+    """A second chunk comes out of the same quota, at once."""
+    _, sent = quota(5, depth=2)
+    assert sends(sent) == [(1, 0, 4), (1, 4, 1)]
+
+
+def test_quota_splits_a_chunk_that_is_sent_again():
+    """A returned chunk that is longer than what a worker may take goes out in pieces."""
+    scheduler, sent = quota(8, 3)
+    scheduler.handle(Retire(1), 0.0)
+    done(scheduler, sent[1])
+    scheduler.handle(Returned(1, sent[0].chunk.id), 0.0)
+    assert sends(scheduler.handle(Ready(3, 1, 0.02, 3), 0.0)) == [(3, 0, 3)]
+    assert sends(scheduler.handle(Ready(4), 0.0)) == [(4, 3, 1)]
+
+
+def test_quota_counts_items_that_were_run():
+    """What a worker gives back unrun it may be given again."""
+    scheduler, (send,) = quota(4)
+    commands = scheduler.handle(Returned(1, send.chunk.id), 0.0)
+    assert sends(commands) == [(1, 0, 4)]
+    (send,) = (c for c in commands if isinstance(c, Send))
+    assert sends(done(scheduler, send, ran=1)) == [(1, 1, 3)]
+
+
+def test_quota_is_not_renewed_by_a_second_ready():
+    """A worker that is retired and taken back is as old as before."""
+    scheduler, (send,) = quota(5)
+    scheduler.handle(Retire(1), 0.0)
+    done(scheduler, send)
+    assert sends(scheduler.handle(Ready(1, 1, 0.02, 5), 0.0)) == [(1, 4, 1)]
+
+
+def test_quota_bounds_what_is_wanted():
+    """The input is not asked for items that nobody may be given."""
+    scheduler = Scheduler(chunksize=10)
+    scheduler.handle(Ready(1, 1, 0.02, 3), 0.0)
+    assert scheduler.wanted() == 3
+    scheduler.handle(Ready(1, 1, 0.02, 0), 0.0)
+    assert scheduler.wanted() == 0

@@ -232,6 +232,18 @@ def test_sending_to_a_closed_end():
                 sender.send(1, 1, b"x" * 100_000)
 
 
+def test_whole_frames_before_garbage():
+    """They are delivered; the error is for the next call, and for whoever looks."""
+    with pair() as (sender, receiver):
+        sender.send(1, 7, b"good")
+        sender.sock.send(b"this is not the header of a frame")
+        assert [(f.kind, f.tag) for f in receiver.receive()] == [(1, 7)]
+        assert isinstance(receiver.broken, WireError)
+        for _ in range(2):
+            with pytest.raises(WireError, match="wrong frame header"):
+                receiver.receive()
+
+
 def test_closing_twice():
     """Closing is idempotent, and a closed channel has no descriptor."""
     with pair() as (sender, _):

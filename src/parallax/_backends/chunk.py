@@ -6,20 +6,19 @@ touch the others; times are those of the items alone.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import starmap
-from typing import Any
 
+from .._lean import signals
 from .._messages import ChunkResult, Failure
 
-__all__ = ["level", "nested", "run_chunk", "set_process_level", "unblock_interrupts"]
+TYPE_CHECKING = False
 
-_local = threading.local()
-_process_level = 0
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+__all__ = ["run_chunk", "unblock_interrupts"]
 
 
 def unblock_interrupts() -> None:
@@ -28,30 +27,8 @@ def unblock_interrupts() -> None:
     The thread that measures blocks it, so that the main thread gets it, and what is started from
     there inherits that; programs that items start would inherit it from us.
     """
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def level() -> int:
-    """How many parallel runs this thread is inside of; 0 in the user's own code."""
-    return getattr(_local, "level", 0) or _process_level
-
-
-def set_process_level(value: int) -> None:
-    """Declare this whole process a worker at the given level."""
-    global _process_level  # noqa: PLW0603 - a fact about the process
-    _process_level = value
-
-
-@contextmanager
-def nested() -> Iterator[None]:
-    """Mark this thread as a worker while the block runs."""
-    before = getattr(_local, "level", 0)
-    _local.level = level() + 1
-    try:
-        yield
-    finally:
-        _local.level = before
+    if hasattr(signals, "pthread_sigmask"):
+        signals.pthread_sigmask(signals.SIG_UNBLOCK, {signals.SIGINT})
 
 
 def run_chunk(

@@ -8,6 +8,7 @@ made with::
     Done(worker, chunk, ...)  a chunk was run
     Refused(...)              a chunk could not travel; it was not run
     Died(worker, ...)         the worker ended; its chunks in flight are lost
+    Left(worker, ...)         the worker left by itself, with nothing begun
     Unable(reason)            no worker of this kind can be had
 
 Guarantees asked of a crew: events of one worker come in order; after ``close`` returns nothing of
@@ -22,13 +23,25 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from .._messages import Chunk, ChunkResult, Route
 
-__all__ = ["Call", "Crew", "CrewEvent", "Died", "Done", "Joined", "Refused", "Report", "Unable"]
+__all__ = [
+    "Call",
+    "Crew",
+    "CrewEvent",
+    "Died",
+    "Done",
+    "Joined",
+    "Left",
+    "Refused",
+    "Report",
+    "Unable",
+]
 
 
 class Joined(NamedTuple):
-    """A worker can take chunks."""
+    """A worker can take chunks; of ``quota`` items in all, if that is not None."""
 
     worker: int
+    quota: int | None = None
 
 
 class Done(NamedTuple):
@@ -60,6 +73,18 @@ class Died(NamedTuple):
     pid: int | None
     exitcode: int | None
     began: bool
+    #: why it was given up, if it did not end by itself.
+    words: str = ""
+
+
+class Left(NamedTuple):
+    """A worker left by itself; it began nothing of what it has not answered.
+
+    ``worn`` if it did so at a limit on its items or memory.
+    """
+
+    worker: int
+    worn: bool
 
 
 class Unable(NamedTuple):
@@ -67,9 +92,11 @@ class Unable(NamedTuple):
 
     reason: str
     fatal: bool = True
+    #: how workers were to be started.
+    method: str = ""
 
 
-CrewEvent: TypeAlias = Joined | Done | Refused | Died | Unable
+CrewEvent: TypeAlias = Joined | Done | Refused | Died | Left | Unable
 Report: TypeAlias = Callable[[CrewEvent], None]
 
 

@@ -12,17 +12,21 @@ from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from typing import Any
 
 from .._messages import Chunk, ChunkResult, Route
-from .chunk import nested, run_chunk
+from .._nesting import Place, enter
+from .chunk import run_chunk
 from .contract import Call, Died, Done, Joined, Refused, Report
 
 __all__ = ["ExternalCrew"]
 
 
-def _run_nested(
-    fn: Callable[..., Any], items: list[Any], star: bool, stop: bool
-) -> ChunkResult:  # executors take positional arguments
-    with nested():
+def _run_in(
+    place: tuple[Any, ...], fn: Callable[..., Any], items: list[Any], star: bool, stop: bool
+) -> ChunkResult:  # executors take positional arguments, and some pickle them
+    before = enter(Place(*place))
+    try:
         return run_chunk(fn, items, star=star, stop=stop)
+    finally:
+        enter(before)
 
 
 class ExternalCrew:
@@ -31,7 +35,13 @@ class ExternalCrew:
     route: Route = "threads"
 
     def __init__(
-        self, report: Report, call: Call, executor: Executor, *, new_id: Callable[[], int]
+        self,
+        report: Report,
+        call: Call,
+        executor: Executor,
+        *,
+        new_id: Callable[[], int],
+        place: Place,
     ) -> None:
         """Prepare.
 
@@ -40,11 +50,14 @@ class ExternalCrew:
             call: the callable.
             executor: where chunks are submitted.
             new_id: numbers workers within the run.
+            place: where the run was started.
         """
         self._report = report
         self._call = call
         self._executor = executor
         self._new_id = new_id
+        self._outer = place
+        self._place = place.worker(1).packed()
         self._names: list[int] = []
         self._pending: set[Future[ChunkResult]] = set()
 
@@ -66,6 +79,7 @@ class ExternalCrew:
 
     def open(self, count: int) -> None:
         """Use ``count`` slots of the executor."""
+        self._place = self._outer.worker(max(count, len(self._names))).packed()
         while len(self._names) < count:
             name = self._new_id()
             self._names.append(name)
@@ -75,7 +89,7 @@ class ExternalCrew:
         """Submit a chunk."""
         fn, star, stop = self._call
         try:
-            future = self._executor.submit(_run_nested, fn, items, star, stop)
+            future = self._executor.submit(_run_in, self._place, fn, items, star, stop)
         except BrokenExecutor:
             self._report(Died(worker, None, None, began=False))
             return

@@ -16,7 +16,8 @@ from typing import Any
 
 from .._machine import thread_delay
 from .._messages import Chunk, Route
-from .chunk import nested, run_chunk, unblock_interrupts
+from .._nesting import Place, enter
+from .chunk import run_chunk, unblock_interrupts
 from .contract import Call, Done, Joined, Report, Unable
 
 __all__ = ["ThreadCrew"]
@@ -30,17 +31,30 @@ class ThreadCrew:
 
     route: Route = "threads"
 
-    def __init__(self, report: Report, call: Call, *, new_id: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        report: Report,
+        call: Call,
+        *,
+        new_id: Callable[[], int],
+        place: Place,
+        context: contextvars.Context,
+    ) -> None:
         """Prepare; no thread is started yet.
 
         Args:
             report: takes the events, from the workers' threads.
             call: the callable.
             new_id: numbers workers within the run.
+            place: where the run was started.
+            context: the caller's context variables.
         """
         self._report = report
         self._call = call
         self._new_id = new_id
+        self._outer = place
+        self._place = place.worker(1)
+        self._context = context
         self._inboxes: dict[int, SimpleQueue[tuple[Chunk, list[Any]] | None]] = {}
         self._threads: list[threading.Thread] = []
 
@@ -64,14 +78,14 @@ class ThreadCrew:
 
     def open(self, count: int) -> None:
         """Start threads until there are ``count``."""
+        self._place.share(self._outer, max(count, len(self._threads)))
         while len(self._threads) < count:
             name = self._new_id()
             inbox: SimpleQueue[tuple[Chunk, list[Any]] | None] = SimpleQueue()
             self._inboxes[name] = inbox
-            context = contextvars.copy_context()
             # Daemon: a thread that sits in an endless item must not keep the interpreter.
             thread = threading.Thread(
-                target=context.run,
+                target=self._context.copy().run,
                 args=(self._work, name, inbox),
                 name=f"parallax-{name}",
                 daemon=True,
@@ -107,11 +121,11 @@ class ThreadCrew:
     def _work(self, name: int, inbox: SimpleQueue[tuple[Chunk, list[Any]] | None]) -> None:
         fn, star, stop = self._call
         unblock_interrupts()
-        with nested():
-            while (task := inbox.get()) is not None:
-                chunk, items = task
-                del task
-                result = run_chunk(fn, items, star=star, stop=stop)
-                del items
-                self._report(Done(name, chunk.id, result))
-                del result
+        enter(self._place)
+        while (task := inbox.get()) is not None:
+            chunk, items = task
+            del task
+            result = run_chunk(fn, items, star=star, stop=stop)
+            del items
+            self._report(Done(name, chunk.id, result))
+            del result

@@ -7,6 +7,7 @@ status and only its chunks are lost; workers that owe nothing go back to the poo
 from __future__ import annotations
 
 import contextlib
+import pickle
 import selectors
 import time
 from collections.abc import Callable
@@ -15,18 +16,26 @@ from typing import Any
 
 from ... import _codec
 from ..._culprit import culprit
-from ..._errors import WorkerStartError
+from ..._errors import WorkerStartError, exit_reason
 from ..._messages import Chunk, ChunkResult, Route
 from ..._wire import Frame, WireError
-from ..contract import Died, Done, Joined, Refused, Report, Unable
+from ..contract import Died, Done, Joined, Left, Refused, Report, Unable
 from . import protocol
-from .pool import Pool, Worker, call_key, context
+from .pool import Pool, Worker, call_key
 
 __all__ = ["ProcessCrew"]
 
 #: Seconds to wait for the exit status of a worker whose socket closed. It is reaped within
 #: milliseconds; a process that closed its descriptors and lives on is killed after this.
 EXIT = 0.5
+
+#: Seconds for workers that were let go to end before the run does. Less leaves them unreaped until
+#: the next run where there is no zygote.
+SETTLE = 0.1
+
+#: Seconds from which an idle time may as well be counted from a worker's last task as from the end
+#: of the run: it is rare that a run keeps a worker waiting for so long, and then it gets a new one.
+LONG = 5.0
 
 #: Workers in a row that end before they begin an item until we give up. One may be killed by
 #: somebody else; more only repeat what keeps them from starting.
@@ -48,7 +57,10 @@ class ProcessCrew:
         limit: int,
         idle_timeout: float,
         new_id: Callable[[], int],
+        surround: Callable[[int], bytes],
         wait: bool,
+        items: int | None = None,
+        memory: int | None = None,
     ) -> None:
         """Prepare; no process is started yet.
 
@@ -60,19 +72,31 @@ class ProcessCrew:
             limit: how many workers may exist over all runs of this process.
             idle_timeout: seconds that workers stay after this run.
             new_id: numbers workers within the run.
+            surround: captures the surroundings of the items of so many workers.
             wait: wait for another run's workers if there are none to be had.
+            items: how many a worker may run in its life.
+            memory: bytes that a worker may hold.
         """
         self._report = report
         self._lock = lock
         self._call = call
         self._key = call_key(call)
-        self._context = context()
+        self._surround = surround
+        self._context, self._most = b"", 0
         self._pool = pool
         self._limit = limit
         self._idle_timeout = idle_timeout
         self._new_id = new_id
         self._wait = wait
-        self._selector = selectors.DefaultSelector()
+        self._items = items
+        #: seconds, where workers are told beforehand: that saves a message per worker and run.
+        self._told = idle_timeout if idle_timeout >= LONG else None
+        limits = {"items": items, "memory": memory, "idle": self._told}
+        self._limits = pickle.dumps({k: v for k, v in limits.items() if v is not None}, 5)
+        #: items that a worker may still be sent, where that is limited.
+        self._quota: dict[int, int] = {}
+        self._joined: set[int] = set()
+        self._made: selectors.BaseSelector | None = None
         self._workers: dict[int, Worker] = {}
         self._moved: dict[tuple[int, int], tuple[int, float]] = {}
         self._stillborn = 0
@@ -90,8 +114,18 @@ class ProcessCrew:
         """Whether that worker is lent to this run."""
         return worker in self._workers
 
+    @property
+    def _selector(self) -> selectors.BaseSelector:
+        if self._made is None:
+            self._made = selectors.DefaultSelector()
+        return self._made
+
     def selector(self) -> selectors.BaseSelector:
-        """The selector of all workers' sockets, for the run to add its own to."""
+        """The selector of all workers' sockets, for the run to add its own to.
+
+        Raises:
+            OSError: there is no descriptor left for it.
+        """
         return self._selector
 
     def delay(self) -> float:
@@ -105,28 +139,39 @@ class ProcessCrew:
         if missing <= 0:
             return
         try:
-            leased = self._pool.lease(missing, self._limit, wait=self._wait and not self._workers)
+            wait = self._wait and not self._workers
+            leased = self._pool.lease(missing, self._limit, wait=wait, items=self._items)
         except WorkerStartError as error:
-            self._report(Unable(str(error)))
+            if not self._workers:
+                self._report(Unable(error.detail, method=error.method))
             return
+        if count > self._most:  # not once more for one that is replaced
+            self._most, self._context = count, self._surround(count)
         with self._lock:
             for worker in leased:
                 name = self._new_id()
                 self._workers[name] = worker
                 self._selector.register(worker.channel, selectors.EVENT_READ, name)
-                try:
-                    worker.use(self._key, self._call, self._context)
-                except OSError:
-                    continue  # it left just now; poll sees its end-of-file
-                self._watch(name)
+                worker.use(self._key, self._call, self._context, self._limits)
+                if self._items is not None:
+                    self._quota[name] = self._items - worker.ran
                 if worker.ready or self.eager:
-                    self._report(Joined(name))
+                    self._join(name)
+                if name in self._workers:
+                    self._watch(name)  # what no task took along goes when the socket takes it
         if not leased and not self._workers:
             self._report(Unable("all workers are lent to other calls", fatal=False))
+
+    def _join(self, name: int) -> None:
+        if name not in self._joined:
+            self._joined.add(name)
+            self._report(Joined(name, self._quota.get(name)))
 
     def send(self, worker: int, chunk: Chunk, items: list[Any]) -> None:
         """Encode items and hand them to a worker."""
         begin = time.perf_counter()
+        if worker in self._quota:
+            self._quota[worker] -= chunk.size
         try:
             encoded = _codec.encode(items)
         except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
@@ -135,6 +180,7 @@ class ProcessCrew:
             else:
                 path, reason = "item", ""
             self._report(Refused(worker, chunk.id, "item", path, reason))
+            self._retire_spent(worker)
             return
         lent = self._workers.get(worker)
         if lent is None:
@@ -156,7 +202,7 @@ class ProcessCrew:
 
     def poll(self, timeout: float | None) -> None:
         """Wait for the workers' sockets and report what they said."""
-        ready = self._selector.select(timeout)
+        ready = self._selector.select(self._until_late(timeout))
         with self._lock:
             for key, events in ready:
                 if not isinstance(key.data, int):
@@ -172,9 +218,19 @@ class ProcessCrew:
                             self._watch(key.data)
                     if events & selectors.EVENT_READ:
                         for frame in worker.channel.receive():
-                            self._heard(key.data, worker, frame)
-                except (EOFError, WireError, OSError):
+                            if key.data in self._workers:
+                                self._heard(key.data, worker, frame)
+                        if worker.channel.broken is not None and key.data in self._workers:
+                            raise worker.channel.broken
+                except (EOFError, OSError):
                     self._lost(key.data, worker)
+                except (WireError, MemoryError) as error:  # a wrong length asks for too much
+                    worker.started.kill()
+                    words = (
+                        f"what it sent cannot be read ({str(error) or 'too long'}), so it was ended"
+                    )
+                    self._lost(key.data, worker, words=words)
+            self._give_up_late()
 
     def close(self, grace: float) -> None:
         """Give idle workers back, and end those that are still busy after ``grace`` seconds."""
@@ -194,9 +250,11 @@ class ProcessCrew:
                 if worker.flight or worker.channel.unsent:
                     self._pool.discard(worker, kill=True)
                 else:
-                    self._pool.give_back(worker, self._idle_timeout)
+                    self._pool.give_back(worker, None if self._told else self._idle_timeout)
             self._workers.clear()
-            self._selector.close()
+            if self._made is not None:
+                self._made.close()
+        self._pool.settle(SETTLE)
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -221,22 +279,58 @@ class ProcessCrew:
                 return
             seconds += time.perf_counter() - begin
             self._delay += result.delay
+            worker.ran += len(result.values)
             self._report(Done(name, frame.tag, result, sent, received, seconds))
+            self._retire_spent(name)
         elif frame.kind == protocol.BEGUN:
             worker.begun = True
             self._stillborn = 0
         elif frame.kind == protocol.HELLO:
             self._pool.greet(worker, frame.tag)
-            if not self.eager:
-                self._report(Joined(name))
+            self._join(name)
         elif frame.kind == protocol.REFUSED:
             worker.flight -= 1
             what, path, reason = _codec.decode(frame.payload)
             self._report(Refused(name, frame.tag, what, path or what, reason))
+            self._retire_spent(name)
         elif frame.kind == protocol.BYE:
-            self._lost(name, worker, began=False)
+            self._retire(name, worn=frame.tag == protocol.WORN)
 
-    def _lost(self, name: int, worker: Worker, *, began: bool = True) -> None:
+    def _retire_spent(self, name: int) -> None:
+        """Let go of a worker that may not be sent anything more and owes nothing.
+
+        It says BYE by itself, too; but its replacement need not wait for that.
+        """
+        worker = self._workers.get(name)
+        if worker is not None and not worker.flight and self._quota.get(name, 1) <= 0:
+            self._retire(name, worn=True)
+
+    def _retire(self, name: int, *, worn: bool) -> None:
+        worker = self._workers.pop(name)
+        self._selector.unregister(worker.channel)
+        self._pool.retire(worker)
+        # What follows one that was at work needs no proof that it comes up.
+        self.eager = self.eager or worn
+        self._report(Left(name, worn))
+
+    def _until_late(self, timeout: float | None) -> float | None:
+        """The shorter of that and the time until a starting worker must be up."""
+        due = [self._pool.deadline(w) for w in list(self._workers.values()) if not w.ready]
+        if not due:
+            return timeout
+        left = max(0.0, min(due) - time.monotonic())
+        return left if timeout is None else min(left, timeout)
+
+    def _give_up_late(self) -> None:
+        """Take workers for lost that should have been up long ago."""
+        for name, worker in list(self._workers.items()):
+            if not worker.ready and time.monotonic() >= self._pool.deadline(worker):
+                worker.started.kill()
+                self._lost(name, worker, late=True)
+
+    def _lost(
+        self, name: int, worker: Worker, *, began: bool = True, words: str = "", late: bool = False
+    ) -> None:
         self._selector.unregister(worker.channel)
         del self._workers[name]
         exitcode = self._pool.discard(worker, kill=False, timeout=EXIT)
@@ -248,12 +342,22 @@ class ProcessCrew:
         if worker.ready:
             # If no worker gets as far as to begin, it is due to the work after all.
             began = began and (worker.begun or self._stillborn >= STILLBORN)
-            self._report(Died(name, worker.pid, exitcode, began))
+            self._report(Died(name, worker.pid, exitcode, began, words))
+            if name not in self._joined:  # as below
+                self.open(self._wanted)
             return
-        words, again = self._pool.trouble()
+        words, again = self._pool.trouble(worker, late=late)
         self._report(Died(name, worker.pid, exitcode, began=False))
-        if again or self._stillborn < STILLBORN:
+        if again:
+            self._stillborn = 0
+        if self._stillborn < STILLBORN:
             # Nobody else asks for another: the run never heard of this one.
             self.open(self._wanted)
         else:
-            self._report(Unable(words or f"the worker ended while starting (status {exitcode})"))
+            self._report(Unable(words or _ended(exitcode, late), method=self._pool.method))
+
+
+def _ended(exitcode: int | None, late: bool) -> str:
+    if late:
+        return "the worker did not come up in time"
+    return f"the worker ended while starting: {exit_reason(exitcode, at_work=False)}"

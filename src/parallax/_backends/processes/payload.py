@@ -28,7 +28,11 @@ CODING = 1.5
 
 
 def encode_call(
-    call: Call, reads: list[tuple[str, str, Any]], by_value: tuple[ModuleType, ...] = ()
+    call: Call,
+    reads: list[tuple[str, str, Any]],
+    by_value: tuple[ModuleType, ...] = (),
+    *,
+    shared: bool = False,
 ) -> _codec.Encoded:
     """Encode a run's callable with the module globals that it reads.
 
@@ -36,11 +40,12 @@ def encode_call(
         call: the callable.
         reads: (module, name, value) of data that the program may have changed since import.
         by_value: modules that workers cannot import.
+        shared: as for ``encode``.
     """
     message = (call.fn, call.star, call.stop, reads)
     if by_value:
-        return _codec.encode_by_value(message, by_value)
-    return _codec.encode(message)
+        return _codec.encode_by_value(message, by_value, shared=shared)
+    return _codec.encode(message, shared=shared)
 
 
 def weigh(

@@ -12,20 +12,17 @@ import atexit
 import contextlib
 import math
 import os
-import pickle
 import socket
-import sys
 import threading
 import time
-import warnings
 from collections import OrderedDict
-from typing import Any
+from typing import TypeAlias
 
 from ... import _codec
 from ..._errors import WorkerStartError
 from ..._wire import Channel
 from . import protocol
-from .start import Started, Starter, installed
+from .start import OUTPUT, Started, Starter, installed, output_of
 
 __all__ = ["Pool", "Worker", "call_key", "shutdown_warm_pool", "warm_pool", "warm_resources"]
 
@@ -44,11 +41,16 @@ PATIENCE = 1.0
 USUAL_START = 0.06
 
 
+Outputs: TypeAlias = list[tuple[int, ...] | None]
+
+
 class Worker:
     """The parent's view of one worker process."""
 
-    def __init__(self, started: Started, channel: Channel) -> None:
+    def __init__(self, started: Started, channel: Channel, outputs: Outputs) -> None:
         self.started = started
+        #: where it writes to.
+        self.outputs = outputs
         self.channel = channel
         self.ready = False
         self.born = time.monotonic()
@@ -56,6 +58,8 @@ class Worker:
         self.calls: OrderedDict[int, None] = OrderedDict()
         #: chunks that it has been given and not answered.
         self.flight = 0
+        #: items that it has run, in all runs.
+        self.ran = 0
         #: it took up a task of the run that it is lent to.
         self.begun = False
 
@@ -64,20 +68,36 @@ class Worker:
         """Its process id, known once it said hello."""
         return self.started.pid
 
-    def use(self, key: int, call: _codec.Encoded, context: bytes) -> None:
-        """Make the worker ready for a run's tasks."""
+    def use(self, key: int, call: _codec.Encoded, context: bytes, limits: bytes) -> None:
+        """Make the worker ready for a run's tasks; sent with the first of them.
+
+        Args:
+            key: the callable's number.
+            call: the callable.
+            context: as ``context`` gives it.
+            limits: a pickled dict, as ``Wear.limit`` takes it, and "idle": seconds after which a
+                worker leaves that hears nothing, None until it is released.
+        """
+        self.surround(context)
+        self.teach(key, call)
+        self.channel.send(protocol.USE, key, limits, hold=True)
+        self.begun = False
+
+    def surround(self, context: bytes) -> None:
+        """Make the worker take over this process's surroundings."""
         if context != self.context:
-            self.channel.send(protocol.CONTEXT, 0, context)
+            self.channel.send(protocol.CONTEXT, 0, context, hold=True)
             self.context = context
+
+    def teach(self, key: int, call: _codec.Encoded) -> None:
+        """Make the worker know a callable, and forget the one that was not used for longest."""
         if key in self.calls:
             self.calls.move_to_end(key)
-        else:
-            if len(self.calls) >= KEPT_CALLS:
-                self.channel.send(protocol.FORGET, self.calls.popitem(last=False)[0])
-            self.channel.send(protocol.CALL, key, call.payload, call.buffers)
-            self.calls[key] = None
-        self.channel.send(protocol.USE, key)
-        self.begun = False
+            return
+        if len(self.calls) >= KEPT_CALLS:
+            self.channel.send(protocol.FORGET, self.calls.popitem(last=False)[0], hold=True)
+        self.channel.send(protocol.CALL, key, call.payload, call.buffers, hold=True)
+        self.calls[key] = None
 
 
 class Pool:
@@ -88,6 +108,10 @@ class Pool:
         self._starter = Starter(method)
         self._idle: list[Worker] = []
         self._alive: set[Worker] = set()
+        #: workers of executors: not lent, not counted.
+        self._hired: set[Worker] = set()
+        #: workers that were told to leave and are not known to have left.
+        self._leaving: list[Worker] = []
         #: seconds that a worker took from its start to its hello, newest.
         self.start_seconds: float | None = None
 
@@ -120,23 +144,32 @@ class Pool:
                 return math.inf
             return USUAL_START + self._starter.expected_import(modules)
 
-    def lease(self, count: int, limit: int, *, wait: bool) -> list[Worker]:
+    def lease(
+        self, count: int, limit: int, *, wait: bool, items: int | None = None
+    ) -> list[Worker]:
         """Lend up to ``count`` workers, warm ones first; start what is missing.
 
         Args:
             count: how many are wanted.
             limit: how many may exist in all.
             wait: wait for other runs to give one back if not even one can be had.
+            items: let go of idle workers that have run so many.
 
         Raises:
             WorkerStartError: none could be started.
         """
         lent: list[Worker] = []
+        outputs = _outputs()
         with self._lock:
             while True:
                 self._weed()
                 while self._idle and len(lent) < count:
-                    lent.append(self._idle.pop())
+                    worker = self._idle.pop()
+                    worn = items is not None and worker.ran >= items
+                    if worn or worker.outputs != outputs:
+                        self.retire(worker)
+                    else:
+                        lent.append(worker)
                 while len(lent) < count and len(self._alive) < limit:
                     try:
                         lent.append(self._start())
@@ -151,8 +184,24 @@ class Pool:
                     # waiting on would be a deadlock. One above the limit gets us on.
                     limit = max(limit, len(self._alive) + 1)
 
+    def hire(self) -> Worker:
+        """Start a worker that is never lent to runs; ``discard`` lets go of it.
+
+        Raises:
+            WorkerStartError: it could not be started.
+        """
+        with self._lock:
+            worker = self._start()
+            self._alive.discard(worker)
+            self._hired.add(worker)
+            return worker
+
     def _start(self) -> Worker:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise WorkerStartError(self.method, str(error)) from error
+        outputs = _outputs()
         try:
             started = self._starter.start(theirs)
         except OSError as error:
@@ -164,28 +213,44 @@ class Pool:
         finally:
             theirs.close()
         ours.setblocking(False)
-        worker = Worker(started, Channel(ours))
+        worker = Worker(started, Channel(ours), outputs)
         self._alive.add(worker)
         return worker
 
-    def trouble(self) -> tuple[str, bool]:
-        """What the starter complained of, and whether starting again has a chance."""
+    def trouble(self, worker: Worker | None = None, *, late: bool = False) -> tuple[str, bool]:
+        """Why a worker did not come up, and whether starting again has a chance.
+
+        Args:
+            worker: it; None for any.
+            late: it did not end, it took too long.
+        """
         with self._lock:
-            return self._starter.trouble()
+            return self._starter.trouble(worker.started if worker is not None else None, late=late)
+
+    def deadline(self, worker: Worker) -> float:
+        """When a worker that is not up by then is given up, on the monotonic clock."""
+        with self._lock:
+            return self._starter.deadline(worker.started, worker.born)
 
     def greet(self, worker: Worker, pid: int) -> None:
         """Note that a worker said hello."""
-        worker.started.pid = pid
+        worker.started.up(pid)
         worker.ready = True
         self.start_seconds = time.monotonic() - worker.born
 
-    def give_back(self, worker: Worker, idle_timeout: float) -> None:
-        """Take a worker back that owes nothing; it waits for the next run."""
-        try:
-            worker.channel.send(protocol.RELEASE, int(idle_timeout * 1000))
-        except OSError:
-            self.discard(worker, kill=True)
-            return
+    def give_back(self, worker: Worker, idle_timeout: float | None) -> None:
+        """Take a worker back that owes nothing; it waits for the next run.
+
+        Args:
+            worker: the worker.
+            idle_timeout: seconds after which it leaves, None if it was told so before.
+        """
+        if idle_timeout is not None:
+            try:
+                worker.channel.send(protocol.RELEASE, int(idle_timeout * 1000))
+            except OSError:
+                self.discard(worker, kill=True)
+                return
         with self._lock:
             self._idle.append(worker)
             self._lock.notify_all()
@@ -201,13 +266,33 @@ class Pool:
         worker.channel.close()
         with self._lock:
             self._alive.discard(worker)
+            self._hired.discard(worker)
             if worker in self._idle:
                 self._idle.remove(worker)
             self._lock.notify_all()
             return worker.started.exitcode(timeout)
 
+    def retire(self, worker: Worker) -> None:
+        """Let a worker go that leaves by itself once its socket is closed; it is reaped later."""
+        worker.channel.close()
+        with self._lock:
+            self._alive.discard(worker)
+            self._hired.discard(worker)
+            if not worker.started.gone():
+                self._leaving.append(worker)
+            self._lock.notify_all()
+
+    def settle(self, timeout: float) -> None:
+        """Reap the workers that were let go, as far as they are gone within ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            for worker in self._leaving:
+                worker.started.exitcode(max(0.0, deadline - time.monotonic()))
+            self._leaving = [w for w in self._leaving if not w.started.gone()]
+
     def _weed(self) -> None:
         """Let go of idle workers that have left."""
+        self._leaving = [w for w in self._leaving if not w.started.gone()]
         for worker in list(self._idle):
             try:
                 frames = worker.channel.receive()
@@ -226,7 +311,8 @@ class Pool:
     def shutdown(self) -> None:
         """End all workers, idle or not, and the zygote; returns when they are gone."""
         with self._lock:
-            workers, self._alive = list(self._alive), set()
+            workers, self._alive = [*self._alive, *self._leaving], set()
+            self._leaving.clear()
             self._idle.clear()
             for worker in workers:
                 if worker.flight or not worker.ready:
@@ -243,9 +329,9 @@ class Pool:
     def forget(self) -> None:
         """Drop everything without ending it: for a forked copy of the owner."""
         self._lock = threading.Condition()
-        for worker in self._alive:
+        for worker in (*self._alive, *self._hired):
             worker.channel.close()
-        self._alive, self._idle = set(), []
+        self._alive, self._idle, self._hired, self._leaving = set(), [], set(), []
         self._starter.forget()
 
     def resources(self) -> tuple[set[int], set[int]]:
@@ -257,7 +343,13 @@ class Pool:
                 if worker.pid is not None:
                     pids.add(worker.pid)
                 fds.add(worker.channel.fileno())
+            pids |= {w.pid for w in self._leaving if w.pid is not None}
             return pids, fds
+
+
+def _outputs() -> Outputs:
+    """Where this process writes to now: a program may redirect it while workers are warm."""
+    return [output_of(number) for number in OUTPUT]
 
 
 # -- one pool per start method, shared by all runs -------------------------------------------------
@@ -331,25 +423,3 @@ def call_key(call: _codec.Encoded) -> int:
     with _pools_lock:
         _last_key += 1
         return _last_key
-
-
-def context() -> bytes:
-    """The surroundings of this process that workers take over, encoded."""
-    try:
-        cwd: str | None = os.getcwd()
-    except OSError:
-        cwd = None
-    try:
-        # Without categories of the main script, which workers cannot import.
-        known = [f for f in warnings.filters if f[2].__module__ != "__main__"]
-        filters = pickle.dumps(known, 5)
-    except Exception:  # noqa: BLE001 - whatever a filter's category does when pickled
-        filters = b""
-    values: dict[str, Any] = {
-        "path": list(sys.path),
-        "argv": list(getattr(sys, "argv", [])),
-        "cwd": cwd,
-        "env": dict(os.environ),
-        "filters": filters,
-    }
-    return pickle.dumps(values, 5)

@@ -4,15 +4,21 @@
     CONTEXT   cwd, environment, sys.path...   HELLO    tag = pid: it can take work
     CALL      tag = key: a callable           RESULT   tag = chunk: outcome of a chunk
     FORGET    tag = key: drop that callable   REFUSED  tag = chunk: (what, path, reason)
-    USE       tag = key: next tasks use it    BYE      it leaves after idling; nothing was begun
+    USE       tag = key: next tasks use it    BYE      it leaves, idle or WORN; nothing was begun
     TASK      tag = chunk: items
     RELEASE   tag = milliseconds to idle      BEGUN    it takes up its first task since USE
+    INIT      tag = key: call it once         FAILED   tag = key: the exception that INIT raised
+    BATCH     tag = batch: (key, arguments)   RETURNED [(batch, how many were not begun)]
+    the signal RECALL: give back what has not begun
 
 States of a worker: starting -> HELLO -> idle -> (USE) leased -> (RELEASE) idle -> BYE or
-end-of-file. Tasks are answered in the order they came.
+end-of-file. An executor's worker is never leased: it gets batches from HELLO to end-of-file. Tasks
+are answered in the order they came; a batch may be answered in several RESULTs.
 """
 
 from __future__ import annotations
+
+from ..._lean import signals
 
 CONTEXT = 1
 CALL = 2
@@ -20,21 +26,20 @@ FORGET = 3
 USE = 4
 TASK = 5
 RELEASE = 6
+INIT = 7
+BATCH = 8
 
 HELLO = 65
 RESULT = 66
 REFUSED = 67
 BYE = 68
 BEGUN = 69
+FAILED = 70
+RETURNED = 71
 
-#: Variables that size native thread pools. One thread per worker unless the user says otherwise:
-#: n workers with n native threads each would fight for the cores.
-NATIVE_THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
+#: The tag of a BYE at a limit on a worker's items or memory.
+WORN = 1
+
+#: Asks a worker to give back what it has not begun. Ignored by programs unless they ask for it, so
+#: what an item starts is not disturbed. None where there are no signals between processes.
+RECALL: int | None = getattr(signals, "SIGURG", None)

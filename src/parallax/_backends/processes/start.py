@@ -1,7 +1,8 @@
 """Starting worker processes: from the zygote where there is one, else by executing Python.
 
 Guarantees: the caller's process is never forked; starting returns before the worker is up; a
-worker's exit status can be asked for afterwards.
+worker's exit status can be asked for afterwards. A module that keeps the zygote from forking is
+found out by name, and not imported ahead again.
 """
 
 from __future__ import annotations
@@ -19,17 +20,40 @@ import sysconfig
 import time
 from typing import Any
 
-from ..._errors import WorkerStartError
+from ..._errors import WorkerStartError, exit_reason
 from ..._machine import start_methods
-from . import protocol
+from .native import NATIVE
 
 _log = logging.getLogger("parallax")
 
-__all__ = ["Started", "Starter", "installed"]
+__all__ = ["OUTPUT", "Started", "Starter", "installed", "output_of"]
 
 
 #: Seconds to import one module, in the mean over large packages.
 MODULE = 0.0005
+
+#: Seconds that a worker may take to say hello. Shorter gives up on a loaded machine, longer makes
+#: whoever waits for one that hangs wait longer.
+START = 30.0
+
+#: The same while the zygote imports: base, and per second that it should take. Giving up too early
+#: costs an import per worker, so it may be much shorter.
+IMPORT, IMPORTS = 5.0, 10.0
+
+#: Seconds to wait for what a zygote says of a worker that did not come up. It says so at once.
+TELL = 0.1
+
+#: Times that the zygote may end while it imports a module, until that is not imported ahead again.
+#: More repeat what breaks it, one gives up a module for what somebody else did (a kill).
+#: Zygotes that end before they had a worker are also given up after so many.
+BLAMES = 2
+
+#: How often each module kept a zygote of this program from forking.
+_blames: dict[str, int] = {}
+
+
+#: Descriptors that workers share with this process.
+OUTPUT = (1, 2)
 
 
 class Started:
@@ -38,15 +62,30 @@ class Started:
     def __init__(self, popen: subprocess.Popen[bytes] | None, zygote: _Zygote | None) -> None:
         self._popen = popen
         self._zygote = zygote
+        self._code: int | None = None
         self.pid = popen.pid if popen is not None else None
 
     def kill(self) -> None:
         """End the process at once, if it is known and still there."""
         if self._popen is not None:
             self._popen.kill()
-        elif self.pid is not None and (self._zygote is None or self.pid not in self._zygote.exits):
+        else:
+            self.signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if it is known and still there."""
+        if self._popen is not None:
+            self._popen.send_signal(number)
+        elif self.pid is not None and self._code is None:
+            if self._zygote is not None and self.pid in self._zygote.exits:
+                return
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self.pid, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+                os.kill(self.pid, number)
+
+    @property
+    def zygote(self) -> _Zygote | None:
+        """What was to fork it, if anything."""
+        return self._zygote
 
     def exitcode(self, timeout: float) -> int | None:
         """Exit status, negative for a signal; None if it is not known within ``timeout``."""
@@ -55,9 +94,27 @@ class Started:
                 return self._popen.wait(timeout)
             except subprocess.TimeoutExpired:
                 return None
-        if self._zygote is None or self.pid is None:
-            return None
-        return self._zygote.exitcode(self.pid, timeout)
+        if self._code is None and self._zygote is not None and self.pid is not None:
+            self._code = self._zygote.exitcode(self.pid, timeout)
+        return self._code
+
+    def up(self, pid: int) -> None:
+        """Note that the process said hello.
+
+        Args:
+            pid: its process id.
+        """
+        self.pid = pid
+        if self._zygote is not None:
+            self._zygote.proven = True
+
+    def gone(self) -> bool:
+        """Whether a process that is leaving needs no more looking after."""
+        if self._popen is not None:
+            return self._popen.poll() is not None
+        if self._zygote is not None and self.pid is not None:
+            self._zygote.disregard(self.pid)
+        return True  # the zygote reaps it
 
 
 class Starter:
@@ -72,12 +129,14 @@ class Starter:
         self.method = start_methods()[0] if method == "auto" else method
         self._zygote: _Zygote | None = None
         self._retired: list[_Zygote] = []
-        self._spoiled: set[str] = set()
+        #: zygotes that ended without ever having had a worker.
+        self._useless = 0
 
     def prepare(self, modules: set[str]) -> None:
         """Import modules ahead where that helps, in the background."""
         if self.method == "zygote":
-            self._ensure().prepare(modules - self._spoiled)
+            spoiled = {name for name, times in _blames.items() if times >= BLAMES}
+            self._ensure().prepare(modules - spoiled)
 
     def expected_import(self, modules: set[str]) -> float:
         """Seconds that importing modules for workers is still going to take, roughly.
@@ -98,40 +157,78 @@ class Starter:
         Raises:
             WorkerStartError: the system refused.
         """
-        if self.method == "zygote":
+        while self.method == "zygote":
             zygote = self._ensure()
             try:
                 zygote.fork(sock)
-            except OSError:  # it is gone, and its workers with it
-                zygote.close()
-                self._zygote = None
-                zygote = self._ensure()
-                zygote.fork(sock)
-            return Started(None, zygote)
+            except ConnectionError:  # it is gone
+                self._bury(zygote)
+            else:
+                return Started(None, zygote)
         return Started(_execute("worker", sock), None)
 
-    def trouble(self) -> tuple[str, bool]:
-        """What the zygote complained of since the last question, and whether to try again.
+    def deadline(self, started: Started, born: float) -> float:
+        """When a worker that is not up by then is given up, on the monotonic clock.
 
-        A zygote that found itself threaded cannot fork any more. It stays for the sake of the
-        workers that it has, and the modules that it had imported are not imported ahead by the
-        next one.
+        Args:
+            started: the worker.
+            born: when it was asked for.
         """
-        if self._zygote is None:
+        zygote = started.zygote
+        if zygote is not None and zygote is self._zygote:
+            zygote.listen(0)
+            due = max(born, zygote.asked) + IMPORT + IMPORTS * zygote.cost
+            # One that has not come as far as to import is a slow starter.
+            if zygote.imports and (zygote.importing or time.monotonic() < due):
+                return due
+        return born + START
+
+    def trouble(self, started: Started | None, *, late: bool = False) -> tuple[str, bool]:
+        """Why a worker did not come up, as far as that is known, and whether to try again.
+
+        A zygote that found itself threaded, or hangs in an import, cannot fork any more. It stays
+        for the sake of the workers that it has; the next one leaves out what is to blame.
+
+        Args:
+            started: the worker; None for any.
+            late: it did not end, it took too long.
+        """
+        zygote = self._zygote if started is None else started.zygote
+        if zygote is None:
             return "", False
-        self._zygote.listen(0)
-        words = "; ".join(self._zygote.complaints)
-        self._zygote.complaints.clear()
-        if not self._zygote.threaded:
+        # A worker's socket may be seen to close a moment before its zygote's.
+        zygote.listen(0 if late or zygote.complaints else TELL)
+        if zygote is not self._zygote:  # another worker's trouble had it replaced
+            return zygote.verdict, zygote.replaced
+        if zygote.threaded:
+            culprits, times = set(zygote.suspects) or zygote.imported, BLAMES
+            did = f"{_named(zygote.suspects)} started threads ({zygote.threaded} in all)"
+        elif zygote.gone or (late and zygote.importing):
+            culprits, times = {zygote.importing} - {""}, 1
+            did = f"importing {zygote.importing} ahead "
+            did += "took too long" if late else f"broke it: {zygote.end()}"
+        else:
+            words = "; ".join(zygote.complaints)
+            zygote.complaints.clear()
             return words, False
-        again = bool(self._zygote.imported)
-        self._spoiled |= self._zygote.imported
-        self._retired.append(self._zygote)
+        if zygote.gone and not culprits:
+            return self._drop(zygote)
         self._zygote = None
-        if not again:
+        zygote.stuck = late
+        if not zygote.gone:
+            self._retired.append(zygote)
+        for name in culprits:
+            _blames[name] = _blames.get(name, 0) + times
+        if culprits:
+            with contextlib.suppress(WorkerStartError, OSError):  # told when a worker is asked for
+                self._ensure().prepare(zygote.imported - culprits)
+        else:
             self.method = "spawn"
-        _log.warning("parallax: %s; starting workers another way", words)
-        return words, True
+        if zygote.gone:
+            zygote.close()
+        zygote.verdict, zygote.replaced = did, True
+        _log.warning("parallax: %s; starting workers another way", did)
+        return did, True
 
     def close(self) -> None:
         """End the zygote and, with it, workers that are still there."""
@@ -154,12 +251,37 @@ class Starter:
         return [*self._retired, *([self._zygote] if self._zygote is not None else [])]
 
     def _ensure(self) -> _Zygote:
-        if self._zygote is not None and not self._zygote.alive():
-            self._zygote.close()
-            self._zygote = None
+        zygote = self._zygote
+        if zygote is not None:
+            zygote.listen(0)  # what it says piles up otherwise
+            if zygote.gone:
+                self._bury(zygote)
         if self._zygote is None:
             self._zygote = _Zygote()
         return self._zygote
+
+    def _bury(self, zygote: _Zygote) -> None:
+        """Let go of a zygote that ended."""
+        zygote.gone = True
+        if zygote.importing:
+            self.trouble(None)
+        else:
+            self._drop(zygote)
+
+    def _drop(self, zygote: _Zygote) -> tuple[str, bool]:
+        """Let go of a zygote that ended, nobody knows why; see ``trouble``.
+
+        The second one to do so before it had a worker is the last: it does not work here.
+        """
+        self._zygote = None
+        zygote.verdict = f"the process that forks workers ended: {zygote.end()}"
+        zygote.close()
+        zygote.replaced = True
+        self._useless += not zygote.proven
+        if self._useless >= BLAMES and self.method == "zygote":
+            self.method = "spawn"
+            _log.warning("parallax: %s; starting workers another way", zygote.verdict)
+        return zygote.verdict, zygote.replaced
 
 
 class _Zygote:
@@ -181,10 +303,22 @@ class _Zygote:
         self.cost = 0.0
         self.exits: dict[int, int] = {}
         self.complaints: list[str] = []
-        self.threaded = False
-
-    def alive(self) -> bool:
-        return self._popen.poll() is None
+        #: threads that it had when it was to fork, and the modules that started them.
+        self.threaded = 0
+        self.suspects: list[str] = []
+        #: lists of modules that it was asked to import and is not through with.
+        self.imports = 0
+        #: the module that it is importing, "" between imports.
+        self.importing = ""
+        #: a worker of its came up.
+        self.proven = False
+        #: it closed its end; it hangs.
+        self.gone = False
+        self.stuck = False
+        #: what it was given up for; another one, or another way, may do better.
+        self.verdict = ""
+        self.replaced = False
+        self._ignored: set[int] = set()
 
     def prepare(self, modules: set[str]) -> None:
         # In the order in which this process imported them: a package's own order is the safe one.
@@ -193,50 +327,84 @@ class _Zygote:
             self.asked = time.monotonic()
             self.cost = _import_seconds({name.partition(".")[0] for name in fresh})
             self.imported.update(fresh)
+            self.imports += 1
             self._say(("import", [list(sys.path), *fresh]))
 
     def fork(self, sock: socket.socket) -> None:
-        socket.send_fds(self.control, [pickle.dumps(("fork", None))], [sock.fileno()])
+        numbers = [number for number in OUTPUT if output_of(number) is not None]
+        message = pickle.dumps(("fork", numbers))
+        socket.send_fds(self.control, [message], [sock.fileno(), *numbers])
 
     def _say(self, message: Any) -> None:
         with contextlib.suppress(OSError):  # a dead zygote is noticed when it is to fork
             self.control.send(pickle.dumps(message))
 
     def listen(self, timeout: float) -> bool:
-        """Take one message if there is one within ``timeout`` seconds."""
+        """Take the messages that there are; wait ``timeout`` seconds for the first one."""
         if self.control.fileno() < 0:
             return False  # closed at the interpreter's exit, before the last run
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         heard = False
-        while poll.poll(0 if heard else timeout * 1000):
+        while not self.gone and poll.poll(0 if heard else timeout * 1000):
             try:
-                data = self.control.recv(1 << 16)
+                data = self.control.recv(1 << 16, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return heard
+            except ConnectionResetError:
+                continue  # it ended with words of ours unread; its own come next
             except OSError:
-                return heard
-            if not data:
-                return heard
-            kind, *rest = pickle.loads(data)
-            if kind == "exit":
-                self.exits[rest[0]] = rest[1]
-            elif kind == "threads":
-                self.threaded = True
-                self.complaints.append(f"an imported module started threads ({rest[0]} in all)")
+                data = b""
+            if data:
+                self._hear(*pickle.loads(data))
             else:
-                self.complaints.append(str(rest[0]))
+                self.gone = True
             heard = True
         return heard
 
+    def _hear(self, kind: str, *rest: Any) -> None:
+        if kind == "exit":
+            if rest[0] in self._ignored:
+                self._ignored.remove(rest[0])
+            else:
+                self.exits[rest[0]] = rest[1]
+        elif kind == "importing":
+            self.importing = rest[0]
+            self.imports -= not self.importing
+        elif kind == "threads":
+            self.threaded, self.suspects = rest
+        else:
+            self.complaints.append(str(rest[0]))
+
     def exitcode(self, pid: int, timeout: float) -> int | None:
+        """Exit status of a worker, told once: its process id may be used again."""
         deadline = time.monotonic() + timeout
         while pid not in self.exits:
             left = deadline - time.monotonic()
-            if left <= 0 or not self.listen(left):
+            if left < 0 or not self.listen(left):
                 break
-        return self.exits.get(pid)
+        return self.exits.pop(pid, None)
+
+    def disregard(self, pid: int) -> None:
+        """Do not keep the exit status of a worker."""
+        if self.exits.pop(pid, None) is None:
+            self._ignored.add(pid)
+
+    def end(self) -> str:
+        """How it ended, in words."""
+        try:
+            status = self._popen.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return "it closed its connection"
+        return exit_reason(status, at_work=False)
 
     def close(self) -> None:
+        self.listen(0)
         self.control.close()
+        if self.stuck or self.imports > 0:
+            # It would see the end of its socket after that import. It has no worker that was not
+            # told to leave or killed by now.
+            self._popen.kill()
         try:
             self._popen.wait(2.0)
         except subprocess.TimeoutExpired:
@@ -246,6 +414,10 @@ class _Zygote:
     def forget(self) -> None:
         self.control.close()
         self._popen.returncode = 0  # not our child: never wait for it, never warn about it
+
+
+def _named(modules: list[str]) -> str:
+    return f"importing {', '.join(modules)} ahead" if modules else "a module imported ahead"
 
 
 def _execute(what: str, sock: socket.socket) -> subprocess.Popen[bytes]:
@@ -259,7 +431,7 @@ def _execute(what: str, sock: socket.socket) -> subprocess.Popen[bytes]:
         f"from parallax._backends.processes.{what} import main; main({sock.fileno()})"
     )
     env = dict(os.environ)
-    for name in protocol.NATIVE_THREADS:
+    for name in NATIVE:
         env.setdefault(name, "1")
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:
@@ -271,6 +443,15 @@ def _execute(what: str, sock: socket.socket) -> subprocess.Popen[bytes]:
         )
     except OSError as error:
         raise WorkerStartError("spawn", str(error)) from error
+
+
+def output_of(number: int) -> tuple[int, ...] | None:
+    """What file a descriptor of this process leads to now; None if it is closed."""
+    try:
+        status = os.fstat(number)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_rdev
 
 
 def _import_seconds(packages: set[str]) -> float:

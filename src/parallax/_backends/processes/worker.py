@@ -11,20 +11,27 @@ import functools
 import gc
 import os
 import select
-import signal
-import socket
 import sys
-import threading
 import time
-import warnings
-from collections.abc import Callable
-from typing import Any
+from collections import deque
 
 from ... import _codec
+from ..._lean import loads, signals, sockets
 from ..._machine import RunDelay
-from ..._wire import Channel, Frame
+from ..._messages import ChunkResult, Failure
+from ..._nesting import Place, settle
+from ..._wire import Channel, Frame, WireError
 from .. import chunk as _chunk
 from . import protocol
+from .batch import BatchRunner
+from .surroundings import Surroundings
+from .wear import Wear
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["main", "serve"]
 
@@ -39,7 +46,7 @@ def main(fd: int) -> None:
         fd: descriptor of its end of the socket.
     """
     _watch_parent()
-    serve(socket.socket(fileno=fd))
+    serve(sockets.socket(fileno=fd))
 
 
 def _watch_parent() -> None:
@@ -59,7 +66,9 @@ def _watch_parent() -> None:
         wait()
         # A worker that is between two items leaves by itself, with its output written.
         time.sleep(GRACE)
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signals.SIGKILL)
+
+    import threading
 
     threading.Thread(target=watch, name="parallax-parent", daemon=True).start()
 
@@ -78,16 +87,16 @@ def _wait_for_end(pid: int) -> Callable[[], Any] | None:
     return functools.partial(kqueue().control, [event], 1)
 
 
-def serve(sock: socket.socket) -> None:
+def serve(sock: sockets.socket) -> None:
     """Work until the parent goes away or the idle time is over; never returns normally."""
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers. A
     # handler, not SIG_IGN, because an ignored signal would stay ignored in the user's subprocesses.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    signals.signal(signals.SIGINT, lambda *_: None)
     _chunk.unblock_interrupts()
-    _chunk.set_process_level(1)
+    settle(Place(level=1, depth=1, movable=True))
     # A program that an item starts, or a fork of this process, must not hold the socket open:
     # the parent would not see our end.
-    sock.set_inheritable(False)
+    os.set_inheritable(sock.fileno(), False)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=sock.close)
     try:
@@ -112,16 +121,20 @@ class _Server:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._calls: dict[int, Frame | tuple[Any, ...]] = {}
+        #: frames that came and were not handled yet.
+        self._inbox: deque[Frame] = deque()
+        self._batches = BatchRunner(channel, self._call_of, self._later)
         self._key = -1
         self._begun = False
         self._delays = RunDelay()
-        self._own_threads = {
-            name: os.environ[name] for name in protocol.NATIVE_THREADS if name in os.environ
-        }
+        self._wear = Wear()
+        self._surroundings = Surroundings()
 
     def run(self) -> None:
         channel = self._channel
         channel.sock.setblocking(True)
+        if protocol.RECALL is not None:
+            signals.signal(protocol.RECALL, self._batches.recall)
         channel.send(protocol.HELLO, os.getpid())
         while True:
             try:
@@ -130,56 +143,80 @@ class _Server:
                 channel.sock.settimeout(None)
                 channel.send(protocol.BYE)
                 return
-            for frame in frames:
-                self._handle(frame)
+            self._inbox.extend(frames)
+            del frames
+            while self._inbox:
+                self._handle(self._inbox.popleft())
 
     def _handle(self, frame: Frame) -> None:
         kind = frame.kind
         if kind == protocol.TASK:
             self._task(frame)
+        elif kind == protocol.BATCH:
+            if not self._begun:
+                self._begun = True
+                self._channel.send(protocol.BEGUN, frame.tag)
+            self._batches.run(frame)
         elif kind == protocol.CALL:
             self._calls[frame.tag] = frame
         elif kind == protocol.FORGET:
             self._calls.pop(frame.tag, None)
         elif kind == protocol.USE:
-            self._channel.sock.settimeout(None)
+            limits = loads(frame.payload)
+            self._channel.sock.settimeout(limits.get("idle"))
             self._key = frame.tag
             self._begun = False
+            self._wear.limit(limits)
             call = self._calls[frame.tag]
             if not isinstance(call, Frame):
                 _apply_globals(call[3])
         elif kind == protocol.CONTEXT:
-            self._context(_codec.decode(frame.payload))
+            self._surroundings.apply(_codec.decode(frame.payload))
+        elif kind == protocol.INIT:
+            self._initialize(frame)
         elif kind == protocol.RELEASE:
             self._channel.sock.settimeout(frame.tag / 1000)
 
-    def _context(self, context: dict[str, Any]) -> None:
-        sys.path[:] = context["path"]
-        sys.argv[:] = context["argv"]
-        if context["cwd"] is not None:
-            try:
-                os.chdir(context["cwd"])
-            except OSError:
-                pass
-        env = {**self._own_threads, **context["env"]}
-        for name in set(os.environ) - set(env):
-            del os.environ[name]
-        os.environ.update(env)
-        try:
-            filters = _codec.decode(context["filters"]) if context["filters"] else None
-        except Exception:  # noqa: BLE001 - a category in a module that cannot be imported here
-            filters = None
-        if filters is not None:
-            warnings.resetwarnings()  # for its other effect: what was shown once may show again
-            warnings.filters[:] = filters  # type: ignore[index]
-
-    def _call(self) -> tuple[Any, ...]:
-        call = self._calls[self._key]
+    def _call_of(self, key: int) -> tuple[Any, ...]:
+        call = self._calls[key]
         if isinstance(call, Frame):
-            call = _codec.decode(call.payload, call.buffers)
-            self._calls[self._key] = call
+            call = self._batches.decode(call.payload, call.buffers)
+            self._calls[key] = call
             _apply_globals(call[3])
         return call
+
+    def _initialize(self, frame: Frame) -> None:
+        """Call the initializer; a worker whose initializer fails takes no task."""
+        try:
+            fn, args, _, _ = self._call_of(frame.tag)
+            main = _codec.worker_main()
+            before = dict(main)
+            fn(*args)
+            self._batches.keep(name for name in main if main[name] is not before.get(name, main))
+        except BaseException as error:  # noqa: BLE001 - told to the parent, whatever it is
+            from .failures import portable
+
+            failed = ChunkResult([None], (Failure(0, error),), 0.0, 0.0)
+            reply = _codec.encode_reply(tuple(portable(failed)))
+            self._channel.send(protocol.FAILED, frame.tag, reply.payload, reply.buffers)
+            raise EOFError from None
+        finally:
+            self._calls.pop(frame.tag, None)
+
+    def _later(self) -> list[Frame]:
+        """Take the batches that have come and are not begun, without waiting for more."""
+        sock = self._channel.sock
+        timeout = sock.gettimeout()
+        sock.setblocking(False)
+        try:
+            self._inbox.extend(self._channel.receive())
+        except (EOFError, OSError, WireError):
+            pass  # found again by the next blocking read
+        finally:
+            sock.settimeout(timeout)
+        batches = [frame for frame in self._inbox if frame.kind == protocol.BATCH]
+        self._inbox = deque(frame for frame in self._inbox if frame.kind != protocol.BATCH)
+        return batches
 
     def _task(self, frame: Frame) -> None:
         if not self._begun:
@@ -187,7 +224,7 @@ class _Server:
             self._begun = True
             self._channel.send(protocol.BEGUN, frame.tag)
         try:
-            fn, star, stop, _ = self._call()
+            fn, star, stop, _ = self._call_of(self._key)
         except BaseException as error:  # noqa: BLE001 - any import may raise anything
             self._refuse(frame.tag, "callable", error)
             return
@@ -202,7 +239,7 @@ class _Server:
         finally:
             if collecting:
                 gc.enable()
-        result = _chunk.run_chunk(fn, items, star=star, stop=stop, delays=self._delays)
+        result = self._wear.run(fn, items, star=star, stop=stop, delays=self._delays)
         del items
         try:
             if result.failures:
@@ -219,6 +256,9 @@ class _Server:
             if stream is not None:
                 stream.flush()
         self._channel.send(protocol.RESULT, frame.tag, reply.payload, reply.buffers)
+        if self._wear.out:
+            self._channel.send(protocol.BYE, protocol.WORN)
+            raise EOFError
 
     def _refuse(self, tag: int, what: str, error: BaseException) -> None:
         words = f"{type(error).__name__}: {error}"

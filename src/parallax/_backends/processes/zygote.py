@@ -6,9 +6,10 @@ and re-runs the main script on many Python versions (docs/design.md). This helpe
 fresh, never sees ``__main__``, and forks in about a millisecond.
 
     parent -> zygote (one message each, SOCK_SEQPACKET)     zygote -> parent
-    ("import", [module, ...])                                ("exit", pid, exitcode)
-    ("fork", fd of the worker's socket)                      ("threads", count)
-                                                             ("failed", words)
+    ("import", [path, module, ...])                          ("importing", module, or "" at the end)
+    ("fork", [1, 2]) with the worker's socket and            ("threads", count, [module, ...])
+        the parent's descriptors of these numbers            ("failed", words)
+                                                             ("exit", pid, exitcode)
 
 Guarantees: never forks while a second thread exists; when the parent's end closes it ends its
 children (at once, if they do not leave by themselves) and itself.
@@ -19,15 +20,17 @@ from __future__ import annotations
 
 import errno
 import gc
-import importlib
 import os
-import pickle
 import select
-import signal
-import socket
 import sys
 import time
-from typing import Any
+
+from ..._lean import dumps, loads, signals, sockets
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["main"]
 
@@ -44,13 +47,16 @@ def main(fd: int) -> None:
     Args:
         fd: descriptor of the control socket.
     """
-    control = socket.socket(fileno=fd)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = sockets.socket(fileno=fd)
+    while (free := os.open(os.devnull, os.O_WRONLY)) <= 2:
+        pass  # a program without output: nothing else may get these numbers
+    os.close(free)
+    signals.signal(signals.SIGINT, signals.SIG_IGN)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
-    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signals.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signals.signal(signals.SIGCHLD, lambda *_: None)
 
     # What every worker needs, imported once.
     from . import worker
@@ -60,6 +66,7 @@ def main(fd: int) -> None:
     poll.register(control, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
     frozen = False
+    suspects: list[str] = []
     while True:
         for ready, _ in poll.poll():
             if ready == wake_read:
@@ -67,66 +74,102 @@ def main(fd: int) -> None:
                 _reap(children, control)
                 continue
             try:
-                data, fds, _, _ = socket.recv_fds(control, MESSAGE, 1)
+                data, fds = _receive(control)
             except ConnectionResetError:  # the parent left without reading our last words
                 data, fds = b"", []
             if not data:
-                _end(children)
+                _end(children, wake_read)
                 os._exit(0)
-            kind, argument = pickle.loads(data)
+            kind, argument = loads(data)
             if kind == "import":
-                _import(argument, control)
+                suspects += _import(argument, control)
                 frozen = False
             elif kind == "fork":
-                threads = len(os.listdir("/proc/self/task"))
-                if threads > 1:
-                    os.close(fds[0])
-                    _say(control, ("threads", threads))
-                    continue
-                if not frozen:
-                    gc.collect()
-                    gc.freeze()
-                    frozen = True
                 try:
+                    if len(fds) <= len(argument):  # the kernel drops what there is no room for
+                        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+                    threads = _threads()
+                    if threads > 1:
+                        # Said first: when the socket closes the parent wants to know why.
+                        _say(control, ("threads", threads, suspects))
+                        _close(fds)
+                        continue
+                    if not frozen:
+                        gc.collect()
+                        gc.freeze()
+                        frozen = True
                     pid = os.fork()
                 except OSError as error:
-                    os.close(fds[0])
                     _say(control, ("failed", f"fork: {error}"))
+                    _close(fds)
                     continue
                 if pid == 0:
-                    signal.set_wakeup_fd(-1)
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    signals.set_wakeup_fd(-1)
+                    signals.signal(signals.SIGCHLD, signals.SIG_DFL)
                     os.close(wake_read)
                     os.close(wake_write)
                     control.close()
+                    # Where the parent writes to now, which need not be where it did at first.
+                    for number, theirs in zip(argument, fds[1:], strict=False):
+                        os.dup2(theirs, number)
+                    _close(fds[1:])
                     _reseed()
-                    worker.serve(socket.socket(fileno=fds[0]))
+                    worker.serve(sockets.socket(fileno=fds[0]))
                 children.add(pid)
-                os.close(fds[0])
+                _close(fds)
 
 
-def _import(names: list[str], control: socket.socket) -> None:
+def _receive(control: sockets.socket) -> tuple[bytes, list[int]]:
+    """One message with the descriptors that came with it; see ``socket.recv_fds``."""
+    data, ancillary, _, _ = control.recvmsg(MESSAGE, sockets.CMSG_LEN(3 * 4))
+    fds: list[int] = []
+    for level, kind, numbers in ancillary:
+        if (level, kind) == (sockets.SOL_SOCKET, sockets.SCM_RIGHTS):
+            fds += memoryview(numbers[: len(numbers) // 4 * 4]).cast("i")
+    return data, fds
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _import(names: list[Any], control: sockets.socket) -> list[str]:
+    """Import modules; return those that have started threads."""
     path, *modules = names
     sys.path[:] = path
+    suspects = []
     for name in modules:
         if name in sys.modules:
             continue
+        # Said before and not after: it may be the last thing that this process says.
+        _say(control, ("importing", name))
         try:
-            importlib.import_module(name)
+            threads = _threads()
+            __import__(name)
+            if _threads() > threads:
+                suspects.append(name)
         except BaseException as error:  # noqa: BLE001 - workers import it again and report it
             _say(control, ("failed", f"import {name}: {error!r}"))
+    _say(control, ("importing", ""))
+    return suspects
 
 
 def _reseed() -> None:
-    # The random module reseeds itself after a fork, numpy's global generator does not.
-    random = getattr(sys.modules.get("numpy"), "random", None)
+    # The random module reseeds itself after a fork, numpy's global generator does not. Not by way
+    # of numpy's own attribute, which would import it.
+    random = sys.modules.get("numpy.random")
     if random is not None:
         random.seed()
 
 
-def _say(control: socket.socket, message: tuple[Any, ...]) -> None:
+def _say(control: sockets.socket, message: tuple[Any, ...]) -> None:
     try:
-        control.send(pickle.dumps(message), socket.MSG_DONTWAIT)
+        control.send(dumps(message), sockets.MSG_DONTWAIT)
     except OSError:
         return  # the parent reads these only when it wants to know; nothing depends on them
 
@@ -139,7 +182,7 @@ def _drain(fd: int) -> None:
         return
 
 
-def _reap(children: set[int], control: socket.socket | None) -> None:
+def _reap(children: set[int], control: sockets.socket | None) -> None:
     while children:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -154,16 +197,24 @@ def _reap(children: set[int], control: socket.socket | None) -> None:
             _say(control, ("exit", pid, os.waitstatus_to_exitcode(status)))
 
 
-def _end(children: set[int]) -> None:
-    """Wait for the children to leave, then make them."""
+def _end(children: set[int], wake: int) -> None:
+    """Wait for the children to leave, then make them.
+
+    Args:
+        children: their process ids.
+        wake: becomes readable when one has left.
+    """
     deadline = time.monotonic() + GRACE
-    while children and time.monotonic() < deadline:
-        _reap(children, None)
-        if children:
-            time.sleep(0.001)
+    poll = select.poll()
+    poll.register(wake, select.POLLIN)
+    _reap(children, None)
+    while children and (left := deadline - time.monotonic()) > 0:
+        if poll.poll(left * 1000):
+            _drain(wake)
+            _reap(children, None)
     for pid in children:
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signals.SIGKILL)
         except ProcessLookupError:
             continue
     while children:

@@ -1,0 +1,213 @@
+"""Batches of single tasks in a worker: each is a callable with its own arguments.
+
+Many short tasks travel in one frame, and their results come back in one. A task that turns out to
+be long must not hold up what waits behind it in the same frame: the parent then *recalls* the
+worker by a signal, whose handler gives back at once what has not begun and sends the results that
+wait. The handler acts only while the user's function runs; at any other moment it leaves a note
+that is read before the next task.
+
+Guarantees: tasks run one after the other, in order; every task that was begun is answered, and
+every other one is either answered or given back, never both.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+
+from ... import _codec
+from ..._lean import dumps, loads
+from ..._messages import ChunkResult, Failure
+from ..._wire import Channel, Frame
+from . import protocol
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+__all__ = ["BatchRunner"]
+
+clock = time.perf_counter
+
+#: Seconds that a result may wait for the next ones. Longer delays those who wait for it, shorter
+#: makes frames of single results.
+HOLD = 0.001
+
+#: Results of these types are unpickled without running anybody's code.
+PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+class BatchRunner:
+    """Runs batches for one worker."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        call: Callable[[int], tuple[Any, ...]],
+        later: Callable[[], list[Frame]],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            channel: where answers go.
+            call: gives the decoded callable of a key, as its first entry.
+            later: takes the frames that have come and are not begun.
+        """
+        self._channel = channel
+        self._call = call
+        self._later = later
+        self._tag = 0
+        self._tasks: deque[tuple[int, bytes]] = deque()
+        self._buffers: list[bytearray] = []
+        self._values: list[Any] = []
+        self._failures: list[Failure] = []
+        self._wall = self._cpu = 0.0
+        #: the user's function is running: everything here is at rest.
+        self._inside = False
+        self._recalled = False
+        self._kept: tuple[str, ...] = ()
+
+    def keep(self, names: Iterable[str]) -> None:
+        """From now on these globals of the main namespace are the worker's own.
+
+        Functions travel with the values that their globals have in the parent, which would undo
+        what the initializer has set.
+        """
+        self._kept = tuple(names)
+
+    def decode(self, payload: Any, buffers: Any) -> Any:
+        """Decode, and leave the worker's own globals as they are."""
+        if not self._kept:
+            return _codec.decode(payload, buffers)
+        main = _codec.worker_main()
+        kept = {name: main[name] for name in self._kept if name in main}
+        try:
+            return _codec.decode(payload, buffers)
+        finally:
+            main.update(kept)
+
+    def run(self, frame: Frame) -> None:
+        """Run the tasks of a batch and answer them."""
+        self._tag = frame.tag
+        self._tasks.extend(loads(frame.payload))
+        self._buffers = frame.buffers
+        self._recalled = False
+        self._start()
+        while self._tasks:
+            key, data = self._tasks.popleft()
+            self._one(key, data)
+            del data
+            if self._tasks and (self._recalled or clock() - self._wall > HOLD):
+                self._answer()
+                self._start()
+                if self._recalled:
+                    self._give_back()
+        self._answer()
+
+    def recall(self, *_: Any) -> None:
+        """Signal handler: the parent wants back what has not begun."""
+        if not self._inside:
+            self._recalled = True
+            return
+        self._inside = False
+        try:
+            if self._values:
+                wall, cpu = self._wall, self._cpu
+                self._answer(running=True)
+                self._wall, self._cpu = wall, cpu
+            self._give_back()
+        finally:
+            self._inside = True
+
+    def _start(self) -> None:
+        self._values, self._failures = [], []
+        self._wall, self._cpu = clock(), time.thread_time()
+
+    def _one(self, key: int, data: bytes) -> None:
+        values = self._values
+        try:
+            fn = self._call(key)[0]
+        except BaseException as error:  # noqa: BLE001 - any import may raise anything
+            self._refuse("callable", error)
+            return
+        try:
+            args, kwargs = self.decode(data, self._buffers)
+        except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
+            self._refuse("item", error)
+            return
+        self._inside = True
+        try:
+            value = fn(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+            self._inside = False
+            self._failures.append(Failure(len(self._values), error))
+            self._values.append(None)
+        else:
+            self._inside = False
+            # Not the list from before the call: a recall may have sent that one.
+            values = self._values
+            values.append(value)
+
+    def _refuse(self, what: str, error: BaseException) -> None:
+        from ..._errors import SerializationError  # loads what few workers ever need
+
+        reason = f"in the worker: {type(error).__name__}: {error}"
+        failure = SerializationError(what, None, what, reason)
+        self._failures.append(Failure(len(self._values), failure))
+        self._values.append(None)
+
+    def _answer(self, *, running: bool = False) -> None:
+        """Send the results that are there."""
+        if not self._values:
+            return
+        wall, cpu = clock() - self._wall, time.thread_time() - self._cpu
+        if running:
+            # The time belongs to the task that runs on.
+            wall = cpu = 0.0
+        result = ChunkResult(self._values, tuple(self._failures), wall, cpu)
+        self._values, self._failures = [], []
+        reply = _encode(result)
+        del result
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        self._channel.send(protocol.RESULT, self._tag, reply.payload, reply.buffers)
+
+    def _give_back(self) -> None:
+        """Tell the parent how many tasks of which batches have not begun, and forget them."""
+        self._recalled = False
+        back = [(self._tag, len(self._tasks))] if self._tasks else []
+        self._tasks.clear()
+        back += [(frame.tag, -1) for frame in self._later() if frame.kind == protocol.BATCH]
+        if back:
+            self._channel.send(protocol.RETURNED, self._tag, dumps(back, 5))
+
+
+def _encode(result: ChunkResult) -> _codec.Encoded:
+    """Encode results so that one that does not unpickle leaves the others readable."""
+    packed: dict[int, bytes] = {}
+    try:
+        if result.failures:
+            from .failures import portable  # loads what a worker without failures never needs
+
+            result = portable(result)
+        values = result.values
+        if len(values) == 1:
+            return _codec.encode_reply((tuple(result), packed))
+        for offset, value in enumerate(values):
+            if type(value) not in PLAIN:
+                reply = _codec.encode_reply(value)
+                if reply.buffers:  # large ones gain nothing from being packed first
+                    continue
+                packed[offset] = reply.payload
+                values[offset] = None
+        return _codec.encode_reply((tuple(result), packed))
+    except Exception:  # noqa: BLE001 - told apart value by value
+        from .failures import isolate
+
+        for offset, payload in packed.items():
+            result.values[offset] = _codec.decode(payload)
+        return _codec.encode_reply((tuple(isolate(result)), {}))

@@ -1,0 +1,263 @@
+"""Single tasks on worker processes: what an executor's ``submit`` needs.
+
+A task goes to an idle worker at once, written by the thread that submits it; otherwise it queues,
+and one thread, the *turner*, hands out what waits whenever a worker answers: many short tasks in
+one frame. A thread that asks for a result which a worker is at work on *borrows* that worker's
+socket and reads the answer itself, so that a lone ``submit().result()`` wakes no other thread.
+
+Guarantees: every task ends in its result or an error; a worker that dies fails only the task that
+it was running, everything else it held runs elsewhere; nothing is left after ``shutdown``.
+"""
+
+from __future__ import annotations
+
+import selectors
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..._errors import SerializationError
+from ..._future import Future
+from ..._waker import Waker, readable
+from .callables import Callables
+from .pool import Pool, Worker
+from .staff import Staff
+from .task import Finished, Lent, Task, encode_arguments, encode_initializer
+
+__all__ = ["Engine"]
+
+clock = time.monotonic
+
+#: Seconds to wait for a worker to leave.
+EXIT = 0.5
+
+
+class Engine:
+    """Runs single tasks on up to ``max_workers`` processes. Thread-safe."""
+
+    def __init__(
+        self,
+        max_workers: int,
+        pool: Pool,
+        *,
+        died: Callable[[int | None, int | None, int], BaseException],
+        broken: Callable[[BaseException], BaseException],
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks: int | None = None,
+    ) -> None:
+        """Check the initializer; no worker is started yet.
+
+        Args:
+            max_workers: most workers.
+            pool: starts them.
+            died: makes the error of a task whose worker ended: (pid, exit status, attempts).
+            broken: makes the error of all tasks when no worker can be had, from its cause.
+            initializer: called once in each worker.
+            initargs: its arguments.
+            max_tasks: tasks after which a worker is replaced.
+
+        Raises:
+            SerializationError: the initializer cannot travel.
+        """
+        self.lock = threading.RLock()
+        self._pool = pool
+        self._broken = broken
+        self._callables = Callables()
+        self._selector = selectors.DefaultSelector()
+        self._waker = Waker()
+        self._waker.attach(self._selector)
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        first = None if initializer is None else encode_initializer(initializer, initargs)
+        self._staff = Staff(
+            max_workers,
+            pool,
+            selector=self._selector,
+            wake=self._wake,
+            died=died,
+            broken=broken,
+            initializer=first,
+            max_tasks=max_tasks,
+        )
+
+    # -- the face ------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The workers that there are now."""
+        with self.lock:
+            return [lent.worker for lent in self._staff.lent]
+
+    def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task:
+        """Hand a call to a worker, or queue it.
+
+        Raises:
+            RuntimeError: the engine was shut down.
+            BrokenExecutor: no worker can be had.
+        """
+        try:
+            with self.lock:
+                known = self._callables.known(fn)
+            data = encode_arguments(args, kwargs)
+        except SerializationError as error:
+            self._check()
+            task = Task(self, None, None)
+            task.settle(None, error)
+            return task
+        task = Task(self, known, data)
+        with self.lock:
+            self._check()
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._turn, name="parallax-executor", daemon=True
+                )
+                self._thread.start()
+            self._staff.add(task)
+        return task
+
+    def withdraw(self, task: Task) -> None:
+        """A task was cancelled; the lock is held. It leaves the queue when its turn comes."""
+        task.data = None
+
+    def help(self, task: Future[Any], timeout: float | None) -> float | None:
+        """Read the answer of a task's worker in this thread, if nobody else does.
+
+        Args:
+            task: what this thread waits for.
+            timeout: seconds to wait at most.
+
+        Returns:
+            What is left of ``timeout``.
+        """
+        assert isinstance(task, Task)
+        deadline = None if timeout is None else clock() + timeout
+        while True:
+            with self.lock:
+                lent = task.lent
+                if lent is None or task.done() or lent.borrowed or not lent.alive:
+                    break
+                if lent.worker.channel.unsent:
+                    break  # the turner sends the rest
+                lent.borrowed = True
+                self._selector.unregister(lent.worker.channel)
+            left = None if deadline is None else max(0.0, deadline - clock())
+            try:
+                in_time = readable(lent.worker.channel, left)
+            finally:
+                self._take_back(lent)
+            if task.done() or not in_time:
+                break
+        return None if deadline is None else max(0.0, deadline - clock())
+
+    def _take_back(self, lent: Lent) -> None:
+        """A thread is done with a worker's socket."""
+        finished: Finished = []
+        with self.lock:
+            if lent.alive:
+                self._staff.receive(lent, finished)
+            lent.borrowed = False
+            if lent.alive:
+                # Only now: what was to be read would have woken the turner.
+                self._selector.register(lent.worker.channel, selectors.EVENT_READ, lent)
+            self._staff.advance()
+            if self._closing or self._staff.fatal is not None:
+                self._waker.wake()  # the turner waits for this to be over
+        self._settle(finished)
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """Take no more tasks; end when all are done.
+
+        Args:
+            wait: return only when nothing is left of the engine.
+            cancel: cancel the tasks that no worker has yet.
+        """
+        with self.lock:
+            self._closing = True
+            queued = list(self._staff.queue) if cancel else []
+            thread = self._thread
+            if thread is None:
+                self._release()
+        for task in queued:
+            task.cancel()
+        if thread is not None:
+            self._waker.wake()
+            if wait and thread is not threading.current_thread():
+                thread.join()
+
+    def kill(self) -> None:
+        """End all workers at once; what they run is lost."""
+        for worker in self.workers:
+            worker.started.kill()
+
+    def forget(self) -> None:
+        """Drop everything without ending it: this process is a forked copy of the owner's."""
+        self.lock = threading.RLock()
+        self._thread = None
+        self._staff.forget()
+        self._release()
+
+    def _check(self) -> None:
+        if self._staff.fatal is not None:
+            raise self._broken(self._staff.fatal)
+        if self._closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    # -- the turner ----------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Read what workers say and hand out what waits, until all is done after a shutdown."""
+        staff = self._staff
+        while True:
+            finished: Finished = []
+            with self.lock:
+                if staff.fatal is not None:
+                    finished = staff.fail_all()
+                borrowed = any(lent.borrowed for lent in staff.lent)
+                over = (self._closing or staff.fatal is not None) and staff.resting
+                timeout = None if staff.look_at is None else max(0.0, staff.look_at - clock())
+            self._settle(finished)
+            del finished
+            if over and not borrowed:
+                break
+            ready = self._selector.select(timeout)
+            self._waker.clear()
+            finished = []
+            with self.lock:
+                for key, events in ready:
+                    lent = key.data
+                    if not isinstance(lent, Lent) or not lent.alive or lent.borrowed:
+                        continue
+                    if events & selectors.EVENT_WRITE:
+                        staff.flush(lent)
+                    if events & selectors.EVENT_READ:
+                        staff.receive(lent, finished)
+                staff.advance()
+                staff.look_after()
+            self._settle(finished)
+            # What the frames held must not live until the next one comes.
+            del finished, ready
+        self._end()
+
+    @staticmethod
+    def _settle(finished: Finished) -> None:
+        for task, value, error in finished:
+            task.settle(value, error)
+
+    def _wake(self) -> None:
+        if threading.current_thread() is not self._thread:
+            self._waker.wake()
+
+    def _end(self) -> None:
+        with self.lock:
+            left = self._staff.end()
+        for lent in left:
+            if self._pool.discard(lent.worker, kill=False, timeout=EXIT) is None:
+                self._pool.discard(lent.worker, kill=True, timeout=EXIT)
+        with self.lock:
+            self._release()
+
+    def _release(self) -> None:
+        self._selector.close()
+        self._waker.close()

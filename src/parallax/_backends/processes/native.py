@@ -1,0 +1,66 @@
+"""Thread pools of native libraries (BLAS, OpenMP) in workers: as many threads as cores to spend.
+
+``n`` workers with ``n`` native threads each would fight for the cores. A library reads its variable
+when it is loaded, so variables do for what a worker imports itself. For what it was forked with,
+and in a warm worker whose budget has changed, it takes threadpoolctl, if that is installed.
+
+Guarantees: only worker processes are touched, never the program's own; what the program has set
+itself wins.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["NATIVE", "limit_loaded", "variables"]
+
+#: Variables that size native thread pools.
+NATIVE = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+#: Modules that bring such a pool. Without one of them threadpoolctl is not worth its import.
+BRINGERS = ("numpy", "scipy", "torch", "sklearn", "mkl", "faiss")
+
+#: Which variable a library obeys, by threadpoolctl's name for it.
+OBEYS = {
+    "openblas": "OPENBLAS_NUM_THREADS",
+    "mkl": "MKL_NUM_THREADS",
+    "blis": "BLIS_NUM_THREADS",
+    "openmp": "OMP_NUM_THREADS",
+}
+
+
+def variables(environment: Mapping[str, str]) -> tuple[str | None, ...]:
+    """The values of the variables, to see whether they have changed."""
+    return tuple(environment.get(name) for name in NATIVE)
+
+
+def limit_loaded(environment: Mapping[str, str]) -> None:
+    """Make libraries that are loaded already do as the variables say, as far as that is possible.
+
+    Args:
+        environment: where the variables are.
+    """
+    if not any(name in sys.modules for name in BRINGERS):
+        return
+    try:
+        import threadpoolctl
+
+        for library in threadpoolctl.ThreadpoolController().lib_controllers:
+            threads = environment.get(OBEYS.get(library.internal_api, ""), "")
+            if threads.isdecimal() and int(threads) > 0:
+                library.set_num_threads(int(threads))
+    except Exception:  # noqa: BLE001 - not installed, or at odds with a library: they go on as is
+        return

@@ -1,0 +1,428 @@
+"""The workers of an executor, the tasks that they hold and those that wait for one.
+
+Not thread-safe: the engine's lock guards every method. What has ended is put on a list that the
+engine settles after it has let go of the lock, because callbacks run then.
+
+Guarantees: a task that waits goes to an idle worker at once; to a busy one only if both are known
+to be short, and it is recalled from there when the worker turns out to be busy for long; a worker
+that dies fails only the task that it was running, everything else it held runs elsewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import selectors
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ... import _codec
+from ..._errors import WorkerStartError
+from ..._messages import ChunkResult
+from ..._nesting import here
+from ..._pace import Pace
+from ..._wire import Frame, WireError
+from . import protocol
+from .pool import KEPT_CALLS, Pool
+from .surroundings import capture
+from .task import Batch, Finished, Lent, Task, unpack, unreadable, with_cause
+
+__all__ = ["Staff"]
+
+clock = time.monotonic
+
+#: Seconds to wait for the exit status of a worker whose socket closed.
+EXIT = 0.5
+
+#: Seconds that a worker may be silent while tasks wait behind its present one.
+SILENT = 0.02
+
+#: Workers in a row that end before they begin a task until we give up.
+STILLBORN = 3
+
+#: Frames that a worker holds at a time; the second hides the way there and back.
+DEPTH = 2
+
+#: Bytes of arguments from which a task travels alone.
+LARGE = 1 << 16
+
+
+class Staff:
+    """Up to ``max_workers`` worker processes and their tasks."""
+
+    def __init__(
+        self,
+        max_workers: int,
+        pool: Pool,
+        *,
+        selector: selectors.BaseSelector,
+        wake: Callable[[], None],
+        died: Callable[[int | None, int | None, int], BaseException],
+        broken: Callable[[BaseException], BaseException],
+        initializer: tuple[int, _codec.Encoded] | None,
+        max_tasks: int | None,
+    ) -> None:
+        """Prepare; no worker is started yet.
+
+        Args:
+            max_workers: most workers.
+            pool: starts them.
+            selector: where the workers' sockets are registered.
+            wake: makes the thread that waits on the selector look again.
+            died: makes the error of a task whose worker ended: (pid, exit status, attempts).
+            broken: makes the error of all tasks when no worker can be had, from its cause.
+            initializer: key and encoded form of what each worker calls first.
+            max_tasks: tasks after which a worker is replaced.
+        """
+        self._max_workers = max_workers
+        self._pool = pool
+        self._selector = selector
+        self._wake = wake
+        self._died = died
+        self._broken = broken
+        self._initializer = initializer
+        self._max_tasks = max_tasks
+        self._pace = Pace()
+        self._context = capture(here().worker(max_workers))
+        self._ids = itertools.count(1)
+        self._idle: deque[Lent] = deque()
+        self._starting = 0
+        self._stillborn = 0
+        self.queue: deque[Task] = deque()
+        self.lent: set[Lent] = set()
+        #: why no worker can be had; nothing runs any more.
+        self.fatal: BaseException | None = None
+        #: when ``look_after`` is to be called next.
+        self.look_at: float | None = None
+
+    def add(self, task: Task) -> None:
+        """Take a task: to an idle worker, or into the queue."""
+        self.queue.append(task)
+        if self._idle:
+            self._hand_out()
+        elif len(self.lent) < self._max_workers:
+            self._grow()
+
+    @property
+    def resting(self) -> bool:
+        """Nothing waits and nobody works."""
+        return not self.queue and not any(lent.flight for lent in self.lent)
+
+    def forget(self) -> None:
+        """Drop all workers: this process is a forked copy of their owner's."""
+        for lent in self.lent:
+            lent.alive = False
+            lent.worker.channel.close()
+        self.lent.clear()
+        self._idle.clear()
+        self.fatal = RuntimeError("this executor belongs to the process that forked this one")
+
+    def end(self) -> list[Lent]:
+        """Part with all workers; the caller waits for their end."""
+        left = list(self.lent)
+        for lent in left:
+            self._remove(lent)
+            if lent.flight or not lent.worker.ready:
+                lent.worker.started.kill()
+            lent.worker.channel.close()
+        return left
+
+    def _grow(self) -> None:
+        """Start as many workers as there are tasks that no starting worker will take."""
+        room = self._max_workers - len(self.lent)
+        count = min(room, len(self.queue) - self._starting)
+        if count <= 0:
+            return
+        known = self.queue[-1].known
+        if known is not None:
+            self._pool.prepare(set(known.modules))
+        for _ in range(count):
+            try:
+                lent = Lent(self._pool.hire())
+            except WorkerStartError as error:
+                if not self.lent:
+                    self.fatal = error
+                break
+            self.lent.add(lent)
+            self._starting += 1
+            self._selector.register(lent.worker.channel, selectors.EVENT_READ, lent)
+            try:
+                lent.worker.surround(self._context)
+                if self._initializer is not None:
+                    key, encoded = self._initializer
+                    lent.worker.teach(key, encoded)
+                    lent.worker.channel.send(protocol.INIT, key)
+                    lent.worker.calls.pop(key)
+            except OSError:
+                continue  # it left just now; its end-of-file is seen
+            self._watch(lent)
+        self._wake()
+
+    def advance(self) -> None:
+        """Hand out what waits and see to it that there are workers."""
+        if self.queue and self.fatal is None:
+            self._hand_out()
+            if self.queue and len(self.lent) < self._max_workers:
+                self._grow()
+
+    def receive(self, lent: Lent, finished: Finished) -> None:
+        """Read what a worker said; what has ended is added to ``finished``."""
+        try:
+            for frame in lent.worker.channel.receive():
+                self._heard(lent, frame, finished)
+        except (EOFError, WireError, OSError) as error:
+            if lent.alive:
+                self._lost(lent, finished, garbled=isinstance(error, WireError))
+            return
+        if not lent.flight:
+            if self._spent(lent):
+                self._dismiss(lent)
+            elif lent.worker.ready and lent.alive and not lent.idle:
+                lent.idle = True
+                self._idle.append(lent)
+        elif self.queue and self.fatal is None:
+            self._fill(lent)
+
+    def _heard(self, lent: Lent, frame: Frame, finished: Finished) -> None:
+        if frame.kind == protocol.RESULT:
+            self._answered(lent, frame, finished)
+        elif frame.kind == protocol.BEGUN:
+            lent.worker.begun = True
+            self._stillborn = 0
+        elif frame.kind == protocol.HELLO:
+            self._pool.greet(lent.worker, frame.tag)
+            self._starting -= 1
+        elif frame.kind == protocol.RETURNED:
+            self._returned(lent, frame)
+        elif frame.kind == protocol.FAILED:
+            result = ChunkResult(*_codec.decode(frame.payload, frame.buffers))
+            self.fatal = result.failures[0].error
+            finished += self.fail_all()
+
+    def _answered(self, lent: Lent, frame: Frame, finished: Finished) -> None:
+        batch = lent.flight[0]
+        now = clock()
+        try:
+            fields, packed = _codec.decode(frame.payload, frame.buffers)
+        except Exception as problem:  # noqa: BLE001 - any __setstate__ may raise anything
+            fields, packed = unreadable(problem), {}
+        result = ChunkResult(*fields)
+        ran = len(result.values)
+        failures = {failure.offset: failure for failure in result.failures}
+        key = batch.tasks[0].known.key if batch.tasks[0].known is not None else 0
+        for offset, plain in enumerate(result.values):
+            task = batch.tasks.popleft()
+            task.data = task.lent = None
+            value: Any = plain
+            error: BaseException | None = None
+            if offset in failures:
+                error = with_cause(failures[offset])
+            elif offset in packed:
+                value, error = unpack(packed[offset])
+            finished.append((task, value, error))
+        if ran and result.wall:
+            self._pace.took(key, result.wall / ran)
+        batch.since = now
+        batch.expected -= result.wall
+        if not batch.tasks:
+            lent.flight.popleft()
+            if lent.flight:
+                lent.flight[0].since = now
+
+    def _returned(self, lent: Lent, frame: Frame) -> None:
+        """Take back what the worker has not begun."""
+        back: list[Task] = []
+        for name, count in pickle.loads(frame.payload):
+            batch = next(b for b in lent.flight if b.id == name)
+            keep = 0 if count < 0 else len(batch.tasks) - count
+            back += itertools.islice(batch.tasks, keep, None)
+            while len(batch.tasks) > keep:
+                batch.tasks.pop()
+            if not batch.tasks:
+                lent.flight.remove(batch)
+        lent.given -= len(back)
+        self._requeue(back)
+
+    def _requeue(self, tasks: list[Task]) -> None:
+        for task in reversed(tasks):
+            task.lent = None
+            self.queue.appendleft(task)
+
+    def _lost(self, lent: Lent, finished: Finished, *, garbled: bool = False) -> None:
+        """A worker ended: its task fails, the others that it held run elsewhere."""
+        worker = lent.worker
+        self._remove(lent)
+        exitcode = self._pool.discard(worker, kill=garbled, timeout=EXIT)
+        if exitcode is None:
+            self._pool.discard(worker, kill=True, timeout=EXIT)
+        if not worker.begun:
+            self._stillborn += 1
+        held = [task for batch in lent.flight for task in batch.tasks]
+        suspects = len(lent.flight[0].tasks) if lent.flight and worker.begun else 0
+        for task in held[:suspects]:
+            task.attempts += 1
+            task.alone = True
+        if suspects == 1:
+            task = held.pop(0)
+            task.data = task.lent = None
+            finished.append((task, None, self._died(worker.pid, exitcode, task.attempts)))
+        self._requeue(held)
+        lent.flight.clear()
+        if self._stillborn >= STILLBORN and self.fatal is None:
+            words, _ = self._pool.trouble()
+            detail = words or f"the worker ended before its first task (status {exitcode})"
+            self.fatal = WorkerStartError(self._pool.method, detail)
+            finished += self.fail_all()
+        elif not worker.ready:
+            self._pool.trouble()  # the next one may have to be started in another way
+
+    def _dismiss(self, lent: Lent) -> None:
+        """Let a worker go that has done its share of tasks; it leaves by itself."""
+        self._remove(lent)
+        self._pool.retire(lent.worker)
+
+    def _remove(self, lent: Lent) -> None:
+        lent.alive = False
+        if not lent.worker.ready:
+            self._starting -= 1
+        if not lent.borrowed:
+            self._selector.unregister(lent.worker.channel)
+        self.lent.discard(lent)
+        if lent.idle:
+            self._idle.remove(lent)
+
+    def fail_all(self) -> Finished:
+        """No worker can be had: everything that waits ends with the cause."""
+        assert self.fatal is not None
+        tasks = [t for lent in self.lent for batch in lent.flight for t in batch.tasks]
+        tasks += [t for t in self.queue if t.begin()]
+        self.queue.clear()
+        for lent in list(self.lent):
+            lent.flight.clear()
+            self._remove(lent)
+            self._pool.discard(lent.worker, kill=True, timeout=EXIT)
+        for task in tasks:
+            task.data = task.lent = None
+        return [(task, None, self._broken(self.fatal)) for task in tasks]
+
+    # -- handing out ---------------------------------------------------------------------------
+
+    def _hand_out(self) -> None:
+        while self.queue and self._idle:
+            lent = self._idle[-1]  # the one that is awake, or was last
+            if not self._fill(lent):
+                return  # what was queued was cancelled
+            lent.idle = False
+            self._idle.pop()
+
+    def _fill(self, lent: Lent) -> bool:
+        """Send a worker what it may have now; whether it got anything."""
+        sent = False
+        while self.queue and len(lent.flight) < DEPTH and not lent.borrowed:
+            if lent.flight and (protocol.RECALL is None or lent.flight[0].recalled):
+                break  # what it holds could not be taken back, or takes unexpectedly long
+            tasks, expected = self._choose(lent)
+            if not tasks:
+                break
+            self._send(lent, Batch(next(self._ids), tasks, expected))
+            sent = True
+        return sent
+
+    def _choose(self, lent: Lent) -> tuple[deque[Task], float]:
+        """Take from the queue what goes to a worker in one frame."""
+        queue, pace = self.queue, self._pace
+        tasks: deque[Task] = deque()
+        keys: set[int] = set()
+        most = pace.share(len(queue), len(self.lent))
+        if protocol.RECALL is None:
+            most = 1
+        if self._max_tasks is not None:
+            most = min(most, self._max_tasks - lent.given)
+        before = busy = lent.busy()
+        while queue and len(tasks) < most:
+            task = queue[0]
+            known, data = task.known, task.data
+            if known is None or data is None or not task.begin():
+                queue.popleft()  # it was cancelled
+                continue
+            large = task.alone or data.nbytes > LARGE or bool(data.buffers)
+            if tasks and (large or (known.key not in keys and len(keys) >= KEPT_CALLS)):
+                break
+            if not pace.fits(known.key, len(tasks), busy):
+                break
+            if large and lent.flight:
+                break
+            queue.popleft()
+            tasks.append(task)
+            keys.add(known.key)
+            busy += pace.mean(known.key) or 0.0
+            if large or pace.mean(known.key) is None:
+                break
+        return tasks, busy - before
+
+    def _send(self, lent: Lent, batch: Batch) -> None:
+        worker = lent.worker
+        frame: list[tuple[int, bytes]] = []
+        buffers: list[memoryview] = []
+        lent.flight.append(batch)
+        lent.given += len(batch.tasks)
+        try:
+            for task in batch.tasks:
+                assert task.known is not None
+                assert task.data is not None
+                task.lent = lent
+                worker.teach(task.known.key, task.known.encoded)
+                frame.append((task.known.key, task.data.payload))
+                buffers += task.data.buffers
+            worker.channel.send(protocol.BATCH, batch.id, pickle.dumps(frame, 5), buffers)
+        except OSError:
+            return  # its end-of-file is seen, and what it holds goes elsewhere
+        self._watch(lent)
+        if len(batch.tasks) > 1 or len(lent.flight) > 1:
+            self._expect(batch.since + SILENT)
+
+    def _watch(self, lent: Lent) -> None:
+        """Ask for writability exactly while something waits to be written."""
+        channel = lent.worker.channel
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.unsent else 0)
+        if self._selector.get_key(channel).events != events:
+            self._selector.modify(channel, events, lent)
+            self._wake()
+
+    def flush(self, lent: Lent) -> None:
+        """Go on sending what did not fit a worker's socket."""
+        try:
+            lent.worker.channel.flush()
+        except OSError:
+            return  # its last words may still be read
+        self._watch(lent)
+
+    def _expect(self, moment: float) -> None:
+        """Have the turner look after the workers at that moment."""
+        if self.look_at is None or moment < self.look_at:
+            self.look_at = moment
+            self._wake()
+
+    def look_after(self) -> None:
+        """Recall workers that have been silent while tasks wait behind their present one."""
+        now = clock()
+        if self.look_at is None or now < self.look_at:
+            return
+        self.look_at = None
+        for lent in self.lent:
+            held = sum(len(batch.tasks) for batch in lent.flight)
+            if held < 2 or lent.flight[-1].recalled:
+                continue
+            due = lent.flight[0].since + SILENT
+            if now < due:
+                self._expect(due)
+                continue
+            for batch in lent.flight:
+                batch.recalled = True
+            if protocol.RECALL is not None:
+                lent.worker.started.signal(protocol.RECALL)
+
+    def _spent(self, lent: Lent) -> bool:
+        return self._max_tasks is not None and lent.given >= self._max_tasks

@@ -1,0 +1,223 @@
+"""``ProcessPoolExecutor``: the standard library's, on parallax's own worker processes.
+
+Guarantees: the signatures and the errors of ``concurrent.futures``; every future ends; a worker
+that dies fails only the call that it was running, and the pool lives on.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import ParamSpec
+
+from ._backends.processes.engine import Engine
+from ._backends.processes.pool import warm_pool
+from ._errors import WorkerDiedError, WorkerStartError, exit_reason
+from ._machine import usable_cores
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
+__all__ = ["ProcessPoolExecutor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ProcessPoolExecutor(Executor):
+    """Run calls in worker processes; takes the place of ``concurrent.futures.ProcessPoolExecutor``.
+
+    What differs is better on purpose: lambdas, closures and functions of ``__main__`` work; no
+    ``if __name__ == "__main__"`` is needed; a worker that dies fails only the call that it was
+    running; a killed program leaves no worker behind.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: BaseContext | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+    ) -> None:
+        """Check the arguments. Workers start when calls are submitted.
+
+        Args:
+            max_workers: most worker processes; default as many as there are usable cores.
+            mp_context: a context of ``multiprocessing``. With "spawn" each worker is executed anew;
+                otherwise it is forked from a clean helper process, never from this one.
+            initializer: called once in each worker before its first call. If it raises, every call
+                fails with ``BrokenProcessPool``, whose ``__cause__`` is that exception.
+            initargs: arguments of the initializer.
+            max_tasks_per_child: calls after which a worker is replaced by a new one.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            ValueError: an argument has a value that cannot be used.
+            SerializationError: the initializer cannot travel to other processes.
+        """
+        if max_workers is None:
+            max_workers = usable_cores()
+        elif max_workers <= 0:
+            raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError(
+                    f"max_tasks_per_child must be an integer, not {max_tasks_per_child!r}"
+                )
+            if max_tasks_per_child <= 0:
+                raise ValueError(f"max_tasks_per_child must be >= 1, not {max_tasks_per_child}")
+        method = "auto" if mp_context is None else mp_context.get_start_method(allow_none=True)
+        pool = warm_pool("spawn" if method == "spawn" else "auto")
+        pool.prepare(set())
+        self._max_workers = max_workers
+        self._engine = Engine(
+            max_workers,
+            pool,
+            died=_died,
+            broken=_broken,
+            initializer=initializer,
+            initargs=tuple(initargs),
+            max_tasks=max_tasks_per_child,
+        )
+        _engines.add(self._engine)
+        weakref.finalize(self, self._engine.shutdown, wait=False, cancel=False).atexit = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have ``fn(*args, **kwargs)`` called in a worker.
+
+        Returns:
+            Its future.
+
+        Raises:
+            RuntimeError: the executor was shut down.
+            BrokenProcessPool: no worker can be had.
+        """
+        return self._engine.submit(fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Call ``fn`` on every item in the workers; results come in order.
+
+        Args:
+            fn: the callable.
+            *iterables: its arguments; the shortest one ends the call.
+            timeout: seconds from now until which results must have come.
+            chunksize: items that travel in one piece. Short items share frames in any case.
+            buffersize: most chunks that are submitted and not yet read; default no bound.
+
+        Raises:
+            ValueError: ``chunksize`` or ``buffersize`` is less than 1.
+            TypeError: ``buffersize`` is not a whole number.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        more: dict[str, Any] = {} if buffersize is None else {"buffersize": buffersize}
+        if chunksize == 1:
+            return super().map(fn, *iterables, timeout=timeout, **more)
+        run = functools.partial(_run_piece, fn)
+        pieces = _pieces(zip(*iterables, strict=False), chunksize)
+        return _flat(super().map(run, pieces, timeout=timeout, **more))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; workers leave when all are done.
+
+        Args:
+            wait: return only when all calls are done and the workers are gone.
+            cancel_futures: cancel the calls that no worker has yet.
+        """
+        self._engine.shutdown(wait=wait, cancel=cancel_futures)
+
+
+def _pieces(items: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    while piece := tuple(islice(items, size)):
+        yield piece
+
+
+def _run_piece(fn: Callable[..., T], piece: tuple[tuple[Any, ...], ...]) -> list[T]:
+    return [fn(*args) for args in piece]
+
+
+def _flat(results: Iterator[list[T]]) -> Iterator[T]:
+    for result in results:
+        result.reverse()
+        while result:  # so that a result that was read is not kept alive here
+            yield result.pop()
+
+
+# -- errors that are the standard library's and tell more ------------------------------------------
+
+
+@functools.cache
+def _lost_class() -> type[WorkerDiedError]:
+    from concurrent.futures.process import BrokenProcessPool
+
+    class LostCallError(WorkerDiedError, BrokenProcessPool):
+        """A worker process ended while it ran a call."""
+
+        def _message(self) -> str:
+            text = f"worker process {self.pid} ended while running this call: "
+            text += exit_reason(self.exitcode)
+            if self.attempts and self.attempts > 1:
+                text += f" ({self.attempts} attempts, one worker lost in each)"
+            return f"{text}. Other calls are not affected; submit it again to run it again"
+
+    return LostCallError
+
+
+def _died(pid: int | None, exitcode: int | None, attempts: int) -> BaseException:
+    return _lost_class()(None, pid, exitcode, attempts)
+
+
+def _broken(cause: BaseException) -> BaseException:
+    from concurrent.futures.process import BrokenProcessPool
+
+    words = str(cause)
+    if not isinstance(cause, (WorkerStartError, RuntimeError)):
+        words = f"the initializer raised {type(cause).__name__}: {cause}"
+    error = BrokenProcessPool(words)
+    error.__cause__ = cause
+    return error
+
+
+# -- the end of the program, and forks of it -----------------------------------------------------
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    """Let pending calls finish at the interpreter's exit, as the standard library does."""
+    for engine in list(_engines):
+        engine.shutdown(wait=True, cancel=False)
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.forget()
+    _engines.clear()
+
+
+# Not atexit: by then the interpreter would wait for ever for threads, and start no new ones.
+threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,128 @@
+"""Futures that cost little until somebody waits on them.
+
+A ``concurrent.futures.Future`` owns a condition variable from birth, which takes longer to make
+than a short task takes to send. Here it is made by the first one who needs it: a waiter, a
+callback, ``wait``, ``as_completed``. And a thread that asks for a result may be given work to do
+(`Helper`) instead of being put to sleep, so that the answer needs no other thread to wake it.
+
+Guarantees: to everybody else this is the standard library's future; a transition out of PENDING
+happens under the owner's lock, and FINISHED is entered once.
+Assumes: the order of attribute stores is the order in which other threads see them (the GIL, and
+the free-threaded build's per-object locks, see to that).
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future as StandardFuture
+from typing import Any, Protocol, TypeVar
+
+__all__ = ["Future", "Helper"]
+
+T = TypeVar("T")
+
+PENDING = "PENDING"
+RUNNING = "RUNNING"
+CANCELLED = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
+FINISHED = "FINISHED"
+
+
+class Helper(Protocol):
+    """Who will finish a future."""
+
+    lock: Any
+
+    def help(self, future: Any, timeout: float | None) -> float | None:
+        """Do what brings the future nearer to its end; returns what is left of ``timeout``."""
+
+    def withdraw(self, future: Any) -> None:
+        """A task was cancelled; the lock is held."""
+
+
+class Future(StandardFuture[T]):
+    """The future of one task of an executor."""
+
+    def __init__(self, helper: Helper) -> None:
+        # Not StandardFuture.__init__: it makes the condition.
+        self._state = PENDING
+        self._result: Any = None
+        self._exception: BaseException | None = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
+        self._helper = helper
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_condition":
+            # setdefault is atomic: two threads that need one get the same.
+            return self.__dict__.setdefault("_condition", threading.Condition())
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # -- asked by users ------------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return what the call returned, or raise what it raised; see the standard library's."""
+        if self._state != FINISHED:
+            timeout = self._helper.help(self, timeout)
+            if self._state != FINISHED:
+                return super().result(timeout)
+        if self._exception is None:
+            return self._result  # type: ignore[no-any-return]
+        try:
+            raise self._exception
+        finally:
+            # The traceback refers to this frame: without this it would keep the future alive.
+            self = None  # type: ignore[assignment]  # noqa: PLW0642
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised, None if it returned; see the standard library's."""
+        if self._state != FINISHED:
+            timeout = self._helper.help(self, timeout)
+            if self._state != FINISHED:
+                return super().exception(timeout)
+        return self._exception
+
+    def done(self) -> bool:
+        """Whether the call has ended or was cancelled."""
+        return self._state not in {PENDING, RUNNING}
+
+    def cancel(self) -> bool:
+        """Cancel the call unless it has been handed to a worker; see the standard library's."""
+        with self._helper.lock:
+            if self._state in CANCELLED:
+                return True
+            if self._state != PENDING:
+                return False
+            self._state = CANCELLED[1]
+            self._helper.withdraw(self)
+        self._tell(lambda waiter: waiter.add_cancelled(self))
+        return True
+
+    # -- used by the owner ---------------------------------------------------------------------
+
+    def begin(self) -> bool:
+        """Enter RUNNING under the owner's lock; False if it was cancelled or has ended."""
+        if self._state == PENDING:
+            self._state = RUNNING
+        return self._state == RUNNING
+
+    def settle(self, value: Any, error: BaseException | None) -> None:
+        """Enter FINISHED and tell those who wait; not under the owner's lock."""
+        self._result = value
+        self._exception = error
+        self._state = FINISHED
+        if "_condition" in self.__dict__:
+            if error is None:
+                self._tell(lambda waiter: waiter.add_result(self))
+            else:
+                self._tell(lambda waiter: waiter.add_exception(self))
+
+    def _tell(self, tell: Any) -> None:
+        # A waiter or callback that is not there yet makes the condition first, and then sees
+        # the state, which was set before we looked for the condition.
+        if "_condition" not in self.__dict__:
+            return
+        with self._condition:
+            for waiter in self._waiters:
+                tell(waiter)
+            self._condition.notify_all()
+        self._invoke_callbacks()

@@ -1,0 +1,49 @@
+"""C parts of the standard library without the Python modules around them.
+
+``socket``, ``pickle``, ``signal``, ``threading`` and ``typing`` take 15 ms to import, most of it
+for enumerations and generics that a worker never looks at: as long as the interpreter itself takes
+to start. What every worker imports takes the C modules directly, where there are any.
+
+Guarantees: the names mean what they mean in the modules that they come from; type checkers see
+those.
+"""
+
+from __future__ import annotations
+
+# Type checkers take this for typing's own constant.
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    import signal as signals
+    import socket as sockets
+    from pickle import PickleBuffer, dumps, loads
+    from threading import local
+    from typing import Any, NamedTuple
+else:
+    from collections import namedtuple
+
+    try:
+        import _signal as signals
+        import _socket as sockets
+        from _pickle import PickleBuffer, dumps, loads
+        from _thread import _local as local
+    except ImportError:
+        import signal as signals
+        import socket as sockets
+        from pickle import PickleBuffer, dumps, loads
+        from threading import local
+
+    class _Fields(type):
+        """Makes a named tuple of a class body, as ``typing.NamedTuple`` does."""
+
+        def __new__(cls, name: str, _: Any, space: dict[str, Any]) -> type:
+            fields = list(space.pop("__annotations__", ()))
+            defaults = [space.pop(field) for field in fields if field in space]
+            made = namedtuple(name, fields, defaults=defaults, module=space.pop("__module__"))
+            for key, value in space.items():
+                setattr(made, key, value)
+            return made
+
+    NamedTuple = type.__new__(_Fields, "NamedTuple", (), {})
+
+__all__ = ["NamedTuple", "PickleBuffer", "dumps", "loads", "local", "signals", "sockets"]
