@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_scheduler",
         "_feed",
         "_outcomes",
+        "_holdings",
         "_steady",
         "_pace",
     ),

@@ -40,7 +40,9 @@ def learn(mean: float | None, newest: float) -> float:
     return newest if mean is None else mean + NEWEST * (newest - mean)
 
 
-def chunk_size(mean: float, target: float, crew: int, left: int | None, done: int) -> int:
+def chunk_size(
+    mean: float, target: float, crew: int, left: int | None, done: int, idle: int = 0
+) -> int:
     """Items for the next chunk.
 
     Args:
@@ -49,9 +51,14 @@ def chunk_size(mean: float, target: float, crew: int, left: int | None, done: in
         crew: how many workers there are.
         left: items that no worker has been given; None if the input's length is not known.
         done: items that were finished.
+        idle: how many of the workers have nothing; 0 if all have something.
     """
-    # Where the length is not known: expect as much again as has been done.
-    even, share = (done // crew,) * 2 if left is None else (left // crew, left // (SHARE * crew))
+    if left is None:
+        # The length is not known: expect as much again as has been done.
+        even = share = done // crew
+    else:
+        # What would be everybody's part if nobody came back for more.
+        even, share = -(-left // (idle or crew)), left // (SHARE * crew)
     if mean < RESOLUTION:
         return max(1, share)
     most = int(max(target, ROOM * COST * crew) / mean)

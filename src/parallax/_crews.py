@@ -72,7 +72,7 @@ class Crews:
         #: the caller's, whoever starts workers.
         self._context = contextvars.copy_context()
         self._encoded: Encoded | None = None
-        self._modules: set[str] = set()  # that workers need to import
+        self._modules: frozenset[str] = frozenset()  # that workers need to import
 
     def crew(self, route: Route) -> Crew | None:
         """The crew of a route, made if need be; None for the loop."""
@@ -148,7 +148,7 @@ class Crews:
         values = [v for v in current_values(self._router.reads) if not stuck_value([v])]
         if values:
             self._encoded = encode_call(self._call, values)
-        self._modules = modules_for(self._encoded)
+        self._modules = modules_for(self._encoded, self._call.fn)
         self._pool().prepare(self._modules)
 
     def weigh(self, items: list[Any], results: list[Any]) -> None:
@@ -168,5 +168,5 @@ class Crews:
             router.stay = weighed
             return
         router.payload, self._encoded = weighed
-        self._modules = modules_for(self._encoded)
+        self._modules = modules_for(self._encoded, self._call.fn)
         self._pool().prepare(self._modules)

@@ -14,9 +14,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ._backends.contract import Call, Crew, CrewEvent, Died, Done, Joined, Left, Refused, Unable
+from ._backends.contract import (
+    Call,
+    Crew,
+    CrewEvent,
+    Died,
+    Done,
+    Joined,
+    Left,
+    Refused,
+    Unable,
+    Yielded,
+)
 from ._errors import ItemTimeoutError, SerializationError, WorkerDiedError, WorkerStartError
-from ._feed import Feed, Stock
+from ._feed import Feed
+from ._holdings import Holdings
 from ._messages import Chunk, ChunkResult, Failure, Route
 from ._options import Options
 from ._outcomes import Outcomes
@@ -24,6 +36,7 @@ from ._scheduler import (
     Arrived,
     Blame,
     Consumed,
+    Cut,
     Emit,
     Ended,
     Event,
@@ -31,6 +44,7 @@ from ._scheduler import (
     Kill,
     Lost,
     Ready,
+    Recall,
     Retire,
     Returned,
     Scheduler,
@@ -99,9 +113,7 @@ class Dispatcher:
         self._inbox: deque[CrewEvent] = deque()
         self._turning = False
         self._outcomes = Outcomes()
-        self._fresh = Stock()
-        self._flight: dict[int, tuple[int, Chunk, list[Any]]] = {}
-        self._rerun: dict[int, Any] = {}
+        self._holdings = Holdings()
         self._route_of: dict[int, Route] = {CALLER: "loop"}
         self._up: dict[Route, set[int]] = {"loop": set(), "threads": set(), "processes": set()}
         self._ends: dict[int, Died] = {}
@@ -138,7 +150,7 @@ class Dispatcher:
         )
         self.scheduler.mean = mean
         if inside:
-            self._fresh.add(list(inside))
+            self._holdings.add(list(inside))
             self._handle(Arrived(len(inside)))
             self._handle(Ready(CALLER))
             assert self.caller_task is not None
@@ -170,6 +182,8 @@ class Dispatcher:
         """
         with self.lock:
             self.route, self.wanted = route, workers
+            if self.scheduler is not None:
+                self.scheduler.crew = workers
             if route == "loop":
                 self._up["loop"].add(CALLER)
                 self._handle(Ready(CALLER, DEPTH["loop"], TARGET["loop"]))
@@ -187,7 +201,7 @@ class Dispatcher:
                     return
                 self.crews[route] = crew
             for name in self._up[route]:
-                self._handle(Ready(name, DEPTH[route], TARGET[route]))
+                self._handle(Ready(name, DEPTH[route], TARGET[route], recall=crew.recalls))
             crew.open(workers)
             if len(self._up[route]) >= workers:
                 self._retire_others()
@@ -256,6 +270,10 @@ class Dispatcher:
             self._on_refused(event)
         elif isinstance(event, Died):
             self._on_died(event)
+        elif isinstance(event, Yielded):
+            # The items are back before the scheduler hears of it: it sends them at once.
+            if self._holdings.cut(event.chunk, event.keep):
+                self._handle(Cut(event.worker, event.chunk, event.keep))
         elif isinstance(event, Left):
             self._forget(event.worker)
             self.recycled += event.worn
@@ -270,8 +288,9 @@ class Dispatcher:
         self._route_of[worker] = route
         self._up[route].add(worker)
         if route == self.route:
-            self._handle(Ready(worker, DEPTH[route], TARGET[route], event.quota))
             crew = self.crews[route]
+            depth, target = DEPTH[route], TARGET[route]
+            self._handle(Ready(worker, depth, target, event.quota, crew.recalls))
             if len(self._up[route]) >= min(self.wanted, max(1, crew.size)):
                 self._retire_others()
 
@@ -284,10 +303,10 @@ class Dispatcher:
             self._handle(Retire(CALLER))
 
     def _on_result(self, event: Done) -> None:
-        entry = self._flight.pop(event.chunk, None)
-        if entry is None or self.scheduler is None:
+        held = self._holdings.answered(event.chunk)
+        if held is None or self.scheduler is None:
             return
-        worker, chunk, items = entry
+        worker, chunk, items = held
         self._on_done(event, self._route_of[worker])
         result = event.result
         again: tuple[int, ...] = ()
@@ -300,7 +319,7 @@ class Dispatcher:
         if offsets or again or len(result.values) < chunk.size:
             for offset, item in enumerate(items):
                 if offset in offsets or offset in again or offset >= len(result.values):
-                    self._rerun[chunk.start + offset] = item
+                    self._holdings.put_back(chunk.start + offset, item)
         fatal = self._outcomes.put(chunk.start, result, split=bool(again))
         if fatal is not None:
             self.fatal = self.fatal or fatal
@@ -310,11 +329,11 @@ class Dispatcher:
         self._handle(Finished(worker, chunk.id, ran, offsets, result.wall, again))
 
     def _on_refused(self, event: Refused) -> None:
-        entry = self._flight.pop(event.chunk, None)
-        if entry is None:
+        held = self._holdings.answered(event.chunk)
+        if held is None:
             return
-        worker, chunk, items = entry
-        self._keep(chunk, items)
+        worker, chunk, _ = held
+        self._holdings.put_all_back(held)
         if self._on_trouble(event):
             self._handle(Returned(worker, chunk.id))
         elif event.what == "callable":
@@ -338,15 +357,9 @@ class Dispatcher:
 
     def _forget(self, worker: int) -> int:
         """Take back what a worker that is gone was sent; how many items that were."""
-        count = 0
         for names in self._up.values():
             names.discard(worker)
-        for key, (holder, chunk, items) in list(self._flight.items()):
-            if holder == worker:
-                del self._flight[key]
-                self._keep(chunk, items)
-                count += chunk.size
-        return count
+        return self._holdings.abandoned(worker)
 
     def _replace(self, worker: int) -> None:
         """Have another worker start for one that is gone, as far as there are items for it."""
@@ -356,10 +369,6 @@ class Dispatcher:
             return
         few = crew.size + scheduler.unsent if self._feed.ended else self.wanted
         crew.open(min(self.wanted, few))
-
-    def _keep(self, chunk: Chunk, items: list[Any]) -> None:
-        for offset, item in enumerate(items):
-            self._rerun[chunk.start + offset] = item
 
     # -- commands ------------------------------------------------------------------------------
 
@@ -374,16 +383,14 @@ class Dispatcher:
                 self._ready.extend(self._outcomes.take(command.start, command.size))
             elif isinstance(command, Blame):
                 self._blame(command)
+            elif isinstance(command, Recall):
+                self.crews[self._route_of[command.worker]].recall(command.worker)
             elif isinstance(command, Kill):
                 self._overran.add(command.worker)
                 self.crews[self._route_of[command.worker]].kill(command.worker)
 
     def _send(self, worker: int, chunk: Chunk) -> None:
-        if chunk.start in self._rerun:
-            items = [self._rerun.pop(i) for i in range(chunk.start, chunk.start + chunk.size)]
-        else:
-            items = self._fresh.take(chunk.size)
-        self._flight[chunk.id] = (worker, chunk, items)
+        items = self._holdings.hand_out(worker, chunk)
         if worker == CALLER:
             self.caller_task = (chunk, items)
         else:
@@ -397,7 +404,7 @@ class Dispatcher:
         else:
             words, code = end.words or None, end.exitcode
             error = WorkerDiedError(blame.item, end.pid, code, blame.attempts, words)
-        self._rerun.pop(blame.item, None)
+        self._holdings.drop(blame.item)
         self._outcomes.put_one(blame.item, error)
 
     # -- input and output ----------------------------------------------------------------------
@@ -432,7 +439,7 @@ class Dispatcher:
 
     def _arrive(self, items: list[Any]) -> bool:
         if items:
-            self._fresh.add(items)
+            self._holdings.add(items)
             self._handle(Arrived(len(items)))
         if self._feed.ended:
             self._handle(Ended())
@@ -440,7 +447,7 @@ class Dispatcher:
 
     def next_items(self) -> list[Any]:
         """An item that waits to be sent, in a list; empty if there is none."""
-        return self._fresh.first()
+        return self._holdings.first()
 
     def take(self) -> list[Any]:
         """Results that are ready for the reader."""
@@ -458,7 +465,7 @@ class Dispatcher:
         return self._outcomes.errors[min(self._outcomes.errors)]
 
     def tick(self) -> None:
-        """Look at the item timeouts."""
+        """Look at what is late."""
         with self.lock:
             self._handle(Tick())
             self._turn()

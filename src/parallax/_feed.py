@@ -7,13 +7,12 @@ the caller sees to.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from time import perf_counter
 from typing import Any
 
-__all__ = ["Feed", "Stock"]
+__all__ = ["Feed"]
 
 #: Seconds to go on taking items from a generator before workers get what is there.
 PULL = 0.001
@@ -109,51 +108,6 @@ class Feed:
     def took(self, count: int) -> None:
         """Note that this many items were taken from ``iterator`` directly."""
         self.taken += count
-
-
-class Stock:
-    """Items that were taken from the input and wait to be sent, given out in slices."""
-
-    def __init__(self) -> None:
-        self._lists: deque[list[Any]] = deque()
-        #: position in the first list.
-        self._at = 0
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def add(self, items: list[Any]) -> None:
-        """Put items at the end; the list is the stock's from now on."""
-        if items:
-            self._lists.append(items)
-            self._count += len(items)
-
-    def first(self) -> list[Any]:
-        """The next item in a list, without taking it; an empty list if there is none."""
-        return [self._lists[0][self._at]] if self._count else []
-
-    def take(self, count: int) -> list[Any]:
-        """Take the next ``count`` items, which must be there."""
-        lists, at = self._lists, self._at
-        self._count -= count
-        if at == 0 and len(lists[0]) == count:
-            return lists.popleft()
-        items: list[Any] = []
-        while len(items) < count:
-            first = lists[0]
-            part = first[at : at + count - len(items)]
-            items += part
-            end = at + len(part)
-            if end == len(first):
-                lists.popleft()
-                at = 0
-            else:
-                # What was given out must not be kept alive here.
-                first[at:end] = [None] * (end - at)
-                at = end
-        self._at = at
-        return items
 
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:

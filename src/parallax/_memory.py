@@ -15,7 +15,15 @@ from typing import Any
 
 from ._plans import Measurement
 
-__all__ = ["Memory", "forget_all", "key_of", "recall", "remember"]
+__all__ = [
+    "Memory",
+    "forget_all",
+    "key_of",
+    "recall",
+    "recall_pace",
+    "remember",
+    "remember_pace",
+]
 
 #: Callables remembered. A program has few hot ones; the least recently used goes.
 KEPT = 256
@@ -34,6 +42,7 @@ class Memory:
 
 
 _table: OrderedDict[Hashable, Memory] = OrderedDict()
+_paces: dict[Hashable, float] = {}
 _lock = threading.Lock()
 
 
@@ -84,7 +93,24 @@ def remember(key: Hashable | None, memory: Memory) -> None:
             _table.popitem(last=False)
 
 
+def recall_pace(key: Hashable | None) -> float | None:
+    """Seconds per item in the latest run of that callable on a route that was asked for."""
+    return _paces.get(key)
+
+
+def remember_pace(key: Hashable | None, mean: float | None) -> None:
+    """Keep the seconds per item of a run, for the first chunks of the next one."""
+    if key is None or mean is None:
+        return
+    with _lock:
+        _paces.pop(key, None)
+        _paces[key] = mean
+        if len(_paces) > KEPT:
+            del _paces[next(iter(_paces))]
+
+
 def forget_all() -> None:
-    """Empty the table."""
+    """Empty the tables."""
     with _lock:
         _table.clear()
+        _paces.clear()

@@ -17,6 +17,7 @@ from ._backends.contract import Call, Died, Done, Refused, Unable
 from ._crews import Crews
 from ._dispatcher import Dispatcher
 from ._feed import Feed
+from ._memory import key_of, recall_pace, remember_pace
 from ._messages import Route
 from ._nesting import here
 from ._options import Options
@@ -93,6 +94,7 @@ class Pilot:
         self._place = here()
         self._cores = self._place.cores
         self._asked = asked(options, self._place, stream=stream)
+        self._key = key_of(call.fn)
         #: the route that the caller asked for, None for auto.
         self.forced: Route | None = self._asked.route
         report.backend = options.backend if isinstance(options.backend, str) else "executor"
@@ -286,6 +288,8 @@ class Pilot:
         self._directed_at = clock()
         dispatch.keeps_caller = self._asked.joins
         dispatch.begin(self._caller.delivered, mean, caller=caller, inside=self._caller.inside)
+        assert dispatch.scheduler is not None
+        dispatch.scheduler.guess = recall_pace(self._key)
         self._direct(plan)
 
     def sum_up(self) -> None:
@@ -295,6 +299,8 @@ class Pilot:
         report.seconds = clock() - self.begin
         report.retried, report.workers_lost = self.dispatch.again, self.dispatch.lost
         report.workers_recycled = self.dispatch.recycled
+        if self.dispatch.scheduler is not None:
+            remember_pace(self._key, self.dispatch.scheduler.mean)
         seen = router.measurement(clock()) or report.measured
         report.measured = seen
         if self.forced is not None or seen is None:

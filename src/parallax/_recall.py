@@ -64,15 +64,17 @@ def victims(
         elif (held := worker.held) > 1:
             first = worker.flight[0].size
             due = worker.since + 2 * first * mean + STUCK
+            # What was sent just now is on its way: asked for at once it would only go in circles.
+            begun = worker.since + WORTH
             late = worker.since + 1.5 * held * mean + LATE
             rest = max(0.0, worker.since + first * mean - now) + (held - first) * mean
             if now >= due:
                 stuck.append(name)
                 due = None
-            elif idle and (rest > mean + WORTH or now >= late):
+            elif idle and (now >= begun if rest > mean + WORTH else now >= late):
                 found.append((rest, name))
             elif idle:
-                due = min(due, late)
+                due = min(due, begun if rest > mean + WORTH else late)
         if due is not None and (later is None or due < later):
             later = due
     most = max(0, idle - len(stuck))

@@ -14,6 +14,7 @@ nothing behind. Assumption: ``batches`` is advanced by one thread at a time.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -352,25 +353,23 @@ class Run:
 
     def _patience(self) -> float | None:
         """How long the caller's thread may wait for events."""
-        assert self._dispatch.scheduler is not None
-        due = [
-            moment
-            for moment in (
-                self._deadline,
-                self._dispatch.scheduler.deadline(),
-                None if self._failed_at is None else self._failed_at + GRACE,
-            )
-            if moment is not None
-        ]
-        if not due:
-            return None
-        left = min(due) - clock()
+        left = self._left()
         if left > 0:
-            return left
+            return None if left == math.inf else left
         if self._deadline is not None and clock() >= self._deadline:
             raise self._timed_out()
+        # Who has answered meanwhile is not late.
+        self._dispatch.poll()
         self._dispatch.tick()
-        return 0.01
+        # What that has changed is to be looked at before anything is waited for.
+        return 0.0 if self._left() > 0 else 0.01
+
+    def _left(self) -> float:
+        """Seconds until something has to be looked at."""
+        scheduler = self._dispatch.scheduler
+        failed = None if self._failed_at is None else self._failed_at + GRACE
+        moments = (self._deadline, scheduler.deadline() if scheduler else None, failed)
+        return min((m for m in moments if m is not None), default=math.inf) - clock()
 
     def _timed_out(self) -> TimeoutError:
         done, limit = self._caller.delivered, self._options.timeout

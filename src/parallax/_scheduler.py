@@ -72,6 +72,10 @@ __all__ = [
 ]
 
 
+#: Items in a chunk while the time of one is only a guess. More could be many times too long.
+GUESSED = 8
+
+
 class Scheduler:
     """Decides for one run. See the module's docstring for events, commands and guarantees."""
 
@@ -124,6 +128,10 @@ class Scheduler:
         self._stuck: float | None = None  # the same while no worker idles
         #: running mean of seconds per item; may be set to what is known beforehand.
         self.mean: float | None = None
+        #: seconds per item in an earlier run: good for first chunks of a few items.
+        self.guess: float | None = None
+        #: how many workers there will be: the first one that is up must not get all there is.
+        self.crew = 1
         #: lowest index that failed for good while ``stop_on_error``.
         self.failed: int | None = None
 
@@ -295,7 +303,12 @@ class Scheduler:
         if chunk is not None:
             back = chunk.size - event.keep
             self._roster.unrun(event.worker, back)
-            self._requeue(chunk.start + event.keep, back, chunk.attempt)
+            size, end = back, chunk.start + chunk.size
+            if self._chunksize is not None:
+                # Shared out, or the next idle worker would have to ask the first for its part.
+                size = _chunking.piece_size(self.mean or 0.0, len(self._roster.idle), back)
+            for start in range(chunk.start + event.keep, end, size):
+                self._requeue(start, min(size, end - start), chunk.attempt)
 
     def _on_tick(self, now: float, out: list[Command]) -> None:
         limit = self._item_timeout
@@ -356,15 +369,19 @@ class Scheduler:
     def _size(self, target: float) -> int:
         if self._chunksize is not None:
             return self._chunksize
-        if self.mean is None:
+        mean = self.mean if self.mean is not None else self.guess
+        if mean is None:
             return 1
         left = None
         if self._ended:
             left = self._arrived - self._next
         elif self.total is not None:
             left = max(self.total, self._arrived) - self._next
-        crew = max(1, len(self._roster.active))
-        return _chunking.chunk_size(self.mean, target, crew, left, self._finished_count())
+        crew = max(self.crew, len(self._roster.active))
+        active = len(self._roster.active)
+        idle = len(self._roster.idle) + max(0, crew - active)
+        size = _chunking.chunk_size(mean, target, crew, left, self._finished_count(), idle)
+        return size if self.mean is not None else min(size, GUESSED)
 
     def _dispatch(self, now: float, out: list[Command]) -> None:
         roster = self._roster

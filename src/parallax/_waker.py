@@ -13,7 +13,7 @@ import socket
 import threading
 from typing import Any
 
-__all__ = ["Waker", "readable"]
+__all__ = ["Waker", "readable", "readable_now"]
 
 
 class Waker:
@@ -66,6 +66,19 @@ class Waker:
                 self._pair[1].send(b"w")
             except (BlockingIOError, OSError):
                 return
+
+
+def readable_now(channels: list[Any]) -> list[Any]:
+    """Those of many sockets that have something to read, or whose other end is gone."""
+    if not channels:
+        return []
+    if not hasattr(select, "poll"):
+        return select.select(channels, [], [], 0)[0]
+    poll = select.poll()
+    for channel in channels:
+        poll.register(channel, select.POLLIN)
+    ready = {fd for fd, _ in poll.poll(0)}
+    return [channel for channel in channels if channel.fileno() in ready]
 
 
 def readable(channel: Any, timeout: float | None) -> bool:

@@ -63,9 +63,12 @@ def test_what_comes_back_goes_to_the_idle_worker():
     scheduler, chunks = begin(60, 2, chunksize=30)
     assert recalls(finish(scheduler, 1, chunks[1][0], 0.005)) == [2]
     (send,) = scheduler.handle(Cut(2, chunks[2][0].id, 6), 0.006)
-    assert sends([send]) == [(1, 36, 24)]
-    assert finish(scheduler, 2, chunks[2][0]._replace(size=6), 0.007)[0] == Emit(30, 6)
-    assert Emit(36, 24) in finish(scheduler, 1, send.chunk, 0.03)
+    assert sends([send]) == [(1, 36, 12)], "half of it: the other will be free soon"
+    commands = finish(scheduler, 2, chunks[2][0]._replace(size=6), 0.007)
+    assert commands[0] == Emit(30, 6)
+    assert sends(commands) == [(2, 48, 12)]
+    assert Emit(36, 12) in finish(scheduler, 1, send.chunk, 0.02)
+    assert Emit(48, 12) in finish(scheduler, 2, commands[1].chunk, 0.02)
     assert scheduler.finished
 
 
@@ -92,7 +95,7 @@ def test_a_queued_chunk_comes_back_whole():
     assert recalls(finish(scheduler, 1, second, 0.002)) == [2]
     running, queued = chunks[2]
     commands = scheduler.handle(Cut(2, queued.id, 0), 0.003)
-    assert sends(commands) == [(1, queued.start, 10)]
+    assert sends(commands) == [(1, queued.start, 5), (1, queued.start + 5, 5)]
     assert sends(finish(scheduler, 2, running, 0.01)) == [], "what it ran counts, once"
     assert not scheduler.busy(2)
 
@@ -190,4 +193,31 @@ def test_items_given_back_do_not_count():
     scheduler.handle(Cut(2, chunks[2][0].id, 10), 0.001)
     assert not scheduler.spent(2)
     commands = finish(scheduler, 2, chunks[2][0]._replace(size=10), 0.002)
-    assert sends(commands) == [(2, 40, 20)]
+    assert sends(commands) == [(2, 40, 10)]
+
+
+def test_an_answer_with_nothing_in_it_lets_another_be_asked():
+    """At once, not after the time that a missing answer is waited for."""
+    scheduler, chunks = begin(90, 3, chunksize=30)
+    (asked,) = recalls(finish(scheduler, 1, chunks[1][0], 0.005))
+    commands = scheduler.handle(Cut(asked, chunks[asked][0].id, 30), 0.006)
+    assert recalls(commands) == [5 - asked]
+
+
+def test_a_worker_is_asked_again_for_a_new_chunk():
+    """Having been asked once says nothing about what it is given later."""
+    scheduler, chunks = begin(60, 2, chunksize=30)
+    assert recalls(finish(scheduler, 1, chunks[1][0], 0.005)) == [2]
+    kept = chunks[2][0]._replace(size=6)
+    (send,) = scheduler.handle(Cut(2, kept.id, 6), 0.006)
+    assert sends(finish(scheduler, 2, kept, 0.007)) == [(2, 48, 12)]
+    assert recalls(finish(scheduler, 1, send.chunk, 0.010)) == [2]
+
+
+def test_what_was_sent_just_now_is_not_asked_for():
+    """It may not have arrived, and would go in circles between two idle workers."""
+    scheduler, _ = begin(30, 1, chunksize=30)
+    assert recalls(scheduler.handle(Ready(2, 1, 0.02, None, True), 0.0005)) == []
+    due = scheduler.deadline()
+    assert due == pytest.approx(0.001)
+    assert recalls(scheduler.handle(Tick(), due)) == [1]

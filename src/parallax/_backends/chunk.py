@@ -34,6 +34,7 @@ def unblock_interrupts() -> None:
 def run_chunk(
     fn: Callable[..., Any],
     items: Sequence[Any],
+    values: list[Any] | None = None,
     *,
     star: bool,
     stop: bool,
@@ -43,12 +44,14 @@ def run_chunk(
 
     Args:
         fn: the user's callable.
-        items: one argument each, or with ``star`` one tuple of arguments each.
+        items: one argument each, or with ``star`` one tuple of arguments each. While they run, the
+            end of a list may be cut off by a signal handler.
+        values: an empty list to fill with the results, for others to see how far it is.
         star: spread the items over the arguments.
         stop: stop at the first failure.
         delays: seconds that this thread has waited for a core since it began, if that is known.
     """
-    values: list[Any] = []
+    values = [] if values is None else values
     failures: list[Failure] = []
     iterator = iter(items)
     calls = starmap(fn, iterator) if star else map(fn, iterator)

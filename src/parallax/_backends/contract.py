@@ -34,6 +34,7 @@ __all__ = [
     "Refused",
     "Report",
     "Unable",
+    "Yielded",
 ]
 
 
@@ -87,6 +88,14 @@ class Left(NamedTuple):
     worn: bool
 
 
+class Yielded(NamedTuple):
+    """A recalled worker gave back the items of a chunk from offset ``keep`` on, not begun."""
+
+    worker: int
+    chunk: int
+    keep: int
+
+
 class Unable(NamedTuple):
     """Workers of this kind cannot be had now; ``fatal`` if not later either."""
 
@@ -96,7 +105,7 @@ class Unable(NamedTuple):
     method: str = ""
 
 
-CrewEvent: TypeAlias = Joined | Done | Refused | Died | Left | Unable
+CrewEvent: TypeAlias = Joined | Done | Refused | Died | Left | Yielded | Unable
 Report: TypeAlias = Callable[[CrewEvent], None]
 
 
@@ -114,6 +123,8 @@ class Crew(Protocol):
     """A number of workers of one kind, lent to one run."""
 
     route: Route
+    #: whether workers can be asked for what they have not begun.
+    recalls: bool
 
     @property
     def size(self) -> int:
@@ -130,6 +141,9 @@ class Crew(Protocol):
 
     def open(self, count: int) -> None:
         """Begin to provide up to ``count`` workers in all; returns at once."""
+
+    def recall(self, worker: int) -> None:
+        """Ask a worker to give back what it has not begun; ``Yielded`` answers, perhaps."""
 
     def send(self, worker: int, chunk: Chunk, items: list[Any]) -> None:
         """Hand a chunk to a worker; never blocks for long."""

@@ -33,6 +33,7 @@ class ExternalCrew:
     """Slots in somebody else's executor, at work for one run."""
 
     route: Route = "threads"
+    recalls = False
 
     def __init__(
         self,
@@ -110,6 +111,9 @@ class ExternalCrew:
                 self._report(Refused(worker, chunk.id, "item", "item", words))
 
         future.add_done_callback(finished)
+
+    def recall(self, worker: int) -> None:
+        """Somebody else's workers are not asked."""
 
     def kill(self, worker: int) -> bool:  # noqa: ARG002 - the contract's parameter
         """Somebody else's workers are not ended."""

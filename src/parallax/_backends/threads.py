@@ -30,6 +30,7 @@ class ThreadCrew:
     """Threads at work for one run."""
 
     route: Route = "threads"
+    recalls = False
 
     def __init__(
         self,
@@ -102,6 +103,9 @@ class ThreadCrew:
     def send(self, worker: int, chunk: Chunk, items: list[Any]) -> None:
         """Put a chunk in a thread's inbox."""
         self._inboxes[worker].put((chunk, items))
+
+    def recall(self, worker: int) -> None:
+        """What a thread was handed stays with it."""
 
     def kill(self, worker: int) -> bool:  # noqa: ARG002 - the contract's parameter
         """A thread cannot be ended."""

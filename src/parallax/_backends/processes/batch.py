@@ -47,14 +47,14 @@ class BatchRunner:
         self,
         channel: Channel,
         call: Callable[[int], tuple[Any, ...]],
-        later: Callable[[], list[Frame]],
+        later: Callable[[int], list[Frame]],
     ) -> None:
         """Prepare.
 
         Args:
             channel: where answers go.
             call: gives the decoded callable of a key, as its first entry.
-            later: takes the frames that have come and are not begun.
+            later: takes the frames of a kind that have come and are not begun.
         """
         self._channel = channel
         self._call = call
@@ -181,7 +181,7 @@ class BatchRunner:
         self._recalled = False
         back = [(self._tag, len(self._tasks))] if self._tasks else []
         self._tasks.clear()
-        back += [(frame.tag, -1) for frame in self._later() if frame.kind == protocol.BATCH]
+        back += [(frame.tag, -1) for frame in self._later(protocol.BATCH)]
         if back:
             self._channel.send(protocol.RETURNED, self._tag, dumps(back, 5))
 

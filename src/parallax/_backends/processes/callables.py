@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, CodeType, FunctionType
+from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
 from ... import _codec
@@ -22,9 +22,8 @@ from ..._culprit import culprit
 from ..._effects import scan
 from ..._errors import SerializationError
 from ..contract import Call
-from .payload import current_values, encode_call, modules_for, stuck_value
+from .payload import current_values, encode_call, modules_for, names_in, stuck_value
 from .pool import call_key
-from .start import installed
 
 __all__ = ["Callables", "Known"]
 
@@ -92,8 +91,7 @@ class Callables:
 def _encode(fn: Callable[..., Any]) -> tuple[Known, list[tuple[str, str, Any]]]:
     reads = [v for v in current_values(scan(fn).reads) if not stuck_value([v])]
     encoded = encode_call(Call(fn, star=False, stop=False), reads, shared=True)
-    modules = modules_for(encoded) | set(_imported_inside(fn))
-    return Known(call_key(encoded), encoded, frozenset(modules)), reads
+    return Known(call_key(encoded), encoded, modules_for(encoded, fn)), reads
 
 
 def _entry(fn: Any, known: Known, reads: list[tuple[str, str, Any]]) -> _Entry:
@@ -105,7 +103,7 @@ def _entry(fn: Any, known: Known, reads: list[tuple[str, str, Any]]) -> _Entry:
     space = getattr(fn, "__globals__", None)
     if space is not None and space.get("__name__") == "__main__":
         # It travels by value, with what it refers to.
-        bound += [(space, n, space[n]) for n in set(_names(fn.__code__)) if n in space]
+        bound += [(space, n, space[n]) for n in set(names_in(fn.__code__)) if n in space]
     cells = tuple((cell, _content(cell)) for cell in getattr(fn, "__closure__", None) or ())
     return _Entry(fn, known, tuple(bound), cells, getattr(fn, "__defaults__", None))
 
@@ -115,17 +113,3 @@ def _content(cell: Any) -> Any:
         return cell.cell_contents
     except ValueError:  # not bound yet
         return _MISSING
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
-
-
-def _imported_inside(fn: Any) -> Iterator[str]:
-    """Installed modules that a function imports in its own body and that are loaded here."""
-    code = getattr(fn, "__code__", None)
-    if isinstance(code, CodeType):
-        yield from (name for name in set(_names(code)) if name in sys.modules and installed(name))

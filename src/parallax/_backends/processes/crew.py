@@ -19,7 +19,7 @@ from ..._culprit import culprit
 from ..._errors import WorkerStartError, exit_reason
 from ..._messages import Chunk, ChunkResult, Route
 from ..._wire import Frame, WireError
-from ..contract import Died, Done, Joined, Left, Refused, Report, Unable
+from ..contract import Died, Done, Joined, Left, Refused, Report, Unable, Yielded
 from . import protocol
 from .pool import Pool, Worker, call_key
 
@@ -46,6 +46,7 @@ class ProcessCrew:
     """Worker processes at work for one run."""
 
     route: Route = "processes"
+    recalls = protocol.RECALL is not None
 
     def __init__(
         self,
@@ -193,6 +194,12 @@ class ProcessCrew:
         self._moved[worker, chunk.id] = (encoded.nbytes, time.perf_counter() - begin)
         self._watch(worker)
 
+    def recall(self, worker: int) -> None:
+        """Ask a worker for what it has not begun; it answers while an item of its chunk runs."""
+        lent = self._workers.get(worker)
+        if lent is not None and protocol.RECALL is not None:
+            lent.started.signal(protocol.RECALL)
+
     def kill(self, worker: int) -> bool:
         """End a worker; its death is reported by ``poll``."""
         lent = self._workers.get(worker)
@@ -288,6 +295,12 @@ class ProcessCrew:
         elif frame.kind == protocol.HELLO:
             self._pool.greet(worker, frame.tag)
             self._join(name)
+        elif frame.kind == protocol.YIELDED:
+            for chunk, keep in _codec.decode(frame.payload):
+                if not keep:
+                    worker.flight -= 1
+                    self._moved.pop((name, chunk), None)
+                self._report(Yielded(name, chunk, keep))
         elif frame.kind == protocol.REFUSED:
             worker.flight -= 1
             what, path, reason = _codec.decode(frame.payload)

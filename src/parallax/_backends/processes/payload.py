@@ -6,11 +6,12 @@ run may go on without processes.
 
 from __future__ import annotations
 
+import functools
 import pickletools
 import sys
 import time
-from collections.abc import Iterable
-from types import ModuleType
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType, ModuleType
 from typing import Any
 
 from ... import _codec
@@ -19,8 +20,19 @@ from ..._plans import Payload
 from ..contract import Call
 from .start import installed
 
-__all__ = ["current_values", "encode_call", "modules_for", "needs", "stuck_value", "weigh"]
+__all__ = [
+    "current_values",
+    "encode_call",
+    "modules_for",
+    "names_in",
+    "needs",
+    "stuck_value",
+    "weigh",
+]
 
+
+#: Bytes of a pickle up to which what it needs is remembered. Reading it takes longer than a call.
+KNOWN = 1 << 16
 
 #: Seconds to encode on one side and decode on the other, per second that encoding took here.
 #: Decoding makes the objects anew and takes longer than writing them down.
@@ -116,10 +128,38 @@ def stuck_value(values: Iterable[tuple[str, str, Any]]) -> str:
     return ""
 
 
-def modules_for(call: _codec.Encoded) -> set[str]:
-    """Installed modules that a callable needs, its own modules' imports included."""
+def modules_for(call: _codec.Encoded, fn: Callable[..., Any]) -> frozenset[str]:
+    """Installed modules that a callable needs and that are loaded here.
+
+    Those that its own modules import count too, and those that its body imports.
+
+    Args:
+        call: the encoded callable.
+        fn: the callable.
+    """
+    found = _modules_for(call.payload) if len(call.payload) < KNOWN else _find(call.payload)
+    code = getattr(fn, "__code__", None)
+    if not isinstance(code, CodeType):
+        return found
+    return found | {n for n in set(names_in(code)) if n in sys.modules and installed(n)}
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """The global names and attributes that code mentions, nested functions included."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from names_in(constant)
+
+
+@functools.lru_cache(maxsize=128)
+def _modules_for(payload: bytes) -> frozenset[str]:
+    return _find(payload)
+
+
+def _find(payload: bytes) -> frozenset[str]:
     found: set[str] = set()
-    for name in needs(call.payload):
+    for name in needs(payload):
         if installed(name):
             found.add(name)
             continue
@@ -133,7 +173,7 @@ def modules_for(call: _codec.Encoded) -> set[str]:
                 home = getattr(value, "__module__", None)
                 if isinstance(home, str):
                     found.add(home)
-    return {name for name in found if installed(name)}
+    return frozenset(name for name in found if installed(name))
 
 
 def needs(payload: bytes) -> set[str]:

@@ -16,10 +16,12 @@ import socket
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
 from ... import _codec
 from ..._errors import WorkerStartError
+from ..._waker import readable_now
 from ..._wire import Channel
 from . import protocol
 from .start import OUTPUT, Started, Starter, installed, output_of
@@ -120,13 +122,13 @@ class Pool:
         """How workers are started."""
         return self._starter.method
 
-    def prepare(self, modules: set[str]) -> None:
+    def prepare(self, modules: Iterable[str]) -> None:
         """Begin to import installed modules where workers will be forked from."""
         # Only a hint: what keeps workers from starting is told when they are asked for.
         with self._lock, contextlib.suppress(WorkerStartError, OSError):
             self._starter.prepare({m for m in modules if installed(m)})
 
-    def expected_start(self, count: int, limit: int, modules: set[str]) -> float:
+    def expected_start(self, count: int, limit: int, modules: Collection[str]) -> float:
         """Seconds until workers would take work if they were asked for now.
 
         Args:
@@ -292,8 +294,10 @@ class Pool:
 
     def _weed(self) -> None:
         """Let go of idle workers that have left."""
-        self._leaving = [w for w in self._leaving if not w.started.gone()]
-        for worker in list(self._idle):
+        if self._leaving:
+            self._leaving = [w for w in self._leaving if not w.started.gone()]
+        heard = readable_now([worker.channel for worker in self._idle])
+        for worker in [w for w in self._idle if w.channel in heard] if heard else ():
             try:
                 frames = worker.channel.receive()
             except (EOFError, OSError):

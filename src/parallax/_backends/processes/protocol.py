@@ -9,6 +9,7 @@
     RELEASE   tag = milliseconds to idle      BEGUN    it takes up its first task since USE
     INIT      tag = key: call it once         FAILED   tag = key: the exception that INIT raised
     BATCH     tag = batch: (key, arguments)   RETURNED [(batch, how many were not begun)]
+                                              YIELDED  [(chunk, how many it keeps)]
     the signal RECALL: give back what has not begun
 
 States of a worker: starting -> HELLO -> idle -> (USE) leased -> (RELEASE) idle -> BYE or
@@ -36,6 +37,7 @@ BYE = 68
 BEGUN = 69
 FAILED = 70
 RETURNED = 71
+YIELDED = 72
 
 #: The tag of a BYE at a limit on a worker's items or memory.
 WORN = 1

@@ -137,7 +137,7 @@ class Staff:
             return
         known = self.queue[-1].known
         if known is not None:
-            self._pool.prepare(set(known.modules))
+            self._pool.prepare(known.modules)
         for _ in range(count):
             try:
                 lent = Lent(self._pool.hire())

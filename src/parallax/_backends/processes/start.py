@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Collection
 from typing import Any
 
 from ..._errors import WorkerStartError, exit_reason
@@ -138,7 +139,7 @@ class Starter:
             spoiled = {name for name, times in _blames.items() if times >= BLAMES}
             self._ensure().prepare(modules - spoiled)
 
-    def expected_import(self, modules: set[str]) -> float:
+    def expected_import(self, modules: Collection[str]) -> float:
         """Seconds that importing modules for workers is still going to take, roughly.
 
         A package is taken with all its submodules that this process has loaded.

@@ -44,7 +44,7 @@ def capture(place: Place) -> bytes:
         "path": list(sys.path),
         "argv": list(getattr(sys, "argv", [])),
         "cwd": cwd,
-        "env": dict(os.environ),
+        "env": _environment(),
         "place": place.packed(),
         "recursion": sys.getrecursionlimit(),
         "filters": _filters(),
@@ -55,7 +55,26 @@ def capture(place: Place) -> bytes:
         "numpy": _numpy(),
         "options": _options(),
     }
-    return dumps(values, 5)
+    global _captured  # noqa: PLW0603 - a cache
+    if values != _captured[0]:
+        _captured = (values, dumps(values, 5))
+    return _captured[1]
+
+
+#: What was captured last, and its pickle.
+_captured: tuple[dict[str, Any], bytes] = ({}, b"")
+
+#: The environment as it was last, raw and decoded.
+_env: tuple[Any, dict[str, str]] = (None, {})
+
+
+def _environment() -> dict[str, str]:
+    global _env  # noqa: PLW0603 - a cache
+    raw = getattr(os.environ, "_data", None)
+    if raw is None or raw != _env[0]:
+        # Decoding it takes longer than all the rest of a short call.
+        _env = (None if raw is None else dict(raw), dict(os.environ))
+    return _env[1]
 
 
 def _filters() -> bytes:

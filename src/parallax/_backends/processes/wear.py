@@ -54,6 +54,7 @@ class Wear:
         self,
         fn: Callable[..., Any],
         items: list[Any],
+        values: list[Any],
         *,
         star: bool,
         stop: bool,
@@ -63,9 +64,9 @@ class Wear:
         if self._items is not None:
             del items[max(1, self._items - self.ran) :]
         if self._memory is None:
-            result = run_chunk(fn, items, star=star, stop=stop, delays=delays)
+            result = run_chunk(fn, items, values, star=star, stop=stop, delays=delays)
         else:
-            result = self._run_watched(fn, items, star=star, stop=stop, delays=delays)
+            result = self._run_watched(fn, items, values, star=star, stop=stop, delays=delays)
         self.ran += len(result.values)
         if self._items is not None and self.ran >= self._items:
             self.out = True
@@ -75,13 +76,13 @@ class Wear:
         self,
         fn: Callable[..., Any],
         items: list[Any],
+        values: list[Any],
         *,
         star: bool,
         stop: bool,
         delays: Callable[[], float],
     ) -> ChunkResult:
         """Run items one by one, and look at the memory in between."""
-        values: list[Any] = []
         failures: list[Failure] = []
         wall = cpu = 0.0
         delay = delays()

@@ -129,12 +129,14 @@ class _Server:
         self._delays = RunDelay()
         self._wear = Wear()
         self._surroundings = Surroundings()
+        #: the chunk whose items are running: its tag, items, and results so far.
+        self._chunk: tuple[int, list[Any], list[Any]] | None = None
 
     def run(self) -> None:
         channel = self._channel
         channel.sock.setblocking(True)
         if protocol.RECALL is not None:
-            signals.signal(protocol.RECALL, self._batches.recall)
+            signals.signal(protocol.RECALL, self._recall)
         channel.send(protocol.HELLO, os.getpid())
         while True:
             try:
@@ -203,8 +205,27 @@ class _Server:
         finally:
             self._calls.pop(frame.tag, None)
 
-    def _later(self) -> list[Frame]:
-        """Take the batches that have come and are not begun, without waiting for more."""
+    def _recall(self, *_: Any) -> None:
+        """Signal handler: the parent wants back what has not begun.
+
+        Only while the user's function runs is everything here at rest. An answer at another
+        moment is not missed: what runs next is short, or the parent asks again.
+        """
+        if self._chunk is None:
+            self._batches.recall()
+            return
+        tag, items, values = self._chunk
+        # One that has ended may not be among the results yet.
+        keep = len(values) + 1
+        back = [(tag, keep)] if keep < len(items) else []
+        # The loop over the items ends where the list now does.
+        del items[keep:]
+        back += [(frame.tag, 0) for frame in self._later(protocol.TASK)]
+        if back:
+            self._channel.send(protocol.YIELDED, tag, _codec.encode_reply(back).payload)
+
+    def _later(self, wanted: int) -> list[Frame]:
+        """Take the tasks that have come and are not begun, without waiting for more."""
         sock = self._channel.sock
         timeout = sock.gettimeout()
         sock.setblocking(False)
@@ -214,9 +235,9 @@ class _Server:
             pass  # found again by the next blocking read
         finally:
             sock.settimeout(timeout)
-        batches = [frame for frame in self._inbox if frame.kind == protocol.BATCH]
-        self._inbox = deque(frame for frame in self._inbox if frame.kind != protocol.BATCH)
-        return batches
+        found = [frame for frame in self._inbox if frame.kind == wanted]
+        self._inbox = deque(frame for frame in self._inbox if frame.kind != wanted)
+        return found
 
     def _task(self, frame: Frame) -> None:
         if not self._begun:
@@ -239,8 +260,11 @@ class _Server:
         finally:
             if collecting:
                 gc.enable()
-        result = self._wear.run(fn, items, star=star, stop=stop, delays=self._delays)
-        del items
+        values: list[Any] = []
+        self._chunk = frame.tag, items, values
+        result = self._wear.run(fn, items, values, star=star, stop=stop, delays=self._delays)
+        self._chunk = None
+        del items, values
         try:
             if result.failures:
                 from .failures import portable  # loads what a worker without failures never needs

@@ -1,0 +1,133 @@
+"""Where the items of a run are between the input and their results.
+
+Each is in one of three places: it waits to be sent for the first time, it is with a worker, or it
+came back and has to be sent again.
+
+Guarantees: an item is kept until its result is there, and not for longer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+from ._messages import Chunk
+
+__all__ = ["Held", "Holdings"]
+
+
+class Held(NamedTuple):
+    """A chunk that a worker has."""
+
+    worker: int
+    chunk: Chunk
+    items: list[Any]
+
+
+class Holdings:
+    """The items of one run. The dispatcher's lock guards it."""
+
+    def __init__(self) -> None:
+        self._fresh = _Stock()
+        self._held: dict[int, Held] = {}
+        #: items that came back, by index.
+        self._back: dict[int, Any] = {}
+
+    def add(self, items: list[Any]) -> None:
+        """Take items from the input; the list is ours from now on."""
+        self._fresh.add(items)
+
+    def first(self) -> list[Any]:
+        """The next item that was never sent, in a list; an empty list if there is none."""
+        return self._fresh.first()
+
+    def hand_out(self, worker: int, chunk: Chunk) -> list[Any]:
+        """The items of a chunk that goes to a worker."""
+        if chunk.start in self._back:
+            items = [self._back.pop(i) for i in range(chunk.start, chunk.start + chunk.size)]
+        else:
+            items = self._fresh.take(chunk.size)
+        self._held[chunk.id] = Held(worker, chunk, items)
+        return items
+
+    def answered(self, chunk: int) -> Held | None:
+        """A worker no longer has a chunk; None if it is not known to have had it."""
+        return self._held.pop(chunk, None)
+
+    def cut(self, chunk: int, keep: int) -> bool:
+        """A worker gave back a chunk from offset ``keep`` on; False if it does not have it."""
+        held = self._held.pop(chunk, None)
+        if held is None:
+            return False
+        for offset in range(keep, len(held.items)):
+            self._back[held.chunk.start + offset] = held.items[offset]
+        if keep:
+            shorter = held.chunk._replace(size=keep)
+            self._held[chunk] = Held(held.worker, shorter, held.items[:keep])
+        return True
+
+    def put_back(self, index: int, item: Any) -> None:
+        """An item has to be sent again."""
+        self._back[index] = item
+
+    def put_all_back(self, held: Held) -> None:
+        """All items of a chunk have to be sent again."""
+        for offset, item in enumerate(held.items):
+            self._back[held.chunk.start + offset] = item
+
+    def abandoned(self, worker: int) -> int:
+        """A worker is gone: what it had has to be sent again; how many items that are."""
+        lost = [held for held in self._held.values() if held.worker == worker]
+        for held in lost:
+            del self._held[held.chunk.id]
+            self.put_all_back(held)
+        return sum(held.chunk.size for held in lost)
+
+    def drop(self, index: int) -> None:
+        """An item that came back is not sent again."""
+        self._back.pop(index, None)
+
+
+class _Stock:
+    """Items that were taken from the input and wait to be sent, given out in slices."""
+
+    def __init__(self) -> None:
+        self._lists: deque[list[Any]] = deque()
+        #: position in the first list.
+        self._at = 0
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, items: list[Any]) -> None:
+        """Put items at the end; the list is the stock's from now on."""
+        if items:
+            self._lists.append(items)
+            self._count += len(items)
+
+    def first(self) -> list[Any]:
+        """The next item in a list, without taking it; an empty list if there is none."""
+        return [self._lists[0][self._at]] if self._count else []
+
+    def take(self, count: int) -> list[Any]:
+        """Take the next ``count`` items, which must be there."""
+        lists, at = self._lists, self._at
+        self._count -= count
+        if at == 0 and len(lists[0]) == count:
+            return lists.popleft()
+        items: list[Any] = []
+        while len(items) < count:
+            first = lists[0]
+            part = first[at : at + count - len(items)]
+            items += part
+            end = at + len(part)
+            if end == len(first):
+                lists.popleft()
+                at = 0
+            else:
+                # What was given out must not be kept alive here.
+                first[at:end] = [None] * (end - at)
+                at = end
+        self._at = at
+        return items
