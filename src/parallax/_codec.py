@@ -38,6 +38,10 @@ __all__ = [
 #: than the copy that it saves.
 OUT_OF_BAND = 1 << 15
 
+#: Buffers of one object that travel out of band. Their lengths stand in the frame's header, which
+#: has to fit what is read at once; the others are copied.
+BUFFERS = 4096
+
 
 class Encoded(NamedTuple):
     """An object as one pickle and the large buffers it refers to."""
@@ -59,7 +63,7 @@ class _Keeper:
 
     def __call__(self, buffer: PickleBuffer) -> bool:
         raw = buffer.raw()
-        if raw.nbytes < OUT_OF_BAND:
+        if raw.nbytes < OUT_OF_BAND or len(self.buffers) >= BUFFERS:
             return True
         self.buffers.append(raw)
         return False

@@ -25,6 +25,7 @@ from ._backends.contract import (
     Refused,
     Unable,
     Yielded,
+    refusal,
 )
 from ._errors import ItemTimeoutError, SerializationError, WorkerDiedError, WorkerStartError
 from ._feed import Feed
@@ -60,6 +61,9 @@ CALLER = 0
 
 #: Seconds of work per chunk. Shorter pays more dispatches, longer makes a rougher end.
 TARGET: dict[Route, float] = {"processes": 0.02, "threads": 0.01, "loop": 0.005}
+
+#: Items that are taken at a time where nothing is gained by taking fewer.
+FEW = 64
 
 #: Chunks that a worker holds at a time; the second hides the way there and back.
 DEPTH: dict[Route, int] = {"processes": 2, "threads": 1, "loop": 1}
@@ -113,7 +117,7 @@ class Dispatcher:
         self._inbox: deque[CrewEvent] = deque()
         self._turning = False
         self._outcomes = Outcomes()
-        self._holdings = Holdings()
+        self.holdings = Holdings()
         self._route_of: dict[int, Route] = {CALLER: "loop"}
         self._up: dict[Route, set[int]] = {"loop": set(), "threads": set(), "processes": set()}
         self._ends: dict[int, Died] = {}
@@ -150,7 +154,7 @@ class Dispatcher:
         )
         self.scheduler.mean = mean
         if inside:
-            self._holdings.add(list(inside))
+            self.holdings.add(list(inside))
             self._handle(Arrived(len(inside)))
             self._handle(Ready(CALLER))
             assert self.caller_task is not None
@@ -272,7 +276,7 @@ class Dispatcher:
             self._on_died(event)
         elif isinstance(event, Yielded):
             # The items are back before the scheduler hears of it: it sends them at once.
-            if self._holdings.cut(event.chunk, event.keep):
+            if self.holdings.cut(event.chunk, event.keep):
                 self._handle(Cut(event.worker, event.chunk, event.keep))
         elif isinstance(event, Left):
             self._forget(event.worker)
@@ -303,7 +307,7 @@ class Dispatcher:
             self._handle(Retire(CALLER))
 
     def _on_result(self, event: Done) -> None:
-        held = self._holdings.answered(event.chunk)
+        held = self.holdings.answered(event.chunk)
         if held is None or self.scheduler is None:
             return
         worker, chunk, items = held
@@ -311,7 +315,7 @@ class Dispatcher:
         result = event.result
         again: tuple[int, ...] = ()
         stuck = [f for f in result.failures if isinstance(f.error, SerializationError)]
-        if stuck and self._on_trouble(_refused(event, stuck[0])):
+        if stuck and self._on_trouble(refusal(event, stuck[0])):
             # The items ran, and what they gave cannot travel: they are run where it need not.
             again = tuple(f.offset for f in stuck)
             result = result._replace(failures=tuple(f for f in result.failures if f not in stuck))
@@ -319,7 +323,7 @@ class Dispatcher:
         if offsets or again or len(result.values) < chunk.size:
             for offset, item in enumerate(items):
                 if offset in offsets or offset in again or offset >= len(result.values):
-                    self._holdings.put_back(chunk.start + offset, item)
+                    self.holdings.put_back(chunk.start + offset, item)
         fatal = self._outcomes.put(chunk.start, result, split=bool(again))
         if fatal is not None:
             self.fatal = self.fatal or fatal
@@ -329,11 +333,11 @@ class Dispatcher:
         self._handle(Finished(worker, chunk.id, ran, offsets, result.wall, again))
 
     def _on_refused(self, event: Refused) -> None:
-        held = self._holdings.answered(event.chunk)
+        held = self.holdings.answered(event.chunk)
         if held is None:
             return
         worker, chunk, _ = held
-        self._holdings.put_all_back(held)
+        self.holdings.put_all_back(held)
         if self._on_trouble(event):
             self._handle(Returned(worker, chunk.id))
         elif event.what == "callable":
@@ -359,7 +363,7 @@ class Dispatcher:
         """Take back what a worker that is gone was sent; how many items that were."""
         for names in self._up.values():
             names.discard(worker)
-        return self._holdings.abandoned(worker)
+        return self.holdings.abandoned(worker)
 
     def _replace(self, worker: int) -> None:
         """Have another worker start for one that is gone, as far as there are items for it."""
@@ -390,7 +394,7 @@ class Dispatcher:
                 self.crews[self._route_of[command.worker]].kill(command.worker)
 
     def _send(self, worker: int, chunk: Chunk) -> None:
-        items = self._holdings.hand_out(worker, chunk)
+        items = self.holdings.hand_out(worker, chunk)
         if worker == CALLER:
             self.caller_task = (chunk, items)
         else:
@@ -404,7 +408,7 @@ class Dispatcher:
         else:
             words, code = end.words or None, end.exitcode
             error = WorkerDiedError(blame.item, end.pid, code, blame.attempts, words)
-        self._holdings.drop(blame.item)
+        self.holdings.drop(blame.item)
         self._outcomes.put_one(blame.item, error)
 
     # -- input and output ----------------------------------------------------------------------
@@ -435,19 +439,18 @@ class Dispatcher:
         count = scheduler.wanted()
         if not count:
             return False
+        if not self._stream:
+            # A few more than wanted, so that the end of a short input is known at once.
+            count = max(count, FEW)
         return self._arrive(self._feed.take(count))
 
     def _arrive(self, items: list[Any]) -> bool:
         if items:
-            self._holdings.add(items)
+            self.holdings.add(items)
             self._handle(Arrived(len(items)))
         if self._feed.ended:
             self._handle(Ended())
         return bool(items)
-
-    def next_items(self) -> list[Any]:
-        """An item that waits to be sent, in a list; empty if there is none."""
-        return self._holdings.first()
 
     def take(self) -> list[Any]:
         """Results that are ready for the reader."""
@@ -492,9 +495,3 @@ class Dispatcher:
         for crew in crews:
             crew.close(grace)
         self.waker.close()
-
-
-def _refused(event: Done, failure: Failure) -> Refused:
-    error = failure.error
-    path = getattr(error, "path", "") or "result"
-    return Refused(event.worker, event.chunk, "result", path, getattr(error, "reason", str(error)))

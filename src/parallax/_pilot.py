@@ -371,7 +371,7 @@ class Pilot:
 
     def _weigh(self) -> None:
         """Have an item and a result weighed that are at hand."""
-        items = self.dispatch.next_items() or self._caller.sample
+        items = self.dispatch.holdings.first() or self._caller.sample
         if not items and self._feed.anywhere:
             items = self._feed.peek()
         self._caller.sample = []

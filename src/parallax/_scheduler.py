@@ -404,7 +404,10 @@ class Scheduler:
             return self._take_again(target, quota)
         if self.failed is not None:
             return None
-        size = min(self._size(target), self._arrived - self._next)
+        unsent = self._arrived - self._next
+        if not unsent:
+            return None
+        size = min(self._size(target), unsent)
         if quota is not None:
             size = min(size, quota)
         if self.window is not None:

@@ -227,3 +227,15 @@ def test_slotted_classes_of_main_come_back():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False
     )
     assert done.stderr == ""
+
+
+def test_more_buffers_than_a_header_can_name_travel_all_the_same():
+    """Those above the limit are copied into the pickle."""
+    numpy = pytest.importorskip("numpy")
+    arrays = [
+        numpy.full(1 << 15, number % 251, numpy.uint8) for number in range(_codec.BUFFERS + 3)
+    ]
+    encoded = _codec.encode(arrays)
+    assert len(encoded.buffers) == _codec.BUFFERS
+    back = _codec.decode(encoded.payload, [bytearray(b) for b in encoded.buffers])
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(arrays[-5:], back[-5:], strict=True))

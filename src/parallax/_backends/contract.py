@@ -21,7 +21,7 @@ import selectors
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from .._messages import Chunk, ChunkResult, Route
+from .._messages import Chunk, ChunkResult, Failure, Route
 
 __all__ = [
     "Call",
@@ -35,6 +35,7 @@ __all__ = [
     "Report",
     "Unable",
     "Yielded",
+    "refusal",
 ]
 
 
@@ -65,6 +66,13 @@ class Refused(NamedTuple):
     what: str
     path: str
     reason: str
+
+
+def refusal(done: Done, failure: Failure) -> Refused:
+    """What is to be said of a result that was made and cannot travel."""
+    error = failure.error
+    path = getattr(error, "path", "") or "result"
+    return Refused(done.worker, done.chunk, "result", path, getattr(error, "reason", str(error)))
 
 
 class Died(NamedTuple):

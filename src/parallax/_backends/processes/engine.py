@@ -234,7 +234,7 @@ class Engine:
                     if events & selectors.EVENT_READ:
                         staff.receive(lent, finished)
                 staff.advance()
-                staff.look_after()
+                staff.look_after(finished)
             self._settle(finished)
             # What the frames held must not live until the next one comes.
             del finished, ready

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ... import _codec
-from ..._errors import WorkerStartError
+from ..._errors import WorkerStartError, exit_reason
 from ..._messages import ChunkResult
 from ..._nesting import here
 from ..._pace import Pace
@@ -158,6 +158,7 @@ class Staff:
             except OSError:
                 continue  # it left just now; its end-of-file is seen
             self._watch(lent)
+            self._expect(self._pool.deadline(lent.worker))
         self._wake()
 
     def advance(self) -> None:
@@ -169,12 +170,20 @@ class Staff:
 
     def receive(self, lent: Lent, finished: Finished) -> None:
         """Read what a worker said; what has ended is added to ``finished``."""
+        channel = lent.worker.channel
         try:
-            for frame in lent.worker.channel.receive():
+            for frame in channel.receive():
                 self._heard(lent, frame, finished)
-        except (EOFError, WireError, OSError) as error:
+            if channel.broken is not None:
+                raise channel.broken
+        except (EOFError, OSError):
             if lent.alive:
-                self._lost(lent, finished, garbled=isinstance(error, WireError))
+                self._lost(lent, finished)
+            return
+        except (WireError, MemoryError):  # a wrong length asks for too much
+            if lent.alive:
+                lent.worker.started.kill()
+                self._lost(lent, finished)
             return
         if not lent.flight:
             if self._spent(lent):
@@ -250,11 +259,11 @@ class Staff:
             task.lent = None
             self.queue.appendleft(task)
 
-    def _lost(self, lent: Lent, finished: Finished, *, garbled: bool = False) -> None:
+    def _lost(self, lent: Lent, finished: Finished, *, late: bool = False) -> None:
         """A worker ended: its task fails, the others that it held run elsewhere."""
         worker = lent.worker
         self._remove(lent)
-        exitcode = self._pool.discard(worker, kill=garbled, timeout=EXIT)
+        exitcode = self._pool.discard(worker, kill=late, timeout=EXIT)
         if exitcode is None:
             self._pool.discard(worker, kill=True, timeout=EXIT)
         if not worker.begun:
@@ -270,13 +279,16 @@ class Staff:
             finished.append((task, None, self._died(worker.pid, exitcode, task.attempts)))
         self._requeue(held)
         lent.flight.clear()
+        if worker.begun:
+            return
+        words, again = ("", False) if worker.ready else self._pool.trouble(worker, late=late)
+        if again:
+            self._stillborn = 0
         if self._stillborn >= STILLBORN and self.fatal is None:
-            words, _ = self._pool.trouble()
-            detail = words or f"the worker ended before its first task (status {exitcode})"
+            reason = "it did not come up in time" if late else exit_reason(exitcode, at_work=False)
+            detail = words or f"the worker ended before its first task: {reason}"
             self.fatal = WorkerStartError(self._pool.method, detail)
             finished += self.fail_all()
-        elif not worker.ready:
-            self._pool.trouble()  # the next one may have to be started in another way
 
     def _dismiss(self, lent: Lent) -> None:
         """Let a worker go that has done its share of tasks; it leaves by itself."""
@@ -405,13 +417,24 @@ class Staff:
             self.look_at = moment
             self._wake()
 
-    def look_after(self) -> None:
-        """Recall workers that have been silent while tasks wait behind their present one."""
+    def look_after(self, finished: Finished) -> None:
+        """Look at what is late.
+
+        Workers that have been silent while tasks wait behind their present one are recalled,
+        workers that should have been up long ago are given up.
+        """
         now = clock()
         if self.look_at is None or now < self.look_at:
             return
         self.look_at = None
-        for lent in self.lent:
+        for lent in list(self.lent):
+            if not lent.worker.ready:
+                due = self._pool.deadline(lent.worker)
+                if now < due:
+                    self._expect(due)
+                elif not lent.borrowed:
+                    self._lost(lent, finished, late=True)
+                continue
             held = sum(len(batch.tasks) for batch in lent.flight)
             if held < 2 or lent.flight[-1].recalled:
                 continue

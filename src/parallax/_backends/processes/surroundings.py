@@ -168,7 +168,8 @@ class Surroundings:
                 os.chdir(context["cwd"])
             except OSError:
                 pass
-        self._environment(context["env"], place.cores)
+        # Not place.cores: the parent has looked at the machine, which takes a millisecond.
+        self._environment(context["env"], place.budget or place.cores)
         _filter(context["filters"])
         _limits(context)
         for name, change in (
@@ -186,7 +187,9 @@ class Surroundings:
         env = {**dict.fromkeys(NATIVE, str(cores)), **given}
         for name in set(os.environ) - set(env):
             del os.environ[name]
-        os.environ.update(env)
+        for name, value in env.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
         if os.environ.get("TZ") != before and hasattr(time, "tzset"):
             time.tzset()
         native = variables(os.environ)
