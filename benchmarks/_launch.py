@@ -6,7 +6,9 @@ own process group is gone afterwards. The limit counts from the moment the set-u
 
 from __future__ import annotations
 
+import compileall
 import contextlib
+import importlib.util
 import json
 import os
 import queue
@@ -31,6 +33,17 @@ ROOT = Path(__file__).resolve().parent.parent
 SETUP_LIMIT = 60.0
 # An interpreter that stays longer after its last result hangs in its shutdown.
 EXIT_LIMIT = 10.0
+
+
+def compile_package(name: str) -> None:
+    """Write the byte code of a package, as installing it from an archive does.
+
+    An editable install has none after an edit, and an environment may forbid to write it: then each
+    new interpreter would compile the sources again.
+    """
+    spec = importlib.util.find_spec(name)
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        compileall.compile_dir(folder, quiet=2)
 
 
 @dataclass

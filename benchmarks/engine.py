@@ -20,7 +20,7 @@ from typing import Any
 from . import _engine_table
 from ._engine_measure import OURS
 from ._engine_table import CELLS, Row, Samples
-from ._launch import Sample, run_module
+from ._launch import Sample, compile_package, run_module
 from ._machine_facts import machine_facts
 from ._table import describe_shares
 from ._usage import machine_cpu
@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
             "parallax is not installed here: pip install -e . or use --peers-only", file=sys.stderr
         )
         return 2
+    compile_package("parallax")
     rounds = options.rounds or (1 if options.quick else 5)
     return _run_all(rows, rounds, options)
 

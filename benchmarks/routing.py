@@ -20,7 +20,7 @@ from typing import Any
 
 from . import _table
 from ._catalog import choose
-from ._launch import Sample, run_cell
+from ._launch import Sample, compile_package, run_cell
 from ._machine_facts import machine_facts
 from ._table import Row
 from ._ways import LOOP, PARALLAX, PEERS, WAYS
@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
             "parallax is not installed here: pip install -e . or use --peers-only", file=sys.stderr
         )
         return 2
+    compile_package("parallax")
     ways = [*peers, *([] if options.peers_only else [PARALLAX])]
     return _run_all(workloads, ways, rounds, options.json, verbose=options.verbose)
 
