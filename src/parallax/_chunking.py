@@ -62,7 +62,9 @@ def chunk_size(
     if mean < RESOLUTION:
         return max(1, share)
     most = int(max(target, ROOM * COST * crew) / mean)
-    return max(1, min(most, max(share, min(even, _least(mean, crew)))))
+    size = max(1, min(most, max(share, min(even, _least(mean, crew)))))
+    # Half of what a chunk costs is too little work for one, even if others would idle.
+    return size if left is None else max(size, min(left, int(COST / 2 / mean)))
 
 
 def piece_size(mean: float, idle: int, unsent: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ._backends.contract import (
@@ -62,7 +62,7 @@ CALLER = 0
 #: Seconds of work per chunk. Shorter pays more dispatches, longer makes a rougher end.
 TARGET: dict[Route, float] = {"processes": 0.02, "threads": 0.01, "loop": 0.005}
 
-#: Items that are taken at a time where nothing is gained by taking fewer.
+#: Items that are taken all at once: an input so short gains nothing by being read in parts.
 FEW = 64
 
 #: Chunks that a worker holds at a time; the second hides the way there and back.
@@ -100,7 +100,7 @@ class Dispatcher:
         self.route: Route = "loop"
         self.wanted = 1
         self.crews: dict[Route, Crew] = {}
-        self.caller_task: tuple[Chunk, list[Any]] | None = None
+        self.caller_task: tuple[Chunk, Sequence[Any]] | None = None
         #: the caller's thread goes on working beside the workers of a route.
         self.keeps_caller = False
         self.fatal: BaseException | None = None
@@ -130,7 +130,7 @@ class Dispatcher:
     # -- beginning and directing ---------------------------------------------------------------
 
     def begin(
-        self, first: int, mean: float | None, *, caller: bool, inside: list[Any] | None = None
+        self, first: int, mean: float | None, *, caller: bool, inside: Sequence[Any] | None = None
     ) -> None:
         """Make the scheduler.
 
@@ -439,12 +439,12 @@ class Dispatcher:
         count = scheduler.wanted()
         if not count:
             return False
-        if not self._stream:
-            # A few more than wanted, so that the end of a short input is known at once.
-            count = max(count, FEW)
-        return self._arrive(self._feed.take(count))
+        left = self._feed.left
+        if left is not None and left <= FEW and not self._stream:
+            count = left + 1  # so that the end of a short input is known at once
+        return self._arrive(self._feed.slice(count))
 
-    def _arrive(self, items: list[Any]) -> bool:
+    def _arrive(self, items: Sequence[Any]) -> bool:
         if items:
             self.holdings.add(items)
             self._handle(Arrived(len(items)))

@@ -9,17 +9,20 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import ParamSpec
 
+from ._backends.processes.batch import run_piece
 from ._backends.processes.engine import Engine
 from ._backends.processes.pool import warm_pool
-from ._errors import WorkerDiedError, WorkerStartError, exit_reason
+from ._errors import WorkerDiedError, exit_reason
 from ._machine import usable_cores
 
 if TYPE_CHECKING:
@@ -132,12 +135,38 @@ class ProcessPoolExecutor(Executor):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
-        more: dict[str, Any] = {} if buffersize is None else {"buffersize": buffersize}
+        if buffersize is None and chunksize == 1:
+            return super().map(fn, *iterables, timeout=timeout)
+        items = zip(*iterables, strict=False)
+        end = None if timeout is None else time.monotonic() + timeout
         if chunksize == 1:
-            return super().map(fn, *iterables, timeout=timeout, **more)
-        run = functools.partial(_run_piece, fn)
-        pieces = _pieces(zip(*iterables, strict=False), chunksize)
-        return _flat(super().map(run, pieces, timeout=timeout, **more))
+            return self._results(fn, items, end, buffersize)
+        run = functools.partial(run_piece, fn)
+        pieces = ((piece,) for piece in _pieces(items, chunksize))
+        return _flat(self._results(run, pieces, end, buffersize))
+
+    def _results(
+        self,
+        fn: Callable[..., T],
+        calls: Iterator[tuple[Any, ...]],
+        end: float | None,
+        buffersize: int | None,
+    ) -> Iterator[T]:
+        # Now, not when the first result is asked for.
+        futures = deque(self.submit(fn, *args) for args in islice(calls, buffersize))
+
+        def results() -> Iterator[T]:
+            try:
+                while futures:
+                    for args in islice(calls, 1):
+                        futures.append(self.submit(fn, *args))
+                    left = None if end is None else end - time.monotonic()
+                    yield _result(futures.popleft(), left)
+            finally:
+                for future in futures:
+                    future.cancel()
+
+        return results()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; workers leave when all are done.
@@ -154,8 +183,12 @@ def _pieces(items: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple
         yield piece
 
 
-def _run_piece(fn: Callable[..., T], piece: tuple[tuple[Any, ...], ...]) -> list[T]:
-    return [fn(*args) for args in piece]
+def _result(future: Future[T], timeout: float | None) -> T:
+    try:
+        return future.result(timeout)
+    finally:
+        future.cancel()
+        del future  # an exception's traceback refers to this frame
 
 
 def _flat(results: Iterator[list[T]]) -> Iterator[T]:
@@ -193,7 +226,7 @@ def _broken(cause: BaseException) -> BaseException:
     from concurrent.futures.process import BrokenProcessPool
 
     words = str(cause)
-    if not isinstance(cause, (WorkerStartError, RuntimeError)):
+    if not isinstance(cause, BrokenExecutor):  # a WorkerStartError is one
         words = f"the initializer raised {type(cause).__name__}: {cause}"
     error = BrokenProcessPool(words)
     error.__cause__ = cause

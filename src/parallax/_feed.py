@@ -7,7 +7,7 @@ the caller sees to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from time import perf_counter
 from typing import Any
@@ -52,6 +52,8 @@ class Feed:
         self.anywhere = all(type(i) in _PLAIN for i in iterables)
         #: number of items if every iterable tells its length, else None.
         self.total = _length(iterables)
+        #: the input itself, if it is a range: a part of it travels as two numbers.
+        self._range = iterables[0] if len(iterables) == 1 and type(iterables[0]) is range else None
         self.taken = 0
         self.ended = False
         #: what the input raised, if it did.
@@ -82,6 +84,20 @@ class Feed:
         if len(items) < count:
             self.ended = True
         return items
+
+    def slice(self, count: int) -> Sequence[Any]:
+        """As ``take``; of a range a part, which is a range too.
+
+        Args:
+            count: how many.
+        """
+        if self._range is None or self.ended:
+            return self.take(count)
+        part = self._range[self.taken : self.taken + count]
+        self.taken += len(part)
+        self.ended = len(part) < count
+        self.iterator = iter(self._range[self.taken :])
+        return part
 
     def pull(self, count: int) -> list[Any]:
         """Take up to ``count`` items from an input that may be slow; fewer after a moment.

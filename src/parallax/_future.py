@@ -26,6 +26,9 @@ RUNNING = "RUNNING"
 CANCELLED = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
 FINISHED = "FINISHED"
 
+#: Stands where the condition would: the future ended before anybody needed one.
+CLOSED = object()
+
 
 class Helper(Protocol):
     """Who will finish a future."""
@@ -53,21 +56,26 @@ class Future(StandardFuture[T]):
 
     def __getattr__(self, name: str) -> Any:
         if name == "_condition":
-            # setdefault is atomic: two threads that need one get the same.
-            return self.__dict__.setdefault("_condition", threading.Condition())
+            # setdefault is atomic: of two threads that come first here or in `settle` one is.
+            gate = self.__dict__.setdefault("_gate", threading.Condition())
+            if gate is CLOSED:
+                # What `settle` does next. Who gets a condition now must see that all is over.
+                self._state = FINISHED
+                gate = threading.Condition()
+            return self.__dict__.setdefault("_condition", gate)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # -- asked by users ------------------------------------------------------------------------
 
     def result(self, timeout: float | None = None) -> T:
         """Return what the call returned, or raise what it raised; see the standard library's."""
-        if self._state != FINISHED:
-            timeout = self._helper.help(self, timeout)
-            if self._state != FINISHED:
-                return super().result(timeout)
-        if self._exception is None:
-            return self._result  # type: ignore[no-any-return]
         try:
+            if self._state != FINISHED:
+                timeout = self._helper.help(self, timeout)
+                if self._state != FINISHED:
+                    return super().result(timeout)
+            if self._exception is None:
+                return self._result  # type: ignore[no-any-return]
             raise self._exception
         finally:
             # The traceback refers to this frame: without this it would keep the future alive.
@@ -92,9 +100,14 @@ class Future(StandardFuture[T]):
                 return True
             if self._state != PENDING:
                 return False
-            self._state = CANCELLED[1]
+            self._state = CANCELLED[0]
             self._helper.withdraw(self)
-        self._tell(lambda waiter: waiter.add_cancelled(self))
+        with self._condition:
+            self._state = CANCELLED[1]
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
         return True
 
     # -- used by the owner ---------------------------------------------------------------------
@@ -109,20 +122,16 @@ class Future(StandardFuture[T]):
         """Enter FINISHED and tell those who wait; not under the owner's lock."""
         self._result = value
         self._exception = error
-        self._state = FINISHED
-        if "_condition" in self.__dict__:
-            if error is None:
-                self._tell(lambda waiter: waiter.add_result(self))
-            else:
-                self._tell(lambda waiter: waiter.add_exception(self))
-
-    def _tell(self, tell: Any) -> None:
-        # A waiter or callback that is not there yet makes the condition first, and then sees
-        # the state, which was set before we looked for the condition.
-        if "_condition" not in self.__dict__:
+        if self.__dict__.setdefault("_gate", CLOSED) is CLOSED:
+            self._state = FINISHED  # nobody has waited so far, nobody will
             return
         with self._condition:
+            # Not before: `wait` would count a future that it sees finished, and be told again.
+            self._state = FINISHED
             for waiter in self._waiters:
-                tell(waiter)
+                if error is None:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
             self._condition.notify_all()
         self._invoke_callbacks()

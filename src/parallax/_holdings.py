@@ -9,6 +9,7 @@ Guarantees: an item is kept until its result is there, and not for longer.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ._messages import Chunk
@@ -21,7 +22,7 @@ class Held(NamedTuple):
 
     worker: int
     chunk: Chunk
-    items: list[Any]
+    items: Sequence[Any]
 
 
 class Holdings:
@@ -33,16 +34,17 @@ class Holdings:
         #: items that came back, by index.
         self._back: dict[int, Any] = {}
 
-    def add(self, items: list[Any]) -> None:
-        """Take items from the input; the list is ours from now on."""
+    def add(self, items: Sequence[Any]) -> None:
+        """Take items from the input; a list is ours from now on."""
         self._fresh.add(items)
 
     def first(self) -> list[Any]:
         """The next item that was never sent, in a list; an empty list if there is none."""
         return self._fresh.first()
 
-    def hand_out(self, worker: int, chunk: Chunk) -> list[Any]:
+    def hand_out(self, worker: int, chunk: Chunk) -> Sequence[Any]:
         """The items of a chunk that goes to a worker."""
+        items: Sequence[Any]
         if chunk.start in self._back:
             items = [self._back.pop(i) for i in range(chunk.start, chunk.start + chunk.size)]
         else:
@@ -92,7 +94,7 @@ class _Stock:
     """Items that were taken from the input and wait to be sent, given out in slices."""
 
     def __init__(self) -> None:
-        self._lists: deque[list[Any]] = deque()
+        self._lists: deque[Sequence[Any]] = deque()
         #: position in the first list.
         self._at = 0
         self._count = 0
@@ -100,8 +102,8 @@ class _Stock:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, items: list[Any]) -> None:
-        """Put items at the end; the list is the stock's from now on."""
+    def add(self, items: Sequence[Any]) -> None:
+        """Put items at the end; a list is the stock's from now on."""
         if items:
             self._lists.append(items)
             self._count += len(items)
@@ -110,24 +112,27 @@ class _Stock:
         """The next item in a list, without taking it; an empty list if there is none."""
         return [self._lists[0][self._at]] if self._count else []
 
-    def take(self, count: int) -> list[Any]:
+    def take(self, count: int) -> Sequence[Any]:
         """Take the next ``count`` items, which must be there."""
-        lists, at = self._lists, self._at
         self._count -= count
-        if at == 0 and len(lists[0]) == count:
-            return lists.popleft()
-        items: list[Any] = []
+        part = self._part(count)
+        if len(part) == count:
+            return part
+        items = list(part)
         while len(items) < count:
-            first = lists[0]
-            part = first[at : at + count - len(items)]
-            items += part
-            end = at + len(part)
-            if end == len(first):
-                lists.popleft()
-                at = 0
-            else:
-                # What was given out must not be kept alive here.
-                first[at:end] = [None] * (end - at)
-                at = end
-        self._at = at
+            items += self._part(count - len(items))
         return items
+
+    def _part(self, count: int) -> Sequence[Any]:
+        """Take up to ``count`` items, all of one piece."""
+        first, at = self._lists[0], self._at
+        part = first if at == 0 and len(first) <= count else first[at : at + count]
+        end = at + len(part)
+        if end == len(first):
+            self._lists.popleft()
+            end = 0
+        elif isinstance(first, list):
+            # What was given out must not be kept alive here.
+            first[at:end] = [None] * len(part)
+        self._at = end
+        return part

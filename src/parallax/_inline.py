@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice, starmap
 from typing import Any
 
@@ -54,7 +54,7 @@ def direct(fn: Callable[..., Any], feed: Feed, count: int, *, stop: bool) -> Chu
     return ChunkResult(values, tuple(failures), wall, cpu)
 
 
-def listed(call: Call, items: list[Any], retries: int) -> ChunkResult:
+def listed(call: Call, items: Sequence[Any], retries: int) -> ChunkResult:
     """Run items, and failed ones again as often as ``retries`` allows.
 
     Args:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,7 +63,7 @@ class Caller:
     #: its ident.
     thread: int = 0
     #: the items that it is inside of and that others need not wait for.
-    inside: list[Any] | None = None
+    inside: Sequence[Any] | None = None
     #: an item, and results, that may be weighed.
     sample: list[Any] = field(default_factory=list)
     out: list[Any] = field(default_factory=list)

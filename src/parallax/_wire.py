@@ -70,6 +70,8 @@ class Channel:
         self._part = 0
         self._position = 0
         self._eof = False
+        #: the other end closed and had not read all that was sent.
+        self.reset = False
         #: what was wrong with the bytes after the last whole frame; nothing more can be received.
         self.broken: Exception | None = None
         self.bytes_sent = 0
@@ -179,6 +181,7 @@ class Channel:
                 return frames
             except ConnectionResetError:
                 # It ended with something of ours unread; what it said before is still good.
+                self.reset = True
                 wanted = got = 0
             if got == 0:
                 self._eof = True

@@ -134,3 +134,21 @@ def test_iterable_whose_iter_raises():
 
     with pytest.raises(LookupError, match="no"):
         feed(Bad())
+
+
+@given(st.integers(-5, 60), st.integers(-5, 60), st.integers(1, 4), st.data())
+def test_a_range_is_taken_in_any_mixture_of_ways(start, stop, step, data):
+    """As slices, as lists, straight from the iterator, with a look ahead in between."""
+    source = feed(range(start, stop, step))
+    seen = []
+    while not source.ended:
+        way = data.draw(st.sampled_from(["slice", "take", "iterator", "peek"]))
+        if way == "peek":
+            assert source.peek() == list(range(start, stop, step))[len(seen) : len(seen) + 1]
+        elif way == "iterator":
+            items = list(itertools.islice(source.iterator, 2))
+            source.took(len(items))
+            seen += items
+        else:
+            seen += getattr(source, way)(data.draw(st.integers(1, 9)))
+    assert seen == list(range(start, stop, step))

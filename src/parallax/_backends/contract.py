@@ -18,7 +18,7 @@ the crew is left behind, except threads inside a user's item, which cannot be en
 from __future__ import annotations
 
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from .._messages import Chunk, ChunkResult, Failure, Route
@@ -153,7 +153,7 @@ class Crew(Protocol):
     def recall(self, worker: int) -> None:
         """Ask a worker to give back what it has not begun; ``Yielded`` answers, perhaps."""
 
-    def send(self, worker: int, chunk: Chunk, items: list[Any]) -> None:
+    def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
         """Hand a chunk to a worker; never blocks for long."""
 
     def kill(self, worker: int) -> bool:

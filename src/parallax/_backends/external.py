@@ -7,7 +7,7 @@ it had, and no more is sent to it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = ["ExternalCrew"]
 
 
 def _run_in(
-    place: tuple[Any, ...], fn: Callable[..., Any], items: list[Any], star: bool, stop: bool
+    place: tuple[Any, ...], fn: Callable[..., Any], items: Sequence[Any], star: bool, stop: bool
 ) -> ChunkResult:  # executors take positional arguments, and some pickle them
     before = enter(Place(*place))
     try:
@@ -86,7 +86,7 @@ class ExternalCrew:
             self._names.append(name)
             self._report(Joined(name))
 
-    def send(self, worker: int, chunk: Chunk, items: list[Any]) -> None:
+    def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
         """Submit a chunk."""
         fn, star, stop = self._call
         try:

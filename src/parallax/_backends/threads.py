@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -56,7 +56,7 @@ class ThreadCrew:
         self._outer = place
         self._place = place.worker(1)
         self._context = context
-        self._inboxes: dict[int, SimpleQueue[tuple[Chunk, list[Any]] | None]] = {}
+        self._inboxes: dict[int, SimpleQueue[tuple[Chunk, Sequence[Any]] | None]] = {}
         self._threads: list[threading.Thread] = []
 
     @property
@@ -82,7 +82,7 @@ class ThreadCrew:
         self._place.share(self._outer, max(count, len(self._threads)))
         while len(self._threads) < count:
             name = self._new_id()
-            inbox: SimpleQueue[tuple[Chunk, list[Any]] | None] = SimpleQueue()
+            inbox: SimpleQueue[tuple[Chunk, Sequence[Any]] | None] = SimpleQueue()
             self._inboxes[name] = inbox
             # Daemon: a thread that sits in an endless item must not keep the interpreter.
             thread = threading.Thread(
@@ -100,7 +100,7 @@ class ThreadCrew:
             self._threads.append(thread)
             self._report(Joined(name))
 
-    def send(self, worker: int, chunk: Chunk, items: list[Any]) -> None:
+    def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
         """Put a chunk in a thread's inbox."""
         self._inboxes[worker].put((chunk, items))
 
@@ -122,7 +122,7 @@ class ThreadCrew:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _work(self, name: int, inbox: SimpleQueue[tuple[Chunk, list[Any]] | None]) -> None:
+    def _work(self, name: int, inbox: SimpleQueue[tuple[Chunk, Sequence[Any]] | None]) -> None:
         fn, star, stop = self._call
         unblock_interrupts()
         enter(self._place)

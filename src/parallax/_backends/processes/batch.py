@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-__all__ = ["BatchRunner"]
+__all__ = ["BatchRunner", "run_piece"]
 
 clock = time.perf_counter
 
@@ -94,7 +94,6 @@ class BatchRunner:
         self._tag = frame.tag
         self._tasks.extend(loads(frame.payload))
         self._buffers = frame.buffers
-        self._recalled = False
         self._start()
         while self._tasks:
             key, data = self._tasks.popleft()
@@ -106,6 +105,7 @@ class BatchRunner:
                 if self._recalled:
                     self._give_back()
         self._answer()
+        self._buffers = []  # they may be large, and the next batch may be long in coming
 
     def recall(self, *_: Any) -> None:
         """Signal handler: the parent wants back what has not begun."""
@@ -140,6 +140,8 @@ class BatchRunner:
             return
         self._inside = True
         try:
+            if self._recalled:
+                self.recall()  # it was noted while the arguments were decoded
             value = fn(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
             self._inside = False
@@ -172,7 +174,8 @@ class BatchRunner:
         reply = _encode(result)
         del result
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
+            # A stream that the running task is writing to cannot be entered again.
+            if stream is not None and not running:
                 stream.flush()
         self._channel.send(protocol.RESULT, self._tag, reply.payload, reply.buffers)
 
@@ -186,28 +189,54 @@ class BatchRunner:
             self._channel.send(protocol.RETURNED, self._tag, dumps(back, 5))
 
 
+def run_piece(fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]) -> list[Any]:
+    """One task of several calls: the results for a tuple of argument tuples."""
+    return [fn(*args) for args in piece]
+
+
 def _encode(result: ChunkResult) -> _codec.Encoded:
-    """Encode results so that one that does not unpickle leaves the others readable."""
-    packed: dict[int, bytes] = {}
-    try:
-        if result.failures:
-            from .failures import portable  # loads what a worker without failures never needs
+    """Encode results so that one that does not unpickle leaves the others readable.
 
-            result = portable(result)
-        values = result.values
-        if len(values) == 1:
-            return _codec.encode_reply((tuple(result), packed))
-        for offset, value in enumerate(values):
-            if type(value) not in PLAIN:
-                reply = _codec.encode_reply(value)
-                if reply.buffers:  # large ones gain nothing from being packed first
-                    continue
-                packed[offset] = reply.payload
-                values[offset] = None
-        return _codec.encode_reply((tuple(result), packed))
-    except Exception:  # noqa: BLE001 - told apart value by value
-        from .failures import isolate
+    One alone is a tuple of a ``ChunkResult``'s fields. Several are (values, wall, packed, failed):
+    the values are of plain types, and each other one is a pickle of its own in ``packed`` or, if it
+    is a failure, in ``failed``: {offset: (pickle, first buffer, number of buffers)}.
+    """
+    if result.failures:
+        from .failures import portable  # loads what a worker without failures never needs
 
-        for offset, payload in packed.items():
-            result.values[offset] = _codec.decode(payload)
-        return _codec.encode_reply((tuple(isolate(result)), {}))
+        result = portable(result)
+    values, failures = result.values, result.failures
+    if len(values) == 1:
+        try:
+            return _codec.encode_reply(tuple(result))
+        except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+            stuck = result._replace(values=[None], failures=_stuck(values[0], 0))
+            return _codec.encode_reply(tuple(stuck))
+    buffers: list[memoryview] = []
+    packed: dict[int, tuple[bytes, int, int]] = {}
+    failed: dict[int, tuple[bytes, int, int]] = {}
+    for offset, value in enumerate(values):
+        if type(value) not in PLAIN:
+            values[offset] = None
+            try:
+                packed[offset] = _pack(value, buffers)
+            except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+                failures += _stuck(value, offset)
+    for failure in failures:
+        failed[failure.offset] = _pack(failure, buffers)
+    reply = _codec.encode_reply((values, result.wall, packed, failed))
+    return _codec.Encoded(reply.payload, buffers)
+
+
+def _pack(obj: Any, buffers: list[memoryview]) -> tuple[bytes, int, int]:
+    reply = _codec.encode_reply(obj)
+    first = len(buffers)
+    buffers += reply.buffers
+    return reply.payload, first, len(reply.buffers)
+
+
+def _stuck(value: Any, offset: int) -> tuple[Failure, ...]:
+    from .failures import isolate
+
+    found = isolate(ChunkResult([value], (), 0.0, 0.0)).failures
+    return tuple(failure._replace(offset=offset) for failure in found)

@@ -11,6 +11,7 @@ Guarantees: a cached callable is kept alive, so that its identity is not reused.
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -31,6 +32,7 @@ __all__ = ["Callables", "Known"]
 KEPT = 128
 
 _MISSING = object()
+_BUILTINS = frozenset(vars(builtins))
 
 
 class Known(NamedTuple):
@@ -49,7 +51,7 @@ class _Entry(NamedTuple):
     bound: tuple[tuple[dict[str, Any], str, Any], ...]
     #: (cell, content) of the closure.
     cells: tuple[tuple[Any, Any], ...]
-    defaults: Any
+    defaults: tuple[Any, Any]
 
     def holds(self) -> bool:
         for space, name, value in self.bound:
@@ -58,7 +60,10 @@ class _Entry(NamedTuple):
         for cell, content in self.cells:
             if _content(cell) is not content:
                 return False
-        return self.defaults is getattr(self.fn, "__defaults__", None)
+        positional, keyword = self.defaults
+        return positional is getattr(self.fn, "__defaults__", None) and keyword is getattr(
+            self.fn, "__kwdefaults__", None
+        )
 
 
 class Callables:
@@ -103,9 +108,12 @@ def _entry(fn: Any, known: Known, reads: list[tuple[str, str, Any]]) -> _Entry:
     space = getattr(fn, "__globals__", None)
     if space is not None and space.get("__name__") == "__main__":
         # It travels by value, with what it refers to.
-        bound += [(space, n, space[n]) for n in set(names_in(fn.__code__)) if n in space]
+        # Names that are not bound yet, too: they may be by the next call.
+        names = set(names_in(fn.__code__))
+        bound += [(space, n, space.get(n, _MISSING)) for n in names if n not in _BUILTINS]
     cells = tuple((cell, _content(cell)) for cell in getattr(fn, "__closure__", None) or ())
-    return _Entry(fn, known, tuple(bound), cells, getattr(fn, "__defaults__", None))
+    defaults = getattr(fn, "__defaults__", None), getattr(fn, "__kwdefaults__", None)
+    return _Entry(fn, known, tuple(bound), cells, defaults)
 
 
 def _content(cell: Any) -> Any:

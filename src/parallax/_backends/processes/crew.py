@@ -10,7 +10,7 @@ import contextlib
 import pickle
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import RLock
 from typing import Any
 
@@ -168,7 +168,7 @@ class ProcessCrew:
             self._joined.add(name)
             self._report(Joined(name, self._quota.get(name)))
 
-    def send(self, worker: int, chunk: Chunk, items: list[Any]) -> None:
+    def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
         """Encode items and hand them to a worker."""
         begin = time.perf_counter()
         if worker in self._quota:

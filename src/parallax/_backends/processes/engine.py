@@ -32,6 +32,9 @@ clock = time.monotonic
 #: Seconds to wait for a worker to leave.
 EXIT = 0.5
 
+#: Seconds that the system lets a thread wait on a socket at least, if it is asked to.
+LONG = 1e6
+
 
 class Engine:
     """Runs single tasks on up to ``max_workers`` processes. Thread-safe."""
@@ -61,6 +64,8 @@ class Engine:
         Raises:
             SerializationError: the initializer cannot travel.
         """
+        # First of all: if it raises, there is nothing to close yet.
+        first = None if initializer is None else encode_initializer(initializer, initargs)
         self.lock = threading.RLock()
         self._pool = pool
         self._broken = broken
@@ -70,7 +75,6 @@ class Engine:
         self._waker.attach(self._selector)
         self._thread: threading.Thread | None = None
         self._closing = False
-        first = None if initializer is None else encode_initializer(initializer, initargs)
         self._staff = Staff(
             max_workers,
             pool,
@@ -142,7 +146,7 @@ class Engine:
                     break  # the turner sends the rest
                 lent.borrowed = True
                 self._selector.unregister(lent.worker.channel)
-            left = None if deadline is None else max(0.0, deadline - clock())
+            left = None if deadline is None else min(max(0.0, deadline - clock()), LONG)
             try:
                 in_time = readable(lent.worker.channel, left)
             finally:
@@ -182,7 +186,8 @@ class Engine:
         for task in queued:
             task.cancel()
         if thread is not None:
-            self._waker.wake()
+            with self.lock:  # the turner closes the waker under it
+                self._waker.wake()
             if wait and thread is not threading.current_thread():
                 thread.join()
 
@@ -255,6 +260,7 @@ class Engine:
         for lent in left:
             if self._pool.discard(lent.worker, kill=False, timeout=EXIT) is None:
                 self._pool.discard(lent.worker, kill=True, timeout=EXIT)
+        self._pool.settle(EXIT)
         with self.lock:
             self._release()
 

@@ -16,18 +16,17 @@ import selectors
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import BrokenExecutor
 
 from ... import _codec
 from ..._errors import WorkerStartError, exit_reason
-from ..._messages import ChunkResult
 from ..._nesting import here
 from ..._pace import Pace
 from ..._wire import Frame, WireError
 from . import protocol
 from .pool import KEPT_CALLS, Pool
 from .surroundings import capture
-from .task import Batch, Finished, Lent, Task, unpack, unreadable, with_cause
+from .task import Batch, Finished, Lent, Task, outcomes
 
 __all__ = ["Staff"]
 
@@ -39,14 +38,22 @@ EXIT = 0.5
 #: Seconds that a worker may be silent while tasks wait behind its present one.
 SILENT = 0.02
 
+#: Seconds after which a worker that was recalled and holds tasks yet is asked again: it may have
+#: had only part of a frame, or have been between two tasks.
+AGAIN = 0.1
+
 #: Workers in a row that end before they begin a task until we give up.
 STILLBORN = 3
 
 #: Frames that a worker holds at a time; the second hides the way there and back.
 DEPTH = 2
 
-#: Bytes of arguments from which a task travels alone.
+#: Bytes of arguments from which a task travels alone, and a frame takes no more. What a busy worker
+#: is sent must fit its socket, or it could not give it back.
 LARGE = 1 << 16
+
+#: Seconds that a task may take which was never timed.
+UNKNOWN = float("inf")
 
 
 class Staff:
@@ -117,7 +124,7 @@ class Staff:
             lent.worker.channel.close()
         self.lent.clear()
         self._idle.clear()
-        self.fatal = RuntimeError("this executor belongs to the process that forked this one")
+        self.fatal = BrokenExecutor("this executor belongs to the process that forked this one")
 
     def end(self) -> list[Lent]:
         """Part with all workers; the caller waits for their end."""
@@ -206,35 +213,22 @@ class Staff:
         elif frame.kind == protocol.RETURNED:
             self._returned(lent, frame)
         elif frame.kind == protocol.FAILED:
-            result = ChunkResult(*_codec.decode(frame.payload, frame.buffers))
-            self.fatal = result.failures[0].error
+            self.fatal = outcomes(frame)[0][0][1]
             finished += self.fail_all()
 
     def _answered(self, lent: Lent, frame: Frame, finished: Finished) -> None:
         batch = lent.flight[0]
         now = clock()
-        try:
-            fields, packed = _codec.decode(frame.payload, frame.buffers)
-        except Exception as problem:  # noqa: BLE001 - any __setstate__ may raise anything
-            fields, packed = unreadable(problem), {}
-        result = ChunkResult(*fields)
-        ran = len(result.values)
-        failures = {failure.offset: failure for failure in result.failures}
+        found, wall = outcomes(frame)
         key = batch.tasks[0].known.key if batch.tasks[0].known is not None else 0
-        for offset, plain in enumerate(result.values):
+        for value, error in found:
             task = batch.tasks.popleft()
             task.data = task.lent = None
-            value: Any = plain
-            error: BaseException | None = None
-            if offset in failures:
-                error = with_cause(failures[offset])
-            elif offset in packed:
-                value, error = unpack(packed[offset])
             finished.append((task, value, error))
-        if ran and result.wall:
-            self._pace.took(key, result.wall / ran)
+        if wall:
+            self._pace.took(key, wall / len(found))
         batch.since = now
-        batch.expected -= result.wall
+        batch.expected -= wall
         if not batch.tasks:
             lent.flight.popleft()
             if lent.flight:
@@ -263,13 +257,16 @@ class Staff:
         """A worker ended: its task fails, the others that it held run elsewhere."""
         worker = lent.worker
         self._remove(lent)
+        # The last frame was not read to its end.
+        unread = worker.channel.unsent or worker.channel.reset
         exitcode = self._pool.discard(worker, kill=late, timeout=EXIT)
         if exitcode is None:
             self._pool.discard(worker, kill=True, timeout=EXIT)
         if not worker.begun:
             self._stillborn += 1
         held = [task for batch in lent.flight for task in batch.tasks]
-        suspects = len(lent.flight[0].tasks) if lent.flight and worker.begun else 0
+        begun = worker.begun and len(lent.flight) > unread
+        suspects = len(lent.flight[0].tasks) if begun else 0
         for task in held[:suspects]:
             task.attempts += 1
             task.alone = True
@@ -293,6 +290,7 @@ class Staff:
     def _dismiss(self, lent: Lent) -> None:
         """Let a worker go that has done its share of tasks; it leaves by itself."""
         self._remove(lent)
+        self._pool.settle(0.0)  # those before it
         self._pool.retire(lent.worker)
 
     def _remove(self, lent: Lent) -> None:
@@ -353,6 +351,7 @@ class Staff:
         if self._max_tasks is not None:
             most = min(most, self._max_tasks - lent.given)
         before = busy = lent.busy()
+        size = 0
         while queue and len(tasks) < most:
             task = queue[0]
             known, data = task.known, task.data
@@ -369,8 +368,10 @@ class Staff:
             queue.popleft()
             tasks.append(task)
             keys.add(known.key)
-            busy += pace.mean(known.key) or 0.0
-            if large or pace.mean(known.key) is None:
+            mean = pace.mean(known.key)
+            busy += UNKNOWN if mean is None else mean
+            size += data.nbytes
+            if large or mean is None or size > LARGE:
                 break
         return tasks, busy - before
 
@@ -436,16 +437,17 @@ class Staff:
                     self._lost(lent, finished, late=True)
                 continue
             held = sum(len(batch.tasks) for batch in lent.flight)
-            if held < 2 or lent.flight[-1].recalled:
+            if held < 2 or protocol.RECALL is None:
                 continue
-            due = lent.flight[0].since + SILENT
+            due = max(lent.flight[0].since + SILENT, lent.asked + AGAIN)
             if now < due:
                 self._expect(due)
                 continue
             for batch in lent.flight:
                 batch.recalled = True
-            if protocol.RECALL is not None:
-                lent.worker.started.signal(protocol.RECALL)
+            lent.asked = now
+            lent.worker.started.signal(protocol.RECALL)
+            self._expect(now + AGAIN)
 
     def _spent(self, lent: Lent) -> bool:
         return self._max_tasks is not None and lent.given >= self._max_tasks

@@ -11,7 +11,8 @@ from ... import _codec
 from ..._culprit import culprit
 from ..._errors import RemoteTraceback, SerializationError
 from ..._future import Future, Helper
-from ..._messages import Failure
+from ..._messages import ChunkResult, Failure
+from ..._wire import Frame
 from .callables import Known
 from .pool import Worker
 
@@ -22,10 +23,13 @@ __all__ = [
     "Task",
     "encode_arguments",
     "encode_initializer",
-    "unpack",
-    "unreadable",
+    "outcomes",
     "with_cause",
 ]
+
+
+#: Seconds that a batch takes at least: what was thought to be over and is not.
+TINY = 1e-9
 
 
 class Task(Future[Any]):
@@ -67,10 +71,12 @@ class Lent:
         self.borrowed = False
         self.idle = False
         self.alive = True
+        #: when it was asked to give back what it has not begun.
+        self.asked = 0.0
 
     def busy(self) -> float:
-        """Seconds of work that it has, as far as is known."""
-        return sum(batch.expected for batch in self.flight)
+        """Seconds of work that it has, as far as is known; 0 only if it has none."""
+        return sum(max(TINY, batch.expected) for batch in self.flight)
 
 
 #: Tasks that have ended, each with its value or its error.
@@ -107,17 +113,36 @@ def with_cause(failure: Failure) -> BaseException:
     return failure.error
 
 
-def unpack(payload: bytes) -> tuple[Any, BaseException | None]:
-    """Decode one result of several; the error if it cannot be."""
+#: The outcome of one task: its value or its error.
+Outcome: TypeAlias = "tuple[Any, BaseException | None]"
+
+
+def outcomes(frame: Frame) -> tuple[list[Outcome], float]:
+    """Decode a worker's answer: outcomes in order, and how many seconds they took in all."""
     try:
-        return _codec.decode(payload), None
-    except Exception as error:  # noqa: BLE001 - any __setstate__ may raise anything
+        fields = _codec.decode(frame.payload, frame.buffers)
+    except Exception as problem:  # noqa: BLE001 - any __setstate__ may raise anything
+        return [(None, _unreadable(problem))], 0.0  # only an answer with one can be like this
+    if len(fields) == len(ChunkResult._fields):
+        result = ChunkResult(*fields)
+        error = with_cause(result.failures[0]) if result.failures else None
+        return [(result.values[0], error)], result.wall
+    values, wall, packed, failed = fields
+    found: list[Outcome] = [(value, None) for value in values]
+    for offset, part in packed.items():
+        found[offset] = _unpack(part, frame.buffers)
+    for offset, part in failed.items():
+        failure, stuck = _unpack(part, frame.buffers)
+        found[offset] = None, stuck or with_cause(failure)
+    return found, wall
+
+
+def _unpack(part: tuple[bytes, int, int], buffers: list[bytearray]) -> Outcome:
+    payload, first, count = part
+    try:
+        return _codec.decode(payload, buffers[first : first + count]), None
+    except Exception as error:  # noqa: BLE001 - as above
         return None, _unreadable(error)
-
-
-def unreadable(error: Exception) -> tuple[Any, ...]:
-    """The fields that stand for the answer of one task that cannot be decoded."""
-    return [None], (Failure(0, _unreadable(error)),), 0.0, 0.0
 
 
 def _unreadable(error: Exception) -> SerializationError:

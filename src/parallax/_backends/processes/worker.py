@@ -126,6 +126,7 @@ class _Server:
         self._batches = BatchRunner(channel, self._call_of, self._later)
         self._key = -1
         self._begun = False
+        self._initialized = False
         self._delays = RunDelay()
         self._wear = Wear()
         self._surroundings = Surroundings()
@@ -184,17 +185,19 @@ class _Server:
         if isinstance(call, Frame):
             call = self._batches.decode(call.payload, call.buffers)
             self._calls[key] = call
-            _apply_globals(call[3])
+            if not self._initialized:
+                _apply_globals(call[3])
         return call
 
     def _initialize(self, frame: Frame) -> None:
         """Call the initializer; a worker whose initializer fails takes no task."""
         try:
             fn, args, _, _ = self._call_of(frame.tag)
-            main = _codec.worker_main()
-            before = dict(main)
             fn(*args)
-            self._batches.keep(name for name in main if main[name] is not before.get(name, main))
+            # From here on globals are the worker's own, as they are in the standard library's
+            # pools: the parent's values would undo what the initializer has set or filled.
+            self._batches.keep(_codec.worker_main())
+            self._initialized = True
         except BaseException as error:  # noqa: BLE001 - told to the parent, whatever it is
             from .failures import portable
 
@@ -260,6 +263,8 @@ class _Server:
         finally:
             if collecting:
                 gc.enable()
+        if type(items) is range:
+            items = list(items)  # a recall cuts off its end
         values: list[Any] = []
         self._chunk = frame.tag, items, values
         result = self._wear.run(fn, items, values, star=star, stop=stop, delays=self._delays)
