@@ -350,3 +350,40 @@ def length(x):
 def thread_name(_):
     time.sleep(0.002)
     return threading.current_thread().name
+
+
+def note(log, x):
+    """Append an item's number to a file, in one write, so that each run of it leaves one line."""
+    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(fd, b"%d\n" % x)
+    finally:
+        os.close(fd)
+
+
+def waits_for(waiter, other, folder, x):
+    """One item ends only after a later one has run."""
+    note(str(Path(folder, "log")), x)
+    flag = Path(folder, "flag")
+    if x == other:
+        flag.touch()
+    deadline = time.monotonic() + 20
+    while x == waiter and not flag.exists():
+        if time.monotonic() > deadline:
+            return "it never ran"
+        time.sleep(0.002)
+    return x
+
+
+def waits_and_fails(waiter, other, folder, x):
+    """As ``waits_for``, and the one that waited raises."""
+    found = waits_for(waiter, other, folder, x)
+    if x == waiter:
+        raise KeyError(found)
+    return found
+
+
+def first_of(fn, first, second):
+    """Calls another one with the first of two arguments."""
+    assert first == second
+    return fn(first)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from ways import WAYS
 
-from parallax import options
+from parallax import ProcessPoolExecutor, options
 
 
 def pytest_generate_tests(metafunc):
@@ -33,6 +34,22 @@ def backend(way):
             yield executor
     else:
         yield way
+
+
+@pytest.fixture(params=["auto", "spawn"])
+def make_pool(request):
+    """Makes executors, of each start method in turn; they are shut down at the end."""
+    made = []
+
+    def new(max_workers=2, **wishes):
+        if request.param == "spawn":
+            wishes["mp_context"] = multiprocessing.get_context("spawn")
+        made.append(ProcessPoolExecutor(max_workers, **wishes))
+        return made[-1]
+
+    yield new
+    for executor in made:
+        executor.shutdown()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import weakref
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed, wait
+from concurrent.futures import Executor, Future, as_completed, wait
 
 import jobs
 import numpy as np
@@ -19,22 +19,6 @@ import pytest
 
 from parallax import ProcessPoolExecutor, SerializationError
 from parallax._errors import RemoteTraceback
-
-
-@pytest.fixture(params=["auto", "spawn"])
-def make(request):
-    """Makes executors; they are shut down at the end."""
-    made = []
-
-    def new(max_workers=2, **wishes):
-        if request.param == "spawn":
-            wishes["mp_context"] = multiprocessing.get_context("spawn")
-        made.append(ProcessPoolExecutor(max_workers, **wishes))
-        return made[-1]
-
-    yield new
-    for executor in made:
-        executor.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -230,17 +214,15 @@ def test_nothing_is_kept(pool):
     assert [r() for r in (*results, error)] == [None] * 3
 
 
-def test_a_worker_does_not_keep_a_large_argument(make):
+def test_a_worker_does_not_keep_a_large_argument(make_pool):
     """Nor does the worker that had it."""
-    executor = make(1)
+    executor = make_pool(1)
 
     def remember(array):
-        import sys
 
         sys.kept = weakref.ref(array.base if array.base is not None else array)
 
     def kept():
-        import sys
 
         return sys.kept() is not None
 
@@ -394,189 +376,3 @@ def test_map_refuses(pool, wishes, kind):
     """What makes no sense."""
     with pytest.raises(kind):
         pool.map(jobs.square, [1], **wishes)
-
-
-# -- arguments of the executor ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wishes", "kind"),
-    [
-        ({"max_workers": 0}, ValueError),
-        ({"max_workers": -1}, ValueError),
-        ({"initializer": 3}, TypeError),
-        ({"initializer": threading.Lock().acquire}, SerializationError),
-        ({"max_tasks_per_child": 0}, ValueError),
-        ({"max_tasks_per_child": 1.5}, TypeError),
-    ],
-)
-def test_the_constructor_refuses(wishes, kind):
-    """What makes no sense, before anything is started."""
-    with pytest.raises(kind):
-        ProcessPoolExecutor(**wishes)
-
-
-def test_initializer(make):
-    """It runs in each worker before its first call, and what it sets is there."""
-    executor = make(2, initializer=pool_jobs.set_state, initargs=("set",))
-    futures = [executor.submit(pool_jobs.get_state) for _ in range(20)]
-    assert {f.result() for f in futures} == {"set"}
-    assert pool_jobs.STATE == "unset"
-
-
-@pytest.mark.parametrize(
-    ("initializer", "args", "words"),
-    [
-        (pool_jobs.fail, (ValueError, "not today"), "ValueError: not today"),
-        (pool_jobs.fail, (RuntimeError, "not today"), "RuntimeError: not today"),
-        (pool_jobs.fail, (SystemExit, 3), "SystemExit: 3"),
-        (pool_jobs.raises_here, (), "wrong place"),
-        (pool_jobs.leave, (3,), "exited with status 3"),
-        (jobs.square, (pool_jobs.Here(),), "wrong place"),
-    ],
-    ids=["raises", "runtime", "exits", "unreadable", "dies", "unloadable"],
-)
-def test_initializer_that_fails(make, initializer, args, words):
-    """Every call fails with the reason, those before and those after."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    executor = make(2, initializer=initializer, initargs=args)
-    try:
-        futures = [executor.submit(jobs.square, n) for n in range(20)]
-    except BrokenProcessPool:
-        pytest.fail("it was not to know yet")
-    for future in futures:
-        error = future.exception(timeout=20)
-        assert isinstance(error, BrokenProcessPool)
-        assert words in str(error)
-        assert error.__cause__ is not None
-    with pytest.raises(BrokenProcessPool, match=words):
-        executor.submit(jobs.square, 1)
-    with pytest.raises(BrokenExecutor):
-        executor.map(jobs.square, [1])
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3, 7])
-def test_max_tasks_per_child(make, limit):
-    """No worker runs more, and no call is lost."""
-    executor = make(2, max_tasks_per_child=limit)
-    count = 4 * limit + 1 if "spawn" in str(executor._engine._pool.method) else 30 * limit + 1
-    futures = [executor.submit(os.getpid) for _ in range(count)]
-    pids = [f.result() for f in futures]
-    # A number may be given to a second worker, in theory.
-    assert max(pids.count(pid) for pid in pids) <= limit
-    assert len(set(pids)) >= count // limit
-
-
-# -- long calls among short ones -------------------------------------------------------------------
-
-
-def test_a_long_call_delays_no_other(pool, tmp_path):
-    """What was sent along with it runs elsewhere."""
-    for _ in range(20):  # so that the callable is known to be short
-        pool.submit(pool_jobs.keywords).result()
-
-    def work(path):
-        if path:
-            pool_jobs.wait_for(path)
-
-    for _ in range(20):
-        pool.submit(work, None).result()
-    go = str(tmp_path / "go")
-    futures = [pool.submit(work, go if n == 300 else None) for n in range(800)]
-    others = futures[:300] + futures[301:]
-    assert len(wait(others, timeout=30).done) == 799
-    assert not futures[300].done()
-    pool_jobs.touch(go)
-    assert futures[300].result(30) is None
-
-
-def test_a_call_that_waits_for_a_later_one(make, tmp_path):
-    """It is no deadlock as long as there is a second worker."""
-    executor = make(2)
-
-    def work(path, wanted):
-        if wanted:
-            pool_jobs.wait_for(wanted)
-        if path:
-            pool_jobs.touch(path)
-
-    for _ in range(20):
-        executor.submit(work, None, None).result()
-    names = [str(tmp_path / str(n)) for n in range(5)]
-    for name in names:
-        futures = [executor.submit(work, None, name)]
-        futures.extend(executor.submit(work, None, None) for _ in range(50))
-        futures.append(executor.submit(work, name, None))
-        assert [future.result(30) for future in futures] == [None] * 52
-
-
-def test_a_call_that_waits_behind_arguments_that_load_slowly(make, tmp_path):
-    """It is taken back from there, too: the worker is asked again if it did not hear."""
-    executor = make(2)
-    go = str(tmp_path / "go")
-
-    def work(_, wanted):
-        if wanted:
-            pool_jobs.wait_for(wanted)
-
-    for _ in range(20):
-        executor.submit(work, None, None).result()
-    calls = [
-        (pool_jobs.Slow(0.03) if n % 10 == 5 else n, go if n == 45 else None) for n in range(100)
-    ]
-    futures = [executor.submit(work, *call) for call in calls]
-    others = futures[:45] + futures[46:]
-    assert len(wait(others, timeout=30).done) == 99
-    pool_jobs.touch(go)
-    assert futures[45].result(30) is None
-
-
-def test_a_call_that_prints_is_recalled(make, tmp_path):
-    """The streams are left alone while a call is writing to them."""
-    executor = make(1)
-
-    def work(count):
-        for n in range(count):
-            sys.stdout.write(f"{n}\n" * 10)
-            sys.stdout.flush()
-        return count
-
-    for _ in range(20):
-        executor.submit(work, 0).result()
-    futures = [executor.submit(work, 20_000 if n in {20, 60} else 0) for n in range(100)]
-    assert sum(f.result(30) for f in futures) == 40_000
-
-
-# -- cancelling ------------------------------------------------------------------------------------
-
-
-def test_cancel(make, tmp_path):
-    """What waits can be cancelled and is never run; what runs cannot."""
-    executor = make(1)
-    go, started, log = (str(tmp_path / name) for name in ("go", "started", "log"))
-    running = executor.submit(pool_jobs.started_then_wait, started, go)
-    pool_jobs.wait_for(started)
-    waiting = [executor.submit(pool_jobs.note, log, n) for n in range(50)]
-    assert not running.cancel()
-    cancelled = [f for n, f in enumerate(waiting) if n % 2 and f.cancel()]
-    assert len(cancelled) == 25
-    pool_jobs.touch(go)
-    wait([running, *waiting], timeout=30)
-    assert all(f.cancelled() for f in cancelled)
-    assert executor.submit(pool_jobs.noted, log).result(30) == list(range(0, 50, 2))
-
-
-def test_cancel_all_that_waits(make, tmp_path):
-    """The executor goes on, and can be shut down."""
-    executor = make(1)
-    go = str(tmp_path / "go")
-    first = executor.submit(pool_jobs.wait_for, go)
-    waiting = [executor.submit(jobs.square, n) for n in range(20)]
-    assert all(f.cancel() for f in waiting)
-    pool_jobs.touch(go)
-    assert first.result(30) == go
-    assert executor.submit(jobs.square, 2).result(30) == 4
-    last = [executor.submit(jobs.square, n) for n in range(20)]
-    for future in last:
-        future.cancel()

@@ -246,22 +246,22 @@ def test_wear_stops_in_the_middle_of_a_chunk():
     """It runs what is left of its life, and knows that it is over."""
     wear = Wear()
     wear.limit({"items": 5})
-    first = wear.run(abs, [-1, -2, -3], star=False, stop=True, delays=no_delay)
+    first = wear.run(abs, [-1, -2, -3], [], star=False, stop=True, delays=no_delay)
     assert (first.values, wear.out) == ([1, 2, 3], False)
-    second = wear.run(abs, [-4, -5, -6], star=False, stop=True, delays=no_delay)
+    second = wear.run(abs, [-4, -5, -6], [], star=False, stop=True, delays=no_delay)
     assert (second.values, wear.out) == ([4, 5], True)
     # One that should not have been asked again makes progress all the same.
-    assert wear.run(abs, [-7, -8], star=False, stop=True, delays=no_delay).values == [7]
+    assert wear.run(abs, [-7, -8], [], star=False, stop=True, delays=no_delay).values == [7]
 
 
 def test_wear_counts_what_failed():
     """An item that raised was run; with ``stop`` the rest of its chunk was not."""
     wear = Wear()
     wear.limit({"items": 3, "memory": 1 << 60})
-    got = wear.run(abs, [-1, "x", -3], star=False, stop=True, delays=no_delay)
+    got = wear.run(abs, [-1, "x", -3], [], star=False, stop=True, delays=no_delay)
     assert got.values == [1, None]
     assert [(f.offset, type(f.error)) for f in got.failures] == [(1, TypeError)]
-    got = wear.run(divmod, [(7, 2), (1, 0)], star=True, stop=False, delays=no_delay)
+    got = wear.run(divmod, [(7, 2), (1, 0)], [], star=True, stop=False, delays=no_delay)
     assert (got.values, wear.out) == ([(3, 1)], True)
 
 
@@ -270,7 +270,7 @@ def test_wear_without_limits_is_endless():
     wear = Wear()
     wear.limit({"items": 1, "memory": 1})
     wear.limit({})
-    assert wear.run(abs, [-1, -2], star=False, stop=True, delays=no_delay).values == [1, 2]
+    assert wear.run(abs, [-1, -2], [], star=False, stop=True, delays=no_delay).values == [1, 2]
     assert not wear.out
 
 

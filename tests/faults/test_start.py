@@ -7,6 +7,7 @@ are those of a whole process.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -306,7 +307,8 @@ def test_idle_workers_that_left_unseen(method, monkeypatch, cold_pool):
             os.kill(pid, signal.SIGKILL)
         monkeypatch.setattr(Pool, "_weed", lambda self: None)
         for pid in pids:
-            psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=5)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).wait(timeout=5)
         got = parallel_map(jobs.pid_of, range(20))
         assert not set(got) & pids
         assert got.report.workers_lost == 0

@@ -272,7 +272,10 @@ class Pool:
             if worker in self._idle:
                 self._idle.remove(worker)
             self._lock.notify_all()
-            return worker.started.exitcode(timeout)
+            code = worker.started.exitcode(timeout)
+            if code is None and worker not in self._leaving:
+                self._leaving.append(worker)  # reaped when it ends at last
+            return code
 
     def retire(self, worker: Worker) -> None:
         """Let a worker go that leaves by itself once its socket is closed; it is reaped later."""
