@@ -146,9 +146,10 @@ class Engine:
                     break  # the turner sends the rest
                 lent.borrowed = True
                 self._selector.unregister(lent.worker.channel)
-            left = None if deadline is None else min(max(0.0, deadline - clock()), LONG)
             try:
-                in_time = readable(lent.worker.channel, left)
+                left = None if deadline is None else min(max(0.0, deadline - clock()), LONG)
+                channel = lent.worker.channel
+                in_time = (left is None and channel.wait()) or readable(channel, left)
             finally:
                 self._take_back(lent)
             if task.done() or not in_time:

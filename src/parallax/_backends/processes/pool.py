@@ -214,8 +214,7 @@ class Pool:
             raise
         finally:
             theirs.close()
-        ours.setblocking(False)
-        worker = Worker(started, Channel(ours), outputs)
+        worker = Worker(started, Channel(ours, waits=False), outputs)
         self._alive.add(worker)
         return worker
 
