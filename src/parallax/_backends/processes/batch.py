@@ -64,7 +64,7 @@ class BatchRunner:
         self._buffers: list[bytearray] = []
         self._values: list[Any] = []
         self._failures: list[Failure] = []
-        self._wall = self._cpu = 0.0
+        self._begun = 0.0
         #: the user's function is running: everything here is at rest.
         self._inside = False
         self._recalled = False
@@ -99,7 +99,7 @@ class BatchRunner:
             key, data = self._tasks.popleft()
             self._one(key, data)
             del data
-            if self._tasks and (self._recalled or clock() - self._wall > HOLD):
+            if self._tasks and (self._recalled or clock() - self._begun > HOLD):
                 self._answer()
                 self._start()
                 if self._recalled:
@@ -115,16 +115,16 @@ class BatchRunner:
         self._inside = False
         try:
             if self._values:
-                wall, cpu = self._wall, self._cpu
+                begun = self._begun
                 self._answer(running=True)
-                self._wall, self._cpu = wall, cpu
+                self._begun = begun
             self._give_back()
         finally:
             self._inside = True
 
     def _start(self) -> None:
         self._values, self._failures = [], []
-        self._wall, self._cpu = clock(), time.thread_time()
+        self._begun = clock()
 
     def _one(self, key: int, data: bytes) -> None:
         values = self._values
@@ -165,11 +165,9 @@ class BatchRunner:
         """Send the results that are there."""
         if not self._values:
             return
-        wall, cpu = clock() - self._wall, time.thread_time() - self._cpu
-        if running:
-            # The time belongs to the task that runs on.
-            wall = cpu = 0.0
-        result = ChunkResult(self._values, tuple(self._failures), wall, cpu)
+        # While one runs, the time belongs to that one.
+        wall = 0.0 if running else clock() - self._begun
+        result = ChunkResult(self._values, tuple(self._failures), wall, 0.0)
         self._values, self._failures = [], []
         reply = _encode(result)
         del result
