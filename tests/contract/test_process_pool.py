@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import gc
 import itertools
@@ -263,7 +264,7 @@ def test_several_threads_wait_for_one_call(pool, tmp_path):
     threads = [threading.Thread(target=lambda: got.append(future.result(30))) for _ in range(5)]
     for thread in threads:
         thread.start()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(concurrent.futures.TimeoutError):
         future.result(0.01)
     go.touch()
     for thread in threads:
@@ -276,7 +277,7 @@ def test_a_thread_that_gave_up_waiting_leaves_all_in_order(pool, tmp_path):
     go = tmp_path / "go"
     future = pool.submit(pool_jobs.wait_for, str(go))
     for timeout in (0, -1, 0.001, 0.01):
-        with pytest.raises(TimeoutError):
+        with pytest.raises(concurrent.futures.TimeoutError):
             future.result(timeout)
         assert pool.submit(jobs.square, 3).result(30) == 9
     assert future.running()
@@ -358,7 +359,7 @@ def test_map_times_out(pool, tmp_path, wishes):
     go = tmp_path / "go"
     results = pool.map(pool_jobs.wait_for, [str(go)] * 6, timeout=0.02, **wishes)
     try:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(concurrent.futures.TimeoutError):
             next(results)
     finally:
         go.touch()
