@@ -17,25 +17,34 @@ __all__ = ["Waker", "readable", "readable_now"]
 
 
 class Waker:
-    """One waiting thread, any number of waking ones."""
+    """One waiting thread, any number of waking ones.
+
+    A wake may come from a finalizer that the garbage collector runs in the very thread that is in
+    the middle of one: no lock is taken unless a thread waits without a selector.
+    """
 
     def __init__(self) -> None:
+        self._woken = False
         self._event = threading.Event()
+        self._waiting = False
         self._pair: tuple[socket.socket, socket.socket] | None = None
 
     def attach(self, selector: selectors.BaseSelector) -> None:
         """From now on a wake also makes this selector return."""
         if self._pair is None:
-            self._pair = socket.socketpair()
-            for end in self._pair:
+            pair = socket.socketpair()
+            for end in pair:
                 end.setblocking(False)
+            self._pair = pair
         selector.register(self._pair[0], selectors.EVENT_READ)
-        if self._event.is_set():
+        if self._woken:
             self._ring()
 
     def clear(self) -> None:
         """Forget earlier wakes; look at the state after this and wait after that."""
-        self._event.clear()
+        self._woken = False
+        if self._event.is_set():
+            self._event.clear()
         if self._pair is not None:
             try:
                 while self._pair[0].recv(64):
@@ -45,13 +54,19 @@ class Waker:
 
     def wake(self) -> None:
         """Make the waiting thread look again."""
-        if not self._event.is_set():
-            self._event.set()
+        if not self._woken:
+            self._woken = True
+            if self._waiting:
+                self._event.set()
             self._ring()
 
     def wait(self, timeout: float | None) -> None:
         """Wait without a selector."""
-        self._event.wait(timeout)
+        # Said before the look, as a wake is noted before it looks for us: one sees the other.
+        self._waiting = True
+        if not self._woken:
+            self._event.wait(timeout)
+        self._waiting = False
 
     def close(self) -> None:
         """Give the descriptors back; idempotent."""

@@ -11,6 +11,7 @@ it was running, everything else it held runs elsewhere; nothing is left after ``
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import threading
 import time
@@ -137,23 +138,30 @@ class Engine:
         """
         assert isinstance(task, Task)
         deadline = None if timeout is None else clock() + timeout
-        while True:
-            with self.lock:
-                lent = task.lent
-                if lent is None or task.done() or lent.borrowed or not lent.alive:
-                    break
-                if lent.worker.channel.unsent:
-                    break  # the turner sends the rest
-                lent.borrowed = True
-                self._selector.unregister(lent.worker.channel)
+        in_time = True
+        while in_time and not task.done():
+            mine: Lent | None = None
             try:
+                with self.lock:
+                    lent = task.lent
+                    # With something unsent the turner is needed anyway.
+                    if (
+                        lent is None
+                        or lent.borrowed
+                        or not lent.alive
+                        or lent.worker.channel.unsent
+                    ):
+                        break
+                    mine = lent
+                    lent.borrowed = True
+                    self._selector.unregister(lent.worker.channel)
                 left = None if deadline is None else min(max(0.0, deadline - clock()), LONG)
                 channel = lent.worker.channel
                 in_time = (left is None and channel.wait()) or readable(channel, left)
             finally:
-                self._take_back(lent)
-            if task.done() or not in_time:
-                break
+                # Also if a KeyboardInterrupt came at any point of this.
+                if mine is not None:
+                    self._take_back(mine)
         return None if deadline is None else max(0.0, deadline - clock())
 
     def _take_back(self, lent: Lent) -> None:
@@ -165,7 +173,8 @@ class Engine:
             lent.borrowed = False
             if lent.alive:
                 # Only now: what was to be read would have woken the turner.
-                self._selector.register(lent.worker.channel, selectors.EVENT_READ, lent)
+                with contextlib.suppress(KeyError):  # interrupted before it was taken out
+                    self._selector.register(lent.worker.channel, selectors.EVENT_READ, lent)
             self._staff.advance()
             if self._closing or self._staff.fatal is not None:
                 self._waker.wake()  # the turner waits for this to be over
