@@ -219,8 +219,7 @@ def test_workers_are_killed_again_and_again(make):
     def killer():
         for _ in range(20):
             over.wait(rng.random() * 0.04)
-            # Not those that are starting: three in a row that do not come up are given up.
-            workers = [w for w in executor._engine.workers if w.begun]
+            workers = [w for w in executor._engine.workers if w.pid is not None]
             if workers and not over.is_set():
                 try:
                     os.kill(rng.choice(workers).pid, signal.SIGKILL)

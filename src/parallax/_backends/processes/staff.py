@@ -20,6 +20,7 @@ from concurrent.futures import BrokenExecutor
 
 from ... import _codec
 from ..._errors import WorkerStartError, exit_reason
+from ..._lean import signals
 from ..._nesting import here
 from ..._pace import Pace
 from ..._wire import Frame, WireError
@@ -44,6 +45,10 @@ AGAIN = 0.1
 
 #: Workers in a row that end before they begin a task until we give up.
 STILLBORN = 3
+
+#: What one counts that was killed: less, because that is hardly the work's doing; not nothing,
+#: because the system may kill each one for want of memory.
+KILLED = 0.15
 
 #: Frames that a worker holds at a time; the second hides the way there and back.
 DEPTH = 2
@@ -96,7 +101,7 @@ class Staff:
         self._ids = itertools.count(1)
         self._idle: deque[Lent] = deque()
         self._starting = 0
-        self._stillborn = 0
+        self._stillborn = 0.0
         self.queue: deque[Task] = deque()
         self.lent: set[Lent] = set()
         #: why no worker can be had; nothing runs any more.
@@ -206,7 +211,7 @@ class Staff:
             self._answered(lent, frame, finished)
         elif frame.kind == protocol.BEGUN:
             lent.worker.begun = True
-            self._stillborn = 0
+            self._stillborn = 0.0
         elif frame.kind == protocol.HELLO:
             self._pool.greet(lent.worker, frame.tag)
             self._starting -= 1
@@ -263,7 +268,8 @@ class Staff:
         if exitcode is None:
             self._pool.discard(worker, kill=True, timeout=EXIT)
         if not worker.begun:
-            self._stillborn += 1
+            killed = not late and exitcode in {-signals.SIGTERM, -getattr(signals, "SIGKILL", 9)}
+            self._stillborn += KILLED if killed else 1
         held = [task for batch in lent.flight for task in batch.tasks]
         begun = worker.begun and len(lent.flight) > unread
         suspects = len(lent.flight[0].tasks) if begun else 0
@@ -280,7 +286,7 @@ class Staff:
             return
         words, again = ("", False) if worker.ready else self._pool.trouble(worker, late=late)
         if again:
-            self._stillborn = 0
+            self._stillborn = 0.0
         if self._stillborn >= STILLBORN and self.fatal is None:
             reason = "it did not come up in time" if late else exit_reason(exitcode, at_work=False)
             detail = words or f"the worker ended before its first task: {reason}"
