@@ -2,7 +2,7 @@
 
 Forking the caller's own process would be faster still, and wrong as soon as it has threads: the
 child inherits locks that nobody will release. ``multiprocessing.forkserver`` takes 9 ms per worker
-and re-runs the main script on many Python versions (docs/design.md). This helper is executed
+and re-runs the main script on many Python versions (docs/engine.md). This helper is executed
 fresh, never sees ``__main__``, and forks in about a millisecond.
 
     parent -> zygote (one message each, SOCK_SEQPACKET)     zygote -> parent
