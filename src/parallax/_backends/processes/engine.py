@@ -201,11 +201,6 @@ class Engine:
             if wait and thread is not threading.current_thread():
                 thread.join()
 
-    def kill(self) -> None:
-        """End all workers at once; what they run is lost."""
-        for worker in self.workers:
-            worker.started.kill()
-
     def forget(self) -> None:
         """Drop everything without ending it: this process is a forked copy of the owner's."""
         self.lock = threading.RLock()
