@@ -28,7 +28,8 @@ MAX_LINES = 500
 # Lowest first. A name ending in "." is a package with all that is in it. "" is __init__, the face.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_lean", "_options", "_machine", "_messages", "_plans", "_errors", "_nesting", "_future"),
-    ("_codec", "_culprit", "_wire", "_waker", "_arena"),
+    ("_extents", "_store", "_lender", "_borrower", "_shares", "_repeats", "_arena"),
+    ("_codec", "_culprit", "_wire", "_waker", "_parcels"),
     ("_guard.",),
     (
         "_measure",
@@ -62,8 +63,13 @@ SAME_LAYER: dict[str, set[str]] = {
     "_messages": {"_lean"},
     "_plans": {"_messages"},
     "_nesting": {"_lean", "_machine"},
-    "_codec": {"_arena"},
+    "_lender": {"_extents", "_store"},
+    "_borrower": {"_lender", "_store"},
+    "_shares": {"_lender"},
+    "_repeats": {"_lender", "_shares"},
+    "_arena": {"_lender", "_store"},
     "_culprit": {"_codec"},
+    "_parcels": {"_wire"},
     "_measure": {"_ticker", "_gil"},
     "_ticker": {"_gil"},
     "_recall": {"_chunking", "_roster"},
@@ -88,13 +94,19 @@ LAZY_PACKAGES = {"psutil", "tqdm", "cloudpickle", "threadpoolctl", "numpy", "das
 # The standard library's dear ones: every worker or every program would pay for them.
 LAZY_STANDARD = {
     "concurrent.futures.process",
+    "ctypes",
     "decimal",
+    "fcntl",
     "importlib",
     "logging",
+    "secrets",
+    "tempfile",
     "threading",
 }
 # (module, what it imports inside a function): why. They must go down all the same, or sideways.
 LAZY_EDGES: dict[tuple[str, str], str] = {
+    ("_parcels", "_borrower"): "at the first large part only",
+    ("_backends.processes.parcels", "_arena"): "workers never need it",
     ("_backends.processes.worker", "_backends.processes.failures"): "at the first failure only",
     ("_backends.processes.batch", "_backends.processes.failures"): "as above",
     ("_backends.processes.batch", "_errors"): "loads concurrent.futures",
@@ -306,9 +318,11 @@ def test_every_file_is_short_and_says_what_it_is_for(module: str) -> None:
     [
         ("_options", "_codec", {}, True),
         ("_codec", "_options", {}, False),
-        ("_codec", "_arena", {}, False),
-        ("_arena", "_codec", {}, True),
-        ("_arena", "_codec", {"typing_only": True}, False),
+        ("_parcels", "_arena", {}, False),
+        ("_parcels", "_wire", {}, False),
+        ("_wire", "_parcels", {}, True),
+        ("_arena", "_parcels", {}, True),
+        ("_shares", "_lender", {"typing_only": True}, False),
         ("_options", "_codec", {"typing_only": True}, True),
         ("_backends.threads", "_planner", {}, True),
         ("_backends.processes.pool", "_wire", {}, False),

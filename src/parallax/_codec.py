@@ -48,6 +48,8 @@ class Encoded(NamedTuple):
 
     payload: bytes
     buffers: list[memoryview]
+    #: where its large parts lie in shared memory, if it is kept to be sent several times.
+    slabs: dict[int, Any] | None = None
 
     @property
     def nbytes(self) -> int:

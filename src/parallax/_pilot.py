@@ -348,6 +348,8 @@ class Pilot:
         report.worked(route, result.wall, result.cpu)
         report.bytes_in += done.bytes_in
         report.bytes_out += done.bytes_out
+        report.bytes_once += done.once
+        report.bytes_spared += done.spared
         if route != dispatch.route or route == "loop":
             return
         router.worker_did(result, threads=route == "threads", workers=dispatch.wanted)

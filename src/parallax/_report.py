@@ -45,6 +45,9 @@ class Report:
         notes: what else the user should know, a sentence each.
         bytes_in: bytes moved to worker processes.
         bytes_out: bytes moved back.
+        bytes_once: bytes of what many items used (captured by the callable, or an argument of
+            several items) and worker processes were sent once, in shared memory.
+        bytes_spared: bytes that sending it with each item would have moved besides.
         retried: how often items were run again.
         workers_lost: worker processes that died during the run.
         workers_recycled: worker processes that were replaced at ``max_tasks_per_child`` or
@@ -65,6 +68,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     bytes_in: int = 0
     bytes_out: int = 0
+    bytes_once: int = 0
+    bytes_spared: int = 0
     retried: int = 0
     workers_lost: int = 0
     workers_recycled: int = 0
@@ -139,6 +144,9 @@ class Report:
             lines.append(f"  cores kept busy: {self.cores_busy:.1f}")
         if self.bytes_in or self.bytes_out:
             lines.append(f"  moved: {_bytes(self.bytes_in)} out, {_bytes(self.bytes_out)} back")
+        if self.bytes_spared:
+            times = round((self.bytes_once + self.bytes_spared) / self.bytes_once)
+            lines.append(f"  {_bytes(self.bytes_once)} sent once, not {times} times")
         if self.workers_lost or self.retried:
             lines.append(f"  workers lost: {self.workers_lost}, items run again: {self.retried}")
         if self.workers_recycled:

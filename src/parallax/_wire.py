@@ -4,7 +4,9 @@ One private duplex socket per worker; no lock and no queue is shared between pro
 end-of-file names the dead worker and a killed one blocks nobody.
 
     frame = header | buffer lengths (8 bytes each) | payload | buffers
-    header = magic 4 | kind 1 | unused 1 | number of buffers 2 | tag 8 | payload length 8
+    header = magic 4 | kind 1 | table 1 | number of buffers 2 | tag 8 | payload length 8
+
+With "table" 1 the first buffer tells where the others are; see ``_parcels``.
 
 Guarantees: a frame is delivered whole or not at all; large parts are received straight into the
 memory that the object will use. The parent's end never blocks (both ends blocked on writing is
@@ -19,10 +21,15 @@ from collections import deque
 
 from ._lean import NamedTuple, sockets
 
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["Channel", "Frame", "WireError"]
 
 MAGIC = b"plx1"
-_HEADER = struct.Struct("<4sBxHQQ")
+_HEADER = struct.Struct("<4sBBHQQ")
 
 #: Bytes read at once into the buffer that small frames are cut from. Smaller costs system calls
 #: under load, larger costs memory per worker.
@@ -50,6 +57,17 @@ class Frame(NamedTuple):
     tag: int
     payload: bytes | bytearray
     buffers: list[bytearray]
+    #: the first buffer tells where the others are.
+    tabled: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its content."""
+        return len(self.payload) + sum(map(len, self.buffers))
+
+    def open(self) -> tuple[Any, list[Any]]:
+        """The payload and the buffers."""
+        return self.payload, self.buffers
 
 
 class Channel:
@@ -76,7 +94,7 @@ class Channel:
         self._low = 0
         self._high = 0
         # The large frame that is being received: header, its parts, part and position in it.
-        self._header: tuple[int, int] | None = None
+        self._header: tuple[int, int, bool] | None = None
         self._parts: list[bytearray] = []
         self._part = 0
         self._position = 0
@@ -107,6 +125,7 @@ class Channel:
         buffers: list[memoryview] | tuple[memoryview, ...] = (),
         *,
         hold: bool = False,
+        tabled: bool = False,
     ) -> bool:
         """Queue a frame and send what the socket takes.
 
@@ -117,6 +136,7 @@ class Channel:
             buffers: large contiguous byte buffers; they must stay unchanged until sent.
             hold: only queue it: it goes with the next frame, or with ``flush``. Each system call
                 wakes the other end, so what belongs together goes together.
+            tabled: the first buffer tells where the others are.
 
         Returns:
             True if everything queued so far has left; False if ``flush`` must be called when
@@ -125,7 +145,7 @@ class Channel:
         Raises:
             OSError: the other end is gone.
         """
-        head = _HEADER.pack(MAGIC, kind, len(buffers), tag, len(payload))
+        head = _HEADER.pack(MAGIC, kind, tabled, len(buffers), tag, len(payload))
         if buffers:
             head += struct.pack(f"<{len(buffers)}Q", *(b.nbytes for b in buffers))
         size = len(head) + len(payload)
@@ -259,16 +279,16 @@ class Channel:
             if self._header is not None:
                 if not self._advance():
                     return True
-                kind, tag = self._header
+                kind, tag, tabled = self._header
                 payload, *buffers = self._parts
-                frames.append(Frame(kind, tag, payload, buffers))
+                frames.append(Frame(kind, tag, payload, buffers, tabled))
                 self._header = None
                 self._parts = []
                 continue
             have = self._high - self._low
             if have < _HEADER.size:
                 return False
-            magic, kind, count, tag, length = _HEADER.unpack_from(self._read, self._low)
+            magic, kind, tabled, count, tag, length = _HEADER.unpack_from(self._read, self._low)
             if magic != MAGIC or length > SANE:
                 raise WireError(f"wrong frame header {magic!r} (length {length})")
             start = self._low + _HEADER.size + 8 * count
@@ -284,9 +304,9 @@ class Channel:
             lengths = struct.unpack_from(f"<{count}Q", self._read, self._low + _HEADER.size)
             if any(n > SANE for n in lengths):
                 raise WireError("wrong buffer length in a frame header")
-            self._begin((kind, tag), [length, *lengths], start)
+            self._begin((kind, tag, bool(tabled)), [length, *lengths], start)
 
-    def _begin(self, header: tuple[int, int], lengths: list[int], start: int) -> None:
+    def _begin(self, header: tuple[int, int, bool], lengths: list[int], start: int) -> None:
         """Start a large frame with what the small-frame buffer already holds of it."""
         self._header = header
         self._parts = [bytearray(n) for n in lengths]

@@ -240,8 +240,8 @@ def test_module_that_breaks_the_zygote(tmp_path, name):
         os.environ["PROGRAM"] = str(os.getpid())
         import good, breaks
         from parallax import parallel_map, options
-        from parallax._backends.processes import pool, start
-        start._INSTALLED += (os.getcwd(),)
+        from parallax._backends.processes import execute, pool, start
+        execute._INSTALLED += (os.getcwd(),)
         start.IMPORT = 0.3
         def work(x):
             return x + breaks.NUMBER, good.NUMBER != os.getpid()

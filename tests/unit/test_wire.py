@@ -111,7 +111,7 @@ def test_pieces(sketches, sizes):
 
 
 def _bytes_of(kind, tag, payload, buffers):
-    head = _wire._HEADER.pack(_wire.MAGIC, kind, len(buffers), tag, len(payload))
+    head = _wire._HEADER.pack(_wire.MAGIC, kind, 0, len(buffers), tag, len(payload))
     lengths = struct.pack(f"<{len(buffers)}Q", *map(len, buffers))
     return b"".join((head, lengths, payload, *buffers))
 
@@ -139,11 +139,11 @@ def test_wrong_header(wrong):
 def test_insane_length():
     """A length that cannot be meant is refused instead of asking for the memory."""
     with pair() as (sender, receiver):
-        sender.sock.send(_wire._HEADER.pack(_wire.MAGIC, 1, 0, 0, 1 << 60))
+        sender.sock.send(_wire._HEADER.pack(_wire.MAGIC, 1, 0, 0, 0, 1 << 60))
         with pytest.raises(WireError):
             receiver.receive()
     with pair() as (sender, receiver):
-        sender.sock.send(_wire._HEADER.pack(_wire.MAGIC, 1, 1, 0, 1) + struct.pack("<Q", 1 << 60))
+        sender.sock.send(_wire._HEADER.pack(_wire.MAGIC, 1, 0, 1, 0, 1) + struct.pack("<Q", 1 << 60))
         with pytest.raises(WireError):
             receiver.receive()
 

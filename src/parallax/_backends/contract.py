@@ -56,6 +56,9 @@ class Done(NamedTuple):
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: float = 0.0
+    #: bytes in shared memory that were sent once for many items, newly; and not sent once more.
+    once: int = 0
+    spared: int = 0
 
 
 class Refused(NamedTuple):

@@ -19,7 +19,8 @@ from collections import deque
 from ... import _codec
 from ..._lean import dumps, loads
 from ..._messages import ChunkResult, Failure
-from ..._wire import Channel, Frame
+from ..._parcels import Parcel, ParcelChannel
+from ..._wire import Frame
 from . import protocol
 
 TYPE_CHECKING = False
@@ -45,9 +46,9 @@ class BatchRunner:
 
     def __init__(
         self,
-        channel: Channel,
+        channel: ParcelChannel,
         call: Callable[[int], tuple[Any, ...]],
-        later: Callable[[int], list[Frame]],
+        later: Callable[[int], list[Frame | Parcel]],
     ) -> None:
         """Prepare.
 
@@ -61,7 +62,7 @@ class BatchRunner:
         self._later = later
         self._tag = 0
         self._tasks: deque[tuple[int, bytes]] = deque()
-        self._buffers: list[bytearray] = []
+        self._buffers: list[Any] = []
         self._values: list[Any] = []
         self._failures: list[Failure] = []
         self._begun = 0.0
@@ -89,11 +90,12 @@ class BatchRunner:
         finally:
             main.update(kept)
 
-    def run(self, frame: Frame) -> None:
+    def run(self, frame: Frame | Parcel) -> None:
         """Run the tasks of a batch and answer them."""
         self._tag = frame.tag
-        self._tasks.extend(loads(frame.payload))
-        self._buffers = frame.buffers
+        payload, self._buffers = frame.open()
+        self._tasks.extend(loads(payload))
+        del payload
         self._start()
         while self._tasks:
             key, data = self._tasks.popleft()
@@ -105,7 +107,6 @@ class BatchRunner:
                 if self._recalled:
                     self._give_back()
         self._answer()
-        self._buffers = []  # they may be large, and the next batch may be long in coming
 
     def recall(self, *_: Any) -> None:
         """Signal handler: the parent wants back what has not begun."""
@@ -138,6 +139,11 @@ class BatchRunner:
         except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
             self._refuse("item", error)
             return
+        finally:
+            if not self._tasks:
+                # What they hold can go back with the answer, and the next batch may be long in
+                # coming.
+                self._buffers = []
         self._inside = True
         try:
             if self._recalled:

@@ -15,13 +15,16 @@ from threading import RLock
 from typing import Any
 
 from ... import _codec
+from ..._arena import arena
 from ..._culprit import culprit
 from ..._errors import WorkerStartError, exit_reason
 from ..._messages import Chunk, ChunkResult, Route
+from ..._parcels import SHARED, Parcel
+from ..._repeats import Repeats
 from ..._wire import Frame, WireError
 from ..contract import Died, Done, Joined, Left, Refused, Report, Unable, Yielded
 from . import protocol
-from .pool import Pool, Worker, call_key
+from .pool import HASHED, Pool, Worker, call_key
 
 __all__ = ["ProcessCrew"]
 
@@ -97,6 +100,10 @@ class ProcessCrew:
         #: items that a worker may still be sent, where that is limited.
         self._quota: dict[int, int] = {}
         self._joined: set[int] = set()
+        self._repeats: Repeats | None = None
+        #: what ``_thrift`` has told.
+        self._told_captured = False
+        self._told_repeats = (0, 0)
         self._made: selectors.BaseSelector | None = None
         self._workers: dict[int, Worker] = {}
         self._moved: dict[tuple[int, int], tuple[int, float]] = {}
@@ -188,7 +195,10 @@ class ProcessCrew:
             return
         lent.flight += 1
         try:
-            lent.channel.send(protocol.TASK, chunk.id, encoded.payload, encoded.buffers)
+            payload, buffers = encoded.payload, encoded.buffers
+            lent.channel.send(
+                protocol.TASK, chunk.id, payload, buffers, repeats=self._find_repeats(buffers)
+            )
         except OSError:
             return  # poll sees its end-of-file and reports the chunk lost
         self._moved[worker, chunk.id] = (encoded.nbytes, time.perf_counter() - begin)
@@ -257,13 +267,46 @@ class ProcessCrew:
                 if worker.flight or worker.channel.unsent:
                     self._pool.discard(worker, kill=True)
                 else:
+                    if self._call.nbytes > HASHED:
+                        # Nobody will ask for it by this key again.
+                        with contextlib.suppress(OSError):
+                            worker.forget(self._key)
+                            worker.channel.flush()
                     self._pool.give_back(worker, None if self._told else self._idle_timeout)
             self._workers.clear()
+            if self._repeats is not None:
+                self._repeats.clear()
             if self._made is not None:
                 self._made.close()
         self._pool.settle(SETTLE)
 
     # -- parts ---------------------------------------------------------------------------------
+
+    def _find_repeats(self, buffers: list[memoryview]) -> Repeats | None:
+        """What knows the buffers that this run has sent, from the first one on."""
+        if self._repeats is None and any(b.nbytes >= SHARED for b in buffers):
+            lender = arena()
+            if lender is not None:
+                self._repeats = Repeats(lender)
+        return self._repeats
+
+    def _thrift(self, chunk: int) -> tuple[int, int]:
+        """Bytes that were sent once since this was asked last, and that were not sent again.
+
+        Args:
+            chunk: how many items came back, each of which used what the callable captured.
+        """
+        captured = sum(slab.nbytes for slab in (self._call.slabs or {}).values())
+        once, spared = 0, captured * chunk
+        if captured and not self._told_captured:
+            self._told_captured = True
+            once, spared = captured, spared - captured
+        if self._repeats is not None:
+            more = self._repeats.once, self._repeats.spared
+            once += more[0] - self._told_repeats[0]
+            spared += more[1] - self._told_repeats[1]
+            self._told_repeats = more
+        return once, spared
 
     def _watch(self, name: int) -> None:
         """Ask for writability exactly while something waits to be written."""
@@ -272,14 +315,14 @@ class ProcessCrew:
         if self._selector.get_key(channel).events != events:
             self._selector.modify(channel, events, name)
 
-    def _heard(self, name: int, worker: Worker, frame: Frame) -> None:
+    def _heard(self, name: int, worker: Worker, frame: Frame | Parcel) -> None:
         if frame.kind == protocol.RESULT:
             worker.flight -= 1
             sent, seconds = self._moved.pop((name, frame.tag), (0, 0.0))
             begin = time.perf_counter()
-            received = len(frame.payload) + sum(map(len, frame.buffers))
+            received = frame.nbytes
             try:
-                result = ChunkResult(*_codec.decode(frame.payload, frame.buffers))
+                result = ChunkResult(*_codec.decode(*frame.open()))
             except Exception as error:  # noqa: BLE001 - any __setstate__ may raise anything
                 words = f"{type(error).__name__}: {error}"
                 self._report(Refused(name, frame.tag, "result", "result", words))
@@ -287,7 +330,8 @@ class ProcessCrew:
             seconds += time.perf_counter() - begin
             self._delay += result.delay
             worker.ran += len(result.values)
-            self._report(Done(name, frame.tag, result, sent, received, seconds))
+            once, spared = self._thrift(len(result.values))
+            self._report(Done(name, frame.tag, result, sent, received, seconds, once, spared))
             self._retire_spent(name)
         elif frame.kind == protocol.BEGUN:
             worker.begun = True
@@ -296,14 +340,14 @@ class ProcessCrew:
             self._pool.greet(worker, frame.tag)
             self._join(name)
         elif frame.kind == protocol.YIELDED:
-            for chunk, keep in _codec.decode(frame.payload):
+            for chunk, keep in _codec.decode(*frame.open()):
                 if not keep:
                     worker.flight -= 1
                     self._moved.pop((name, chunk), None)
                 self._report(Yielded(name, chunk, keep))
         elif frame.kind == protocol.REFUSED:
             worker.flight -= 1
-            what, path, reason = _codec.decode(frame.payload)
+            what, path, reason = _codec.decode(*frame.open())
             self._report(Refused(name, frame.tag, what, path or what, reason))
             self._retire_spent(name)
         elif frame.kind == protocol.BYE:

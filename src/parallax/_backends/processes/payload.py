@@ -18,7 +18,7 @@ from ... import _codec
 from ..._culprit import culprit
 from ..._plans import Payload
 from ..contract import Call
-from .start import installed
+from .execute import installed
 
 __all__ = [
     "current_values",
@@ -56,8 +56,10 @@ def encode_call(
     """
     message = (call.fn, call.star, call.stop, reads)
     if by_value:
-        return _codec.encode_by_value(message, by_value, shared=shared)
-    return _codec.encode(message, shared=shared)
+        encoded = _codec.encode_by_value(message, by_value, shared=shared)
+    else:
+        encoded = _codec.encode(message, shared=shared)
+    return encoded._replace(slabs={})
 
 
 def weigh(

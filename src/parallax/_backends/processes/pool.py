@@ -20,11 +20,15 @@ from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
 from ... import _codec
+from ..._arena import arena_store, release
 from ..._errors import WorkerStartError
+from ..._parcels import ParcelChannel
+from ..._store import Store, make_store
 from ..._waker import readable_now
-from ..._wire import Channel
 from . import protocol
-from .start import OUTPUT, Started, Starter, installed, output_of
+from .execute import OUTPUT, installed, output_of
+from .parcels import keep_channel
+from .start import Started, Starter
 
 __all__ = ["Pool", "Worker", "call_key", "shutdown_warm_pool", "warm_pool", "warm_resources"]
 
@@ -49,7 +53,7 @@ Outputs: TypeAlias = list[tuple[int, ...] | None]
 class Worker:
     """The parent's view of one worker process."""
 
-    def __init__(self, started: Started, channel: Channel, outputs: Outputs) -> None:
+    def __init__(self, started: Started, channel: ParcelChannel, outputs: Outputs) -> None:
         self.started = started
         #: where it writes to.
         self.outputs = outputs
@@ -98,8 +102,16 @@ class Worker:
             return
         if len(self.calls) >= KEPT_CALLS:
             self.channel.send(protocol.FORGET, self.calls.popitem(last=False)[0], hold=True)
-        self.channel.send(protocol.CALL, key, call.payload, call.buffers, hold=True)
+        self.channel.send(
+            protocol.CALL, key, call.payload, call.buffers, hold=True, kept=call.slabs
+        )
         self.calls[key] = None
+
+    def forget(self, key: int) -> None:
+        """Make the worker drop a callable that will not be used again."""
+        if key in self.calls:
+            del self.calls[key]
+            self.channel.send(protocol.FORGET, key, hold=True)
 
 
 class Pool:
@@ -204,17 +216,20 @@ class Pool:
         except OSError as error:
             raise WorkerStartError(self.method, str(error)) from error
         outputs = _outputs()
+        from_us, from_it = _stores()
+        handles = [] if from_it is None or from_us is None else [from_us.handle, from_it.handle]
+        channel = keep_channel(ours, from_it)
         try:
-            started = self._starter.start(theirs)
+            started = self._starter.start(theirs, handles)
         except OSError as error:
-            ours.close()
+            channel.close()
             raise WorkerStartError(self.method, str(error)) from error
         except BaseException:
-            ours.close()
+            channel.close()
             raise
         finally:
             theirs.close()
-        worker = Worker(started, Channel(ours, waits=False), outputs)
+        worker = Worker(started, channel, outputs)
         self._alive.add(worker)
         return worker
 
@@ -353,6 +368,17 @@ class Pool:
             return pids, fds
 
 
+def _stores() -> tuple[Store | None, Store | None]:
+    """The shared memory that a new worker receives from, and one that it sends from."""
+    ours = arena_store()
+    if ours is None:
+        return None, None
+    try:
+        return ours, make_store()
+    except OSError:  # no descriptor is left: it works without
+        return None, None
+
+
 def _outputs() -> Outputs:
     """Where this process writes to now: a program may redirect it while workers are warm."""
     return [output_of(number) for number in OUTPUT]
@@ -380,6 +406,7 @@ def shutdown_warm_pool() -> None:
         _pools.clear()
     for pool in pools:
         pool.shutdown()
+    release()
 
 
 def warm_resources() -> tuple[set[int], set[int]]:

@@ -23,6 +23,7 @@ from ..._errors import WorkerStartError, exit_reason
 from ..._lean import signals
 from ..._nesting import here
 from ..._pace import Pace
+from ..._parcels import Parcel
 from ..._wire import Frame, WireError
 from . import protocol
 from .pool import KEPT_CALLS, Pool
@@ -206,7 +207,7 @@ class Staff:
         elif self.queue and self.fatal is None:
             self._fill(lent)
 
-    def _heard(self, lent: Lent, frame: Frame, finished: Finished) -> None:
+    def _heard(self, lent: Lent, frame: Frame | Parcel, finished: Finished) -> None:
         if frame.kind == protocol.RESULT:
             self._answered(lent, frame, finished)
         elif frame.kind == protocol.BEGUN:
@@ -221,7 +222,7 @@ class Staff:
             self.fatal = outcomes(frame)[0][0][1]
             finished += self.fail_all()
 
-    def _answered(self, lent: Lent, frame: Frame, finished: Finished) -> None:
+    def _answered(self, lent: Lent, frame: Frame | Parcel, finished: Finished) -> None:
         batch = lent.flight[0]
         now = clock()
         found, wall = outcomes(frame)
@@ -239,10 +240,10 @@ class Staff:
             if lent.flight:
                 lent.flight[0].since = now
 
-    def _returned(self, lent: Lent, frame: Frame) -> None:
+    def _returned(self, lent: Lent, frame: Frame | Parcel) -> None:
         """Take back what the worker has not begun."""
         back: list[Task] = []
-        for name, count in pickle.loads(frame.payload):
+        for name, count in pickle.loads(frame.open()[0]):
             batch = next(b for b in lent.flight if b.id == name)
             keep = 0 if count < 0 else len(batch.tasks) - count
             back += itertools.islice(batch.tasks, keep, None)

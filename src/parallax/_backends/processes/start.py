@@ -16,22 +16,19 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..._errors import WorkerStartError, exit_reason
 from ..._machine import start_methods
-from .native import NATIVE
+from ..._store import Handle
+from .execute import OUTPUT, execute, import_seconds, output_of
 
 _log = logging.getLogger("parallax")
 
-__all__ = ["OUTPUT", "Started", "Starter", "installed", "output_of"]
+__all__ = ["Started", "Starter"]
 
-
-#: Seconds to import one module, in the mean over large packages.
-MODULE = 0.0005
 
 #: Seconds that a worker may take to say hello. Shorter gives up on a loaded machine, longer makes
 #: whoever waits for one that hangs wait longer.
@@ -51,10 +48,6 @@ BLAMES = 2
 
 #: How often each module kept a zygote of this program from forking.
 _blames: dict[str, int] = {}
-
-
-#: Descriptors that workers share with this process.
-OUTPUT = (1, 2)
 
 
 class Started:
@@ -150,10 +143,14 @@ class Starter:
             if not packages:
                 since = time.monotonic() - self._zygote.asked
                 return max(0.0, self._zygote.cost - since)
-        return _import_seconds(packages)
+        return import_seconds(packages)
 
-    def start(self, sock: socket.socket) -> Started:
+    def start(self, sock: socket.socket, stores: Sequence[Handle] = ()) -> Started:
         """Start a worker on its end of a socket pair; the caller closes its copy afterwards.
+
+        Args:
+            sock: the worker's end.
+            stores: what it opens the stores by that it receives from, and sends by; or nothing.
 
         Raises:
             WorkerStartError: the system refused.
@@ -161,12 +158,12 @@ class Starter:
         while self.method == "zygote":
             zygote = self._ensure()
             try:
-                zygote.fork(sock)
+                zygote.fork(sock, stores)
             except ConnectionError:  # it is gone
                 self._bury(zygote)
             else:
                 return Started(None, zygote)
-        return Started(_execute("worker", sock), None)
+        return Started(execute("worker", sock, stores), None)
 
     def deadline(self, started: Started, born: float) -> float:
         """When a worker that is not up by then is given up, on the monotonic clock.
@@ -291,7 +288,7 @@ class _Zygote:
     def __init__(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._popen = _execute("zygote", theirs)
+            self._popen = execute("zygote", theirs)
         except BaseException:
             self.control.close()
             raise
@@ -326,15 +323,16 @@ class _Zygote:
         fresh = [m for m in list(sys.modules) if m in modules and m not in self.imported]
         if fresh:
             self.asked = time.monotonic()
-            self.cost = _import_seconds({name.partition(".")[0] for name in fresh})
+            self.cost = import_seconds({name.partition(".")[0] for name in fresh})
             self.imported.update(fresh)
             self.imports += 1
             self._say(("import", [list(sys.path), *fresh]))
 
-    def fork(self, sock: socket.socket) -> None:
+    def fork(self, sock: socket.socket, stores: Sequence[Handle]) -> None:
         numbers = [number for number in OUTPUT if output_of(number) is not None]
-        message = pickle.dumps(("fork", numbers))
-        socket.send_fds(self.control, [message], [sock.fileno(), *numbers])
+        message = pickle.dumps(("fork", (numbers, len(stores))))
+        fds = [sock.fileno(), *(fd for fd in stores if isinstance(fd, int)), *numbers]
+        socket.send_fds(self.control, [message], fds)
 
     def _say(self, message: Any) -> None:
         with contextlib.suppress(OSError):  # a dead zygote is noticed when it is to fork
@@ -419,75 +417,3 @@ class _Zygote:
 
 def _named(modules: list[str]) -> str:
     return f"importing {', '.join(modules)} ahead" if modules else "a module imported ahead"
-
-
-def _execute(what: str, sock: socket.socket) -> subprocess.Popen[bytes]:
-    """Execute a fresh Python that runs ``<what>.main(fd)``."""
-    if not sys.executable or getattr(sys, "frozen", False):
-        raise WorkerStartError("spawn", "this program has no Python interpreter of its own to run")
-    # The search path goes along on the command line, because parallax itself may have been found
-    # on a path that this program added at run time.
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; "
-        f"from parallax._backends.processes.{what} import main; main({sock.fileno()})"
-    )
-    env = dict(os.environ)
-    for name in NATIVE:
-        env.setdefault(name, "1")
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    try:
-        return subprocess.Popen(
-            [sys.executable, *flags, "-c", code],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(sock.fileno(),),
-            env=env,
-        )
-    except OSError as error:
-        raise WorkerStartError("spawn", str(error)) from error
-
-
-def output_of(number: int) -> tuple[int, ...] | None:
-    """What file a descriptor of this process leads to now; None if it is closed."""
-    try:
-        status = os.fstat(number)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_rdev
-
-
-def _import_seconds(packages: set[str]) -> float:
-    """Rough seconds to import packages as far as this process has loaded them."""
-    loaded = sum(1 for name in list(sys.modules) if name.partition(".")[0] in packages)
-    return loaded * MODULE
-
-
-def installed(name: str) -> bool:
-    """Whether a loaded module belongs to the standard library or an installed distribution.
-
-    Only such modules are imported ahead: importing the program's own could have side effects
-    that the program would not expect in a helper.
-    """
-    module = sys.modules.get(name)
-    if name.partition(".")[0] in {"__main__", "__mp_main__", "parallax"} or module is None:
-        return False
-    spec = getattr(module, "__spec__", None)
-    if spec is None:
-        return False
-    if spec.origin in {"built-in", "frozen"}:
-        return True
-    origin = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
-    return origin.startswith(_INSTALLED)
-
-
-_INSTALLED = tuple(
-    {
-        path
-        for path in (
-            sysconfig.get_path("stdlib"),
-            sysconfig.get_path("platstdlib"),
-            sysconfig.get_path("purelib"),
-            sysconfig.get_path("platlib"),
-        )
-        if path
-    }
-)

@@ -12,6 +12,7 @@ from ..._culprit import culprit
 from ..._errors import RemoteTraceback, SerializationError
 from ..._future import Future, Helper
 from ..._messages import ChunkResult, Failure
+from ..._parcels import Parcel
 from ..._wire import Frame
 from .callables import Known
 from .pool import Worker
@@ -100,7 +101,8 @@ def encode_initializer(
     initializer: Callable[..., Any], initargs: tuple[Any, ...]
 ) -> tuple[int, _codec.Encoded]:
     try:
-        return 0, _codec.encode((initializer, initargs, None, []), shared=True)
+        encoded = _codec.encode((initializer, initargs, None, []), shared=True)
+        return 0, encoded._replace(slabs={})
     except Exception as error:
         path, reason = culprit((initializer, initargs), "initializer")
         raise SerializationError("callable", None, path, reason) from error
@@ -117,10 +119,11 @@ def with_cause(failure: Failure) -> BaseException:
 Outcome: TypeAlias = "tuple[Any, BaseException | None]"
 
 
-def outcomes(frame: Frame) -> tuple[list[Outcome], float]:
+def outcomes(frame: Frame | Parcel) -> tuple[list[Outcome], float]:
     """Decode a worker's answer: outcomes in order, and how many seconds they took in all."""
     try:
-        fields = _codec.decode(frame.payload, frame.buffers)
+        payload, buffers = frame.open()
+        fields = _codec.decode(payload, buffers)
     except Exception as problem:  # noqa: BLE001 - any __setstate__ may raise anything
         return [(None, _unreadable(problem))], 0.0  # only an answer with one can be like this
     if len(fields) == len(ChunkResult._fields):
@@ -130,14 +133,14 @@ def outcomes(frame: Frame) -> tuple[list[Outcome], float]:
     values, wall, packed, failed = fields
     found: list[Outcome] = [(value, None) for value in values]
     for offset, part in packed.items():
-        found[offset] = _unpack(part, frame.buffers)
+        found[offset] = _unpack(part, buffers)
     for offset, part in failed.items():
-        failure, stuck = _unpack(part, frame.buffers)
+        failure, stuck = _unpack(part, buffers)
         found[offset] = None, stuck or with_cause(failure)
     return found, wall
 
 
-def _unpack(part: tuple[bytes, int, int], buffers: list[bytearray]) -> Outcome:
+def _unpack(part: tuple[bytes, int, int], buffers: list[Any]) -> Outcome:
     payload, first, count = part
     try:
         return _codec.decode(payload, buffers[first : first + count]), None

@@ -20,10 +20,12 @@ from ..._lean import loads, signals, sockets
 from ..._machine import RunDelay
 from ..._messages import ChunkResult, Failure
 from ..._nesting import Place, settle
-from ..._wire import Channel, Frame, WireError
+from ..._parcels import Parcel, ParcelChannel
+from ..._wire import Frame, WireError
 from .. import chunk as _chunk
 from . import protocol
 from .batch import BatchRunner
+from .parcels import IDLE, open_channel
 from .surroundings import Surroundings
 from .wear import Wear
 
@@ -33,20 +35,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ..._store import Handle
+
 __all__ = ["main", "serve"]
 
 #: Seconds that a worker has to leave by itself when its parent is gone.
 GRACE = 0.3
 
 
-def main(fd: int) -> None:
+def main(fd: int, *stores: Handle) -> None:
     """Entry point of a worker that was started by executing Python.
 
     Args:
         fd: descriptor of its end of the socket.
+        stores: as for ``serve``.
     """
     _watch_parent()
-    serve(sockets.socket(fileno=fd))
+    serve(sockets.socket(fileno=fd), *stores)
 
 
 def _watch_parent() -> None:
@@ -87,8 +92,14 @@ def _wait_for_end(pid: int) -> Callable[[], Any] | None:
     return functools.partial(kqueue().control, [event], 1)
 
 
-def serve(sock: sockets.socket) -> None:
-    """Work until the parent goes away or the idle time is over; never returns normally."""
+def serve(sock: sockets.socket, *stores: Handle) -> None:
+    """Work until the parent goes away or the idle time is over; never returns normally.
+
+    Args:
+        sock: this end.
+        stores: what it opens the stores by that its parent lends from, and that it lends from; or
+            nothing.
+    """
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers. A
     # handler, not SIG_IGN, because an ignored signal would stay ignored in the user's subprocesses.
     signals.signal(signals.SIGINT, lambda *_: None)
@@ -99,30 +110,36 @@ def serve(sock: sockets.socket) -> None:
     os.set_inheritable(sock.fileno(), False)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=sock.close)
+    code = 0
     try:
-        _Server(Channel(sock)).run()
+        _Server(open_channel(sock, stores)).run()
     except (EOFError, OSError):
         pass
+    except Exception:  # noqa: BLE001 - a fault of ours: it must not look like an orderly end
+        sys.excepthook(*sys.exc_info())
+        code = 1
     finally:
-        _leave()
+        _leave(code)
 
 
-def _leave() -> None:
+def _leave(code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except Exception:  # noqa: BLE001 - a closed or broken stream is no news here
             continue
     # Not sys.exit: exit handlers and threads of preloaded libraries must not keep us.
-    os._exit(0)
+    os._exit(code)
 
 
 class _Server:
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: ParcelChannel) -> None:
         self._channel = channel
-        self._calls: dict[int, Frame | tuple[Any, ...]] = {}
+        self._calls: dict[int, Frame | Parcel | tuple[Any, ...]] = {}
         #: frames that came and were not handled yet.
-        self._inbox: deque[Frame] = deque()
+        self._inbox: deque[Frame | Parcel] = deque()
+        #: seconds to wait for more before it leaves; None for ever.
+        self._idle: float | None = None
         self._batches = BatchRunner(channel, self._call_of, self._later)
         self._key = -1
         self._begun = False
@@ -141,17 +158,33 @@ class _Server:
         channel.send(protocol.HELLO, os.getpid())
         while True:
             try:
-                frames = channel.receive()
+                self._inbox.extend(self._next())
             except TimeoutError:
                 channel.sock.settimeout(None)
                 channel.send(protocol.BYE)
                 return
-            self._inbox.extend(frames)
-            del frames
             while self._inbox:
                 self._handle(self._inbox.popleft())
 
-    def _handle(self, frame: Frame) -> None:
+    def _next(self) -> list[Frame | Parcel]:
+        """Wait for what the parent says next; TimeoutError if it says nothing for long."""
+        channel = self._channel
+        channel.give_back()
+        if channel.idle and (self._idle is None or self._idle > IDLE):
+            channel.sock.settimeout(IDLE)
+            try:
+                return channel.receive()
+            except TimeoutError:
+                channel.trim()
+            finally:
+                channel.sock.settimeout(None if self._idle is None else self._idle - IDLE)
+        return channel.receive()
+
+    def _wait_at_most(self, seconds: float | None) -> None:
+        self._idle = seconds
+        self._channel.sock.settimeout(seconds)
+
+    def _handle(self, frame: Frame | Parcel) -> None:
         kind = frame.kind
         if kind == protocol.TASK:
             self._task(frame)
@@ -165,31 +198,31 @@ class _Server:
         elif kind == protocol.FORGET:
             self._calls.pop(frame.tag, None)
         elif kind == protocol.USE:
-            limits = loads(frame.payload)
-            self._channel.sock.settimeout(limits.get("idle"))
+            limits = loads(frame.open()[0])
+            self._wait_at_most(limits.get("idle"))
             self._key = frame.tag
             self._begun = False
             self._wear.limit(limits)
             call = self._calls[frame.tag]
-            if not isinstance(call, Frame):
+            if type(call) is tuple:
                 _apply_globals(call[3])
         elif kind == protocol.CONTEXT:
-            self._surroundings.apply(_codec.decode(frame.payload))
+            self._surroundings.apply(_codec.decode(*frame.open()))
         elif kind == protocol.INIT:
             self._initialize(frame)
         elif kind == protocol.RELEASE:
-            self._channel.sock.settimeout(frame.tag / 1000)
+            self._wait_at_most(frame.tag / 1000)
 
     def _call_of(self, key: int) -> tuple[Any, ...]:
         call = self._calls[key]
-        if isinstance(call, Frame):
-            call = self._batches.decode(call.payload, call.buffers)
+        if isinstance(call, (Frame, Parcel)):
+            call = self._batches.decode(*call.open())
             self._calls[key] = call
             if not self._initialized:
                 _apply_globals(call[3])
         return call
 
-    def _initialize(self, frame: Frame) -> None:
+    def _initialize(self, frame: Frame | Parcel) -> None:
         """Call the initializer; a worker whose initializer fails takes no task."""
         try:
             fn, args, _, _ = self._call_of(frame.tag)
@@ -227,7 +260,7 @@ class _Server:
         if back:
             self._channel.send(protocol.YIELDED, tag, _codec.encode_reply(back).payload)
 
-    def _later(self, wanted: int) -> list[Frame]:
+    def _later(self, wanted: int) -> list[Frame | Parcel]:
         """Take the tasks that have come and are not begun, without waiting for more."""
         sock = self._channel.sock
         timeout = sock.gettimeout()
@@ -242,7 +275,7 @@ class _Server:
         self._inbox = deque(frame for frame in self._inbox if frame.kind != wanted)
         return found
 
-    def _task(self, frame: Frame) -> None:
+    def _task(self, frame: Frame | Parcel) -> None:
         if not self._begun:
             # Tells a worker that its first item ended from one that was killed while idle.
             self._begun = True
@@ -256,7 +289,7 @@ class _Server:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            items = _codec.decode(frame.payload, frame.buffers)
+            items = _codec.decode(*frame.open())
         except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
             self._refuse(frame.tag, "item", error)
             return
@@ -285,6 +318,7 @@ class _Server:
             if stream is not None:
                 stream.flush()
         self._channel.send(protocol.RESULT, frame.tag, reply.payload, reply.buffers)
+        del reply
         if self._wear.out:
             self._channel.send(protocol.BYE, protocol.WORN)
             raise EOFError

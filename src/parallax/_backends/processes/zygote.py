@@ -7,8 +7,9 @@ fresh, never sees ``__main__``, and forks in about a millisecond.
 
     parent -> zygote (one message each, SOCK_SEQPACKET)     zygote -> parent
     ("import", [path, module, ...])                          ("importing", module, or "" at the end)
-    ("fork", [1, 2]) with the worker's socket and            ("threads", count, [module, ...])
-        the parent's descriptors of these numbers            ("failed", words)
+    ("fork", ([1, 2], 2)) with the worker's socket,          ("threads", count, [module, ...])
+        so many stores of shared memory, and the             ("failed", words)
+        parent's descriptors of these numbers
                                                              ("exit", pid, exitcode)
 
 Guarantees: never forks while a second thread exists; when the parent's end closes it ends its
@@ -36,6 +37,9 @@ __all__ = ["main"]
 
 #: Bytes of the longest message. A list of module names is a few kilobytes.
 MESSAGE = 1 << 17
+
+#: Descriptors that come with a message: a worker's socket, its two stores, and where it writes to.
+DESCRIPTORS = 5
 
 #: Seconds that workers have to leave by themselves when the parent is gone.
 GRACE = 0.3
@@ -86,7 +90,9 @@ def main(fd: int) -> None:
                 frozen = False
             elif kind == "fork":
                 try:
-                    if len(fds) <= len(argument):  # the kernel drops what there is no room for
+                    numbers, stores = argument
+                    if len(fds) != 1 + stores + len(numbers):
+                        # The kernel drops what there is no room for.
                         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
                     threads = _threads()
                     if threads > 1:
@@ -110,18 +116,18 @@ def main(fd: int) -> None:
                     os.close(wake_write)
                     control.close()
                     # Where the parent writes to now, which need not be where it did at first.
-                    for number, theirs in zip(argument, fds[1:], strict=False):
+                    for number, theirs in zip(numbers, fds[1 + stores :], strict=True):
                         os.dup2(theirs, number)
-                    _close(fds[1:])
+                    _close(fds[1 + stores :])
                     _reseed()
-                    worker.serve(sockets.socket(fileno=fds[0]))
+                    worker.serve(sockets.socket(fileno=fds[0]), *fds[1 : 1 + stores])
                 children.add(pid)
                 _close(fds)
 
 
 def _receive(control: sockets.socket) -> tuple[bytes, list[int]]:
     """One message with the descriptors that came with it; see ``socket.recv_fds``."""
-    data, ancillary, _, _ = control.recvmsg(MESSAGE, sockets.CMSG_LEN(3 * 4))
+    data, ancillary, _, _ = control.recvmsg(MESSAGE, sockets.CMSG_LEN(DESCRIPTORS * 4))
     fds: list[int] = []
     for level, kind, numbers in ancillary:
         if (level, kind) == (sockets.SOL_SOCKET, sockets.SCM_RIGHTS):

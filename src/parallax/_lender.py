@@ -1,0 +1,239 @@
+"""Big buffers into shared memory: the sender's side.
+
+A *lender* owns a store. What it sends it copies into a *slab* of it, and the receiver is told where
+that lies. A slab is free again when its last holder here has dropped it: the channel that it was
+lent over (which holds it until the receiver has given it back, or is gone), a call that may send it
+again, or an object that the user shares. Slabs are reused, because a page that is touched for the
+first time costs several times a later one.
+
+Guarantees: thread-safe; slabs may be dropped from any thread and by the garbage collector; memory
+that is free beyond ``keep`` bytes goes back to the system at once. Where there is no memory to be
+had nothing is raised: the caller sends the data another way, and one line is logged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+
+from ._extents import COLD, GRAIN, MAPPED, PRESENT, Extent, Extents, size_class
+from ._lean import NamedTuple
+from ._store import LINUX, PIECE, Store, populate
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    import mmap
+    from _thread import LockType
+
+__all__ = ["Lender", "Ref", "Slab"]
+
+#: Bytes of a window at least. Each costs a descriptor on older Pythons; windows are address space,
+#: not memory.
+WINDOW = 1 << 26
+
+#: Bytes of free slabs that are kept for the next ones.
+KEEP = 1 << 26
+
+#: How a receiver may use what it is sent: as its own copy; reading; really shared.
+COPY, READ, WRITE = 0, 1, 2
+
+
+class Ref(NamedTuple):
+    """Where a receiver finds a buffer."""
+
+    #: the window that it is in: first byte and bytes.
+    window: int
+    length: int
+    #: first byte of the slab, by which it is given back.
+    slab: int
+    #: first byte of the buffer, and bytes.
+    position: int
+    nbytes: int
+    #: COPY, READ or WRITE.
+    mode: int
+
+
+class Slab:
+    """A range of shared memory that is in use; free again when the last reference is dropped."""
+
+    __slots__ = ("__weakref__", "_lender", "extent", "mode", "nbytes")
+
+    def __init__(self, lender: Lender, extent: Extent, nbytes: int, mode: int) -> None:
+        self._lender = lender
+        self.extent = extent
+        self.nbytes = nbytes
+        self.mode = mode
+
+    def ref(self, offset: int = 0, nbytes: int | None = None) -> Ref:
+        """Where a receiver finds it, or a part of it.
+
+        Args:
+            offset: first byte of the part.
+            nbytes: bytes of the part; None for all.
+        """
+        window, length = self._lender.window(self.extent.start)
+        size = self.nbytes if nbytes is None else nbytes
+        start = self.extent.start
+        return Ref(window, length, start, start + offset, size, self.mode)
+
+    def __del__(self) -> None:
+        self._lender.returned(self.extent)
+
+
+class Lender:
+    """Lends slabs of one store."""
+
+    def __init__(self, store: Store, lock: LockType, *, keep: int = KEEP) -> None:
+        """Take over a store.
+
+        Args:
+            store: where the slabs are.
+            lock: a new lock, not a reentrant one: the garbage collector may drop slabs at any
+                moment, and must then see that it is taken.
+            keep: bytes of free slabs that are kept.
+        """
+        self._store = store
+        self._lock = lock
+        self._keep = keep
+        self._extents = Extents()
+        self._windows: dict[int, mmap.mmap] = {}
+        #: what was dropped and is not back among the free ones yet.
+        self._back: deque[Extent] = deque()
+        self._owner = os.getpid()
+        #: why the last buffer found no place.
+        self.problem: OSError | None = None
+
+    @property
+    def store(self) -> Store:
+        """Where the slabs are."""
+        return self._store
+
+    def put(self, data: memoryview) -> Slab | None:
+        """Copy a buffer into a slab.
+
+        Args:
+            data: contiguous bytes.
+
+        Returns:
+            The slab; None if there is no memory for it, and then ``problem`` says why.
+        """
+        try:
+            extent = self._take(data.nbytes)
+        except OSError as error:
+            self.problem = error
+            return None
+        start, nbytes = extent.start, data.nbytes
+        warmth = COLD
+        try:
+            first = self.window(start)[0]
+            window, offset = self._windows[first], start - first
+            if extent.warmth == PRESENT and populate(window, offset, extent.size, write=True):
+                extent = extent._replace(warmth=MAPPED)
+            if extent.warmth == MAPPED or not self._store.write(start, data):
+                # By pieces, so that other threads have the GIL in between.
+                for done in range(0, nbytes, PIECE):
+                    end = min(done + PIECE, nbytes)
+                    window[offset + done : offset + end] = data[done:end]
+                warmth = MAPPED
+            else:
+                warmth = PRESENT
+                if extent.size - nbytes >= GRAIN:
+                    # The rest was not written: the next one must not find less than it was told.
+                    self._store.reserve(start + nbytes, extent.size - nbytes)
+        except OSError as error:
+            self.problem = error
+            self.returned(extent._replace(warmth=COLD))
+            return None
+        return Slab(self, extent._replace(warmth=warmth), nbytes, COPY)
+
+    def reserve(self, nbytes: int, mode: int) -> Slab:
+        """A slab with zeros in it, to be written to by mapping.
+
+        Args:
+            nbytes: its size.
+            mode: READ or WRITE: how receivers may use it.
+
+        Raises:
+            OSError: there is no memory for it.
+        """
+        extent = self._take(nbytes)
+        try:
+            if extent.warmth:
+                self._store.punch(extent.start, extent.size)  # what it held before is not zeros
+            self._store.reserve(extent.start, extent.size)
+        except OSError:
+            self.returned(extent._replace(warmth=COLD))
+            raise
+        return Slab(self, extent._replace(warmth=PRESENT), nbytes, mode)
+
+    def mapped(self, slab: Slab) -> tuple[mmap.mmap, int]:
+        """The mapping that a slab is in here, and its first byte there."""
+        start = self.window(slab.extent.start)[0]
+        return self._windows[start], slab.extent.start - start
+
+    def window(self, position: int) -> tuple[int, int]:
+        """Start and length of the window that a position is in."""
+        return self._extents.window(position)
+
+    def returned(self, extent: Extent) -> None:
+        """A slab was dropped. From any thread, at any moment."""
+        if os.getpid() != self._owner:
+            return  # a forked copy of the owner: the memory is not ours to use again
+        self._back.append(extent)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._settle(self._keep)
+            finally:
+                self._lock.release()
+
+    def trim(self, keep: int) -> None:
+        """Give free memory back to the system.
+
+        Args:
+            keep: bytes that may stay.
+        """
+        with self._lock:
+            self._settle(keep)
+
+    @property
+    def idle(self) -> int:
+        """Bytes of free slabs that hold memory."""
+        return self._extents.idle
+
+    def resources(self) -> tuple[int, int]:
+        """Bytes of slabs in use, and of free ones that hold memory."""
+        with self._lock:
+            self._settle(self._keep)
+            return self._extents.used, self._extents.idle
+
+    def close(self) -> None:
+        """Let go of the store; what is lent lives on."""
+        self._store.close()
+
+    def _take(self, nbytes: int) -> Extent:
+        size = size_class(nbytes)
+        with self._lock:
+            self._settle(self._keep)
+            extent = self._extents.take(size)
+            if extent is None:
+                start = self._extents.end + GRAIN if self._windows else 0
+                # Each as large as all before it: few, however much there is. Memory of Windows is
+                # set aside as a whole, so there no larger than needed.
+                most = max(WINDOW, self._extents.end) if LINUX else WINDOW
+                length = max(most, size)
+                self._store.grow(start + length)
+                self._windows[start] = self._store.map(start, length)
+                self._extents.add(start, length)
+                extent = self._extents.take(size)
+                assert extent is not None
+            return extent
+
+    def _settle(self, keep: int) -> None:
+        """Put what was dropped among the free ones; the lock is held."""
+        extents = self._extents
+        while self._back:
+            extents.give(self._back.popleft())
+        if extents.idle > keep:
+            for cooled in extents.cool(keep):
+                self._store.punch(cooled.start, cooled.size)

@@ -1,0 +1,116 @@
+"""What the user shares by name: which memory of this process lies in shared memory already.
+
+A buffer that lies there is sent by telling where, whatever object it belongs to now: the array that
+was shared, a slice of it, a column of a table.
+
+Guarantees: nothing is looked up, and nothing is imported, in a process that shares nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+
+from ._lean import PickleBuffer
+from ._lender import WRITE
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._lender import Lender, Ref, Slab
+
+__all__ = ["expose", "find", "shared"]
+
+#: address -> (bytes, slab), as long as there is an object over it.
+_shared: dict[int, tuple[int, Slab]] = {}
+#: the references that tell of the end of that object, by their identities, and its address.
+_held: dict[int, tuple[weakref.ref[Any], int]] = {}
+#: slabs that a forked copy of this process may look at: never used again.
+_pinned: list[Slab] = []
+
+
+def expose(lender: Lender, slab: Slab, *, readonly: bool) -> memoryview:
+    """The memory of a slab in this process; it stays as long as anything refers to it.
+
+    Args:
+        lender: what the slab belongs to.
+        slab: it.
+        readonly: nobody may write to it.
+    """
+    import ctypes
+
+    window, offset = lender.mapped(slab)
+    exporter = (ctypes.c_ubyte * slab.nbytes).from_buffer(window, offset)
+    address = ctypes.addressof(exporter)
+    _shared[address] = slab.nbytes, slab
+    alive = weakref.ref(exporter, _dropped)
+    _held[id(alive)] = alive, address
+    view = PickleBuffer(exporter).raw()
+    return view.toreadonly() if readonly else view
+
+
+def find(part: memoryview) -> tuple[Slab, Ref] | None:
+    """Where a buffer lies in memory that was shared by name; None if it does not."""
+    if not _shared:
+        return None
+    address = address_of(part)
+    if address is None:
+        return None
+    for start, (nbytes, slab) in list(_shared.items()):
+        if start <= address and address + part.nbytes <= start + max(1, nbytes):
+            return slab, slab.ref(address - start, part.nbytes)
+    return None
+
+
+def shared(obj: Any) -> str:
+    """How the memory of an array, or of an object with a buffer, is shared: "", "r" or "rw"."""
+    if not _shared:
+        return ""
+    try:
+        with memoryview(obj) as view:
+            found = find(view)
+    except TypeError:
+        return ""
+    if found is None:
+        return ""
+    return "rw" if found[0].mode == WRITE else "r"
+
+
+def address_of(part: memoryview) -> int | None:
+    """Where the memory of a buffer begins; None if that cannot be told."""
+    obj: Any = part.obj
+    interface = getattr(obj, "__array_interface__", None)
+    if (
+        interface is not None
+        and interface["strides"] is None
+        and part.contiguous
+        and part.nbytes == obj.nbytes  # all of it
+    ):
+        return int(interface["data"][0])
+    if not part.readonly and part.contiguous and part.nbytes:
+        import ctypes
+
+        return ctypes.addressof(ctypes.c_ubyte.from_buffer(part))
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and part.contiguous and part.nbytes:
+        array = numpy.frombuffer(part, numpy.uint8)
+        return int(array.__array_interface__["data"][0])
+    return None
+
+
+def _dropped(alive: weakref.ref[Any]) -> None:
+    found = _held.pop(id(alive), None)
+    if found is not None:
+        _shared.pop(found[1], None)
+
+
+def _before_fork() -> None:
+    # The copy sees the same memory and will not tell when it has done with it.
+    _pinned.extend(slab for _, slab in list(_shared.values()) if slab not in _pinned)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)
