@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_report", "_progress"),
     ("_backends.",),
     ("_run", "_pilot", "_crews", "_dispatcher", "_inline", "_router"),
-    ("_map", "_executor", "_decorator"),
+    ("_map", "_executor", "_decorator", "_share"),
     ("_cli", "_demo", "_demo_work", "_demo_server"),
     ("", "__main__"),
 )

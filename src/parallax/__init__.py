@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from ._options import configure as configure
     from ._options import options as options
     from ._report import Report as Report
+    from ._share import share as share
+    from ._share import shared_copy as shared_copy
+    from ._share import shared_empty as shared_empty
 
 __version__ = "0.1.0"
 
@@ -53,6 +56,9 @@ __all__ = [
     "options",
     "parallel_imap",
     "parallel_map",
+    "share",
+    "shared_copy",
+    "shared_empty",
 ]
 
 _HOME = {
@@ -73,6 +79,9 @@ _HOME = {
     "configure": "_options",
     "options": "_options",
     "Report": "_report",
+    "share": "_share",
+    "shared_copy": "_share",
+    "shared_empty": "_share",
 }
 
 

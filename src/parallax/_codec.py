@@ -16,6 +16,7 @@ import io
 import sys
 
 from ._lean import NamedTuple, dumps, loads
+from ._shares import find
 
 TYPE_CHECKING = False
 
@@ -65,7 +66,7 @@ class _Keeper:
 
     def __call__(self, buffer: PickleBuffer) -> bool:
         raw = buffer.raw()
-        if raw.nbytes < OUT_OF_BAND or len(self.buffers) >= BUFFERS:
+        if len(self.buffers) >= BUFFERS or (raw.nbytes < OUT_OF_BAND and not find(raw)):
             return True
         self.buffers.append(raw)
         return False

@@ -13,18 +13,29 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from ._guard.calls import Scan
 from ._guard.code import line_of
 from ._guard.evidence import Judged, weigh
-from ._guard.fingerprint import Path, State, differs, fingerprint
+from ._guard.fingerprint import Path, State, differs, fingerprint, follow
 from ._guard.lookup import UNKNOWN, is_a, mark_of, resolve
 from ._guard.names import TooBig
 from ._guard.values import PLAIN, Outer
+from ._shares import really_shared
 
-__all__ = ["STEPS", "Effects", "Finding", "GlobalRead", "Observer", "Verdict", "judge", "scan"]
+__all__ = [
+    "STEPS",
+    "Effects",
+    "Finding",
+    "GlobalRead",
+    "Observer",
+    "Verdict",
+    "except_shared",
+    "judge",
+    "scan",
+]
 
 # Quiet items that are asked for before a cache counts as filled. Smaller: a change that comes with
 # every third item is taken for one; larger: items run in the caller that workers could have.
@@ -95,6 +106,27 @@ class Verdict:
     """The evidence that decided."""
     settled: bool
     """False while watching more items could still change the verdict."""
+
+
+def except_shared(effects: Effects, fn: Callable[..., Any], args: tuple[Any, ...]) -> Effects:
+    """The same without what is written to memory that all processes share.
+
+    Each item's own place in such an array may be filled by any process. A change that threads would
+    race for (``counts[k] += 1``) stays a finding: processes would race for it as well.
+
+    Args:
+        effects: what the code does.
+        fn: the callable.
+        args: the arguments of one call.
+    """
+    kept = tuple(
+        finding
+        for finding in effects.findings
+        if finding.kind == "update"
+        or not finding.root
+        or not really_shared(follow(finding.root, fn, args))
+    )
+    return effects if len(kept) == len(effects.findings) else replace(effects, findings=kept)
 
 
 # ---------------------------------------------------------------- scanning, and remembering it

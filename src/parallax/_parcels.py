@@ -184,6 +184,10 @@ class ParcelChannel(Channel):
             told = self._borrower.told()
             super().send(BACK, 0, struct.pack(f"<{len(told)}Q", *told))
 
+    def lends(self, slab: Slab) -> bool:
+        """Whether the other end has that slab."""
+        return slab in self._lent.get(slab.extent.start, ())
+
     @property
     def idle(self) -> bool:
         """Whether free memory is kept here for what will be sent next."""
@@ -217,7 +221,8 @@ class ParcelChannel(Channel):
         for place, part in enumerate([memoryview(payload), *buffers], -1):
             slab, ref = _explicit(part) or (None, None)
             if slab is not None:
-                pass
+                if kept is not None:
+                    kept[place] = slab
             elif part.nbytes < SHARED:
                 slab = None
             elif kept is not None and place in kept:

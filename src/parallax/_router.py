@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ._effects import Observer, Verdict, judge, scan
+from ._effects import Observer, Verdict, except_shared, judge, scan
 from ._errors import SharedStateWarning
 from ._machine import RunDelay, gil_enabled
 from ._measure import GilReading, Meter, Neighbours, Ticker, native_threads, working
@@ -131,7 +131,7 @@ class Router:
         """
         if not self._guard:
             return
-        effects = scan(self._fn, sample)
+        effects = except_shared(scan(self._fn, sample), self._fn, sample)
         self.reads = effects.reads
         if effects.findings or effects.opaque:
             self._observer = Observer(self._fn, effects)

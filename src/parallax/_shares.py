@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ._lender import Lender, Ref, Slab
 
-__all__ = ["expose", "find", "shared"]
+__all__ = ["address_of", "expose", "find", "really_shared"]
 
 #: address -> (bytes, slab), as long as there is an object over it.
 _shared: dict[int, tuple[int, Slab]] = {}
@@ -57,26 +57,38 @@ def find(part: memoryview) -> tuple[Slab, Ref] | None:
     if not _shared:
         return None
     address = address_of(part)
-    if address is None:
+    found = _around(address) if address is not None else None
+    if found is None or address is None:
         return None
-    for start, (nbytes, slab) in list(_shared.items()):
-        if start <= address and address + part.nbytes <= start + max(1, nbytes):
-            return slab, slab.ref(address - start, part.nbytes)
-    return None
+    start, slab = found
+    return slab, slab.ref(address - start, part.nbytes)
 
 
-def shared(obj: Any) -> str:
-    """How the memory of an array, or of an object with a buffer, is shared: "", "r" or "rw"."""
+def really_shared(obj: Any) -> bool:
+    """Whether what is written to an array is seen by all processes: it was shared as "rw"."""
     if not _shared:
-        return ""
-    try:
-        with memoryview(obj) as view:
-            found = find(view)
-    except TypeError:
-        return ""
-    if found is None:
-        return ""
-    return "rw" if found[0].mode == WRITE else "r"
+        return False
+    interface = getattr(obj, "__array_interface__", None)
+    if isinstance(interface, dict):
+        address = int(interface["data"][0])
+    else:
+        try:
+            found = address_of(memoryview(obj))
+        except (TypeError, ValueError):
+            return False
+        if found is None:
+            return False
+        address = found
+    around = _around(address)
+    return around is not None and around[1].mode == WRITE
+
+
+def _around(address: int) -> tuple[int, Slab] | None:
+    """The slab that an address is in, and where it begins in this process."""
+    for start, (nbytes, slab) in list(_shared.items()):
+        if start <= address < start + max(1, nbytes):
+            return start, slab
+    return None
 
 
 def address_of(part: memoryview) -> int | None:

@@ -18,9 +18,11 @@ from ... import _codec
 from ..._arena import arena
 from ..._culprit import culprit
 from ..._errors import WorkerStartError, exit_reason
+from ..._lender import COPY
 from ..._messages import Chunk, ChunkResult, Route
 from ..._parcels import SHARED, Parcel
 from ..._repeats import Repeats
+from ..._shares import find
 from ..._wire import Frame, WireError
 from ..contract import Died, Done, Joined, Left, Refused, Report, Unable, Yielded
 from . import protocol
@@ -194,14 +196,17 @@ class ProcessCrew:
         if lent is None:
             return
         lent.flight += 1
+        payload, buffers = encoded.payload, encoded.buffers
+        repeats = self._find_repeats(buffers)
+        before = repeats.spared if repeats is not None else 0
         try:
-            payload, buffers = encoded.payload, encoded.buffers
-            lent.channel.send(
-                protocol.TASK, chunk.id, payload, buffers, repeats=self._find_repeats(buffers)
-            )
+            lent.channel.send(protocol.TASK, chunk.id, payload, buffers, repeats=repeats)
         except OSError:
             return  # poll sees its end-of-file and reports the chunk lost
-        self._moved[worker, chunk.id] = (encoded.nbytes, time.perf_counter() - begin)
+        moved = len(payload) + sum(b.nbytes for b in buffers if not find(b))
+        if repeats is not None:
+            moved -= repeats.spared - before
+        self._moved[worker, chunk.id] = (moved, time.perf_counter() - begin)
         self._watch(worker)
 
     def recall(self, worker: int) -> None:
@@ -259,6 +264,8 @@ class ProcessCrew:
             if left <= 0:
                 break
             self.poll(left)
+        if self._call.nbytes > HASHED:
+            self._drop_call()
         with self._lock:
             for worker in self._workers.values():
                 # At the interpreter's exit the pool may have closed the channel already.
@@ -267,11 +274,6 @@ class ProcessCrew:
                 if worker.flight or worker.channel.unsent:
                     self._pool.discard(worker, kill=True)
                 else:
-                    if self._call.nbytes > HASHED:
-                        # Nobody will ask for it by this key again.
-                        with contextlib.suppress(OSError):
-                            worker.forget(self._key)
-                            worker.channel.flush()
                     self._pool.give_back(worker, None if self._told else self._idle_timeout)
             self._workers.clear()
             if self._repeats is not None:
@@ -281,6 +283,22 @@ class ProcessCrew:
         self._pool.settle(SETTLE)
 
     # -- parts ---------------------------------------------------------------------------------
+
+    def _drop_call(self) -> None:
+        """Have the workers forget the callable: nobody will ask for it by this key again."""
+        idle = [w for w in self._workers.values() if not w.flight and not w.channel.unsent]
+        for worker in idle:
+            with contextlib.suppress(OSError):  # it is leaving
+                worker.forget(self._key)
+                worker.channel.flush()
+        slabs = list((self._call.slabs or {}).values())
+        deadline = time.monotonic() + SETTLE
+        while any(w.channel.lends(slab) for w in idle for slab in slabs):
+            # What it captured would stay in memory until the next call hears of it.
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self.poll(left)
 
     def _find_repeats(self, buffers: list[memoryview]) -> Repeats | None:
         """What knows the buffers that this run has sent, from the first one on."""
@@ -296,7 +314,8 @@ class ProcessCrew:
         Args:
             chunk: how many items came back, each of which used what the callable captured.
         """
-        captured = sum(slab.nbytes for slab in (self._call.slabs or {}).values())
+        slabs = (self._call.slabs or {}).values()
+        captured = sum(slab.nbytes for slab in slabs if slab.mode == COPY)
         once, spared = 0, captured * chunk
         if captured and not self._told_captured:
             self._told_captured = True

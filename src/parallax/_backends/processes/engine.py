@@ -270,5 +270,6 @@ class Engine:
             self._release()
 
     def _release(self) -> None:
+        self._callables = Callables()  # what they captured may be large
         self._selector.close()
         self._waker.close()
