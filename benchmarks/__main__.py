@@ -21,6 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.engine",
         "how far is the process engine ahead of the standard library's pools?",
     ),
+    "data": (
+        "benchmarks.data",
+        "how fast, and in how much memory, do arrays and frames get to processes and back?",
+    ),
     "schedule": (
         "benchmarks.schedule",
         "how far from a perfect schedule are the runs, with 8 to 1024 workers? (simulated)",

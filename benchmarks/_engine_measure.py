@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ._engine_work import meet, nap, noop, open_gate, short
+from ._engine_work import meet, noop, open_gate, short
+from ._pools import PARALLAX, PEER, executor, median, warm_up
 
-PEER = "peer"
-PARALLAX = "parallax"
 # References.
 SOCKET = "socket"
 NAMES = "names"
@@ -32,44 +31,20 @@ MAPPED = 100_000
 MAP_CALLS = 5
 IMPORTS = 3
 QUICK = 10  # a quick run does this many times less
-# A pool that has not used all its workers by then is measured as it is, and says so.
-WARM_UP = 3.0
-
-
-def _executor(side: str, workers: int) -> Callable[[], Any]:
-    """Constructs a pool of this side; the imports are done when this returns."""
-    if side == PARALLAX:
-        from parallax import ProcessPoolExecutor as Ours
-
-        return lambda: Ours(workers)
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    context = multiprocessing.get_context("forkserver")
-    return lambda: ProcessPoolExecutor(workers, mp_context=context)
 
 
 def _warm_up(pool: Any, workers: int) -> int:
     """Uses the pool until every worker has worked; returns how many have."""
-    seen: set[int] = set()
-    until = time.perf_counter() + WARM_UP
-    while len(seen) < workers and time.perf_counter() < until:
-        seen.update(pool.map(nap, [0.01] * (2 * workers)))
+    seen = warm_up(pool.map, workers)
     for item in range(20):
         pool.submit(noop, item).result()
-    return len(seen)
-
-
-def _median(numbers: list[float]) -> float:
-    import statistics
-
-    return statistics.median(numbers)
+    return seen
 
 
 def burst(side: str, quick: bool) -> Facts:
     """Submits no-ops all at once and awaits them in order; also the CPU time this process took."""
     number = TASKS // QUICK if quick else TASKS
-    with _executor(side, 2)() as pool:
+    with executor(side, 2)() as pool:
         seen = _warm_up(pool, 2)
         gc.collect()
         cpu = time.process_time()
@@ -86,8 +61,8 @@ def latency(side: str, quick: bool) -> Facts:
     """Round trips one after the other: `submit().result()`, or a bare socket pair."""
     number = ROUND_TRIPS // QUICK if quick else ROUND_TRIPS
     if side == SOCKET:
-        return {"median": _median(_socket_round_trips(number))}
-    with _executor(side, 2)() as pool:
+        return {"median": median(_socket_round_trips(number))}
+    with executor(side, 2)() as pool:
         seen = _warm_up(pool, 2)
         gc.collect()
         times = []
@@ -97,7 +72,7 @@ def latency(side: str, quick: bool) -> Facts:
             times.append(time.perf_counter() - started)
             assert result == item, "wrong result"
     return {
-        "median": _median(times),
+        "median": median(times),
         "p95": sorted(times)[number * 95 // 100],
         "workers_seen": seen,
     }
@@ -167,12 +142,12 @@ def mapping(side: str, quick: bool) -> Facts:
         assert results == expected, "wrong results"
     if close is not None:
         close()
-    return {"call": _median(times), "cold": cold}
+    return {"call": median(times), "cold": cold}
 
 
 def cold_first(side: str, quick: bool) -> Facts:
     """From constructing a pool of two to the result of the first task."""
-    construct = _executor(side, 2)
+    construct = executor(side, 2)
     gc.collect()
     started = time.perf_counter()
     pool = construct()
@@ -198,7 +173,7 @@ def cold_pandas(side: str, quick: bool) -> Facts:
 def _all_workers(side: str, task: Callable[[str, int], tuple[int, bool]], workers: int) -> Facts:
     import tempfile
 
-    construct = _executor(side, workers)
+    construct = executor(side, workers)
     with tempfile.TemporaryDirectory() as folder:
         open_gate(folder)
         gc.collect()
@@ -241,7 +216,7 @@ def second_short(side: str, quick: bool) -> Facts:
         results = call()
         times.append(time.perf_counter() - started)
         assert results == expected, "wrong results"
-    return {"first": times[0], "second": times[1], "later": _median(times[2:])}
+    return {"first": times[0], "second": times[1], "later": median(times[2:])}
 
 
 _STATEMENTS = {
@@ -264,7 +239,7 @@ def importing(side: str, quick: bool) -> Facts:
     for _ in range(1 + IMPORTS):  # the first one may have to compile
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         times.append(float(output))
-    return {"seconds": _median(times[1:])}
+    return {"seconds": median(times[1:])}
 
 
 MEASURES: dict[str, Callable[[str, bool], Facts]] = {

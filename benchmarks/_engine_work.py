@@ -34,9 +34,10 @@ def open_gate(folder: str) -> None:
     os.mkfifo(f"{folder}/gate")
 
 
-def meet(folder: str, number: int) -> tuple[int, bool]:
+def meet(folder: str, number: int, patience: float = PATIENCE) -> tuple[int, bool]:
     """Waits until `number` workers are here; returns the process id and whether they all came.
 
+    It waits no longer than `patience`, in seconds.
     Nobody polls: who waits sleeps on a named pipe, and the last to come writes a byte for each.
     A worker holds the pipe open before it is counted, so the bytes cannot be lost.
     """
@@ -48,7 +49,7 @@ def meet(folder: str, number: int) -> tuple[int, bool]:
         if os.fstat(counter).st_size >= number:
             os.write(gate, b"." * (number - 1))
             return os.getpid(), True
-        ready, _, _ = select.select([gate], [], [], PATIENCE)
+        ready, _, _ = select.select([gate], [], [], patience)
         if ready:
             os.read(gate, 1)
         return os.getpid(), bool(ready)

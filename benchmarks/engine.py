@@ -1,137 +1,17 @@
-"""`python -m benchmarks engine`: the process engine against the pools of the standard library.
-
-Each sample has a fresh interpreter. The sides of a figure alternate round by round, and change
-their order every second round, so that a slow minute of the machine hits them all. Rows that come
-from the same work share their samples.
-"""
+"""`python -m benchmarks engine`: the process engine against the pools of the standard library."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
-import os
-import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from . import _engine_table
+from . import _rounds
 from ._engine_measure import OURS
-from ._engine_table import CELLS, Row, Samples
-from ._launch import Sample, compile_package, run_module
-from ._machine_facts import machine_facts
-from ._table import describe_shares
-from ._usage import machine_cpu
+from ._engine_table import TABLE
 
-# A sample takes a few seconds; a pool that hangs must not take more of the run than that.
-LONGEST = 60.0
+configure = _rounds.configure
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--only", metavar="NAME,..", default="", help="these rows alone")
-    parser.add_argument("--rounds", type=int, metavar="N", help="default 5, with --quick 1")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: one round, less work")
-    parser.add_argument("--peers-only", action="store_true", help="leave parallax out")
-    parser.add_argument("--list", action="store_true", help="name the rows and stop")
-    parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="print the table of an earlier --json"
-    )
-    parser.add_argument("--verbose", action="store_true", help="print every sample")
+BENCHMARK = _rounds.Benchmark("engine", TABLE, "benchmarks._engine_cell", OURS, limit=60.0)
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.markdown is not None:
-        print(_engine_table.markdown(json.loads(options.markdown.read_text())))
-        return 0
-    try:
-        rows = _engine_table.choose([n.strip() for n in options.only.split(",") if n.strip()])
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    if options.list:
-        for row in rows:
-            print(f"{row.name:<12} {row.what}, against {row.against}")
-        return 0
-    if os.name != "posix":
-        print("the peers need fork and forkserver, which this system lacks", file=sys.stderr)
-        return 2
-    if not options.peers_only and importlib.util.find_spec("parallax") is None:
-        print(
-            "parallax is not installed here: pip install -e . or use --peers-only", file=sys.stderr
-        )
-        return 2
-    compile_package("parallax")
-    rounds = options.rounds or (1 if options.quick else 5)
-    return _run_all(rows, rounds, options)
-
-
-def _run_all(rows: Sequence[Row], rounds: int, options: argparse.Namespace) -> int:
-    facts = machine_facts()
-    size = ", a quick run" if options.quick else ""
-    print(f"{facts['cores']} cores, Python {facts['python']}, {rounds} rounds, medians{size}")
-    print(_engine_table.header())
-    started = time.perf_counter()
-    samples: Samples = {}
-    results: list[dict[str, Any]] = []
-    for row in rows:
-        for cell in row.cells():
-            if cell not in samples:
-                samples[cell] = _run_cell(cell, rounds, options)
-        results.append(_engine_table.result(row, samples))
-        print(_engine_table.lines(results[-1]), flush=True)
-        content = {
-            "benchmark": "engine",
-            "machine": facts,
-            "rounds": rounds,
-            "quick": options.quick,
-            "seconds": round(time.perf_counter() - started, 1),
-            "disturbance": _disturbance(samples),
-            "faults": _engine_table.faults(samples),
-            "rows": results,
-            "samples": {
-                cell: [{"side": s.way, "status": s.status, **s.facts} for s in taken]
-                for cell, taken in samples.items()
-            },
-        }
-        if options.json is not None:  # after each, so that an interrupted run keeps what it has
-            options.json.write_text(json.dumps(content, indent=1) + "\n")
-    print()
-    for fault in content["faults"]:
-        print(f"FAULT {fault}")
-    reached = [result["reached"] for result in results if result["reached"] is not None]
-    print(f"{reached.count(True)} goals reached of {len(reached)} compared")
-    print(f"{time.perf_counter() - started:.0f} s in all; {content['disturbance']}")
-    return 1 if content["faults"] else 0
-
-
-def _run_cell(name: str, rounds: int, options: argparse.Namespace) -> list[Sample]:
-    cell = CELLS[name]
-    sides = [side for side in cell.sides if not (options.peers_only and side in OURS)]
-    samples: list[Sample] = []
-    for number in range(rounds * (1 if options.quick else cell.more)):
-        for side in reversed(sides) if number % 2 else sides:
-            busy, total = machine_cpu()
-            size = "quick" if options.quick else "full"
-            sample = run_module(
-                "benchmarks._engine_cell",
-                [name, side, size, repr(busy), repr(total)],
-                way=side,
-                limit=LONGEST,
-            )
-            samples.append(sample)
-            if options.verbose:
-                print(f"  {name} {side} {sample.status} {sample.facts}", file=sys.stderr)
-            # A side that hangs once hangs again, for a minute each time; an error may be chance.
-            failed = sum(s.way == side and s.status != "ok" for s in samples)
-            if sample.status == "slow" or failed > 1:
-                sides = [other for other in sides if other != side]
-    return samples
-
-
-def _disturbance(samples: Samples) -> str:
-    return describe_shares(
-        [s.facts["others"] for taken in samples.values() for s in taken if "others" in s.facts]
-    )
+    return _rounds.run(BENCHMARK, options)

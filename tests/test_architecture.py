@@ -28,7 +28,7 @@ MAX_LINES = 500
 # Lowest first. A name ending in "." is a package with all that is in it. "" is __init__, the face.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_lean", "_options", "_machine", "_messages", "_plans", "_errors", "_nesting", "_future"),
-    ("_extents", "_store", "_lender", "_borrower", "_shares", "_repeats", "_arena"),
+    ("_extents", "_store", "_copying", "_lender", "_borrower", "_shares", "_repeats", "_arena"),
     ("_codec", "_culprit", "_wire", "_waker", "_parcels"),
     ("_guard.",),
     (
@@ -63,10 +63,11 @@ SAME_LAYER: dict[str, set[str]] = {
     "_messages": {"_lean"},
     "_plans": {"_messages"},
     "_nesting": {"_lean", "_machine"},
-    "_lender": {"_extents", "_store"},
+    "_copying": {"_store"},
+    "_lender": {"_copying", "_extents", "_store"},
     "_borrower": {"_lender", "_store"},
-    "_shares": {"_lender"},
-    "_repeats": {"_lender", "_shares"},
+    "_shares": {"_copying", "_lender"},
+    "_repeats": {"_copying", "_lender"},
     "_arena": {"_lender", "_store"},
     "_culprit": {"_codec"},
     "_parcels": {"_wire"},

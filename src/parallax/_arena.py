@@ -6,17 +6,68 @@ passed later. Made when the first worker is started.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 
-from ._lender import Lender
+from ._lender import KEEP, Lender
 from ._store import Store, make_store
 
 __all__ = ["arena", "arena_store", "forget", "refusal", "release"]
 
+#: Seconds that more free memory is kept than usual. The next call of a series comes sooner.
+LINGER = 2.0
+
 _lock = threading.Lock()
 _made: list[Lender] = []
+_trimmers: list[_IdleTrimmer] = []
 _refused: list[OSError] = []
+
+
+class _IdleTrimmer:
+    """A thread that waits, once large data was about, and trims what is left of it."""
+
+    def __init__(self) -> None:
+        self.lender: Lender | None = None
+        self._thread: threading.Thread | None = None
+        self._latest = 0.0
+        #: held while there is no surplus. A lock, because the garbage collector may tell of one
+        #: while any other lock is held, also by the same thread.
+        self._calm = threading.Lock()
+        self._calm.acquire()
+        self._over = threading.Event()
+
+    def taken(self, large: bool) -> None:
+        self._latest = time.monotonic()
+        if large and self._thread is None and not self._over.is_set():
+            self._thread = threading.Thread(
+                target=self._run, name="parallax-pool-memory", daemon=True
+            )
+            self._thread.start()
+
+    def surplus(self) -> bool:
+        if self._thread is None or self._over.is_set():
+            return False
+        with contextlib.suppress(RuntimeError):  # it was told already
+            self._calm.release()
+        return True
+
+    def stop(self) -> None:
+        self._over.set()
+        with contextlib.suppress(RuntimeError):
+            self._calm.release()
+
+    def _run(self) -> None:
+        while True:
+            self._calm.acquire()
+            left = LINGER
+            while not self._over.is_set() and left > 0:
+                self._over.wait(left)
+                left = self._latest + LINGER - time.monotonic()
+            if self._over.is_set() or self.lender is None:
+                return
+            self.lender.trim(KEEP)
 
 
 def arena() -> Lender | None:
@@ -24,7 +75,11 @@ def arena() -> Lender | None:
     with _lock:
         if not _made and not _refused:
             try:
-                _made.append(Lender(make_store(), threading.Lock()))
+                trimmer = _IdleTrimmer()
+                lender = Lender(make_store(), threading.Lock(), trimmer=trimmer, threads=True)
+                trimmer.lender = lender
+                _trimmers[:] = [trimmer]
+                _made.append(lender)
             except OSError as error:
                 _refused.append(error)
         return _made[0] if _made else None
@@ -45,6 +100,7 @@ def release() -> None:
     """Let go of it when no worker is left, unless something is shared by name."""
     with _lock:
         if _made:
+            _trimmers[-1].stop()
             _made[0].trim(0)
             if not _made[0].resources()[0]:
                 _made.pop().close()

@@ -7,7 +7,8 @@ again, or an object that the user shares. Slabs are reused, because a page that 
 first time costs several times a later one.
 
 Guarantees: thread-safe; slabs may be dropped from any thread and by the garbage collector; memory
-that is free beyond ``keep`` bytes goes back to the system at once. Where there is no memory to be
+that is free beyond ``keep`` bytes goes back to the system, at once or when it was not needed for
+a while. Where there is no memory to be
 had nothing is raised: the caller sends the data another way, and one line is logged.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import os
 from collections import deque
 
+from ._copying import LARGE, fill, write_and_fill
 from ._extents import COLD, GRAIN, MAPPED, PRESENT, Extent, Extents, size_class
 from ._lean import NamedTuple
 from ._store import LINUX, PIECE, Store, populate
@@ -25,8 +27,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
     from _thread import LockType
+    from typing import Protocol
+else:
+    Protocol = object
 
-__all__ = ["Lender", "Ref", "Slab"]
+__all__ = ["KEEP", "Lender", "Ref", "Slab", "Trimmer"]
 
 #: Bytes of a window at least. Each costs a descriptor on older Pythons; windows are address space,
 #: not memory.
@@ -81,10 +86,31 @@ class Slab:
         self._lender.returned(self.extent)
 
 
+class Trimmer(Protocol):
+    """Has a lender trimmed when its free memory has not been asked for in a while."""
+
+    def taken(self, large: bool) -> None:
+        """A slab is taken; ``large`` if there may soon be more free memory than is kept."""
+
+    def surplus(self) -> bool:
+        """There is more than is kept; False if it is to be trimmed at once.
+
+        From any thread, at any moment: nothing may be waited for.
+        """
+
+
 class Lender:
     """Lends slabs of one store."""
 
-    def __init__(self, store: Store, lock: LockType, *, keep: int = KEEP) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lock: LockType,
+        *,
+        keep: int = KEEP,
+        trimmer: Trimmer | None = None,
+        threads: bool = False,
+    ) -> None:
         """Take over a store.
 
         Args:
@@ -92,7 +118,11 @@ class Lender:
             lock: a new lock, not a reentrant one: the garbage collector may drop slabs at any
                 moment, and must then see that it is taken.
             keep: bytes of free slabs that are kept.
+            trimmer: trims what is more, after a while; without it that is done at once.
+            threads: a second thread may help to copy.
         """
+        self._trimmer = trimmer
+        self._threads = threads
         self._store = store
         self._lock = lock
         self._keep = keep
@@ -128,19 +158,10 @@ class Lender:
         try:
             first = self.window(start)[0]
             window, offset = self._windows[first], start - first
-            if extent.warmth == PRESENT and populate(window, offset, extent.size, write=True):
-                extent = extent._replace(warmth=MAPPED)
-            if extent.warmth == MAPPED or not self._store.write(start, data):
-                # By pieces, so that other threads have the GIL in between.
-                for done in range(0, nbytes, PIECE):
-                    end = min(done + PIECE, nbytes)
-                    window[offset + done : offset + end] = data[done:end]
-                warmth = MAPPED
-            else:
-                warmth = PRESENT
-                if extent.size - nbytes >= GRAIN:
-                    # The rest was not written: the next one must not find less than it was told.
-                    self._store.reserve(start + nbytes, extent.size - nbytes)
+            warmth = self._copy(extent, window, offset, data)
+            if extent.warmth == COLD and extent.size - nbytes >= GRAIN:
+                # The rest was not written: the next one must not find less than it was told.
+                self._store.reserve(start + nbytes, extent.size - nbytes)
         except OSError as error:
             self.problem = error
             self.returned(extent._replace(warmth=COLD))
@@ -183,7 +204,7 @@ class Lender:
         self._back.append(extent)
         if self._lock.acquire(blocking=False):
             try:
-                self._settle(self._keep)
+                self._settle()
             finally:
                 self._lock.release()
 
@@ -204,17 +225,41 @@ class Lender:
     def resources(self) -> tuple[int, int]:
         """Bytes of slabs in use, and of free ones that hold memory."""
         with self._lock:
-            self._settle(self._keep)
+            self._settle()
             return self._extents.used, self._extents.idle
 
     def close(self) -> None:
         """Let go of the store; what is lent lives on."""
         self._store.close()
 
+    def _copy(self, extent: Extent, window: mmap.mmap, offset: int, data: memoryview) -> int:
+        """Copy a buffer into a range; how warm that is then."""
+        large = self._threads and data.nbytes >= LARGE
+        if extent.warmth == COLD:
+            if large and write_and_fill(self._store, extent.start, window, offset, data):
+                return PRESENT
+            if self._store.write(extent.start, data):
+                return PRESENT
+        elif large and fill(window, offset, data):
+            return MAPPED
+        elif (
+            extent.warmth == PRESENT
+            and not populate(window, offset, extent.size, write=True)
+            and self._store.write(extent.start, data)
+        ):
+            return PRESENT
+        # By pieces, so that other threads have the GIL in between.
+        for done in range(0, data.nbytes, PIECE):
+            end = min(done + PIECE, data.nbytes)
+            window[offset + done : offset + end] = data[done:end]
+        return MAPPED
+
     def _take(self, nbytes: int) -> Extent:
         size = size_class(nbytes)
+        if self._trimmer is not None:
+            self._trimmer.taken(size + self._extents.used > self._keep)
         with self._lock:
-            self._settle(self._keep)
+            self._settle()
             extent = self._extents.take(size)
             if extent is None:
                 start = self._extents.end + GRAIN if self._windows else 0
@@ -229,11 +274,20 @@ class Lender:
                 assert extent is not None
             return extent
 
-    def _settle(self, keep: int) -> None:
-        """Put what was dropped among the free ones; the lock is held."""
+    def _settle(self, keep: int | None = None) -> None:
+        """Put what was dropped among the free ones; the lock is held.
+
+        Args:
+            keep: bytes of free memory that may stay; None for what this lender keeps.
+        """
         extents = self._extents
         while self._back:
             extents.give(self._back.popleft())
-        if extents.idle > keep:
-            for cooled in extents.cool(keep):
-                self._store.punch(cooled.start, cooled.size)
+        if keep is None:
+            if extents.idle <= self._keep:
+                return
+            if self._trimmer is not None and self._trimmer.surplus():
+                return
+            keep = self._keep
+        for cooled in extents.cool(keep):
+            self._store.punch(cooled.start, cooled.size)

@@ -12,8 +12,8 @@ import weakref
 from collections import OrderedDict
 from typing import Any
 
+from ._copying import address_of
 from ._lender import Lender, Slab
-from ._shares import address_of
 
 __all__ = ["Repeats"]
 

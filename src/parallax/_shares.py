@@ -9,9 +9,9 @@ Guarantees: nothing is looked up, and nothing is imported, in a process that sha
 from __future__ import annotations
 
 import os
-import sys
 import weakref
 
+from ._copying import address_of
 from ._lean import PickleBuffer
 from ._lender import WRITE
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ._lender import Lender, Ref, Slab
 
-__all__ = ["address_of", "expose", "find", "really_shared"]
+__all__ = ["expose", "find", "really_shared"]
 
 #: address -> (bytes, slab), as long as there is an object over it.
 _shared: dict[int, tuple[int, Slab]] = {}
@@ -91,28 +91,6 @@ def _around(address: int) -> tuple[int, Slab] | None:
     return None
 
 
-def address_of(part: memoryview) -> int | None:
-    """Where the memory of a buffer begins; None if that cannot be told."""
-    obj: Any = part.obj
-    interface = getattr(obj, "__array_interface__", None)
-    if (
-        interface is not None
-        and interface["strides"] is None
-        and part.contiguous
-        and part.nbytes == obj.nbytes  # all of it
-    ):
-        return int(interface["data"][0])
-    if not part.readonly and part.contiguous and part.nbytes:
-        import ctypes
-
-        return ctypes.addressof(ctypes.c_ubyte.from_buffer(part))
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and part.contiguous and part.nbytes:
-        array = numpy.frombuffer(part, numpy.uint8)
-        return int(array.__array_interface__["data"][0])
-    return None
-
-
 def _dropped(alive: weakref.ref[Any]) -> None:
     found = _held.pop(id(alive), None)
     if found is not None:
@@ -125,4 +103,5 @@ def _before_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
+    # The copy's own workers know nothing of this memory: what it sends them is copied.
+    os.register_at_fork(before=_before_fork, after_in_child=_shared.clear)

@@ -50,14 +50,21 @@ WINDOWS = os.name == "nt"
 class Store:
     """One piece of memory, mapped window by window."""
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: Handle, *, anonymous: bool = False) -> None:
         """Take over a descriptor, or a tag.
 
         Args:
             handle: as another process's ``handle``.
+            anonymous: it lies in no file system, which could be full.
         """
         self.handle = handle
+        self._anonymous = anonymous
         self._size = 0
+
+    @property
+    def roomy(self) -> bool:
+        """Whether no device can be full where it lies: its pages may be touched unwritten."""
+        return self._anonymous
 
     def grow(self, end: int) -> None:
         """Make room for positions up to ``end``; nothing is used by that yet."""
@@ -177,7 +184,7 @@ def make_store() -> Store:
     problems = []
     if hasattr(os, "memfd_create"):
         try:
-            return Store(os.memfd_create("parallax"))
+            return Store(os.memfd_create("parallax"), anonymous=True)
         except OSError as error:
             problems.append(f"memfd_create: {error}")
     import tempfile
