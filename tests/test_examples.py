@@ -36,6 +36,7 @@ def test_there_is_one_for_each_route() -> None:
         "stream",
         "errors",
         "process_pool",
+        "shared_image",
     }
 
 

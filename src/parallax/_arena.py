@@ -6,7 +6,6 @@ passed later. Made when the first worker is started.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -26,19 +25,15 @@ _refused: list[OSError] = []
 
 
 class _IdleTrimmer:
-    """A thread that waits, once large data was about, and trims what is left of it."""
+    """A thread that lives while large data comes and goes, and then trims what is left of it."""
 
     def __init__(self) -> None:
         self.lender: Lender | None = None
         self._thread: threading.Thread | None = None
         self._latest = 0.0
-        #: held while there is no surplus. A lock, because the garbage collector may tell of one
-        #: while any other lock is held, also by the same thread.
-        self._calm = threading.Lock()
-        self._calm.acquire()
         self._over = threading.Event()
 
-    def taken(self, large: bool) -> None:
+    def taken(self, *, large: bool) -> None:
         self._latest = time.monotonic()
         if large and self._thread is None and not self._over.is_set():
             self._thread = threading.Thread(
@@ -47,26 +42,17 @@ class _IdleTrimmer:
             self._thread.start()
 
     def surplus(self) -> bool:
-        if self._thread is None or self._over.is_set():
-            return False
-        with contextlib.suppress(RuntimeError):  # it was told already
-            self._calm.release()
-        return True
+        return self._thread is not None
 
     def stop(self) -> None:
         self._over.set()
-        with contextlib.suppress(RuntimeError):
-            self._calm.release()
 
     def _run(self) -> None:
-        while True:
-            self._calm.acquire()
-            left = LINGER
-            while not self._over.is_set() and left > 0:
-                self._over.wait(left)
-                left = self._latest + LINGER - time.monotonic()
-            if self._over.is_set() or self.lender is None:
-                return
+        while (left := self._latest + LINGER - time.monotonic()) > 0 and not self._over.is_set():
+            self._over.wait(left)
+        # First this: what comes back from now on is trimmed at once.
+        self._thread = None
+        if self.lender is not None:
             self.lender.trim(KEEP)
 
 

@@ -89,7 +89,7 @@ class Slab:
 class Trimmer(Protocol):
     """Has a lender trimmed when its free memory has not been asked for in a while."""
 
-    def taken(self, large: bool) -> None:
+    def taken(self, *, large: bool) -> None:
         """A slab is taken; ``large`` if there may soon be more free memory than is kept."""
 
     def surplus(self) -> bool:
@@ -257,7 +257,7 @@ class Lender:
     def _take(self, nbytes: int) -> Extent:
         size = size_class(nbytes)
         if self._trimmer is not None:
-            self._trimmer.taken(size + self._extents.used > self._keep)
+            self._trimmer.taken(large=size + self._extents.used > self._keep)
         with self._lock:
             self._settle()
             extent = self._extents.take(size)

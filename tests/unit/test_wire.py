@@ -143,7 +143,8 @@ def test_insane_length():
         with pytest.raises(WireError):
             receiver.receive()
     with pair() as (sender, receiver):
-        sender.sock.send(_wire._HEADER.pack(_wire.MAGIC, 1, 0, 1, 0, 1) + struct.pack("<Q", 1 << 60))
+        head = _wire._HEADER.pack(_wire.MAGIC, 1, 0, 1, 0, 1)
+        sender.sock.send(head + struct.pack("<Q", 1 << 60))
         with pytest.raises(WireError):
             receiver.receive()
 

@@ -278,6 +278,8 @@ class ProcessCrew:
             self._workers.clear()
             if self._repeats is not None:
                 self._repeats.clear()
+            # A run is part of a cycle of references: memory must not wait for its collection.
+            (self._call.slabs or {}).clear()
             if self._made is not None:
                 self._made.close()
         self._pool.settle(SETTLE)
