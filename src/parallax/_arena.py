@@ -90,6 +90,7 @@ def release() -> None:
             _made[0].trim(0)
             if not _made[0].resources()[0]:
                 _made.pop().close()
+                _trimmers.clear()
 
 
 def forget() -> None:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Borrower"]
 
-#: Results up to this many bytes are copied out: a slab costs the lender more than a copy.
-SMALL = 1 << 20
+#: Buffers of fewer bytes share a slab with others.
+SMALL = 1 << 19
 
 #: Bytes that may wait to be reused until their lender hears of it. More goes back to the system.
 WAITING = 1 << 26
@@ -55,8 +55,7 @@ class Borrower:
 
         Args:
             store: the lender's.
-            private: what is written here is seen by nobody else; else small buffers are copied
-                out, as nothing will be written by the lender.
+            private: what is written here is seen by nobody else.
         """
         self._store = store
         self._private = private
@@ -64,7 +63,7 @@ class Borrower:
         self._windows: dict[tuple[int, bool], mmap.mmap] = {}
         #: what is in use, by the identity of the reference that tells of its end.
         self._views: dict[int, _View] = {}
-        #: how many views there are of a slab.
+        #: how many views there are of a buffer, by its first byte.
         self._users: dict[int, int] = {}
         #: first bytes of slabs, as often as they are to be given back; see ``told``.
         self.back: deque[int] = deque()
@@ -79,8 +78,8 @@ class Borrower:
         Raises:
             OSError: it is not there, which must not be.
         """
-        if not self._private and ref.nbytes <= SMALL and ref.mode == COPY:
-            return self.copy(ref)
+        if not self._private and ref.nbytes < SMALL and ref.mode == COPY:
+            return self.copy(ref)  # one of several in a slab, which must not be kept for it alone
         try:
             return self._view(ref)
         except (OSError, ImportError):  # no room for another mapping, a Python without ctypes
@@ -116,6 +115,9 @@ class Borrower:
         if self._abandoned or os.getpid() != self._owner:
             return
         self._abandoned = True
+        # Its views and it refer to each other only: together they would be collected in silence,
+        # and nobody would close the store.
+        _orphans.add(self)
         self._windows.clear()
         if self._views and not self._private:
             # What it had not told us of, or was reusing, would stay as long as any view does.
@@ -155,7 +157,7 @@ class Borrower:
         import ctypes
 
         private = self._private and ref.mode == COPY
-        if private and (not LINUX or self._users.get(ref.slab)):
+        if private and (not LINUX or self._users.get(ref.position)):
             # What another item has written to its copy is not for this one to see.
             window, offset = self._store.map(ref.position, _pages(ref.nbytes), private=True), 0
         else:
@@ -163,7 +165,7 @@ class Borrower:
         # NumPy asks the object behind a memoryview for its memory, so that object has to be one
         # of its own for each buffer: that its memory is not in use any more shows by its end.
         exporter = (ctypes.c_ubyte * ref.nbytes).from_buffer(window, offset)
-        self._users[ref.slab] = self._users.get(ref.slab, 0) + 1
+        self._users[ref.position] = self._users.get(ref.position, 0) + 1
         alive = weakref.ref(exporter, self._ended)
         self._views[id(alive)] = _View(ref, window, offset, alive)
         view = PickleBuffer(exporter).raw()
@@ -188,11 +190,11 @@ class Borrower:
 
     def _release(self, view: _View) -> None:
         ref = view.ref
-        users = self._users[ref.slab] - 1
+        users = self._users[ref.position] - 1
         if users:
-            self._users[ref.slab] = users
+            self._users[ref.position] = users
         else:
-            del self._users[ref.slab]
+            del self._users[ref.position]
         note = ref.slab
         if not self._private and ref.mode == COPY:
             self._waiting += ref.nbytes
@@ -206,6 +208,7 @@ class Borrower:
     def _close_if_unused(self) -> None:
         if self._abandoned and not self._views:
             self._store.close()
+            _orphans.discard(self)
 
 
 def _pages(nbytes: int) -> int:
@@ -236,6 +239,8 @@ def _remap(view: _View, size: int, store: Store) -> bool:
 _MAP_FIXED = 0x10
 
 _all: weakref.WeakSet[Borrower] = weakref.WeakSet()
+#: those whose lender is gone while something of it is in use.
+_orphans: set[Borrower] = set()
 
 
 def _before_fork() -> None:

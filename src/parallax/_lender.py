@@ -20,7 +20,7 @@ from collections import deque
 from ._copying import LARGE, fill, write_and_fill
 from ._extents import COLD, GRAIN, MAPPED, PRESENT, Extent, Extents, size_class
 from ._lean import NamedTuple
-from ._store import LINUX, PIECE, Store, populate
+from ._store import LINUX, PAGE, PIECE, Store, populate
 
 TYPE_CHECKING = False
 
@@ -139,29 +139,29 @@ class Lender:
         """Where the slabs are."""
         return self._store
 
-    def put(self, data: memoryview) -> Slab | None:
-        """Copy a buffer into a slab.
+    def put(self, *parts: memoryview) -> Slab | None:
+        """Copy buffers into one slab.
 
         Args:
-            data: contiguous bytes.
+            parts: contiguous bytes each. A slab is free when all of them are given back.
 
         Returns:
             The slab; None if there is no memory for it, and then ``problem`` says why.
         """
+        nbytes = sum(_pages(part.nbytes) for part in parts[:-1]) + parts[-1].nbytes
         try:
-            extent = self._take(data.nbytes)
+            extent = self._take(nbytes)
         except OSError as error:
             self.problem = error
             return None
-        start, nbytes = extent.start, data.nbytes
-        warmth = COLD
+        warmth, at = MAPPED, extent.start
         try:
-            first = self.window(start)[0]
-            window, offset = self._windows[first], start - first
-            warmth = self._copy(extent, window, offset, data)
-            if extent.warmth == COLD and extent.size - nbytes >= GRAIN:
+            for part in parts:
+                warmth = min(warmth, self._copy(extent, at, part))
+                at += _pages(part.nbytes)
+            if extent.warmth == COLD and at < extent.end:
                 # The rest was not written: the next one must not find less than it was told.
-                self._store.reserve(start + nbytes, extent.size - nbytes)
+                self._store.reserve(at, extent.end - at)
         except OSError as error:
             self.problem = error
             self.returned(extent._replace(warmth=COLD))
@@ -179,19 +179,23 @@ class Lender:
             OSError: there is no memory for it.
         """
         extent = self._take(nbytes)
-        try:
-            if extent.warmth:
-                self._store.punch(extent.start, extent.size)  # what it held before is not zeros
-            self._store.reserve(extent.start, extent.size)
-        except OSError:
-            self.returned(extent._replace(warmth=COLD))
-            raise
-        return Slab(self, extent._replace(warmth=PRESENT), nbytes, mode)
+        if extent.warmth == COLD:
+            try:
+                self._store.reserve(extent.start, extent.size)
+            except OSError:
+                self.returned(extent)
+                raise
+            return Slab(self, extent._replace(warmth=PRESENT), nbytes, mode)
+        window, offset = self._mapped(extent)
+        zeros = bytes(min(PIECE, extent.size))
+        for done in range(0, extent.size, PIECE):
+            end = min(done + PIECE, extent.size)
+            window[offset + done : offset + end] = zeros[: end - done]
+        return Slab(self, extent._replace(warmth=MAPPED), nbytes, mode)
 
     def mapped(self, slab: Slab) -> tuple[mmap.mmap, int]:
         """The mapping that a slab is in here, and its first byte there."""
-        start = self.window(slab.extent.start)[0]
-        return self._windows[start], slab.extent.start - start
+        return self._mapped(slab.extent)
 
     def window(self, position: int) -> tuple[int, int]:
         """Start and length of the window that a position is in."""
@@ -232,20 +236,22 @@ class Lender:
         """Let go of the store; what is lent lives on."""
         self._store.close()
 
-    def _copy(self, extent: Extent, window: mmap.mmap, offset: int, data: memoryview) -> int:
+    def _copy(self, extent: Extent, position: int, data: memoryview) -> int:
         """Copy a buffer into a range; how warm that is then."""
         large = self._threads and data.nbytes >= LARGE
+        window, offset = self._mapped(extent)
+        offset += position - extent.start
         if extent.warmth == COLD:
-            if large and write_and_fill(self._store, extent.start, window, offset, data):
+            if large and write_and_fill(self._store, position, window, offset, data):
                 return PRESENT
-            if self._store.write(extent.start, data):
+            if self._store.write(position, data):
                 return PRESENT
         elif large and fill(window, offset, data):
             return MAPPED
         elif (
             extent.warmth == PRESENT
-            and not populate(window, offset, extent.size, write=True)
-            and self._store.write(extent.start, data)
+            and not populate(window, offset, _pages(data.nbytes), write=True)
+            and self._store.write(position, data)
         ):
             return PRESENT
         # By pieces, so that other threads have the GIL in between.
@@ -253,6 +259,10 @@ class Lender:
             end = min(done + PIECE, data.nbytes)
             window[offset + done : offset + end] = data[done:end]
         return MAPPED
+
+    def _mapped(self, extent: Extent) -> tuple[mmap.mmap, int]:
+        first = self.window(extent.start)[0]
+        return self._windows[first], extent.start - first
 
     def _take(self, nbytes: int) -> Extent:
         size = size_class(nbytes)
@@ -291,3 +301,8 @@ class Lender:
             keep = self._keep
         for cooled in extents.cool(keep):
             self._store.punch(cooled.start, cooled.size)
+
+
+def _pages(nbytes: int) -> int:
+    """That many bytes in whole pages: what is released in one must not be missed in another."""
+    return (nbytes + PAGE - 1) // PAGE * PAGE

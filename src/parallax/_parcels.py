@@ -21,6 +21,7 @@ import struct
 from ._extents import COLD
 from ._lender import Ref
 from ._shares import find as _explicit
+from ._store import PAGE
 from ._wire import Channel, Frame, WireError
 
 TYPE_CHECKING = False
@@ -40,6 +41,10 @@ __all__ = ["SHARED", "Parcel", "ParcelChannel", "say_once"]
 #: Parts of a frame from this many bytes on go through shared memory. Less is as quick through the
 #: socket (measured with two cores, there and back: they are level at 400 to 700 KB).
 SHARED = 1 << 19
+
+#: Buffers from this many bytes on share a slab with others of their frame, if they are ``SHARED``
+#: together; each begins a page.
+PACKED = 1 << 14
 
 #: Gives slabs back.
 BACK = 255
@@ -144,7 +149,10 @@ class ParcelChannel(Channel):
         if self._borrower is not None and self._borrower.back:
             told = self._borrower.told()
             super().send(BACK, 0, struct.pack(f"<{len(told)}Q", *told), hold=True)
-        if len(payload) >= SHARED or any(b.nbytes >= SHARED or _explicit(b) for b in buffers):
+        if len(payload) >= SHARED or (
+            buffers
+            and (sum(b.nbytes for b in buffers) >= SHARED or any(_explicit(b) for b in buffers))
+        ):
             self._lender = lender = self._lender or self._find_lender()
             if lender is not None:
                 payload, buffers = self._place(lender, payload, buffers, kept, repeats)
@@ -218,11 +226,14 @@ class ParcelChannel(Channel):
         """Put large parts into slabs; what is left, with the table as the first buffer."""
         table: list[bytes] = []
         rest: list[memoryview] = []
+        packed = self._pack(lender, buffers) if kept is None else {}
         for place, part in enumerate([memoryview(payload), *buffers], -1):
             slab, ref = _explicit(part) or (None, None)
             if slab is not None:
                 if kept is not None:
                     kept[place] = slab
+            elif place in packed:
+                slab, ref = packed[place]
             elif part.nbytes < SHARED:
                 slab = None
             elif kept is not None and place in kept:
@@ -245,6 +256,28 @@ class ParcelChannel(Channel):
             if place < 0:
                 payload = b""
         return payload, [memoryview(b"".join(table)), *rest]
+
+    def _pack(
+        self, lender: Lender, buffers: list[memoryview] | tuple[memoryview, ...]
+    ) -> dict[int, tuple[Slab, Ref]]:
+        """Put buffers that are not large into one slab, if they are large together."""
+        places = [
+            place
+            for place, part in enumerate(buffers)
+            if PACKED <= part.nbytes < SHARED and not _explicit(part)
+        ]
+        if sum(buffers[place].nbytes for place in places) < SHARED:
+            return {}
+        slab = lender.put(*(buffers[place] for place in places))
+        if slab is None:
+            say_once(lender.problem)
+            return {}
+        packed, offset = {}, 0
+        for place in places:
+            nbytes = buffers[place].nbytes
+            packed[place] = slab, slab.ref(offset, nbytes)
+            offset += (nbytes + PAGE - 1) // PAGE * PAGE
+        return packed
 
     def _take_back(self, payload: bytes | bytearray) -> None:
         for (start,) in struct.iter_unpack("<Q", payload[: len(payload) // 8 * 8]):

@@ -37,6 +37,9 @@ if not TYPE_CHECKING:
 #: fresh memory by pieces of this size, 2.2 in one).
 PIECE = 1 << 22
 
+#: Bytes of a page: what is mapped, and what memory is given back by.
+PAGE = mmap.PAGESIZE
+
 #: Asks for all pages of a range at once, to be read or written (Linux 5.14).
 _POPULATE_READ, _POPULATE_WRITE = 22, 23
 

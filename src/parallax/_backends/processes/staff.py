@@ -135,6 +135,7 @@ class Staff:
     def end(self) -> list[Lent]:
         """Part with all workers; the caller waits for their end."""
         left = list(self.lent)
+        self._initializer = None  # its arguments may be large
         for lent in left:
             self._remove(lent)
             if lent.flight or not lent.worker.ready:
