@@ -20,7 +20,7 @@ import weakref
 from collections import deque
 
 from ._lean import NamedTuple, PickleBuffer
-from ._lender import COPY, READ, Ref
+from ._lender import COPY, READ, SHARED, Ref
 from ._store import LINUX, Store, populate, refresh
 
 TYPE_CHECKING = False
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["Borrower"]
-
-#: Buffers of fewer bytes share a slab with others.
-SMALL = 1 << 19
 
 #: Bytes that may wait to be reused until their lender hears of it. More goes back to the system.
 WAITING = 1 << 26
@@ -78,7 +75,7 @@ class Borrower:
         Raises:
             OSError: it is not there, which must not be.
         """
-        if not self._private and ref.nbytes < SMALL and ref.mode == COPY:
+        if not self._private and ref.nbytes < SHARED and ref.mode == COPY:
             return self.copy(ref)  # one of several in a slab, which must not be kept for it alone
         try:
             return self._view(ref)
@@ -190,11 +187,11 @@ class Borrower:
 
     def _release(self, view: _View) -> None:
         ref = view.ref
-        users = self._users[ref.position] - 1
+        users = self._users.get(ref.position, 1) - 1
         if users:
             self._users[ref.position] = users
         else:
-            del self._users[ref.position]
+            self._users.pop(ref.position, None)
         note = ref.slab
         if not self._private and ref.mode == COPY:
             self._waiting += ref.nbytes

@@ -19,7 +19,7 @@ from __future__ import annotations
 import struct
 
 from ._extents import COLD
-from ._lender import Ref
+from ._lender import SHARED, Ref
 from ._shares import find as _explicit
 from ._store import PAGE
 from ._wire import Channel, Frame, WireError
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
     from ._store import Store
 
 __all__ = ["SHARED", "Parcel", "ParcelChannel", "say_once"]
-
-#: Parts of a frame from this many bytes on go through shared memory. Less is as quick through the
-#: socket (measured with two cores, there and back: they are level at 400 to 700 KB).
-SHARED = 1 << 19
 
 #: Buffers from this many bytes on share a slab with others of their frame, if they are ``SHARED``
 #: together; each begins a page.
@@ -182,6 +178,8 @@ class ParcelChannel(Channel):
 
                     self._borrower = Borrower(self._store, private=self._private)
                 handled.append(Parcel(frame, self._borrower))
+                if frame.buffers[1:] and max(map(len, frame.buffers[1:])) >= SHARED:
+                    self._say(OSError("a worker process finds no room for what it returns"))
             else:
                 handled.append(frame)
         return handled
@@ -242,7 +240,7 @@ class ParcelChannel(Channel):
                 find = lender.put if repeats is None or place < 0 else repeats.slab
                 slab = find(part)
                 if slab is None:
-                    say_once(lender.problem)
+                    self._say(lender.problem)
                 elif kept is not None:
                     kept[place] = slab
             if slab is None:
@@ -270,7 +268,7 @@ class ParcelChannel(Channel):
             return {}
         slab = lender.put(*(buffers[place] for place in places))
         if slab is None:
-            say_once(lender.problem)
+            self._say(lender.problem)
             return {}
         packed, offset = {}, 0
         for place in places:
@@ -278,6 +276,10 @@ class ParcelChannel(Channel):
             packed[place] = slab, slab.ref(offset, nbytes)
             offset += (nbytes + PAGE - 1) // PAGE * PAGE
         return packed
+
+    def _say(self, problem: OSError | None) -> None:
+        if not self._private:  # a worker's parent sees it for itself; one line is enough
+            say_once(problem)
 
     def _take_back(self, payload: bytes | bytearray) -> None:
         for (start,) in struct.iter_unpack("<Q", payload[: len(payload) // 8 * 8]):

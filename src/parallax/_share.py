@@ -8,6 +8,7 @@ Guarantees: nothing has a name outside this process; memory goes with the last o
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._arena import arena, refusal
@@ -96,7 +97,7 @@ def shared_empty(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> ndar
     kind = np.dtype(dtype)
     if kind.hasobject:
         raise ValueError(f"elements of type {kind} are references to objects of this process")
-    axes = (shape,) if isinstance(shape, int) else tuple(shape)
+    axes = tuple(shape) if isinstance(shape, Iterable) else (int(shape),)
     nbytes = kind.itemsize
     for length in axes:
         nbytes *= int(length)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ._lender import Lender, Ref, Slab
 
-__all__ = ["expose", "find", "really_shared"]
+__all__ = ["anything", "expose", "find", "really_shared", "reduce_part"]
 
 #: address -> (bytes, slab), as long as there is an object over it.
 _shared: dict[int, tuple[int, Slab]] = {}
@@ -81,6 +81,49 @@ def really_shared(obj: Any) -> bool:
         address = found
     around = _around(address)
     return around is not None and around[1].mode == WRITE
+
+
+def reduce_part(array: Any) -> tuple[Any, ...] | None:
+    """How a NumPy array that is not in one piece travels, if its memory was shared by name.
+
+    NumPy pickles it as a copy, and what a worker writes to that is lost.
+
+    Args:
+        array: an ``ndarray``.
+
+    Returns:
+        As of ``__reduce__``; None if it is in one piece or its memory is not shared.
+    """
+    if array.flags.forc or not array.size:
+        return None
+    first = int(array.__array_interface__["data"][0])
+    spans = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+    low = first + sum(span for span in spans if span < 0)
+    high = first + sum(span for span in spans if span > 0) + array.itemsize
+    if _around(low) is None:
+        return None
+    base = array
+    while type(base) is type(array) and base.base is not None:
+        base = base.base
+    memory = memoryview(base)
+    start = address_of(memory)
+    if start is None or memory.format != "B" or low < start or high > start + memory.nbytes:
+        return None
+    part = PickleBuffer(memory[low - start : high - start])
+    return _part, (part, array.dtype, array.shape, array.strides, first - low)
+
+
+def _part(
+    memory: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
+) -> Any:
+    import numpy as np
+
+    return np.ndarray(shape, dtype, memory, offset, strides)
+
+
+def anything() -> bool:
+    """Whether anything is shared by name now."""
+    return bool(_shared)
 
 
 def _around(address: int) -> tuple[int, Slab] | None:
