@@ -29,7 +29,7 @@ MAX_LINES = 500
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_lean", "_options", "_machine", "_messages", "_plans", "_errors", "_nesting", "_future"),
     ("_extents", "_store", "_copying", "_lender", "_borrower", "_shares", "_repeats", "_arena"),
-    ("_codec", "_culprit", "_wire", "_waker", "_parcels"),
+    ("_bulk", "_codec", "_culprit", "_wire", "_waker", "_parcels"),
     ("_guard.",),
     (
         "_measure",
@@ -69,6 +69,7 @@ SAME_LAYER: dict[str, set[str]] = {
     "_shares": {"_copying", "_lender"},
     "_repeats": {"_copying", "_lender"},
     "_arena": {"_lender", "_store"},
+    "_codec": {"_bulk"},
     "_culprit": {"_codec"},
     "_parcels": {"_wire"},
     "_measure": {"_ticker", "_gil"},
@@ -91,9 +92,10 @@ BRAINS_FOR_BACKENDS: dict[str, set[str]] = {
 }
 
 # May be imported inside a function: optional or dear packages that are not always needed.
-LAZY_PACKAGES = {"psutil", "tqdm", "cloudpickle", "threadpoolctl", "numpy", "dask", "ray"}
+LAZY_PACKAGES = {"psutil", "tqdm", "cloudpickle", "threadpoolctl", "numpy", "dask", "ray", "torch"}
 # The standard library's dear ones: every worker or every program would pay for them.
 LAZY_STANDARD = {
+    "array",
     "concurrent.futures.process",
     "ctypes",
     "decimal",

@@ -11,9 +11,9 @@ import threading
 import time
 
 from ._lender import KEEP, Lender
-from ._store import Store, make_store
+from ._store import make_store
 
-__all__ = ["arena", "arena_store", "forget", "refusal", "release"]
+__all__ = ["arena", "forget", "refusal", "release"]
 
 #: Seconds that more free memory is kept than usual. The next call of a series comes sooner.
 LINGER = 2.0
@@ -31,11 +31,12 @@ class _IdleTrimmer:
         self.lender: Lender | None = None
         self._thread: threading.Thread | None = None
         self._latest = 0.0
-        self._over = threading.Event()
+        #: nothing is to be kept for a while any more.
+        self.over = threading.Event()
 
     def taken(self, *, large: bool) -> None:
         self._latest = time.monotonic()
-        if large and self._thread is None and not self._over.is_set():
+        if large and self._thread is None and not self.over.is_set():
             self._thread = threading.Thread(
                 target=self._run, name="parallax-pool-memory", daemon=True
             )
@@ -44,12 +45,9 @@ class _IdleTrimmer:
     def surplus(self) -> bool:
         return self._thread is not None
 
-    def stop(self) -> None:
-        self._over.set()
-
     def _run(self) -> None:
-        while (left := self._latest + LINGER - time.monotonic()) > 0 and not self._over.is_set():
-            self._over.wait(left)
+        while (left := self._latest + LINGER - time.monotonic()) > 0 and not self.over.is_set():
+            self.over.wait(left)
         # First this: what comes back from now on is trimmed at once.
         self._thread = None
         if self.lender is not None:
@@ -68,13 +66,11 @@ def arena() -> Lender | None:
                 _made.append(lender)
             except OSError as error:
                 _refused.append(error)
-        return _made[0] if _made else None
-
-
-def arena_store() -> Store | None:
-    """Where that memory is."""
-    lender = arena()
-    return lender.store if lender is not None else None
+        for lender in _made:
+            lender.leaving = None
+            _trimmers[-1].over.clear()
+            return lender
+        return None
 
 
 def refusal() -> OSError | None:
@@ -83,14 +79,18 @@ def refusal() -> OSError | None:
 
 
 def release() -> None:
-    """Let go of it when no worker is left, unless something is shared by name."""
+    """Let go of it as no worker is left: now, or when nothing is shared by name any more."""
     with _lock:
-        if _made:
-            _trimmers[-1].stop()
-            _made[0].trim(0)
-            if not _made[0].resources()[0]:
-                _made.pop().close()
-                _trimmers.clear()
+        for lender in _made:
+            _trimmers[-1].over.set()
+            lender.leaving = _leave
+            lender.trim(0)
+
+
+def _leave() -> None:
+    # Called by the garbage collector perhaps, which must not wait for a lock.
+    while _made:
+        _made.pop().close()
 
 
 def forget() -> None:

@@ -15,8 +15,9 @@ import functools
 import io
 import sys
 
-from ._lean import NamedTuple, dumps, loads
-from ._shares import find
+from ._bulk import MARK, has_bulk, loads_bulk, make_pickler
+from ._lean import NamedTuple, Pickler, dumps, loads
+from ._shares import anything, find
 
 TYPE_CHECKING = False
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ._lean import PickleBuffer
 
 __all__ = [
+    "MARK",
     "Encoded",
     "decode",
     "encode",
@@ -84,8 +86,9 @@ def encode(obj: Any, *, shared: bool = False) -> Encoded:
         Exception: whatever the pickler raised; ``culprit`` then tells where.
     """
     keep = _Keeper()
+    bulk = anything() or has_bulk(obj)
     try:
-        data = dumps(obj, 5, buffer_callback=keep)
+        data = _dumps_bulk(obj, keep) if bulk else dumps(obj, 5, buffer_callback=keep)
     except Exception:  # noqa: BLE001 - anything a __reduce__ raises; cloudpickle has the last word
         return encode_by_value(obj, shared=shared)
     if b"__main__" in data:
@@ -113,8 +116,11 @@ def encode_by_value(
             if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
                 cloudpickle.register_pickle_by_value(module)
                 registered.append(module)
+        bulk = anything() or has_bulk(obj)
         with io.BytesIO() as file:
-            pickler = _value_pickler()(file, 5, buffer_callback=keep)
+            if bulk:
+                file.write(MARK)
+            pickler = _value_pickler(bulk)(file, 5, buffer_callback=keep)
             if shared:
                 # Where cloudpickle looks for the namespace that functions of one module share.
                 pickler.globals_ref[id(vars(sys.modules["__main__"]))] = _WorkerMain()
@@ -133,18 +139,35 @@ def encode_reply(obj: Any) -> Encoded:
     """
     keep = _Keeper()
     try:
-        data = dumps(obj, 5, buffer_callback=keep)
+        data = _dumps_bulk(obj, keep) if has_bulk(obj) else dumps(obj, 5, buffer_callback=keep)
         return Encoded(data, keep.buffers)
     except Exception:  # noqa: BLE001 - as in encode
         keep = _Keeper()
+    bulk = has_bulk(obj)
     with io.BytesIO() as file:
-        _reply_pickler()(file, 5, buffer_callback=keep).dump(obj)
+        if bulk:
+            file.write(MARK)
+        _reply_pickler(bulk)(file, 5, buffer_callback=keep).dump(obj)
         return Encoded(file.getvalue(), keep.buffers)
 
 
 def decode(payload: Any, buffers: Any = ()) -> Any:
     """Rebuild an object. The buffers become the memory of its arrays."""
+    if payload[0] == MARK[0]:
+        return loads_bulk(payload, buffers)
     return loads(payload, buffers=buffers)
+
+
+def _dumps_bulk(obj: Any, keep: _Keeper) -> bytes:
+    with io.BytesIO() as file:
+        file.write(MARK)
+        _bulk_pickler()(file, 5, buffer_callback=keep).dump(obj)
+        return file.getvalue()
+
+
+@functools.lru_cache(maxsize=1)
+def _bulk_pickler() -> Any:
+    return make_pickler(Pickler)
 
 
 _worker_main: dict[str, Any] = {"__name__": "__main__"}
@@ -201,8 +224,8 @@ def _importable(obj: Any) -> bool:
     return found is obj and obj.__module__ != "__main__"
 
 
-@functools.lru_cache(maxsize=1)
-def _value_pickler() -> Any:
+@functools.lru_cache(maxsize=2)
+def _value_pickler(bulk: bool) -> Any:
     """The parent's pickler class: cloudpickle's, which cannot send a cached function by value."""
     import cloudpickle
 
@@ -215,11 +238,11 @@ def _value_pickler() -> Any:
                 return (*make, obj.__wrapped__, None, None, _fill_cache)
             return super().reducer_override(obj)
 
-    return ValuePickler
+    return make_pickler(ValuePickler) if bulk else ValuePickler
 
 
-@functools.lru_cache(maxsize=1)
-def _reply_pickler() -> Any:
+@functools.lru_cache(maxsize=2)
+def _reply_pickler(bulk: bool) -> Any:
     """The worker's pickler class; made when it is needed, because cloudpickle loads slowly."""
     import cloudpickle
     from cloudpickle import cloudpickle as tracking
@@ -236,7 +259,7 @@ def _reply_pickler() -> Any:
                     return _without_dict(obj.__reduce_ex__(5), slots)
             return super().reducer_override(obj)
 
-    return ReplyPickler
+    return make_pickler(ReplyPickler) if bulk else ReplyPickler
 
 
 def _without_dict(reduced: Any, slots: list[str]) -> Any:

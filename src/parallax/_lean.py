@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signals
     import socket as sockets
-    from pickle import PickleBuffer, dumps, loads
+    from pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
     from threading import local
     from typing import Any, NamedTuple
 else:
@@ -25,12 +25,12 @@ else:
     try:
         import _signal as signals
         import _socket as sockets
-        from _pickle import PickleBuffer, dumps, loads
+        from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
         from _thread import _local as local
     except ImportError:
         import signal as signals
         import socket as sockets
-        from pickle import PickleBuffer, dumps, loads
+        from pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
         from threading import local
 
     class _Fields(type):
@@ -46,4 +46,14 @@ else:
 
     NamedTuple = type.__new__(_Fields, "NamedTuple", (), {})
 
-__all__ = ["NamedTuple", "PickleBuffer", "dumps", "loads", "local", "signals", "sockets"]
+__all__ = [
+    "NamedTuple",
+    "PickleBuffer",
+    "Pickler",
+    "Unpickler",
+    "dumps",
+    "loads",
+    "local",
+    "signals",
+    "sockets",
+]

@@ -27,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
     from _thread import LockType
+    from collections.abc import Callable
     from typing import Protocol
 else:
     Protocol = object
@@ -135,6 +136,8 @@ class Lender:
         #: what was dropped and is not back among the free ones yet.
         self._back: deque[Extent] = deque()
         self._owner = os.getpid()
+        #: called when nothing is in use any more.
+        self.leaving: Callable[[], None] | None = None
         #: why the last buffer found no place.
         self.problem: OSError | None = None
 
@@ -239,7 +242,9 @@ class Lender:
 
     def close(self) -> None:
         """Let go of the store; what is lent lives on."""
+        self.leaving = None
         self._store.close()
+        self._windows.clear()
 
     def _copy(self, extent: Extent, position: int, data: memoryview) -> int:
         """Copy a buffer into a range; how warm that is then."""
@@ -298,6 +303,9 @@ class Lender:
         extents = self._extents
         while self._back:
             extents.give(self._back.popleft())
+        if self.leaving is not None and not extents.used:
+            self.leaving()
+            return
         if keep is None:
             if extents.idle <= self._keep:
                 return

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ._lender import Lender, Ref, Slab
 
-__all__ = ["anything", "expose", "find", "really_shared", "reduce_part"]
+__all__ = ["anything", "expose", "find", "part_of", "really_shared"]
 
 #: address -> (bytes, slab), as long as there is an object over it.
 _shared: dict[int, tuple[int, Slab]] = {}
@@ -83,8 +83,8 @@ def really_shared(obj: Any) -> bool:
     return around is not None and around[1].mode == WRITE
 
 
-def reduce_part(array: Any) -> tuple[Any, ...] | None:
-    """How a NumPy array that is not in one piece travels, if its memory was shared by name.
+def part_of(array: Any) -> tuple[Any, ...] | None:
+    """What an array that is not in one piece shows of memory that was shared by name.
 
     NumPy pickles it as a copy, and what a worker writes to that is lost.
 
@@ -92,7 +92,8 @@ def reduce_part(array: Any) -> tuple[Any, ...] | None:
         array: an ``ndarray``.
 
     Returns:
-        As of ``__reduce__``; None if it is in one piece or its memory is not shared.
+        The memory that it lies in, and its type, shape, strides and first byte there; None if it
+        is in one piece or its memory is not shared.
     """
     if array.flags.forc or not array.size:
         return None
@@ -105,20 +106,12 @@ def reduce_part(array: Any) -> tuple[Any, ...] | None:
     base = array
     while type(base) is type(array) and base.base is not None:
         base = base.base
-    memory = memoryview(base)
+    memory = PickleBuffer(base).raw()
     start = address_of(memory)
-    if start is None or memory.format != "B" or low < start or high > start + memory.nbytes:
+    if start is None or low < start or high > start + memory.nbytes:
         return None
     part = PickleBuffer(memory[low - start : high - start])
-    return _part, (part, array.dtype, array.shape, array.strides, first - low)
-
-
-def _part(
-    memory: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
-) -> Any:
-    import numpy as np
-
-    return np.ndarray(shape, dtype, memory, offset, strides)
+    return part, array.dtype, array.shape, array.strides, first - low
 
 
 def anything() -> bool:

@@ -49,25 +49,19 @@ def open_channel(sock: sockets.socket, stores: Sequence[Handle]) -> ParcelChanne
     )
 
 
-def keep_channel(sock: sockets.socket, store: Store | None) -> ParcelChannel:
+def keep_channel(sock: sockets.socket, lender: Lender | None, store: Store | None) -> ParcelChannel:
     """The parent's end.
 
     Args:
         sock: its socket.
-        store: what the worker lends from, if it has one.
+        lender: what lends to the worker, which has its store.
+        store: what the worker lends from; None with either of both missing.
     """
-    return ParcelChannel(
-        sock, waits=False, lender=_refuse if store is None else _lend, store=store, private=False
-    )
-
-
-def _lend() -> Lender | None:
-    from ..._arena import arena  # loads what workers never need
-
-    return arena()
+    find = _refuse if lender is None or store is None else lambda: lender
+    return ParcelChannel(sock, waits=False, lender=find, store=store, private=False)
 
 
 def _refuse() -> None:
-    from ..._arena import refusal
+    from ..._arena import refusal  # loads what workers never need
 
     say_once(refusal())

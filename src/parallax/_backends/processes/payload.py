@@ -186,7 +186,8 @@ def needs(payload: bytes) -> set[str]:
     """
     found: set[str] = set()
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(payload)):
+        plain = payload.removeprefix(_codec.MARK)
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(plain)):
             if isinstance(argument, str) and len(argument) < 200 and argument in sys.modules:
                 found.add(argument)
             if opcode.name == "GLOBAL":

@@ -20,8 +20,9 @@ from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
 from ... import _codec
-from ..._arena import arena_store, release
+from ..._arena import arena, release
 from ..._errors import WorkerStartError
+from ..._lender import Lender
 from ..._parcels import ParcelChannel
 from ..._store import Store, make_store
 from ..._waker import readable_now
@@ -208,6 +209,7 @@ class Pool:
             worker = self._start()
             self._alive.discard(worker)
             self._hired.add(worker)
+            _hired_anywhere.add(worker)
             return worker
 
     def _start(self) -> Worker:
@@ -216,9 +218,9 @@ class Pool:
         except OSError as error:
             raise WorkerStartError(self.method, str(error)) from error
         outputs = _outputs()
-        from_us, from_it = _stores()
-        handles = [] if from_it is None or from_us is None else [from_us.handle, from_it.handle]
-        channel = keep_channel(ours, from_it)
+        lender, store = _shared_memory()
+        handles = [] if store is None or lender is None else [lender.store.handle, store.handle]
+        channel = keep_channel(ours, lender, store)
         try:
             started = self._starter.start(theirs, handles)
         except OSError as error:
@@ -283,6 +285,7 @@ class Pool:
         with self._lock:
             self._alive.discard(worker)
             self._hired.discard(worker)
+            _hired_anywhere.discard(worker)
             if worker in self._idle:
                 self._idle.remove(worker)
             self._lock.notify_all()
@@ -297,6 +300,7 @@ class Pool:
         with self._lock:
             self._alive.discard(worker)
             self._hired.discard(worker)
+            _hired_anywhere.discard(worker)
             if not worker.started.gone():
                 self._leaving.append(worker)
             self._lock.notify_all()
@@ -368,13 +372,13 @@ class Pool:
             return pids, fds
 
 
-def _stores() -> tuple[Store | None, Store | None]:
-    """The shared memory that a new worker receives from, and one that it sends from."""
-    ours = arena_store()
-    if ours is None:
+def _shared_memory() -> tuple[Lender | None, Store | None]:
+    """What lends to a new worker, and where that one lends from."""
+    lender = arena()
+    if lender is None:
         return None, None
     try:
-        return ours, make_store()
+        return lender, make_store()
     except OSError:  # no descriptor is left: it works without
         return None, None
 
@@ -387,6 +391,8 @@ def _outputs() -> Outputs:
 # -- one pool per start method, shared by all runs -------------------------------------------------
 
 _pools: dict[str, Pool] = {}
+#: workers of executors, of whatever pool.
+_hired_anywhere: set[Worker] = set()
 _pools_lock = threading.Lock()
 
 
@@ -406,7 +412,8 @@ def shutdown_warm_pool() -> None:
         _pools.clear()
     for pool in pools:
         pool.shutdown()
-    release()
+    if not _hired_anywhere:  # executors' workers have the arena's descriptor
+        release()
 
 
 def warm_resources() -> tuple[set[int], set[int]]:
@@ -427,6 +434,7 @@ def _after_fork() -> None:
     for pool in _pools.values():
         pool.forget()
     _pools.clear()
+    _hired_anywhere.clear()
 
 
 if hasattr(os, "register_at_fork"):
