@@ -174,9 +174,8 @@ def test_the_look_runs_nobodys_code() -> None:
     assert not _bulk.has_bulk([Nosy(), (Nosy(),), {"k": Nosy()}])
 
 
-@pytest.mark.skipif("torch" not in sys.modules, reason="PyTorch is not loaded")
 def test_tensors() -> None:
-    torch = sys.modules["torch"]
+    torch = pytest.importorskip("torch")
     for tensor in (
         torch.arange(40_000.0),
         torch.arange(40_000).to(torch.bfloat16),

@@ -1,0 +1,154 @@
+"""What the tests of shared memory have in common: lenders, borrowers, stores of other systems."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import pickle
+import socket
+import sys
+import threading
+import warnings
+
+import pytest
+
+from parallax import _borrower, _lender, _store
+from parallax._borrower import Borrower
+from parallax._lender import Lender
+from parallax._store import PAGE, Store, make_store
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+
+
+def block(nbytes, seed=0):
+    """Bytes that repeat in no page-sized pattern, so that a wrong place shows."""
+    pattern = bytes((seed * 37 + i * 11 + 1) % 251 for i in range(251))
+    return (pattern * (nbytes // 251 + 1))[:nbytes]
+
+
+def content(lender, slab):
+    """What lies in a slab, as another process would read it."""
+    data = bytearray(slab.nbytes)
+    if not lender.store.read(slab.extent.start, data):
+        window, offset = lender.mapped(slab)
+        data[:] = window[offset : offset + slab.nbytes]
+    return bytes(data)
+
+
+def held(store):
+    """Bytes of memory that a store uses."""
+    return os.fstat(store.handle).st_blocks * 512
+
+
+def pages(nbytes):
+    """That many bytes in whole pages."""
+    return (nbytes + PAGE - 1) // PAGE * PAGE
+
+
+@contextlib.contextmanager
+def lender(store=None, **settings):
+    """A lender of a new store; closed afterwards."""
+    made = Lender(store or make_store(), threading.Lock(), **settings)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
+def lending(*, private, store=None, **settings):
+    """A lender and who borrows from it."""
+    with lender(store, **settings) as ours:
+        borrower = Borrower(ours.store.duplicate(), private=private)
+        try:
+            yield ours, borrower
+        finally:
+            borrower.abandon()
+
+
+def failing(error, *, after=0):
+    """Stands for a method that raises, from the call after so many on; they return None."""
+    calls = []
+
+    def method(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > after:
+            raise error
+
+    return method
+
+
+def elsewhere(monkeypatch):
+    """Take the ways of a system that is not Linux."""
+    monkeypatch.setattr(_store, "LINUX", False)
+    monkeypatch.setattr(_lender, "LINUX", False)
+    monkeypatch.setattr(_borrower, "LINUX", False)
+
+
+class TaggedStore(Store):
+    """Memory as Windows has it: each tag is a piece of its own, which can only be mapped."""
+
+    def __init__(self, pieces=None):
+        super().__init__("tag")
+        self._pieces = {} if pieces is None else pieces
+
+    def map(self, start, length, *, private=False):
+        piece = self._pieces.get(start)
+        if piece is None:
+            piece = self._pieces[start] = mmap.mmap(-1, length)
+        if not private:
+            return piece
+        copy = mmap.mmap(-1, length)
+        copy[:] = piece[:length]
+        return copy
+
+    def punch(self, position, length):
+        """Memory cannot be given back there."""
+
+    def duplicate(self):
+        return TaggedStore(self._pieces)
+
+
+class Child:
+    """A forked copy of this process that takes one step at a time."""
+
+    def __init__(self, *steps):
+        ours, theirs = socket.socketpair()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # there are threads, it says
+            self._pid = os.fork()
+        if not self._pid:
+            try:
+                ours.close()
+                for step in steps:
+                    if not theirs.recv(1):
+                        break
+                    try:
+                        answer = True, step()
+                    except BaseException as error:
+                        answer = False, repr(error)
+                    theirs.sendall(pickle.dumps(answer))
+            finally:
+                os._exit(0)
+        theirs.close()
+        self._sock = ours
+
+    def step(self):
+        """Have it take the next step.
+
+        Returns:
+            What that returned; small.
+        """
+        self._sock.sendall(b"!")
+        good, value = pickle.loads(self._sock.recv(1 << 16))
+        assert good, value
+        return value
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._sock.close()
+        os.waitpid(self._pid, 0)
