@@ -21,7 +21,7 @@ from collections import deque
 
 from ._lean import NamedTuple, PickleBuffer
 from ._lender import COPY, READ, SHARED, Ref
-from ._store import LINUX, Store, populate, refresh
+from ._store import LINUX, Store, pages, populate, refresh
 
 TYPE_CHECKING = False
 
@@ -123,7 +123,7 @@ class Borrower:
             for position, nbytes in [*live, (self._store.size(), 0)]:
                 if position > at:
                     self._store.punch(at, position - at)
-                at = max(at, _pages(position + nbytes))
+                at = max(at, pages(position + nbytes))
         self._close_if_unused()
 
     def detach(self) -> None:
@@ -138,7 +138,7 @@ class Borrower:
                 continue
             # From now on nobody else's buffer may be looked for in this mapping.
             self._windows.pop((ref.window, self._private), None)
-            size = _pages(ref.nbytes)
+            size = pages(ref.nbytes)
             if not self._private and not _remap(view, size, self._store):
                 continue
             if not populate(view.window, view.offset, size, write=True):
@@ -156,7 +156,7 @@ class Borrower:
         private = self._private and ref.mode == COPY
         if private and (not LINUX or self._users.get(ref.position)):
             # What another item has written to its copy is not for this one to see.
-            window, offset = self._store.map(ref.position, _pages(ref.nbytes), private=True), 0
+            window, offset = self._store.map(ref.position, pages(ref.nbytes), private=True), 0
         else:
             window, offset = self._window(ref, private=private), ref.position - ref.window
         # NumPy asks the object behind a memoryview for its memory, so that object has to be one
@@ -182,7 +182,7 @@ class Borrower:
             return
         if self._private and view.ref.mode == COPY:
             # What was written is dropped: the next one there sees what its lender wrote.
-            refresh(view.window, view.offset, _pages(view.ref.nbytes))
+            refresh(view.window, view.offset, pages(view.ref.nbytes))
         self._release(view)
 
     def _release(self, view: _View) -> None:
@@ -197,7 +197,7 @@ class Borrower:
             self._waiting += ref.nbytes
             if self._abandoned or self._waiting > WAITING:
                 self._waiting -= ref.nbytes
-                self._store.punch(ref.position, _pages(ref.nbytes))
+                self._store.punch(ref.position, pages(ref.nbytes))
                 note += 1
         self.back.append(note)
         self._close_if_unused()
@@ -206,11 +206,6 @@ class Borrower:
         if self._abandoned and not self._views:
             self._store.close()
             _orphans.discard(self)
-
-
-def _pages(nbytes: int) -> int:
-    """That many bytes in whole pages."""
-    return (nbytes + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
 
 
 def _remap(view: _View, size: int, store: Store) -> bool:

@@ -20,7 +20,7 @@ from collections import deque
 from ._copying import LARGE, fill, write_and_fill
 from ._extents import COLD, GRAIN, MAPPED, PRESENT, Extent, Extents, size_class
 from ._lean import NamedTuple
-from ._store import LINUX, PAGE, PIECE, Store, populate
+from ._store import LINUX, PIECE, Store, pages, populate
 
 TYPE_CHECKING = False
 
@@ -136,6 +136,8 @@ class Lender:
         #: what was dropped and is not back among the free ones yet.
         self._back: deque[Extent] = deque()
         self._owner = os.getpid()
+        #: memory could not be given back: what counts as cold may hold what was there before.
+        self._stale = False
         #: called when nothing is in use any more.
         self.leaving: Callable[[], None] | None = None
         #: why the last buffer found no place.
@@ -155,7 +157,7 @@ class Lender:
         Returns:
             The slab; None if there is no memory for it, and then ``problem`` says why.
         """
-        nbytes = sum(_pages(part.nbytes) for part in parts[:-1]) + parts[-1].nbytes
+        nbytes = sum(pages(part.nbytes) for part in parts[:-1]) + parts[-1].nbytes
         try:
             extent = self._take(nbytes)
         except OSError as error:
@@ -165,15 +167,20 @@ class Lender:
         try:
             for part in parts:
                 warmth = min(warmth, self._copy(extent, at, part))
-                at += _pages(part.nbytes)
+                at += pages(part.nbytes)
             if extent.warmth == COLD and at < extent.end:
                 # The rest was not written: the next one must not find less than it was told.
                 self._store.reserve(at, extent.end - at)
-        except OSError as error:
+        except BaseException as error:
+            self._give_up(extent)
+            if not isinstance(error, OSError):
+                raise  # an interrupt, for one
             self.problem = error.with_traceback(None)
-            self._store.punch(extent.start, extent.size)  # what was written before it was full
-            self.returned(extent._replace(warmth=COLD))
             return None
+        except BaseException:  # an interrupt: the range must come back all the same
+            self._store.punch(extent.start, extent.size)
+            self.returned(extent._replace(warmth=COLD))
+            raise
         return Slab(self, extent._replace(warmth=warmth), nbytes, COPY)
 
     def reserve(self, nbytes: int, mode: int) -> Slab:
@@ -187,18 +194,19 @@ class Lender:
             OSError: there is no memory for it.
         """
         extent = self._take(nbytes)
-        if extent.warmth == COLD:
-            try:
+        try:
+            if extent.warmth == COLD:
                 self._store.reserve(extent.start, extent.size)
-            except OSError:
-                self.returned(extent)
-                raise
-            return Slab(self, extent._replace(warmth=PRESENT), nbytes, mode)
-        window, offset = self._mapped(extent)
-        zeros = bytes(min(PIECE, extent.size))
-        for done in range(0, extent.size, PIECE):
-            end = min(done + PIECE, extent.size)
-            window[offset + done : offset + end] = zeros[: end - done]
+                if not self._stale:
+                    return Slab(self, extent._replace(warmth=PRESENT), nbytes, mode)
+            window, offset = self._mapped(extent)
+            zeros = bytes(min(PIECE, extent.size))
+            for done in range(0, extent.size, PIECE):
+                end = min(done + PIECE, extent.size)
+                window[offset + done : offset + end] = zeros[: end - done]
+        except BaseException:
+            self._give_up(extent)
+            raise
         return Slab(self, extent._replace(warmth=MAPPED), nbytes, mode)
 
     def mapped(self, slab: Slab) -> tuple[mmap.mmap, int]:
@@ -214,11 +222,7 @@ class Lender:
         if os.getpid() != self._owner:
             return  # a forked copy of the owner: the memory is not ours to use again
         self._back.append(extent)
-        if self._lock.acquire(blocking=False):
-            try:
-                self._settle()
-            finally:
-                self._lock.release()
+        self._catch_up()
 
     def trim(self, keep: int) -> None:
         """Give free memory back to the system.
@@ -228,6 +232,7 @@ class Lender:
         """
         with self._lock:
             self._settle(keep)
+        self._catch_up()
 
     @property
     def idle(self) -> int:
@@ -260,7 +265,7 @@ class Lender:
             return MAPPED
         elif (
             extent.warmth == PRESENT
-            and not populate(window, offset, _pages(data.nbytes), write=True)
+            and not populate(window, offset, pages(data.nbytes), write=True)
             and self._store.write(position, data)
         ):
             return PRESENT
@@ -292,7 +297,25 @@ class Lender:
                 self._extents.add(start, length)
                 extent = self._extents.take(size)
                 assert extent is not None
-            return extent
+        self._catch_up()
+        return extent
+
+    def _catch_up(self) -> None:
+        """Settle what was dropped while the lock was held, by who held it perhaps."""
+        while self._back and self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def _give_up(self, extent: Extent) -> None:
+        """A range was not filled to its end."""
+        self._punch(extent)
+        self.returned(extent._replace(warmth=COLD))
+
+    def _punch(self, extent: Extent) -> None:
+        if not self._store.punch(extent.start, extent.size):
+            self._stale = True
 
     def _settle(self, keep: int | None = None) -> None:
         """Put what was dropped among the free ones; the lock is held.
@@ -313,9 +336,4 @@ class Lender:
                 return
             keep = self._keep
         for cooled in extents.cool(keep):
-            self._store.punch(cooled.start, cooled.size)
-
-
-def _pages(nbytes: int) -> int:
-    """That many bytes in whole pages: what is released in one must not be missed in another."""
-    return (nbytes + PAGE - 1) // PAGE * PAGE
+            self._punch(cooled)

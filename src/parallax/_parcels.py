@@ -21,7 +21,7 @@ import struct
 from ._extents import COLD
 from ._lender import SHARED, Ref
 from ._shares import find as _explicit
-from ._store import PAGE
+from ._store import pages
 from ._wire import Channel, Frame, WireError
 
 TYPE_CHECKING = False
@@ -274,7 +274,7 @@ class ParcelChannel(Channel):
         for place in places:
             nbytes = buffers[place].nbytes
             packed[place] = slab, slab.ref(offset, nbytes)
-            offset += (nbytes + PAGE - 1) // PAGE * PAGE
+            offset += pages(nbytes)
         return packed
 
     def _say(self, problem: OSError | None) -> None:

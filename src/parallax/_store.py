@@ -14,6 +14,7 @@ of the page file under a random tag, ``mmap(-1, size, tag)``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import struct
@@ -84,8 +85,10 @@ class Store:
             private: what is written to the mapping is seen by nobody else.
 
         Raises:
-            OSError: the system refused.
+            OSError: the system refused, or it is closed.
         """
+        if self.handle == -1:  # which would map new memory, of zeros
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         try:
             if isinstance(self.handle, str):
                 tag = f"{self.handle}-{start}"
@@ -141,7 +144,7 @@ class Store:
             for done in range(0, length, PIECE):
                 self.write(position + done, zeros[: length - done])
 
-    def punch(self, position: int, length: int) -> None:
+    def punch(self, position: int, length: int) -> bool:
         """Give the memory of a range back to the system, whoever has it mapped.
 
         Where the system cannot do that, the memory goes when the whole store does.
@@ -149,15 +152,21 @@ class Store:
         Args:
             position: its first byte, in whole pages.
             length: bytes, in whole pages.
+
+        Returns:
+            False if the memory is there still, with what it holds.
         """
         with contextlib.suppress(OSError):
             if hasattr(mmap, "MADV_REMOVE"):
                 self.map(position, length).madvise(mmap.MADV_REMOVE, 0, length)
-            elif sys.platform == "darwin" and isinstance(self.handle, int):
+                return True
+            if sys.platform == "darwin" and isinstance(self.handle, int):
                 import fcntl
 
                 # F_PUNCHHOLE, with a struct fpunchhole: flags, reserved, offset, length.
                 fcntl.fcntl(self.handle, 99, struct.pack("IIqq", 0, 0, position, length))
+                return True
+        return False
 
     def size(self) -> int:
         """How far it reaches, as any of its users may have made it grow."""
@@ -203,6 +212,11 @@ def make_store() -> Store:
         else:
             return Store(fd)
     raise OSError("; ".join(problems))
+
+
+def pages(nbytes: int) -> int:
+    """That many bytes in whole pages."""
+    return (nbytes + PAGE - 1) // PAGE * PAGE
 
 
 def refresh(window: mmap.mmap, offset: int, length: int) -> bool:
