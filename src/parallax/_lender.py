@@ -177,10 +177,6 @@ class Lender:
                 raise  # an interrupt, for one
             self.problem = error.with_traceback(None)
             return None
-        except BaseException:  # an interrupt: the range must come back all the same
-            self._store.punch(extent.start, extent.size)
-            self.returned(extent._replace(warmth=COLD))
-            raise
         return Slab(self, extent._replace(warmth=warmth), nbytes, COPY)
 
     def reserve(self, nbytes: int, mode: int) -> Slab:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,7 +118,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def neighbours_are_merged(self):
         free = self.extents.free()
-        for before, after in zip(free, free[1:], strict=False):
+        for before, after in itertools.pairwise(free):
             assert before.end < after.start or before.warmth != after.warmth
 
     @invariant()
