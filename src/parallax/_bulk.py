@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["BULK", "MARK", "has_bulk", "loads_bulk", "make_pickler"]
+__all__ = ["BULK", "MARK", "has_bulk", "is_hidden", "loads_bulk", "make_pickler"]
 
 #: Bytes of an object from which it is sent beside the stream. Below, a copy is cheaper.
 BULK = 1 << 16
@@ -73,28 +73,45 @@ def has_bulk(obj: Any) -> bool:
     return False
 
 
-def _kind(obj: Any) -> int | None:
-    """Which kind of large object something is; None if it is none."""
+def _kind(obj: Any, least: int | None = None) -> int | None:
+    """Which kind of large object something is; None if it is none.
+
+    Args:
+        obj: any object.
+        least: bytes from which it is large; None for the usual.
+    """
     kind = type(obj)
+    least = BULK if least is None else least
     if kind is bytes:
-        return _BYTES if len(obj) >= BULK else None
+        return _BYTES if len(obj) >= least else None
     if kind is bytearray:
-        return _BYTEARRAY if len(obj) >= BULK else None
+        return _BYTEARRAY if len(obj) >= least else None
     if kind is memoryview:
         return _VIEW
     name = kind.__module__
     if name == "array":
-        large = kind.__name__ == "array" and len(obj) * obj.itemsize >= BULK
+        large = kind.__name__ == "array" and len(obj) * obj.itemsize >= least
         return _ARRAY if large and obj.typecode not in {"u", "w"} else None
     if name == "numpy":
-        if kind is not sys.modules["numpy"].ndarray or obj.flags.forc or obj.dtype.hasobject:
+        if kind is not sys.modules["numpy"].ndarray or obj.dtype.hasobject:
             return None
         if anything() and part_of(obj) is not None:
             return _PART
-        return _NUMPY if obj.nbytes >= BULK else None
+        return _NUMPY if obj.nbytes >= least and not _has_buffer(obj) else None
     if name == "torch" and kind is sys.modules["torch"].Tensor:
         return _TORCH if _is_plain_tensor(obj) else None
     return None
+
+
+def _has_buffer(array: Any) -> bool:
+    """Whether NumPy pickles an array beside the stream by itself."""
+    if not array.flags.forc:
+        return False
+    try:
+        memoryview(array)
+    except (ValueError, BufferError):  # not all types are known to the buffer protocol: dates
+        return False
+    return True
 
 
 def _is_plain_tensor(tensor: Any) -> bool:
@@ -111,12 +128,23 @@ def _is_plain_tensor(tensor: Any) -> bool:
     )
 
 
-def make_pickler(base: Any) -> Any:
+def is_hidden(pickle: bytes) -> bool:
+    """Whether a large pickle has arrays of dates in it, which lie deep inside of data frames."""
+    return len(pickle) >= BULK and any(name in pickle for name in _DATES)
+
+
+#: How pickle writes the names of their types.
+_DATES = (b"\x8c\x02M8", b"\x8c\x02m8")
+
+
+def make_pickler(base: Any, *, arrays: bool = False) -> Any:
     """A pickler class that sends large objects beside the stream.
 
     Args:
         base: the class to make it of: pickle's own, or one of cloudpickle's.
+        arrays: only arrays, of whatever size: what need not be copied to be made again.
     """
+    least = 1 if arrays else None
 
     class BulkPickler(base):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -127,8 +155,8 @@ def make_pickler(base: Any) -> Any:
         def persistent_id(self, obj: Any) -> Any:
             if type(obj) in _PLAIN:
                 return None
-            kind = _kind(obj)
-            if kind is None:
+            kind = _kind(obj, least)
+            if kind is None or (arrays and kind not in {_NUMPY, _PART}):
                 return None
             known = self._sent.get(id(obj))
             if known is not None:
@@ -150,9 +178,11 @@ def _parts(kind: int, obj: Any) -> tuple[Any, ...]:
         assert part is not None
         return kind, *part
     if kind == _NUMPY:
+        whole = obj if obj.flags.forc else obj.copy(order="C")
+        order = "C" if whole.flags.c_contiguous else "F"
         # As bytes: not all types of elements are known to the buffer protocol.
-        flat = obj.copy(order="C").reshape(-1).view(sys.modules["numpy"].uint8)
-        return kind, PickleBuffer(flat), obj.dtype, obj.shape
+        flat = (whole if order == "C" else whole.T).reshape(-1).view(sys.modules["numpy"].uint8)
+        return kind, PickleBuffer(flat), obj.dtype, obj.shape, order
     if kind == _TORCH:
         torch = sys.modules["torch"]
         flat = obj.contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -205,10 +235,10 @@ def _make_view(content: Any, form: str, shape: tuple[int, ...], *readonly: bool)
     return view.toreadonly() if any(readonly) else view
 
 
-def _make_numpy(content: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
+def _make_numpy(content: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
     import numpy as np
 
-    return np.ndarray(shape, dtype, content)
+    return np.ndarray(shape, dtype, content, order=order)
 
 
 def _make_part(

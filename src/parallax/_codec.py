@@ -15,7 +15,7 @@ import functools
 import io
 import sys
 
-from ._bulk import MARK, has_bulk, loads_bulk, make_pickler
+from ._bulk import MARK, has_bulk, is_hidden, loads_bulk, make_pickler
 from ._lean import NamedTuple, Pickler, dumps, loads
 from ._shares import anything, find
 
@@ -86,9 +86,8 @@ def encode(obj: Any, *, shared: bool = False) -> Encoded:
         Exception: whatever the pickler raised; ``culprit`` then tells where.
     """
     keep = _Keeper()
-    bulk = anything() or has_bulk(obj)
     try:
-        data = _dumps_bulk(obj, keep) if bulk else dumps(obj, 5, buffer_callback=keep)
+        data = _dumps(obj, keep)
     except Exception:  # noqa: BLE001 - anything a __reduce__ raises; cloudpickle has the last word
         return encode_by_value(obj, shared=shared)
     if b"__main__" in data:
@@ -139,7 +138,7 @@ def encode_reply(obj: Any) -> Encoded:
     """
     keep = _Keeper()
     try:
-        data = _dumps_bulk(obj, keep) if has_bulk(obj) else dumps(obj, 5, buffer_callback=keep)
+        data = _dumps(obj, keep)
         return Encoded(data, keep.buffers)
     except Exception:  # noqa: BLE001 - as in encode
         keep = _Keeper()
@@ -158,7 +157,12 @@ def decode(payload: Any, buffers: Any = ()) -> Any:
     return loads(payload, buffers=buffers)
 
 
-def _dumps_bulk(obj: Any, keep: _Keeper) -> bytes:
+def _dumps(obj: Any, keep: _Keeper) -> bytes:
+    if not anything() and not has_bulk(obj):
+        data = dumps(obj, 5, buffer_callback=keep)
+        if not is_hidden(data):
+            return data
+        keep.buffers.clear()
     with io.BytesIO() as file:
         file.write(MARK)
         _bulk_pickler()(file, 5, buffer_callback=keep).dump(obj)

@@ -115,6 +115,13 @@ class Crews:
         made.eager = mean is not None and mean >= EAGER
         return made
 
+    def close(self) -> None:
+        """Let go of what the callable captured: a run is part of a cycle of references."""
+        if self._encoded is not None:
+            self._encoded.buffers.clear()
+            (self._encoded.slabs or {}).clear()
+            self._encoded = None
+
     def _surround(self, workers: int) -> bytes:
         # In the caller's context, whoever asks: settings of arithmetic are kept there.
         place = self._place.worker(workers, self._options.item_timeout)

@@ -293,9 +293,10 @@ class Pilot:
         dispatch.scheduler.guess = recall_pace(self._key)
         self._direct(plan)
 
-    def sum_up(self) -> None:
+    def close(self) -> None:
         """The run is over: complete the report and remember what was seen."""
         self._closed = True
+        self._crews.close()
         report, router = self._report, self.router
         report.seconds = clock() - self.begin
         report.retried, report.workers_lost = self.dispatch.again, self.dispatch.lost

@@ -154,7 +154,7 @@ class Run:
         self._dispatch.close(grace)
         if self._progress is not None:
             self._progress.close()
-        self._pilot.sum_up()
+        self._pilot.close()
 
     # -- the caller's thread as the loop -------------------------------------------------------
 

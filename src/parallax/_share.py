@@ -7,11 +7,13 @@ Guarantees: nothing has a name outside this process; memory goes with the last o
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._arena import arena, refusal
+from ._bulk import MARK, loads_bulk, make_pickler
 from ._lender import READ, WRITE, Lender
 from ._shares import expose
 
@@ -57,7 +59,7 @@ def share(obj: T, *, mode: Literal["r", "rw"] = "r") -> T:
         plain = obj.format == "B" and obj.ndim == 1
         return view if plain else view.cast(obj.format, obj.shape)  # type: ignore[no-any-return]
     buffers: list[pickle.PickleBuffer] = []
-    payload = _pickled(_contiguous(obj), buffers)
+    payload = _pickled(obj, buffers)
     if not buffers:
         raise ValueError(
             f"there is nothing in this {type(obj).__name__} that can be shared: only objects with "
@@ -66,7 +68,7 @@ def share(obj: T, *, mode: Literal["r", "rw"] = "r") -> T:
         )
     lender = _lender()
     views = [_put(lender, buffer.raw(), mode) for buffer in buffers]
-    shared: T = pickle.loads(payload, buffers=views)
+    shared: T = loads_bulk(payload, views)
     return shared
 
 
@@ -146,18 +148,16 @@ def _put(lender: Lender, data: memoryview, mode: str) -> memoryview:
 
 def _pickled(obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
     try:
-        return pickle.dumps(obj, 5, buffer_callback=buffers.append)
+        return _dumps(pickle.Pickler, obj, buffers)
     except Exception:  # noqa: BLE001 - anything a __reduce__ raises; cloudpickle has the last word
         buffers.clear()
         import cloudpickle
 
-        made: bytes = cloudpickle.dumps(obj, 5, buffer_callback=buffers.append)
-        return made
+        return _dumps(cloudpickle.Pickler, obj, buffers)
 
 
-def _contiguous(obj: Any) -> Any:
-    """An array in one piece: others pickle themselves without a buffer."""
-    flags = getattr(obj, "flags", None)
-    if type(obj).__module__ == "numpy" and flags is not None and not flags.forc:
-        return obj.copy()
-    return obj
+def _dumps(base: Any, obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+    with io.BytesIO() as file:
+        file.write(MARK)
+        make_pickler(base, arrays=True)(file, 5, buffer_callback=buffers.append).dump(obj)
+        return file.getvalue()

@@ -47,6 +47,8 @@ def make_large(kind: str) -> Any:
         "backwards": np.arange(40_000)[::-1],
         "turned and cut": np.arange(90_000.0).reshape(300, 300).T[:, 20:],
         "dates": np.arange("2001", "2201", dtype="datetime64[D]")[::2],
+        "dates in one piece": np.arange(40_000).astype("m8[s]"),
+        "dates in columns": np.arange(40_000).astype("M8[s]").reshape(200, 200).T,
         "big end first": np.arange(80_000, dtype=">i4")[::2],
         "structured": np.zeros(20_000, [("x", "f8"), ("y", "i2")])[::2],
         "spread out": np.broadcast_to(np.arange(300.0), (200, 300)),
@@ -56,6 +58,7 @@ def make_large(kind: str) -> Any:
 KINDS = (
     *("bytes", "bytearray", "array", "memoryview", "memoryview of numbers", "every second"),
     *("backwards", "turned and cut", "dates", "big end first", "structured", "spread out"),
+    *("dates in one piece", "dates in columns"),
 )
 
 
@@ -80,11 +83,8 @@ def test_large_objects_go_beside_the_pickle(kind: str, encode: Any) -> None:
         encoded = encode(obj)
         # Classes of this file may travel by value, which is a few kilobytes.
         assert len(encoded.payload) < 10_000
-        assert (
-            sum(b.nbytes for b in encoded.buffers) == memoryview(large).nbytes
-            if (kind != "dates")
-            else large.nbytes
-        )
+        size = large.nbytes if hasattr(large, "nbytes") else memoryview(large).nbytes
+        assert sum(b.nbytes for b in encoded.buffers) == size
     assert same(large, there_and_back(large, encode))
     assert same(large, there_and_back([0, {"k": (large,)}], encode)[1]["k"][0])
 
@@ -141,6 +141,17 @@ def test_what_the_look_misses_arrives_all_the_same() -> None:
     assert back == BLOCK
     hidden = OrderedDict(x=array.array("u", "a" * 60_000) if sys.version_info < (3, 13) else "a")
     assert there_and_back(hidden) == hidden
+
+
+def test_dates_deep_inside_of_a_data_frame() -> None:
+    import pandas as pd
+
+    dates = pd.date_range("2001", periods=50_000, freq="min")
+    frame = pd.DataFrame({"when": dates, "much": range(50_000)}, index=dates)
+    for encode in ENCODERS[::2]:
+        encoded = encode([frame])
+        assert len(encoded.payload) < 10_000
+        pd.testing.assert_frame_equal(there_and_back([frame], encode)[0], frame, check_freq=False)
 
 
 def test_a_list_that_holds_itself() -> None:
