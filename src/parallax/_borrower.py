@@ -8,7 +8,8 @@ neither the parent nor a sibling sees it. In the parent they are shared: the wor
 result that it has sent, and pages that are written to need not be copied.
 
 Guarantees: a view stays right as long as anything refers to it, also after a fork of this process
-and after the end of the lender; every buffer is given back once, whether it was looked at or not.
+and after the end of the lender; every buffer is given back once, whether it was looked at or not,
+or when the channel is closed if it is shared by name and was looked at by a process that forked.
 Assumptions: a mapping is never closed, only dropped: memory that an array still shows must not go.
 """
 
@@ -20,8 +21,8 @@ import weakref
 from collections import deque
 
 from ._lean import NamedTuple, PickleBuffer
-from ._lender import COPY, READ, SHARED, Ref
-from ._store import LINUX, Store, pages, populate, refresh
+from ._lender import COPY, READ, SHARED, WRITE, Ref
+from ._store import LINUX, PAGE, Store, pages, populate, refresh
 
 TYPE_CHECKING = False
 
@@ -69,21 +70,40 @@ class Borrower:
         self._owner = os.getpid()
         _all.add(self)
 
+    def has(self, ref: Ref) -> bool:
+        """Whether a lender can have said so: it is in its window, and that is in the store."""
+        end = ref.window + ref.length
+        return (
+            ref.window <= ref.slab <= ref.position <= ref.position + ref.nbytes <= end
+            and (end <= self._store.size() or not isinstance(self._store.handle, int))
+            and not (ref.window | ref.slab) % PAGE
+            and (ref.mode in {READ, WRITE} or (ref.mode == COPY and not ref.position % PAGE))
+        )
+
     def view(self, ref: Ref) -> memoryview | bytearray:
         """The memory of a buffer that was lent; given back when nothing refers to it any more.
 
         Raises:
-            OSError: it is not there, which must not be.
+            OSError: it is not there any more.
         """
-        if not self._private and ref.nbytes < SHARED and ref.mode == COPY:
-            return self.copy(ref)  # one of several in a slab, which must not be kept for it alone
+        if self._abandoned or (
+            # One of several in a slab, which must not be kept for it alone.
+            not self._private and ref.nbytes < SHARED and ref.mode == COPY
+        ):
+            return self.copy(ref)
         try:
             return self._view(ref)
         except (OSError, ImportError):  # no room for another mapping, a Python without ctypes
             return self.copy(ref)
 
     def copy(self, ref: Ref) -> bytearray:
-        """The same in memory of our own; it is given back at once."""
+        """The same in memory of our own; it is given back at once.
+
+        Raises:
+            OSError: it is not there any more.
+        """
+        if self._abandoned:
+            raise OSError("the memory was given up when its lender was")
         data = bytearray(ref.nbytes)
         if not self._store.read(ref.position, data):
             window = self._window(ref, private=False)
@@ -134,7 +154,11 @@ class Borrower:
         """
         for key, view in list(self._views.items()):
             ref = view.ref
-            if ref.mode != COPY or view.alive() is None:
+            if view.alive() is None:
+                continue
+            if ref.mode != COPY:
+                # It stays lent: the copy may look at it for long, and will not tell.
+                self._views.pop(key, None)
                 continue
             # From now on nobody else's buffer may be looked for in this mapping.
             self._windows.pop((ref.window, self._private), None)
@@ -147,6 +171,7 @@ class Borrower:
                     touched[page] = touched[page]
             if self._views.pop(key, None) is not None:
                 self._release(view)
+        self._close_if_unused()
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -156,6 +181,8 @@ class Borrower:
         private = self._private and ref.mode == COPY
         if private and (not LINUX or self._users.get(ref.position)):
             # What another item has written to its copy is not for this one to see.
+            if not isinstance(self._store.handle, int):
+                raise OSError("only whole windows can be mapped")
             window, offset = self._store.map(ref.position, pages(ref.nbytes), private=True), 0
         else:
             window, offset = self._window(ref, private=private), ref.position - ref.window
@@ -193,7 +220,7 @@ class Borrower:
         else:
             self._users.pop(ref.position, None)
         note = ref.slab
-        if not self._private and ref.mode == COPY:
+        if not users and not self._private and ref.mode == COPY:
             self._waiting += ref.nbytes
             if self._abandoned or self._waiting > WAITING:
                 self._waiting -= ref.nbytes

@@ -15,7 +15,7 @@ import functools
 import io
 import sys
 
-from ._bulk import MARK, has_bulk, is_hidden, loads_bulk, make_pickler
+from ._bulk import MARK, has_bulk, is_hidden, loads_bulk, make_pickler, reduce_view
 from ._lean import NamedTuple, Pickler, dumps, loads
 from ._shares import anything, find
 
@@ -240,6 +240,8 @@ def _value_pickler(bulk: bool) -> Any:
             if type(obj) is cached and not _importable(obj):
                 make = (_empty_cache, (obj.cache_parameters(),))
                 return (*make, obj.__wrapped__, None, None, _fill_cache)
+            if type(obj) is memoryview and (reduced := reduce_view(obj)) is not NotImplemented:
+                return reduced
             return super().reducer_override(obj)
 
     return make_pickler(ValuePickler) if bulk else ValuePickler
@@ -261,6 +263,8 @@ def _reply_pickler(bulk: bool) -> Any:
                 slots = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
                 if slots:
                     return _without_dict(obj.__reduce_ex__(5), slots)
+            elif type(obj) is memoryview and (reduced := reduce_view(obj)) is not NotImplemented:
+                return reduced
             return super().reducer_override(obj)
 
     return make_pickler(ReplyPickler) if bulk else ReplyPickler

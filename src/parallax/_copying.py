@@ -97,7 +97,10 @@ def write_and_fill(
     if move is None:
         return False
     split = int(data.nbytes * WRITTEN)
-    _beside(lambda: move(split, data.nbytes), lambda: store.write(position, data[:split]))
+    _beside(
+        lambda: move(split, data.nbytes),
+        lambda: store.write(position, data[:split]) or move(0, split),
+    )
     return True
 
 

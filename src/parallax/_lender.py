@@ -138,6 +138,7 @@ class Lender:
         self._owner = os.getpid()
         #: memory could not be given back: what counts as cold may hold what was there before.
         self._stale = False
+        self._closed = False
         #: called when nothing is in use any more.
         self.leaving: Callable[[], None] | None = None
         #: why the last buffer found no place.
@@ -244,6 +245,7 @@ class Lender:
     def close(self) -> None:
         """Let go of the store; what is lent lives on."""
         self.leaving = None
+        self._closed = True
         self._store.close()
         self._windows.clear()
 
@@ -281,6 +283,8 @@ class Lender:
             self._trimmer.taken(large=size + self._extents.used > self._keep)
         with self._lock:
             self._settle()
+            if self._closed:
+                raise OSError("this shared memory was let go of")
             extent = self._extents.take(size)
             if extent is None:
                 start = self._extents.end + GRAIN if self._windows else 0

@@ -65,19 +65,26 @@ class Parcel:
             table, *buffers = frame.buffers
             entries = list(_ENTRY.iter_unpack(table))
             follow = iter(buffers if entries[0][1] else [frame.payload, *buffers])
-            self._parts = [Ref(*entry) if entry[1] else next(follow) for entry in entries]
+            parts = [Ref(*entry) if entry[1] else next(follow) for entry in entries]
         except (ValueError, IndexError, StopIteration, struct.error) as error:
             raise WireError(f"wrong table in a frame of kind {frame.kind}") from error
+        if next(follow, None) is not None or not all(
+            borrower.has(part) for part in parts if isinstance(part, Ref)
+        ):
+            raise WireError(f"wrong table in a frame of kind {frame.kind}")
+        self._parts = parts
         self.nbytes = sum(
             part.nbytes if isinstance(part, Ref) else len(part) for part in self._parts
         )
 
     def open(self) -> tuple[Any, list[Any]]:
         """The payload and the buffers; only once."""
-        parts, self._parts = self._parts, []
+        parts = list(self._parts)
         for place, part in enumerate(parts):
             if isinstance(part, Ref):
                 parts[place] = self._borrower.view(part)
+                self._parts[place] = None  # if the next one fails, this is not given back twice
+        self._parts = []
         return parts[0], parts[1:]
 
     def __del__(self) -> None:
@@ -167,21 +174,16 @@ class ParcelChannel(Channel):
         else:
             return frames
         handled: list[Any] = []
-        for frame in frames:
-            if frame.kind == BACK:
-                self._take_back(frame.payload)
-            elif frame.tabled:
-                if self._borrower is None:
-                    if self._store is None:
-                        raise WireError("the other end lends what cannot be mapped here")
-                    from ._borrower import Borrower  # loads what few need
-
-                    self._borrower = Borrower(self._store, private=self._private)
-                handled.append(Parcel(frame, self._borrower))
-                if frame.buffers[1:] and max(map(len, frame.buffers[1:])) >= SHARED:
-                    self._say(OSError("a worker process finds no room for what it returns"))
-            else:
-                handled.append(frame)
+        try:
+            for frame in frames:
+                if frame.kind == BACK:
+                    self._take_back(frame.payload)
+                else:
+                    handled.append(self._parcel(frame) if frame.tabled else frame)
+        except WireError as error:
+            self.broken = error
+            if not handled:
+                raise
         return handled
 
     def give_back(self) -> None:
@@ -212,6 +214,18 @@ class ParcelChannel(Channel):
             self._borrower.abandon()
         elif self._store is not None:
             self._store.close()
+
+    def _parcel(self, frame: Frame) -> Parcel:
+        if self._borrower is None:
+            if self._store is None:
+                raise WireError("the other end lends what cannot be mapped here")
+            from ._borrower import Borrower  # loads what few need
+
+            self._borrower = Borrower(self._store, private=self._private)
+        parcel = Parcel(frame, self._borrower)
+        if frame.buffers[1:] and max(map(len, frame.buffers[1:])) >= SHARED:
+            self._say(OSError("a worker process finds no room for what it returns"))
+        return parcel
 
     def _place(
         self,
@@ -282,7 +296,9 @@ class ParcelChannel(Channel):
             say_once(problem)
 
     def _take_back(self, payload: bytes | bytearray) -> None:
-        for (start,) in struct.iter_unpack("<Q", payload[: len(payload) // 8 * 8]):
+        if len(payload) % 8:
+            raise WireError(f"{len(payload)} bytes tell what the other end gave back")
+        for (start,) in struct.iter_unpack("<Q", payload):
             slabs = self._lent.get(start & ~1)
             if slabs is None:
                 raise WireError(f"the other end gave back {start}, which it was not lent")

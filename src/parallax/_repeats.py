@@ -55,7 +55,8 @@ class Repeats:
     def slab(self, data: memoryview) -> Slab | None:
         """The slab with a buffer's content; None if there is no memory for it."""
         owner = _owner(data.obj)
-        address = id(owner) if type(owner) is bytes else address_of(data)
+        whole = type(owner) is bytes and data.nbytes == len(owner)
+        address = id(owner) if whole else address_of(data)
         if owner is None or address is None:
             return self._lender.put(data)
         key = address, data.nbytes
@@ -87,8 +88,9 @@ class Repeats:
         self._proven.clear()
 
     def _recent_bytes(self) -> int:
-        *others, _ = self._recent.values()
-        return sum(known.slab.nbytes for known in others)
+        # At once, because the collector may take some out at any moment.
+        sizes = [known.slab.nbytes for known in tuple(self._recent.values())]
+        return sum(sizes[:-1])
 
     def _forget(self, key: tuple[int, int]) -> None:
         self._recent.pop(key, None)

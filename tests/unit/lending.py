@@ -11,12 +11,17 @@ import sys
 import threading
 import warnings
 
+import numpy as np
 import pytest
 
 from parallax import _borrower, _lender, _store
 from parallax._borrower import Borrower
-from parallax._lender import Lender
+from parallax._lender import SHARED, Lender
+from parallax._parcels import ParcelChannel
 from parallax._store import PAGE, Store, make_store
+
+#: Bytes of a slab that is not copied.
+LARGE = SHARED + 3 * PAGE + 5
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -40,11 +45,6 @@ def content(lender, slab):
 def held(store):
     """Bytes of memory that a store uses."""
     return os.fstat(store.handle).st_blocks * 512
-
-
-def pages(nbytes):
-    """That many bytes in whole pages."""
-    return (nbytes + PAGE - 1) // PAGE * PAGE
 
 
 @contextlib.contextmanager
@@ -85,6 +85,24 @@ def elsewhere(monkeypatch):
     monkeypatch.setattr(_store, "LINUX", False)
     monkeypatch.setattr(_lender, "LINUX", False)
     monkeypatch.setattr(_borrower, "LINUX", False)
+
+
+def lent(ours, seed=0, nbytes=LARGE):
+    """A slab with content, as a channel holds it for a borrower."""
+    return ours.put(memoryview(block(nbytes, seed)))
+
+
+def shown(ours, seed, mode):
+    """A slab that is shared by name."""
+    slab = ours.reserve(LARGE, mode)
+    window, offset = ours.mapped(slab)
+    window[offset : offset + LARGE] = block(LARGE, seed)
+    return slab
+
+
+def view(borrower, slab):
+    """What a worker's function gets."""
+    return np.frombuffer(borrower.view(slab.ref()), np.uint8)
 
 
 class TaggedStore(Store):
@@ -152,3 +170,63 @@ class Child:
     def __exit__(self, *_):
         self._sock.close()
         os.waitpid(self._pid, 0)
+
+
+class End:
+    """One end: its channel and what it lends from."""
+
+    def __init__(self, sock, ours, theirs, *, private, keep):
+        self.lender = Lender(ours, threading.Lock(), keep=keep)
+        self.channel = ParcelChannel(
+            sock, lender=lambda: self.lender, store=theirs, private=private, waits=private
+        )
+
+    @property
+    def used(self):
+        return self.lender.resources()[0]
+
+
+@contextlib.contextmanager
+def pair(*, keep=1 << 24):
+    """The parent's end and a worker's; neither waits for the other."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    stores = make_store(), make_store()
+    parent = End(ours, stores[0], stores[1].duplicate(), private=False, keep=keep)
+    worker = End(theirs, stores[1], stores[0].duplicate(), private=True, keep=keep)
+    try:
+        yield parent, worker
+    finally:
+        for end in (parent, worker):
+            end.channel.close()
+            end.lender.close()
+
+
+def move(sender, receiver, *frame, **how):
+    """Send a frame and receive it."""
+    sender.channel.send(*frame, **how)
+    got = []
+    while not got or sender.channel.unsent:
+        sender.channel.flush()
+        got += receiver.channel.receive()
+    (one,) = got
+    return one
+
+
+def opened(frame):
+    """What is in it, as values."""
+    payload, buffers = frame.open()
+    return bytes(payload), [bytes(b) for b in buffers]
+
+
+def settle(*ends):
+    """Tell each end what came back."""
+    for end in ends:
+        end.channel.give_back()
+    for end in ends:
+        with contextlib.suppress(BlockingIOError):
+            assert end.channel.receive() == []
+
+
+def views(*blocks):
+    return [memoryview(b) for b in blocks]

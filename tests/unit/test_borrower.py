@@ -9,46 +9,26 @@ import sys
 import numpy as np
 import pytest
 from lending import (
-    Child,
+    LARGE,
     TaggedStore,
     block,
     content,
     elsewhere,
     failing,
-    forks,
     held,
     lending,
+    lent,
     linux,
-    pages,
+    shown,
 )
+from lending import view as array
 
 from parallax import _borrower
-from parallax._borrower import Borrower
 from parallax._extents import GRAIN
-from parallax._lender import COPY, READ, SHARED, WRITE
-from parallax._store import PAGE
-
-LARGE = SHARED + 3 * PAGE + 5
+from parallax._lender import READ, SHARED, WRITE
+from parallax._store import PAGE, pages
 
 kinds = pytest.mark.parametrize("private", [True, False], ids=["worker", "parent"])
-
-
-def lent(ours, seed=0, nbytes=LARGE):
-    """A slab with content, as a channel holds it for a borrower."""
-    return ours.put(memoryview(block(nbytes, seed)))
-
-
-def shown(ours, seed, mode):
-    """A slab that is shared by name."""
-    slab = ours.reserve(LARGE, mode)
-    window, offset = ours.mapped(slab)
-    window[offset : offset + LARGE] = block(LARGE, seed)
-    return slab
-
-
-def array(borrower, slab):
-    """What a worker's function gets."""
-    return np.frombuffer(borrower.view(slab.ref()), np.uint8)
 
 
 # -- views -------------------------------------------------------------------------------------
@@ -178,11 +158,12 @@ def test_nobody_looked(private):
 def test_everything_else_is_gone(private):
     """A view shows the right values after its borrower, lender and store are collected."""
     with lending(private=private) as (ours, borrower):
-        views = [array(borrower, lent(ours, seed)) for seed in range(3)]
+        slabs = [lent(ours, seed) for seed in range(3)]
+        views = [array(borrower, slab) for slab in slabs]
         kept = views[1][5:]
         del views
         borrower.abandon()
-    del ours, borrower
+    del slabs, ours, borrower
     gc.collect()
     assert kept.tobytes() == block(LARGE, 1)[5:]
     kept[:] = 1
@@ -257,7 +238,8 @@ def test_abandoned_but_something_is_in_use():
 def test_abandoned_in_a_cycle():
     """Views keep the rest of it going that gives their memory back, until they end."""
     with lending(private=False) as (ours, borrower):
-        view = array(borrower, lent(ours))
+        slab = lent(ours)
+        view = array(borrower, slab)
         borrower.abandon()
         del borrower
         gc.collect()
@@ -294,113 +276,3 @@ def test_memory_stays_for_another_view(monkeypatch):
         assert two.tobytes() == block(LARGE)
         del two
         assert borrower.told() == [slab.extent.start, slab.extent.start + 1]
-
-
-# -- forks -------------------------------------------------------------------------------------
-
-
-@forks
-@kinds
-@pytest.mark.parametrize("kernel", ["new", "old"])
-def test_forked(monkeypatch, private, kernel):
-    """A copy of this process sees what was there, whatever becomes of the slab; both are alone."""
-    if kernel == "old":
-        monkeypatch.setattr(_borrower, "populate", lambda *_, **__: False)
-    with lending(private=private, keep=0) as (ours, borrower):
-        slabs = [lent(ours, seed) for seed in range(2)]
-        starts = [slab.extent.start for slab in slabs]
-        views = [array(borrower, slab) for slab in slabs]
-        views[0][3] = 77
-        first = bytearray(block(LARGE))
-        first[3] = 77
-
-        def scribble():
-            views[0][:] = 5
-
-        with Child(
-            lambda: views[0].tobytes() == first and views[1].tobytes() == block(LARGE, 1),
-            lambda: views[1].tobytes() == block(LARGE, 1),
-            scribble,
-            lambda: set(views[0].tolist()) == {5},
-            views.clear,
-        ) as child:
-            assert child.step()
-            assert sorted(borrower.told()) == starts  # they are this process's own memory now
-            views[1][:] = 9
-            slabs.clear()  # the memory of both goes back to the system
-            again = [lent(ours, seed + 7) for seed in range(2)]
-            assert [slab.extent.start for slab in again] == starts
-            assert child.step()
-            child.step()
-            assert views[0].tobytes() == first
-            assert set(views[1]) == {9}
-            fresh = [array(borrower, slab) for slab in again]
-            assert [v.tobytes() for v in fresh] == [block(LARGE, 7), block(LARGE, 8)]
-            fresh[0][:] = 6
-            assert child.step()
-            child.step()
-        assert views[0].tobytes() == first
-        assert set(views[1]) == {9}
-        assert set(fresh[0]) == {6}
-        views.clear()
-        assert borrower.told() == []
-        del fresh
-        assert sorted(borrower.told()) == starts
-
-
-@forks
-@kinds
-def test_forked_after_the_end_of_the_lender(private):
-    """What a dead worker left is copied as well; then nothing of it is held."""
-    with lending(private=private) as (ours, borrower):
-        view = array(borrower, lent(ours))
-        borrower.abandon()
-        with Child(lambda: view.tobytes() == block(LARGE)) as child:
-            view[:] = 1
-            assert child.step()
-        assert borrower._store.handle == -1
-        assert set(view) == {1}
-
-
-@forks
-@pytest.mark.parametrize("mode", [READ, WRITE])
-def test_forked_with_what_is_shared_by_name(mode):
-    """It is not copied, so it is never given back: nobody tells when the copy has done with it."""
-    with lending(private=True) as (ours, borrower):
-        slab = shown(ours, 1, mode)
-        view = array(borrower, slab)
-        with Child(lambda: view.tobytes() == block(LARGE, 1)) as child:
-            del view
-            assert borrower.told() == []
-            assert child.step()
-        view = array(borrower, slab)
-        del view
-        assert borrower.told() == [slab.extent.start]
-
-
-@forks
-def test_a_forked_copy_abandons_nothing():
-    """Channels that it closes are its parent's."""
-    with lending(private=False) as (ours, borrower):
-        slab = lent(ours)
-        with Child(borrower.abandon) as child:
-            child.step()
-        assert array(borrower, slab).tobytes() == block(LARGE)
-
-
-def test_detached_at_last():
-    """A view that ends after it became this process's own memory is not given back again."""
-    with lending(private=True) as (ours, borrower):
-        assert isinstance(borrower, Borrower)
-        slab = lent(ours)
-        assert slab.mode == COPY
-        view = array(borrower, slab)
-        view[0] = 5
-        borrower.detach()
-        borrower.detach()
-        assert borrower.told() == [slab.extent.start]
-        fresh = array(borrower, slab)
-        del view
-        assert fresh.tobytes() == block(LARGE)
-        del fresh
-        assert borrower.told() == [slab.extent.start]

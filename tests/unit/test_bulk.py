@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import sys
+import tracemalloc
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -16,6 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from parallax import _bulk, _codec
+from parallax._backends.processes import batch
+from parallax._backends.processes.task import outcomes
+from parallax._messages import ChunkResult
 
 ENCODERS = (_codec.encode, _codec.encode_by_value, _codec.encode_reply)
 BLOCK = bytes(range(256)) * 1200
@@ -123,6 +128,94 @@ def test_a_memoryview_of_any_size_stays_one() -> None:
             assert back.readonly == view.readonly
 
 
+def strange_views() -> dict[str, memoryview]:
+    return {
+        "no dimension": memoryview(np.array(3.5)),
+        "big end first": memoryview(np.arange(4, dtype=">i4")),
+        "structured": memoryview(np.zeros(3, [("a", "i4"), ("b", "f8")])),
+        "complex": memoryview(np.ones((2, 3), "c16")),
+        "halves": memoryview(np.ones(5, "f2")),
+        "strings": memoryview(np.array([b"abc", b"de"])),
+        "columns": memoryview(np.asfortranarray(np.arange(6.0).reshape(2, 3))),
+        "backwards": memoryview(bytearray(b"abcdef"))[::-1],
+        "nothing in rows": memoryview(np.zeros((0, 3))),
+        "characters": memoryview(b"abc").cast("c"),
+        "read-only rows": memoryview(np.arange(6.0).reshape(2, 3)).toreadonly(),
+        "no numbers": memoryview(array.array("i")),
+    }
+
+
+@pytest.mark.parametrize("encode", ENCODERS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", strange_views())
+def test_memoryviews_of_any_format_and_shape(name: str, encode: Any) -> None:
+    view = strange_views()[name]
+    # The last is where no look gets, in an object that has no attributes to look at.
+    for obj in ([view], [*[0] * 50, view, *[0] * 49], [OrderedDict(view=[view])]):
+        back = there_and_back(obj, encode)
+        back = back[50] if len(back) > 1 else back[0]
+        back = back["view"][0] if isinstance(back, OrderedDict) else back
+        assert type(back) is memoryview
+        like = back.format, back.shape, back.readonly, back.tobytes()
+        assert like == (view.format, view.shape, view.readonly, view.tobytes())
+
+
+def test_memoryviews_of_ctypes_can_be_read() -> None:
+    """Python itself cannot read those that name a byte order."""
+    numbers = (ctypes.c_int * 4)(1, 2, 3, 4)
+    assert memoryview(numbers).format[0] in "<>"
+    assert there_and_back(memoryview(numbers)).tolist() == [1, 2, 3, 4]
+
+
+def test_a_memoryview_looks_at_what_came() -> None:
+    encoded = _codec.encode([memoryview(np.arange(40_000.0))])
+    (buffer,) = map(bytearray, encoded.buffers)
+    (back,) = _codec.decode(encoded.payload, [buffer])
+    back[0] = 7.0
+    assert buffer[:8] == np.float64(7).tobytes()
+
+
+def test_memoryviews_of_python_objects_do_not_travel() -> None:
+    """Their content would be addresses."""
+    for encode in ENCODERS:
+        with pytest.raises(TypeError, match="memoryview of format 'O'"):
+            encode([memoryview(np.array([None, "x"], dtype=object))])
+
+
+@pytest.mark.parametrize("encode", ENCODERS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("make", [lambda: bytearray(BLOCK), lambda: array.array("B", BLOCK)])
+def test_what_is_on_its_way_can_be_resized(make: Any, encode: Any) -> None:
+    large = make()
+    encoded = encode([large])
+    large.append(1)
+    (back,) = _codec.decode(encoded.payload, [bytearray(b) for b in encoded.buffers])
+    assert bytes(back) == BLOCK
+    back.append(1)
+    assert back == large
+
+
+@pytest.mark.parametrize("memory", [bytes, bytearray, lambda data: memoryview(data)])
+def test_a_payload_is_read_where_it_lies(memory: Any) -> None:
+    """Also one that is longer than what is read of a file at once."""
+    value = [BLOCK, "x" * 300_000, {str(n): n * 1.5 for n in range(30_000)}, bytearray(BLOCK)]
+    encoded = _codec.encode(value)
+    payload = memory(encoded.payload)
+    back = _codec.decode(payload, [bytearray(b) for b in encoded.buffers])
+    assert back == value
+    tracemalloc.start()
+    try:
+        text = "x" * 4_000_000
+        encoded = _codec.encode([BLOCK, text])
+        payload, buffers = memory(encoded.payload), [bytearray(b) for b in encoded.buffers]
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        back = _codec.decode(payload, buffers)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert back == [BLOCK, text]
+    assert peak - before < 1.5 * len(text)
+
+
 def test_small_objects_are_pickled_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_codec, "anything", lambda: False)  # shared by name
     for obj in (b"x" * 1000, [1, 2.0, "x"], np.arange(100)[::2], array.array("i", [1])):
@@ -182,7 +275,106 @@ def test_the_look_runs_nobodys_code() -> None:
         def __iter__(self) -> Any:
             raise AssertionError("asked")
 
-    assert not _bulk.has_bulk([Nosy(), (Nosy(),), {"k": Nosy()}])
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(name)
+
+    class Slotted(Nosy):
+        __slots__ = ()
+
+    assert not _bulk.has_bulk([Nosy(), (Nosy(),), {"k": Nosy()}, Slotted()])
+
+
+class OddMeta(type):
+    def __getattribute__(cls, name: str) -> Any:
+        if name in {"__module__", "__dictoffset__"}:
+            raise ZeroDivisionError(name)
+        return super().__getattribute__(name)
+
+
+class Zero:
+    """Travels as a zero, so that it may be as odd as it likes otherwise."""
+
+    def __reduce__(self) -> Any:
+        return int, ()
+
+
+class OddClass(Zero, metaclass=OddMeta):
+    pass
+
+
+class OddDict(Zero):
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("not now")
+
+
+class OddSlots:
+    __slots__ = ()
+    __reduce__ = Zero.__reduce__
+
+    def __getattr__(self, name: str) -> Any:
+        raise ZeroDivisionError(name)
+
+
+@pytest.mark.parametrize("encode", [_codec.encode, _codec.encode_reply], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("kind", [OddClass, OddDict, OddSlots])
+def test_odd_objects_travel_as_they_want_to(kind: Any, encode: Any) -> None:
+    assert there_and_back([kind(), 1], encode) == [0, 1]
+    assert there_and_back([BLOCK, kind()], encode) == [BLOCK, 0]
+
+
+def test_what_cannot_be_sent_beside_the_stream_is_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And does not upset the numbers of what can."""
+
+    def fails(kind: int, obj: Any) -> Any:
+        if type(obj) is bytearray:
+            raise MemoryError
+        return parts(kind, obj)
+
+    parts = _bulk._parts
+    monkeypatch.setattr(_bulk, "_parts", fails)
+    obj = [BLOCK, bytearray(BLOCK), numbers := array.array("d", range(40_000)), numbers]
+    back = there_and_back(obj)
+    assert back == obj
+    assert back[2] is back[3]
+    assert beside(obj) == len(BLOCK) + 320_000
+
+
+def test_types_are_known_by_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that is merely called like a package does not count."""
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(Tensor="none"))
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    monkeypatch.setitem(sys.modules, "array", SimpleNamespace())
+    assert _bulk.has_bulk([array.array("d", range(40_000)), BLOCK])
+    assert not _bulk.has_bulk([array.array("d", range(40_000)), np.arange(80_000)[::2]])
+
+
+def test_the_look_is_short() -> None:
+    """It finds the first and the last of many and looks at few; huge dicts are not copied."""
+    assert _bulk.has_bulk([BLOCK, *range(5000)])
+    assert _bulk.has_bulk([*range(5000), BLOCK])
+    assert _bulk.has_bulk([(n, "x", Pair(n, {"k": BLOCK})) for n in range(5000)])
+    many = dict.fromkeys(range(200_000))
+    tracemalloc.start()
+    try:
+        assert not _bulk.has_bulk([many])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000
+
+
+def test_the_parts_of_a_batch_bring_the_only_buffers() -> None:
+    """Some results are pickled twice: their own pickle is large bytes in that of the batch."""
+    values = [1, list(range(40_000)), BLOCK, bytearray(BLOCK), np.arange(40_000.0)]
+    encoded = batch._encode(ChunkResult(list(values), (), 0.0, 0.0))
+    buffers = [bytearray(b) for b in encoded.buffers]
+    frame = SimpleNamespace(open=lambda: (encoded.payload, buffers))
+    found, _ = outcomes(frame)  # type: ignore[arg-type]
+    assert all(
+        same(one, back) and error is None for one, (back, error) in zip(values, found, strict=True)
+    )
+    assert len(buffers) == 2
 
 
 def test_tensors() -> None:
@@ -197,6 +389,21 @@ def test_tensors() -> None:
         assert torch.equal(back, tensor)
         assert back.dtype == tensor.dtype
         assert beside([tensor]) == tensor.nelement() * tensor.element_size()
+        back[0] = 1
+    both = there_and_back([tensor, (tensor,)])
+    assert both[0] is both[1][0]
+    complex_ = torch.arange(40_000.0) * 1j
+    for left in (  # to PyTorch's own way
+        torch.arange(40_000.0).requires_grad_(),
+        torch.zeros(1).expand(40_000),
+        torch.nn.Parameter(torch.zeros(40_000)),
+        complex_.conj(),
+    ):
+        back = there_and_back([left])[0]
+        assert type(back) is type(left)
+        assert back.requires_grad == left.requires_grad
+        assert torch.equal(back.resolve_conj(), left.resolve_conj())
+    assert _codec.encode([torch.zeros(1).expand(1 << 20)]).nbytes < 10_000
 
 
 SIZES = st.sampled_from([0, 1, 63, 64, 65, 200])
@@ -227,10 +434,13 @@ VALUES = st.recursive(
 
 
 def cut(value: Any) -> Any:
-    """Every second element of arrays, so that they are not in one piece."""
-    if isinstance(value, np.ndarray) and value.ndim:
-        return value[::-1, ...] if value.ndim > 1 else value[::2]
-    return value
+    """The same in ways that are not in one piece, turned, spread out or read-only."""
+    if not isinstance(value, np.ndarray) or not value.ndim:
+        return value
+    fixed = value[::-1].copy()
+    fixed.flags.writeable = False
+    spread = np.broadcast_to(value, (3, *value.shape))
+    return [value[::-1, ...], value[::2], value.T, np.asfortranarray(value), fixed, spread]
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -253,6 +463,10 @@ def test_nested_objects_come_back_equal(encode: Any, value: Any) -> None:
     _bulk.BULK, _codec.OUT_OF_BAND = 64, 64
     try:
         for obj in (value, [cut(value), value]):
-            assert equal(there_and_back(obj, encode), obj)
+            encoded = encode(obj)
+            # As the wire brings it: memory of the receiver's own.
+            buffers = [bytearray(b) for b in encoded.buffers]
+            back = _codec.decode(memoryview(bytearray(encoded.payload)), buffers)
+            assert equal(back, obj)
     finally:
         _bulk.BULK, _codec.OUT_OF_BAND = before

@@ -11,7 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from parallax._extents import COLD, GRAIN, MAPPED, PRESENT, Extent, Extents, size_class
 
-SIZES = st.one_of(st.integers(0, 3 * GRAIN), st.integers(0, 200 * GRAIN))
+SIZES = st.one_of(
+    st.integers(0, 3 * GRAIN),
+    st.integers(1, 12).map(lambda n: n * GRAIN),
+    st.integers(0, 99 * GRAIN),
+)
 
 
 @given(st.integers(0, 1 << 44))
@@ -79,9 +83,11 @@ class Machine(RuleBasedStateMachine):
         self.extents.give(extent._replace(warmth=warmth))
         self._mark(extent, warmth)
 
-    @rule(keep=st.integers(0, 100).map(lambda n: n * GRAIN // 2))
-    def cool(self, keep):
+    @rule(data=st.data())
+    def cool(self, data):
         idle = self.extents.idle
+        few = st.integers(0, 20).map(lambda n: n * GRAIN // 2)
+        keep = data.draw(few | st.sampled_from([idle, max(0, idle - 1), idle // 2]))
         cooled = self.extents.cool(keep)
         assert self.extents.idle <= keep or not cooled
         assert self.extents.idle == idle - sum(e.size for e in cooled)
@@ -139,7 +145,7 @@ def _grains(extent):
     return range(extent.start, extent.end, GRAIN)
 
 
-Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Machine.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 TestExtents = Machine.TestCase
 
 
@@ -153,6 +159,34 @@ def test_everything_back_is_one_range():
         extents.give(extent._replace(warmth=MAPPED))
     assert extents.free() == [Extent(0, 16 * GRAIN, MAPPED)]
     assert extents.take(16 * GRAIN) == Extent(0, 16 * GRAIN, MAPPED)
+
+
+def test_warm_before_small():
+    """A larger range that is warmer is taken first: it costs less than what it leaves in pieces."""
+    extents = Extents()
+    extents.add(0, 9 * GRAIN)
+    small, _, middle, _, large, _ = [extents.take(n * GRAIN) for n in (1, 1, 2, 1, 3, 1)]
+    extents.give(small._replace(warmth=PRESENT))
+    extents.give(middle._replace(warmth=MAPPED))
+    extents.give(large._replace(warmth=MAPPED))
+    assert extents.take(GRAIN) == Extent(middle.start, GRAIN, MAPPED)
+    assert extents.take(3 * GRAIN) == large._replace(warmth=MAPPED)
+    assert extents.take(GRAIN) == Extent(middle.start + GRAIN, GRAIN, MAPPED)
+    assert extents.take(GRAIN) == small._replace(warmth=PRESENT)
+    assert extents.take(GRAIN) is None
+
+
+def test_nothing_is_cooled_that_may_be_kept():
+    """The largest goes first, and none when just as much is warm as may be."""
+    extents = Extents()
+    extents.add(0, 6 * GRAIN)
+    taken = [extents.take(n * GRAIN) for n in (1, 1, 3, 1)]
+    for extent in (taken[0], taken[2]):
+        extents.give(extent._replace(warmth=PRESENT))
+    assert extents.cool(4 * GRAIN) == []
+    assert extents.cool(4 * GRAIN - 1) == [taken[2]._replace(warmth=PRESENT)]
+    assert extents.cool(GRAIN) == []
+    assert extents.idle == GRAIN
 
 
 def test_nothing_to_begin_with():

@@ -21,13 +21,12 @@ from lending import (
     held,
     lender,
     linux,
-    pages,
 )
 
 from parallax import _lender
 from parallax._extents import COLD, GRAIN, MAPPED, PRESENT
 from parallax._lender import COPY, READ, WRITE, Ref
-from parallax._store import PAGE, PIECE
+from parallax._store import PAGE, PIECE, pages
 
 SIZES = [1, PAGE - 1, PAGE, PAGE + 1, GRAIN, 5 * GRAIN + 17, PIECE + GRAIN + 5]
 
@@ -71,10 +70,9 @@ def test_systems_that_can_do_less(monkeypatch, way, nbytes, large):
     monkeypatch.setattr(_lender, "LARGE", GRAIN)
     with lender(TaggedStore() if way == "tags" else None, threads=large) as ours:
         for seed in range(3):
-            put(ours, block(nbytes, seed))
             put(ours, bytearray(block(nbytes, seed + 50)))
-            if seed:
-                ours.trim(0)
+            put(ours, block(nbytes, seed))
+            ours.trim(0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -222,7 +220,12 @@ def test_dropped_after_the_end():
         slab, reserved = ours.put(memoryview(block(GRAIN))), ours.reserve(GRAIN, WRITE)
         window, offset = ours.mapped(reserved)
     ours.close()
+    assert ours.put(memoryview(b"x")) is None
+    assert "let go of" in str(ours.problem)
+    with pytest.raises(OSError, match="let go of"):
+        ours.reserve(1, WRITE)
     del slab
+    assert ours.put(memoryview(b"x")) is None
     window[offset] = 7
     del reserved
     assert window[offset] == 7

@@ -228,8 +228,8 @@ def _encode(result: ChunkResult) -> _codec.Encoded:
                 failures += _stuck(value, offset)
     for failure in failures:
         failed[failure.offset] = _pack(failure, buffers)
-    reply = _codec.encode_reply((values, result.wall, packed, failed))
-    return _codec.Encoded(reply.payload, buffers)
+    # Plainly: the buffers are those of the parts.
+    return _codec.Encoded(dumps((values, result.wall, packed, failed), 5), buffers)
 
 
 def _pack(obj: Any, buffers: list[memoryview]) -> tuple[bytes, int, int]:
