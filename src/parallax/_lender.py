@@ -14,13 +14,14 @@ had nothing is raised: the caller sends the data another way, and one line is lo
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 
 from ._copying import LARGE, fill, write_and_fill
 from ._extents import COLD, GRAIN, MAPPED, PRESENT, Extent, Extents, size_class
 from ._lean import NamedTuple
-from ._store import LINUX, PIECE, Store, pages, populate
+from ._store import LINUX, PIECE, Store, pages, populate, room
 
 TYPE_CHECKING = False
 
@@ -285,6 +286,8 @@ class Lender:
             self._settle()
             if self._closed:
                 raise OSError("this shared memory was let go of")
+            if size >= LARGE and self._extents.idle < size and size > room():
+                raise OSError(errno.ENOMEM, f"{size:,} bytes are more than there is room for")
             extent = self._extents.take(size)
             if extent is None:
                 start = self._extents.end + GRAIN if self._windows else 0

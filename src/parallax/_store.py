@@ -214,6 +214,32 @@ def make_store() -> Store:
     raise OSError("; ".join(problems))
 
 
+def room() -> int:
+    """Bytes of memory that can be had, as far as the system tells.
+
+    Asking for more of an anonymous store ends in the out-of-memory killer, and not in an error.
+    """
+    found = [sys.maxsize]
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = _read("/proc/meminfo").splitlines()
+        line = next(line for line in lines if line.startswith(b"MemAvailable:"))
+        found.append(int(line.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        # The limit of a container, of which files that are only cached are not a part.
+        limit, used = (int(_read(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
+        fields = dict(line.split() for line in _read("/sys/fs/cgroup/memory.stat").splitlines())
+        found.append(limit - used + int(fields.get(b"inactive_file", 0)))
+    return max(0, min(found))
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        return os.read(fd, 1 << 16)
+    finally:
+        os.close(fd)
+
+
 def pages(nbytes: int) -> int:
     """That many bytes in whole pages."""
     return (nbytes + PAGE - 1) // PAGE * PAGE

@@ -7,6 +7,7 @@ import mmap
 import os
 import sys
 import tempfile
+import threading
 
 import pytest
 from lending import block, held, lending, linux
@@ -260,3 +261,28 @@ def test_pages():
     """Whole pages, none for nothing."""
     assert [pages(n) for n in (0, 1, PAGE - 1, PAGE, PAGE + 1)] == [0, PAGE, PAGE, PAGE, 2 * PAGE]
     assert PAGE == mmap.PAGESIZE
+
+
+def test_more_than_there_is_room_for(monkeypatch):
+    """An error, before the out-of-memory killer comes."""
+    from parallax import _lender
+
+    monkeypatch.setattr(_lender, "room", lambda: 1 << 26)
+    store = make_store()
+    lender = _lender.Lender(store, threading.Lock())
+    with pytest.raises(OSError, match="more than there is room for"):
+        lender.reserve(1 << 27, _lender.WRITE)
+    assert lender.put(memoryview(bytearray(1 << 27))) is None
+    kept = lender.put(memoryview(bytearray(1 << 25)))
+    assert kept is not None
+    del kept
+    lender.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_room_is_what_the_system_says():
+    import psutil
+
+    from parallax._store import room
+
+    assert 0 < room() <= psutil.virtual_memory().total
