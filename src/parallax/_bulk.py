@@ -186,6 +186,8 @@ def make_pickler(base: Any, *, arrays: bool = False) -> Any:
 
         def persistent_id(self, obj: Any) -> Any:
             try:
+                if type(obj) in _PLAIN:
+                    return None
                 kind = self._wanted.get(type(obj))
                 if kind is None:
                     return None
