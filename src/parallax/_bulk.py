@@ -30,7 +30,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["BULK", "MARK", "has_bulk", "is_hidden", "loads_bulk", "make_pickler", "reduce_view"]
+__all__ = [
+    "BULK",
+    "MARK",
+    "has_bulk",
+    "is_hidden",
+    "loads_bulk",
+    "make_pickler",
+    "make_view",
+    "reduce_view",
+    "view_parts",
+]
 
 #: Bytes of an object from which it is sent beside the stream. Alone that pays from 32 KB on; among
 #: a thousand small objects, for each of which the hook is called, from 128 KB.
@@ -140,6 +150,11 @@ def _has_buffer(array: Any) -> bool:
     return True
 
 
+def _storage(tensor: Any) -> Any:
+    # PyTorch 1 has only the other one, of which PyTorch 2 warns.
+    return tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
+
+
 def _is_plain_tensor(tensor: Any) -> bool:
     torch = sys.modules["torch"]
     nbytes = tensor.element_size() * tensor.nelement()
@@ -153,7 +168,7 @@ def _is_plain_tensor(tensor: Any) -> bool:
         and not tensor.__dict__
         and nbytes >= BULK
         # An expanded one shows the same memory many times; PyTorch sends it once.
-        and tensor.untyped_storage().nbytes() >= nbytes
+        and _storage(tensor).nbytes() >= nbytes
     )
 
 
@@ -209,7 +224,7 @@ def _parts(kind: int, obj: Any) -> tuple[Any, ...] | None:
     if kind == _ARRAY:
         return kind, PickleBuffer(obj.tobytes()), obj.typecode
     if kind == _VIEW:
-        like = _view_parts(obj)
+        like = view_parts(obj)
         return like and (kind, *like)
     if kind == _PART:
         part = part_of(obj)
@@ -230,12 +245,12 @@ def _parts(kind: int, obj: Any) -> tuple[Any, ...] | None:
 
 def reduce_view(view: memoryview) -> Any:
     """How a memoryview is pickled where there is no hook; ``NotImplemented`` if it is not."""
-    like = _view_parts(view)
-    return NotImplemented if like is None else (_make_view, like)
+    like = view_parts(view)
+    return NotImplemented if like is None else (make_view, like)
 
 
-def _view_parts(view: memoryview) -> tuple[Any, ...] | None:
-    """What ``_make_view`` makes an equal one of; None if nothing can.
+def view_parts(view: memoryview) -> tuple[Any, ...] | None:
+    """What ``make_view`` makes an equal one of; None if nothing can.
 
     Raises:
         TypeError: its elements are references to objects.
@@ -308,7 +323,15 @@ def _make_array(content: Any, typecode: str) -> Any:
     return made
 
 
-def _make_view(content: Any, form: Any, shape: tuple[int, ...], readonly: bool) -> memoryview:
+def make_view(content: Any, form: Any, shape: tuple[int, ...], readonly: bool) -> memoryview:
+    """A memoryview over memory that came.
+
+    Args:
+        content: the memory.
+        form: its format, or the type of its elements for NumPy.
+        shape: its shape.
+        readonly: nobody may write to it.
+    """
     view: Any = memoryview(content).cast("B")
     if not isinstance(form, str):
         view = memoryview(_make_numpy(content, form, shape, "C"))
@@ -342,7 +365,7 @@ _MAKE: dict[int, Any] = {
     _BYTES: bytes,
     _BYTEARRAY: bytearray,
     _ARRAY: _make_array,
-    _VIEW: _make_view,
+    _VIEW: make_view,
     _NUMPY: _make_numpy,
     _TORCH: _make_torch,
     _PART: _make_part,

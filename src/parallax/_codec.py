@@ -60,6 +60,10 @@ class Encoded(NamedTuple):
         return len(self.payload) + sum(b.nbytes for b in self.buffers)
 
 
+#: Formats of memoryviews that can be cast.
+_NATIVE = frozenset([*"cbBhHiIlLqQnNfdP?", *(f"@{c}" for c in "cbBhHiIlLqQnNfdP?")])
+
+
 class _Keeper:
     """Decides buffer by buffer: True keeps it in band."""
 
@@ -70,6 +74,9 @@ class _Keeper:
         raw = buffer.raw()
         if len(self.buffers) >= BUFFERS or (raw.nbytes < OUT_OF_BAND and not find(raw)):
             return True
+        if type(raw.obj) is memoryview and raw.obj.format in _NATIVE:
+            # Not as an export of that object: CPython crashes when it collects both together.
+            raw = memoryview(raw.obj).cast("B")
         self.buffers.append(raw)
         return False
 

@@ -492,6 +492,9 @@ class Dispatcher:
         with self.lock:
             crews = list(self.crews.values())
             self.crews.clear()
+            # They hold this: what the callable captured must not wait for the garbage collector.
+            self._on_done, self._on_turn = lambda _, __: None, lambda: None
+            self._on_trouble = lambda _: False
         for crew in crews:
             crew.close(grace)
         self.waker.close()

@@ -8,12 +8,14 @@ Guarantees: nothing has a name outside this process; memory goes with the last o
 from __future__ import annotations
 
 import io
+import math
+import operator
 import pickle
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._arena import arena, refusal
-from ._bulk import MARK, loads_bulk, make_pickler
+from ._bulk import MARK, loads_bulk, make_pickler, make_view, view_parts
 from ._lender import READ, WRITE, Lender
 from ._shares import expose
 
@@ -54,17 +56,19 @@ def share(obj: T, *, mode: Literal["r", "rw"] = "r") -> T:
     if mode not in _MODES:
         raise ValueError(f'mode is {mode!r}; it must be "r" or "rw"')
     if isinstance(obj, memoryview):
-        source = memoryview(obj.tobytes() if not obj.c_contiguous else obj).cast("B")
-        view: Any = _put(_lender(), source, mode)
-        plain = obj.format == "B" and obj.ndim == 1
-        return view if plain else view.cast(obj.format, obj.shape)  # type: ignore[no-any-return]
+        parts = view_parts(obj)
+        if parts is None:
+            raise ValueError(f"a memoryview of format {obj.format!r} cannot be made anew")
+        whole, form, shape, _ = parts
+        view: Any = make_view(_put(_lender(), whole.raw(), mode), form, shape, mode == "r")
+        return view  # type: ignore[no-any-return]
     buffers: list[pickle.PickleBuffer] = []
     payload = _pickled(obj, buffers)
     if not buffers:
         raise ValueError(
-            f"there is nothing in this {type(obj).__name__} that can be shared: only objects with "
-            "buffers can, such as NumPy arrays. Let the function capture it instead: then it is "
-            "sent once per call and worker"
+            f"there is nothing in this {type(obj).__name__} that can be shared: it has no NumPy "
+            "array, or memoryview, whose memory could lie elsewhere (of bytes, share "
+            "memoryview(data)). Let the function capture it instead: then it is sent once per call"
         )
     lender = _lender()
     views = [_put(lender, buffer.raw(), mode) for buffer in buffers]
@@ -98,13 +102,15 @@ def shared_empty(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> ndar
 
     kind = np.dtype(dtype)
     if kind.hasobject:
-        raise ValueError(f"elements of type {kind} are references to objects of this process")
-    axes = tuple(shape) if isinstance(shape, Iterable) else (int(shape),)
-    nbytes = kind.itemsize
-    for length in axes:
-        nbytes *= int(length)
-    if nbytes < 0:
+        raise ValueError(
+            f"dtype {kind} holds references to Python objects of this process, which mean nothing "
+            "in another one; use a dtype of numbers, or return such values from the function"
+        )
+    lengths = shape if isinstance(shape, Iterable) else (shape,)
+    axes = tuple(operator.index(length) for length in lengths)
+    if any(length < 0 for length in axes):
         raise ValueError("negative dimensions are not allowed")
+    nbytes = math.prod((kind.itemsize, *axes))
     lender = _lender()
     view = expose(lender, lender.reserve(nbytes, WRITE), readonly=False)
     array: ndarray[Any, Any] = np.ndarray(axes, kind, buffer=view)
