@@ -23,7 +23,7 @@ from ._guard.fingerprint import Path, State, differs, fingerprint, follow
 from ._guard.lookup import UNKNOWN, is_a, mark_of, resolve
 from ._guard.names import TooBig
 from ._guard.values import PLAIN, Outer
-from ._shares import really_shared
+from ._shares import anything, really_shared
 
 __all__ = [
     "STEPS",
@@ -76,6 +76,8 @@ class Finding:
     """It only happens while the state it sets is unset: a lazily filled cache."""
     constant: bool = False
     """Whether it happens does not depend on the item."""
+    shared: bool = False
+    """It is in memory that all processes share."""
     root: Path = field(default=(), compare=False, repr=False)
     """Where the changed object is found, as a path from the callable or an argument."""
 
@@ -119,14 +121,15 @@ def except_shared(effects: Effects, fn: Callable[..., Any], args: tuple[Any, ...
         fn: the callable.
         args: the arguments of one call.
     """
-    kept = tuple(
-        finding
-        for finding in effects.findings
-        if finding.kind == "update"
-        or not finding.root
-        or not really_shared(follow(finding.root, fn, args))
-    )
-    return effects if len(kept) == len(effects.findings) else replace(effects, findings=kept)
+    if not anything():
+        return effects
+    kept = []
+    for finding in effects.findings:
+        if not finding.root or not really_shared(follow(finding.root, fn, args)):
+            kept.append(finding)
+        elif finding.kind == "update":
+            kept.append(replace(finding, shared=True))
+    return replace(effects, findings=tuple(kept))
 
 
 # ---------------------------------------------------------------- scanning, and remembering it
@@ -254,7 +257,9 @@ def _findings(fn: Any, judged: list[Judged]) -> tuple[Finding, ...]:
         watched = event.slot if event.shape == "rebind" else event.node
         path = watched.path() if watched is not None else ()
         target = "the item" if event.node is not None and event.node.is_item else event.target
-        finding = Finding(kind, target, name, filename, line, event.how, guarded, constant, path)
+        finding = Finding(
+            kind, target, name, filename, line, event.how, guarded, constant, root=path
+        )
         found.setdefault(finding)
     return tuple(found)
 
@@ -364,6 +369,9 @@ def _worst(findings: Sequence[Finding]) -> Finding | None:
 
 def _keep(finding: Finding, *, settled: bool) -> Verdict:
     instead = "return the changed item" if finding.target == "the item" else "return the value"
-    reason = f"{finding}; {instead} instead, or pass backend='processes'"
+    other = ", or pass backend='processes'"
+    if finding.shared:
+        other = "; processes would race for it as well"
+    reason = f"{finding}; {instead} instead{other}"
     limit: Literal["process", "loop"] = "loop" if finding.kind == "update" else "process"
     return Verdict(limit, reason, finding, settled)

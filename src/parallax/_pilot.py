@@ -30,6 +30,10 @@ from ._steady import Steady
 
 __all__ = ["Caller", "Pilot"]
 
+#: Bytes that a chunk moves at most, there and back. Each worker holds two chunks, and so does a
+#: consumer that is late; smaller pays more dispatches.
+CHUNK_BYTES = 1 << 24
+
 clock = time.perf_counter
 
 #: Seconds of work left from which the process machinery starts before the verdict is in.
@@ -356,6 +360,9 @@ class Pilot:
         router.worker_did(result, threads=route == "threads", workers=dispatch.wanted)
         if route == "processes":
             router.coded(done.seconds, len(result.values))
+            moved = done.bytes_in + done.bytes_out
+            if moved and dispatch.scheduler is not None:
+                dispatch.scheduler.most = max(1, CHUNK_BYTES * len(result.values) // moved)
         if self._steady is None:
             if dispatch.up(route) >= dispatch.wanted:
                 self._steady = Steady(clock(), dispatch.wanted, self._cores, dispatch.delay(route))

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import sys
 
 from . import _chunking, _recall
 from ._chunking import AHEAD
@@ -128,6 +129,8 @@ class Scheduler:
         self._stuck: float | None = None  # the same while no worker idles
         #: running mean of seconds per item; may be set to what is known beforehand.
         self.mean: float | None = None
+        #: items of a chunk at most, because of the memory that they take on their way.
+        self.most = sys.maxsize
         #: seconds per item in an earlier run: good for first chunks of a few items.
         self.guess: float | None = None
         #: how many workers there will be: the first one that is up must not get all there is.
@@ -381,6 +384,7 @@ class Scheduler:
         active = len(self._roster.active)
         idle = len(self._roster.idle) + max(0, crew - active)
         size = _chunking.chunk_size(mean, target, crew, left, self._finished_count(), idle)
+        size = min(size, self.most)
         return size if self.mean is not None else min(size, GUESSED)
 
     def _dispatch(self, now: float, out: list[Command]) -> None:

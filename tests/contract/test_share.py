@@ -24,6 +24,7 @@ from parallax import (
     shared_copy,
     shared_empty,
 )
+from parallax._effects import except_shared, judge, scan
 
 
 def table():
@@ -300,3 +301,24 @@ def test_zeros_after_other_data():
         parallel_map(data_jobs.total, made, backend="processes")
         assert not shared_empty(BIG).any()
         assert not shared_empty((BIG // 2, 3)).any()
+
+
+def test_counting_in_shared_memory_is_not_sent_to_processes():
+    """They would race for it, as threads would; so it does not tell to ask for them."""
+    counts = shared_empty(4, int)
+
+    def count(n):
+        counts[n % 4] += 1
+
+    verdict = judge(except_shared(scan(count, (0,)), count, (0,)), [])
+    assert verdict.limit == "loop"
+    assert "processes would race for it as well" in verdict.reason
+    parallel_map(count, range(100))
+    assert counts.tolist() == [25] * 4
+
+
+def test_a_memoryview_of_any_format_can_be_shared():
+    for view in (memoryview(np.arange(9, dtype=">i4")), memoryview(np.ones((2, 3), "F"))):
+        shared = share(view)
+        assert (shared.format, shared.shape, shared.readonly) == (view.format, view.shape, True)
+        assert shared.tobytes() == view.tobytes()

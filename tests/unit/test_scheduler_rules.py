@@ -349,3 +349,11 @@ def test_quota_bounds_what_is_wanted():
     assert scheduler.wanted() == 3
     scheduler.handle(Ready(1, 1, 0.02, 0), 0.0)
     assert scheduler.wanted() == 0
+
+
+def test_large_items_make_small_chunks():
+    scheduler = Scheduler(total=1000)
+    scheduler.mean, scheduler.crew, scheduler.most = 1e-4, 2, 3
+    scheduler.handle(Arrived(1000), 0.0)
+    (sent,) = scheduler.handle(Ready(1, 1, 0.02), 0.0)
+    assert sent.chunk.size == 3
