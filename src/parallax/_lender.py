@@ -8,8 +8,8 @@ first time costs several times a later one.
 
 Guarantees: thread-safe; slabs may be dropped from any thread and by the garbage collector; memory
 that is free beyond ``keep`` bytes goes back to the system, at once or when it was not needed for
-a while. Where there is no memory to be
-had nothing is raised: the caller sends the data another way, and one line is logged.
+a while. Where there is no memory to be had nothing is raised: the caller sends the data another
+way, and one line is logged.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ._lender import SHARED
 from ._messages import Route
-from ._parcels import SHARED
 from ._plans import Measurement, Plan
 
 __all__ = [

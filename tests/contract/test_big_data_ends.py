@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
+import threading
 import weakref
 
 import numpy as np
 import pytest
 from data_jobs import BIG
 
-from parallax import ProcessPoolExecutor, parallel_map
+from parallax import ProcessPoolExecutor, options, parallel_imap, parallel_map
+from parallax._backends.processes import crew
 
 
 class Kept(np.ndarray):
@@ -47,3 +50,23 @@ def test_a_captured_memoryview_in_a_cycle_is_collected(capsys):
     call()
     gc.collect()
     assert capsys.readouterr().err == ""
+
+
+def says_who(item):
+    """More than a socket holds, and less than goes through shared memory."""
+    return os.getpid(), str(item) * 200_000
+
+
+def test_a_consumer_that_is_late_loses_nothing(monkeypatch):
+    """A worker waits for work for a time only; for its result to be taken, as long as need be."""
+    monkeypatch.setattr(crew, "LONG", 0.0)  # it is told this short time beforehand
+    late = threading.Event()
+    with options(idle_timeout=0.1):
+        results = parallel_imap(
+            says_who, range(10, 30), backend="processes", max_workers=2, chunksize=1, buffersize=20
+        )
+        found = [next(results)]
+        late.wait(0.4)  # is never set: only time makes one late
+        found += results
+    assert [text for _, text in found] == [str(item) * 200_000 for item in range(10, 30)]
+    assert len({pid for pid, _ in found}) <= 2

@@ -18,9 +18,9 @@ from ... import _codec
 from ..._arena import arena
 from ..._culprit import culprit
 from ..._errors import WorkerStartError, exit_reason
-from ..._lender import COPY
+from ..._lender import COPY, SHARED
 from ..._messages import Chunk, ChunkResult, Route
-from ..._parcels import SHARED, Parcel
+from ..._parcels import Parcel
 from ..._repeats import Repeats
 from ..._shares import find
 from ..._wire import Frame, WireError

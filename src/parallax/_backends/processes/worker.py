@@ -160,7 +160,6 @@ class _Server:
             try:
                 self._inbox.extend(self._next())
             except TimeoutError:
-                channel.sock.settimeout(None)
                 channel.send(protocol.BYE)
                 return
             while self._inbox:
@@ -168,21 +167,21 @@ class _Server:
 
     def _next(self) -> list[Frame | Parcel]:
         """Wait for what the parent says next; TimeoutError if it says nothing for long."""
-        channel = self._channel
+        channel, left = self._channel, self._idle
         channel.give_back()
-        if channel.idle and (self._idle is None or self._idle > IDLE):
-            channel.sock.settimeout(IDLE)
-            try:
-                return channel.receive()
-            except TimeoutError:
-                channel.trim()
-            finally:
-                channel.sock.settimeout(None if self._idle is None else self._idle - IDLE)
-        return channel.receive()
-
-    def _wait_at_most(self, seconds: float | None) -> None:
-        self._idle = seconds
-        self._channel.sock.settimeout(seconds)
+        try:
+            if channel.idle and (left is None or left > IDLE):
+                channel.sock.settimeout(IDLE)
+                try:
+                    return channel.receive()
+                except TimeoutError:
+                    channel.trim()
+                    left = None if left is None else left - IDLE
+            channel.sock.settimeout(left)
+            return channel.receive()
+        finally:
+            # What is sent may wait for ever: the parent may have something else to do for long.
+            channel.sock.settimeout(None)
 
     def _handle(self, frame: Frame | Parcel) -> None:
         kind = frame.kind
@@ -199,7 +198,7 @@ class _Server:
             self._calls.pop(frame.tag, None)
         elif kind == protocol.USE:
             limits = loads(frame.open()[0])
-            self._wait_at_most(limits.get("idle"))
+            self._idle = limits.get("idle")
             self._key = frame.tag
             self._begun = False
             self._wear.limit(limits)
@@ -211,7 +210,7 @@ class _Server:
         elif kind == protocol.INIT:
             self._initialize(frame)
         elif kind == protocol.RELEASE:
-            self._wait_at_most(frame.tag / 1000)
+            self._idle = frame.tag / 1000
 
     def _call_of(self, key: int) -> tuple[Any, ...]:
         call = self._calls[key]
