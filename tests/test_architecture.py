@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_report", "_progress"),
     ("_backends.",),
     ("_run", "_pilot", "_crews", "_dispatcher", "_inline", "_router"),
-    ("_map", "_executor", "_decorator", "_share"),
+    ("_map", "_process_executor", "_lifetimes", "_share"),
     ("_cli", "_demo", "_demo_work", "_demo_server"),
     ("", "__main__"),
 )
@@ -79,6 +79,7 @@ SAME_LAYER: dict[str, set[str]] = {
     "_run": {"_pilot", "_dispatcher", "_inline"},
     "_pilot": {"_crews", "_dispatcher", "_router"},
     "_crews": {"_dispatcher", "_router"},
+    "_process_executor": {"_lifetimes"},
     "_cli": {"_demo"},
     "_demo": {"_demo_work", "_demo_server"},
     "_demo_work": {"_demo_server"},

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ._errors import SharedStateWarning as SharedStateWarning
     from ._errors import WorkerDiedError as WorkerDiedError
     from ._errors import WorkerStartError as WorkerStartError
-    from ._executor import ProcessPoolExecutor as ProcessPoolExecutor
     from ._machine import cpu_count as cpu_count
     from ._map import Results as Results
     from ._map import explain as explain
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from ._map import parallel_map as parallel_map
     from ._options import configure as configure
     from ._options import options as options
+    from ._process_executor import ProcessPoolExecutor as ProcessPoolExecutor
     from ._report import Report as Report
     from ._share import share as share
     from ._share import shared_copy as shared_copy
@@ -70,7 +70,7 @@ _HOME = {
     "SharedStateWarning": "_errors",
     "WorkerDiedError": "_errors",
     "WorkerStartError": "_errors",
-    "ProcessPoolExecutor": "_executor",
+    "ProcessPoolExecutor": "_process_executor",
     "cpu_count": "_machine",
     "Results": "_map",
     "explain": "_map",

@@ -7,8 +7,6 @@ that dies fails only the call that it was running, and the pool lives on.
 from __future__ import annotations
 
 import functools
-import os
-import threading
 import time
 import weakref
 from collections import deque
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import ParamSpec
 
+from . import _lifetimes
 from ._backends.processes.batch import run_piece
 from ._backends.processes.engine import Engine
 from ._backends.processes.pool import warm_pool
@@ -93,7 +92,7 @@ class ProcessPoolExecutor(Executor):
             initargs=tuple(initargs),
             max_tasks=max_tasks_per_child,
         )
-        _engines.add(self._engine)
+        _lifetimes.keep(self._engine)
         weakref.finalize(self, self._engine.shutdown, wait=False, cancel=False).atexit = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -231,26 +230,3 @@ def _broken(cause: BaseException) -> BaseException:
     error = BrokenProcessPool(words)
     error.__cause__ = cause
     return error
-
-
-# -- the end of the program, and forks of it -----------------------------------------------------
-
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def _finish_all() -> None:
-    """Let pending calls finish at the interpreter's exit, as the standard library does."""
-    for engine in list(_engines):
-        engine.shutdown(wait=True, cancel=False)
-
-
-def _after_fork() -> None:
-    for engine in list(_engines):
-        engine.forget()
-    _engines.clear()
-
-
-# Not atexit: by then the interpreter would wait for ever for threads, and start no new ones.
-threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
