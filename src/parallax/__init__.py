@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ._share import share as share
     from ._share import shared_copy as shared_copy
     from ._share import shared_empty as shared_empty
+    from ._thread_executor import ThreadPoolExecutor as ThreadPoolExecutor
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ __all__ = [
     "Results",
     "SerializationError",
     "SharedStateWarning",
+    "ThreadPoolExecutor",
     "WorkerDiedError",
     "WorkerStartError",
     "configure",
@@ -71,6 +73,7 @@ _HOME = {
     "WorkerDiedError": "_errors",
     "WorkerStartError": "_errors",
     "ProcessPoolExecutor": "_process_executor",
+    "ThreadPoolExecutor": "_thread_executor",
     "cpu_count": "_machine",
     "Results": "_map",
     "explain": "_map",

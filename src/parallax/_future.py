@@ -118,6 +118,13 @@ class Future(StandardFuture[T]):
             self._state = RUNNING
         return self._state == RUNNING
 
+    def claim(self) -> bool:
+        """Enter RUNNING under the owner's lock; True for one caller only, before any cancelling."""
+        if self._state != PENDING:
+            return False
+        self._state = RUNNING
+        return True
+
     def settle(self, value: Any, error: BaseException | None) -> None:
         """Enter FINISHED and tell those who wait; not under the owner's lock."""
         self._result = value

@@ -12,7 +12,7 @@ import threading
 import weakref
 from typing import Any, Protocol
 
-__all__ = ["Engine", "exiting", "keep"]
+__all__ = ["Life"]
 
 
 class Engine(Protocol):
@@ -25,31 +25,53 @@ class Engine(Protocol):
         """Drop everything without ending it: this process is a forked copy of the owner's."""
 
 
-_engines: weakref.WeakSet[Any] = weakref.WeakSet()
+class Life:
+    """The engine of an executor, and the maps that feed it."""
+
+    def __init__(self, owner: object, engine: Engine) -> None:
+        """Have the engine end with its owner, or with the program.
+
+        Args:
+            owner: the executor.
+            engine: what runs its calls; must not refer to the owner.
+        """
+        self.engine = engine
+        #: maps whose input is not all submitted yet.
+        self.feeds: weakref.WeakSet[Any] = weakref.WeakSet()
+        _lives[engine] = self
+        if _exiting:
+            engine.shutdown(wait=False, cancel=False)
+        weakref.finalize(owner, self.end, wait=False, cancel=False).atexit = False
+
+    def end(self, *, wait: bool, cancel: bool) -> None:
+        """Shut the engine down; what maps have left is worked through first, or dropped."""
+        for feed in list(self.feeds):
+            if cancel:
+                feed.close()
+            else:
+                feed.submit_rest()
+        self.engine.shutdown(wait=wait, cancel=cancel)
+
+
+#: Engines live as long as they have something to do; what they need at the end lives with them.
+_lives: weakref.WeakKeyDictionary[Any, Life] = weakref.WeakKeyDictionary()
 _exiting = False
-
-
-def keep(engine: Engine) -> None:
-    """Have an engine finish its work at the interpreter's exit."""
-    _engines.add(engine)
-
-
-def exiting() -> bool:
-    """Whether the interpreter is on its way out: nothing can be submitted any more."""
-    return _exiting
 
 
 def _finish_all() -> None:
     global _exiting  # noqa: PLW0603 - a fact about the process
     _exiting = True
-    for engine in list(_engines):
-        engine.shutdown(wait=True, cancel=False)
+    for life in list(_lives.values()):
+        life.end(wait=True, cancel=False)
 
 
 def _after_fork() -> None:
-    for engine in list(_engines):
-        engine.forget()
-    _engines.clear()
+    for life in list(_lives.values()):
+        # The parent submits what they have left.
+        for feed in list(life.feeds):
+            feed.forget()
+        life.feeds.clear()
+        life.engine.forget()
 
 
 # Not atexit: by then the interpreter would wait for ever for threads, and start no new ones.

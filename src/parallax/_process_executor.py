@@ -7,22 +7,18 @@ that dies fails only the call that it was running, and the pool lives on.
 from __future__ import annotations
 
 import functools
-import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import ParamSpec
 
-from . import _lifetimes
-from ._backends.processes.batch import run_piece
 from ._backends.processes.engine import Engine
 from ._backends.processes.pool import warm_pool
 from ._errors import WorkerDiedError, exit_reason
+from ._lifetimes import Life
 from ._machine import usable_cores
+from ._mapping import MapResults, check_window
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -92,8 +88,7 @@ class ProcessPoolExecutor(Executor):
             initargs=tuple(initargs),
             max_tasks=max_tasks_per_child,
         )
-        _lifetimes.keep(self._engine)
-        weakref.finalize(self, self._engine.shutdown, wait=False, cancel=False).atexit = False
+        self._life = Life(self, self._engine)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have ``fn(*args, **kwargs)`` called in a worker.
@@ -117,12 +112,17 @@ class ProcessPoolExecutor(Executor):
     ) -> Iterator[T]:
         """Call ``fn`` on every item in the workers; results come in order.
 
+        The input is read as results are read, and may be endless. Without anybody who reads them,
+        ``shutdown``, and so the end of a ``with`` block, has the rest of it worked through.
+
         Args:
             fn: the callable.
             *iterables: its arguments; the shortest one ends the call.
             timeout: seconds from now until which results must have come.
-            chunksize: items that travel in one piece. Short items share frames in any case.
-            buffersize: most chunks that are submitted and not yet read; default no bound.
+            chunksize: items that travel in one piece. With the default, 1, short items travel many
+                at a time and long ones one by one, as their measured time asks for.
+            buffersize: most items that are submitted and whose results are not yet read; then
+                nothing reads on but the reader. Default: as many as keep the workers busy.
 
         Raises:
             ValueError: ``chunksize`` or ``buffersize`` is less than 1.
@@ -130,42 +130,17 @@ class ProcessPoolExecutor(Executor):
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
-        if buffersize is None and chunksize == 1:
-            return super().map(fn, *iterables, timeout=timeout)
-        items = zip(*iterables, strict=False)
-        end = None if timeout is None else time.monotonic() + timeout
-        if chunksize == 1:
-            return self._results(fn, items, end, buffersize)
-        run = functools.partial(run_piece, fn)
-        pieces = ((piece,) for piece in _pieces(items, chunksize))
-        return _flat(self._results(run, pieces, end, buffersize))
-
-    def _results(
-        self,
-        fn: Callable[..., T],
-        calls: Iterator[tuple[Any, ...]],
-        end: float | None,
-        buffersize: int | None,
-    ) -> Iterator[T]:
-        # Now, not when the first result is asked for.
-        futures = deque(self.submit(fn, *args) for args in islice(calls, buffersize))
-
-        def results() -> Iterator[T]:
-            try:
-                while futures:
-                    for args in islice(calls, 1):
-                        futures.append(self.submit(fn, *args))
-                    left = None if end is None else end - time.monotonic()
-                    yield _result(futures.popleft(), left)
-            finally:
-                for future in futures:
-                    future.cancel()
-
-        return results()
+        check_window(buffersize)
+        results = MapResults(
+            self._engine,
+            fn,
+            iterables,
+            timeout=timeout,
+            buffersize=buffersize,
+            chunksize=chunksize if chunksize > 1 else None,
+        )
+        self._life.feeds.add(results)
+        return results
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; workers leave when all are done.
@@ -174,27 +149,7 @@ class ProcessPoolExecutor(Executor):
             wait: return only when all calls are done and the workers are gone.
             cancel_futures: cancel the calls that no worker has yet.
         """
-        self._engine.shutdown(wait=wait, cancel=cancel_futures)
-
-
-def _pieces(items: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    while piece := tuple(islice(items, size)):
-        yield piece
-
-
-def _result(future: Future[T], timeout: float | None) -> T:
-    try:
-        return future.result(timeout)
-    finally:
-        future.cancel()
-        del future  # an exception's traceback refers to this frame
-
-
-def _flat(results: Iterator[list[T]]) -> Iterator[T]:
-    for result in results:
-        result.reverse()
-        while result:  # so that a result that was read is not kept alive here
-            yield result.pop()
+        self._life.end(wait=wait, cancel=cancel_futures)
 
 
 # -- errors that are the standard library's and tell more ------------------------------------------

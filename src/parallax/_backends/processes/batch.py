@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-__all__ = ["BatchRunner", "run_piece"]
+__all__ = ["PLAIN", "BatchRunner"]
 
 clock = time.perf_counter
 
@@ -191,11 +191,6 @@ class BatchRunner:
         back += [(frame.tag, -1) for frame in self._later(protocol.BATCH)]
         if back:
             self._channel.send(protocol.RETURNED, self._tag, dumps(back, 5))
-
-
-def run_piece(fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]) -> list[Any]:
-    """One task of several calls: the results for a tuple of argument tuples."""
-    return [fn(*args) for args in piece]
 
 
 def _encode(result: ChunkResult) -> _codec.Encoded:

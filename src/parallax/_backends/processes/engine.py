@@ -95,6 +95,15 @@ class Engine:
         with self.lock:
             return [lent.worker for lent in self._staff.lent]
 
+    @property
+    def max_workers(self) -> int:
+        """Most workers."""
+        return self._staff.max_workers
+
+    def pieces(self, fn: Callable[..., Any]) -> bool:  # noqa: ARG002 - as the other engines
+        """Short calls had better travel several at a time."""
+        return True
+
     def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task:
         """Hand a call to a worker, or queue it.
 

@@ -13,11 +13,12 @@ from ..._errors import SerializationError
 from ..._messages import ChunkResult, Failure
 from .. import chunk as _chunk
 from . import batch as _batch
+from . import piece as _piece
 
 __all__ = ["isolate", "portable"]
 
 #: Frames of our own at the top of a traceback that a user need not see.
-_OWN_FILES = (_chunk.__file__, _batch.__file__)
+_OWN_FILES = (_chunk.__file__, _batch.__file__, _piece.__file__)
 
 
 def portable(result: ChunkResult) -> ChunkResult:

@@ -89,7 +89,7 @@ class Staff:
             initializer: key and encoded form of what each worker calls first.
             max_tasks: tasks after which a worker is replaced.
         """
-        self._max_workers = max_workers
+        self.max_workers = max_workers
         self._pool = pool
         self._selector = selector
         self._wake = wake
@@ -115,7 +115,7 @@ class Staff:
         self.queue.append(task)
         if self._idle:
             self._hand_out()
-        elif len(self.lent) < self._max_workers:
+        elif len(self.lent) < self.max_workers:
             self._grow()
 
     @property
@@ -145,7 +145,7 @@ class Staff:
 
     def _grow(self) -> None:
         """Start as many workers as there are tasks that no starting worker will take."""
-        room = self._max_workers - len(self.lent)
+        room = self.max_workers - len(self.lent)
         count = min(room, len(self.queue) - self._starting)
         if count <= 0:
             return
@@ -179,7 +179,7 @@ class Staff:
         """Hand out what waits and see to it that there are workers."""
         if self.queue and self.fatal is None:
             self._hand_out()
-            if self.queue and len(self.lent) < self._max_workers:
+            if self.queue and len(self.lent) < self.max_workers:
                 self._grow()
 
     def receive(self, lent: Lent, finished: Finished) -> None:

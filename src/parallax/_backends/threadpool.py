@@ -1,0 +1,257 @@
+"""Single calls on threads: what an executor's ``submit`` needs.
+
+Threads start as calls come in, as many as there are calls that no idle thread will take. A thread
+of the pool that waits for a call which still queues runs it itself, so that calls which submit to
+their own executor and wait cannot starve it.
+
+Guarantees: every call ends in its result or an error; ``cancel`` and the start of a call exclude
+each other; nothing that a call was given is kept after it has ended. A thread inside a call cannot
+be ended.
+Assumes: the process engine may share this engine's lock, see ``lock``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from .._future import Future
+
+__all__ = ["Call", "ThreadEngine"]
+
+
+class Call(Future[Any]):
+    """A submitted call, and its future."""
+
+    def __init__(
+        self,
+        engine: ThreadEngine,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        super().__init__(engine)
+        self._call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None
+        self._call = fn, args, kwargs
+
+    def execute(self) -> None:
+        """Run the call in this thread, unless it was cancelled or runs elsewhere."""
+        with self._helper.lock:
+            if not self.claim():
+                return
+        call, self._call = self._call, None
+        assert call is not None
+        try:
+            value = call[0](*call[1], **call[2])
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+            self.settle(None, error)
+            # The traceback refers to this frame.
+            del self, call
+        else:
+            self.settle(value, None)
+
+    def drop(self) -> None:
+        """Forget what was to be called."""
+        self._call = None
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error, unless it has begun or was cancelled."""
+        with self._helper.lock:
+            if not self.claim():
+                return
+        self.drop()
+        self.settle(None, error)
+
+
+class ThreadEngine:
+    """Runs single calls on up to ``max_workers`` threads. Thread-safe."""
+
+    def __init__(
+        self,
+        max_workers: int,
+        *,
+        name: str,
+        broken: Callable[[BaseException], BaseException],
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        """Prepare; no thread is started yet.
+
+        Args:
+            max_workers: most threads; may be raised later.
+            name: first part of the threads' names.
+            broken: makes the error of all calls when an initializer has failed, from its cause.
+            initializer: called once in each thread, before its first call.
+            initargs: its arguments.
+        """
+        self.max_workers = max_workers
+        #: guards everything here; whoever holds it may submit.
+        self.lock = threading.RLock()
+        self._name = name
+        self._broken = broken
+        self._initializer = initializer
+        self._initargs = initargs
+        #: calls that wait for a thread, and at the end a None.
+        self.queue: SimpleQueue[Any] = SimpleQueue()
+        #: threads that wait, less the calls that were queued for them.
+        self._idle = 0
+        self.closing = False
+        self._idents: set[int] = set()
+        self.threads: set[threading.Thread] = set()
+        #: what an initializer raised; nothing runs any more.
+        self.fatal: BaseException | None = None
+
+    def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """Queue a call.
+
+        Raises:
+            RuntimeError: the engine was shut down, or no thread can be started.
+            BrokenExecutor: an initializer has failed.
+        """
+        call = Call(self, fn, args, kwargs)
+        with self.lock:
+            self.check()
+            self.take(call)
+        return call
+
+    def check(self) -> None:
+        """Raise if nothing can be submitted any more; the lock is held."""
+        if self.fatal is not None:
+            raise self._broken(self.fatal)
+        if self.closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def take(self, call: Any) -> None:
+        """Queue something that has ``execute``; the lock is held.
+
+        Raises:
+            RuntimeError: there is no thread, and none can be started.
+        """
+        self.queue.put(call)
+        if self._idle > 0:
+            self._idle -= 1
+        elif len(self.threads) < self.max_workers:
+            try:
+                self._start()
+            except RuntimeError:
+                if not self.threads:
+                    self.queue.get_nowait()
+                    raise
+
+    def pieces(self, fn: Callable[..., Any]) -> bool:  # noqa: ARG002 - as the other engines
+        """Nothing travels here."""
+        return False
+
+    def withdraw(self, call: Any) -> None:
+        """A call was cancelled; the lock is held. It leaves the queue when its turn comes."""
+        call.drop()
+
+    def help(self, call: Any, timeout: float | None) -> float | None:
+        """Run a call that still queues, if this is one of our threads, which would only wait.
+
+        Args:
+            call: what this thread waits for.
+            timeout: seconds to wait at most; a thread with a limit may not begin anything.
+
+        Returns:
+            ``timeout``.
+        """
+        if timeout is None and threading.get_ident() in self._idents:
+            call.execute()
+        return timeout
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """Take no more calls; threads end when all are done.
+
+        Args:
+            wait: return only when the threads have ended.
+            cancel: cancel the calls that no thread has yet.
+        """
+        with self.lock:
+            self.closing = True
+        while cancel:
+            try:
+                call = self.queue.get_nowait()
+            except Empty:
+                break
+            if call is not None:
+                call.cancel()
+        self.queue.put(None)
+        if wait:
+            for thread in list(self.threads):
+                if thread is not threading.current_thread():
+                    thread.join()
+
+    def forget(self) -> None:
+        """Start afresh: this process is a forked copy, in which the threads do not exist."""
+        self.lock = threading.RLock()
+        queue, self.queue = self.queue, SimpleQueue()
+        self._idle = 0
+        self._idents.clear()
+        self.threads = set()
+        lost = BrokenExecutor("this call belongs to the process that forked this one")
+        while True:
+            try:
+                call = queue.get_nowait()
+            except Empty:
+                break
+            if call is not None:
+                call.fail(lost)
+
+    def _start(self) -> None:
+        # Not a daemon: the interpreter ends it in order, see _lifetimes.
+        thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self.threads)}")
+        thread.start()
+        self.threads.add(thread)
+
+    def _work(self) -> None:
+        queue = self.queue
+        self._idents.add(threading.get_ident())
+        if self._initializer is not None and not self._initialized():
+            return
+        while True:
+            try:
+                call = queue.get_nowait()
+            except Empty:
+                call = self._wait()
+            if call is None:
+                queue.put(None)  # for the others
+                return
+            call.execute()
+            # What it refers to must not live until the next one comes.
+            del call
+
+    def _wait(self) -> Any:
+        with self.lock:
+            # Once more: with the lock, nothing is queued between the look and the count. Whoever
+            # queues for a thread that is thought idle and is not may wait for ever.
+            try:
+                return self.queue.get_nowait()
+            except Empty:
+                self._idle += 1
+        return self.queue.get()
+
+    def _initialized(self) -> bool:
+        assert self._initializer is not None
+        try:
+            self._initializer(*self._initargs)
+        except BaseException as error:
+            logging.getLogger("concurrent.futures").critical(
+                "Exception in initializer:", exc_info=True
+            )
+            with self.lock:
+                self.fatal = self.fatal or error
+            while True:
+                try:
+                    call = self.queue.get_nowait()
+                except Empty:
+                    break
+                if call is not None:
+                    call.fail(self._broken(error))
+            self.queue.put(None)
+            return False
+        return True
