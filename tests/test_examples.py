@@ -35,6 +35,7 @@ def test_there_is_one_for_each_route() -> None:
         "not_worth_it",
         "stream",
         "errors",
+        "decorated",
         "process_pool",
         "shared_image",
     }

@@ -15,6 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ._asyncio import amap as amap
+    from ._asyncio import arun as arun
+    from ._decorator import parallel as parallel
     from ._errors import BackendMissingError as BackendMissingError
     from ._errors import ItemTimeoutError as ItemTimeoutError
     from ._errors import ParallaxError as ParallaxError
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from ._errors import SharedStateWarning as SharedStateWarning
     from ._errors import WorkerDiedError as WorkerDiedError
     from ._errors import WorkerStartError as WorkerStartError
+    from ._executor import Executor as Executor
     from ._machine import cpu_count as cpu_count
     from ._map import Results as Results
     from ._map import explain as explain
@@ -35,12 +39,17 @@ if TYPE_CHECKING:
     from ._share import share as share
     from ._share import shared_copy as shared_copy
     from ._share import shared_empty as shared_empty
+    from ._tally import ExecutorReport as ExecutorReport
+    from ._tally import FunctionReport as FunctionReport
     from ._thread_executor import ThreadPoolExecutor as ThreadPoolExecutor
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackendMissingError",
+    "Executor",
+    "ExecutorReport",
+    "FunctionReport",
     "ItemTimeoutError",
     "ParallaxError",
     "ProcessPoolExecutor",
@@ -52,10 +61,13 @@ __all__ = [
     "ThreadPoolExecutor",
     "WorkerDiedError",
     "WorkerStartError",
+    "amap",
+    "arun",
     "configure",
     "cpu_count",
     "explain",
     "options",
+    "parallel",
     "parallel_imap",
     "parallel_map",
     "share",
@@ -64,6 +76,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "amap": "_asyncio",
+    "arun": "_asyncio",
     "BackendMissingError": "_errors",
     "ItemTimeoutError": "_errors",
     "ParallaxError": "_errors",
@@ -72,8 +86,12 @@ _HOME = {
     "SharedStateWarning": "_errors",
     "WorkerDiedError": "_errors",
     "WorkerStartError": "_errors",
+    "Executor": "_executor",
+    "ExecutorReport": "_tally",
+    "FunctionReport": "_tally",
     "ProcessPoolExecutor": "_process_executor",
     "ThreadPoolExecutor": "_thread_executor",
+    "parallel": "_decorator",
     "cpu_count": "_machine",
     "Results": "_map",
     "explain": "_map",

@@ -17,6 +17,7 @@ import sys
 
 from ._bulk import MARK, has_bulk, is_hidden, loads_bulk, make_pickler, reduce_view
 from ._lean import NamedTuple, Pickler, dumps, loads
+from ._references import named, reduce_wrapped
 from ._shares import anything, find
 
 TYPE_CHECKING = False
@@ -31,6 +32,7 @@ __all__ = [
     "MARK",
     "Encoded",
     "decode",
+    "dumps_by_value",
     "encode",
     "encode_by_value",
     "encode_reply",
@@ -95,8 +97,11 @@ def encode(obj: Any, *, shared: bool = False) -> Encoded:
     keep = _Keeper()
     try:
         data = _dumps(obj, keep)
-    except Exception:  # noqa: BLE001 - anything a __reduce__ raises; cloudpickle has the last word
-        return encode_by_value(obj, shared=shared)
+    except Exception as error:  # noqa: BLE001 - anything a __reduce__ raises
+        found = _dumps_wrapped(obj, keep) if _is_hidden(error) else None
+        if found is None:
+            return encode_by_value(obj, shared=shared)  # cloudpickle has the last word
+        data = found
     if b"__main__" in data:
         return encode_by_value(obj, shared=shared)
     return Encoded(data, keep.buffers)
@@ -181,6 +186,45 @@ def _bulk_pickler() -> Any:
     return make_pickler(Pickler)
 
 
+#: What pickle says of a function that is not found under its own name.
+_HIDDEN = "not the same object"
+
+
+def _is_hidden(error: Exception) -> bool:
+    return type(error).__name__ == "PicklingError" and _HIDDEN in str(error)
+
+
+def _dumps_wrapped(obj: Any, keep: _Keeper) -> bytes | None:
+    """The same once more, with functions under decorators by reference; None if that fails too."""
+    bulk = anything() or has_bulk(obj)
+    while True:
+        keep.buffers.clear()
+        with io.BytesIO() as file:
+            if bulk:
+                file.write(MARK)
+            try:
+                _wrapped_pickler(bulk)(file, 5, buffer_callback=keep).dump(obj)
+            except Exception:  # noqa: BLE001 - as in encode
+                return None
+            data = file.getvalue()
+        if bulk or not is_hidden(data):
+            return data
+        bulk = True
+
+
+_CACHED = type(functools.lru_cache(len))
+_FUNCTIONS = frozenset({type(functools.update_wrapper), _CACHED})
+
+
+@functools.lru_cache(maxsize=2)
+def _wrapped_pickler(bulk: bool) -> Any:
+    class WrappedPickler(Pickler):
+        def reducer_override(self, obj: Any) -> Any:
+            return reduce_wrapped(obj) if type(obj) in _FUNCTIONS else NotImplemented
+
+    return make_pickler(WrappedPickler) if bulk else WrappedPickler
+
+
 _worker_main: dict[str, Any] = {"__name__": "__main__"}
 
 
@@ -228,30 +272,45 @@ def _fill_cache(cache: Any, fn: Any) -> None:
     functools.update_wrapper(cache, fn)
 
 
-def _importable(obj: Any) -> bool:
-    found: Any = sys.modules.get(obj.__module__)
-    for name in obj.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return found is obj and obj.__module__ != "__main__"
-
-
 @functools.lru_cache(maxsize=2)
 def _value_pickler(bulk: bool) -> Any:
     """The parent's pickler class: cloudpickle's, which cannot send a cached function by value."""
     import cloudpickle
 
-    cached = type(functools.lru_cache(len))
+    def by_value(module: Any) -> bool:
+        names: set[str] = cloudpickle.list_registry_pickle_by_value()
+        return any(f"{module}.".startswith(f"{name}.") for name in names)
 
     class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         def reducer_override(self, obj: Any) -> Any:
-            if type(obj) is cached and not _importable(obj):
-                make = (_empty_cache, (obj.cache_parameters(),))
-                return (*make, obj.__wrapped__, None, None, _fill_cache)
-            if type(obj) is memoryview and (reduced := reduce_view(obj)) is not NotImplemented:
+            kind = type(obj)
+            if kind in _FUNCTIONS or issubclass(kind, functools.partial):
+                here = by_value(obj.__module__)
+                if not here and (reduced := reduce_wrapped(obj)) is not NotImplemented:
+                    return reduced
+                if kind is _CACHED and (here or not named(obj)):
+                    make = (_empty_cache, (obj.cache_parameters(),))
+                    return (*make, obj.__wrapped__, None, None, _fill_cache)
+                # What @parallel makes; its own __reduce__ must suit every pickler.
+                own = getattr(kind, "_reduce_by_value", None)
+                if own is not None and (here or not named(obj)):
+                    return own(obj)
+            if kind is memoryview and (reduced := reduce_view(obj)) is not NotImplemented:
                 return reduced
             return super().reducer_override(obj)
 
     return make_pickler(ValuePickler) if bulk else ValuePickler
+
+
+def dumps_by_value(obj: Any) -> bytes:
+    """An object that is not importable as bytes for any unpickler, its buffers among them.
+
+    Args:
+        obj: the object.
+    """
+    with io.BytesIO() as file:
+        _value_pickler(False)(file, 5).dump(obj)
+        return file.getvalue()
 
 
 @functools.lru_cache(maxsize=2)

@@ -24,12 +24,15 @@ _PLAIN = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
 class Feed:
     """Items of one run."""
 
-    def __init__(self, iterables: tuple[Iterable[Any], ...], *, strict: bool) -> None:
+    def __init__(
+        self, iterables: tuple[Iterable[Any], ...], *, strict: bool, spread: bool = False
+    ) -> None:
         """Take the iterables' iterators.
 
         Args:
             iterables: one or more; several are zipped.
             strict: several must be equally long, as in ``zip``.
+            spread: the one iterable gives the arguments of each call together.
 
         Raises:
             TypeError: none was given, or one is not iterable.
@@ -43,17 +46,21 @@ class Feed:
                     f"as in map, pass the items in a list or another iterable"
                 )
         #: items are tuples of arguments.
-        self.star = len(iterables) > 1
+        self.star = spread or len(iterables) > 1
         #: the iterator; whoever takes from it directly says so with ``took``.
         self.iterator: Iterator[Any] = (
-            zip(*iterables, strict=strict) if self.star else iter(iterables[0])
+            map(tuple, iterables[0])
+            if spread
+            else zip(*iterables, strict=strict)
+            if self.star
+            else iter(iterables[0])
         )
         #: any thread may take items.
         self.anywhere = all(type(i) in _PLAIN for i in iterables)
         #: number of items if every iterable tells its length, else None.
         self.total = _length(iterables)
         #: the input itself, if it is a range: a part of it travels as two numbers.
-        self._range = iterables[0] if len(iterables) == 1 and type(iterables[0]) is range else None
+        self._range = iterables[0] if not self.star and type(iterables[0]) is range else None
         self.taken = 0
         self.ended = False
         #: what the input raised, if it did.

@@ -125,6 +125,17 @@ class Future(StandardFuture[T]):
         self._state = RUNNING
         return True
 
+    def drop(self) -> None:
+        """Forget what was to be called."""
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error, unless it has begun or was cancelled."""
+        with self._helper.lock:
+            if not self.claim():
+                return
+        self.drop()
+        self.settle(None, error)
+
     def settle(self, value: Any, error: BaseException | None) -> None:
         """Enter FINISHED and tell those who wait; not under the owner's lock."""
         self._result = value

@@ -16,7 +16,15 @@ from ._options import Options, resolve
 from ._report import Report
 from ._run import Run
 
-__all__ = ["BackendName", "Results", "explain", "parallel_imap", "parallel_map"]
+__all__ = [
+    "Backend",
+    "BackendName",
+    "Results",
+    "explain",
+    "parallel_imap",
+    "parallel_map",
+    "spread_map",
+]
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -153,7 +161,27 @@ def parallel_map(
         },
         stream=False,
     )
-    results: Results[R] = Results()
+    return _collected(run)
+
+
+def spread_map(
+    fn: Callable[..., R], tuples: Iterable[Iterable[Any]], given: dict[str, Any]
+) -> Results[R]:
+    """``parallel_map`` with the arguments of each call together, as in ``itertools.starmap``.
+
+    Args:
+        fn: the callable.
+        tuples: the arguments, call by call.
+        given: the options of ``parallel_map``.
+
+    Raises:
+        BaseException: as ``parallel_map``.
+    """
+    return _collected(_prepare(fn, (tuples,), given, stream=False, spread=True))
+
+
+def _collected(run: Run) -> Results[Any]:
+    results: Results[Any] = Results()
     try:
         for batch in run.batches():
             if results:
@@ -338,11 +366,15 @@ def _prepare(
     given: dict[str, Any],
     *,
     stream: bool,
+    spread: bool = False,
 ) -> Run:
     """Check everything and make the run."""
     _check_callable(fn)
+    while isinstance(fn, functools.partial) and not fn.args and not fn.keywords:
+        fn = fn.func  # what it adds is time; and @parallel's functions are such partials
     options: Options = resolve(given)
-    return Run(fn, _name(fn), Feed(iterables, strict=options.strict), options, stream=stream)
+    feed = Feed(iterables, strict=options.strict, spread=spread)
+    return Run(fn, _name(fn), feed, options, stream=stream)
 
 
 def _check_callable(fn: Any) -> None:

@@ -21,7 +21,7 @@ from concurrent.futures import BrokenExecutor, Future
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from ._backends.processes.piece import Packed, Part, run_part
+from ._backends.processes.piece import Packed, Part
 from ._backends.processes.task import with_cause
 from ._errors import SerializationError
 
@@ -31,9 +31,6 @@ T = TypeVar("T")
 
 #: Most calls between submission and reading, if nobody says.
 WIDEST = 4096
-
-#: Calls that are submitted at first beyond what runs at once, at most.
-SPARE = 8
 
 #: Seconds of reading that a window lasts at least; else it is doubled. Longer keeps more results in
 #: memory, shorter lets workers run dry while the reader looks away.
@@ -64,8 +61,17 @@ class Submitter(Protocol):
     ) -> Future[Any]:
         """Queue a call."""
 
-    def pieces(self, fn: Callable[..., Any]) -> bool:
-        """Whether items of that callable travel to another process now."""
+    def submit_piece(
+        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
+    ) -> Future[Any]:
+        """Queue several calls as one, whose result is a ``Part``."""
+
+    @property
+    def ahead(self) -> int:
+        """Calls that should be submitted at a time, as long as their results are small."""
+
+    def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+        """Whether such calls travel to another process now."""
 
 
 def check_window(buffersize: Any) -> None:
@@ -112,13 +118,14 @@ class MapResults(Iterator[T]):
         self._items: Iterator[tuple[Any, ...]] | None = zip(*iterables, strict=False)
         self._fixed = buffersize
         self._chunksize = chunksize
-        self._window = buffersize or engine.max_workers + min(engine.max_workers, SPARE)
+        self._window = buffersize or engine.ahead
         self._size = chunksize or 1
         self._lock = threading.RLock()
         #: what was submitted and not yet read: a future each, of so many items, with the items
         #: themselves if there are several.
         self._ahead: deque[tuple[Future[Any], int, Any]] = deque()
         self._waiting = 0
+        self._first: tuple[Any, ...] = ()
         #: results of the piece that is being read, last first.
         self._ready: list[Any] = []
         self._failed: BaseException | None = None
@@ -196,7 +203,7 @@ class MapResults(Iterator[T]):
     def _fill(self) -> None:
         with self._lock:
             while self._items is not None and self._failed is None:
-                room = self._window - self._waiting
+                room = self._room() - self._waiting
                 if room <= 0:
                     return
                 size = min(self._size, room) if self._chunksize is None else self._size
@@ -213,14 +220,20 @@ class MapResults(Iterator[T]):
                 if len(piece) < size:
                     self._items = None
 
+    def _room(self) -> int:
+        if self._fixed is not None or self._bytes * self._window > ROOM:
+            return self._window
+        return max(self._window, self._engine.ahead)
+
     def _submit(self, piece: list[tuple[Any, ...]], *, front: bool = False) -> None:
         several: Any = None
-        if len(piece) == 1 and self._chunksize is None:
+        if len(piece) == 1:
             future = self._engine.submit(self._fn, piece[0], {})
         else:
             several = tuple(piece)
-            future = self._engine.submit(run_part, (self._fn, several), {})
+            future = self._engine.submit_piece(self._fn, several)
         entry = future, len(piece), several
+        self._first = piece[0]
         self._waiting += len(piece)
         if front:
             self._ahead.appendleft(entry)
@@ -290,7 +303,10 @@ class MapResults(Iterator[T]):
         elif self._bytes * self._window > ROOM:
             self._window = max(self._engine.max_workers + 1, int(ROOM / self._bytes))
         if self._chunksize is None and self._size == 1 and each < SHORT and fits:
-            self._size = FIRST if self._engine.pieces(self._fn) else 1
+            self._size = FIRST if self._travels() else 1
+
+    def _travels(self) -> bool:
+        return self._engine.pieces(self._fn, self._first)
 
     def _timed(self, each: float) -> None:
         """A piece has told how long an item takes."""
@@ -298,7 +314,7 @@ class MapResults(Iterator[T]):
             return
         self._each = each if not self._each else self._each + (each - self._each) / 4
         most = max(1, self._window // (4 * self._engine.max_workers))
-        if self._each > 4 * SHORT or not self._engine.pieces(self._fn):
+        if self._each > 4 * SHORT or not self._travels():
             self._size = 1
         else:
             self._size = max(1, min(int(TAKES / max(self._each, 1e-9)), LONGEST, most))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-__all__ = ["BACKENDS", "Options", "configure", "options", "resolve"]
+__all__ = ["BACKENDS", "Options", "check", "configure", "options", "resolve"]
 
 #: backends that go by a name; any ``concurrent.futures.Executor`` object is one too.
 BACKENDS = ("auto", "serial", "threads", "processes")
@@ -67,6 +67,20 @@ def resolve(given: dict[str, Any]) -> Options:
             if given.get(name) is None:
                 merged.pop(name, None)
     return _check(Options(**merged)) if merged else _DEFAULT
+
+
+def check(given: dict[str, Any]) -> None:
+    """Check options by themselves, whatever the defaults will be when they are used.
+
+    Args:
+        given: option names and values; None means "not given".
+
+    Raises:
+        TypeError: an unknown option, or one of the wrong type.
+        ValueError: an option has a value that cannot be used.
+    """
+    _check_names(given)
+    _check(replace(_DEFAULT, **{k: v for k, v in given.items() if v is not None}))
 
 
 def configure(**defaults: Any) -> None:

@@ -23,7 +23,7 @@ from ._mapping import MapResults, check_window
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
-__all__ = ["ProcessPoolExecutor"]
+__all__ = ["ProcessPoolExecutor", "lost_call", "no_workers"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,8 +82,8 @@ class ProcessPoolExecutor(Executor):
         self._engine = Engine(
             max_workers,
             pool,
-            died=_died,
-            broken=_broken,
+            died=lost_call,
+            broken=no_workers,
             initializer=initializer,
             initargs=tuple(initargs),
             max_tasks=max_tasks_per_child,
@@ -172,11 +172,13 @@ def _lost_class() -> type[WorkerDiedError]:
     return LostCallError
 
 
-def _died(pid: int | None, exitcode: int | None, attempts: int) -> BaseException:
+def lost_call(pid: int | None, exitcode: int | None, attempts: int) -> BaseException:
+    """The error of a call whose worker ended while it ran it."""
     return _lost_class()(None, pid, exitcode, attempts)
 
 
-def _broken(cause: BaseException) -> BaseException:
+def no_workers(cause: BaseException) -> BaseException:
+    """The error of all calls when no worker can be had, or an initializer has failed."""
     from concurrent.futures.process import BrokenProcessPool
 
     words = str(cause)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 
 from typing_extensions import assert_type
 
-from parallax import Report, Results, cpu_count, explain, options, parallel_imap, parallel_map
+from parallax import (
+    Executor,
+    ProcessPoolExecutor,
+    Report,
+    Results,
+    ThreadPoolExecutor,
+    cpu_count,
+    explain,
+    options,
+    parallel,
+    parallel_imap,
+    parallel_map,
+)
 
 
 def halve(x: int) -> float:
@@ -50,7 +63,7 @@ assert_type(parallel_map(add, numbers, "abc", max_memory_per_worker=1 << 30), Re
 assert_type(parallel_imap(halve, numbers, max_memory_per_worker=1 << 30), Iterator[float])
 assert_type(cpu_count(), int)
 
-with ThreadPoolExecutor() as executor, options(max_workers=2):
+with concurrent.futures.ThreadPoolExecutor() as executor, options(max_workers=2):
     assert_type(parallel_map(halve, numbers, backend=executor), Results[float])
 
 as_list: list[float] = parallel_map(halve, numbers)
@@ -60,3 +73,116 @@ parallel_map(halve, numbers, backend="fibers")  # type: ignore[call-overload]
 parallel_map(halve, numbers, on_error="ignore")  # type: ignore[call-overload]
 parallel_map(halve, numbers, max_worker=2)  # type: ignore[call-overload]
 parallel_map(halve, 5)  # type: ignore[call-overload]
+
+
+# -- @parallel ------------------------------------------------------------------------------------
+
+
+@parallel
+def scaled(x: int, by: float = 1.0) -> float:
+    return x * by
+
+
+@parallel
+def instance_of(kind: type[object], count: int) -> object:
+    return kind()
+
+
+@parallel(max_workers=4, backend="threads", on_error="return")
+def joined(x: int, y: str) -> str:
+    return f"{x}{y}"
+
+
+class Shape:
+    @parallel
+    def area(self, width: int, height: int) -> float:
+        return width * height
+
+    @parallel(retries=1)
+    def name(self) -> str:
+        return ""
+
+    @parallel
+    @staticmethod
+    def parse(text: str) -> bytes:
+        return text.encode()
+
+    @parallel(chunksize=2)
+    @classmethod
+    def make(cls, text: str) -> bool:
+        return bool(text)
+
+    @staticmethod
+    @parallel
+    def join(text: str) -> str:
+        return text
+
+
+assert_type(scaled(2, by=3.0), float)
+assert_type(scaled.map(numbers), Results[float])
+assert_type(scaled.map(numbers, [1.0], max_workers=2, strict=True), Results[float])
+assert_type(scaled.imap(numbers, ordered=False), Iterator[float])
+assert_type(scaled.starmap([(1, 2.0)], backend="processes"), Results[float])
+assert_type(scaled.submit(1, by=2.0), Future[float])
+assert_type(scaled.submit(1).result(), float)
+assert_type(scaled.explain(numbers), Report)
+assert_type(scaled.options(max_workers=2)(1), float)
+assert_type(scaled.options(max_workers=2).map(numbers), Results[float])
+assert_type(joined(1, "a"), str)
+assert_type(joined.map(numbers, "abc").report, Report)
+assert_type(Shape().area(1, 2), float)
+assert_type(Shape().area.map(numbers, numbers), Results[float])
+assert_type(Shape().area.submit(1, height=2), Future[float])
+assert_type(Shape().name(), str)
+assert_type(Shape.area(Shape(), 1, 2), float)
+assert_type(Shape.area.map([Shape()], numbers, numbers), Results[float])
+assert_type(Shape.parse("a"), bytes)
+assert_type(Shape.parse.map(["a"]), Results[bytes])
+assert_type(Shape.parse.imap(["a"]), Iterator[bytes])
+assert_type(Shape.make("a"), bool)
+assert_type(Shape.make.map(["a"]), Results[bool])
+assert_type(Shape.make.submit("a"), Future[bool])
+assert_type(Shape().make.map(["a"]), Results[bool])
+assert_type(Shape.join("a"), str)
+assert_type(Shape.join.map(["a"]), Results[str])
+assert_type(parallel_map(scaled, numbers), Results[float])
+assert_type(instance_of(dict, 2), object)
+assert_type(instance_of.map([dict], [2]), Results[object])
+assert_type(list(map(scaled, numbers)), list[float])
+
+scaled("text")  # type: ignore[arg-type]
+scaled(1, to=2.0)  # type: ignore[call-arg]
+scaled.submit("text")  # type: ignore[arg-type]
+scaled.map(numbers, max_worker=2)  # type: ignore[call-arg]
+scaled.map(numbers, on_error="ignore")  # type: ignore[arg-type]
+scaled.options(retries="2")  # type: ignore[arg-type]
+Shape().area("text", 2)  # type: ignore[arg-type]
+Shape.make(1)  # type: ignore[arg-type]
+parallel(5)  # type: ignore[call-overload]
+parallel(max_worker=2)  # type: ignore[call-overload]
+
+# -- executors ------------------------------------------------------------------------------------
+
+with ProcessPoolExecutor(2, initializer=halve, initargs=(1,), max_tasks_per_child=3) as pool:
+    assert_type(pool, ProcessPoolExecutor)
+    assert_type(pool.submit(add, 1, "a"), Future[str])
+    assert_type(pool.submit(add, 1, y="a").result(), str)
+    assert_type(pool.map(halve, numbers, chunksize=2), Iterator[float])
+    assert_type(pool.shutdown(wait=False, cancel_futures=True), None)
+    as_stdlib: concurrent.futures.Executor = pool
+    pool.submit(halve, "text")  # type: ignore[arg-type]
+
+with ThreadPoolExecutor(2, "name", halve, (1,)) as threads:
+    assert_type(threads, ThreadPoolExecutor)
+    assert_type(threads.submit(add, 1, y="a"), Future[str])
+    assert_type(threads.map(halve, numbers), Iterator[float])
+    as_stdlib = threads
+    threads.submit(halve, "text")  # type: ignore[arg-type]
+
+with Executor(2, backend="auto") as routing:
+    assert_type(routing, Executor)
+    assert_type(routing.submit(add, 1, y="a"), Future[str])
+    assert_type(routing.map(add, numbers, "abc", buffersize=2), Iterator[str])
+    assert_type(parallel_map(halve, numbers, backend=routing), Results[float])
+    as_stdlib = routing
+    routing.submit(halve, "text")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,5 +31,22 @@ def test_mypy_infers_the_types(request, tmp_path):
         timeout=100,
         check=False,
         cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_pyright_infers_the_same():
+    """The other checker that users have."""
+    pytest.importorskip("pyright")
+    answers = Path(__file__).with_name("answers.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(answers)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -370,7 +370,7 @@ def test_the_parts_of_a_batch_bring_the_only_buffers() -> None:
     encoded = batch._encode(ChunkResult(list(values), (), 0.0, 0.0))
     buffers = [bytearray(b) for b in encoded.buffers]
     frame = SimpleNamespace(open=lambda: (encoded.payload, buffers))
-    found, _ = outcomes(frame)  # type: ignore[arg-type]
+    found, _, _ = outcomes(frame)  # type: ignore[arg-type]
     assert all(
         same(one, back) and error is None for one, (back, error) in zip(values, found, strict=True)
     )

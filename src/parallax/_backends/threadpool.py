@@ -16,12 +16,18 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
+from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from .._future import Future
+from .processes.piece import run_part
 
 __all__ = ["Call", "ThreadEngine"]
+
+
+#: Calls that wait for a thread while all are busy, so that none runs out of work.
+SPARE = 8
 
 
 class Call(Future[Any]):
@@ -33,8 +39,10 @@ class Call(Future[Any]):
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        context: Context | None,
     ) -> None:
         super().__init__(engine)
+        self._context = context
         self._call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None
         self._call = fn, args, kwargs
 
@@ -46,7 +54,10 @@ class Call(Future[Any]):
         call, self._call = self._call, None
         assert call is not None
         try:
-            value = call[0](*call[1], **call[2])
+            if self._context is None:
+                value = call[0](*call[1], **call[2])
+            else:
+                value = self._context.run(call[0], *call[1], **call[2])
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
             self.settle(None, error)
             # The traceback refers to this frame.
@@ -57,14 +68,6 @@ class Call(Future[Any]):
     def drop(self) -> None:
         """Forget what was to be called."""
         self._call = None
-
-    def fail(self, error: BaseException) -> None:
-        """End with an error, unless it has begun or was cancelled."""
-        with self._helper.lock:
-            if not self.claim():
-                return
-        self.drop()
-        self.settle(None, error)
 
 
 class ThreadEngine:
@@ -78,6 +81,7 @@ class ThreadEngine:
         broken: Callable[[BaseException], BaseException],
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        lock: Any = None,
     ) -> None:
         """Prepare; no thread is started yet.
 
@@ -87,10 +91,11 @@ class ThreadEngine:
             broken: makes the error of all calls when an initializer has failed, from its cause.
             initializer: called once in each thread, before its first call.
             initargs: its arguments.
+            lock: a reentrant lock to use, if somebody shares it.
         """
         self.max_workers = max_workers
         #: guards everything here; whoever holds it may submit.
-        self.lock = threading.RLock()
+        self.lock = lock if lock is not None else threading.RLock()
         self._name = name
         self._broken = broken
         self._initializer = initializer
@@ -105,14 +110,26 @@ class ThreadEngine:
         #: what an initializer raised; nothing runs any more.
         self.fatal: BaseException | None = None
 
-    def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context | None = None,
+    ) -> Call:
         """Queue a call.
+
+        Args:
+            fn: the callable.
+            args: its arguments.
+            kwargs: its keyword arguments.
+            context: what the call runs in; the thread's own context without.
 
         Raises:
             RuntimeError: the engine was shut down, or no thread can be started.
             BrokenExecutor: an initializer has failed.
         """
-        call = Call(self, fn, args, kwargs)
+        call = Call(self, fn, args, kwargs, context)
         with self.lock:
             self.check()
             self.take(call)
@@ -142,9 +159,43 @@ class ThreadEngine:
                     self.queue.get_nowait()
                     raise
 
-    def pieces(self, fn: Callable[..., Any]) -> bool:  # noqa: ARG002 - as the other engines
+    @property
+    def ahead(self) -> int:
+        """Calls that should be submitted at a time: some more than run."""
+        return self.max_workers + min(self.max_workers, SPARE)
+
+    def submit_piece(
+        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
+    ) -> Future[Any]:
+        """Run several calls as one; see ``run_part``."""
+        return self.submit(run_part, (fn, piece), {})
+
+    def pieces(self, *_: Any) -> bool:
         """Nothing travels here."""
         return False
+
+    def widen(self, max_workers: int) -> None:
+        """Allow more threads, and start them for what waits; the lock is held."""
+        self.max_workers = max(max_workers, self.max_workers)
+        for _ in range(min(self.queue.qsize(), self.max_workers - len(self.threads))):
+            try:
+                self._start()
+            except RuntimeError:
+                return
+
+    def mine(self) -> bool:
+        """Whether this thread is one of the pool's."""
+        return threading.get_ident() in self._idents
+
+    def cancel_queued(self) -> None:
+        """Cancel the calls that no thread has yet."""
+        while True:
+            try:
+                call = self.queue.get_nowait()
+            except Empty:
+                return
+            if call is not None:
+                call.cancel()
 
     def withdraw(self, call: Any) -> None:
         """A call was cancelled; the lock is held. It leaves the queue when its turn comes."""
@@ -160,7 +211,7 @@ class ThreadEngine:
         Returns:
             ``timeout``.
         """
-        if timeout is None and threading.get_ident() in self._idents:
+        if timeout is None and self.mine():
             call.execute()
         return timeout
 
@@ -173,22 +224,17 @@ class ThreadEngine:
         """
         with self.lock:
             self.closing = True
-        while cancel:
-            try:
-                call = self.queue.get_nowait()
-            except Empty:
-                break
-            if call is not None:
-                call.cancel()
+        if cancel:
+            self.cancel_queued()
         self.queue.put(None)
         if wait:
             for thread in list(self.threads):
                 if thread is not threading.current_thread():
                     thread.join()
 
-    def forget(self) -> None:
+    def forget(self, lock: Any = None) -> None:
         """Start afresh: this process is a forked copy, in which the threads do not exist."""
-        self.lock = threading.RLock()
+        self.lock = lock if lock is not None else threading.RLock()
         queue, self.queue = self.queue, SimpleQueue()
         self._idle = 0
         self._idents.clear()

@@ -15,6 +15,7 @@ from .lookup import (
     UNKNOWN,
     class_lookup,
     is_a,
+    is_decorated,
     is_frozen,
     mro_of,
     top_module,
@@ -32,7 +33,7 @@ from .mutators import (
     Change,
 )
 from .names import TooBig
-from .objects import Objects
+from .objects import SPREADING, Objects
 from .values import (
     CHANCE,
     ELEM,
@@ -94,7 +95,8 @@ class Installed(Objects):
         elif name not in GETTERS:
             origin.scanned = True
         self._outputs(frame, names)
-        self.callbacks(frame, [*args, *names.values()], one)
+        spread = [one] if name in SPREADING and is_decorated(obj) else []
+        self.callbacks(frame, [*spread, *args, *names.values()], one)
         deps = dependencies(one, *args, *names.values())
         if is_frozen(obj):
             return frame.fresh("call", deps=deps)

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 __all__ = [
     "MISSING", "UNKNOWN", "Sentinel", "class_lookup", "instance_dict", "is_a", "is_code_like",
-    "is_frozen", "is_known_dict", "is_own_class", "is_own_code", "mark_of", "mro_of", "resolve",
-    "top_module",
+    "is_decorated", "is_frozen", "is_known_dict", "is_own_class", "is_own_code", "mark_of",
+    "mro_of", "resolve", "top_module",
 ]  # fmt: skip
 
 
@@ -316,13 +316,22 @@ _CODE_LIKE: Final = (
     staticmethod,
     classmethod,
 )
-_CODE_LIKE_NAMES: Final = ("_lru_cache_wrapper", "ufunc", "_ArrayFunctionDispatcher")
+# What @parallel makes of a function, and of a method looked up on an object.
+_DECORATED: Final = ("ParallelFunction", "_Bound")
+_CODE_LIKE_NAMES: Final = (
+    "_lru_cache_wrapper", "ufunc", "_ArrayFunctionDispatcher", *_DECORATED,
+)  # fmt: skip
 
 
 def is_code_like(obj: object) -> bool:
     """Whether a value is a function, class or module rather than data."""
     kind = type(obj)
     return issubclass(kind, _CODE_LIKE) or kind.__name__ in _CODE_LIKE_NAMES
+
+
+def is_decorated(obj: object) -> bool:
+    """Whether it is a function under `@parallel`: a partial without arguments, and a method."""
+    return type(obj).__name__ in _DECORATED and is_a(obj, functools.partial)
 
 
 def mark_of(obj: Any) -> Any:

@@ -12,6 +12,7 @@ from .lookup import (
     UNKNOWN,
     class_lookup,
     is_a,
+    is_decorated,
     is_known_dict,
     is_own_class,
     is_own_code,
@@ -40,7 +41,7 @@ from .values import (
     value_of,
 )
 
-__all__ = ["METHOD_DESCRIPTORS", "Objects"]
+__all__ = ["METHOD_DESCRIPTORS", "SPREADING", "Objects", "bare"]
 
 _SCALARS: Final = (str, int, bool, bytes, type(None))
 METHOD_DESCRIPTORS: Final = (
@@ -51,6 +52,15 @@ METHOD_DESCRIPTORS: Final = (
 _LOCKS: Final = frozenset(
     {"lock", "RLock", "_RLock", "Condition", "Semaphore", "BoundedSemaphore", "Lock"}
 )
+
+
+# Methods of a decorated method that call it with each of their arguments' items.
+SPREADING: Final = ("map", "imap", "starmap", "submit")
+
+
+def bare(func: Outer) -> Outer:
+    """The user's function under `@parallel`, or the function as it is."""
+    return func.child("partial") if is_decorated(func.obj) else func
 
 
 class Objects(Names):
@@ -106,6 +116,8 @@ class Objects(Names):
             return Value(frozenset((Method(origin, name, None),)), EMPTY)
         if type(origin) is Super:
             return self._super_attribute(origin, name)
+        if type(origin) is Method and name in SPREADING:
+            return Value(frozenset((origin,)), EMPTY)
         return PLAIN
 
     def _outer_attribute(self, frame: Frame, node: Outer, name: str) -> Value:
@@ -138,7 +150,7 @@ class Objects(Names):
         if is_a(obj, type):
             raw = class_lookup(obj, name)
             if is_a(raw, classmethod):
-                func = node.child("attr", name).child("unwrap")
+                func = bare(node.child("attr", name).child("unwrap"))
                 return Value(frozenset((Method(node, name, func),)), EMPTY)
             if is_a(raw, staticmethod):
                 return value_of(node.child("attr", name).child("unwrap"))
@@ -173,15 +185,15 @@ class Objects(Names):
             return None
         holder = self._class_node(origin, cls)
         kind = type(raw)
-        if kind is types.FunctionType or kind.__name__ == "_lru_cache_wrapper":
-            func = holder.child("attr", name)
+        if kind is types.FunctionType or kind.__name__ == "_lru_cache_wrapper" or is_decorated(raw):
+            func = bare(holder.child("attr", name))
             return Value(frozenset((Method(origin, name, func),)), EMPTY)
         if is_a(raw, functools.partialmethod) or kind in METHOD_DESCRIPTORS:
             return Value(frozenset((Method(origin, name, None),)), EMPTY)
         if is_a(raw, staticmethod):
             return value_of(holder.child("attr", name).child("unwrap"))
         if is_a(raw, classmethod):
-            func = holder.child("attr", name).child("unwrap")
+            func = bare(holder.child("attr", name).child("unwrap"))
             return Value(frozenset((Method(holder, name, func),)), EMPTY)
         if is_a(raw, (property, functools.cached_property)):
             func = holder.child("attr", name).child("unwrap")
@@ -228,6 +240,7 @@ class Objects(Names):
                     func = node.child("attr", name)
                     if is_a(func.obj, (staticmethod, classmethod)):
                         func = func.child("unwrap")
+                    func = bare(func)
                     known = func if type(func.obj) is types.FunctionType else None
                     result = join(result, Value(frozenset((Method(origin, name, known),)), EMPTY))
                     break

@@ -65,7 +65,7 @@ class BatchRunner:
         self._buffers: list[Any] = []
         self._values: list[Any] = []
         self._failures: list[Failure] = []
-        self._begun = 0.0
+        self._begun = self._cpu = 0.0
         #: the user's function is running: everything here is at rest.
         self._inside = False
         self._recalled = False
@@ -125,7 +125,7 @@ class BatchRunner:
 
     def _start(self) -> None:
         self._values, self._failures = [], []
-        self._begun = clock()
+        self._begun, self._cpu = clock(), time.thread_time()
 
     def _one(self, key: int, data: bytes) -> None:
         values = self._values
@@ -148,7 +148,7 @@ class BatchRunner:
         try:
             if self._recalled:
                 self.recall()  # it was noted while the arguments were decoded
-            value = fn(*args, **kwargs)
+            value = fn(*args, **kwargs) if kwargs is not None else _run_part(fn, args)
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
             self._inside = False
             self._failures.append(Failure(len(self._values), error))
@@ -173,7 +173,8 @@ class BatchRunner:
             return
         # While one runs, the time belongs to that one.
         wall = 0.0 if running else clock() - self._begun
-        result = ChunkResult(self._values, tuple(self._failures), wall, 0.0)
+        cpu = 0.0 if running else time.thread_time() - self._cpu
+        result = ChunkResult(self._values, tuple(self._failures), wall, cpu)
         self._values, self._failures = [], []
         reply = _encode(result)
         del result
@@ -193,10 +194,16 @@ class BatchRunner:
             self._channel.send(protocol.RETURNED, self._tag, dumps(back, 5))
 
 
+def _run_part(fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]) -> Any:
+    from .piece import run_part  # loads what only maps of short calls need
+
+    return run_part(fn, piece)
+
+
 def _encode(result: ChunkResult) -> _codec.Encoded:
     """Encode results so that one that does not unpickle leaves the others readable.
 
-    One alone is a tuple of a ``ChunkResult``'s fields. Several are (values, wall, packed, failed):
+    One alone is a tuple of a ``ChunkResult``'s fields. Several are (values, times, packed, failed):
     the values are of plain types, and each other one is a pickle of its own in ``packed`` or, if it
     is a failure, in ``failed``: {offset: (pickle, first buffer, number of buffers)}.
     """
@@ -224,7 +231,7 @@ def _encode(result: ChunkResult) -> _codec.Encoded:
     for failure in failures:
         failed[failure.offset] = _pack(failure, buffers)
     # Plainly: the buffers are those of the parts.
-    return _codec.Encoded(dumps((values, result.wall, packed, failed), 5), buffers)
+    return _codec.Encoded(dumps((values, (result.wall, result.cpu), packed, failed), 5), buffers)
 
 
 def _pack(obj: Any, buffers: list[memoryview]) -> tuple[bytes, int, int]:

@@ -16,12 +16,14 @@ import selectors
 import threading
 import time
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
+from ..._codec import Encoded
 from ..._errors import SerializationError
 from ..._future import Future
 from ..._waker import Waker, readable
-from .callables import Callables
+from .callables import Callables, Known
 from .pool import Pool, Worker
 from .staff import Staff
 from .task import Finished, Lent, Task, encode_arguments, encode_initializer
@@ -50,6 +52,8 @@ class Engine:
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
         max_tasks: int | None = None,
+        timed: Callable[[Task, float, float], None] | None = None,
+        lock: Any = None,
     ) -> None:
         """Check the initializer; no worker is started yet.
 
@@ -61,13 +65,16 @@ class Engine:
             initializer: called once in each worker.
             initargs: its arguments.
             max_tasks: tasks after which a worker is replaced.
+            timed: is told, under the lock, of each task that a worker answered: its seconds on the
+                clock and on the CPU clock.
+            lock: a reentrant lock to use, if somebody shares it.
 
         Raises:
             SerializationError: the initializer cannot travel.
         """
         # First of all: if it raises, there is nothing to close yet.
         first = None if initializer is None else encode_initializer(initializer, initargs)
-        self.lock = threading.RLock()
+        self.lock = lock if lock is not None else threading.RLock()
         self._pool = pool
         self._broken = broken
         self._callables = Callables()
@@ -85,6 +92,7 @@ class Engine:
             broken=broken,
             initializer=first,
             max_tasks=max_tasks,
+            timed=timed,
         )
 
     # -- the face ------------------------------------------------------------------------------
@@ -100,21 +108,49 @@ class Engine:
         """Most workers."""
         return self._staff.max_workers
 
-    def pieces(self, fn: Callable[..., Any]) -> bool:  # noqa: ARG002 - as the other engines
+    @property
+    def ahead(self) -> int:
+        """Calls that should be submitted at a time: twice what runs."""
+        return 2 * self._staff.max_workers
+
+    @property
+    def fatal(self) -> BaseException | None:
+        """Why no worker can be had; None as long as there can."""
+        return self._staff.fatal
+
+    def pieces(self, *_: Any) -> bool:
         """Short calls had better travel several at a time."""
         return True
 
-    def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task:
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context | None = None,  # noqa: ARG002 - it does not travel
+    ) -> Task:
         """Hand a call to a worker, or queue it.
 
         Raises:
             RuntimeError: the engine was shut down.
             BrokenExecutor: no worker can be had.
         """
+        return self._submit(fn, args, kwargs)
+
+    def submit_piece(self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]) -> Task:
+        """Hand several calls to a worker as one task, whose result is a ``Part``.
+
+        Raises:
+            RuntimeError: the engine was shut down.
+            BrokenExecutor: no worker can be had.
+        """
+        return self._submit(fn, piece, None)
+
+    def _submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    ) -> Task:
         try:
-            with self.lock:
-                known = self._callables.known(fn)
-            data = encode_arguments(args, kwargs)
+            known, data = self.encode(fn, args, kwargs)
         except SerializationError as error:
             self._check()
             task = Task(self, None, None)
@@ -122,14 +158,53 @@ class Engine:
             return task
         task = Task(self, known, data)
         with self.lock:
-            self._check()
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._turn, name="parallax-executor", daemon=True
-                )
-                self._thread.start()
-            self._staff.add(task)
+            self.take(task)
         return task
+
+    def encode(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    ) -> tuple[Known, Encoded]:
+        """Make a call ready to travel, or without ``kwargs`` several: their tuples of arguments.
+
+        Raises:
+            SerializationError: it cannot.
+        """
+        with self.lock:
+            known = self._callables.known(fn)
+        return known, encode_arguments(args, kwargs)
+
+    def take(self, task: Task) -> None:
+        """Hand an encoded task to a worker, or queue it; the lock is held.
+
+        Raises:
+            RuntimeError: the engine was shut down.
+            BrokenExecutor: no worker can be had.
+        """
+        self._check()
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._turn, name="parallax-executor", daemon=True
+            )
+            self._thread.start()
+        self._staff.add(task)
+
+    def rest_after(self, seconds: float) -> None:
+        """From now on have workers leave that have had nothing to do for so long."""
+        with self.lock:
+            self._staff.idle_limit = seconds
+
+    def kill(self, task: Task) -> None:
+        """End a task that a worker may be at, with that worker; others that it holds go on."""
+        with self.lock:
+            if not task.done():
+                self._staff.doomed.add(task)
+
+    def cancel_queued(self) -> None:
+        """Cancel the tasks that no worker has yet."""
+        with self.lock:
+            queued = list(self._staff.queue)
+        for task in queued:
+            task.cancel()
 
     def withdraw(self, task: Task) -> None:
         """A task was cancelled; the lock is held. It leaves the queue when its turn comes."""
@@ -198,12 +273,11 @@ class Engine:
         """
         with self.lock:
             self._closing = True
-            queued = list(self._staff.queue) if cancel else []
             thread = self._thread
             if thread is None:
                 self._release()
-        for task in queued:
-            task.cancel()
+        if cancel:
+            self.cancel_queued()
         if thread is not None:
             with self.lock:  # the turner closes the waker under it
                 self._waker.wake()

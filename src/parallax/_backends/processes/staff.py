@@ -16,7 +16,7 @@ import selectors
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, CancelledError
 
 from ... import _codec
 from ..._errors import WorkerStartError, exit_reason
@@ -26,6 +26,7 @@ from ..._pace import Pace
 from ..._parcels import Parcel
 from ..._wire import Frame, WireError
 from . import protocol
+from .doomed import Doomed
 from .pool import KEPT_CALLS, Pool
 from .surroundings import capture
 from .task import Batch, Finished, Lent, Task, outcomes
@@ -76,6 +77,7 @@ class Staff:
         broken: Callable[[BaseException], BaseException],
         initializer: tuple[int, _codec.Encoded] | None,
         max_tasks: int | None,
+        timed: Callable[[Task, float, float], None] | None,
     ) -> None:
         """Prepare; no worker is started yet.
 
@@ -88,6 +90,7 @@ class Staff:
             broken: makes the error of all tasks when no worker can be had, from its cause.
             initializer: key and encoded form of what each worker calls first.
             max_tasks: tasks after which a worker is replaced.
+            timed: is told of each answered task: seconds on the clock and on the CPU clock.
         """
         self.max_workers = max_workers
         self._pool = pool
@@ -97,6 +100,9 @@ class Staff:
         self._broken = broken
         self._initializer = initializer
         self._max_tasks = max_tasks
+        #: seconds after which a worker leaves that has nothing to do; None for never.
+        self.idle_limit: float | None = None
+        self._timed = timed
         self._pace = Pace()
         self._context = capture(here().worker(max_workers))
         self._ids = itertools.count(1)
@@ -105,6 +111,8 @@ class Staff:
         self._stillborn = 0.0
         self.queue: deque[Task] = deque()
         self.lent: set[Lent] = set()
+        #: what is to be ended, whoever has it.
+        self.doomed = Doomed(self._expect)
         #: why no worker can be had; nothing runs any more.
         self.fatal: BaseException | None = None
         #: when ``look_after`` is to be called next.
@@ -199,12 +207,16 @@ class Staff:
                 lent.worker.started.kill()
                 self._lost(lent, finished)
             return
+        self.doomed.press(lent)
         if not lent.flight:
             if self._spent(lent):
                 self._dismiss(lent)
             elif lent.worker.ready and lent.alive and not lent.idle:
                 lent.idle = True
                 self._idle.append(lent)
+                if self.idle_limit is not None:
+                    lent.rests = clock()
+                    self._expect(lent.rests + self.idle_limit)
         elif self.queue and self.fatal is None:
             self._fill(lent)
 
@@ -218,7 +230,7 @@ class Staff:
             self._pool.greet(lent.worker, frame.tag)
             self._starting -= 1
         elif frame.kind == protocol.RETURNED:
-            self._returned(lent, frame)
+            self._returned(lent, frame, finished)
         elif frame.kind == protocol.FAILED:
             self.fatal = outcomes(frame)[0][0][1]
             finished += self.fail_all()
@@ -226,12 +238,14 @@ class Staff:
     def _answered(self, lent: Lent, frame: Frame | Parcel, finished: Finished) -> None:
         batch = lent.flight[0]
         now = clock()
-        found, wall = outcomes(frame)
+        found, wall, cpu = outcomes(frame)
         key = batch.tasks[0].known.key if batch.tasks[0].known is not None else 0
         for value, error in found:
             task = batch.tasks.popleft()
             task.data = task.lent = None
             finished.append((task, value, error))
+            if self._timed is not None and wall:
+                self._timed(task, wall / len(found), cpu / len(found))
         if wall:
             self._pace.took(key, wall / len(found))
         batch.since = now
@@ -241,7 +255,7 @@ class Staff:
             if lent.flight:
                 lent.flight[0].since = now
 
-    def _returned(self, lent: Lent, frame: Frame | Parcel) -> None:
+    def _returned(self, lent: Lent, frame: Frame | Parcel, finished: Finished) -> None:
         """Take back what the worker has not begun."""
         back: list[Task] = []
         for name, count in pickle.loads(frame.open()[0]):
@@ -253,12 +267,16 @@ class Staff:
             if not batch.tasks:
                 lent.flight.remove(batch)
         lent.given -= len(back)
-        self._requeue(back)
+        self._requeue(back, finished)
 
-    def _requeue(self, tasks: list[Task]) -> None:
+    def _requeue(self, tasks: list[Task], finished: Finished) -> None:
         for task in reversed(tasks):
             task.lent = None
-            self.queue.appendleft(task)
+            if task.doomed is None:
+                self.queue.appendleft(task)
+            else:
+                task.data = None
+                finished.append((task, None, CancelledError()))
 
     def _lost(self, lent: Lent, finished: Finished, *, late: bool = False) -> None:
         """A worker ended: its task fails, the others that it held run elsewhere."""
@@ -282,7 +300,7 @@ class Staff:
             task = held.pop(0)
             task.data = task.lent = None
             finished.append((task, None, self._died(worker.pid, exitcode, task.attempts)))
-        self._requeue(held)
+        self._requeue(held, finished)
         lent.flight.clear()
         if worker.begun:
             return
@@ -436,6 +454,7 @@ class Staff:
         if self.look_at is None or now < self.look_at:
             return
         self.look_at = None
+        self._send_off(now)
         for lent in list(self.lent):
             if not lent.worker.ready:
                 due = self._pool.deadline(lent.worker)
@@ -443,6 +462,8 @@ class Staff:
                     self._expect(due)
                 elif not lent.borrowed:
                     self._lost(lent, finished, late=True)
+                continue
+            if self.doomed.press(lent):
                 continue
             held = sum(len(batch.tasks) for batch in lent.flight)
             if held < 2 or protocol.RECALL is None:
@@ -456,6 +477,17 @@ class Staff:
             lent.asked = now
             lent.worker.started.signal(protocol.RECALL)
             self._expect(now + AGAIN)
+
+    def _send_off(self, now: float) -> None:
+        """Let workers go that have had nothing to do for long."""
+        if self.idle_limit is None:
+            return
+        for lent in list(self._idle):
+            due = lent.rests + self.idle_limit
+            if now < due:
+                self._expect(due)
+            else:
+                self._dismiss(lent)
 
     def _spent(self, lent: Lent) -> bool:
         return self._max_tasks is not None and lent.given >= self._max_tasks

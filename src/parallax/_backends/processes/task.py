@@ -44,6 +44,8 @@ class Task(Future[Any]):
         self.lent: Lent | None = None
         #: it travels alone, because a worker died with it and others.
         self.alone = False
+        #: since when it is to be ended, whoever has it.
+        self.doomed: float | None = None
         self.attempts = 0
 
 
@@ -71,6 +73,8 @@ class Lent:
         #: a thread that waits for one of its results reads its socket.
         self.borrowed = False
         self.idle = False
+        #: since when it has nothing to do.
+        self.rests = 0.0
         self.alive = True
         #: when it was asked to give back what it has not begun.
         self.asked = 0.0
@@ -84,11 +88,12 @@ class Lent:
 Finished: TypeAlias = list[tuple[Task, Any, "BaseException | None"]]
 
 
-def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _codec.Encoded:
+def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> _codec.Encoded:
     try:
         return _codec.encode((args, kwargs), shared=True)
     except Exception as error:
-        for name, part in (*((f"argument {n}", a) for n, a in enumerate(args)), *kwargs.items()):
+        named = {f"argument {number}": each for number, each in enumerate(args)}
+        for name, part in {**named, **(kwargs or {})}.items():
             try:
                 _codec.encode(part)
             except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
@@ -119,25 +124,28 @@ def with_cause(failure: Failure) -> BaseException:
 Outcome: TypeAlias = "tuple[Any, BaseException | None]"
 
 
-def outcomes(frame: Frame | Parcel) -> tuple[list[Outcome], float]:
-    """Decode a worker's answer: outcomes in order, and how many seconds they took in all."""
+def outcomes(frame: Frame | Parcel) -> tuple[list[Outcome], float, float]:
+    """Decode a worker's answer: outcomes in order, and the seconds that they took in all.
+
+    On the clock, 0 if one is running yet, and on the CPU clock.
+    """
     try:
         payload, buffers = frame.open()
         fields = _codec.decode(payload, buffers)
     except Exception as problem:  # noqa: BLE001 - any __setstate__ may raise anything
-        return [(None, _unreadable(problem))], 0.0  # only an answer with one can be like this
+        return [(None, _unreadable(problem))], 0.0, 0.0  # only an answer with one can be like this
     if len(fields) == len(ChunkResult._fields):
         result = ChunkResult(*fields)
         error = with_cause(result.failures[0]) if result.failures else None
-        return [(result.values[0], error)], result.wall
-    values, wall, packed, failed = fields
+        return [(result.values[0], error)], result.wall, result.cpu
+    values, (wall, cpu), packed, failed = fields
     found: list[Outcome] = [(value, None) for value in values]
     for offset, part in packed.items():
         found[offset] = _unpack(part, buffers)
     for offset, part in failed.items():
         failure, stuck = _unpack(part, buffers)
         found[offset] = None, stuck or with_cause(failure)
-    return found, wall
+    return found, wall, cpu
 
 
 def _unpack(part: tuple[bytes, int, int], buffers: list[Any]) -> Outcome:

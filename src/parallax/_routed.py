@@ -1,0 +1,451 @@
+"""An executor that finds out for each function how its calls are best run.
+
+Joins the lanes, which decide, with the engines, which run: threads of its own and, from the first
+call on that is better off there, worker processes. All of it is guarded by one lock.
+
+Guarantees: every call ends in its result or an error, and is run once unless its worker died; what
+cannot travel to a process stays in this one; no more calls run at a time than ``max_workers``, if
+that was given.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
+from contextvars import Context
+from typing import Any
+
+from ._asked import MOST_THREADS, THREADS
+from ._backends.threadpool import ThreadEngine
+from ._far import Far, Settings
+from ._lanes import Growth, Lane
+from ._nesting import here
+from ._paths import Path, Paths, name_of
+from ._plans import Plan
+from ._probe import Inquiry
+from ._routed_call import Asked, Errand, RoutedCall
+
+__all__ = ["RoutedEngine"]
+
+clock = time.perf_counter
+
+
+class RoutedEngine:
+    """Runs calls where they are best run. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare; nothing is started yet."""
+        self.lock: Any = threading.RLock()
+        self._place = here()
+        self.cores = self._place.cores
+        given = settings.max_workers
+        self.threads = ThreadEngine(
+            given or settings.default_threads,
+            name=settings.name,
+            broken=settings.broken,
+            initializer=settings.initializer,
+            initargs=settings.initargs,
+            lock=self.lock,
+        )
+        self._limit = given
+        self._growth = None if given else Growth(THREADS, MOST_THREADS)
+        self.far = Far(settings, self._place, self.lock)
+        self._paths = Paths()
+        #: calls that wait because ``max_workers`` run.
+        self._line: deque[RoutedCall] = deque()
+        #: calls that were handed on, if their number is limited.
+        self._flight = {"threads": 0, "processes": 0}
+        #: calls that have not ended.
+        self._open: set[RoutedCall] = set()
+        self._closing = False
+        self._over = threading.Condition(self.lock)
+
+    # -- the face ------------------------------------------------------------------------------
+
+    @property
+    def max_workers(self) -> int:
+        """Most calls that run at a time in threads."""
+        return self.threads.max_workers
+
+    @property
+    def ahead(self) -> int:
+        """Calls that should be submitted at a time."""
+        return 2 * self.threads.max_workers
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """What is known of each function, oldest first."""
+        with self.lock:
+            return [path.lane for path in self._paths.all()]
+
+    def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+        """Whether such calls travel to processes now."""
+        with self.lock:
+            path = self._paths.quick(fn, args)
+        return path is not None and path.lane.route == "processes"
+
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context | None = None,
+    ) -> RoutedCall:
+        """Take a call.
+
+        Args:
+            fn: the callable.
+            args: its arguments.
+            kwargs: its keyword arguments.
+            context: what the call runs in, if it runs in a thread.
+
+        Raises:
+            RuntimeError: the engine was shut down.
+            BrokenExecutor: an initializer has failed.
+        """
+        return self._submit(self._path(fn, args, kwargs), (fn, args, kwargs), context)
+
+    def submit_piece(
+        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
+    ) -> RoutedCall:
+        """Take several calls as one, whose result is a ``Part``.
+
+        Raises:
+            RuntimeError: the engine was shut down.
+            BrokenExecutor: an initializer has failed.
+        """
+        return self._submit(self._path(fn, piece[0], {}), (fn, piece, None))
+
+    def _submit(self, path: Path, what: Asked, context: Context | None = None) -> RoutedCall:
+        call = RoutedCall(self, path, what, context)
+        if path.lane.route == "processes":
+            self.far.encode(call)
+        with self.lock:
+            self._check()
+            self._open.add(call)
+            self._enter(call)
+        return call
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """Take no more calls; end when all are done.
+
+        Args:
+            wait: return only when nothing is left of the engine.
+            cancel: cancel the calls that no worker has yet.
+        """
+        with self.lock:
+            self._closing = True
+        if cancel:
+            self._cancel_waiting()
+        with self.lock:
+            self._finish_if_done()
+            if wait and not self.threads.mine():
+                self._over.wait_for(lambda: self._done)
+        if wait:
+            self.threads.shutdown(wait=True, cancel=False)
+            if self.far.engine is not None:
+                self.far.engine.shutdown(wait=True, cancel=False)
+
+    def _cancel_waiting(self) -> None:
+        with self.lock:
+            waiting, self._line = list(self._line), deque()
+            for path in self._paths.all():
+                waiting += path.held
+                path.held.clear()
+        for call in waiting:
+            call.cancel()
+        self.threads.cancel_queued()
+        if self.far.engine is not None:
+            self.far.engine.cancel_queued()
+
+    def forget(self) -> None:
+        """Start afresh: this process is a forked copy, in which no worker exists."""
+        lost = BrokenExecutor("this call belongs to the process that forked this one")
+        held = [*self._line, *(call for path in self._paths.all() for call in path.held)]
+        self.lock = threading.RLock()
+        self._over = threading.Condition(self.lock)
+        self._paths = Paths()
+        self._line.clear()
+        self.far.forget(self.lock)
+        self.threads.forget(self.lock)
+        for call in held:
+            call.fail(lost)
+        self._flight = {"threads": 0, "processes": 0}
+        self._open.clear()
+
+    # -- asked by futures ----------------------------------------------------------------------
+
+    def help(self, call: Any, timeout: float | None) -> float | None:
+        """Do what brings a call nearer to its end; see the engines."""
+        if call.via == "processes":
+            engine = self.far.engine
+            return timeout if engine is None else engine.help(call, timeout)
+        return self.threads.help(call, timeout)
+
+    def withdraw(self, call: Any) -> None:
+        """A call was cancelled; the lock is held. It leaves its queue when its turn comes."""
+        call.drop()
+        self._open.discard(call)
+        if call.via:
+            self._flight[call.via] -= 1
+            call.via = "cancelled"
+        self._advance()
+
+    def kill(self, call: RoutedCall) -> None:
+        """End a call that a worker process may be at, with that worker."""
+        if call.via == "processes" and self.far.engine is not None:
+            self.far.engine.kill(call)
+
+    # -- how functions are run -----------------------------------------------------------------
+
+    def _path(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Path:
+        path = self._paths.quick(fn, args)
+        if path is None:
+            with self.lock:
+                path = self._paths.find(fn, args)
+            if path is None:
+                path = self._explore(fn, args, kwargs, crowded=bool(self._open))
+            with self.lock:
+                path = self._paths.add(fn, args, path)
+        elif path.due() and (reason := path.inquiry.changed(fn, args)):
+            with self.lock:
+                path.lane.keep(reason, clock())
+        return path
+
+    def _explore(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        crowded: bool,
+    ) -> Path:
+        lane = Lane(name_of(fn), cores=self.cores, workers=self.workers())
+        whole = functools.partial(fn, **kwargs) if kwargs else fn
+        inquiry = Inquiry(self, whole, args, lane, crowded=crowded)
+        path = Path(inquiry)
+        verdict, now = inquiry.verdict, clock()
+        if verdict.limit == "loop":
+            inquiry.router.warn()
+        if self.workers() < 2:
+            lane.keep(self.far.why_none, now)
+        elif verdict.limit != "free" and (verdict.settled or kwargs):
+            lane.keep(verdict.reason, now)
+        elif plan := inquiry.remembered():
+            self._follow(path, plan, now)
+        return path
+
+    def workers(self) -> int:
+        """Most worker processes, 1 if there may be none."""
+        return self.far.workers
+
+    def expected_start(self, modules: frozenset[str]) -> float:
+        """Seconds until worker processes would take calls."""
+        return self.far.expected_start(modules)
+
+    def prepare(self, modules: frozenset[str]) -> None:
+        """Begin to make worker processes ready, in the background."""
+        self.far.prepare(modules)
+
+    # -- where calls go ------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        self.threads.check()
+
+    def _enter(self, call: RoutedCall) -> None:
+        """Place a call, or have it wait in the line. The lock is held."""
+        if self._line or not self._place_call(call):
+            self._line.append(call)
+
+    def _place_call(self, call: RoutedCall) -> bool:
+        """Hand a call on; False if it has to wait for others to end."""
+        path, now = call.path, clock()
+        where = path.lane.place(now)
+        if where == "hold":
+            path.held.append(call)
+            path.inquiry.held = len(path.held)
+            return True
+        if not self._fits("processes" if where == "processes" else "threads"):
+            return False
+        if where == "probe":
+            path.held.append(call)
+            self._begin_probe(path, now)
+        elif where == "threads" or not self._to_process(call):
+            self.starts(call, "threads")
+            self.threads.take(call)
+        return True
+
+    def _fits(self, via: str) -> bool:
+        """Whether another call of that kind keeps within ``max_workers``.
+
+        One behind others that fill their own kind's part takes no further place.
+        """
+        if self._limit is None:
+            return True
+        threads = min(self._flight["threads"] + (via == "threads"), self._limit)
+        processes = min(self._flight["processes"] + (via == "processes"), self.workers())
+        return threads + processes <= self._limit
+
+    def starts(self, call: RoutedCall, via: str) -> None:
+        """Count a call as handed on; the lock is held."""
+        call.via = via
+        self._flight[via] += 1
+
+    def _to_process(self, call: RoutedCall) -> bool:
+        """Hand a call to the worker processes; False if it cannot go there. The lock is held."""
+        if call.data is None:
+            self.far.encode(call)
+        if call.data is None:
+            return False
+        self.starts(call, "processes")
+        if self.far.take(call):
+            return True
+        self._flight["processes"] -= 1
+        self._keep_all()
+        return False
+
+    def _keep_all(self) -> None:
+        for path in self._paths.all():
+            path.lane.keep(self.far.why_none, clock())
+
+    def bring_back(self, call: RoutedCall) -> bool:
+        """A call has failed in worker processes; True if none can be had, and it runs here.
+
+        The lock is held.
+        """
+        if not self.far.failed():
+            return False
+        self._keep_all()
+        self._flight["processes"] -= 1
+        self.starts(call, "threads")
+        self.threads.take(call)
+        return True
+
+    # -- measuring -----------------------------------------------------------------------------
+
+    def _begin_probe(self, path: Path, now: float) -> None:
+        path.lane.begin_probe(now)
+        self.threads.take(Errand(self, path, self._probe))
+
+    def _probe(self, path: Path) -> None:
+        """Run what is held, one by one, until there is a verdict or nothing left."""
+        inquiry, ident = path.inquiry, threading.get_ident()
+        inquiry.begin()
+        try:
+            while (call := self._next_held(path, ident)) is not None:
+                call.execute_with(inquiry.run)
+        finally:
+            inquiry.end()
+            with self.lock:
+                path.lane.end_probe()
+                if not path.held:
+                    path.lane.rest()
+            self._release(path)
+
+    def _next_held(self, path: Path, ident: int) -> RoutedCall | None:
+        with self.lock:
+            while path.lane.route is None and path.held:
+                call = path.held.popleft()
+                path.inquiry.held = len(path.held)
+                if call.claim():
+                    self.starts(call, "threads")
+                    path.lane.began(ident, clock())
+                    return call
+            return None
+
+    def decided(self, lane: Lane, plan: Plan | None) -> None:
+        """There is a verdict, None if it cannot be waited for any longer."""
+        with self.lock:
+            path = next((p for p in self._paths.all() if p.lane is lane), None)
+            if path is None:
+                return
+            if plan is None:
+                lane.give_up(clock())
+            else:
+                self._follow(path, plan, clock())
+            if path.held:
+                self.threads.take(Errand(self, path, self._release))
+
+    def _follow(self, path: Path, plan: Plan, now: float) -> None:
+        lane, stay, verdict = path.lane, path.inquiry.router.stay, path.inquiry.verdict
+        lane.decide("processes" if plan.route == "processes" else "threads", plan.reason, now)
+        if plan.route == "threads" and self._growth is not None:
+            self.threads.widen(min(plan.workers, THREADS))
+        if stay or verdict.limit != "free":
+            lane.keep(stay or verdict.reason, now)
+
+    def _release(self, path: Path) -> None:
+        """Let go of the calls that were held."""
+        while True:
+            with self.lock:
+                if not path.held:
+                    return
+                if path.lane.route is None:
+                    if not path.lane.probing:
+                        self._begin_probe(path, clock())
+                    return
+                call = path.held.popleft()
+            if path.lane.route == "processes":
+                self.far.encode(call)
+            with self.lock:
+                if not call.done():
+                    self._enter(call)
+
+    def fail_waiting(self, error: BaseException) -> None:
+        """No thread can be had: an initializer has failed."""
+        with self.lock:
+            waiting, self._line = list(self._line), deque()
+            for path in self._paths.all():
+                waiting += path.held
+                path.held.clear()
+        for call in waiting:
+            call.fail(error)
+
+    # -- what has ended ------------------------------------------------------------------------
+
+    def ran(self, call: RoutedCall, wall: float, cpu: float, ident: int) -> None:
+        """A thread has run a call."""
+        with self.lock:
+            now, lane = clock(), call.path.lane
+            lane.took(wall / call.count, cpu / call.count, now, ident)
+            waiting = self.threads.queue.qsize()
+            if self._growth is not None and waiting and lane.waits(now):
+                self.threads.widen(self._growth.ended(now, waiting))
+            lane.review(now)
+
+    def ended(self, call: RoutedCall) -> None:
+        """A call has ended."""
+        self._open.discard(call)
+        # The set first and then the flag, as shutdown does it the other way round: one of the two
+        # threads sees that all is over.
+        if self._limit is None and not self._closing:
+            return
+        with self.lock:
+            if call.via in self._flight:
+                self._flight[call.via] -= 1
+            self._advance()
+
+    def _advance(self) -> None:
+        """Hand on what waits in the line; the lock is held."""
+        while self._line:
+            if not self._line[0].done() and not self._place_call(self._line[0]):
+                break
+            self._line.popleft()
+        self._finish_if_done()
+
+    @property
+    def _done(self) -> bool:
+        return not self._open
+
+    def _finish_if_done(self) -> None:
+        if self._closing and self._done:
+            self.threads.shutdown(wait=False, cancel=False)
+            if self.far.engine is not None:
+                self.far.engine.shutdown(wait=False, cancel=False)
+            self._over.notify_all()

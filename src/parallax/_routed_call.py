@@ -1,0 +1,142 @@
+"""What a routing executor keeps of a submitted call, and what else its threads are given to do.
+
+Guarantees: a call is begun once, by a thread or by a worker process, or cancelled.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ._backends.processes.piece import run_part
+from ._backends.processes.task import Task
+from ._paths import Path
+
+if TYPE_CHECKING:
+    from ._routed import RoutedEngine
+
+__all__ = ["Asked", "Errand", "RoutedCall"]
+
+clock = time.perf_counter
+
+#: What was submitted: a callable with its arguments, or with those of several calls and None.
+Asked: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None]"
+#: What running a call gives: its value, what it raised, its seconds on both clocks.
+_Ran: TypeAlias = "tuple[Any, BaseException | None, float, float]"
+
+
+class RoutedCall(Task):
+    """A submitted call, and its future."""
+
+    def __init__(
+        self, engine: RoutedEngine, path: Path, call: Asked, context: Context | None
+    ) -> None:
+        super().__init__(engine, None, None)
+        self.path = path
+        self._context = context
+        self.call: Asked | None = call
+        #: calls that it stands for.
+        self.count = 1 if call[2] is not None else len(call[1])
+        #: what it was handed to: "", "threads" or "processes".
+        self.via = ""
+
+    @property
+    def _engine(self) -> RoutedEngine:
+        return self._helper  # type: ignore[return-value]
+
+    def execute(self) -> None:
+        """Run it in this thread, unless it was cancelled or runs elsewhere."""
+        engine = self._engine
+        with engine.lock:
+            if self.via == "processes" or not self.claim():
+                return
+            if not self.via:  # a thread of ours that waits for it runs it before its turn
+                engine.starts(self, "threads")
+            measured = self.path.lane.samples()
+            if measured:
+                self.path.lane.began(threading.get_ident(), clock())
+        self.execute_with(_measured if measured else _plain)
+
+    def execute_with(self, run: Callable[..., _Ran]) -> None:
+        """Have it run in this thread; it was claimed."""
+        call, self.call = self.call, None
+        assert call is not None
+        try:
+            if call[2] is None:
+                call = run_part, call[:2], {}
+            if self._context is None:
+                value, error, wall, cpu = run(*call)
+            else:
+                value, error, wall, cpu = self._context.run(run, *call)
+        except BaseException as problem:  # noqa: BLE001 - ours; nobody may wait for ever
+            value, error, wall, cpu = None, problem, 0.0, 0.0
+        if run is not _plain:
+            self._engine.ran(self, wall, cpu, threading.get_ident())
+        self.settle(value, error)
+        # The traceback of an error refers to this frame.
+        del self, call, error, value
+
+    def drop(self) -> None:
+        """Forget what was to be called."""
+        self.call = self.data = None
+
+    def settle(self, value: Any, error: BaseException | None) -> None:
+        """Enter FINISHED and tell those who wait; not under the engine's lock."""
+        engine = self._engine
+        if error is not None and self.via == "processes" and self.call is not None:
+            with engine.lock:
+                self._state = "PENDING"
+                if engine.bring_back(self):
+                    return
+                self._state = "RUNNING"
+        self.call = None
+        super().settle(value, error)
+        engine.ended(self)
+
+
+def _plain(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Ran:
+    return fn(*args, **kwargs), None, 0.0, 0.0
+
+
+def _measured(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Ran:
+    value, error = None, None
+    cpu, begun = time.thread_time(), clock()
+    try:
+        value = fn(*args, **kwargs)
+    except BaseException as raised:  # noqa: BLE001 - handed to the caller, whatever it is
+        error = raised
+    wall, cpu = clock() - begun, time.thread_time() - cpu
+    try:
+        return value, error, wall, cpu
+    finally:
+        # An error's traceback refers to this frame.
+        del fn, args, kwargs, value, error
+
+
+class Errand:
+    """Something for a thread of the executor to do that is no call.
+
+    Args:
+        engine: whose thread.
+        path: the function whose calls it is about.
+        do: what to do.
+    """
+
+    def __init__(self, engine: RoutedEngine, path: Path, do: Callable[[Path], None]) -> None:
+        self._engine = engine
+        self._path = path
+        self._do = do
+
+    def execute(self) -> None:
+        """Do it."""
+        self._do(self._path)
+
+    def cancel(self) -> None:
+        """The calls that it is about are cancelled by the engine, which knows them."""
+
+    def fail(self, error: BaseException) -> None:
+        """No thread can be had."""
+        self._engine.fail_waiting(error)
