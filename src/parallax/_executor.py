@@ -54,7 +54,7 @@ class Executor(concurrent.futures.Executor):
         self,
         max_workers: int | None = None,
         *,
-        backend: Backend = "auto",
+        backend: Backend | None = None,
         thread_name_prefix: str = "",
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
@@ -64,12 +64,13 @@ class Executor(concurrent.futures.Executor):
         """Check the arguments. Workers start when calls are submitted.
 
         Args:
-            max_workers: most calls that run at a time. By default as many processes as there are
-                usable cores, and as many threads as pay: four more than cores, or for calls that
-                wait, 32 and more as long as more of them bring more.
-            backend: "auto" (default), "threads", "processes", "serial" (each call runs at once in
-                the thread that submits it), or any ``concurrent.futures.Executor``, which is not
-                shut down with this one.
+            max_workers: most calls that run at a time; if not given, what ``options`` or
+                ``configure`` say. Without, as many processes as there are usable cores, and as
+                many threads as pay: four more than cores, or for calls that wait, 32 and more as
+                long as more of them bring more.
+            backend: "auto" (default, unless ``options`` say otherwise), "threads", "processes",
+                "serial" (each call runs at once in the thread that submits it), or any
+                ``concurrent.futures.Executor``, which is not shut down with this one.
             thread_name_prefix: first part of the threads' names.
             initializer: called once in each worker, threads too, before its first call. If it
                 raises, every call fails with a ``BrokenExecutor`` whose ``__cause__`` it is.
@@ -85,7 +86,14 @@ class Executor(concurrent.futures.Executor):
             raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable, not {initializer!r}")
-        self._backend = resolve({"backend": backend}).backend
+        given = {
+            "backend": backend,
+            "max_workers": max_workers,
+            "max_tasks_per_child": max_tasks_per_child,
+        }
+        wishes = resolve(given)
+        self._backend, max_workers = wishes.backend, wishes.max_workers
+        max_tasks_per_child = wishes.max_tasks_per_child
         self._inner: Any = None
         if self._backend == "threads":
             name = thread_name_prefix or f"Executor-{next(_numbers)}"
@@ -117,7 +125,7 @@ class Executor(concurrent.futures.Executor):
                 initializer=initializer,
                 initargs=tuple(initargs),
                 max_tasks=max_tasks_per_child,
-                method="spawn" if context == "spawn" else "auto",
+                method="spawn" if context == "spawn" else wishes.start_method,
             )
             self._engine = RoutedEngine(settings)
         self._life = Life(self, self._engine)

@@ -164,6 +164,6 @@ class Far:
 
 def _timed(task: Task, wall: float, cpu: float) -> None:
     assert isinstance(task, RoutedCall)
-    lane, now = task.path.lane, clock()
-    lane.took(wall / task.count, cpu / task.count, now)
-    lane.review(now)
+    now = clock()
+    task.path.lane.took(wall / task.count, cpu / task.count, now)
+    task.engine.review(task.path, now)

@@ -417,7 +417,25 @@ class RoutedEngine:
             waiting = self.threads.queue.qsize()
             if self._growth is not None and waiting and lane.waits(now):
                 self.threads.widen(self._growth.ended(now, waiting))
-            lane.review(now)
+            self.review(call.path, now)
+
+    def review(self, path: Path, now: float) -> None:
+        """See whether a function had better go another way, and turn what waits; lock held."""
+        if not path.lane.review(now):
+            return
+
+        def waits(call: Any) -> bool:
+            return isinstance(call, RoutedCall) and call.path is path and not call.done()
+
+        engine = self.far.engine
+        back = self.threads.take_back(waits)
+        back += engine.take_back(waits) if engine is not None else []
+        for call in back:
+            self._flight[call.via] -= 1
+            call.via, call.data = "", None
+        path.held.extend(back)
+        if back:
+            self.threads.take(Errand(self, path, self._release))
 
     def ended(self, call: RoutedCall) -> None:
         """A call has ended."""

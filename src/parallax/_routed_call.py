@@ -44,12 +44,13 @@ class RoutedCall(Task):
         self.via = ""
 
     @property
-    def _engine(self) -> RoutedEngine:
+    def engine(self) -> RoutedEngine:
+        """Whose it is."""
         return self._helper  # type: ignore[return-value]
 
     def execute(self) -> None:
         """Run it in this thread, unless it was cancelled or runs elsewhere."""
-        engine = self._engine
+        engine = self.engine
         with engine.lock:
             if self.via == "processes" or not self.claim():
                 return
@@ -74,7 +75,7 @@ class RoutedCall(Task):
         except BaseException as problem:  # noqa: BLE001 - ours; nobody may wait for ever
             value, error, wall, cpu = None, problem, 0.0, 0.0
         if run is not _plain:
-            self._engine.ran(self, wall, cpu, threading.get_ident())
+            self.engine.ran(self, wall, cpu, threading.get_ident())
         self.settle(value, error)
         # The traceback of an error refers to this frame.
         del self, call, error, value
@@ -85,7 +86,7 @@ class RoutedCall(Task):
 
     def settle(self, value: Any, error: BaseException | None) -> None:
         """Enter FINISHED and tell those who wait; not under the engine's lock."""
-        engine = self._engine
+        engine = self.engine
         if error is not None and self.via == "processes" and self.call is not None:
             with engine.lock:
                 self._state = "PENDING"
@@ -126,7 +127,7 @@ class Errand:
     """
 
     def __init__(self, engine: RoutedEngine, path: Path, do: Callable[[Path], None]) -> None:
-        self._engine = engine
+        self.engine = engine
         self._path = path
         self._do = do
 
@@ -139,4 +140,4 @@ class Errand:
 
     def fail(self, error: BaseException) -> None:
         """No thread can be had."""
-        self._engine.fail_waiting(error)
+        self.engine.fail_waiting(error)

@@ -183,6 +183,24 @@ class ThreadEngine:
             except RuntimeError:
                 return
 
+    def take_back(self, wanted: Callable[[Any], bool]) -> list[Any]:
+        """Take calls out of the queue; the lock is held.
+
+        Args:
+            wanted: says which.
+        """
+        back: list[Any] = []
+        others: list[Any] = []
+        while True:
+            try:
+                call = self.queue.get_nowait()
+            except Empty:
+                break
+            (back if call is not None and wanted(call) else others).append(call)
+        for call in others:
+            self.queue.put(call)
+        return back
+
     def mine(self) -> bool:
         """Whether this thread is one of the pool's."""
         return threading.get_ident() in self._idents
@@ -249,8 +267,11 @@ class ThreadEngine:
                 call.fail(lost)
 
     def _start(self) -> None:
-        # Not a daemon: the interpreter ends it in order, see _lifetimes.
-        thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self.threads)}")
+        # Not a daemon: the interpreter ends it in order, see _lifetimes. Said, because to inherit
+        # it from a thread like the ticker's would enter that one into threading's list for good.
+        thread = threading.Thread(
+            target=self._work, name=f"{self._name}_{len(self.threads)}", daemon=False
+        )
         thread.start()
         self.threads.add(thread)
 

@@ -199,6 +199,14 @@ class Engine:
             if not task.done():
                 self._staff.doomed.add(task)
 
+    def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:
+        """Give back queued tasks that nobody has begun; the lock is held.
+
+        Args:
+            wanted: says which.
+        """
+        return self._staff.take_back(wanted)
+
     def cancel_queued(self) -> None:
         """Cancel the tasks that no worker has yet."""
         with self.lock:
@@ -339,7 +347,8 @@ class Engine:
             task.settle(value, error)
 
     def _wake(self) -> None:
-        if threading.current_thread() is not self._thread:
+        # By ident: current_thread() would enter a thread like the ticker's into a list, for good.
+        if self._thread is None or threading.get_ident() != self._thread.ident:
             self._waker.wake()
 
     def _end(self) -> None:

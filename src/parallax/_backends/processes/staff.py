@@ -126,6 +126,14 @@ class Staff:
         elif len(self.lent) < self.max_workers:
             self._grow()
 
+    def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:
+        """Take tasks that nobody has begun out of the queue."""
+        back = [task for task in self.queue if not task.running() and wanted(task)]
+        if back:
+            out = set(back)
+            self.queue = deque(task for task in self.queue if task not in out)
+        return back
+
     @property
     def resting(self) -> bool:
         """Nothing waits and nobody works."""
