@@ -124,7 +124,7 @@ SAME_LAYER: dict[str, set[str]] = {
 # Backends join what is below the brains: the ground and what moves. One edge a line for the rest.
 BRAINS_FOR_BACKENDS: dict[str, set[str]] = {
     "_backends.processes.callables": {"_effects"},
-    "_backends.processes.staff": {"_pace"},
+    "_backends.processes.queue": {"_pace"},
 }
 
 # May be imported inside a function: optional or dear packages that are not always needed.

@@ -205,12 +205,12 @@ class Engine:
         Args:
             wanted: says which.
         """
-        return self._staff.take_back(wanted)
+        return self._staff.queue.take_back(wanted)
 
     def cancel_queued(self) -> None:
         """Cancel the tasks that no worker has yet."""
         with self.lock:
-            queued = list(self._staff.queue)
+            queued = list(self._staff.queue.tasks)
         for task in queued:
             task.cancel()
 

@@ -22,12 +22,12 @@ from ... import _codec
 from ..._errors import WorkerStartError, exit_reason
 from ..._lean import signals
 from ..._nesting import here
-from ..._pace import Pace
 from ..._parcels import Parcel
 from ..._wire import Frame, WireError
 from . import protocol
 from .doomed import Doomed
-from .pool import KEPT_CALLS, Pool
+from .pool import Pool
+from .queue import Queue
 from .surroundings import capture
 from .task import Batch, Finished, Lent, Task, outcomes
 
@@ -54,13 +54,6 @@ KILLED = 0.15
 
 #: Frames that a worker holds at a time; the second hides the way there and back.
 DEPTH = 2
-
-#: Bytes of arguments from which a task travels alone, and a frame takes no more. What a busy worker
-#: is sent must fit its socket, or it could not give it back.
-LARGE = 1 << 16
-
-#: Seconds that a task may take which was never timed.
-UNKNOWN = float("inf")
 
 
 class Staff:
@@ -103,13 +96,12 @@ class Staff:
         #: seconds after which a worker leaves that has nothing to do; None for never.
         self.idle_limit: float | None = None
         self._timed = timed
-        self._pace = Pace()
         self._context = capture(here().worker(max_workers))
         self._ids = itertools.count(1)
         self._idle: deque[Lent] = deque()
         self._starting = 0
         self._stillborn = 0.0
-        self.queue: deque[Task] = deque()
+        self.queue = Queue(max_tasks)
         self.lent: set[Lent] = set()
         #: what is to be ended, whoever has it.
         self.doomed = Doomed(self._expect)
@@ -120,24 +112,16 @@ class Staff:
 
     def add(self, task: Task) -> None:
         """Take a task: to an idle worker, or into the queue."""
-        self.queue.append(task)
+        self.queue.tasks.append(task)
         if self._idle:
             self._hand_out()
         elif len(self.lent) < self.max_workers:
             self._grow()
 
-    def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:
-        """Take tasks that nobody has begun out of the queue."""
-        back = [task for task in self.queue if not task.running() and wanted(task)]
-        if back:
-            out = set(back)
-            self.queue = deque(task for task in self.queue if task not in out)
-        return back
-
     @property
     def resting(self) -> bool:
         """Nothing waits and nobody works."""
-        return not self.queue and not any(lent.flight for lent in self.lent)
+        return not self.queue.tasks and not any(lent.flight for lent in self.lent)
 
     def forget(self) -> None:
         """Drop all workers: this process is a forked copy of their owner's."""
@@ -162,10 +146,10 @@ class Staff:
     def _grow(self) -> None:
         """Start as many workers as there are tasks that no starting worker will take."""
         room = self.max_workers - len(self.lent)
-        count = min(room, len(self.queue) - self._starting)
+        count = min(room, len(self.queue.tasks) - self._starting)
         if count <= 0:
             return
-        known = self.queue[-1].known
+        known = self.queue.tasks[-1].known
         if known is not None:
             self._pool.prepare(known.modules)
         for _ in range(count):
@@ -193,9 +177,9 @@ class Staff:
 
     def advance(self) -> None:
         """Hand out what waits and see to it that there are workers."""
-        if self.queue and self.fatal is None:
+        if self.queue.tasks and self.fatal is None:
             self._hand_out()
-            if self.queue and len(self.lent) < self.max_workers:
+            if self.queue.tasks and len(self.lent) < self.max_workers:
                 self._grow()
 
     def receive(self, lent: Lent, finished: Finished) -> None:
@@ -225,7 +209,7 @@ class Staff:
                 if self.idle_limit is not None:
                     lent.rests = clock()
                     self._expect(lent.rests + self.idle_limit)
-        elif self.queue and self.fatal is None:
+        elif self.queue.tasks and self.fatal is None:
             self._fill(lent)
 
     def _heard(self, lent: Lent, frame: Frame | Parcel, finished: Finished) -> None:
@@ -255,7 +239,7 @@ class Staff:
             if self._timed is not None and wall:
                 self._timed(task, wall / len(found), cpu / len(found))
         if wall:
-            self._pace.took(key, wall / len(found))
+            self.queue.pace.took(key, wall / len(found))
         batch.since = now
         batch.expected -= wall
         if not batch.tasks:
@@ -281,7 +265,7 @@ class Staff:
         for task in reversed(tasks):
             task.lent = None
             if task.doomed is None:
-                self.queue.appendleft(task)
+                self.queue.tasks.appendleft(task)
             else:
                 task.data = None
                 finished.append((task, None, CancelledError()))
@@ -341,8 +325,8 @@ class Staff:
         """No worker can be had: everything that waits ends with the cause."""
         assert self.fatal is not None
         tasks = [t for lent in self.lent for batch in lent.flight for t in batch.tasks]
-        tasks += [t for t in self.queue if t.begin()]
-        self.queue.clear()
+        tasks += [t for t in self.queue.tasks if t.begin()]
+        self.queue.tasks.clear()
         for lent in list(self.lent):
             lent.flight.clear()
             self._remove(lent)
@@ -354,7 +338,7 @@ class Staff:
     # -- handing out ---------------------------------------------------------------------------
 
     def _hand_out(self) -> None:
-        while self.queue and self._idle:
+        while self.queue.tasks and self._idle:
             lent = self._idle[-1]  # the one that is awake, or was last
             if not self._fill(lent):
                 return  # what was queued was cancelled
@@ -364,50 +348,15 @@ class Staff:
     def _fill(self, lent: Lent) -> bool:
         """Send a worker what it may have now; whether it got anything."""
         sent = False
-        while self.queue and len(lent.flight) < DEPTH and not lent.borrowed:
+        while self.queue.tasks and len(lent.flight) < DEPTH and not lent.borrowed:
             if lent.flight and (protocol.RECALL is None or lent.flight[0].recalled):
                 break  # what it holds could not be taken back, or takes unexpectedly long
-            tasks, expected = self._choose(lent)
+            tasks, expected = self.queue.choose(lent, len(self.lent))
             if not tasks:
                 break
             self._send(lent, Batch(next(self._ids), tasks, expected))
             sent = True
         return sent
-
-    def _choose(self, lent: Lent) -> tuple[deque[Task], float]:
-        """Take from the queue what goes to a worker in one frame."""
-        queue, pace = self.queue, self._pace
-        tasks: deque[Task] = deque()
-        keys: set[int] = set()
-        most = pace.share(len(queue), len(self.lent))
-        if protocol.RECALL is None:
-            most = 1
-        if self._max_tasks is not None:
-            most = min(most, self._max_tasks - lent.given)
-        before = busy = lent.busy()
-        size = 0
-        while queue and len(tasks) < most:
-            task = queue[0]
-            known, data = task.known, task.data
-            if known is None or data is None or not task.begin():
-                queue.popleft()  # it was cancelled
-                continue
-            large = task.alone or data.nbytes > LARGE or bool(data.buffers)
-            if tasks and (large or (known.key not in keys and len(keys) >= KEPT_CALLS)):
-                break
-            if not pace.fits(known.key, len(tasks), busy):
-                break
-            if large and lent.flight:
-                break
-            queue.popleft()
-            tasks.append(task)
-            keys.add(known.key)
-            mean = pace.mean(known.key)
-            busy += UNKNOWN if mean is None else mean
-            size += data.nbytes
-            if large or mean is None or size > LARGE:
-                break
-        return tasks, busy - before
 
     def _send(self, lent: Lent, batch: Batch) -> None:
         worker = lent.worker
