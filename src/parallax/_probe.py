@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ._backends.contract import Call
 from ._backends.processes.payload import modules_for, weigh
 from ._effects import Verdict, except_shared, judge, scan
+from ._guard.fingerprint import follow
 from ._lanes import SHORT, Lane
 from ._planner import Facts, seconds
 from ._plans import Plan
@@ -43,6 +44,10 @@ FEW = 8
 
 #: Seconds in a call that does not wait, after which worker processes are made ready for it.
 READY = 0.008
+
+
+#: Modules of objects that threads may change together.
+FOR_THREADS = frozenset({"threading", "_thread", "queue", "_queue", "multiprocessing"})
 
 
 class Owner(Protocol):
@@ -101,6 +106,11 @@ class Inquiry:
         self._modules: frozenset[str] = frozenset()
 
     @property
+    def timed(self) -> bool:
+        """Whether somebody sees to it that calls do not wait for the verdict for ever."""
+        return not self._seen or self.router.ticking
+
+    @property
     def verdict(self) -> Verdict:
         """What the guard says."""
         return self.router.verdict
@@ -116,6 +126,18 @@ class Inquiry:
             return ""
         verdict = judge(effects, ())
         return verdict.reason if verdict.limit != "free" else ""
+
+    def warn(self, args: tuple[Any, ...]) -> None:
+        """Tell once of a change that threads race for.
+
+        Not of one to an object that is made for threads: in an executor that is agreed on.
+        """
+        finding = self.verdict.finding
+        if finding is None or self.verdict.limit != "loop":
+            return
+        target = follow(finding.root, self._fn, args) if finding.root else None
+        if type(target).__module__.partition(".")[0] not in FOR_THREADS:
+            self.router.warn()
 
     def remembered(self) -> Plan | None:
         """The verdict that an earlier call, of whatever kind, has left behind."""
@@ -145,8 +167,7 @@ class Inquiry:
         watched = router.watching and not kwargs
         if watched:
             router.before(args)
-        now = clock()
-        if not router.ticking and self._worth_ticking(now):
+        if not router.ticking and self._worth_ticking(clock()):
             router.start_ticker(self._on_tick)
         value, error = None, None
         self._inside, self._call_began = args, clock()

@@ -141,9 +141,12 @@ class RoutedEngine:
             self._closing = True
         if cancel:
             self._cancel_waiting()
+        engine = self.far.engine
+        if self.threads.mine() or (engine is not None and engine.mine()):
+            wait = False  # for ourselves
         with self.lock:
             self._finish_if_done()
-            if wait and not self.threads.mine():
+            if wait:
                 self._over.wait_for(lambda: self._done)
         if wait:
             self.threads.shutdown(wait=True, cancel=False)
@@ -229,8 +232,7 @@ class RoutedEngine:
         inquiry = Inquiry(self, whole, args, lane, crowded=crowded)
         path = Path(inquiry)
         verdict, now = inquiry.verdict, clock()
-        if verdict.limit == "loop":
-            inquiry.router.warn()
+        inquiry.warn(args)
         if self.workers() < 2:
             lane.keep(self.far.why_none, now)
         elif verdict.limit != "free" and (verdict.settled or kwargs):
@@ -270,6 +272,10 @@ class RoutedEngine:
         if where == "hold":
             path.held.append(call)
             path.inquiry.held = len(path.held)
+            if not path.inquiry.timed:
+                # Nobody looks at the clock for calls that have been short so far.
+                path.lane.give_up(now)
+                self.threads.take(Errand(self, path, self._release))
             return True
         if not self._fits("processes" if where == "processes" else "threads"):
             return False
@@ -394,7 +400,7 @@ class RoutedEngine:
             if path.lane.route == "processes":
                 self.far.encode(call)
             with self.lock:
-                if not call.done():
+                if call.waits:
                     self._enter(call)
 
     def fail_waiting(self, error: BaseException) -> None:
@@ -425,7 +431,7 @@ class RoutedEngine:
             return
 
         def waits(call: Any) -> bool:
-            return isinstance(call, RoutedCall) and call.path is path and not call.done()
+            return isinstance(call, RoutedCall) and call.path is path and call.waits
 
         engine = self.far.engine
         back = self.threads.take_back(waits)
@@ -452,7 +458,7 @@ class RoutedEngine:
     def _advance(self) -> None:
         """Hand on what waits in the line; the lock is held."""
         while self._line:
-            if not self._line[0].done() and not self._place_call(self._line[0]):
+            if self._line[0].waits and not self._place_call(self._line[0]):
                 break
             self._line.popleft()
         self._finish_if_done()

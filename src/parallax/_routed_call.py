@@ -44,6 +44,11 @@ class RoutedCall(Task):
         self.via = ""
 
     @property
+    def waits(self) -> bool:
+        """Whether nobody has begun it, and it was not cancelled."""
+        return self._state == "PENDING"
+
+    @property
     def engine(self) -> RoutedEngine:
         """Whose it is."""
         return self._helper  # type: ignore[return-value]

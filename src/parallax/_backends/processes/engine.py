@@ -199,6 +199,10 @@ class Engine:
             if not task.done():
                 self._staff.doomed.add(task)
 
+    def mine(self) -> bool:
+        """Whether this thread is the turner."""
+        return self._thread is not None and threading.get_ident() == self._thread.ident
+
     def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:
         """Give back queued tasks that nobody has begun; the lock is held.
 
@@ -289,7 +293,7 @@ class Engine:
         if thread is not None:
             with self.lock:  # the turner closes the waker under it
                 self._waker.wake()
-            if wait and thread is not threading.current_thread():
+            if wait and not self.mine():
                 thread.join()
 
     def forget(self) -> None:
@@ -348,7 +352,7 @@ class Engine:
 
     def _wake(self) -> None:
         # By ident: current_thread() would enter a thread like the ticker's into a list, for good.
-        if self._thread is None or threading.get_ident() != self._thread.ident:
+        if not self.mine():
             self._waker.wake()
 
     def _end(self) -> None:
