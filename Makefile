@@ -7,6 +7,7 @@
 #   make lint      ruff check, ruff format --check
 #   make types     mypy --strict, pyright --verifytypes
 #   make matrix    the tests on every Python found, free-threaded ones too
+#   make conformance  CPython's own tests of concurrent.futures against parallax's executors
 #   make bench     the routing benchmark (make bench ARGS="--help")
 #   make dev       the environment with everything, for work on parallax itself
 #   make clean     removes the environment and all that was built
@@ -27,7 +28,7 @@ STAMP := $(VENV)/.installed
 # Two pips at once would fight over the environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full lint lint-rules lint-format format types types-mypy types-pyright matrix bench dev clean
+.PHONY: help demo test test-full lint lint-rules lint-format format types types-mypy types-pyright matrix conformance bench dev clean
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
 
@@ -89,6 +90,9 @@ types-pyright: $(STAMP)-dev
 
 matrix: $(STAMP)-dev
 	$(PY) -m nox $(ARGS)
+
+conformance: $(STAMP)-dev
+	$(PY) -m nox --tags conformance $(ARGS)
 
 bench: $(STAMP)-bench
 	$(PY) -m benchmarks routing $(ARGS)

@@ -82,3 +82,34 @@ for _version in VERSIONS:
         python=_found.get(_version, False),
         name=f"tests-{_version}",
     )
+
+
+def _conform(session: nox.Session) -> None:
+    """CPython's own tests of `concurrent.futures`, of the version that runs them."""
+    session.install("--disable-pip-version-check", WHEELS_ONLY, ".")
+    session.run("python", "-m", "tests.conformance", *session.posargs)
+
+
+def _has_suite(executable: str) -> bool:
+    find = "importlib.util.find_spec('test.test_concurrent_futures')"
+    probe = f"import importlib.util, sys; sys.exit(not {find})"
+    try:
+        return subprocess.run([executable, "-c", probe], check=False, timeout=20).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def _no_suite(session: nox.Session) -> None:
+    session.error("no interpreter found whose package `test` has test_concurrent_futures")
+
+
+# Many distributions leave CPython's tests out. The oldest and the newest that have them will do.
+_suited = [version for version in VERSIONS if version in _found and _has_suite(_found[version])]
+for _version in dict.fromkeys((_suited[:1] + _suited[-1:]) or ["none"]):
+    nox.session(
+        _conform if _version in _found else _no_suite,
+        python=_found.get(_version, False),
+        name=f"conformance-{_version}",
+        tags=["conformance"],
+        default=False,
+    )

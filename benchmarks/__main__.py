@@ -21,6 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.engine",
         "how far is the process engine ahead of the standard library's pools?",
     ),
+    "executor": (
+        "benchmarks.executor",
+        "what does changing the import line of concurrent.futures' pools bring, or cost?",
+    ),
     "data": (
         "benchmarks.data",
         "how fast, and in how much memory, do arrays and frames get to processes and back?",

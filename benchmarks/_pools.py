@@ -13,22 +13,37 @@ from ._engine_work import nap
 
 PEER = "peer"
 PARALLAX = "parallax"
+# The pool as most programs make it, with the start method that is the system's default.
+DEFAULT = "default"
+# Parallax with workers that are forked from the caller, as it is the default on Linux up to 3.13.
+FORKED = "forked"
 
 # A pool that has not used all its workers by then is measured as it is, and says so.
 WARM_UP = 3.0
 
 
-def executor(side: str, workers: int) -> Callable[[], Any]:
-    """Constructs a pool of this side; the imports are done when this returns."""
-    if side == PARALLAX:
+def executor(side: str, workers: int, **options: Any) -> Callable[[], Any]:
+    """Constructs a pool of this side; the imports are done when this returns.
+
+    Args:
+        side: `PARALLAX`, `FORKED`, `PEER` for the forkserver, or `DEFAULT`.
+        workers: its processes.
+        options: further arguments of the pool.
+    """
+    import multiprocessing
+
+    if side in {PARALLAX, FORKED}:
         from parallax import ProcessPoolExecutor as Ours
 
-        return lambda: Ours(workers)
-    import multiprocessing
+        if side == FORKED:
+            options["mp_context"] = multiprocessing.get_context("fork")
+        return lambda: Ours(workers, **options)
     from concurrent.futures import ProcessPoolExecutor
 
-    context = multiprocessing.get_context("forkserver")
-    return lambda: ProcessPoolExecutor(workers, mp_context=context)
+    options.setdefault("mp_context", None)
+    if side == PEER and options["mp_context"] is None:
+        options["mp_context"] = multiprocessing.get_context("forkserver")
+    return lambda: ProcessPoolExecutor(workers, **options)
 
 
 def warm_up(mapped: Callable[..., Any], workers: int, task: Callable[[float], int] = nap) -> int:

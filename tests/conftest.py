@@ -153,6 +153,8 @@ def _descriptors(warm: set[int]) -> dict[object, str]:
                 target = os.readlink(f"{folder}/{name}")
             except OSError:
                 target = stat.filemode(status.st_mode)
+            if "/pym-" in target:
+                continue  # The heap of multiprocessing lives as long as the process, by its design.
             if warm and target.startswith("/memfd:parallax"):
                 continue  # Before Python 3.13 each mapping has a descriptor that it does not tell.
             found[int(name), status.st_dev, status.st_ino] = f"{name} -> {target}"

@@ -138,6 +138,7 @@ LAZY_STANDARD = {
     "fcntl",
     "importlib",
     "logging",
+    "multiprocessing",
     "secrets",
     "tempfile",
     "threading",
@@ -153,6 +154,8 @@ LAZY_EDGES: dict[tuple[str, str], str] = {
     ("_backends.processes.batch", "_errors"): "loads concurrent.futures",
     ("_backends.processes.surroundings", "_options"): "workers rarely make calls of their own",
     ("_backends.processes.zygote", "_backends.processes.worker"): "loaded once, before forking",
+    ("_backends.processes.pool", "_backends.processes.forked"): "loads multiprocessing",
+    ("_backends.processes.worker", "_backends.processes.given"): "for some initializers only",
     ("_decorated", "_map"): "workers import decorated functions, and only call them",
     ("_decorated", "_executor"): "as above",
 }

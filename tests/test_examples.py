@@ -38,6 +38,7 @@ def test_there_is_one_for_each_route() -> None:
         "decorated",
         "process_pool",
         "shared_image",
+        "swap",
     }
 
 

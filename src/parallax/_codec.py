@@ -10,10 +10,13 @@ runs the caller's main script.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import copyreg
 import functools
 import io
 import sys
+from _thread import allocate_lock
 
 from ._bulk import MARK, has_bulk, is_hidden, loads_bulk, make_pickler, reduce_view
 from ._lean import NamedTuple, Pickler, dumps, loads
@@ -23,10 +26,14 @@ from ._shares import anything, find
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import ModuleType
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from ._lean import PickleBuffer
+
+    #: How objects of some types are taken apart, as in ``copyreg.dispatch_table``.
+    Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 
 __all__ = [
     "MARK",
@@ -36,6 +43,8 @@ __all__ = [
     "encode",
     "encode_by_value",
     "encode_reply",
+    "live_in_main",
+    "track_main",
     "worker_main",
 ]
 
@@ -83,32 +92,38 @@ class _Keeper:
         return False
 
 
-def encode(obj: Any, *, shared: bool = False) -> Encoded:
+def encode(obj: Any, *, shared: bool = False, reducers: Reducers | None = None) -> Encoded:
     """Encode an object for a worker.
 
     Args:
         obj: the object.
         shared: functions of ``__main__`` that travel by value share one namespace in the worker,
             over all objects encoded like this; see ``worker_main``.
+        reducers: go before those that are registered for everybody.
 
     Raises:
         Exception: whatever the pickler raised; ``culprit`` then tells where.
     """
     keep = _Keeper()
     try:
-        data = _dumps(obj, keep)
+        data = _dumps(obj, keep, reducers)
     except Exception as error:  # noqa: BLE001 - anything a __reduce__ raises
-        found = _dumps_wrapped(obj, keep) if _is_hidden(error) else None
+        found = _dumps_wrapped(obj, keep) if not reducers and _is_hidden(error) else None
         if found is None:
-            return encode_by_value(obj, shared=shared)  # cloudpickle has the last word
+            # cloudpickle has the last word
+            return encode_by_value(obj, shared=shared, reducers=reducers)
         data = found
     if b"__main__" in data:
-        return encode_by_value(obj, shared=shared)
+        return encode_by_value(obj, shared=shared, reducers=reducers)
     return Encoded(data, keep.buffers)
 
 
 def encode_by_value(
-    obj: Any, modules: tuple[ModuleType, ...] = (), *, shared: bool = False
+    obj: Any,
+    modules: tuple[ModuleType, ...] = (),
+    *,
+    shared: bool = False,
+    reducers: Reducers | None = None,
 ) -> Encoded:
     """Encode with cloudpickle: functions and classes of ``__main__`` travel by value.
 
@@ -117,6 +132,7 @@ def encode_by_value(
         modules: further modules whose functions and classes travel by value, because the worker
             cannot import them.
         shared: as for ``encode``.
+        reducers: as for ``encode``.
     """
     import cloudpickle
 
@@ -131,7 +147,7 @@ def encode_by_value(
         with io.BytesIO() as file:
             if bulk:
                 file.write(MARK)
-            pickler = _value_pickler(bulk)(file, 5, buffer_callback=keep)
+            pickler = _taught(_value_pickler(bulk), reducers)(file, 5, buffer_callback=keep)
             if shared:
                 # Where cloudpickle looks for the namespace that functions of one module share.
                 pickler.globals_ref[id(vars(sys.modules["__main__"]))] = _WorkerMain()
@@ -169,21 +185,31 @@ def decode(payload: Any, buffers: Any = ()) -> Any:
     return loads(payload, buffers=buffers)
 
 
-def _dumps(obj: Any, keep: _Keeper) -> bytes:
-    if not anything() and not has_bulk(obj):
+def _dumps(obj: Any, keep: _Keeper, reducers: Reducers | None = None) -> bytes:
+    if not reducers and not anything() and not has_bulk(obj):
         data = dumps(obj, 5, buffer_callback=keep)
         if not is_hidden(data):
             return data
         keep.buffers.clear()
     with io.BytesIO() as file:
         file.write(MARK)
-        _bulk_pickler()(file, 5, buffer_callback=keep).dump(obj)
+        _taught(_bulk_pickler(), reducers)(file, 5, buffer_callback=keep).dump(obj)
         return file.getvalue()
 
 
 @functools.lru_cache(maxsize=1)
 def _bulk_pickler() -> Any:
     return make_pickler(Pickler)
+
+
+def _taught(kind: Any, reducers: Reducers | None) -> Any:
+    """A pickler class, with reducers that go before its own."""
+    if not reducers:
+        return kind
+    own = getattr(kind, "dispatch_table", None)
+    rest = own if isinstance(own, collections.ChainMap) else copyreg.dispatch_table
+    table = collections.ChainMap(dict(reducers), rest)
+    return type("TaughtPickler", (kind,), {"dispatch_table": table})
 
 
 #: What pickle says of a function that is not found under its own name.
@@ -234,6 +260,28 @@ def worker_main() -> dict[str, Any]:
     An initializer that sets a global and the functions that read it must mean the same one.
     """
     return _worker_main
+
+
+def track_main() -> None:
+    """Have forks of this process know its classes of ``__main__`` when they come by value."""
+    main = list(vars(sys.modules["__main__"]).values())
+    found = [m for m in main if isinstance(m, type) and m.__module__ == "__main__"]
+    if found:
+        from cloudpickle import cloudpickle as tracking
+
+        for each in found:
+            with contextlib.suppress(TypeError):  # one that cannot be hashed
+                tracking._get_or_create_tracker_id(each)
+
+
+def live_in_main() -> None:
+    """Take the real ``__main__`` for that namespace: this worker was forked from its parent."""
+    global _worker_main  # noqa: PLW0603 - a fact about the process
+    _worker_main = vars(sys.modules["__main__"])
+    tracking: Any = sys.modules.get("cloudpickle.cloudpickle")
+    if tracking is not None:
+        # It may be held by a thread that is not there.
+        tracking._DYNAMIC_CLASS_TRACKER_LOCK = allocate_lock()
 
 
 class _WorkerMain:

@@ -170,16 +170,19 @@ def scan(
 
 
 def _key_of(fn: Any) -> Any:
+    bound: tuple[Any, ...] = ()
     for _ in range(8):
         if is_a(fn, functools.partial):
+            # Where one binds less, a default is used: nothing marks that it was not bound.
+            bound += (len(fn.args), *fn.keywords)
             fn = fn.func
         elif type(fn) is types.MethodType:
             fn = fn.__func__
         else:
             break
     if type(fn) is types.FunctionType:
-        return id(fn.__code__)
-    return id(fn) if is_a(fn, type) else id(type(fn))
+        return id(fn.__code__), bound
+    return (id(fn) if is_a(fn, type) else id(type(fn))), bound
 
 
 def _arity(fn: Any) -> int:

@@ -148,6 +148,10 @@ class SerializationError(ParallaxError, pickle.PicklingError):
         )
 
 
+class UnreadableError(SerializationError):
+    """Something has travelled and cannot be unpickled where it has arrived."""
+
+
 class BackendMissingError(ParallaxError, ImportError):
     """An optional package is not installed.
 

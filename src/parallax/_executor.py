@@ -24,7 +24,7 @@ from ._machine import usable_cores
 from ._map import Backend
 from ._mapping import MapResults, check_window
 from ._options import resolve
-from ._process_executor import ProcessPoolExecutor, lost_call, no_workers
+from ._process_executor import ProcessPoolExecutor, lost_call, no_workers, standard
 from ._routed import RoutedEngine
 from ._tally import ExecutorReport, of_lane
 from ._thread_executor import ThreadPoolExecutor, default_threads
@@ -122,6 +122,7 @@ class Executor(concurrent.futures.Executor):
                 name=thread_name_prefix or f"Executor-{next(_numbers)}",
                 died=lost_call,
                 broken=no_workers,
+                failed=standard,
                 initializer=initializer,
                 initargs=tuple(initargs),
                 max_tasks=max_tasks_per_child,

@@ -40,6 +40,8 @@ class Settings:
     #: make the error of a call whose worker ended, and of all calls when an initializer failed.
     died: Callable[[int | None, int | None, int], BaseException]
     broken: Callable[[BaseException], BaseException]
+    #: gives the error of a call another form.
+    failed: Callable[[BaseException], BaseException]
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     max_tasks: int | None
@@ -124,6 +126,12 @@ class Far:
             return False
         return True
 
+    @property
+    def spoilt(self) -> BaseException | None:
+        """What the initializer raised in a worker process."""
+        fatal = self.engine.fatal if self.engine is not None else None
+        return None if isinstance(fatal, WorkerStartError) else fatal
+
     def failed(self) -> bool:
         """Whether worker processes turned out not to be had."""
         fatal = self.engine.fatal if self.engine is not None else None
@@ -151,6 +159,7 @@ class Far:
                     self._pool(),
                     died=settings.died,
                     broken=settings.broken,
+                    failed=settings.failed,
                     initializer=settings.initializer,
                     initargs=settings.initargs,
                     max_tasks=settings.max_tasks,

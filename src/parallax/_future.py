@@ -6,7 +6,7 @@ callback, ``wait``, ``as_completed``. And a thread that asks for a result may be
 (`Helper`) instead of being put to sleep, so that the answer needs no other thread to wake it.
 
 Guarantees: to everybody else this is the standard library's future; a transition out of PENDING
-happens under the owner's lock, and FINISHED is entered once.
+happens once, under the owner's lock or by a `claim` that is atomic, and FINISHED is entered once.
 Assumes: the order of attribute stores is the order in which other threads see them (the GIL, and
 the free-threaded build's per-object locks, see to that).
 """
@@ -42,8 +42,26 @@ class Helper(Protocol):
         """A task was cancelled; the lock is held."""
 
 
+class _FirstAsked:
+    """The condition of a future, until it has one."""
+
+    def __get__(self, future: Future[Any] | None, owner: type | None = None) -> Any:
+        if future is None:
+            raise AttributeError("_condition")
+        # setdefault is atomic: of two threads that come first here or in `settle` one is.
+        gate = future.__dict__.setdefault("_gate", threading.Condition())
+        if gate is CLOSED:
+            # What `settle` does next. Who gets a condition now must see that all is over.
+            future._state = FINISHED
+            gate = threading.Condition()
+        return future.__dict__.setdefault("_condition", gate)
+
+
 class Future(StandardFuture[T]):
     """The future of one task of an executor."""
+
+    # Not __getattr__, which is asked after an AttributeError was made and dropped.
+    _condition: Any = _FirstAsked()
 
     def __init__(self, helper: Helper) -> None:
         # Not StandardFuture.__init__: it makes the condition.
@@ -53,17 +71,6 @@ class Future(StandardFuture[T]):
         self._waiters: list[Any] = []
         self._done_callbacks: list[Any] = []
         self._helper = helper
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_condition":
-            # setdefault is atomic: of two threads that come first here or in `settle` one is.
-            gate = self.__dict__.setdefault("_gate", threading.Condition())
-            if gate is CLOSED:
-                # What `settle` does next. Who gets a condition now must see that all is over.
-                self._state = FINISHED
-                gate = threading.Condition()
-            return self.__dict__.setdefault("_condition", gate)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # -- asked by users ------------------------------------------------------------------------
 
@@ -98,7 +105,7 @@ class Future(StandardFuture[T]):
         with self._helper.lock:
             if self._state in CANCELLED:
                 return True
-            if self._state != PENDING:
+            if not self.claim():
                 return False
             self._state = CANCELLED[0]
             self._helper.withdraw(self)
@@ -107,7 +114,7 @@ class Future(StandardFuture[T]):
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
-        self._invoke_callbacks()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
         return True
 
     # -- used by the owner ---------------------------------------------------------------------
@@ -136,6 +143,26 @@ class Future(StandardFuture[T]):
         self.drop()
         self.settle(None, error)
 
+    def abandon(self, error: BaseException, *, running: bool = False) -> None:
+        """End in a forked copy of the program, where nothing else will end it.
+
+        No callback runs: that is left to the program that was forked.
+
+        Args:
+            error: what is raised to those who ask.
+            running: also if it has begun.
+        """
+        if self.done() or not ((running and self._state == RUNNING) or self.claim()):
+            return
+        self.drop()
+        self._done_callbacks.clear()
+        self._waiters.clear()
+        # Its lock may be held by a thread that is gone.
+        self.__dict__.pop("_condition", None)
+        self.__dict__["_gate"] = CLOSED
+        self._exception = error
+        self._state = FINISHED
+
     def settle(self, value: Any, error: BaseException | None) -> None:
         """Enter FINISHED and tell those who wait; not under the owner's lock."""
         self._result = value
@@ -152,4 +179,4 @@ class Future(StandardFuture[T]):
                 else:
                     waiter.add_exception(self)
             self._condition.notify_all()
-        self._invoke_callbacks()
+        self._invoke_callbacks()  # type: ignore[attr-defined]

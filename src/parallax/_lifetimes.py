@@ -38,40 +38,45 @@ class Life:
         self.engine = engine
         #: maps whose input is not all submitted yet.
         self.feeds: weakref.WeakSet[Any] = weakref.WeakSet()
-        _lives[engine] = self
+        # Not this object: it refers to the engine, which would so live for ever.
+        _lives[engine] = self.feeds
         if _exiting:
             engine.shutdown(wait=False, cancel=False)
         weakref.finalize(owner, self.end, wait=False, cancel=False).atexit = False
 
     def end(self, *, wait: bool, cancel: bool) -> None:
         """Shut the engine down; what maps have left is worked through first, or dropped."""
-        for feed in list(self.feeds):
-            if cancel:
-                feed.close()
-            else:
-                feed.submit_rest()
-        self.engine.shutdown(wait=wait, cancel=cancel)
+        _end(self.engine, self.feeds, wait=wait, cancel=cancel)
 
 
-#: Engines live as long as they have something to do; what they need at the end lives with them.
-_lives: weakref.WeakKeyDictionary[Any, Life] = weakref.WeakKeyDictionary()
+def _end(engine: Engine, feeds: weakref.WeakSet[Any], *, wait: bool, cancel: bool) -> None:
+    for feed in list(feeds):
+        if cancel:
+            feed.close()
+        else:
+            feed.submit_rest()
+    engine.shutdown(wait=wait, cancel=cancel)
+
+
+#: Engines live as long as they have something to do, and the maps that feed each one.
+_lives: weakref.WeakKeyDictionary[Any, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
 _exiting = False
 
 
 def _finish_all() -> None:
     global _exiting  # noqa: PLW0603 - a fact about the process
     _exiting = True
-    for life in list(_lives.values()):
-        life.end(wait=True, cancel=False)
+    for engine, feeds in list(_lives.items()):
+        _end(engine, feeds, wait=True, cancel=False)
 
 
 def _after_fork() -> None:
-    for life in list(_lives.values()):
+    for engine, feeds in list(_lives.items()):
         # The parent submits what they have left.
-        for feed in list(life.feeds):
+        for feed in list(feeds):
             feed.forget()
-        life.feeds.clear()
-        life.engine.forget()
+        feeds.clear()
+        engine.forget()
 
 
 # Not atexit: by then the interpreter would wait for ever for threads, and start no new ones.

@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 from ._backends.processes.piece import Packed, Part
 from ._backends.processes.task import with_cause
-from ._errors import SerializationError
+from ._errors import SerializationError, UnreadableError
 
 __all__ = ["MapResults", "check_window"]
 
@@ -270,7 +270,7 @@ class MapResults(Iterator[T]):
             future.cancel()
             del future  # an exception's traceback refers to this frame
         if type(result) is Part:
-            self._ready = _opened(result)
+            self._ready = _opened(result, getattr(self._engine, "failed", None))
             self._timed(result.seconds / count)
         else:
             self._ready.append(result)
@@ -329,8 +329,14 @@ class _Raised:
         self.error = error
 
 
-def _opened(part: Part) -> list[Any]:
-    """The results of a piece, last first; of failures a ``_Raised``."""
+def _opened(part: Part, failed: Callable[[BaseException], BaseException] | None) -> list[Any]:
+    """The results of a piece, last first; of failures a ``_Raised``.
+
+    Args:
+        part: the piece.
+        failed: gives errors another form.
+    """
+    form = failed or (lambda error: error)
     values = part.values
     for offset, value in enumerate(values):
         if type(value) is Packed:
@@ -338,9 +344,9 @@ def _opened(part: Part) -> list[Any]:
                 values[offset] = value.open()
             except BaseException as error:  # noqa: BLE001 - whatever a __setstate__ raises
                 reason = f"{type(error).__name__}: {error}"
-                values[offset] = _Raised(SerializationError("result", None, "result", reason))
+                values[offset] = _Raised(form(UnreadableError("result", None, "result", reason)))
     for failure in part.failures:
-        values[failure.offset] = _Raised(with_cause(failure))
+        values[failure.offset] = _Raised(form(with_cause(failure)))
     values.reverse()
     return values
 

@@ -9,7 +9,7 @@ import functools
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from ._memory import key_of
@@ -22,6 +22,10 @@ __all__ = ["Path", "Paths", "name_of"]
 
 #: Functions that are kept; the oldest goes.
 KEPT = 512
+
+#: Types of arguments that may be called, and how deep callables inside callables are told apart.
+CALLABLES = frozenset({FunctionType, MethodType, BuiltinFunctionType, type, functools.partial})
+DEEPEST = 4
 
 #: Calls after which the code of a function is looked at again.
 AGAIN = 64
@@ -53,24 +57,31 @@ class Paths:
         """Every path, oldest first."""
         return list(self._paths.values())
 
-    def quick(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Path | None:
+    def quick(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Path | None:
         """What is known for this very function and arguments of these types."""
-        known = self._quick.get((id(fn), *map(type, args)))
+        known = self._quick.get(_quick_key(fn, args, kwargs))
         return known[1] if known is not None and known[0]() is fn else None
 
-    def find(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Path | None:
+    def find(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Path | None:
         """What is known for functions and arguments like these."""
-        return self._paths.get(_key(fn, args))
+        return self._paths.get(_key(fn, args, kwargs))
 
-    def add(self, fn: Callable[..., Any], args: tuple[Any, ...], path: Path) -> Path:
+    def add(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], path: Path
+    ) -> Path:
         """Keep a path; returns the one that is kept already, if another thread was faster."""
-        path = self._paths.setdefault(_key(fn, args), path)
+        path = self._paths.setdefault(_key(fn, args, kwargs), path)
         if len(self._paths) > KEPT:
             del self._paths[next(iter(self._paths))]
-        if type(fn) in {FunctionType, BuiltinFunctionType, type}:
+        key = _quick_key(fn, args, kwargs)
+        # Types do not tell which callables the arguments are.
+        if type(fn) in {FunctionType, BuiltinFunctionType, type} and CALLABLES.isdisjoint(key):
             if len(self._quick) > KEPT:
                 self._quick.clear()
-            key = (id(fn), *map(type, args))
             self._quick[key] = weakref.ref(fn), path
         return path
 
@@ -87,19 +98,39 @@ def name_of(fn: Any) -> str:
     return getattr(fn, "__qualname__", None) or type(fn).__qualname__
 
 
-def _key(fn: Any, args: tuple[Any, ...]) -> Hashable:
+def _quick_key(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hashable, ...]:
+    if not kwargs:
+        return (id(fn), *map(type, args))
+    return (id(fn), *map(type, args), *kwargs, *map(type, kwargs.values()))
+
+
+def _key(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
     """What is the same for calls that may go the same way."""
+    kinds = [_kind(arg, DEEPEST) for arg in (*args, *kwargs.values())]
+    return (*_parts(fn, DEEPEST), *kinds, *kwargs)
+
+
+def _kind(value: Any, depth: int) -> Any:
+    """A value's type; of a callable, which one: calling it may have side effects."""
+    return _parts(value, depth - 1) if type(value) in CALLABLES and depth else type(value)
+
+
+def _parts(fn: Any, depth: int) -> tuple[Hashable, ...]:
+    """A callable's code, and the kinds of what it captured."""
     parts: list[Any] = []
     while isinstance(fn, functools.partial):
-        parts += [type(each) for each in (*fn.args, *fn.keywords.values())]
+        parts += [_kind(each, depth) for each in (*fn.args, *fn.keywords.values())]
         fn = fn.func
     owner = getattr(fn, "__self__", None)
     if owner is not None:
         parts.append(type(owner))
     for cell in getattr(fn, "__closure__", None) or ():
         try:
-            parts.append(type(cell.cell_contents))
+            parts.append(_kind(cell.cell_contents, depth))
         except ValueError:  # not bound yet
             parts.append(None)
+    if type(fn) is FunctionType:
+        held = (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values())
+        parts += [_kind(each, depth) for each in held]
     code = key_of(fn)
-    return (id(type(fn)) if code is None else code, *parts, *map(type, args))
+    return (id(type(fn)) if code is None else code, *parts)

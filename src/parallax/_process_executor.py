@@ -7,15 +7,23 @@ that dies fails only the call that it was running, and the pool lives on.
 from __future__ import annotations
 
 import functools
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import ProcessPoolExecutor as StandardPool
+from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import ParamSpec
 
 from ._backends.processes.engine import Engine
+from ._backends.processes.handle import ProcessHandle
+from ._backends.processes.initializer import InheritanceError, forks_by_default
 from ._backends.processes.pool import warm_pool
-from ._errors import WorkerDiedError, exit_reason
+from ._errors import RemoteTraceback, UnreadableError, WorkerDiedError, exit_reason
 from ._lifetimes import Life
 from ._machine import usable_cores
 from ._mapping import MapResults, check_window
@@ -23,13 +31,16 @@ from ._mapping import MapResults, check_window
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
-__all__ = ["ProcessPoolExecutor", "lost_call", "no_workers"]
+__all__ = ["ProcessPoolExecutor", "lost_call", "no_workers", "standard"]
+
+#: WaitForMultipleObjects takes no more, less what the standard library keeps for itself.
+MOST_ON_WINDOWS = 61
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ProcessPoolExecutor(Executor):
+class ProcessPoolExecutor(StandardPool):
     """Run calls in worker processes; takes the place of ``concurrent.futures.ProcessPoolExecutor``.
 
     What differs is better on purpose: lambdas, closures and functions of ``__main__`` work; no
@@ -50,8 +61,10 @@ class ProcessPoolExecutor(Executor):
 
         Args:
             max_workers: most worker processes; default as many as there are usable cores.
-            mp_context: a context of ``multiprocessing``. With "spawn" each worker is executed anew;
-                otherwise it is forked from a clean helper process, never from this one.
+            mp_context: a context of ``multiprocessing``. With "spawn" each worker is executed anew,
+                with "fork" it is forked from this process. Otherwise it is forked from a clean
+                helper process; without a context from this one after all, if that is the default of
+                ``multiprocessing`` and the initializer gets locks or queues that were made for it.
             initializer: called once in each worker before its first call. If it raises, every call
                 fails with ``BrokenProcessPool``, whose ``__cause__`` is that exception.
             initargs: arguments of the initializer.
@@ -62,10 +75,13 @@ class ProcessPoolExecutor(Executor):
             ValueError: an argument has a value that cannot be used.
             SerializationError: the initializer cannot travel to other processes.
         """
+        # Not super().__init__: everything that it sets up is the engine's.
         if max_workers is None:
             max_workers = usable_cores()
         elif max_workers <= 0:
             raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+        elif sys.platform == "win32" and max_workers > MOST_ON_WINDOWS:
+            raise ValueError(f"max_workers must be <= {MOST_ON_WINDOWS}, not {max_workers}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable, not {initializer!r}")
         if max_tasks_per_child is not None:
@@ -75,19 +91,36 @@ class ProcessPoolExecutor(Executor):
                 )
             if max_tasks_per_child <= 0:
                 raise ValueError(f"max_tasks_per_child must be >= 1, not {max_tasks_per_child}")
-        method = "auto" if mp_context is None else mp_context.get_start_method(allow_none=True)
-        pool = warm_pool("spawn" if method == "spawn" else "auto")
+        method = "auto" if mp_context is None else mp_context.get_start_method(allow_none=False)
+        if max_tasks_per_child is not None and method == "fork":
+            raise ValueError(
+                "max_tasks_per_child is incompatible with the 'fork' start method; "
+                "leave mp_context out, or pass another one"
+            )
+        if mp_context is None:
+            mp_context = get_context(None if max_tasks_per_child is None else "spawn")
+            given = False
+        else:
+            given = True
+        self._mp_context = mp_context
+        pool = warm_pool(method if method in {"spawn", "fork"} else "auto")
         pool.prepare(set())
-        self._max_workers = max_workers
-        self._engine = Engine(
+        make = functools.partial(
+            Engine,
             max_workers,
-            pool,
             died=lost_call,
             broken=no_workers,
+            failed=standard,
             initializer=initializer,
             initargs=tuple(initargs),
             max_tasks=max_tasks_per_child,
         )
+        try:
+            self._engine = make(pool)
+        except InheritanceError:
+            if given or not forks_by_default():
+                raise
+            self._engine = make(warm_pool("fork"))
         self._life = Life(self, self._engine)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -151,39 +184,78 @@ class ProcessPoolExecutor(Executor):
         """
         self._life.end(wait=wait, cancel=cancel_futures)
 
+    def terminate_workers(self) -> None:
+        """Ask all workers to end, now; the executor is shut down.
+
+        Calls that run fail with ``BrokenProcessPool``, those that wait are cancelled.
+        """
+        self._stop(signal.SIGTERM)
+
+    def kill_workers(self) -> None:
+        """End all workers at once; otherwise as ``terminate_workers``."""
+        self._stop(getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    def _stop(self, number: int) -> None:
+        self._life.end(wait=False, cancel=True)
+        self._engine.abort(number)
+
+    # What programs read, and the standard library's own tests.
+
+    @property
+    def _max_workers(self) -> int:
+        return self._engine.max_workers
+
+    @property
+    def _processes(self) -> dict[int, ProcessHandle]:  # type: ignore[override]
+        return self._engine.processes()
+
+    @property
+    def _broken(self) -> bool:  # type: ignore[override]
+        return self._engine.fatal is not None
+
+    @property
+    def _executor_manager_thread(self) -> threading.Thread | None:  # type: ignore[override]
+        return self._engine.thread
+
 
 # -- errors that are the standard library's and tell more ------------------------------------------
 
 
-@functools.cache
-def _lost_class() -> type[WorkerDiedError]:
-    from concurrent.futures.process import BrokenProcessPool
+class LostCallError(WorkerDiedError, BrokenProcessPool):
+    """A worker process ended while it ran a call."""
 
-    class LostCallError(WorkerDiedError, BrokenProcessPool):
-        """A worker process ended while it ran a call."""
+    def _message(self) -> str:
+        text = f"worker process {self.pid} ended while running this call: "
+        text += exit_reason(self.exitcode)
+        if self.attempts and self.attempts > 1:
+            text += f" ({self.attempts} attempts, one worker lost in each)"
+        return f"{text}. Other calls are not affected; submit it again to run it again"
 
-        def _message(self) -> str:
-            text = f"worker process {self.pid} ended while running this call: "
-            text += exit_reason(self.exitcode)
-            if self.attempts and self.attempts > 1:
-                text += f" ({self.attempts} attempts, one worker lost in each)"
-            return f"{text}. Other calls are not affected; submit it again to run it again"
 
-    return LostCallError
+class UnreadableCallError(UnreadableError, BrokenProcessPool):
+    """The arguments or the result of a call cannot be unpickled where they have arrived."""
 
 
 def lost_call(pid: int | None, exitcode: int | None, attempts: int) -> BaseException:
     """The error of a call whose worker ended while it ran it."""
-    return _lost_class()(None, pid, exitcode, attempts)
+    return LostCallError(None, pid, exitcode, attempts)
 
 
 def no_workers(cause: BaseException) -> BaseException:
     """The error of all calls when no worker can be had, or an initializer has failed."""
-    from concurrent.futures.process import BrokenProcessPool
-
     words = str(cause)
     if not isinstance(cause, BrokenExecutor):  # a WorkerStartError is one
         words = f"the initializer raised {type(cause).__name__}: {cause}"
     error = BrokenProcessPool(words)
     error.__cause__ = cause
+    return error
+
+
+def standard(error: BaseException) -> BaseException:
+    """The error of a call, of a type that programs expect of the standard library's pool."""
+    if type(error) is UnreadableError:
+        error = UnreadableCallError(error.what, error.index, error.path, error.reason)
+    cause = error.__cause__
+    if type(cause) is RemoteTraceback:
+        error.__cause__ = _RemoteTraceback(str(cause))  # type: ignore[arg-type]
     return error

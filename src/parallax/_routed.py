@@ -39,16 +39,19 @@ class RoutedEngine:
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; nothing is started yet."""
+        self._failed = settings.failed
         self.lock: Any = threading.RLock()
         self._place = here()
         self.cores = self._place.cores
         given = settings.max_workers
+        self._broken = settings.broken
         self.threads = ThreadEngine(
             given or settings.default_threads,
             name=settings.name,
             broken=settings.broken,
             initializer=settings.initializer,
             initargs=settings.initargs,
+            failed=self.fail_waiting,
             lock=self.lock,
         )
         self._limit = given
@@ -57,9 +60,8 @@ class RoutedEngine:
         self._paths = Paths()
         #: calls that wait because ``max_workers`` run.
         self._line: deque[RoutedCall] = deque()
-        #: calls that were handed on, if their number is limited.
+        #: calls that were handed on, if their number is limited; and calls that have not ended.
         self._flight = {"threads": 0, "processes": 0}
-        #: calls that have not ended.
         self._open: set[RoutedCall] = set()
         self._closing = False
         self._over = threading.Condition(self.lock)
@@ -70,6 +72,11 @@ class RoutedEngine:
     def max_workers(self) -> int:
         """Most calls that run at a time in threads."""
         return self.threads.max_workers
+
+    @property
+    def failed(self) -> Callable[[BaseException], BaseException]:
+        """Gives the error of a call another form."""
+        return self._failed
 
     @property
     def ahead(self) -> int:
@@ -85,7 +92,7 @@ class RoutedEngine:
     def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
         """Whether such calls travel to processes now."""
         with self.lock:
-            path = self._paths.quick(fn, args)
+            path = self._paths.quick(fn, args, {})
         return path is not None and path.lane.route == "processes"
 
     def submit(
@@ -127,7 +134,11 @@ class RoutedEngine:
         with self.lock:
             self._check()
             self._open.add(call)
-            self._enter(call)
+            try:
+                self._enter(call)
+            except BaseException:  # no thread can be had
+                self._open.discard(call)
+                raise
         return call
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
@@ -140,7 +151,10 @@ class RoutedEngine:
         with self.lock:
             self._closing = True
         if cancel:
-            self._cancel_waiting()
+            self.cancel_waiting()
+            self.threads.cancel_queued()
+            if self.far.engine is not None:
+                self.far.engine.cancel_queued()
         engine = self.far.engine
         if self.threads.mine() or (engine is not None and engine.mine()):
             wait = False  # for ourselves
@@ -153,30 +167,22 @@ class RoutedEngine:
             if self.far.engine is not None:
                 self.far.engine.shutdown(wait=True, cancel=False)
 
-    def _cancel_waiting(self) -> None:
-        with self.lock:
-            waiting, self._line = list(self._line), deque()
-            for path in self._paths.all():
-                waiting += path.held
-                path.held.clear()
-        for call in waiting:
+    def cancel_waiting(self) -> None:
+        """Cancel the calls that were not handed on."""
+        for call in self._take_waiting():
             call.cancel()
-        self.threads.cancel_queued()
-        if self.far.engine is not None:
-            self.far.engine.cancel_queued()
 
     def forget(self) -> None:
         """Start afresh: this process is a forked copy, in which no worker exists."""
         lost = BrokenExecutor("this call belongs to the process that forked this one")
-        held = [*self._line, *(call for path in self._paths.all() for call in path.held)]
         self.lock = threading.RLock()
+        held = self._take_waiting()
         self._over = threading.Condition(self.lock)
         self._paths = Paths()
-        self._line.clear()
         self.far.forget(self.lock)
         self.threads.forget(self.lock)
         for call in held:
-            call.fail(lost)
+            call.abandon(lost)
         self._flight = {"threads": 0, "processes": 0}
         self._open.clear()
 
@@ -206,14 +212,14 @@ class RoutedEngine:
     # -- how functions are run -----------------------------------------------------------------
 
     def _path(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Path:
-        path = self._paths.quick(fn, args)
+        path = self._paths.quick(fn, args, kwargs)
         if path is None:
             with self.lock:
-                path = self._paths.find(fn, args)
+                path = self._paths.find(fn, args, kwargs)
             if path is None:
                 path = self._explore(fn, args, kwargs, crowded=bool(self._open))
             with self.lock:
-                path = self._paths.add(fn, args, path)
+                path = self._paths.add(fn, args, kwargs, path)
         elif path.due() and (reason := path.inquiry.changed(fn, args)):
             with self.lock:
                 path.lane.keep(reason, clock())
@@ -258,6 +264,7 @@ class RoutedEngine:
     def _check(self) -> None:
         if self._closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        self.threads.fatal = self.threads.fatal or self.far.spoilt
         self.threads.check()
 
     def _enter(self, call: RoutedCall) -> None:
@@ -280,11 +287,11 @@ class RoutedEngine:
         if not self._fits("processes" if where == "processes" else "threads"):
             return False
         if where == "probe":
-            path.held.append(call)
             self._begin_probe(path, now)
+            path.held.append(call)
         elif where == "threads" or not self._to_process(call):
-            self.starts(call, "threads")
             self.threads.take(call)
+            self.starts(call, "threads")
         return True
 
     def _fits(self, via: str) -> bool:
@@ -336,8 +343,10 @@ class RoutedEngine:
     # -- measuring -----------------------------------------------------------------------------
 
     def _begin_probe(self, path: Path, now: float) -> None:
-        path.lane.begin_probe(now)
         self.threads.take(Errand(self, path, self._probe))
+        path.lane.begin_probe(now)
+        # Counted from here to its end, whatever it runs: between two calls its place is not free.
+        self._flight["threads"] += 1
 
     def _probe(self, path: Path) -> None:
         """Run what is held, one by one, until there is a verdict or nothing left."""
@@ -352,6 +361,8 @@ class RoutedEngine:
                 path.lane.end_probe()
                 if not path.held:
                     path.lane.rest()
+                self._flight["threads"] -= 1
+                self._advance()
             self._release(path)
 
     def _next_held(self, path: Path, ident: int) -> RoutedCall | None:
@@ -360,7 +371,7 @@ class RoutedEngine:
                 call = path.held.popleft()
                 path.inquiry.held = len(path.held)
                 if call.claim():
-                    self.starts(call, "threads")
+                    call.via = "probe"
                     path.lane.began(ident, clock())
                     return call
             return None
@@ -393,25 +404,36 @@ class RoutedEngine:
                 if not path.held:
                     return
                 if path.lane.route is None:
-                    if not path.lane.probing:
+                    if path.lane.probing:
+                        return
+                    if self._fits("threads"):
                         self._begin_probe(path, clock())
+                    else:
+                        self._line.extend(path.held)
+                        path.held.clear()
                     return
                 call = path.held.popleft()
             if path.lane.route == "processes":
                 self.far.encode(call)
             with self.lock:
-                if call.waits:
+                fatal = self.threads.fatal
+                if call.waits and fatal is None:
                     self._enter(call)
+            if fatal is not None:
+                call.fail(self._broken(fatal))
 
     def fail_waiting(self, error: BaseException) -> None:
-        """No thread can be had: an initializer has failed."""
+        """An initializer has failed: what waits for its turn fails, too."""
+        for call in self._take_waiting():
+            call.fail(error)
+
+    def _take_waiting(self) -> list[RoutedCall]:
         with self.lock:
             waiting, self._line = list(self._line), deque()
             for path in self._paths.all():
                 waiting += path.held
                 path.held.clear()
-        for call in waiting:
-            call.fail(error)
+        return waiting
 
     # -- what has ended ------------------------------------------------------------------------
 
@@ -427,7 +449,7 @@ class RoutedEngine:
 
     def review(self, path: Path, now: float) -> None:
         """See whether a function had better go another way, and turn what waits; lock held."""
-        if not path.lane.review(now):
+        if self.threads.fatal is not None or not path.lane.review(now):
             return
 
         def waits(call: Any) -> bool:
@@ -446,6 +468,8 @@ class RoutedEngine:
     def ended(self, call: RoutedCall) -> None:
         """A call has ended."""
         self._open.discard(call)
+        if call.via == "processes" and self.far.spoilt is not None:
+            self.fail_waiting(self._broken(self.far.spoilt))
         # The set first and then the flag, as shutdown does it the other way round: one of the two
         # threads sees that all is over.
         if self._limit is None and not self._closing:

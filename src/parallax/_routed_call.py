@@ -40,7 +40,8 @@ class RoutedCall(Task):
         self.call: Asked | None = call
         #: calls that it stands for.
         self.count = 1 if call[2] is not None else len(call[1])
-        #: what it was handed to: "", "threads" or "processes".
+        #: what it was handed to: "", "threads", "processes", or "probe" for the one thread that
+        #: measures calls of its kind.
         self.via = ""
 
     @property
@@ -141,7 +142,11 @@ class Errand:
         self._do(self._path)
 
     def cancel(self) -> None:
-        """The calls that it is about are cancelled by the engine, which knows them."""
+        """Cancel the calls that it is about, which are cancelled with all others."""
+        self.engine.cancel_waiting()
+
+    def abandon(self, error: BaseException) -> None:
+        """The calls that it is about are known to the engine."""
 
     def fail(self, error: BaseException) -> None:
         """No thread can be had."""

@@ -25,14 +25,14 @@ from parallax import ProcessPoolExecutor, WorkerDiedError
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
 
-@pytest.fixture(params=["auto", "spawn"])
+@pytest.fixture(params=["auto", "spawn", "fork"])
 def make(request):
     """Makes executors; they are shut down at the end."""
     made = []
 
     def new(max_workers=2, **wishes):
-        if request.param == "spawn":
-            wishes["mp_context"] = multiprocessing.get_context("spawn")
+        if request.param != "auto":
+            wishes["mp_context"] = multiprocessing.get_context(request.param)
         made.append(ProcessPoolExecutor(max_workers, **wishes))
         return made[-1]
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .._future import Future
+from .._future import RUNNING, Future
 from .processes.piece import run_part
 
 __all__ = ["Call", "ThreadEngine"]
@@ -43,16 +44,13 @@ class Call(Future[Any]):
     ) -> None:
         super().__init__(engine)
         self._context = context
-        self._call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None
         self._call = fn, args, kwargs
 
     def execute(self) -> None:
         """Run the call in this thread, unless it was cancelled or runs elsewhere."""
-        with self._helper.lock:
-            if not self.claim():
-                return
-        call, self._call = self._call, None
-        assert call is not None
+        call = self._take()
+        if call is None:
+            return
         try:
             if self._context is None:
                 value = call[0](*call[1], **call[2])
@@ -65,9 +63,18 @@ class Call(Future[Any]):
         else:
             self.settle(value, None)
 
-    def drop(self) -> None:
-        """Forget what was to be called."""
-        self._call = None
+    def claim(self) -> bool:
+        """Enter RUNNING; True for one caller only, before any cancelling."""
+        return self._take() is not None
+
+    def _take(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None:
+        # pop is atomic: who gets it has claimed it. With the lock instead, threads would stand in
+        # line behind the one that submits, and look busy to it.
+        call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None
+        call = self.__dict__.pop("_call", None)
+        if call is not None:
+            self._state = RUNNING
+        return call
 
 
 class ThreadEngine:
@@ -81,6 +88,7 @@ class ThreadEngine:
         broken: Callable[[BaseException], BaseException],
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        failed: Callable[[BaseException], None] | None = None,
         lock: Any = None,
     ) -> None:
         """Prepare; no thread is started yet.
@@ -91,6 +99,7 @@ class ThreadEngine:
             broken: makes the error of all calls when an initializer has failed, from its cause.
             initializer: called once in each thread, before its first call.
             initargs: its arguments.
+            failed: is told the error of all calls when an initializer has failed.
             lock: a reentrant lock to use, if somebody shares it.
         """
         self.max_workers = max_workers
@@ -100,10 +109,14 @@ class ThreadEngine:
         self._broken = broken
         self._initializer = initializer
         self._initargs = initargs
+        self._failed = failed
         #: calls that wait for a thread, and at the end a None.
         self.queue: SimpleQueue[Any] = SimpleQueue()
-        #: threads that wait, less the calls that were queued for them.
-        self._idle = 0
+        #: at most as many tokens as there are more threads than calls that run or wait. A thread
+        #: adds one after a call, without the lock, for which it would stand in line behind the
+        #: thread that submits; a new call takes one, or has a thread started. With one too many
+        #: a call may wait for ever. With all threads there are they mean nothing.
+        self._free: deque[None] = deque()
         self.closing = False
         self._idents: set[int] = set()
         self.threads: set[threading.Thread] = set()
@@ -149,8 +162,8 @@ class ThreadEngine:
             RuntimeError: there is no thread, and none can be started.
         """
         self.queue.put(call)
-        if self._idle > 0:
-            self._idle -= 1
+        if self._free:
+            self._free.pop()  # nobody else does, with the lock
         elif len(self.threads) < self.max_workers:
             try:
                 self._start()
@@ -181,7 +194,9 @@ class ThreadEngine:
             try:
                 self._start()
             except RuntimeError:
-                return
+                break
+        # A call that ended since the line above may have been counted by neither.
+        self._free.clear()
 
     def take_back(self, wanted: Callable[[Any], bool]) -> list[Any]:
         """Take calls out of the queue; the lock is held.
@@ -245,16 +260,16 @@ class ThreadEngine:
         if cancel:
             self.cancel_queued()
         self.queue.put(None)
-        if wait:
+        # Not in a thread of ours: two of them would wait for each other.
+        if wait and not self.mine():
             for thread in list(self.threads):
-                if thread is not threading.current_thread():
-                    thread.join()
+                thread.join()
 
     def forget(self, lock: Any = None) -> None:
         """Start afresh: this process is a forked copy, in which the threads do not exist."""
         self.lock = lock if lock is not None else threading.RLock()
         queue, self.queue = self.queue, SimpleQueue()
-        self._idle = 0
+        self._free.clear()
         self._idents.clear()
         self.threads = set()
         lost = BrokenExecutor("this call belongs to the process that forked this one")
@@ -264,7 +279,7 @@ class ThreadEngine:
             except Empty:
                 break
             if call is not None:
-                call.fail(lost)
+                call.abandon(lost)
 
     def _start(self) -> None:
         # Not a daemon: the interpreter ends it in order, see _lifetimes. Said, because to inherit
@@ -281,26 +296,15 @@ class ThreadEngine:
         if self._initializer is not None and not self._initialized():
             return
         while True:
-            try:
-                call = queue.get_nowait()
-            except Empty:
-                call = self._wait()
+            call = queue.get()
             if call is None:
                 queue.put(None)  # for the others
                 return
             call.execute()
             # What it refers to must not live until the next one comes.
             del call
-
-    def _wait(self) -> Any:
-        with self.lock:
-            # Once more: with the lock, nothing is queued between the look and the count. Whoever
-            # queues for a thread that is thought idle and is not may wait for ever.
-            try:
-                return self.queue.get_nowait()
-            except Empty:
-                self._idle += 1
-        return self.queue.get()
+            if len(self.threads) < self.max_workers:
+                self._free.append(None)
 
     def _initialized(self) -> bool:
         assert self._initializer is not None
@@ -312,6 +316,8 @@ class ThreadEngine:
             )
             with self.lock:
                 self.fatal = self.fatal or error
+            if self._failed is not None:
+                self._failed(self._broken(error))
             while True:
                 try:
                     call = self.queue.get_nowait()

@@ -160,10 +160,10 @@ class BatchRunner:
             values.append(value)
 
     def _refuse(self, what: str, error: BaseException) -> None:
-        from ..._errors import SerializationError  # loads what few workers ever need
+        from ..._errors import UnreadableError  # loads what few workers ever need
 
         reason = f"in the worker: {type(error).__name__}: {error}"
-        failure = SerializationError(what, None, what, reason)
+        failure = UnreadableError(what, None, what, reason)
         self._failures.append(Failure(len(self._values), failure))
         self._values.append(None)
 
@@ -215,7 +215,7 @@ def _encode(result: ChunkResult) -> _codec.Encoded:
     if len(values) == 1:
         try:
             return _codec.encode_reply(tuple(result))
-        except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+        except BaseException:  # noqa: BLE001 - whatever a __reduce__ raises
             stuck = result._replace(values=[None], failures=_stuck(values[0], 0))
             return _codec.encode_reply(tuple(stuck))
     buffers: list[memoryview] = []
@@ -226,7 +226,7 @@ def _encode(result: ChunkResult) -> _codec.Encoded:
             values[offset] = None
             try:
                 packed[offset] = _pack(value, buffers)
-            except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+            except BaseException:  # noqa: BLE001 - whatever a __reduce__ raises
                 failures += _stuck(value, offset)
     for failure in failures:
         failed[failure.offset] = _pack(failure, buffers)

@@ -16,6 +16,7 @@ import selectors
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from contextvars import Context
 from typing import Any
 
@@ -24,16 +25,21 @@ from ..._errors import SerializationError
 from ..._future import Future
 from ..._waker import Waker, readable
 from .callables import Callables, Known
+from .handle import ProcessHandle
+from .initializer import Initializer
 from .pool import Pool, Worker
 from .staff import Staff
-from .task import Finished, Lent, Task, encode_arguments, encode_initializer
+from .task import Finished, Lent, Task, encode_arguments
 
 __all__ = ["Engine"]
 
 clock = time.monotonic
 
-#: Seconds to wait for a worker to leave.
-EXIT = 0.5
+#: Seconds to wait for a worker to leave; the same for one that may have something to say to others.
+EXIT, SAY = 0.5, 2.0
+
+#: Seconds to wait for the process ids of workers that are starting.
+START = 30.0
 
 #: Seconds that the system lets a thread wait on a socket at least, if it is asked to.
 LONG = 1e6
@@ -53,6 +59,7 @@ class Engine:
         initargs: tuple[Any, ...] = (),
         max_tasks: int | None = None,
         timed: Callable[[Task, float, float], None] | None = None,
+        failed: Callable[[BaseException], BaseException] | None = None,
         lock: Any = None,
     ) -> None:
         """Check the initializer; no worker is started yet.
@@ -67,13 +74,18 @@ class Engine:
             max_tasks: tasks after which a worker is replaced.
             timed: is told, under the lock, of each task that a worker answered: its seconds on the
                 clock and on the CPU clock.
+            failed: gives the error of a call another form.
             lock: a reentrant lock to use, if somebody shares it.
 
         Raises:
             SerializationError: the initializer cannot travel.
+            InheritanceError: it could be inherited by workers that are forked.
         """
         # First of all: if it raises, there is nothing to close yet.
-        first = None if initializer is None else encode_initializer(initializer, initargs)
+        first = None
+        if initializer is not None:
+            first = Initializer(initializer, initargs, inherited=pool.forks)
+        self._first = first
         self.lock = lock if lock is not None else threading.RLock()
         self._pool = pool
         self._broken = broken
@@ -81,8 +93,11 @@ class Engine:
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
         self._waker.attach(self._selector)
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
         self._closing = False
+        #: gives the error of a call another form.
+        self.failed = failed
+        self._greeted = threading.Condition(self.lock)
         self._staff = Staff(
             max_workers,
             pool,
@@ -92,6 +107,7 @@ class Engine:
             broken=broken,
             initializer=first,
             max_tasks=max_tasks,
+            greeted=self._greeted.notify_all,
             timed=timed,
         )
 
@@ -102,6 +118,33 @@ class Engine:
         """The workers that there are now."""
         with self.lock:
             return [lent.worker for lent in self._staff.lent]
+
+    def processes(self) -> dict[int, ProcessHandle]:
+        """The worker processes by process id; waits for those that are starting."""
+        with self.lock:
+            lent = self._staff.lent
+            if not self.mine():
+                self._greeted.wait_for(lambda: all(each.worker.pid for each in lent), START)
+            workers = [each.worker for each in lent if each.worker.pid]
+        workers.sort(key=lambda worker: worker.born)
+        return {worker.pid: ProcessHandle(worker, self._pool) for worker in workers if worker.pid}
+
+    def abort(self, number: int) -> None:
+        """Send all workers a signal and end all calls, those that run too, with an error.
+
+        Args:
+            number: the signal's.
+        """
+        self.shutdown(wait=False, cancel=True)
+        with self.lock:
+            if self.thread is None or self._staff.resting:
+                return
+            for lent in self._staff.lent:
+                lent.worker.started.signal(number)
+            self._staff.fatal = BrokenExecutor("the workers were ended on demand")
+            finished = self._staff.fail_all(kill=False)
+            self._waker.wake()
+        self._settle(finished)
 
     @property
     def max_workers(self) -> int:
@@ -152,8 +195,11 @@ class Engine:
         try:
             known, data = self.encode(fn, args, kwargs)
         except SerializationError as error:
-            self._check()
             task = Task(self, None, None)
+            with self.lock:
+                self._check()
+                # As if it had come through: who looks for workers finds them.
+                self._take(None)
             task.settle(None, error)
             return task
         task = Task(self, known, data)
@@ -181,12 +227,16 @@ class Engine:
             BrokenExecutor: no worker can be had.
         """
         self._check()
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._turn, name="parallax-executor", daemon=True
-            )
-            self._thread.start()
-        self._staff.add(task)
+        self._take(task)
+
+    def _take(self, task: Task | None) -> None:
+        if self._pool.forks:
+            self._staff.add(task)  # first: it forks while there is no thread of ours
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._turn, name="parallax-executor", daemon=True)
+            self.thread.start()
+        if not self._pool.forks:
+            self._staff.add(task)
 
     def rest_after(self, seconds: float) -> None:
         """From now on have workers leave that have had nothing to do for so long."""
@@ -201,7 +251,7 @@ class Engine:
 
     def mine(self) -> bool:
         """Whether this thread is the turner."""
-        return self._thread is not None and threading.get_ident() == self._thread.ident
+        return self.thread is not None and threading.get_ident() == self.thread.ident
 
     def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:
         """Give back queued tasks that nobody has begun; the lock is held.
@@ -212,9 +262,9 @@ class Engine:
         return self._staff.queue.take_back(wanted)
 
     def cancel_queued(self) -> None:
-        """Cancel the tasks that no worker has yet."""
+        """Cancel the tasks that no worker has yet, and no starting worker is to have."""
         with self.lock:
-            queued = list(self._staff.queue.tasks)
+            queued = list(self._staff.queue.tasks)[self._staff.starting :]
         for task in queued:
             task.cancel()
 
@@ -285,7 +335,7 @@ class Engine:
         """
         with self.lock:
             self._closing = True
-            thread = self._thread
+            thread = self.thread
             if thread is None:
                 self._release()
         if cancel:
@@ -299,8 +349,11 @@ class Engine:
     def forget(self) -> None:
         """Drop everything without ending it: this process is a forked copy of the owner's."""
         self.lock = threading.RLock()
-        self._thread = None
-        self._staff.forget()
+        self.thread = None
+        tasks = self._staff.forget()
+        assert self._staff.fatal is not None
+        for task in tasks:
+            task.abandon(self._broken(self._staff.fatal), running=True)
         self._release()
 
     def _check(self) -> None:
@@ -345,9 +398,10 @@ class Engine:
             del finished, ready
         self._end()
 
-    @staticmethod
-    def _settle(finished: Finished) -> None:
+    def _settle(self, finished: Finished) -> None:
         for task, value, error in finished:
+            if error is not None and self.failed is not None:
+                error = self.failed(error)  # noqa: PLW2901 - the same in another form
             task.settle(value, error)
 
     def _wake(self) -> None:
@@ -358,8 +412,9 @@ class Engine:
     def _end(self) -> None:
         with self.lock:
             left = self._staff.end()
+        patience = SAY if self._first is not None and self._first.shared else EXIT
         for lent in left:
-            if self._pool.discard(lent.worker, kill=False, timeout=EXIT) is None:
+            if self._pool.discard(lent.worker, kill=False, timeout=patience) is None:
                 self._pool.discard(lent.worker, kill=True, timeout=EXIT)
         self._pool.settle(EXIT)
         with self.lock:
@@ -367,5 +422,7 @@ class Engine:
 
     def _release(self) -> None:
         self._callables = Callables()  # what they captured may be large
+        if self._first is not None:
+            self._first.close()
         self._selector.close()
         self._waker.close()

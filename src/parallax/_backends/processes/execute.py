@@ -27,7 +27,10 @@ OUTPUT = (1, 2)
 
 
 def execute(
-    what: str, sock: socket.socket, stores: Sequence[Handle] = ()
+    what: str,
+    sock: socket.socket,
+    stores: Sequence[Handle] = (),
+    given: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Execute a fresh Python that runs ``<what>.main``.
 
@@ -35,6 +38,7 @@ def execute(
         what: "worker" or "zygote".
         sock: its end of a socket pair.
         stores: what a worker opens its stores by; see ``worker.serve``.
+        given: descriptors that a worker's initializer needs.
 
     Raises:
         WorkerStartError: it cannot be executed.
@@ -43,9 +47,12 @@ def execute(
         raise WorkerStartError("spawn", "this program has no Python interpreter of its own to run")
     # The search path goes along on the command line, because parallax itself may have been found
     # on a path that this program added at run time.
+    arguments = ", ".join(map(repr, (sock.fileno(), *stores)))
+    if given:
+        arguments += f", given={tuple(given)!r}"
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; "
-        f"from parallax._backends.processes.{what} import main; main{(sock.fileno(), *stores)!r}"
+        f"from parallax._backends.processes.{what} import main; main({arguments})"
     )
     env = dict(os.environ)
     for name in NATIVE:
@@ -55,7 +62,7 @@ def execute(
         return subprocess.Popen(
             [sys.executable, *flags, "-c", code],
             stdin=subprocess.DEVNULL,
-            pass_fds=(sock.fileno(), *(fd for fd in stores if isinstance(fd, int))),
+            pass_fds=(sock.fileno(), *(fd for fd in stores if isinstance(fd, int)), *given),
             env=env,
         )
     except OSError as error:

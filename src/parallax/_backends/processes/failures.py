@@ -56,6 +56,9 @@ def isolate(result: ChunkResult) -> ChunkResult:
             path, reason = culprit(value, "result", reply=True)
             values[offset] = None
             failures[offset] = Failure(offset, SerializationError("result", None, path, reason))
+        except BaseException as error:  # noqa: BLE001 - as if the callable had raised it
+            values[offset] = None
+            failures[offset] = Failure(offset, error)
     failed = tuple(f for _, f in sorted(failures.items()))
     return portable(result._replace(values=values, failures=failed))
 

@@ -77,7 +77,7 @@ def run_part(fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]) -> Part
             try:
                 reply = _codec.encode_reply(value)
                 values[offset] = Packed(reply.payload, reply.buffers)
-            except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+            except BaseException:  # noqa: BLE001 - whatever a __reduce__ raises
                 failures += _stuck(value, offset)
                 values[offset] = None
     if failures:

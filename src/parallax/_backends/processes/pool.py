@@ -28,6 +28,7 @@ from ..._store import Store, make_store
 from ..._waker import readable_now
 from . import protocol
 from .execute import OUTPUT, installed, output_of
+from .initializer import Initializer
 from .parcels import keep_channel
 from .start import Started, Starter
 
@@ -120,7 +121,9 @@ class Pool:
 
     def __init__(self, method: str = "auto") -> None:
         self._lock = threading.Condition()
-        self._starter = Starter(method)
+        self._starter = _starter(method)
+        #: our end of the worker that is being started.
+        self._making: ParcelChannel | None = None
         self._idle: list[Worker] = []
         self._alive: set[Worker] = set()
         #: workers of executors: not lent, not counted.
@@ -199,20 +202,28 @@ class Pool:
                     # waiting on would be a deadlock. One above the limit gets us on.
                     limit = max(limit, len(self._alive) + 1)
 
-    def hire(self) -> Worker:
+    @property
+    def forks(self) -> bool:
+        """Whether workers are forked from this very process."""
+        return self.method == "fork"
+
+    def hire(self, initializer: Initializer | None = None) -> Worker:
         """Start a worker that is never lent to runs; ``discard`` lets go of it.
+
+        Args:
+            initializer: what it is going to call first.
 
         Raises:
             WorkerStartError: it could not be started.
         """
         with self._lock:
-            worker = self._start()
+            worker = self._start(initializer)
             self._alive.discard(worker)
             self._hired.add(worker)
             _hired_anywhere.add(worker)
             return worker
 
-    def _start(self) -> Worker:
+    def _start(self, initializer: Initializer | None = None) -> Worker:
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
@@ -220,9 +231,9 @@ class Pool:
         outputs = _outputs()
         lender, store = _shared_memory()
         handles = [] if store is None or lender is None else [lender.store.handle, store.handle]
-        channel = keep_channel(ours, lender, store)
+        channel = self._making = keep_channel(ours, lender, store)
         try:
-            started = self._starter.start(theirs, handles)
+            started = self._starter.start(theirs, handles, initializer)
         except OSError as error:
             channel.close()
             raise WorkerStartError(self.method, str(error)) from error
@@ -230,6 +241,7 @@ class Pool:
             channel.close()
             raise
         finally:
+            self._making = None
             theirs.close()
         worker = Worker(started, channel, outputs)
         self._alive.add(worker)
@@ -244,6 +256,11 @@ class Pool:
         """
         with self._lock:
             return self._starter.trouble(worker.started if worker is not None else None, late=late)
+
+    def exitcode(self, worker: Worker) -> int | None:
+        """The exit status of a worker that has ended; None while it runs or if it is not known."""
+        with self._lock:
+            return worker.started.exitcode(0.0)
 
     def deadline(self, worker: Worker) -> float:
         """When a worker that is not up by then is given up, on the monotonic clock."""
@@ -356,6 +373,8 @@ class Pool:
         self._lock = threading.Condition()
         for worker in (*self._alive, *self._hired):
             worker.channel.close()
+        if self._making is not None:
+            self._making.close()
         self._alive, self._idle, self._hired, self._leaving = set(), [], set(), []
         self._starter.forget()
 
@@ -370,6 +389,14 @@ class Pool:
                 fds.add(worker.channel.fileno())
             pids |= {w.pid for w in self._leaving if w.pid is not None}
             return pids, fds
+
+
+def _starter(method: str) -> Starter:
+    if method != "fork":
+        return Starter(method)
+    from .forked import Forker  # loads what only workers need otherwise
+
+    return Forker()
 
 
 def _shared_memory() -> tuple[Lender | None, Store | None]:

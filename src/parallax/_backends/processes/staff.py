@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError
 
-from ... import _codec
 from ..._errors import WorkerStartError, exit_reason
 from ..._lean import signals
 from ..._nesting import here
@@ -26,9 +25,10 @@ from ..._parcels import Parcel
 from ..._wire import Frame, WireError
 from . import protocol
 from .doomed import Doomed
+from .initializer import Initializer
 from .pool import Pool
 from .queue import Queue
-from .surroundings import capture
+from .surroundings import authentication, capture
 from .task import Batch, Finished, Lent, Task, outcomes
 
 __all__ = ["Staff"]
@@ -68,8 +68,9 @@ class Staff:
         wake: Callable[[], None],
         died: Callable[[int | None, int | None, int], BaseException],
         broken: Callable[[BaseException], BaseException],
-        initializer: tuple[int, _codec.Encoded] | None,
+        initializer: Initializer | None,
         max_tasks: int | None,
+        greeted: Callable[[], None],
         timed: Callable[[Task, float, float], None] | None,
     ) -> None:
         """Prepare; no worker is started yet.
@@ -81,8 +82,9 @@ class Staff:
             wake: makes the thread that waits on the selector look again.
             died: makes the error of a task whose worker ended: (pid, exit status, attempts).
             broken: makes the error of all tasks when no worker can be had, from its cause.
-            initializer: key and encoded form of what each worker calls first.
+            initializer: what each worker calls first.
             max_tasks: tasks after which a worker is replaced.
+            greeted: is called when a worker has come up, or will not.
             timed: is told of each answered task: seconds on the clock and on the CPU clock.
         """
         self.max_workers = max_workers
@@ -95,11 +97,14 @@ class Staff:
         self._max_tasks = max_tasks
         #: seconds after which a worker leaves that has nothing to do; None for never.
         self.idle_limit: float | None = None
+        self._greeted = greeted
         self._timed = timed
         self._context = capture(here().worker(max_workers))
         self._ids = itertools.count(1)
         self._idle: deque[Lent] = deque()
-        self._starting = 0
+        #: workers that have not come up yet.
+        self.starting = 0
+        self._grown = False
         self._stillborn = 0.0
         self.queue = Queue(max_tasks)
         self.lent: set[Lent] = set()
@@ -110,8 +115,12 @@ class Staff:
         #: when ``look_after`` is to be called next.
         self.look_at: float | None = None
 
-    def add(self, task: Task) -> None:
-        """Take a task: to an idle worker, or into the queue."""
+    def add(self, task: Task | None) -> None:
+        """Take a task: to an idle worker, or into the queue. Without one only start a worker."""
+        if task is None:
+            if not self._idle and len(self.lent) < self.max_workers:
+                self._grow(1)
+            return
         self.queue.tasks.append(task)
         if self._idle:
             self._hand_out()
@@ -123,14 +132,21 @@ class Staff:
         """Nothing waits and nobody works."""
         return not self.queue.tasks and not any(lent.flight for lent in self.lent)
 
-    def forget(self) -> None:
-        """Drop all workers: this process is a forked copy of their owner's."""
+    def forget(self) -> list[Task]:
+        """Drop all workers: this process is a forked copy of their owner's.
+
+        Returns:
+            The tasks that waited or ran.
+        """
+        tasks = [*self.queue.tasks, *self._held()]
+        self.queue.tasks.clear()
         for lent in self.lent:
             lent.alive = False
             lent.worker.channel.close()
         self.lent.clear()
         self._idle.clear()
         self.fatal = BrokenExecutor("this executor belongs to the process that forked this one")
+        return tasks
 
     def end(self) -> list[Lent]:
         """Part with all workers; the caller waits for their end."""
@@ -143,32 +159,31 @@ class Staff:
             lent.worker.channel.close()
         return left
 
-    def _grow(self) -> None:
+    def _grow(self, least: int = 0) -> None:
         """Start as many workers as there are tasks that no starting worker will take."""
         room = self.max_workers - len(self.lent)
-        count = min(room, len(self.queue.tasks) - self._starting)
+        count = min(room, max(least, len(self.queue.tasks) - self.starting))
+        if self._pool.forks and not self._grown:
+            count = room  # as long as there are few threads
         if count <= 0:
             return
-        known = self.queue.tasks[-1].known
-        if known is not None:
+        self._grown = True
+        if self.queue.tasks and (known := self.queue.tasks[-1].known) is not None:
             self._pool.prepare(known.modules)
         for _ in range(count):
             try:
-                lent = Lent(self._pool.hire())
+                lent = Lent(self._pool.hire(self._initializer))
             except WorkerStartError as error:
                 if not self.lent:
                     self.fatal = error
                 break
             self.lent.add(lent)
-            self._starting += 1
+            self.starting += 1
             self._selector.register(lent.worker.channel, selectors.EVENT_READ, lent)
             try:
                 lent.worker.surround(self._context)
                 if self._initializer is not None:
-                    key, encoded = self._initializer
-                    lent.worker.teach(key, encoded)
-                    lent.worker.channel.send(protocol.INIT, key)
-                    lent.worker.calls.pop(key)
+                    self._initializer.send(lent.worker)
             except OSError:
                 continue  # it left just now; its end-of-file is seen
             self._watch(lent)
@@ -220,7 +235,8 @@ class Staff:
             self._stillborn = 0.0
         elif frame.kind == protocol.HELLO:
             self._pool.greet(lent.worker, frame.tag)
-            self._starting -= 1
+            self.starting -= 1
+            self._greeted()
         elif frame.kind == protocol.RETURNED:
             self._returned(lent, frame, finished)
         elif frame.kind == protocol.FAILED:
@@ -314,26 +330,34 @@ class Staff:
     def _remove(self, lent: Lent) -> None:
         lent.alive = False
         if not lent.worker.ready:
-            self._starting -= 1
+            self.starting -= 1
         if not lent.borrowed:
             self._selector.unregister(lent.worker.channel)
         self.lent.discard(lent)
+        self._greeted()
         if lent.idle:
             self._idle.remove(lent)
 
-    def fail_all(self) -> Finished:
-        """No worker can be had: everything that waits ends with the cause."""
+    def fail_all(self, *, kill: bool = True) -> Finished:
+        """No worker can be had: everything that waits ends with the cause.
+
+        Args:
+            kill: end the workers at once; otherwise they have been told to end.
+        """
         assert self.fatal is not None
-        tasks = [t for lent in self.lent for batch in lent.flight for t in batch.tasks]
+        tasks = self._held()
         tasks += [t for t in self.queue.tasks if t.begin()]
         self.queue.tasks.clear()
         for lent in list(self.lent):
             lent.flight.clear()
             self._remove(lent)
-            self._pool.discard(lent.worker, kill=True, timeout=EXIT)
+            self._pool.discard(lent.worker, kill=kill, timeout=EXIT)
         for task in tasks:
             task.data = task.lent = None
         return [(task, None, self._broken(self.fatal)) for task in tasks]
+
+    def _held(self) -> list[Task]:
+        return [t for lent in self.lent for batch in lent.flight for t in batch.tasks]
 
     # -- handing out ---------------------------------------------------------------------------
 
@@ -365,6 +389,9 @@ class Staff:
         lent.flight.append(batch)
         lent.given += len(batch.tasks)
         try:
+            if not lent.keyed and (key := authentication()) is not None:
+                lent.keyed = True
+                worker.channel.send(protocol.CONTEXT, 0, key, hold=True)
             for task in batch.tasks:
                 assert task.known is not None
                 assert task.data is not None

@@ -24,6 +24,7 @@ from ..._errors import WorkerStartError, exit_reason
 from ..._machine import start_methods
 from ..._store import Handle
 from .execute import OUTPUT, execute, import_seconds, output_of
+from .initializer import Initializer
 
 _log = logging.getLogger("parallax")
 
@@ -145,25 +146,32 @@ class Starter:
                 return max(0.0, self._zygote.cost - since)
         return import_seconds(packages)
 
-    def start(self, sock: socket.socket, stores: Sequence[Handle] = ()) -> Started:
+    def start(
+        self,
+        sock: socket.socket,
+        stores: Sequence[Handle] = (),
+        initializer: Initializer | None = None,
+    ) -> Started:
         """Start a worker on its end of a socket pair; the caller closes its copy afterwards.
 
         Args:
             sock: the worker's end.
             stores: what it opens the stores by that it receives from, and sends by; or nothing.
+            initializer: what it is going to call first.
 
         Raises:
             WorkerStartError: the system refused.
         """
+        fds = initializer.fds if initializer is not None else ()
         while self.method == "zygote":
             zygote = self._ensure()
             try:
-                zygote.fork(sock, stores)
+                zygote.fork(sock, stores, fds)
             except ConnectionError:  # it is gone
                 self._bury(zygote)
             else:
                 return Started(None, zygote)
-        return Started(execute("worker", sock, stores), None)
+        return Started(execute("worker", sock, stores, fds), None)
 
     def deadline(self, started: Started, born: float) -> float:
         """When a worker that is not up by then is given up, on the monotonic clock.
@@ -328,10 +336,10 @@ class _Zygote:
             self.imports += 1
             self._say(("import", [list(sys.path), *fresh]))
 
-    def fork(self, sock: socket.socket, stores: Sequence[Handle]) -> None:
+    def fork(self, sock: socket.socket, stores: Sequence[Handle], given: Sequence[int]) -> None:
         numbers = [number for number in OUTPUT if output_of(number) is not None]
-        message = pickle.dumps(("fork", (numbers, len(stores))))
-        fds = [sock.fileno(), *(fd for fd in stores if isinstance(fd, int)), *numbers]
+        message = pickle.dumps(("fork", (numbers, len(stores), len(given))))
+        fds = [sock.fileno(), *(fd for fd in stores if isinstance(fd, int)), *given, *numbers]
         socket.send_fds(self.control, [message], fds)
 
     def _say(self, message: Any) -> None:

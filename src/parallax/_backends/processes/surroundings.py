@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Surroundings", "capture"]
+__all__ = ["Surroundings", "authentication", "capture"]
 
 #: Defaults of nested calls that travel. Not max_workers: it is a limit of the whole, of which a
 #: nested call gets a part.
@@ -54,11 +54,18 @@ def capture(place: Place) -> bytes:
         "decimal": _decimal(),
         "numpy": _numpy(),
         "options": _options(),
+        "authkey": _authkey(),
     }
     global _captured  # noqa: PLW0603 - a cache
     if values != _captured[0]:
         _captured = (values, dumps(values, 5))
     return _captured[1]
+
+
+def authentication() -> bytes | None:
+    """What proxies of ``multiprocessing`` managers need in a worker; None if there can be none."""
+    key = _authkey()
+    return None if key is None else dumps({"authkey": key}, 5)
 
 
 #: What was captured last, and its pickle.
@@ -145,6 +152,12 @@ def _options() -> dict[str, Any] | None:
     return {k: v for k, v in options.defaults().items() if k in OPTIONS} or None
 
 
+def _authkey() -> bytes | None:
+    if "multiprocessing.managers" not in sys.modules:
+        return None
+    return bytes(sys.modules["multiprocessing.process"].current_process().authkey)
+
+
 class Surroundings:
     """A worker's side: takes over what was captured."""
 
@@ -156,8 +169,11 @@ class Surroundings:
         """Take over captured surroundings.
 
         Args:
-            context: the decoded result of ``capture``.
+            context: the decoded result of ``capture``, or of ``authentication``.
         """
+        if context.keys() == {"authkey"}:
+            _authenticate(context["authkey"], None)
+            return
         last, self._last = self._last, context
         place = Place(*context["place"])
         settle(place)
@@ -177,6 +193,7 @@ class Surroundings:
             ("decimal", _calculate),
             ("numpy", _floats),
             ("options", _defaults),
+            ("authkey", _authenticate),
         ):
             if context[name] != last.get(name):
                 change(context[name], last.get(name))
@@ -247,6 +264,13 @@ def _floats(now: dict[str, str] | None, last: dict[str, str] | None) -> None:
     except ImportError:
         return
     np.seterr(**(now or NUMPY_ERRORS))  # type: ignore[arg-type]
+
+
+def _authenticate(now: bytes | None, _: bytes | None) -> None:
+    from multiprocessing import process
+
+    if now is not None:
+        process.current_process().authkey = now
 
 
 def _defaults(now: dict[str, Any] | None, last: dict[str, Any] | None) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from ... import _codec
 from ..._culprit import culprit
-from ..._errors import RemoteTraceback, SerializationError
+from ..._errors import RemoteTraceback, SerializationError, UnreadableError
 from ..._future import Future, Helper
 from ..._messages import ChunkResult, Failure
 from ..._parcels import Parcel
@@ -23,7 +22,6 @@ __all__ = [
     "Lent",
     "Task",
     "encode_arguments",
-    "encode_initializer",
     "outcomes",
     "with_cause",
 ]
@@ -73,6 +71,8 @@ class Lent:
         #: a thread that waits for one of its results reads its socket.
         self.borrowed = False
         self.idle = False
+        #: it was told how to authenticate itself to managers.
+        self.keyed = False
         #: since when it has nothing to do.
         self.rests = 0.0
         self.alive = True
@@ -102,17 +102,6 @@ def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> _c
         raise SerializationError("item", None, "item", str(error)) from error
 
 
-def encode_initializer(
-    initializer: Callable[..., Any], initargs: tuple[Any, ...]
-) -> tuple[int, _codec.Encoded]:
-    try:
-        encoded = _codec.encode((initializer, initargs, None, []), shared=True)
-        return 0, encoded._replace(slabs={})
-    except Exception as error:
-        path, reason = culprit((initializer, initargs), "initializer")
-        raise SerializationError("callable", None, path, reason) from error
-
-
 def with_cause(failure: Failure) -> BaseException:
     """The error of a task, with the traceback that its worker saw as its cause."""
     if failure.traceback:
@@ -132,7 +121,7 @@ def outcomes(frame: Frame | Parcel) -> tuple[list[Outcome], float, float]:
     try:
         payload, buffers = frame.open()
         fields = _codec.decode(payload, buffers)
-    except Exception as problem:  # noqa: BLE001 - any __setstate__ may raise anything
+    except BaseException as problem:  # noqa: BLE001 - any __setstate__ may raise anything
         return [(None, _unreadable(problem))], 0.0, 0.0  # only an answer with one can be like this
     if len(fields) == len(ChunkResult._fields):
         result = ChunkResult(*fields)
@@ -152,9 +141,9 @@ def _unpack(part: tuple[bytes, int, int], buffers: list[Any]) -> Outcome:
     payload, first, count = part
     try:
         return _codec.decode(payload, buffers[first : first + count]), None
-    except Exception as error:  # noqa: BLE001 - as above
+    except BaseException as error:  # noqa: BLE001 - as above
         return None, _unreadable(error)
 
 
-def _unreadable(error: Exception) -> SerializationError:
-    return SerializationError("result", None, "result", f"{type(error).__name__}: {error}")
+def _unreadable(error: BaseException) -> SerializationError:
+    return UnreadableError("result", None, "result", f"{type(error).__name__}: {error}")

@@ -32,29 +32,33 @@ from .wear import Wear
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ..._store import Handle
 
-__all__ = ["main", "serve"]
+__all__ = ["main", "serve", "watch_parent"]
 
 #: Seconds that a worker has to leave by itself when its parent is gone.
 GRACE = 0.3
 
+#: Seconds that a worker may take to leave: queues of its own may have no reader any more.
+LEAVE = 60
 
-def main(fd: int, *stores: Handle) -> None:
+
+def main(fd: int, *stores: Handle, given: Sequence[int] = ()) -> None:
     """Entry point of a worker that was started by executing Python.
 
     Args:
         fd: descriptor of its end of the socket.
         stores: as for ``serve``.
+        given: as for ``serve``.
     """
-    _watch_parent()
-    serve(sockets.socket(fileno=fd), *stores)
+    watch_parent()
+    serve(sockets.socket(fileno=fd), *stores, given=given)
 
 
-def _watch_parent() -> None:
+def watch_parent() -> None:
     """End this process when the parent is gone, even in the middle of a long item.
 
     Workers of the zygote need no such thread: it ends them. The socket is not what is waited
@@ -92,13 +96,20 @@ def _wait_for_end(pid: int) -> Callable[[], Any] | None:
     return functools.partial(kqueue().control, [event], 1)
 
 
-def serve(sock: sockets.socket, *stores: Handle) -> None:
+def serve(
+    sock: sockets.socket,
+    *stores: Handle,
+    given: Sequence[int] = (),
+    inherited: dict[int, tuple[Any, ...]] | None = None,
+) -> None:
     """Work until the parent goes away or the idle time is over; never returns normally.
 
     Args:
         sock: this end.
         stores: what it opens the stores by that its parent lends from, and that it lends from; or
             nothing.
+        given: descriptors that what the initializer gets refers to by number.
+        inherited: callables that it has by inheritance, under their keys.
     """
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers. A
     # handler, not SIG_IGN, because an ignored signal would stay ignored in the user's subprocesses.
@@ -112,7 +123,7 @@ def serve(sock: sockets.socket, *stores: Handle) -> None:
         os.register_at_fork(after_in_child=sock.close)
     code = 0
     try:
-        _Server(open_channel(sock, stores)).run()
+        _Server(open_channel(sock, stores), given, inherited or {}).run()
     except (EOFError, OSError):
         pass
     except Exception:  # noqa: BLE001 - a fault of ours: it must not look like an orderly end
@@ -122,7 +133,22 @@ def serve(sock: sockets.socket, *stores: Handle) -> None:
         _leave(code)
 
 
+def _finish() -> None:
+    """Wait for what the user's code has begun to write to queues, as a ``Process`` does."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is None:
+        return
+    if hasattr(signals, "alarm"):
+        signals.signal(signals.SIGALRM, signals.SIG_DFL)
+        signals.alarm(LEAVE)
+    try:
+        util._exit_function()
+    except BaseException:  # noqa: BLE001 - any finalizer may raise anything
+        sys.excepthook(*sys.exc_info())
+
+
 def _leave(code: int) -> None:
+    _finish()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -133,9 +159,16 @@ def _leave(code: int) -> None:
 
 
 class _Server:
-    def __init__(self, channel: ParcelChannel) -> None:
+    def __init__(
+        self,
+        channel: ParcelChannel,
+        given: Sequence[int],
+        inherited: dict[int, tuple[Any, ...]],
+    ) -> None:
         self._channel = channel
-        self._calls: dict[int, Frame | Parcel | tuple[Any, ...]] = {}
+        #: descriptors for the initializer.
+        self._given = given
+        self._calls: dict[int, Frame | Parcel | tuple[Any, ...]] = {**inherited}
         #: frames that came and were not handled yet.
         self._inbox: deque[Frame | Parcel] = deque()
         #: seconds to wait for more before it leaves; None for ever.
@@ -224,21 +257,34 @@ class _Server:
     def _initialize(self, frame: Frame | Parcel) -> None:
         """Call the initializer; a worker whose initializer fails takes no task."""
         try:
-            fn, args, _, _ = self._call_of(frame.tag)
+            fn, args = self._first(frame.tag)
             fn(*args)
             # From here on globals are the worker's own, as they are in the standard library's
             # pools: the parent's values would undo what the initializer has set or filled.
             self._batches.keep(_codec.worker_main())
             self._initialized = True
-        except BaseException as error:  # noqa: BLE001 - told to the parent, whatever it is
+        except BaseException as error:
+            import logging
+
             from .failures import portable
 
+            log = logging.getLogger("concurrent.futures")
+            log.critical("Exception in initializer:", exc_info=True)
+            _finish()  # now: the parent ends all workers when it hears of this
             failed = ChunkResult([None], (Failure(0, error),), 0.0, 0.0)
             reply = _codec.encode_reply(tuple(portable(failed)))
             self._channel.send(protocol.FAILED, frame.tag, reply.payload, reply.buffers)
             raise EOFError from None
         finally:
             self._calls.pop(frame.tag, None)
+
+    def _first(self, key: int) -> tuple[Any, ...]:
+        if not self._given:
+            return self._call_of(key)[:2]
+        from .given import lent
+
+        with lent(self._given):
+            return self._call_of(key)[:2]
 
     def _recall(self, *_: Any) -> None:
         """Signal handler: the parent wants back what has not begun.

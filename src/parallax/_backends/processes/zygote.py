@@ -7,10 +7,10 @@ fresh, never sees ``__main__``, and forks in about a millisecond.
 
     parent -> zygote (one message each, SOCK_SEQPACKET)     zygote -> parent
     ("import", [path, module, ...])                          ("importing", module, or "" at the end)
-    ("fork", ([1, 2], 2)) with the worker's socket,          ("threads", count, [module, ...])
-        so many stores of shared memory, and the             ("failed", words)
-        parent's descriptors of these numbers
-                                                             ("exit", pid, exitcode)
+    ("fork", ([1, 2], 2, 0)) with the worker's socket,       ("threads", count, [module, ...])
+        so many stores of shared memory and so many          ("failed", words)
+        descriptors for its initializer, and the
+        parent's descriptors of these numbers                ("exit", pid, exitcode)
 
 Guarantees: never forks while a second thread exists; when the parent's end closes it ends its
 children (at once, if they do not leave by themselves) and itself.
@@ -33,13 +33,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["main"]
+__all__ = ["main", "reseed"]
 
 #: Bytes of the longest message. A list of module names is a few kilobytes.
 MESSAGE = 1 << 17
 
-#: Descriptors that come with a message: a worker's socket, its two stores, and where it writes to.
-DESCRIPTORS = 5
+#: Descriptors that may come with a message: a worker's socket, its two stores, where it writes to,
+#: and what its initializer needs. The system takes 253 at a time.
+DESCRIPTORS = 253
 
 #: Seconds that workers have to leave by themselves when the parent is gone.
 GRACE = 0.3
@@ -90,8 +91,10 @@ def main(fd: int) -> None:
                 frozen = False
             elif kind == "fork":
                 try:
-                    numbers, stores = argument
-                    if len(fds) != 1 + stores + len(numbers):
+                    numbers, stores, given = argument
+                    first = 1 + stores  # of those that the initializer needs
+                    last = first + given
+                    if len(fds) != last + len(numbers):
                         # The kernel drops what there is no room for.
                         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
                     threads = _threads()
@@ -116,11 +119,12 @@ def main(fd: int) -> None:
                     os.close(wake_write)
                     control.close()
                     # Where the parent writes to now, which need not be where it did at first.
-                    for number, theirs in zip(numbers, fds[1 + stores :], strict=True):
+                    for number, theirs in zip(numbers, fds[last:], strict=True):
                         os.dup2(theirs, number)
-                    _close(fds[1 + stores :])
-                    _reseed()
-                    worker.serve(sockets.socket(fileno=fds[0]), *fds[1 : 1 + stores])
+                    _close(fds[last:])
+                    reseed()
+                    sock = sockets.socket(fileno=fds[0])
+                    worker.serve(sock, *fds[1:first], given=fds[first:last])
                 children.add(pid)
                 _close(fds)
 
@@ -165,7 +169,8 @@ def _import(names: list[Any], control: sockets.socket) -> list[str]:
     return suspects
 
 
-def _reseed() -> None:
+def reseed() -> None:
+    """Give a process that was just forked random numbers of its own."""
     # The random module reseeds itself after a fork, numpy's global generator does not. Not by way
     # of numpy's own attribute, which would import it.
     random = sys.modules.get("numpy.random")
