@@ -22,7 +22,7 @@ from ._far import Settings
 from ._lifetimes import Life
 from ._machine import usable_cores
 from ._map import Backend
-from ._mapping import MapResults, check_window
+from ._mapping import MapResults, check_window, submitter
 from ._options import resolve
 from ._process_executor import ProcessPoolExecutor, lost_call, no_workers, standard
 from ._routed import RoutedEngine
@@ -173,9 +173,10 @@ class Executor(concurrent.futures.Executor):
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         check_window(buffersize)
+        engine = submitter(self, self._engine, Executor.submit)
         fixed = chunksize if chunksize > 1 and self._backend == "processes" else None
         results = MapResults(
-            self._engine, fn, iterables, timeout=timeout, buffersize=buffersize, chunksize=fixed
+            engine, fn, iterables, timeout=timeout, buffersize=buffersize, chunksize=fixed
         )
         self._life.feeds.add(results)
         return results

@@ -21,11 +21,11 @@ from concurrent.futures import BrokenExecutor, Future
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from ._backends.processes.piece import Packed, Part
+from ._backends.processes.piece import Packed, Part, run_part
 from ._backends.processes.task import with_cause
 from ._errors import SerializationError, UnreadableError
 
-__all__ = ["MapResults", "check_window"]
+__all__ = ["MapResults", "check_window", "submitter"]
 
 T = TypeVar("T")
 
@@ -72,6 +72,58 @@ class Submitter(Protocol):
 
     def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
         """Whether such calls travel to another process now."""
+
+
+class Through:
+    """Submits by way of an executor's own ``submit``, which a subclass or a tool has replaced.
+
+    Args:
+        engine: the executor's.
+        submit: the replacement.
+    """
+
+    def __init__(self, engine: Submitter, submit: Callable[..., Future[Any]]) -> None:
+        self._engine = engine
+        self._submit = submit
+
+    @property
+    def max_workers(self) -> int:
+        """As the engine's."""
+        return self._engine.max_workers
+
+    @property
+    def ahead(self) -> int:
+        """As the engine's."""
+        return self._engine.ahead
+
+    def submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        """Queue a call."""
+        return self._submit(fn, *args, **kwargs)
+
+    def submit_piece(
+        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
+    ) -> Future[Any]:
+        """Queue several calls as one."""
+        return self._submit(run_part, fn, piece)
+
+    def pieces(self, *_: Any) -> bool:
+        """Whoever replaces ``submit`` wants to see each call."""
+        return False
+
+
+def submitter(executor: Any, engine: Submitter, genuine: Callable[..., Any]) -> Submitter:
+    """What a map of that executor submits to.
+
+    Args:
+        executor: it.
+        engine: its engine.
+        genuine: the ``submit`` of our own class.
+    """
+    submit = executor.submit
+    # As the standard library's map calls self.submit. The bound method keeps the executor alive.
+    return engine if getattr(submit, "__func__", None) is genuine else Through(engine, submit)
 
 
 def check_window(buffersize: Any) -> None:

@@ -7,6 +7,7 @@ Guarantees: holds no user data and no instance alive, only code objects and name
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -114,3 +115,12 @@ def forget_all() -> None:
     with _lock:
         _table.clear()
         _paces.clear()
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is gone
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

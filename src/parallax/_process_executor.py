@@ -26,7 +26,7 @@ from ._backends.processes.pool import warm_pool
 from ._errors import RemoteTraceback, UnreadableError, WorkerDiedError, exit_reason
 from ._lifetimes import Life
 from ._machine import usable_cores
-from ._mapping import MapResults, check_window
+from ._mapping import MapResults, check_window, submitter
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -164,8 +164,9 @@ class ProcessPoolExecutor(StandardPool):
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         check_window(buffersize)
+        engine = submitter(self, self._engine, ProcessPoolExecutor.submit)
         results = MapResults(
-            self._engine,
+            engine,
             fn,
             iterables,
             timeout=timeout,

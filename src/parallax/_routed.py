@@ -3,8 +3,8 @@
 Joins the lanes, which decide, with the engines, which run: threads of its own and, from the first
 call on that is better off there, worker processes. All of it is guarded by one lock.
 
-Guarantees: every call ends in its result or an error, and is run once unless its worker died; what
-cannot travel to a process stays in this one; no more calls run at a time than ``max_workers``, if
+Guarantees: every call ends in its result or an error, and is run once unless its worker died, or
+its result turned out not to travel, then here; no more calls run at a time than ``max_workers``, if
 that was given.
 """
 
@@ -21,6 +21,7 @@ from typing import Any
 
 from ._asked import MOST_THREADS, THREADS
 from ._backends.threadpool import ThreadEngine
+from ._errors import SerializationError
 from ._far import Far, Settings
 from ._lanes import Growth, Lane
 from ._nesting import here
@@ -57,6 +58,7 @@ class RoutedEngine:
         self._limit = given
         self._growth = None if given else Growth(THREADS, MOST_THREADS)
         self.far = Far(settings, self._place, self.lock)
+        self.expected_start, self.prepare = self.far.expected_start, self.far.prepare
         self._paths = Paths()
         #: calls that wait because ``max_workers`` run.
         self._line: deque[RoutedCall] = deque()
@@ -251,14 +253,6 @@ class RoutedEngine:
         """Most worker processes, 1 if there may be none."""
         return self.far.workers
 
-    def expected_start(self, modules: frozenset[str]) -> float:
-        """Seconds until worker processes would take calls."""
-        return self.far.expected_start(modules)
-
-    def prepare(self, modules: frozenset[str]) -> None:
-        """Begin to make worker processes ready, in the background."""
-        self.far.prepare(modules)
-
     # -- where calls go ------------------------------------------------------------------------
 
     def _check(self) -> None:
@@ -327,14 +321,17 @@ class RoutedEngine:
         for path in self._paths.all():
             path.lane.keep(self.far.why_none, clock())
 
-    def bring_back(self, call: RoutedCall) -> bool:
-        """A call has failed in worker processes; True if none can be had, and it runs here.
+    def bring_back(self, call: RoutedCall, error: BaseException) -> bool:
+        """A call has failed in worker processes; True if that is their fault, and it runs here.
 
-        The lock is held.
+        Either none can be had, or the result cannot be pickled. The lock is held.
         """
-        if not self.far.failed():
+        if type(error) is SerializationError and error.what == "result":
+            call.path.lane.keep(str(error), clock())
+        elif self.far.failed():
+            self._keep_all()
+        else:
             return False
-        self._keep_all()
         self._flight["processes"] -= 1
         self.starts(call, "threads")
         self.threads.take(call)

@@ -96,7 +96,7 @@ class RoutedCall(Task):
         if error is not None and self.via == "processes" and self.call is not None:
             with engine.lock:
                 self._state = "PENDING"
-                if engine.bring_back(self):
+                if engine.bring_back(self, error):
                     return
                 self._state = "RUNNING"
         self.call = None

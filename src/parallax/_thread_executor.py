@@ -17,7 +17,7 @@ from typing_extensions import ParamSpec
 from ._backends.threadpool import ThreadEngine
 from ._lifetimes import Life
 from ._machine import usable_cores
-from ._mapping import MapResults, check_window
+from ._mapping import MapResults, check_window, submitter
 
 if TYPE_CHECKING:
     import threading
@@ -114,7 +114,8 @@ class ThreadPoolExecutor(StandardPool):
             TypeError: ``buffersize`` is not a whole number.
         """
         check_window(buffersize)
-        results = MapResults(self._engine, fn, iterables, timeout=timeout, buffersize=buffersize)
+        engine = submitter(self, self._engine, ThreadPoolExecutor.submit)
+        results = MapResults(engine, fn, iterables, timeout=timeout, buffersize=buffersize)
         self._life.feeds.add(results)
         return results
 

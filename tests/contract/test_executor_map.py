@@ -107,8 +107,7 @@ def test_an_input_that_raises(executor, count):
     """The results of the items before come first."""
     got = []
     with pytest.raises(KeyError, match="broken"):
-        for result in executor.map(jobs.square, breaks_after(count, KeyError("broken"))):
-            got.append(result)
+        got.extend(executor.map(jobs.square, breaks_after(count, KeyError("broken"))))
     assert got == [n * n for n in range(count)]
 
 
@@ -211,7 +210,8 @@ def test_a_begun_iterator_cancels_what_has_not_begun(name, end, tmp_path):
             gc.collect()
         finally:
             go.touch()
-    assert pool_jobs.noted(log) in ([], [1])
+    # A worker process may have been sent one more, as the standard library's.
+    assert pool_jobs.noted(log) == list(range(1, 3))[: len(pool_jobs.noted(log))]
 
 
 @pytest.mark.parametrize("count", [10, 20_000])

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import shared_memory
 
 import pytest
 
@@ -182,3 +183,42 @@ def test_the_context():
         assert pool._mp_context is fork
     with ProcessPoolExecutor(1, max_tasks_per_child=2) as pool:
         assert pool._mp_context.get_start_method() == "spawn"
+
+
+def fill(name, value):
+    memory = shared_memory.SharedMemory(name)
+    memory.buf[0] = value
+    memory.close()
+    return os.getpid()
+
+
+def test_memory_that_is_shared_by_name_outlives_the_workers(context):
+    """They attach to it, and have no resource tracker of their own to remove it when they leave."""
+    memory = shared_memory.SharedMemory(create=True, size=10)
+    try:
+        with ProcessPoolExecutor(2, context) as pool:
+            assert pool.submit(fill, memory.name, 7).result(30) != os.getpid()
+        again = shared_memory.SharedMemory(memory.name)
+        assert again.buf[0] == 7
+        again.close()
+    finally:
+        memory.close()
+        memory.unlink()
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_map_goes_through_a_submit_that_was_replaced(chunksize):
+    """As the standard library's does: subclasses count, log or bound what is submitted."""
+
+    class Counting(ProcessPoolExecutor):
+        count = 0
+
+        def submit(self, fn, /, *args, **kwargs):
+            self.count += 1
+            return super().submit(fn, *args, **kwargs)
+
+    with Counting(1) as pool:
+        assert list(pool.map(jobs.square, range(9), chunksize=chunksize)) == [
+            n * n for n in range(9)
+        ]
+        assert pool.count == 9 / chunksize

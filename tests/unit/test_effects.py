@@ -640,3 +640,14 @@ def test_observer_survives_a_container_that_fails_to_be_read():
         odd["a"] = x
 
     assert observe(store, 1, 2) == (True, True)
+
+
+def test_partials_that_bind_more_are_looked_at_anew():
+    def put(x, out=None):
+        if out is not None:
+            out.append(x)
+
+    assert scan(functools.partial(put, 1), ()).findings == ()
+    assert scan(functools.partial(put, 1, out=[]), ()).findings
+    assert scan(functools.partial(put, 1, []), ()).findings
+    assert scan(functools.partial(put, out=[]), (1,)).findings

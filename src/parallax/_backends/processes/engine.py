@@ -422,6 +422,8 @@ class Engine:
 
     def _release(self) -> None:
         self._callables = Callables()  # what they captured may be large
+        # An engine is part of a cycle of references, and the thread is over.
+        self.thread = None
         if self._first is not None:
             self._first.close()
         self._selector.close()

@@ -28,7 +28,7 @@ from .doomed import Doomed
 from .initializer import Initializer
 from .pool import Pool
 from .queue import Queue
-from .surroundings import authentication, capture
+from .surroundings import capture, kinship
 from .task import Batch, Finished, Lent, Task, outcomes
 
 __all__ = ["Staff"]
@@ -389,9 +389,9 @@ class Staff:
         lent.flight.append(batch)
         lent.given += len(batch.tasks)
         try:
-            if not lent.keyed and (key := authentication()) is not None:
-                lent.keyed = True
-                worker.channel.send(protocol.CONTEXT, 0, key, hold=True)
+            if (relation := kinship()) != lent.relation and relation is not None:
+                lent.relation = relation
+                worker.channel.send(protocol.CONTEXT, 0, relation, hold=True)
             for task in batch.tasks:
                 assert task.known is not None
                 assert task.data is not None

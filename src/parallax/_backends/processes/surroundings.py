@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Surroundings", "authentication", "capture"]
+__all__ = ["Surroundings", "capture", "kinship"]
 
 #: Defaults of nested calls that travel. Not max_workers: it is a limit of the whole, of which a
 #: nested call gets a part.
@@ -54,7 +54,7 @@ def capture(place: Place) -> bytes:
         "decimal": _decimal(),
         "numpy": _numpy(),
         "options": _options(),
-        "authkey": _authkey(),
+        "relation": _relation(),
     }
     global _captured  # noqa: PLW0603 - a cache
     if values != _captured[0]:
@@ -62,10 +62,23 @@ def capture(place: Place) -> bytes:
     return _captured[1]
 
 
-def authentication() -> bytes | None:
-    """What proxies of ``multiprocessing`` managers need in a worker; None if there can be none."""
-    key = _authkey()
-    return None if key is None else dumps({"authkey": key}, 5)
+def kinship() -> bytes | None:
+    """What makes a worker a relative of this process to ``multiprocessing``.
+
+    Returns:
+        Something for ``Surroundings.apply``; None as long as it does not matter here.
+    """
+    global _kinship  # noqa: PLW0603 - a cache
+    relation = _relation()
+    if relation is None:
+        return None
+    if relation != _kinship[0]:
+        _kinship = relation, dumps({"relation": relation}, 5)
+    return _kinship[1]
+
+
+#: The relation that was told last, and how.
+_kinship: tuple[Any, bytes] = (None, b"")
 
 
 #: What was captured last, and its pickle.
@@ -152,10 +165,16 @@ def _options() -> dict[str, Any] | None:
     return {k: v for k, v in options.defaults().items() if k in OPTIONS} or None
 
 
-def _authkey() -> bytes | None:
-    if "multiprocessing.managers" not in sys.modules:
-        return None
-    return bytes(sys.modules["multiprocessing.process"].current_process().authkey)
+def _relation() -> tuple[bytes | None, tuple[int, int] | None] | None:
+    """The key that proxies of managers need, and where the resource tracker listens."""
+    modules = sys.modules
+    key = tracker = None
+    if "multiprocessing.managers" in modules:
+        key = bytes(modules["multiprocessing.process"].current_process().authkey)
+    if "multiprocessing.resource_tracker" in modules:
+        fd = modules["multiprocessing.resource_tracker"]._resource_tracker._fd
+        tracker = None if fd is None else (os.getpid(), fd)
+    return None if key is None and tracker is None else (key, tracker)
 
 
 class Surroundings:
@@ -169,10 +188,10 @@ class Surroundings:
         """Take over captured surroundings.
 
         Args:
-            context: the decoded result of ``capture``, or of ``authentication``.
+            context: the decoded result of ``capture``, or of ``kinship``.
         """
-        if context.keys() == {"authkey"}:
-            _authenticate(context["authkey"], None)
+        if context.keys() == {"relation"}:
+            _relate(context["relation"], None)
             return
         last, self._last = self._last, context
         place = Place(*context["place"])
@@ -193,7 +212,7 @@ class Surroundings:
             ("decimal", _calculate),
             ("numpy", _floats),
             ("options", _defaults),
-            ("authkey", _authenticate),
+            ("relation", _relate),
         ):
             if context[name] != last.get(name):
                 change(context[name], last.get(name))
@@ -266,11 +285,30 @@ def _floats(now: dict[str, str] | None, last: dict[str, str] | None) -> None:
     np.seterr(**(now or NUMPY_ERRORS))  # type: ignore[arg-type]
 
 
-def _authenticate(now: bytes | None, _: bytes | None) -> None:
-    from multiprocessing import process
+def _relate(
+    now: tuple[bytes | None, tuple[int, int] | None] | None,
+    last: tuple[bytes | None, tuple[int, int] | None] | None,
+) -> None:
+    if now is None:
+        return
+    key, tracker = now
+    if key is not None:
+        from multiprocessing import process
 
-    if now is not None:
-        process.current_process().authkey = now
+        process.current_process().authkey = key
+    if tracker is not None and (last is None or last[1] != tracker):
+        from multiprocessing import resource_tracker
+
+        # A tracker of our own would remove what the program has shared by name, as soon as this
+        # worker leaves. The standard library hands the descriptor down in the same way.
+        try:
+            fd = os.open(f"/proc/{tracker[0]}/fd/{tracker[1]}", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:  # no Linux, or the parent is going
+            return
+        ours = resource_tracker._resource_tracker
+        before, ours._fd = ours._fd, fd  # type: ignore[attr-defined]
+        if before is not None and last is not None:
+            os.close(before)
 
 
 def _defaults(now: dict[str, Any] | None, last: dict[str, Any] | None) -> None:

@@ -71,8 +71,8 @@ class Lent:
         #: a thread that waits for one of its results reads its socket.
         self.borrowed = False
         self.idle = False
-        #: it was told how to authenticate itself to managers.
-        self.keyed = False
+        #: what it was told last of its relation to the program.
+        self.relation: bytes | None = None
         #: since when it has nothing to do.
         self.rests = 0.0
         self.alive = True
