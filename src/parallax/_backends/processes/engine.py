@@ -88,6 +88,7 @@ class Engine:
         self._first = first
         self.lock = lock if lock is not None else threading.RLock()
         self._pool = pool
+        self._forks = pool.forks
         self._broken = broken
         self._callables = Callables()
         self._selector = selectors.DefaultSelector()
@@ -230,12 +231,12 @@ class Engine:
         self._take(task)
 
     def _take(self, task: Task | None) -> None:
-        if self._pool.forks:
+        if self._forks:
             self._staff.add(task)  # first: it forks while there is no thread of ours
         if self.thread is None:
             self.thread = threading.Thread(target=self._turn, name="parallax-executor", daemon=True)
             self.thread.start()
-        if not self._pool.forks:
+        if not self._forks:
             self._staff.add(task)
 
     def rest_after(self, seconds: float) -> None:
