@@ -82,7 +82,7 @@ class Executor(concurrent.futures.Executor):
             TypeError: an argument has the wrong type.
             ValueError: an argument has a value that cannot be used.
         """
-        if max_workers is not None and max_workers <= 0:
+        if isinstance(max_workers, int) and max_workers <= 0:
             raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable, not {initializer!r}")

@@ -102,7 +102,7 @@ class Far:
         """Make a call ready to travel; it has no data if it cannot."""
         if call.call is None:
             return
-        begun = clock()
+        begun = time.thread_time()  # the GIL may be waited for meanwhile
         try:
             call.known, call.data = self._made().encode(*call.call)
         except SerializationError as error:
@@ -110,7 +110,7 @@ class Far:
                 with self._lock:
                     call.path.lane.keep(str(error), clock())
         else:
-            call.path.lane.sent(clock() - begun)
+            call.path.lane.sent(time.thread_time() - begun)
 
     def take(self, call: RoutedCall) -> bool:
         """Hand an encoded call to the worker processes; the lock is held.
