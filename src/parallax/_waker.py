@@ -42,7 +42,8 @@ class Waker:
 
     def clear(self) -> None:
         """Forget earlier wakes; look at the state after this and wait after that."""
-        self._woken = False
+        # The mark last: a wake that came between would leave it without a byte behind it, and all
+        # later ones would take that for enough.
         if self._event.is_set():
             self._event.clear()
         if self._pair is not None:
@@ -50,7 +51,8 @@ class Waker:
                 while self._pair[0].recv(64):
                     pass
             except (BlockingIOError, OSError):
-                return
+                pass
+        self._woken = False
 
     def wake(self) -> None:
         """Make the waiting thread look again."""

@@ -228,21 +228,6 @@ def test_warning_about_threads_of_the_program():
     assert out == "{'DeprecationWarning'}\n"
 
 
-def test_a_program_without_multiprocessing_does_not_load_it():
-    """An initializer alone is no reason."""
-    text = """
-import sys
-from parallax import ProcessPoolExecutor
-with ProcessPoolExecutor(1, initializer=print, initargs=("begun",)) as pool:
-    assert pool.submit(abs, -1).result() == 1
-print(sorted(name for name in sys.modules if name.startswith("multiprocessing")))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", text], capture_output=True, text=True, timeout=50, check=True
-    )
-    assert done.stdout.split() == ["begun", "[]"]
-
-
 def test_what_multiprocessing_starts_by_default():
     """Asking for it does not choose it."""
     out = program("""
