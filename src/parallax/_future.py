@@ -80,7 +80,8 @@ class Future(StandardFuture[T]):
             if self._state != FINISHED:
                 timeout = self._helper.help(self, timeout)
                 if self._state != FINISHED:
-                    return super().result(timeout)
+                    # Before 3.14 it takes an exception that is false for none at all.
+                    super().result(timeout)
             if self._exception is None:
                 return self._result  # type: ignore[no-any-return]
             raise self._exception

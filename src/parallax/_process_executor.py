@@ -7,7 +7,6 @@ that dies fails only the call that it was running, and the pool lives on.
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -190,15 +189,15 @@ class ProcessPoolExecutor(StandardPool):
 
         Calls that run fail with ``BrokenProcessPool``, those that wait are cancelled.
         """
-        self._stop(signal.SIGTERM)
+        self._stop(ProcessHandle.terminate)
 
     def kill_workers(self) -> None:
         """End all workers at once; otherwise as ``terminate_workers``."""
-        self._stop(getattr(signal, "SIGKILL", signal.SIGTERM))
+        self._stop(ProcessHandle.kill)
 
-    def _stop(self, number: int) -> None:
+    def _stop(self, end: Callable[[ProcessHandle], None]) -> None:
         self._life.end(wait=False, cancel=True)
-        self._engine.abort(number)
+        self._engine.abort(end)
 
     # What programs read, and the standard library's own tests.
 

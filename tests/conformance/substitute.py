@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import concurrent.futures
-import concurrent.futures.process
-import concurrent.futures.thread
+import contextlib
+import sys
 
 import parallax
+
+with contextlib.suppress(ImportError):
+    # It extends the standard library's ThreadPoolExecutor, and must find that one.
+    import concurrent.futures.interpreter
+
+
+def ours() -> tuple[type, ...]:
+    """The classes that take the standard library's places."""
+    return parallax.ThreadPoolExecutor, parallax.ProcessPoolExecutor
 
 
 def install() -> None:
     """From now on whoever imports the standard library's pools gets parallax's."""
-    for name, home in (
-        ("ThreadPoolExecutor", concurrent.futures.thread),
-        ("ProcessPoolExecutor", concurrent.futures.process),
-    ):
-        ours = getattr(parallax, name)
-        setattr(concurrent.futures, name, ours)
-        setattr(home, name, ours)
+    for kind in ours():
+        home = sys.modules[kind.__base__.__module__]
+        setattr(concurrent.futures, kind.__name__, kind)
+        setattr(home, kind.__name__, kind)

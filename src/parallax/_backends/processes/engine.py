@@ -126,22 +126,21 @@ class Engine:
             lent = self._staff.lent
             if not self.mine():
                 self._greeted.wait_for(lambda: all(each.worker.pid for each in lent), START)
-            workers = [each.worker for each in lent if each.worker.pid]
-        workers.sort(key=lambda worker: worker.born)
-        return {worker.pid: ProcessHandle(worker, self._pool) for worker in workers if worker.pid}
+            known = sorted((each for each in lent if each.worker.pid), key=lambda e: e.worker.born)
+            return {each.worker.pid: self._handle(each) for each in known if each.worker.pid}
 
-    def abort(self, number: int) -> None:
-        """Send all workers a signal and end all calls, those that run too, with an error.
+    def abort(self, end: Callable[[ProcessHandle], object]) -> None:
+        """End all workers and all calls, those that run too, with an error.
 
         Args:
-            number: the signal's.
+            end: ends one worker.
         """
         self.shutdown(wait=False, cancel=True)
         with self.lock:
             if self.thread is None or self._staff.resting:
                 return
             for lent in self._staff.lent:
-                lent.worker.started.signal(number)
+                end(self._handle(lent))
             self._staff.fatal = BrokenExecutor("the workers were ended on demand")
             finished = self._staff.fail_all(kill=False)
             self._waker.wake()
@@ -196,16 +195,20 @@ class Engine:
         try:
             known, data = self.encode(fn, args, kwargs)
         except SerializationError as error:
-            task = Task(self, None, None)
-            with self.lock:
-                self._check()
-                # As if it had come through: who looks for workers finds them.
-                self._take(None)
-            task.settle(None, error)
-            return task
+            return self._refused(error)
         task = Task(self, known, data)
         with self.lock:
             self.take(task)
+        return task
+
+    def _refused(self, error: SerializationError) -> Task:
+        """A task that ended before it began; not made where its error was caught: a cycle."""
+        task = Task(self, None, None)
+        with self.lock:
+            self._check()
+            # As if it had come through: who looks for workers finds them.
+            self._take(None)
+        task.settle(None, error)
         return task
 
     def encode(
@@ -261,6 +264,11 @@ class Engine:
             wanted: says which.
         """
         return self._staff.queue.take_back(wanted)
+
+    def _handle(self, lent: Lent) -> ProcessHandle:
+        if lent.handle is None:
+            lent.handle = ProcessHandle(lent.worker, self._pool)
+        return lent.handle
 
     def cancel_queued(self) -> None:
         """Cancel the tasks that no worker has yet, and no starting worker is to have."""

@@ -22,16 +22,23 @@ class ProcessHandle:
     """One worker process.
 
     Args:
-        worker: it; its process id must be known.
+        worker: it.
         pool: who started it.
     """
 
     def __init__(self, worker: Worker, pool: Pool) -> None:
-        assert worker.pid is not None
-        self.pid: int = worker.pid
-        self.name = f"parallax-worker-{self.pid}"
         self._worker = worker
         self._pool = pool
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None as long as it is starting."""
+        return self._worker.pid
+
+    @property
+    def name(self) -> str:
+        """A name to show."""
+        return f"parallax-worker-{self.pid}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} pid={self.pid} {'alive' if self.is_alive() else 'ended'}>"
@@ -63,9 +70,12 @@ class ProcessHandle:
         self._worker.started.kill()
 
     def _ended(self, timeout: float | None) -> bool:
+        pid = self.pid
+        if pid is None:
+            return False
         if hasattr(os, "pidfd_open"):
             try:
-                fd = os.pidfd_open(self.pid)
+                fd = os.pidfd_open(pid)
             except ProcessLookupError:
                 return True
             except OSError:
@@ -82,7 +92,7 @@ class ProcessHandle:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
-                if psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE:
+                if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
                     return True
             except psutil.NoSuchProcess:
                 return True

@@ -14,6 +14,7 @@ from ..._messages import ChunkResult, Failure
 from ..._parcels import Parcel
 from ..._wire import Frame
 from .callables import Known
+from .handle import ProcessHandle
 from .pool import Worker
 
 __all__ = [
@@ -65,6 +66,8 @@ class Lent:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+        #: what programs that look for it see, made when one looks.
+        self.handle: ProcessHandle | None = None
         self.flight: deque[Batch] = deque()
         #: tasks that it was given in its life.
         self.given = 0
