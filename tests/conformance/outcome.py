@@ -5,6 +5,8 @@ from __future__ import annotations
 import faulthandler
 import gc
 import signal
+import threading
+import time
 import traceback
 import unittest
 from collections import Counter
@@ -20,6 +22,9 @@ LIMIT, BRIEF = 180, 20
 #: Seconds until one that was interrupted is interrupted again: its end may hang as well.
 AGAIN = 20
 
+#: Seconds that a thread may take to end after its test.
+PATIENCE = 2
+
 
 class Outcome(unittest.TextTestResult):
     """Counts by the kind of executor, and interrupts tests that hang."""
@@ -28,8 +33,9 @@ class Outcome(unittest.TextTestResult):
         super().__init__(*args, **kwargs)
         #: (kind of executor, what became of the test) -> tests.
         self.counts: Counter[tuple[str, str]] = Counter()
-        #: tests that left threads or processes behind.
+        #: tests that left threads behind which run.
         self.littered: list[str] = []
+        self._threads: set[threading.Thread] = set()
 
     @property
     def stale(self) -> list[str]:
@@ -42,6 +48,7 @@ class Outcome(unittest.TextTestResult):
 
     def startTest(self, test: unittest.TestCase) -> None:
         support.environment_altered = False
+        self._threads = set(threading.enumerate())
         _interrupt_after(LIMIT)
         super().startTest(test)
         self.counts[_kind(test), "run"] += 1
@@ -49,8 +56,18 @@ class Outcome(unittest.TextTestResult):
     def stopTest(self, test: unittest.TestCase) -> None:
         _interrupt_after(0)
         super().stopTest(test)
-        if support.environment_altered:
+        # CPython's tests mind ended threads too that something still refers to, and look once.
+        if support.environment_altered and not self._ended():
             self.littered.append(test.id())
+
+    def _ended(self) -> bool:
+        until = time.monotonic() + PATIENCE
+        while set(threading.enumerate()) - self._threads:
+            if time.monotonic() > until:
+                return False
+            gc.collect()
+            time.sleep(0.05)
+        return True
 
     def addError(self, test: unittest.TestCase, err: Any) -> None:
         super().addError(test, err)
@@ -70,7 +87,7 @@ class Outcome(unittest.TextTestResult):
 
     def table(self) -> str:
         """The counts, a line for each kind of executor."""
-        lines = [f"left threads or processes behind: {name}" for name in self.littered]
+        lines = [f"left threads behind: {name}" for name in self.littered]
         for kind in sorted({kind for kind, _ in self.counts}):
             parts = [
                 f"{self.counts[kind, what]:4} {what}"
