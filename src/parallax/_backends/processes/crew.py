@@ -26,7 +26,8 @@ from ..._shares import find
 from ..._wire import Frame, WireError
 from ..contract import Died, Done, Joined, Left, Refused, Report, Unable, Yielded
 from . import protocol
-from .pool import HASHED, Pool, Worker, call_key
+from .peer import Worker
+from .pool import HASHED, Pool, call_key
 
 __all__ = ["ProcessCrew"]
 

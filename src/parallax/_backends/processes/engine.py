@@ -27,7 +27,8 @@ from ..._waker import Waker, readable
 from .callables import Callables, Known
 from .handle import ProcessHandle
 from .initializer import Initializer
-from .pool import Pool, Worker
+from .peer import Worker
+from .pool import Pool
 from .staff import Staff
 from .task import Finished, Lent, Task, encode_arguments
 

@@ -10,7 +10,8 @@ import select
 import signal
 import time
 
-from .pool import Pool, Worker
+from .peer import Worker
+from .pool import Pool
 
 __all__ = ["ProcessHandle"]
 

@@ -26,7 +26,7 @@ from . import protocol
 from .given import Given
 
 if TYPE_CHECKING:
-    from .pool import Worker
+    from .peer import Worker
 
 __all__ = ["InheritanceError", "Initializer", "forks_by_default"]
 

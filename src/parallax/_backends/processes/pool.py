@@ -15,9 +15,7 @@ import os
 import socket
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Collection, Iterable
-from typing import TypeAlias
+from collections.abc import Collection, Iterable, Sequence
 
 from ... import _codec
 from ..._arena import arena, release
@@ -30,12 +28,11 @@ from . import protocol
 from .execute import OUTPUT, installed, output_of
 from .initializer import Initializer
 from .parcels import keep_channel
-from .start import Started, Starter
+from .peer import Outputs, Worker
+from .start import Starter
+from .traces import Trace, keep_trace
 
 __all__ = ["Pool", "Worker", "call_key", "shutdown_warm_pool", "warm_pool", "warm_resources"]
-
-#: Callables that a worker keeps. Fewer are sent anew more often, more hold memory.
-KEPT_CALLS = 8
 
 #: Callables up to this many bytes are recognized by content in later runs. Hashing costs about
 #: what sending does, so a larger one is sent anew in each run.
@@ -49,81 +46,14 @@ PATIENCE = 1.0
 USUAL_START = 0.06
 
 
-Outputs: TypeAlias = list[tuple[int, ...] | None]
-
-
-class Worker:
-    """The parent's view of one worker process."""
-
-    def __init__(self, started: Started, channel: ParcelChannel, outputs: Outputs) -> None:
-        self.started = started
-        #: where it writes to.
-        self.outputs = outputs
-        self.channel = channel
-        self.ready = False
-        self.born = time.monotonic()
-        self.context = b""
-        self.calls: OrderedDict[int, None] = OrderedDict()
-        #: chunks that it has been given and not answered.
-        self.flight = 0
-        #: items that it has run, in all runs.
-        self.ran = 0
-        #: it took up a task of the run that it is lent to.
-        self.begun = False
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id, known once it said hello."""
-        return self.started.pid
-
-    def use(self, key: int, call: _codec.Encoded, context: bytes, limits: bytes) -> None:
-        """Make the worker ready for a run's tasks; sent with the first of them.
-
-        Args:
-            key: the callable's number.
-            call: the callable.
-            context: as ``context`` gives it.
-            limits: a pickled dict, as ``Wear.limit`` takes it, and "idle": seconds after which a
-                worker leaves that hears nothing, None until it is released.
-        """
-        self.surround(context)
-        self.teach(key, call)
-        self.channel.send(protocol.USE, key, limits, hold=True)
-        self.begun = False
-
-    def surround(self, context: bytes) -> None:
-        """Make the worker take over this process's surroundings."""
-        if context != self.context:
-            self.channel.send(protocol.CONTEXT, 0, context, hold=True)
-            self.context = context
-
-    def teach(self, key: int, call: _codec.Encoded) -> None:
-        """Make the worker know a callable, and forget the one that was not used for longest."""
-        if key in self.calls:
-            self.calls.move_to_end(key)
-            return
-        if len(self.calls) >= KEPT_CALLS:
-            self.channel.send(protocol.FORGET, self.calls.popitem(last=False)[0], hold=True)
-        self.channel.send(
-            protocol.CALL, key, call.payload, call.buffers, hold=True, kept=call.slabs
-        )
-        self.calls[key] = None
-
-    def forget(self, key: int) -> None:
-        """Make the worker drop a callable that will not be used again."""
-        if key in self.calls:
-            del self.calls[key]
-            self.channel.send(protocol.FORGET, key, hold=True)
-
-
 class Pool:
     """Starts, lends and takes back workers. Thread-safe."""
 
     def __init__(self, method: str = "auto") -> None:
         self._lock = threading.Condition()
         self._starter = _starter(method)
-        #: our end of the worker that is being started.
-        self._making: ParcelChannel | None = None
+        #: our ends of the worker that is being started.
+        self._making: Sequence[ParcelChannel | Trace] = ()
         self._idle: list[Worker] = []
         self._alive: set[Worker] = set()
         #: workers of executors: not lent, not counted.
@@ -231,19 +161,23 @@ class Pool:
         outputs = _outputs()
         lender, store = _shared_memory()
         handles = [] if store is None or lender is None else [lender.store.handle, store.handle]
-        channel = self._making = keep_channel(ours, lender, store)
+        trace = keep_trace(make_store)
+        if trace is not None:
+            handles.append(trace.handle)
+        channel = keep_channel(ours, lender, store)
+        self._making = [channel, *([trace] if trace is not None else [])]
         try:
             started = self._starter.start(theirs, handles, initializer)
-        except OSError as error:
-            channel.close()
-            raise WorkerStartError(self.method, str(error)) from error
-        except BaseException:
-            channel.close()
+        except BaseException as error:
+            for each in self._making:
+                each.close()
+            if isinstance(error, OSError):
+                raise WorkerStartError(self.method, str(error)) from error
             raise
         finally:
-            self._making = None
+            self._making = ()
             theirs.close()
-        worker = Worker(started, channel, outputs)
+        worker = Worker(started, channel, outputs, trace)
         self._alive.add(worker)
         return worker
 
@@ -298,7 +232,7 @@ class Pool:
         """
         if kill:
             worker.started.kill()
-        worker.channel.close()
+        worker.close()
         with self._lock:
             self._alive.discard(worker)
             self._hired.discard(worker)
@@ -313,7 +247,7 @@ class Pool:
 
     def retire(self, worker: Worker) -> None:
         """Let a worker go that leaves by itself once its socket is closed; it is reaped later."""
-        worker.channel.close()
+        worker.close()
         with self._lock:
             self._alive.discard(worker)
             self._hired.discard(worker)
@@ -343,7 +277,7 @@ class Pool:
             if frames is None or any(f.kind == protocol.BYE for f in frames):
                 self._idle.remove(worker)
                 self._alive.discard(worker)
-                worker.channel.close()
+                worker.close()
                 worker.started.exitcode(0.5)
                 continue
             for frame in frames:
@@ -359,7 +293,7 @@ class Pool:
             for worker in workers:
                 if worker.flight or not worker.ready:
                     worker.started.kill()
-                worker.channel.close()
+                worker.close()
             if self._starter.method != "zygote":
                 for worker in workers:
                     if worker.started.exitcode(1.0) is None:
@@ -372,9 +306,9 @@ class Pool:
         """Drop everything without ending it: for a forked copy of the owner."""
         self._lock = threading.Condition()
         for worker in (*self._alive, *self._hired):
-            worker.channel.close()
-        if self._making is not None:
-            self._making.close()
+            worker.close()
+        for each in self._making:
+            each.close()
         self._alive, self._idle, self._hired, self._leaving = set(), [], set(), []
         self._starter.forget()
 
@@ -387,6 +321,8 @@ class Pool:
                 if worker.pid is not None:
                     pids.add(worker.pid)
                 fds.add(worker.channel.fileno())
+                if worker.trace is not None:
+                    fds.add(worker.trace.handle)
             pids |= {w.pid for w in self._leaving if w.pid is not None}
             return pids, fds
 

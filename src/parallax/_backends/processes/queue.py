@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ..._pace import Pace
 from . import protocol
-from .pool import KEPT_CALLS
+from .peer import KEPT_CALLS
 from .task import Lent, Task
 
 __all__ = ["Queue"]

@@ -142,7 +142,7 @@ class Staff:
         self.queue.tasks.clear()
         for lent in self.lent:
             lent.alive = False
-            lent.worker.channel.close()
+            lent.worker.close()
         self.lent.clear()
         self._idle.clear()
         self.fatal = BrokenExecutor("this executor belongs to the process that forked this one")
@@ -156,7 +156,7 @@ class Staff:
             self._remove(lent)
             if lent.flight or not lent.worker.ready:
                 lent.worker.started.kill()
-            lent.worker.channel.close()
+            lent.worker.close()
         return left
 
     def _grow(self, least: int = 0) -> None:

@@ -15,7 +15,7 @@ from ..._parcels import Parcel
 from ..._wire import Frame
 from .callables import Known
 from .handle import ProcessHandle
-from .pool import Worker
+from .peer import Worker
 
 __all__ = [
     "Batch",

@@ -27,6 +27,7 @@ from . import protocol
 from .batch import BatchRunner
 from .parcels import IDLE, open_channel
 from .surroundings import Surroundings
+from .traces import leave_traces
 from .wear import Wear
 
 TYPE_CHECKING = False
@@ -46,16 +47,16 @@ GRACE = 0.3
 LEAVE = 60
 
 
-def main(fd: int, *stores: Handle, given: Sequence[int] = ()) -> None:
+def main(fd: int, *files: Handle, given: Sequence[int] = ()) -> None:
     """Entry point of a worker that was started by executing Python.
 
     Args:
         fd: descriptor of its end of the socket.
-        stores: as for ``serve``.
+        files: as for ``serve``.
         given: as for ``serve``.
     """
     watch_parent()
-    serve(sockets.socket(fileno=fd), *stores, given=given)
+    serve(sockets.socket(fileno=fd), *files, given=given)
 
 
 def watch_parent() -> None:
@@ -98,7 +99,7 @@ def _wait_for_end(pid: int) -> Callable[[], Any] | None:
 
 def serve(
     sock: sockets.socket,
-    *stores: Handle,
+    *files: Handle,
     given: Sequence[int] = (),
     inherited: dict[int, tuple[Any, ...]] | None = None,
 ) -> None:
@@ -106,8 +107,8 @@ def serve(
 
     Args:
         sock: this end.
-        stores: what it opens the stores by that its parent lends from, and that it lends from; or
-            nothing.
+        files: what it opens the stores by that its parent lends from, and that it lends from, if
+            there are such; and the one that its stacks are to be written to, if there is one.
         given: descriptors that what the initializer gets refers to by number.
         inherited: callables that it has by inheritance, under their keys.
     """
@@ -121,6 +122,9 @@ def serve(
     os.set_inheritable(sock.fileno(), False)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=sock.close)
+    stores, trace = files[: len(files) // 2 * 2], files[len(files) // 2 * 2 :]
+    if trace:
+        leave_traces(int(trace[0]))
     code = 0
     try:
         _Server(open_channel(sock, stores), given, inherited or {}).run()
