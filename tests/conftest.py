@@ -113,13 +113,30 @@ def _stdlib_tracker() -> tuple[set[int], set[int]]:
     return pids, fds
 
 
+def descendants() -> list[int]:
+    """All that this process has started, and what those have; psutil reads all processes."""
+    if not Path("/proc/thread-self/children").exists():
+        return [child.pid for child in psutil.Process().children(recursive=True)]
+    found, look = [], [os.getpid()]
+    while look:
+        for task in Path(f"/proc/{look.pop()}/task").glob("*/children"):
+            try:
+                children = [int(pid) for pid in task.read_text().split()]
+            except OSError:
+                continue  # It ended while we looked.
+            found += children
+            look += children
+    return found
+
+
 def _processes(warm: set[int]) -> dict[object, str]:
     allowed = warm | _stdlib_tracker()[0]
     found: dict[object, str] = {}
-    for child in psutil.Process().children(recursive=True):
-        if child.pid in allowed:
+    for pid in descendants():
+        if pid in allowed:
             continue
         try:
+            child = psutil.Process(pid)
             what = " ".join(child.cmdline())[:120] or child.status()
             found[child.pid, child.create_time()] = f"{child.pid} ({what})"
         except psutil.Error:
@@ -163,7 +180,7 @@ def _descriptors(warm: set[int]) -> dict[object, str]:
 
 def _files(folder: Path, wanted: Callable[[str], bool]) -> dict[object, str]:
     try:
-        return {name: str(folder / name) for name in os.listdir(folder) if wanted(name)}
+        return {name: f"{folder}/{name}" for name in os.listdir(folder) if wanted(name)}
     except OSError:
         return {}
 
