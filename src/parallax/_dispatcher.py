@@ -24,6 +24,7 @@ from ._backends.contract import (
     Left,
     Refused,
     Unable,
+    WorkerEnd,
     Yielded,
     refusal,
 )
@@ -120,7 +121,7 @@ class Dispatcher:
         self.holdings = Holdings()
         self._route_of: dict[int, Route] = {CALLER: "loop"}
         self._up: dict[Route, set[int]] = {"loop": set(), "threads": set(), "processes": set()}
-        self._ends: dict[int, Died] = {}
+        self._ends: dict[int, WorkerEnd] = {}
         self._overran: set[int] = set()
         self._names = CALLER
         self._ready: list[Any] = []
@@ -352,7 +353,7 @@ class Dispatcher:
             self._handle(Finished(worker, chunk.id, 1, (0,), 0.0))
 
     def _on_died(self, event: Died) -> None:
-        self._ends[event.worker] = event
+        self._ends[event.worker] = event.end
         self.again += self._forget(event.worker)
         self.lost += event.began
         self._on_trouble(event)
@@ -401,13 +402,12 @@ class Dispatcher:
             self.crews[self._route_of[worker]].send(worker, chunk, items)
 
     def _blame(self, blame: Blame) -> None:
-        end = self._ends.get(blame.worker) or Died(blame.worker, None, None, began=True)
+        end = self._ends.get(blame.worker, WorkerEnd())
         error: Exception
         if blame.worker in self._overran:
             error = ItemTimeoutError(blame.item, self._options.item_timeout, end.pid)
         else:
-            words, code = end.words or None, end.exitcode
-            error = WorkerDiedError(blame.item, end.pid, code, blame.attempts, words)
+            error = WorkerDiedError(blame.item, attempts=blame.attempts, **end._asdict())
         self.holdings.drop(blame.item)
         self._outcomes.put_one(blame.item, error)
 

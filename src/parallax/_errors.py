@@ -57,25 +57,48 @@ class WorkerDiedError(ParallaxError, BrokenExecutor):
         exitcode: exit status; negative for a signal, as in ``subprocess``; None if unknown.
         attempts: how many workers this item has ended.
         detail: why the worker was given up, if it did not end by itself; else None.
+        oom: whether the kernel's out-of-memory killer ended it; None if that cannot be known, or
+            has nothing to do with it.
+        stack: what its interpreter wrote when it crashed: the stacks of its threads. It is the
+            ``__cause__`` of this error, too. None if it wrote nothing: a process that is killed, or
+            calls ``os._exit``, has no traceback. What the item printed went to the standard error.
     """
 
-    _fields = ("index", "pid", "exitcode", "attempts", "detail")
+    _fields = ("index", "pid", "exitcode", "attempts", "detail", "oom", "stack")
     index: int | None
     pid: int | None
     exitcode: int | None
     attempts: int | None
     detail: str | None
+    oom: bool | None
+    stack: str | None
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__(*values, **named)
+        if self.stack:
+            self.__cause__ = RemoteTraceback(self.stack)
+
+    @property
+    def signal(self) -> str | None:
+        """The name of the signal that ended the worker, for example "SIGSEGV"; None if none did."""
+        return None if self.exitcode is None or self.exitcode >= 0 else _signal_name(self.exitcode)
+
+    def _reason(self) -> str:
+        """How the worker ended, and where it was."""
+        text = self.detail or exit_reason(self.exitcode, oom=self.oom)
+        if place := _innermost(self.stack):
+            text += f" in {place}"
+        if self.attempts and self.attempts > 1:
+            text += f" ({self.attempts} attempts, one worker lost in each)"
+        return text
 
     def _message(self) -> str:
         item = "an item" if self.index is None else f"item {self.index}"
         who = "its worker process" if self.pid is None else f"worker process {self.pid}"
-        reason = self.detail or exit_reason(self.exitcode)
-        text = f"{who} ended while running {item}: {reason}"
-        if self.attempts and self.attempts > 1:
-            text += f" ({self.attempts} attempts, one worker lost in each)"
         return (
-            f"{text}. The other items are not affected; pass on_error='return' to keep their "
-            f"results, or retries=n to run lost items again"
+            f"{who} ended while running {item}: {self._reason()}. The other items are not "
+            f"affected; pass on_error='return' to keep their results, or retries=n to run lost "
+            f"items again"
         )
 
 
@@ -171,6 +194,15 @@ class BackendMissingError(ParallaxError, ImportError):
         )
 
 
+#: Who sends SIGKILL, by whether it was the kernel's out-of-memory killer.
+_KILLED = {
+    None: "often the system's out-of-memory killer, or a kill -9",
+    True: "by the kernel's out-of-memory killer: the machine or the container had no memory left. "
+    "Give it fewer workers with max_workers, or smaller items",
+    False: "a kill -9 by somebody; the kernel's out-of-memory killer has ended nothing here",
+}
+
+
 class SharedStateWarning(UserWarning):
     """The callable changes shared state item by item, so it runs as a plain loop.
 
@@ -189,12 +221,31 @@ class RemoteTraceback(Exception):  # noqa: N818 - the standard library's word fo
         return f'\n"""\n{self.text}"""'
 
 
-def exit_reason(exitcode: int | None, *, at_work: bool = True) -> str:
+def _innermost(stack: str | None) -> str:
+    """The innermost frame of the thread that crashed, as faulthandler writes it."""
+    lines = (stack or "").splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("Current thread") and lines[number + 1 : number + 2]:
+            # '  File "/there/it.py", line 3 in f'
+            place = lines[number + 1].strip()
+            return place.removeprefix("File ") if place.startswith("File ") else ""
+    return ""
+
+
+def _signal_name(exitcode: int) -> str:
+    try:
+        return signal.Signals(-exitcode).name
+    except ValueError:
+        return f"signal {-exitcode}"
+
+
+def exit_reason(exitcode: int | None, *, at_work: bool = True, oom: bool | None = None) -> str:
     """Say in words how a process ended.
 
     Args:
         exitcode: as ``subprocess`` counts them: negative for signals, None if unknown.
         at_work: it may have been the callable's doing.
+        oom: whether the kernel's out-of-memory killer did it, if that is known.
     """
     if exitcode is None:
         return "it closed its connection; the exit status is not known"
@@ -204,12 +255,9 @@ def exit_reason(exitcode: int | None, *, at_work: bool = True) -> str:
             if exitcode and at_work
             else ""
         )
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = f"signal {-exitcode}"
+    name = _signal_name(exitcode)
     likely = {
-        "SIGKILL": "often the system's out-of-memory killer, or a kill -9",
+        "SIGKILL": _KILLED[oom],
         "SIGSEGV": f"a crash in native code{' that the callable uses' * at_work}",
         "SIGBUS": "memory or disk ran out under a memory mapping, or a crash in native code",
         "SIGABRT": "native code called abort(), often a failed assertion",

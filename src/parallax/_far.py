@@ -12,6 +12,7 @@ from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from ._backends.contract import WorkerEnd
 from ._backends.processes.engine import Engine
 from ._backends.processes.pool import Pool, warm_pool
 from ._backends.processes.task import Task
@@ -38,7 +39,7 @@ class Settings:
     #: first part of the threads' names.
     name: str
     #: make the error of a call whose worker ended, and of all calls when an initializer failed.
-    died: Callable[[int | None, int | None, int], BaseException]
+    died: Callable[[WorkerEnd, int], BaseException]
     broken: Callable[[BaseException], BaseException]
     #: gives the error of a call another form.
     failed: Callable[[BaseException], BaseException]

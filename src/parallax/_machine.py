@@ -30,6 +30,7 @@ __all__ = [
     "load_per_core",
     "memory_available",
     "memory_total",
+    "oom_kills",
     "start_methods",
     "thread_count",
     "thread_cpu_clock",
@@ -44,6 +45,9 @@ _CGROUP_SECONDS = 1.0
 _WINDOWS_TICK = 0.015625
 
 _DEFAULT_PERIOD_US = 100_000
+
+# Where each version of control groups counts whom the out-of-memory killer has ended.
+_OOM_COUNTS = {1: "memory.oom_control", 2: "memory.events"}
 
 
 class CgroupReader:
@@ -112,6 +116,15 @@ class CgroupReader:
             cache = self._stat(folder, "inactive_file" if v2 else "total_inactive_file")
             left.append(max(0, min(limit, limit - (used or 0) + cache)))
         return min(left, default=None)
+
+    def oom_kills(self) -> int | None:
+        """Processes of this process's group that the out-of-memory killer has ended, if counted."""
+        for version, folder in self._folders("memory"):
+            for line in self._text(folder, _OOM_COUNTS[version]).splitlines():
+                name, _, value = line.partition(" ")
+                if name == "oom_kill":
+                    return _number(value)
+        return None
 
     def _cpu_quota(self, version: int, folder: str) -> float | None:
         if version == 2:
@@ -275,6 +288,24 @@ def memory_available(*, reader: CgroupReader | None = None) -> int:
         free = _psutil_memory("available")
     left = (reader or _cgroups).memory_available()
     return free if left is None else min(free or left, left)
+
+
+def oom_kills(*, reader: CgroupReader | None = None) -> int | None:
+    """Processes that the kernel's out-of-memory killer has ended; None where it does not count.
+
+    Those of this process's control group, else those of the whole system.
+    """
+    count = (reader or _cgroups).oom_kills()
+    if count is not None:
+        return count
+    try:
+        with open("/proc/vmstat", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
 
 
 def _meminfo_available() -> int | None:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import ParamSpec
 
+from ._backends.contract import WorkerEnd
 from ._backends.processes.engine import Engine
 from ._backends.processes.handle import ProcessHandle
 from ._backends.processes.initializer import InheritanceError, forks_by_default
 from ._backends.processes.pool import warm_pool
-from ._errors import RemoteTraceback, UnreadableError, WorkerDiedError, exit_reason
+from ._errors import RemoteTraceback, UnreadableError, WorkerDiedError
 from ._lifetimes import Life
 from ._machine import usable_cores
 from ._mapping import MapResults, check_window, submitter
@@ -225,10 +226,7 @@ class LostCallError(WorkerDiedError, BrokenProcessPool):
     """A worker process ended while it ran a call."""
 
     def _message(self) -> str:
-        text = f"worker process {self.pid} ended while running this call: "
-        text += exit_reason(self.exitcode)
-        if self.attempts and self.attempts > 1:
-            text += f" ({self.attempts} attempts, one worker lost in each)"
+        text = f"worker process {self.pid} ended while running this call: {self._reason()}"
         return f"{text}. Other calls are not affected; submit it again to run it again"
 
 
@@ -236,9 +234,9 @@ class UnreadableCallError(UnreadableError, BrokenProcessPool):
     """The arguments or the result of a call cannot be unpickled where they have arrived."""
 
 
-def lost_call(pid: int | None, exitcode: int | None, attempts: int) -> BaseException:
+def lost_call(end: WorkerEnd, attempts: int) -> BaseException:
     """The error of a call whose worker ended while it ran it."""
-    return LostCallError(None, pid, exitcode, attempts)
+    return LostCallError(attempts=attempts, **end._asdict())
 
 
 def no_workers(cause: BaseException) -> BaseException:

@@ -34,6 +34,7 @@ __all__ = [
     "Refused",
     "Report",
     "Unable",
+    "WorkerEnd",
     "Yielded",
     "refusal",
 ]
@@ -78,15 +79,22 @@ def refusal(done: Done, failure: Failure) -> Refused:
     return Refused(done.worker, done.chunk, "result", path, getattr(error, "reason", str(error)))
 
 
+class WorkerEnd(NamedTuple):
+    """How a worker ended; see ``WorkerDiedError`` for what each means."""
+
+    pid: int | None = None
+    exitcode: int | None = None
+    detail: str | None = None
+    oom: bool | None = None
+    stack: str | None = None
+
+
 class Died(NamedTuple):
     """A worker ended; ``began`` is False if it cannot have started on its chunk."""
 
     worker: int
-    pid: int | None
-    exitcode: int | None
+    end: WorkerEnd
     began: bool
-    #: why it was given up, if it did not end by itself.
-    words: str = ""
 
 
 class Left(NamedTuple):

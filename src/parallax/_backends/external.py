@@ -14,7 +14,7 @@ from typing import Any
 from .._messages import Chunk, ChunkResult, Route
 from .._nesting import Place, enter
 from .chunk import run_chunk
-from .contract import Call, Died, Done, Joined, Refused, Report
+from .contract import Call, Died, Done, Joined, Refused, Report, WorkerEnd
 
 __all__ = ["ExternalCrew"]
 
@@ -92,20 +92,20 @@ class ExternalCrew:
         try:
             future = self._executor.submit(_run_in, self._place, fn, items, star, stop)
         except BrokenExecutor:
-            self._report(Died(worker, None, None, began=False))
+            self._report(Died(worker, WorkerEnd(), began=False))
             return
         self._pending.add(future)
 
         def finished(done: Future[ChunkResult]) -> None:
             self._pending.discard(done)
             if done.cancelled():
-                self._report(Died(worker, None, None, began=False))
+                self._report(Died(worker, WorkerEnd(), began=False))
                 return
             error = done.exception()
             if error is None:
                 self._report(Done(worker, chunk.id, done.result()))
             elif isinstance(error, BrokenExecutor):
-                self._report(Died(worker, None, None, began=True))
+                self._report(Died(worker, WorkerEnd(), began=True))
             else:
                 words = f"{type(error).__name__}: {error}"
                 self._report(Refused(worker, chunk.id, "item", "item", words))

@@ -26,6 +26,7 @@ from ..._shares import find
 from ..._wire import Frame, WireError
 from ..contract import Died, Done, Joined, Left, Refused, Report, Unable, Yielded
 from . import protocol
+from .ends import describe_end, unreadable
 from .peer import Worker
 from .pool import HASHED, Pool, call_key
 
@@ -249,10 +250,7 @@ class ProcessCrew:
                     self._lost(key.data, worker)
                 except (WireError, MemoryError) as error:  # a wrong length asks for too much
                     worker.started.kill()
-                    words = (
-                        f"what it sent cannot be read ({str(error) or 'too long'}), so it was ended"
-                    )
-                    self._lost(key.data, worker, words=words)
+                    self._lost(key.data, worker, words=unreadable(error))
             self._give_up_late()
 
     def close(self, grace: float) -> None:
@@ -421,12 +419,12 @@ class ProcessCrew:
         if worker.ready:
             # If no worker gets as far as to begin, it is due to the work after all.
             began = began and (worker.begun or self._stillborn >= STILLBORN)
-            self._report(Died(name, worker.pid, exitcode, began, words))
+            self._report(Died(name, describe_end(worker, exitcode, words), began))
             if name not in self._joined:  # as below
                 self.open(self._wanted)
             return
         words, again = self._pool.trouble(worker, late=late)
-        self._report(Died(name, worker.pid, exitcode, began=False))
+        self._report(Died(name, describe_end(worker, exitcode), began=False))
         if again:
             self._stillborn = 0
         if self._stillborn < STILLBORN:

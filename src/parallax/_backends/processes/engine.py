@@ -24,6 +24,7 @@ from ..._codec import Encoded
 from ..._errors import SerializationError
 from ..._future import Future
 from ..._waker import Waker, readable
+from ..contract import WorkerEnd
 from .callables import Callables, Known
 from .handle import ProcessHandle
 from .initializer import Initializer
@@ -54,7 +55,7 @@ class Engine:
         max_workers: int,
         pool: Pool,
         *,
-        died: Callable[[int | None, int | None, int], BaseException],
+        died: Callable[[WorkerEnd, int], BaseException],
         broken: Callable[[BaseException], BaseException],
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
@@ -68,7 +69,7 @@ class Engine:
         Args:
             max_workers: most workers.
             pool: starts them.
-            died: makes the error of a task whose worker ended: (pid, exit status, attempts).
+            died: makes the error of a task whose worker ended: (how, attempts).
             broken: makes the error of all tasks when no worker can be had, from its cause.
             initializer: called once in each worker.
             initargs: its arguments.

@@ -49,16 +49,11 @@ class Forked(Started):
         self._lock = threading.Lock()
         self._over = False
 
-    def kill(self) -> None:
-        """End the process at once, if it is still there."""
-        self.signal(signal.SIGKILL)
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the process, if it is still there."""
+    def _reach(self, act: Callable[[int], None]) -> None:
         with self._lock:
             if not self._over and self.pid is not None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(self.pid, number)
+                    act(self.pid)
 
     def exitcode(self, timeout: float) -> int | None:
         """Exit status, negative for a signal; None if it is not known within ``timeout``."""

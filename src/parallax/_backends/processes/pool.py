@@ -25,6 +25,7 @@ from ..._parcels import ParcelChannel
 from ..._store import Store, make_store
 from ..._waker import readable_now
 from . import protocol
+from .ends import expect_ends
 from .execute import OUTPUT, installed, output_of
 from .initializer import Initializer
 from .parcels import keep_channel
@@ -159,6 +160,7 @@ class Pool:
         except OSError as error:
             raise WorkerStartError(self.method, str(error)) from error
         outputs = _outputs()
+        expect_ends()
         lender, store = _shared_memory()
         handles = [] if store is None or lender is None else [lender.store.handle, store.handle]
         trace = keep_trace(make_store)

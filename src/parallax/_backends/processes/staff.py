@@ -23,8 +23,10 @@ from ..._lean import signals
 from ..._nesting import here
 from ..._parcels import Parcel
 from ..._wire import Frame, WireError
+from ..contract import WorkerEnd
 from . import protocol
 from .doomed import Doomed
+from .ends import describe_end, unreadable
 from .initializer import Initializer
 from .pool import Pool
 from .queue import Queue
@@ -66,7 +68,7 @@ class Staff:
         *,
         selector: selectors.BaseSelector,
         wake: Callable[[], None],
-        died: Callable[[int | None, int | None, int], BaseException],
+        died: Callable[[WorkerEnd, int], BaseException],
         broken: Callable[[BaseException], BaseException],
         initializer: Initializer | None,
         max_tasks: int | None,
@@ -80,7 +82,7 @@ class Staff:
             pool: starts them.
             selector: where the workers' sockets are registered.
             wake: makes the thread that waits on the selector look again.
-            died: makes the error of a task whose worker ended: (pid, exit status, attempts).
+            died: makes the error of a task whose worker ended: (how, attempts).
             broken: makes the error of all tasks when no worker can be had, from its cause.
             initializer: what each worker calls first.
             max_tasks: tasks after which a worker is replaced.
@@ -209,10 +211,10 @@ class Staff:
             if lent.alive:
                 self._lost(lent, finished)
             return
-        except (WireError, MemoryError):  # a wrong length asks for too much
+        except (WireError, MemoryError) as error:  # a wrong length asks for too much
             if lent.alive:
                 lent.worker.started.kill()
-                self._lost(lent, finished)
+                self._lost(lent, finished, words=unreadable(error))
             return
         self.doomed.press(lent)
         if not lent.flight:
@@ -286,7 +288,7 @@ class Staff:
                 task.data = None
                 finished.append((task, None, CancelledError()))
 
-    def _lost(self, lent: Lent, finished: Finished, *, late: bool = False) -> None:
+    def _lost(self, lent: Lent, finished: Finished, *, late: bool = False, words: str = "") -> None:
         """A worker ended: its task fails, the others that it held run elsewhere."""
         worker = lent.worker
         self._remove(lent)
@@ -307,17 +309,18 @@ class Staff:
         if suspects == 1:
             task = held.pop(0)
             task.data = task.lent = None
-            finished.append((task, None, self._died(worker.pid, exitcode, task.attempts)))
+            end = describe_end(worker, exitcode, words)
+            finished.append((task, None, self._died(end, task.attempts)))
         self._requeue(held, finished)
         lent.flight.clear()
         if worker.begun:
             return
-        words, again = ("", False) if worker.ready else self._pool.trouble(worker, late=late)
+        said, again = ("", False) if worker.ready else self._pool.trouble(worker, late=late)
         if again:
             self._stillborn = 0.0
         if self._stillborn >= STILLBORN and self.fatal is None:
             reason = "it did not come up in time" if late else exit_reason(exitcode, at_work=False)
-            detail = words or f"the worker ended before its first task: {reason}"
+            detail = words or said or f"the worker ended before its first task: {reason}"
             self.fatal = WorkerStartError(self._pool.method, detail)
             finished += self.fail_all()
 

@@ -12,12 +12,11 @@ import logging
 import os
 import pickle
 import select
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ..._errors import WorkerStartError, exit_reason
@@ -25,6 +24,7 @@ from ..._machine import start_methods
 from ..._store import Handle
 from .execute import OUTPUT, execute, import_seconds, output_of
 from .initializer import Initializer
+from .trees import kill_tree
 
 _log = logging.getLogger("parallax")
 
@@ -61,21 +61,23 @@ class Started:
         self.pid = popen.pid if popen is not None else None
 
     def kill(self) -> None:
-        """End the process at once, if it is known and still there."""
-        if self._popen is not None:
-            self._popen.kill()
-        else:
-            self.signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+        """End the process and what it has started, at once, if it is known and still there."""
+        self._reach(kill_tree)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, if it is known and still there."""
+        self._reach(lambda pid: os.kill(pid, number))
+
+    def _reach(self, act: Callable[[int], None]) -> None:
         if self._popen is not None:
-            self._popen.send_signal(number)
-        elif self.pid is not None and self._code is None:
-            if self._zygote is not None and self.pid in self._zygote.exits:
-                return
+            there = self._popen.poll() is None
+        else:
+            there = self._code is None and (
+                self._zygote is None or self.pid not in self._zygote.exits
+            )
+        if there and self.pid is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self.pid, number)
+                act(self.pid)
 
     @property
     def zygote(self) -> _Zygote | None:

@@ -28,6 +28,7 @@ from .batch import BatchRunner
 from .parcels import IDLE, open_channel
 from .surroundings import Surroundings
 from .traces import leave_traces
+from .trees import kill_tree
 from .wear import Wear
 
 TYPE_CHECKING = False
@@ -76,6 +77,7 @@ def watch_parent() -> None:
         wait()
         # A worker that is between two items leaves by itself, with its output written.
         time.sleep(GRACE)
+        kill_tree(os.getpid(), itself=False)
         os.kill(os.getpid(), signals.SIGKILL)
 
     import threading

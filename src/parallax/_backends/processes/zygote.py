@@ -27,6 +27,7 @@ import sys
 import time
 
 from ..._lean import dumps, loads, signals, sockets
+from .trees import kill_tree
 
 TYPE_CHECKING = False
 
@@ -224,10 +225,7 @@ def _end(children: set[int], wake: int) -> None:
             _drain(wake)
             _reap(children, None)
     for pid in children:
-        try:
-            os.kill(pid, signals.SIGKILL)
-        except ProcessLookupError:
-            continue
+        kill_tree(pid)
     while children:
         try:
             children.discard(os.wait()[0])

@@ -1,0 +1,215 @@
+"""What is told of a worker's end, and what goes with it: stacks, the kernel's killer, children."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jobs
+import psutil
+import pytest
+
+from parallax import ProcessPoolExecutor, WorkerDiedError, options, parallel_map
+from parallax._backends.processes import ends, pool
+from parallax._backends.processes.trees import descendants
+from parallax._errors import RemoteTraceback
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
+
+METHODS = ("zygote", "spawn")
+
+
+@pytest.fixture(params=METHODS, autouse=True)
+def method(request):
+    """Each way of starting worker processes."""
+    if request.param == "zygote" and not sys.platform.startswith("linux"):
+        pytest.skip("the zygote is for Linux")
+    with options(start_method=request.param):
+        yield request.param
+
+
+def crashes(x):
+    if x == 3:
+        ctypes.string_at(0)
+    return x
+
+
+def lost(fn, count=6, **wishes):
+    results = parallel_map(fn, range(count), backend="processes", on_error="return", **wishes)
+    (error,) = [v for v in results if not isinstance(v, int)]
+    return error
+
+
+def test_a_crash_tells_where_it_was():
+    """The stack of the interpreter that crashed is in the error, without frames of parallax."""
+    error = lost(crashes)
+    assert type(error) is WorkerDiedError
+    assert error.signal == "SIGSEGV"
+    assert "Segmentation fault" in error.stack
+    assert "in crashes" in error.stack
+    assert "run_chunk" not in error.stack
+    assert isinstance(error.__cause__, RemoteTraceback)
+    assert "in string_at" in str(error)
+
+
+def test_the_stack_survives_pickling():
+    """With the other fields, and as the cause."""
+    error = lost(crashes)
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.stack, copy.index, str(copy)) == (error.stack, 3, str(error))
+    assert "in crashes" in str(copy.__cause__)
+
+
+def test_an_executor_tells_where_it_was(method):
+    """A lost call of an executor says as much."""
+    context = None
+    if method == "spawn":
+        import multiprocessing
+
+        context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as executor:
+        error = executor.submit(crashes, 3).exception(30)
+    assert isinstance(error, WorkerDiedError)
+    assert "in crashes" in error.stack
+
+
+def test_an_exit_has_no_stack():
+    """Who calls ``os._exit`` leaves none, and the next crash does not show an older one."""
+    error = lost(functools.partial(jobs.dies_at, {3}, "exit"))
+    assert error.stack is None
+    assert error.signal is None
+    assert error.oom is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "oom", "words"),
+    [
+        ([0, 0], False, "kill -9 by somebody"),
+        ([4, 5], True, "no memory left"),
+        ([None], None, "often the system's out-of-memory killer"),
+    ],
+    ids=["somebody", "kernel", "unknown"],
+)
+def test_who_killed_it(monkeypatch, counts, oom, words):
+    """The kernel's count tells whether its out-of-memory killer ended a worker."""
+    told = iter(counts)
+    monkeypatch.setattr(ends, "oom_kills", lambda: next(told))
+    monkeypatch.setattr(ends, "_ledger", ends._Ledger())
+    ends.expect_ends()
+    error = lost(functools.partial(jobs.dies_at, {3}, "kill"), chunksize=1)
+    assert error.exitcode == -signal.SIGKILL
+    assert error.oom is oom
+    assert words in str(error)
+
+
+def test_one_kill_of_the_kernel_accounts_for_one_worker(monkeypatch):
+    """The second worker that is killed was killed by somebody else."""
+    told = iter([2, 3, 3])
+    monkeypatch.setattr(ends, "oom_kills", lambda: next(told))
+    monkeypatch.setattr(ends, "_ledger", ends._Ledger())
+    ends.expect_ends()
+    assert [lost(functools.partial(jobs.dies_at, {3}, "kill"), chunksize=1).oom for _ in "12"] == [
+        True,
+        False,
+    ]
+
+
+def starts_a_child(folder, x):
+    if x == 1:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        Path(folder, "child").write_text(str(child.pid))
+        time.sleep(60)
+    return x
+
+
+def gone(pid):
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_what_an_item_started_ends_with_it(tmp_path):
+    """When ``item_timeout`` ends a worker, the processes that it started end as well."""
+
+    def work(x):
+        return starts_a_child(tmp_path, x)
+
+    results = parallel_map(work, range(3), backend="processes", item_timeout=0.7, on_error="return")
+    assert isinstance(results[1], TimeoutError)
+    assert (results[0], results[2]) == (0, 2)
+    assert gone(int((tmp_path / "child").read_text()))
+
+
+def test_what_a_cancelled_call_started_ends_with_it(tmp_path):
+    """So it is when an executor's workers are killed."""
+    executor = ProcessPoolExecutor(1)
+    future = executor.submit(starts_a_child, str(tmp_path), 1)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "child").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    executor.kill_workers()
+    assert future.exception(10) is not None
+    executor.shutdown()
+    assert gone(int((tmp_path / "child").read_text() or 0))
+
+
+def test_descendants_are_found():
+    """Children of children, too."""
+    code = (
+        "import subprocess, sys; "
+        "p = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE); "
+        "print(p.pid, flush=True); input(); p.communicate(b'x\\n')"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    inner = int(parent.stdout.readline())
+    try:
+        assert {parent.pid, inner} <= set(descendants(os.getpid()))
+        assert descendants(parent.pid) == [inner]
+    finally:
+        parent.communicate(b"x\n", timeout=20)
+
+
+def test_where_a_busy_worker_is(tmp_path):
+    """A worker tells where its threads are, while it runs."""
+
+    def waits_here(x):
+        Path(tmp_path, f"at{x}").touch()
+        while not Path(tmp_path, "go").exists():
+            time.sleep(0.01)
+        return x
+
+    results = []
+
+    def call():
+        results.extend(parallel_map(waits_here, range(2), backend="processes", max_workers=2))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 30
+        while not all((tmp_path / f"at{x}").exists() for x in range(2)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        workers = [w for p in pool._pools.values() for w in p._alive if w.begun]
+        stacks = [w.stacks(5) for w in workers]
+    finally:
+        (tmp_path / "go").touch()
+        thread.join()
+    assert results == [0, 1]
+    assert sum("in waits_here" in stack for stack in stacks) == 2
