@@ -105,9 +105,9 @@ class Dispatcher:
         #: the caller's thread goes on working beside the workers of a route.
         self.keeps_caller = False
         self.fatal: BaseException | None = None
-        self.lost = 0
+        #: workers that died: the process id, and the indices of the items that it may have run.
+        self.lost: list[tuple[int | None, range]] = []
         self.recycled = 0
-        self.again = 0
         self._feed = feed
         self._call = call
         self._options = options
@@ -280,7 +280,7 @@ class Dispatcher:
             if self.holdings.cut(event.chunk, event.keep):
                 self._handle(Cut(event.worker, event.chunk, event.keep))
         elif isinstance(event, Left):
-            self._forget(event.worker)
+            self._forget(event.worker, began=False)
             self.recycled += event.worn
             self._handle(Lost(event.worker, began=False))
             self._replace(event.worker)
@@ -321,16 +321,15 @@ class Dispatcher:
             again = tuple(f.offset for f in stuck)
             result = result._replace(failures=tuple(f for f in result.failures if f not in stuck))
         offsets = tuple(f.offset for f in result.failures)
-        if offsets or again or len(result.values) < chunk.size:
+        ran = len(result.values)
+        if offsets or again or ran < chunk.size:
             for offset, item in enumerate(items):
-                if offset in offsets or offset in again or offset >= len(result.values):
-                    self.holdings.put_back(chunk.start + offset, item)
+                if offset in offsets or offset in again or offset >= ran:
+                    self.holdings.put_back(chunk.start + offset, item, ran=offset < ran)
         fatal = self._outcomes.put(chunk.start, result, split=bool(again))
         if fatal is not None:
             self.fatal = self.fatal or fatal
             return
-        ran = len(result.values)
-        self.again += len(again)
         self._handle(Finished(worker, chunk.id, ran, offsets, result.wall, again))
 
     def _on_refused(self, event: Refused) -> None:
@@ -354,17 +353,18 @@ class Dispatcher:
 
     def _on_died(self, event: Died) -> None:
         self._ends[event.worker] = event.end
-        self.again += self._forget(event.worker)
-        self.lost += event.began
+        indices = self._forget(event.worker, began=event.began)
+        if event.began:
+            self.lost.append((event.end.pid, indices))
         self._on_trouble(event)
         self._handle(Lost(event.worker, event.began))
         self._replace(event.worker)
 
-    def _forget(self, worker: int) -> int:
-        """Take back what a worker that is gone was sent; how many items that were."""
+    def _forget(self, worker: int, *, began: bool) -> range:
+        """Take back what a worker that is gone was sent; which items it may have run."""
         for names in self._up.values():
             names.discard(worker)
-        return self.holdings.abandoned(worker)
+        return self.holdings.abandoned(worker, began=began)
 
     def _replace(self, worker: int) -> None:
         """Have another worker start for one that is gone, as far as there are items for it."""

@@ -31,8 +31,11 @@ class Holdings:
     def __init__(self) -> None:
         self._fresh = _Stock()
         self._held: dict[int, Held] = {}
-        #: items that came back, by index.
+        #: items that came back, by index, and which of them have been run, or may have been.
         self._back: dict[int, Any] = {}
+        self._ran: set[int] = set()
+        #: how often an item was handed out that may have been run before.
+        self.again = 0
 
     def add(self, items: Sequence[Any]) -> None:
         """Take items from the input; a list is ours from now on."""
@@ -46,7 +49,11 @@ class Holdings:
         """The items of a chunk that goes to a worker."""
         items: Sequence[Any]
         if chunk.start in self._back:
-            items = [self._back.pop(i) for i in range(chunk.start, chunk.start + chunk.size)]
+            indices = range(chunk.start, chunk.start + chunk.size)
+            items = [self._back.pop(i) for i in indices]
+            ran = self._ran.intersection(indices)
+            self._ran -= ran
+            self.again += len(ran)
         else:
             items = self._fresh.take(chunk.size)
         self._held[chunk.id] = Held(worker, chunk, items)
@@ -68,26 +75,42 @@ class Holdings:
             self._held[chunk] = Held(held.worker, shorter, held.items[:keep])
         return True
 
-    def put_back(self, index: int, item: Any) -> None:
-        """An item has to be sent again."""
+    def put_back(self, index: int, item: Any, *, ran: bool) -> None:
+        """An item has to be sent again, that was run or was not."""
         self._back[index] = item
+        if ran:
+            self._ran.add(index)
 
     def put_all_back(self, held: Held) -> None:
         """All items of a chunk have to be sent again."""
         for offset, item in enumerate(held.items):
             self._back[held.chunk.start + offset] = item
 
-    def abandoned(self, worker: int) -> int:
-        """A worker is gone: what it had has to be sent again; how many items that are."""
+    def abandoned(self, worker: int, *, began: bool) -> range:
+        """A worker is gone: what it had has to be sent again.
+
+        Args:
+            worker: its number.
+            began: it may have begun the first of its chunks.
+
+        Returns:
+            The indices of the items that it may have run.
+        """
         lost = [held for held in self._held.values() if held.worker == worker]
         for held in lost:
             del self._held[held.chunk.id]
             self.put_all_back(held)
-        return sum(held.chunk.size for held in lost)
+        if not lost or not began:
+            return range(0)
+        first = min((held.chunk for held in lost), key=lambda chunk: chunk.id)
+        indices = range(first.start, first.start + first.size)
+        self._ran.update(indices)
+        return indices
 
     def drop(self, index: int) -> None:
         """An item that came back is not sent again."""
         self._back.pop(index, None)
+        self._ran.discard(index)
 
 
 class _Stock:

@@ -34,6 +34,9 @@ __all__ = ["Caller", "Pilot"]
 #: consumer that is late; smaller pays more dispatches.
 CHUNK_BYTES = 1 << 24
 
+#: Lost workers of which the report tells what they had.
+TOLD = 5
+
 clock = time.perf_counter
 
 #: Seconds of work left from which the process machinery starts before the verdict is in.
@@ -303,7 +306,14 @@ class Pilot:
         self._crews.close()
         report, router = self._report, self.router
         report.seconds = clock() - self.begin
-        report.retried, report.workers_lost = self.dispatch.again, self.dispatch.lost
+        lost = self.dispatch.lost
+        report.retried, report.workers_lost = self.dispatch.holdings.again, len(lost)
+        for pid, indices in lost[:TOLD]:
+            if len(indices) > 1:
+                report.note(
+                    f"worker process {pid} was lost with items {indices[0]} to {indices[-1]} in "
+                    f"flight; they were run again one by one, also those that it had finished"
+                )
         report.workers_recycled = self.dispatch.recycled
         if self.dispatch.scheduler is not None:
             remember_pace(self._key, self.dispatch.scheduler.mean)

@@ -48,7 +48,7 @@ class Report:
         bytes_once: bytes of what many items used (captured by the callable, or an argument of
             several items) and worker processes were sent once, in shared memory.
         bytes_spared: bytes that sending it with each item would have moved besides.
-        retried: how often items were run again.
+        retried: how often an item was run that had, or may have, been run before.
         workers_lost: worker processes that died during the run.
         workers_recycled: worker processes that were replaced at ``max_tasks_per_child`` or
             ``max_memory_per_worker``.

@@ -213,3 +213,32 @@ def test_where_a_busy_worker_is(tmp_path):
         thread.join()
     assert results == [0, 1]
     assert sum("in waits_here" in stack for stack in stacks) == 2
+
+
+def test_what_was_run_again_is_told():
+    """The report names the items in flight with a lost worker, and counts what ran twice."""
+    results = parallel_map(
+        functools.partial(jobs.dies_at, {7}, "exit"),
+        range(20),
+        backend="processes",
+        on_error="return",
+        chunksize=5,
+    )
+    report = results.report
+    assert report.workers_lost == 2
+    assert report.retried == 5
+    (note,) = [note for note in report.notes if "in flight" in note]
+    assert "items 5 to 9" in note
+
+
+def test_nothing_is_told_of_what_ran_once():
+    """An item that is alone with its worker takes nobody along."""
+    results = parallel_map(
+        functools.partial(jobs.dies_at, {7}, "exit"),
+        range(20),
+        backend="processes",
+        on_error="return",
+        chunksize=1,
+    )
+    assert (results.report.workers_lost, results.report.retried) == (1, 0)
+    assert not any("in flight" in note for note in results.report.notes)

@@ -42,12 +42,13 @@ def test_what_came_back_goes_out_again_and_once():
     holdings.add(list("abcdef"))
     holdings.hand_out(1, Chunk(1, 0, 4))
     holdings.hand_out(2, Chunk(2, 4, 2))
-    assert holdings.abandoned(1) == 4
+    assert list(holdings.abandoned(1, began=True)) == [0, 1, 2, 3]
     assert holdings.answered(1) is None
     assert holdings.hand_out(2, Chunk(3, 1, 2)) == ["b", "c"]
     assert holdings.hand_out(2, Chunk(4, 0, 1)) == ["a"]
     assert holdings.hand_out(2, Chunk(5, 3, 1)) == ["d"]
-    assert holdings.abandoned(1) == 0
+    assert list(holdings.abandoned(1, began=True)) == []
+    assert holdings.again == 4
 
 
 def test_a_cut_leaves_the_front_with_the_worker():
