@@ -196,7 +196,9 @@ def make_store() -> Store:
     problems = []
     if hasattr(os, "memfd_create"):
         try:
-            return Store(os.memfd_create("parallax"), anonymous=True)
+            fd = os.memfd_create("parallax")
+            os.fchmod(fd, 0o600)  # it is 0777; whoever gets at it by way of /proc asks this
+            return Store(fd, anonymous=True)
         except OSError as error:
             problems.append(f"memfd_create: {error}")
     import tempfile
