@@ -122,6 +122,56 @@ def test_one_kill_of_the_kernel_accounts_for_one_worker(monkeypatch):
     ]
 
 
+@pytest.fixture
+def little_memory():
+    """A control group of 300 MB, if this user may make one; what to run to be in it."""
+    for parent, limit in (
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        ("/sys/fs/cgroup", "memory.max"),
+    ):
+        group = Path(parent, f"parallax-test-{os.getpid()}")
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        if not (group / limit).exists():  # a plain folder
+            group.rmdir()
+            continue
+        (group / limit).write_text("300000000")
+        yield f"echo $$ > {group}/cgroup.procs; exec "
+        deadline = time.monotonic() + 10
+        while (group / "cgroup.procs").read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        group.rmdir()
+        return
+    pytest.skip("no control group can be made here")
+
+
+HOG = """
+from parallax import parallel_map
+def work(x):
+    kept = []
+    while x == 3:
+        kept.append(b"x" * 20_000_000)
+    return x
+results = parallel_map(work, range(8), backend="processes", on_error="return", chunksize=1)
+print([type(r).__name__ for r in results if r not in range(8)], results[3].oom, results[3].signal)
+"""
+
+
+def test_out_of_memory(method, little_memory):
+    """The item that takes all the memory is named, and what ended it; the others come back."""
+    done = subprocess.run(
+        ["sh", "-c", f'{little_memory} "$@"', "sh", sys.executable, "-c", HOG],
+        env={**os.environ, "PARALLAX_START_METHOD": method},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "['WorkerDiedError'] True SIGKILL\n", done.stderr
+
+
 def starts_a_child(folder, x):
     if x == 1:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
