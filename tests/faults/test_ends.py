@@ -174,7 +174,7 @@ def test_out_of_memory(method, little_memory):
 
 def starts_a_child(folder, x):
     if x == 1:
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        child = subprocess.Popen(["sleep", "60"])
         Path(folder, "child").write_text(str(child.pid))
         time.sleep(60)
     return x
@@ -198,7 +198,7 @@ def test_what_an_item_started_ends_with_it(tmp_path):
     def work(x):
         return starts_a_child(tmp_path, x)
 
-    results = parallel_map(work, range(3), backend="processes", item_timeout=0.7, on_error="return")
+    results = parallel_map(work, range(3), backend="processes", item_timeout=1.0, on_error="return")
     assert isinstance(results[1], TimeoutError)
     assert (results[0], results[2]) == (0, 2)
     assert gone(int((tmp_path / "child").read_text()))
