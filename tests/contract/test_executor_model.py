@@ -170,13 +170,14 @@ class Model(RuleBasedStateMachine):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals")
+@pytest.mark.parametrize("examples", [6, pytest.param(50, marks=pytest.mark.full)])
 @pytest.mark.parametrize("kind", ["ThreadPoolExecutor", "ProcessPoolExecutor", "auto"])
-def test_any_sequence(kind):
+def test_any_sequence(kind, examples):
     """Every future ends, with what its call came to; each call runs at most once."""
     machine = type(f"Model_{kind}", (Model,), {"kind": kind})
     checks = list(HealthCheck)
     wishes = settings(
-        max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=checks
+        max_examples=examples, stateful_step_count=20, deadline=None, suppress_health_check=checks
     )
     from hypothesis.stateful import run_state_machine_as_test
 

@@ -360,6 +360,7 @@ def in_a_small_system(body, before="pass"):
     return run(body, f"{check}\n{before}", wrap=ALONE, timeout=200)
 
 
+@pytest.mark.full
 def test_a_small_device_does_not_matter():
     """300 MB there and back."""
     assert in_a_small_system(USE.format(count=300 * MEGABYTE // 8)) == ("\n", "")

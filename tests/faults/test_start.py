@@ -167,7 +167,7 @@ def test_auto_notes_why_it_stayed(tmp_path, method):
     assert "No such file" in lines[1] or "there is one core" in out
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_each_number_of_descriptors(tmp_path, method):
     """With so many left, whatever comes first to lack one: it works, or it says what is missing."""
     out, err = program(
