@@ -8,6 +8,7 @@
 #   make types     mypy --strict, pyright --verifytypes
 #   make matrix    the tests on every Python found, free-threaded ones too
 #   make conformance  CPython's own tests of concurrent.futures against parallax's executors
+#   make chaos     ten minutes of random calls whose workers are killed (make chaos ARGS="--seconds 30")
 #   make bench     the routing benchmark (make bench ARGS="--help")
 #   make dev       the environment with everything, for work on parallax itself
 #   make clean     removes the environment and all that was built
@@ -28,7 +29,7 @@ STAMP := $(VENV)/.installed
 # Two pips at once would fight over the environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full lint lint-rules lint-format format types types-mypy types-pyright matrix conformance bench dev clean
+.PHONY: help demo test test-full lint lint-rules lint-format format types types-mypy types-pyright matrix conformance chaos bench dev clean
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
 
@@ -93,6 +94,9 @@ matrix: $(STAMP)-dev
 
 conformance: $(STAMP)-dev
 	$(PY) -m nox --tags conformance $(ARGS)
+
+chaos: $(STAMP)-test
+	$(PY) -m tests.chaos $(ARGS)
 
 bench: $(STAMP)-bench
 	$(PY) -m benchmarks routing $(ARGS)

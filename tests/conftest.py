@@ -7,31 +7,15 @@ or using the fixture of that name; after that nothing at all may be left.
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
-import signal
-import stat
-import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from pathlib import Path
 
 import psutil
 import pytest
+from leaks import Held, shutdown_pool, stdlib_helpers, wait_until_clean
 
 BACKENDS = ("serial", "threads", "processes", "auto")
-
-# Longer than a worker needs to notice that its socket was closed, on a loaded machine.
-GRACE_SECONDS = 5.0
-# A thread of the pool itself, not of a run, is named like this.
-POOL_THREADS = "parallax-pool"
-
-_POOL = "parallax._backends.processes.pool"
-_SHM = Path("/dev/shm")
 
 
 @pytest.fixture(params=BACKENDS)
@@ -46,210 +30,6 @@ def cold_pool():
     return shutdown_pool
 
 
-def shutdown_pool() -> None:
-    # Not imported: a pool that was never imported has no workers.
-    pool = sys.modules.get(_POOL)
-    if pool is not None and hasattr(pool, "shutdown_warm_pool"):
-        pool.shutdown_warm_pool()
-
-
-@dataclass
-class Held:
-    """What this process holds at one moment, each thing with a name fit for a message."""
-
-    processes: dict[object, str] = field(default_factory=dict)
-    threads: dict[object, str] = field(default_factory=dict)
-    descriptors: dict[object, str] = field(default_factory=dict)
-    shared_memory: dict[object, str] = field(default_factory=dict)
-    temporary_files: dict[object, str] = field(default_factory=dict)
-    settings: dict[object, str] = field(default_factory=dict)
-
-    @classmethod
-    def now(cls) -> Held:
-        warm_pids, warm_fds = _warm_resources()
-        return cls(
-            _processes(warm_pids),
-            _threads(),
-            _descriptors(warm_fds),
-            _files(_SHM, _may_be_our_shared_memory),
-            # pytest's own tmp_path folders are kept on purpose.
-            _files(Path(tempfile.gettempdir()), lambda name: not name.startswith("pytest-of-")),
-            _settings(),
-        )
-
-    def minus(self, before: Held) -> list[str]:
-        left = []
-        for kind in fields(self):
-            new, old = getattr(self, kind.name), getattr(before, kind.name)
-            left += [f"{kind.name}: {new[key]}" for key in new if key not in old]
-        return left
-
-
-def _warm_resources() -> tuple[set[int], set[int]]:
-    pool = sys.modules.get(_POOL)
-    if pool is None or not hasattr(pool, "warm_resources"):
-        return set(), set()
-    pids, fds = pool.warm_resources()
-    return set(pids), set(fds)
-
-
-def _stdlib_tracker() -> tuple[set[int], set[int]]:
-    """The standard library's own helpers, which live as long as the process, by its design."""
-    pids, fds = set(), set()
-    for module, name in (
-        ("multiprocessing.resource_tracker", "_resource_tracker"),
-        ("multiprocessing.forkserver", "_forkserver"),
-    ):
-        helper = getattr(sys.modules.get(module), name, None)
-        for attribute, found in (
-            ("_pid", pids),
-            ("_fd", fds),
-            ("_forkserver_pid", pids),
-            ("_forkserver_alive_fd", fds),
-        ):
-            number = getattr(helper, attribute, None)
-            if isinstance(number, int):
-                found.add(number)
-    return pids, fds
-
-
-def descendants() -> list[int]:
-    """All that this process has started, and what those have; psutil reads all processes."""
-    if not Path("/proc/thread-self/children").exists():
-        return [child.pid for child in psutil.Process().children(recursive=True)]
-    found, look = [], [os.getpid()]
-    while look:
-        for task in Path(f"/proc/{look.pop()}/task").glob("*/children"):
-            try:
-                children = [int(pid) for pid in task.read_text().split()]
-            except OSError:
-                continue  # It ended while we looked.
-            found += children
-            look += children
-    return found
-
-
-def _processes(warm: set[int]) -> dict[object, str]:
-    allowed = warm | _stdlib_tracker()[0]
-    found: dict[object, str] = {}
-    for pid in descendants():
-        if pid in allowed:
-            continue
-        try:
-            child = psutil.Process(pid)
-            what = " ".join(child.cmdline())[:120] or child.status()
-            found[child.pid, child.create_time()] = f"{child.pid} ({what})"
-        except psutil.Error:
-            continue  # It ended while we looked.
-    return found
-
-
-def _threads() -> dict[object, str]:
-    return {
-        thread: f"{thread.name} (daemon={thread.daemon})"
-        for thread in threading.enumerate()
-        if not thread.name.startswith(POOL_THREADS)
-        and not isinstance(thread, threading._DummyThread)
-        and not type(thread).__module__.startswith("tqdm")  # Its monitor outlives its bars.
-    }
-
-
-def _descriptors(warm: set[int]) -> dict[object, str]:
-    folder = next((d for d in ("/proc/self/fd", "/dev/fd") if Path(d).is_dir()), None)
-    if folder is None:
-        return {}
-    allowed = warm | _stdlib_tracker()[1]
-    found: dict[object, str] = {}
-    for name in os.listdir(folder):
-        try:
-            status = os.fstat(int(name))
-        except OSError:
-            continue  # The one that listed the folder.
-        if int(name) not in allowed:
-            try:
-                target = os.readlink(f"{folder}/{name}")
-            except OSError:
-                target = stat.filemode(status.st_mode)
-            if "/pym-" in target:
-                continue  # The heap of multiprocessing lives as long as the process, by its design.
-            if warm and target.startswith("/memfd:parallax"):
-                continue  # Before Python 3.13 each mapping has a descriptor that it does not tell.
-            found[int(name), status.st_dev, status.st_ino] = f"{name} -> {target}"
-    return found
-
-
-def _files(folder: Path, wanted: Callable[[str], bool]) -> dict[object, str]:
-    try:
-        return {name: f"{folder}/{name}" for name in os.listdir(folder) if wanted(name)}
-    except OSError:
-        return {}
-
-
-def _may_be_our_shared_memory(name: str) -> bool:
-    # The folder is the whole machine's: others come and go there while a test runs.
-    return name.startswith(("parallax", "psm_", "sem.mp-")) or str(os.getpid()) in name
-
-
-def _settings() -> dict[object, str]:
-    """Process-wide settings: one that a run changed shows up as a new value."""
-    values = {
-        "switch interval": sys.getswitchinterval(),
-        "recursion limit": sys.getrecursionlimit(),
-        "working directory": os.getcwd(),
-        "gc": (gc.isenabled(), gc.get_threshold()),
-        "sys.path": tuple(sys.path),
-        "sys.excepthook": sys.excepthook,
-        "threading.excepthook": threading.excepthook,
-        "threading.stack_size": threading.stack_size(),
-        **{f"handler of {s.name}": signal.getsignal(s) for s in _signals()},
-        **{f"${k}": v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
-    }
-    return {(name, repr(value)): f"{name} is now {value!r}" for name, value in values.items()}
-
-
-def _signals() -> list[signal.Signals]:
-    names = ("SIGINT", "SIGTERM", "SIGCHLD", "SIGPIPE", "SIGHUP", "SIGUSR1")
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]
-
-
-def _held_by_strangers(paths: set[str]) -> set[str]:
-    """Those shared-memory files that a process which is not ours has open or mapped."""
-    me = psutil.Process()
-    ours = {me.pid} | {child.pid for child in me.children(recursive=True)}
-    held: set[str] = set()
-    for pid in psutil.pids():
-        if pid in ours or not paths - held:
-            continue
-        try:
-            held |= paths & {m.path for m in psutil.Process(pid).memory_maps()}
-            held |= paths & {f.path for f in psutil.Process(pid).open_files()}
-        except (psutil.Error, OSError):
-            continue
-    return held
-
-
-def _wait_until_clean(before: Held) -> list[str]:
-    """What is still left of it when the grace is over; usually nothing, at once."""
-    deadline = time.monotonic() + GRACE_SECONDS
-    pause, collected = 0.001, False
-    while True:
-        now = Held.now()
-        left = now.minus(before)
-        if not left:
-            return []
-        if not collected:
-            # Results that are views of shared memory give it back when they are collected.
-            gc.collect()
-            collected = True
-        elif time.monotonic() > deadline:
-            new = set(now.shared_memory.values()) - set(before.shared_memory.values())
-            foreign = _held_by_strangers(new) if new else set()
-            return [line for line in left if line.removeprefix("shared_memory: ") not in foreign]
-        else:
-            time.sleep(pause)
-            pause = min(pause * 2, 0.05)
-
-
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(request: pytest.FixtureRequest):
     cold = request.node.get_closest_marker("cold_pool") or "cold_pool" in request.fixturenames
@@ -259,7 +39,7 @@ def _nothing_left_behind(request: pytest.FixtureRequest):
     yield
     if cold:
         shutdown_pool()
-    left = _wait_until_clean(before)
+    left = wait_until_clean(before)
     if left:
         pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
 
@@ -269,9 +49,9 @@ def _nothing_left_at_the_end():
     before = Held.now()
     yield
     shutdown_pool()
-    left = _wait_until_clean(before)
+    left = wait_until_clean(before)
     for child in psutil.Process().children(recursive=True):
-        if child.pid not in _stdlib_tracker()[0]:
+        if child.pid not in stdlib_helpers()[0]:
             child.kill()
     if left:
         pytest.fail("after the last test there was left:\n  " + "\n  ".join(left), pytrace=False)

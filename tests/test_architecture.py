@@ -27,7 +27,7 @@ MAX_LINES = 500
 
 # Lowest first. A name ending in "." is a package with all that is in it. "" is __init__, the face.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_lean", "_options", "_machine", "_messages", "_plans", "_errors", "_nesting", "_future"),
+    ("_lean", "_options", "_machine", "_messages", "_plans", "_errors", "_nesting", "_future", "_shield"),
     ("_extents", "_store", "_copying", "_lender", "_borrower", "_shares", "_repeats", "_arena"),
     ("_bulk", "_codec", "_references", "_culprit", "_wire", "_waker", "_parcels"),
     ("_guard.",),
@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_pace",
         "_lanes",
     ),
-    ("_report", "_progress", "_tally"),
+    ("_report", "_progress", "_tally", "_stall", "_watchman"),
     ("_backends.",),
     (
         "_run",
@@ -65,6 +65,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_far",
         "_paths",
         "_probe",
+        "_watched",
     ),
     (
         "_decorator",
@@ -87,6 +88,7 @@ SAME_LAYER: dict[str, set[str]] = {
     "_messages": {"_lean"},
     "_plans": {"_messages"},
     "_nesting": {"_lean", "_machine"},
+    "_shield": {"_lean"},
     "_copying": {"_store"},
     "_lender": {"_copying", "_extents", "_store"},
     "_borrower": {"_lender", "_store"},
@@ -101,7 +103,9 @@ SAME_LAYER: dict[str, set[str]] = {
     "_ticker": {"_gil"},
     "_recall": {"_chunking", "_roster"},
     "_scheduler": {"_chunking", "_recall", "_roster", "_schedule_events"},
-    "_run": {"_pilot", "_dispatcher", "_inline"},
+    "_watchman": {"_stall"},
+    "_run": {"_pilot", "_dispatcher", "_inline", "_watched"},
+    "_watched": {"_dispatcher", "_pilot"},
     "_pilot": {"_crews", "_dispatcher", "_router"},
     "_crews": {"_dispatcher", "_router"},
     "_routed": {"_far", "_paths", "_probe", "_routed_call"},
@@ -148,6 +152,9 @@ LAZY_EDGES: dict[tuple[str, str], str] = {
     ("_parcels", "_borrower"): "at the first large part only",
     ("_backends.processes.parcels", "_arena"): "workers never need it",
     ("_backends.processes.worker", "_backends.processes.failures"): "at the first failure only",
+    ("_backends.processes.worker", "_backends.processes.voices"): "if the program hears workers",
+    ("_backends.processes.voices", "_backends.processes.records"): "loads logging",
+    ("_backends.processes.hearing", "_backends.processes.records"): "at the first record only",
     ("_backends.processes.batch", "_backends.processes.failures"): "as above",
     ("_backends.processes.piece", "_backends.processes.failures"): "as above",
     ("_backends.processes.batch", "_backends.processes.piece"): "maps of short calls only",

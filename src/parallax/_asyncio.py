@@ -246,6 +246,10 @@ class _Work:
             for task in left:
                 task.cancel()
             await asyncio.gather(feeder, *left, return_exceptions=True)
+            for each in self._ready:
+                # Failed after the one that was read: asyncio would tell of it otherwise.
+                if not isinstance(each, _End) and not each.cancelled():
+                    each.exception()
 
     async def _feed(self) -> None:
         error: BaseException | None = None

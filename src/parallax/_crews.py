@@ -12,6 +12,7 @@ from typing import Any
 from ._backends.contract import Call, Crew
 from ._backends.external import ExternalCrew
 from ._backends.processes.crew import ProcessCrew
+from ._backends.processes.hearing import Hearing
 from ._backends.processes.payload import (
     current_values,
     encode_call,
@@ -73,6 +74,8 @@ class Crews:
         self._context = contextvars.copy_context()
         self._encoded: Encoded | None = None
         self._modules: frozenset[str] = frozenset()  # that workers need to import
+        #: what worker processes print, log and warn; None as long as there are none.
+        self.hearing: Hearing | None = None
 
     def crew(self, route: Route) -> Crew | None:
         """The crew of a route, made if need be; None for the loop."""
@@ -98,6 +101,7 @@ class Crews:
         if self._encoded is None:
             self._encode()
         assert self._encoded is not None
+        self.hearing = self.hearing or Hearing()
         made = ProcessCrew(
             dispatch.post,
             dispatch.lock,
@@ -108,6 +112,7 @@ class Crews:
             new_id=dispatch.new_id,
             surround=self._surround,
             wait=self._forced,
+            hearing=self.hearing,
             items=self._options.max_tasks_per_child,
             memory=self._options.max_memory_per_worker,
         )
@@ -116,7 +121,9 @@ class Crews:
         return made
 
     def close(self) -> None:
-        """Let go of what the callable captured: a run is part of a cycle of references."""
+        """Pass on the last words, and let go of what the callable captured: runs are in cycles."""
+        if self.hearing is not None:
+            self.hearing.close()
         if self._encoded is not None:
             self._encoded.buffers.clear()
             (self._encoded.slabs or {}).clear()

@@ -337,7 +337,7 @@ class Dispatcher:
         if held is None:
             return
         worker, chunk, _ = held
-        self.holdings.put_all_back(held)
+        self.holdings.put_all_back(held, ran=event.what == "result")
         if self._on_trouble(event):
             self._handle(Returned(worker, chunk.id))
         elif event.what == "callable":

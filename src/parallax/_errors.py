@@ -221,6 +221,11 @@ class RemoteTraceback(Exception):  # noqa: N818 - the standard library's word fo
         return f'\n"""\n{self.text}"""'
 
 
+def set_cause(error: BaseException, cause: BaseException) -> None:
+    """Give an exception a cause, whatever its class says of attributes: it may be frozen."""
+    BaseException.__setattr__(error, "__cause__", cause)
+
+
 def _innermost(stack: str | None) -> str:
     """The innermost frame of the thread that crashed, as faulthandler writes it."""
     lines = (stack or "").splitlines()

@@ -127,6 +127,7 @@ class Executor(concurrent.futures.Executor):
                 initargs=tuple(initargs),
                 max_tasks=max_tasks_per_child,
                 method="spawn" if context == "spawn" else wishes.start_method,
+                stall_warn=wishes.stall_warn,
             )
             self._engine = RoutedEngine(settings)
         self._life = Life(self, self._engine)
@@ -180,6 +181,11 @@ class Executor(concurrent.futures.Executor):
         )
         self._life.feeds.add(results)
         return results
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        """Shut down: wait for all calls, or after Ctrl-C end those that can be ended."""
+        self._life.leave(kind)
+        self.shutdown(wait=kind is None or not issubclass(kind, KeyboardInterrupt))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; workers leave when all are done.

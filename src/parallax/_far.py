@@ -16,11 +16,13 @@ from ._backends.contract import WorkerEnd
 from ._backends.processes.engine import Engine
 from ._backends.processes.pool import Pool, warm_pool
 from ._backends.processes.task import Task
+from ._backends.threadpool import ThreadEngine
 from ._errors import SerializationError, WorkerStartError
 from ._nesting import Place
 from ._routed_call import RoutedCall
+from ._shield import Shield
 
-__all__ = ["Far", "Settings"]
+__all__ = ["Far", "Settings", "Stoppable"]
 
 clock = time.perf_counter
 
@@ -48,6 +50,8 @@ class Settings:
     max_tasks: int | None
     #: how worker processes are started.
     method: str
+    #: seconds without an end of any call after which that is logged; 0 for never.
+    stall_warn: float
 
 
 class Far:
@@ -166,10 +170,42 @@ class Far:
                     max_tasks=settings.max_tasks,
                     timed=_timed,
                     lock=self._lock,
+                    stall_warn=settings.stall_warn,
                 )
                 if self._rest is not None:
                     self.engine.rest_after(self._rest)
             return self.engine
+
+
+class Stoppable:
+    """How an engine with threads and worker processes ends calls before their time."""
+
+    threads: ThreadEngine
+    far: Far
+
+    def interrupt(self) -> None:
+        """End what can be ended: calls that worker processes have, and those that nobody has."""
+        with Shield():
+            self.cancel_waiting()
+            self.threads.interrupt()
+            if self.far.engine is not None:
+                self.far.engine.interrupt()
+
+    def stop(self) -> None:
+        """End what can be ended, and the engines; threads inside a call are left to themselves."""
+        with Shield():
+            self.shutdown(wait=False, cancel=True)
+            self.threads.stop()
+            if self.far.engine is not None:
+                self.far.engine.stop()
+
+    def cancel_waiting(self) -> None:
+        """Cancel the calls that were not handed on."""
+        raise NotImplementedError
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """Take no more calls; end when all are done."""
+        raise NotImplementedError
 
 
 def _timed(task: Task, wall: float, cpu: float) -> None:

@@ -13,11 +13,16 @@ the free-threaded build's per-object locks, see to that).
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 from concurrent.futures import Future as StandardFuture
+from concurrent.futures import TimeoutError  # noqa: A004 - another one before 3.11
 from typing import Any, Protocol, TypeVar
 
 __all__ = ["Future", "Helper"]
+
+_log = logging.getLogger("concurrent.futures")
 
 T = TypeVar("T")
 
@@ -25,6 +30,9 @@ PENDING = "PENDING"
 RUNNING = "RUNNING"
 CANCELLED = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
 FINISHED = "FINISHED"
+
+#: Seconds of the first slice of a wait.
+SLICE = 0.05
 
 #: Stands where the condition would: the future ended before anybody needed one.
 CLOSED = object()
@@ -40,6 +48,9 @@ class Helper(Protocol):
 
     def withdraw(self, future: Any) -> None:
         """A task was cancelled; the lock is held."""
+
+    def interrupt(self) -> None:
+        """A thread that waited for a future was interrupted: end all calls that can be ended."""
 
 
 class _FirstAsked:
@@ -78,10 +89,7 @@ class Future(StandardFuture[T]):
         """Return what the call returned, or raise what it raised; see the standard library's."""
         try:
             if self._state != FINISHED:
-                timeout = self._helper.help(self, timeout)
-                if self._state != FINISHED:
-                    # Before 3.14 it takes an exception that is false for none at all.
-                    super().result(timeout)
+                self._wait(timeout)
             if self._exception is None:
                 return self._result  # type: ignore[no-any-return]
             raise self._exception
@@ -92,10 +100,33 @@ class Future(StandardFuture[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, None if it returned; see the standard library's."""
         if self._state != FINISHED:
-            timeout = self._helper.help(self, timeout)
-            if self._state != FINISHED:
-                return super().exception(timeout)
+            self._wait(timeout)
         return self._exception
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait for the end; raises what the standard library does if it does not come."""
+        try:
+            timeout = self._helper.help(self, timeout)
+            # In slices, each as long as all before it: a signal that comes just before a wait
+            # begins is not noticed before that wait ends.
+            part = SLICE
+            while self._state != FINISHED and (timeout is None or timeout > part):
+                with contextlib.suppress(TimeoutError):
+                    super().exception(part)
+                    break
+                timeout = None if timeout is None else timeout - part
+                part *= 2
+            else:
+                if self._state != FINISHED:
+                    super().exception(timeout)
+        except (KeyboardInterrupt, SystemExit):
+            # Not the call's own error, which is not raised here: the program's user, or a handler
+            # of SIGTERM, wants an end to this.
+            self._helper.interrupt()
+            raise
+        finally:
+            # As in `result`.
+            self = None  # type: ignore[assignment]  # noqa: PLW0642
 
     def done(self) -> bool:
         """Whether the call has ended or was cancelled."""
@@ -115,8 +146,23 @@ class Future(StandardFuture[T]):
             for waiter in self._waiters:
                 waiter.add_cancelled(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        self._invoke_callbacks()
         return True
+
+    def _invoke_callbacks(self) -> None:
+        """Call them. What one raises ends neither the others nor the thread that it runs in.
+
+        That thread may be the one that all other calls depend on.
+        """
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except KeyboardInterrupt:
+                if threading.current_thread() is threading.main_thread():
+                    raise  # rather the user's than the callback's
+                _log.exception("exception calling callback for %r", self)
+            except BaseException:  # noqa: BLE001 - SystemExit, for one
+                _log.exception("exception calling callback for %r", self)
 
     # -- used by the owner ---------------------------------------------------------------------
 
@@ -180,4 +226,4 @@ class Future(StandardFuture[T]):
                 else:
                     waiter.add_exception(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        self._invoke_callbacks()

@@ -81,10 +81,10 @@ class Holdings:
         if ran:
             self._ran.add(index)
 
-    def put_all_back(self, held: Held) -> None:
-        """All items of a chunk have to be sent again."""
+    def put_all_back(self, held: Held, *, ran: bool = False) -> None:
+        """All items of a chunk have to be sent again, that were run or were not."""
         for offset, item in enumerate(held.items):
-            self._back[held.chunk.start + offset] = item
+            self.put_back(held.chunk.start + offset, item, ran=ran)
 
     def abandoned(self, worker: int, *, began: bool) -> range:
         """A worker is gone: what it had has to be sent again.

@@ -16,16 +16,18 @@ from ._outcomes import prepare
 __all__ = ["direct", "listed", "settle"]
 
 
-def direct(fn: Callable[..., Any], feed: Feed, count: int, *, stop: bool) -> ChunkResult:
+def direct(
+    fn: Callable[..., Any], feed: Feed, count: int, values: list[Any], *, stop: bool
+) -> ChunkResult:
     """Run the next items straight off the input, without a list of them in between.
 
     Args:
         fn: the user's callable.
         feed: the input, one that any thread may advance.
         count: how many items.
+        values: an empty list to fill with the results, for others to see how far it is.
         stop: stop at the first failure; otherwise the rest of the block is run too.
     """
-    values: list[Any] = []
     failures: list[Failure] = []
     source = islice(feed.iterator, count)
     calls = starmap(fn, source) if feed.star else map(fn, source)
@@ -54,15 +56,16 @@ def direct(fn: Callable[..., Any], feed: Feed, count: int, *, stop: bool) -> Chu
     return ChunkResult(values, tuple(failures), wall, cpu)
 
 
-def listed(call: Call, items: Sequence[Any], retries: int) -> ChunkResult:
+def listed(call: Call, items: Sequence[Any], retries: int, values: list[Any]) -> ChunkResult:
     """Run items, and failed ones again as often as ``retries`` allows.
 
     Args:
         call: the callable.
         items: the items.
         retries: how often a failed item is run again, at once.
+        values: an empty list to fill with the results, for others to see how far it is.
     """
-    result = run_chunk(call.fn, items, star=call.star, stop=call.stop and not retries)
+    result = run_chunk(call.fn, items, values, star=call.star, stop=call.stop and not retries)
     if not result.failures or not retries:
         return result
     values = list(result.values)

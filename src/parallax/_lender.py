@@ -280,6 +280,8 @@ class Lender:
 
     def _take(self, nbytes: int) -> Extent:
         size = size_class(nbytes)
+        if os.getpid() != self._owner:
+            raise OSError("this shared memory belongs to the process that forked this one")
         if self._trimmer is not None:
             self._trimmer.taken(large=size + self._extents.used > self._keep)
         with self._lock:

@@ -1,16 +1,20 @@
 """How executors end with the program that made them, and in forked copies of it.
 
 Guarantees: calls that were submitted are finished before the interpreter exits, as the standard
-library's pools do it; after that nothing more can be submitted; a forked copy of the program never
+library's pools do it, but for an exit by Ctrl-C, which ends them; after that nothing more can be
+submitted; a forked copy of the program never
 touches the workers of its parent.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from typing import Any, Protocol
+
+from ._shield import Shield
 
 __all__ = ["Life"]
 
@@ -20,6 +24,9 @@ class Engine(Protocol):
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         """Take no more calls; end when all are done."""
+
+    def stop(self) -> None:
+        """End all calls that can be ended, and the engine; waits for no call."""
 
     def forget(self) -> None:
         """Drop everything without ending it: this process is a forked copy of the owner's."""
@@ -48,6 +55,22 @@ class Life:
         """Shut the engine down; what maps have left is worked through first, or dropped."""
         _end(self.engine, self.feeds, wait=wait, cancel=cancel)
 
+    def leave(self, kind: type[BaseException] | None) -> None:
+        """A ``with`` block is over; after Ctrl-C its calls are ended, not waited for.
+
+        Args:
+            kind: the type of the exception that ended it, if one did.
+        """
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            _stop(self.engine, self.feeds)
+
+
+def _stop(engine: Engine, feeds: weakref.WeakSet[Any]) -> None:
+    with Shield():
+        for feed in list(feeds):
+            feed.close()
+        engine.stop()
+
 
 def _end(engine: Engine, feeds: weakref.WeakSet[Any], *, wait: bool, cancel: bool) -> None:
     for feed in list(feeds):
@@ -67,7 +90,16 @@ def _finish_all() -> None:
     global _exiting  # noqa: PLW0603 - a fact about the process
     _exiting = True
     for engine, feeds in list(_lives.items()):
-        _end(engine, feeds, wait=True, cancel=False)
+        if _interrupted():
+            _stop(engine, feeds)
+        else:
+            _end(engine, feeds, wait=True, cancel=False)
+
+
+def _interrupted() -> bool:
+    """Whether the program ends by Ctrl-C, as far as can be seen from here."""
+    # Where somebody types, it may have been an earlier line that was interrupted.
+    return getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
 
 
 def _after_fork() -> None:

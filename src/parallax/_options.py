@@ -45,6 +45,7 @@ class Options:
     max_tasks_per_child: int | None = None
     max_memory_per_worker: int | None = None
     idle_timeout: float = 60.0
+    stall_warn: float = 60.0
     start_method: str = "auto"
 
 
@@ -88,8 +89,10 @@ def configure(**defaults: Any) -> None:
 
     Args:
         **defaults: any keyword option of ``parallel_map``, and ``idle_timeout`` (seconds after
-            which idle worker processes leave, default 60) and ``start_method`` ("auto",
-            "zygote" or "spawn"). None takes an earlier setting back.
+            which idle worker processes leave, default 60), ``stall_warn`` (seconds without any
+            item ending after which the logger "parallax" is told what is in flight, default 60,
+            0 for never) and ``start_method`` ("auto", "zygote" or "spawn"). None takes an earlier
+            setting back.
 
     Raises:
         TypeError: an unknown option, or one of the wrong type.
@@ -123,6 +126,11 @@ def options(**defaults: Any) -> Iterator[None]:
         _scope.reset(token)
 
 
+def stall_limit() -> float:
+    """Seconds of silence from which a stall is logged, by the defaults in force; 0 for never."""
+    return resolve({}).stall_warn
+
+
 def defaults() -> dict[str, Any]:
     """The defaults that ``configure`` and ``options`` have set for the running code."""
     return {**_configured, **_scope.get()}
@@ -149,6 +157,7 @@ _ENVIRONMENT: dict[str, Callable[[str], Any]] = {
     "PARALLAX_MAX_TASKS_PER_CHILD": int,
     "PARALLAX_MAX_MEMORY_PER_WORKER": int,
     "PARALLAX_IDLE_TIMEOUT": float,
+    "PARALLAX_STALL_WARN": float,
     "PARALLAX_START_METHOD": str,
 }
 
@@ -185,6 +194,7 @@ def _check(o: Options) -> Options:
     _check_seconds("timeout", o.timeout, zero=True)
     _check_seconds("item_timeout", o.item_timeout, zero=False)
     _check_seconds("idle_timeout", o.idle_timeout, zero=True)
+    _check_seconds("stall_warn", o.stall_warn, zero=True)
     if o.on_error not in ("raise", "return"):
         raise ValueError(f"on_error must be 'raise' or 'return', not {o.on_error!r}")
     if o.start_method not in START_METHODS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._errors import RemoteTraceback, SerializationError
+from ._errors import RemoteTraceback, SerializationError, set_cause
 from ._messages import ChunkResult, Failure
 
 __all__ = ["Outcomes", "prepare"]
@@ -82,7 +82,7 @@ def prepare(failure: Failure, index: int) -> BaseException:
     if isinstance(error, SerializationError) and error.index is None:
         error = SerializationError(error.what, index, error.path, error.reason)
     if failure.traceback:
-        error.__cause__ = RemoteTraceback(failure.traceback)
+        set_cause(error, RemoteTraceback(failure.traceback))
     note = f"parallax: raised by item {index}"
     try:
         if hasattr(error, "add_note"):

@@ -76,6 +76,12 @@ class Caller:
     out: list[Any] = field(default_factory=list)
     #: items whose results were made ready.
     delivered: int = 0
+    #: the items that it is inside of: when it began them, how many, and the results so far.
+    block: tuple[float, int, Sequence[Any]] = (0.0, 0, ())
+    #: when items have ended last, or the reader of a stream came back.
+    last: float = 0.0
+    #: it is not in this call: the reader of a stream does something else.
+    away: bool = False
 
 
 class Pilot:
@@ -168,6 +174,13 @@ class Pilot:
                 self.review(now)
         finally:
             dispatch.lock.release()
+        if (hearing := self._crews.hearing) is not None:
+            hearing.pass_on()  # not here: whoever holds up this thread holds up the caller's
+
+    def tell(self) -> None:
+        """Pass on what worker processes printed, logged and warned; no lock is held."""
+        if (hearing := self._crews.hearing) is not None:
+            hearing.tell()
 
     def _may_overtake(self) -> bool:
         """Whether the caller's thread is inside items that others need not wait for."""
@@ -359,6 +372,7 @@ class Pilot:
 
     def _on_done(self, done: Done, route: Route) -> None:
         """A chunk came back; the lock is held."""
+        self._caller.last = clock()
         report, dispatch, router, result = self._report, self.dispatch, self.router, done.result
         report.worked(route, result.wall, result.cpu)
         report.bytes_in += done.bytes_in

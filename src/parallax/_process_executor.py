@@ -23,10 +23,11 @@ from ._backends.processes.engine import Engine
 from ._backends.processes.handle import ProcessHandle
 from ._backends.processes.initializer import InheritanceError, forks_by_default
 from ._backends.processes.pool import warm_pool
-from ._errors import RemoteTraceback, UnreadableError, WorkerDiedError
+from ._errors import RemoteTraceback, UnreadableError, WorkerDiedError, set_cause
 from ._lifetimes import Life
 from ._machine import usable_cores
 from ._mapping import MapResults, check_window, submitter
+from ._options import stall_limit
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -114,6 +115,7 @@ class ProcessPoolExecutor(StandardPool):
             initializer=initializer,
             initargs=tuple(initargs),
             max_tasks=max_tasks_per_child,
+            stall_warn=stall_limit(),
         )
         try:
             self._engine = make(pool)
@@ -175,6 +177,11 @@ class ProcessPoolExecutor(StandardPool):
         )
         self._life.feeds.add(results)
         return results
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        """Shut down: wait for all calls, or after Ctrl-C end those that can be ended."""
+        self._life.leave(kind)
+        self.shutdown(wait=kind is None or not issubclass(kind, KeyboardInterrupt))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; workers leave when all are done.
@@ -255,5 +262,5 @@ def standard(error: BaseException) -> BaseException:
         error = UnreadableCallError(error.what, error.index, error.path, error.reason)
     cause = error.__cause__
     if type(cause) is RemoteTraceback:
-        error.__cause__ = _RemoteTraceback(str(cause))  # type: ignore[arg-type]
+        set_cause(error, _RemoteTraceback(str(cause)))  # type: ignore[arg-type]
     return error

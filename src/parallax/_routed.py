@@ -22,20 +22,21 @@ from typing import Any
 from ._asked import MOST_THREADS, THREADS
 from ._backends.threadpool import ThreadEngine
 from ._errors import SerializationError
-from ._far import Far, Settings
+from ._far import Far, Settings, Stoppable
 from ._lanes import Growth, Lane
 from ._nesting import here
 from ._paths import Path, Paths, name_of
 from ._plans import Plan
 from ._probe import Inquiry
 from ._routed_call import Asked, Errand, RoutedCall
+from ._shield import Shield
 
 __all__ = ["RoutedEngine"]
 
 clock = time.perf_counter
 
 
-class RoutedEngine:
+class RoutedEngine(Stoppable):
     """Runs calls where they are best run. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
@@ -54,6 +55,7 @@ class RoutedEngine:
             initargs=settings.initargs,
             failed=self.fail_waiting,
             lock=self.lock,
+            stall_warn=settings.stall_warn,
         )
         self._limit = given
         self._growth = None if given else Growth(THREADS, MOST_THREADS)
@@ -133,7 +135,7 @@ class RoutedEngine:
         call = RoutedCall(self, path, what, context)
         if path.lane.route == "processes":
             self.far.encode(call)
-        with self.lock:
+        with Shield(), self.lock:
             self._check()
             self._open.add(call)
             try:

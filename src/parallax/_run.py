@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from . import _inline
@@ -25,11 +25,14 @@ from ._backends.contract import Call, Done
 from ._dispatcher import CALLER
 from ._feed import Feed
 from ._messages import ChunkResult
-from ._nesting import enter
+from ._nesting import enter, here
 from ._options import Options
 from ._pilot import Caller, Pilot
 from ._progress import make_progress
 from ._report import Report
+from ._shield import Shield
+from ._watched import WatchedRun
+from ._watchman import Watchman
 
 __all__ = ["Run"]
 
@@ -91,6 +94,9 @@ class Run:
         self._dispatch = self._pilot.dispatch
         self._progress = make_progress(options.progress, feed.total)
         self._deadline = None if options.timeout is None else clock() + options.timeout
+        watched = WatchedRun(name, feed, self._dispatch, self._caller)
+        # Calls inside of calls are part of what the outer one's watchman sees.
+        self._watchman = Watchman(watched, 0.0 if here().level else options.stall_warn)
         self._failed_at: float | None = None
         self._closed = False
 
@@ -102,6 +108,18 @@ class Run:
         Raises:
             BaseException: what an item or the input raised.
         """
+        batches = self._batches()
+        caller = self._caller
+        try:
+            for batch in batches:
+                caller.away = True
+                yield batch
+                caller.away, caller.last = False, clock()
+        finally:
+            caller.away = False
+            batches.close()
+
+    def _batches(self) -> Generator[list[Any], None, None]:
         self._caller.thread = self._dispatch.owner = threading.get_ident()
         grace = 0.0
         try:
@@ -121,7 +139,11 @@ class Run:
             grace = LAST
             raise
         finally:
-            self.close(grace)
+            try:
+                self.close(grace)
+            except BaseException:
+                self.close(0.0)  # an interrupt may have come before it began
+                raise
 
     def explain(self, budget: float) -> Report:
         """Run the first items, keep nothing, and say what would be done with the rest.
@@ -149,15 +171,19 @@ class Run:
         Args:
             grace: seconds for items that are still running.
         """
-        if self._closed:
-            return
-        self._closed = True
-        self._router.stop_ticker()
-        self._caller.sample = []
-        self._dispatch.close(grace)
-        if self._progress is not None:
-            self._progress.close()
-        self._pilot.close()
+        with Shield():
+            if self._closed:
+                return
+            self._closed = True
+            self._watchman.stop()
+            self._caller.sample = []
+            try:
+                self._router.stop_ticker()  # raises what was wrong in its thread
+            finally:
+                self._dispatch.close(grace)
+                if self._progress is not None:
+                    self._progress.close()
+                self._pilot.close()
 
     # -- the caller's thread as the loop -------------------------------------------------------
 
@@ -167,6 +193,7 @@ class Run:
         measuring = self._forced is None
         if measuring and self._pilot.recall():
             return
+        self._watchman.start()
         size, last = 1, clock()
         first = True
         while not dispatch.begun() and not feed.ended:
@@ -223,19 +250,22 @@ class Run:
             router.before(tuple(items[0]) if feed.star else (items[0],))
         if items and self._forced is None and self._router.payload is None:
             self._caller.sample = items[:1]
-        router.begins(clock())
+        values: list[Any] = []
+        self._caller.block = (begin := clock()), size, values
+        router.begins(begin)
         if items is not None and len(items) == 1 and not watch and self._forced is None:
             self._caller.inside = items
         before = enter(self._pilot.inside)
         try:
             if items is None:
-                result = _inline.direct(call.fn, feed, size, stop=call.stop)
+                result = _inline.direct(call.fn, feed, size, values, stop=call.stop)
             else:
-                result = _inline.listed(call, items, self._options.retries)
+                result = _inline.listed(call, items, self._options.retries, values)
         finally:
             enter(before)
             with self._dispatch.lock:  # a plan in the ticker's thread is made before or after
                 self._caller.inside = None
+                self._caller.block = 0.0, 0, ()
         alone = self._dispatch.scheduler is None
         router.ends(len(result.values), result.wall, result.cpu, alone=alone)
         if watch:
@@ -300,11 +330,13 @@ class Run:
     def _drive(self) -> Iterator[list[Any]]:
         """Turn the loop until all results are out."""
         dispatch = self._dispatch
+        self._watchman.start()
         if self._caller.out:
             yield self._flush()
         while True:
             dispatch.waker.clear()
             ready = dispatch.take()
+            self._pilot.tell()  # first, what these items said
             if ready:
                 self._count(len(ready))
                 yield ready
@@ -343,13 +375,16 @@ class Run:
         if self._forced is None and "processes" in dispatch.crews:
             router.start_ticker(self._pilot.on_tick)
         self._caller.inside = items
+        values: list[Any] = []
+        self._caller.block = clock(), chunk.size, values
         before = enter(self._pilot.inside)
         try:
-            result = _inline.listed(self._call, items, 0)
+            result = _inline.listed(self._call, items, 0, values)
         finally:
             enter(before)
             with dispatch.lock:
                 self._caller.inside = None
+                self._caller.block = 0.0, 0, ()
         dispatch.post(Done(CALLER, chunk.id, result))
         if dispatch.caller_task is None:
             router.stop_ticker()

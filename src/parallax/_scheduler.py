@@ -187,6 +187,10 @@ class Scheduler:
         """Whether a worker's quota is used up and nothing of it is in flight."""
         return self._roster.spent(worker)
 
+    def flights(self) -> list[tuple[int, Chunk, float]]:
+        """Each busy worker with its oldest chunk, and when that can have begun."""
+        return [(name, w.flight[0], w.since) for name, w in self._roster.all() if w.flight]
+
     def under_way(self, now: float) -> float:
         """Seconds since the workers' oldest chunks began, added up."""
         return sum(max(0.0, now - w.since) for _, w in self._roster.all() if w.flight)

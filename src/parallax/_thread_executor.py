@@ -18,6 +18,7 @@ from ._backends.threadpool import ThreadEngine
 from ._lifetimes import Life
 from ._machine import usable_cores
 from ._mapping import MapResults, check_window, submitter
+from ._options import stall_limit
 
 if TYPE_CHECKING:
     import threading
@@ -73,6 +74,7 @@ class ThreadPoolExecutor(StandardPool):
             broken=_broken,
             initializer=initializer,
             initargs=tuple(initargs),
+            stall_warn=stall_limit(),
         )
         self._life = Life(self, self._engine)
 
@@ -118,6 +120,11 @@ class ThreadPoolExecutor(StandardPool):
         results = MapResults(engine, fn, iterables, timeout=timeout, buffersize=buffersize)
         self._life.feeds.add(results)
         return results
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        """Shut down: wait for all calls, or after Ctrl-C end those that can be ended."""
+        self._life.leave(kind)
+        self.shutdown(wait=kind is None or not issubclass(kind, KeyboardInterrupt))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; threads end when all are done.

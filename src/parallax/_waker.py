@@ -15,6 +15,12 @@ from typing import Any
 
 __all__ = ["Waker", "readable", "readable_now"]
 
+#: Seconds that a lock can be waited for in one go, on every system.
+LONGEST = 1e6
+
+#: Seconds of a wait after which to look for signals that came as it began.
+LOOK = 0.05
+
 
 class Waker:
     """One waiting thread, any number of waking ones.
@@ -25,7 +31,9 @@ class Waker:
 
     def __init__(self) -> None:
         self._woken = False
-        self._event = threading.Event()
+        # A bare lock, not an Event, whose own lock an interrupt or a finalizer may leave taken.
+        self._gate = threading.Lock()
+        self._gate.acquire()
         self._waiting = False
         self._pair: tuple[socket.socket, socket.socket] | None = None
 
@@ -44,8 +52,7 @@ class Waker:
         """Forget earlier wakes; look at the state after this and wait after that."""
         # The mark last: a wake that came between would leave it without a byte behind it, and all
         # later ones would take that for enough.
-        if self._event.is_set():
-            self._event.clear()
+        self._gate.acquire(blocking=False)
         if self._pair is not None:
             try:
                 while self._pair[0].recv(64):
@@ -59,7 +66,10 @@ class Waker:
         if not self._woken:
             self._woken = True
             if self._waiting:
-                self._event.set()
+                try:
+                    self._gate.release()
+                except RuntimeError:  # another one was quicker
+                    pass
             self._ring()
 
     def wait(self, timeout: float | None) -> None:
@@ -67,7 +77,11 @@ class Waker:
         # Said before the look, as a wake is noted before it looks for us: one sees the other.
         self._waiting = True
         if not self._woken:
-            self._event.wait(timeout)
+            # In two: a signal that comes just before a wait begins is not noticed before it ends.
+            first = LOOK if timeout is None else min(timeout, LOOK)
+            if not self._gate.acquire(timeout=first):
+                rest = -1 if timeout is None else min(timeout - first, LONGEST)
+                self._gate.acquire(timeout=rest)
         self._waiting = False
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from .._messages import Chunk, ChunkResult, Failure, Route
+from .._stall import Where
 
 __all__ = [
     "Call",
@@ -169,6 +170,12 @@ class Crew(Protocol):
 
     def kill(self, worker: int) -> bool:
         """End a worker in the middle of its item; False if this kind cannot."""
+
+    def where(self, worker: int) -> Where:
+        """What a worker is called, and what it is at.
+
+        Called from any thread; may take a moment.
+        """
 
     def poll(self, timeout: float | None) -> None:
         """Wait for events of workers that do not report by themselves, and report them."""

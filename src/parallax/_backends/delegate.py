@@ -62,6 +62,10 @@ class SerialEngine:
         """Take no more calls."""
         self._closing = True
 
+    def stop(self) -> None:
+        """Take no more calls."""
+        self._closing = True
+
     def forget(self) -> None:
         """Nothing is bound to the process."""
 
@@ -113,6 +117,10 @@ class ExternalEngine:
         return False
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:  # noqa: ARG002 - as the others
+        """Take no more calls; those that were handed on are the executor's."""
+        self._closing = True
+
+    def stop(self) -> None:
         """Take no more calls; those that were handed on are the executor's."""
         self._closing = True
 

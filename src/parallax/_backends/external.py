@@ -13,6 +13,7 @@ from typing import Any
 
 from .._messages import Chunk, ChunkResult, Route
 from .._nesting import Place, enter
+from .._stall import Where
 from .chunk import run_chunk
 from .contract import Call, Died, Done, Joined, Refused, Report, WorkerEnd
 
@@ -111,6 +112,10 @@ class ExternalCrew:
                 self._report(Refused(worker, chunk.id, "item", "item", words))
 
         future.add_done_callback(finished)
+
+    def where(self, worker: int) -> Where:  # noqa: ARG002 - the contract's parameter
+        """Somebody else's workers are not looked at."""
+        return Where(type(self._executor).__name__)
 
     def recall(self, worker: int) -> None:
         """Somebody else's workers are not asked."""

@@ -14,18 +14,24 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from .._future import RUNNING, Future
+from .._shield import Shield
+from .._stall import InFlight, Scene
+from .._watchman import Watchman, stack_of
 from .processes.piece import run_part
 
 __all__ = ["Call", "ThreadEngine"]
 
+
+clock = time.monotonic
 
 #: Calls that wait for a thread while all are busy, so that none runs out of work.
 SPARE = 8
@@ -90,6 +96,7 @@ class ThreadEngine:
         initargs: tuple[Any, ...] = (),
         failed: Callable[[BaseException], None] | None = None,
         lock: Any = None,
+        stall_warn: float = 0.0,
     ) -> None:
         """Prepare; no thread is started yet.
 
@@ -101,6 +108,7 @@ class ThreadEngine:
             initargs: its arguments.
             failed: is told the error of all calls when an initializer has failed.
             lock: a reentrant lock to use, if somebody shares it.
+            stall_warn: seconds without an end of any call after which that is logged; 0 for never.
         """
         self.max_workers = max_workers
         #: guards everything here; whoever holds it may submit.
@@ -122,6 +130,28 @@ class ThreadEngine:
         self.threads: set[threading.Thread] = set()
         #: what an initializer raised; nothing runs any more.
         self.fatal: BaseException | None = None
+        #: since when each busy thread is at its call, by ident; and when a call has ended last.
+        self._busy: dict[int, float] = {}
+        self._last = 0.0
+        self._stall_warn = stall_warn
+        self._watchman = Watchman(self, stall_warn)
+
+    def scene(self) -> Scene | None:
+        """What a watchman sees at a glance; None if no call runs."""
+        begun = list(self._busy.values())
+        return Scene(max(self._last, min(begun)), len(begun)) if begun else None
+
+    def flights(self) -> tuple[str, Sequence[InFlight], int | None]:
+        """What runs, where, and how many calls wait."""
+        now, busy = clock(), dict(self._busy)
+        flights = [
+            InFlight(
+                "a call", f"thread {thread.name}", now - busy[thread.ident], stack_of(thread.ident)
+            )
+            for thread in list(self.threads)
+            if thread.ident in busy
+        ]
+        return "call of an executor", flights, self.queue.qsize()
 
     def submit(
         self,
@@ -230,6 +260,16 @@ class ThreadEngine:
             if call is not None:
                 call.cancel()
 
+    def interrupt(self) -> None:
+        """End what can be ended: the calls that no thread has yet."""
+        with Shield():
+            self.cancel_queued()
+
+    def stop(self) -> None:
+        """End what can be ended, and the engine; threads inside a call are left to themselves."""
+        with Shield():
+            self.shutdown(wait=False, cancel=True)
+
     def withdraw(self, call: Any) -> None:
         """A call was cancelled; the lock is held. It leaves the queue when its turn comes."""
         call.drop()
@@ -272,6 +312,8 @@ class ThreadEngine:
         self._free.clear()
         self._idents.clear()
         self.threads = set()
+        self._busy = {}
+        self._watchman = Watchman(self, self._stall_warn)
         lost = BrokenExecutor("this call belongs to the process that forked this one")
         while True:
             try:
@@ -282,27 +324,34 @@ class ThreadEngine:
                 call.abandon(lost)
 
     def _start(self) -> None:
-        # Not a daemon: the interpreter ends it in order, see _lifetimes. Said, because to inherit
-        # it from a thread like the ticker's would enter that one into threading's list for good.
+        # A daemon: the interpreter waits for it in _lifetimes, unless it ends by Ctrl-C. Said,
+        # because to inherit it from a thread like the ticker's would enter that one into
+        # threading's list for good.
         thread = threading.Thread(
-            target=self._work, name=f"{self._name}_{len(self.threads)}", daemon=False
+            target=self._work, name=f"{self._name}_{len(self.threads)}", daemon=True
         )
         thread.start()
         self.threads.add(thread)
+        self._watchman.start()
 
     def _work(self) -> None:
-        queue = self.queue
-        self._idents.add(threading.get_ident())
+        queue, busy = self.queue, self._busy
+        me = threading.get_ident()
+        self._idents.add(me)
         if self._initializer is not None and not self._initialized():
             return
         while True:
             call = queue.get()
             if call is None:
                 queue.put(None)  # for the others
+                if not busy:
+                    self._watchman.stop()
                 return
+            busy[me] = clock()
             call.execute()
             # What it refers to must not live until the next one comes.
-            del call
+            del call, busy[me]
+            self._last = clock()
             if len(self.threads) < self.max_workers:
                 self._free.append(None)
 

@@ -17,6 +17,9 @@ from typing import Any
 from .._machine import thread_delay
 from .._messages import Chunk, Route
 from .._nesting import Place, enter
+from .._shield import Shield
+from .._stall import Where
+from .._watchman import stack_of
 from .chunk import run_chunk, unblock_interrupts
 from .contract import Call, Done, Joined, Report, Unable
 
@@ -58,6 +61,8 @@ class ThreadCrew:
         self._context = context
         self._inboxes: dict[int, SimpleQueue[tuple[Chunk, Sequence[Any]] | None]] = {}
         self._threads: list[threading.Thread] = []
+        #: results of the chunks that threads are at, as far as they are there.
+        self._values: dict[int, list[Any]] = {}
 
     @property
     def size(self) -> int:
@@ -81,28 +86,43 @@ class ThreadCrew:
         """Start threads until there are ``count``."""
         self._place.share(self._outer, max(count, len(self._threads)))
         while len(self._threads) < count:
-            name = self._new_id()
-            inbox: SimpleQueue[tuple[Chunk, Sequence[Any]] | None] = SimpleQueue()
-            self._inboxes[name] = inbox
-            # Daemon: a thread that sits in an endless item must not keep the interpreter.
-            thread = threading.Thread(
-                target=self._context.copy().run,
-                args=(self._work, name, inbox),
-                name=f"parallax-{name}",
-                daemon=True,
-            )
-            try:
-                thread.start()
-            except RuntimeError as error:
-                del self._inboxes[name]
-                self._report(Unable(str(error), fatal=not self._threads))
-                return
-            self._threads.append(thread)
-            self._report(Joined(name))
+            with Shield():  # else a thread may wait for ever
+                if not self._start():
+                    return
+
+    def _start(self) -> bool:
+        name = self._new_id()
+        inbox: SimpleQueue[tuple[Chunk, Sequence[Any]] | None] = SimpleQueue()
+        self._inboxes[name] = inbox
+        # Daemon: a thread that sits in an endless item must not keep the interpreter.
+        thread = threading.Thread(
+            target=self._context.copy().run,
+            args=(self._work, name, inbox),
+            name=f"parallax-{name}",
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            del self._inboxes[name]
+            self._report(Unable(str(error), fatal=not self._threads))
+            return False
+        self._threads.append(thread)
+        self._report(Joined(name))
+        return True
 
     def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
         """Put a chunk in a thread's inbox."""
         self._inboxes[worker].put((chunk, items))
+
+    def where(self, worker: int) -> Where:
+        """The thread's name, and where it is in the user's code."""
+        thread = dict(zip(self._inboxes, self._threads, strict=False)).get(worker)
+        if thread is None or thread.ident is None:
+            return Where("a thread that has ended")
+        values = self._values.get(worker)
+        done = None if values is None else len(values)
+        return Where(f"thread {thread.name}", stack_of(thread.ident), done)
 
     def recall(self, worker: int) -> None:
         """What a thread was handed stays with it."""
@@ -129,7 +149,10 @@ class ThreadCrew:
         while (task := inbox.get()) is not None:
             chunk, items = task
             del task
-            result = run_chunk(fn, items, star=star, stop=stop)
+            values: list[Any] = []
+            self._values[name] = values
+            result = run_chunk(fn, items, values, star=star, stop=stop)
+            del self._values[name], values
             del items
             self._report(Done(name, chunk.id, result))
             del result

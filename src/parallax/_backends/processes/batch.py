@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-__all__ = ["PLAIN", "BatchRunner"]
+__all__ = ["PLAIN", "BatchRunner", "flush_output"]
 
 clock = time.perf_counter
 
@@ -39,6 +39,18 @@ HOLD = 0.001
 
 #: Results of these types are unpickled without running anybody's code.
 PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+def flush_output() -> None:
+    """Write out what items have printed, before anybody hears that they have ended.
+
+    An item may have closed these streams, or put anything in their place; the disk may be full.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:  # noqa: BLE001 - it costs what was printed, not the results
+            continue
 
 
 class BatchRunner:
@@ -123,6 +135,10 @@ class BatchRunner:
         finally:
             self._inside = True
 
+    def forget(self) -> None:
+        """Drop what has not begun."""
+        self._tasks.clear()
+
     def _start(self) -> None:
         self._values, self._failures = [], []
         self._begun, self._cpu = clock(), time.thread_time()
@@ -178,10 +194,8 @@ class BatchRunner:
         self._values, self._failures = [], []
         reply = _encode(result)
         del result
-        for stream in (sys.stdout, sys.stderr):
-            # A stream that the running task is writing to cannot be entered again.
-            if stream is not None and not running:
-                stream.flush()
+        if not running:  # a stream that a task is writing to cannot be entered again
+            flush_output()
         self._channel.send(protocol.RESULT, self._tag, reply.payload, reply.buffers)
 
     def _give_back(self) -> None:

@@ -42,6 +42,8 @@ class Known(NamedTuple):
     encoded: _codec.Encoded
     #: installed modules that it needs.
     modules: frozenset[str]
+    #: for messages.
+    name: str = "a call"
 
 
 class _Entry(NamedTuple):
@@ -96,7 +98,8 @@ class Callables:
 def _encode(fn: Callable[..., Any]) -> tuple[Known, list[tuple[str, str, Any]]]:
     reads = [v for v in current_values(scan(fn).reads) if not stuck_value([v])]
     encoded = encode_call(Call(fn, star=False, stop=False), reads, shared=True)
-    return Known(call_key(encoded), encoded, modules_for(encoded, fn)), reads
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return Known(call_key(encoded), encoded, modules_for(encoded, fn), name), reads
 
 
 def _entry(fn: Any, known: Known, reads: list[tuple[str, str, Any]]) -> _Entry:

@@ -23,10 +23,13 @@ from ..._messages import Chunk, ChunkResult, Route
 from ..._parcels import Parcel
 from ..._repeats import Repeats
 from ..._shares import find
+from ..._shield import Shield
+from ..._stall import Where
 from ..._wire import Frame, WireError
 from ..contract import Died, Done, Joined, Left, Refused, Report, Unable, Yielded
 from . import protocol
 from .ends import describe_end, unreadable
+from .hearing import Hearing
 from .peer import Worker
 from .pool import HASHED, Pool, call_key
 
@@ -67,6 +70,7 @@ class ProcessCrew:
         new_id: Callable[[], int],
         surround: Callable[[int], bytes],
         wait: bool,
+        hearing: Hearing,
         items: int | None = None,
         memory: int | None = None,
     ) -> None:
@@ -82,6 +86,7 @@ class ProcessCrew:
             new_id: numbers workers within the run.
             surround: captures the surroundings of the items of so many workers.
             wait: wait for another run's workers if there are none to be had.
+            hearing: takes what workers say besides; whoever polls has it passed on.
             items: how many a worker may run in its life.
             memory: bytes that a worker may hold.
         """
@@ -96,6 +101,7 @@ class ProcessCrew:
         self._idle_timeout = idle_timeout
         self._new_id = new_id
         self._wait = wait
+        self._hearing = hearing
         self._items = items
         #: seconds, where workers are told beforehand: that saves a message per worker and run.
         self._told = idle_timeout if idle_timeout >= LONG else None
@@ -147,9 +153,12 @@ class ProcessCrew:
     def open(self, count: int) -> None:
         """Lease workers until there are ``count``."""
         self._wanted = count
+        if count > len(self._workers):
+            with Shield():  # else a worker may be lent to nobody
+                self._open(count)
+
+    def _open(self, count: int) -> None:
         missing = count - len(self._workers)
-        if missing <= 0:
-            return
         try:
             wait = self._wait and not self._workers
             leased = self._pool.lease(missing, self._limit, wait=wait, items=self._items)
@@ -211,6 +220,11 @@ class ProcessCrew:
         self._moved[worker, chunk.id] = (moved, time.perf_counter() - begin)
         self._watch(worker)
 
+    def where(self, worker: int) -> Where:
+        """The worker's process id, and where its threads are."""
+        lent = self._workers.get(worker)
+        return lent.where() if lent is not None else Where("a worker process that has ended")
+
     def recall(self, worker: int) -> None:
         """Ask a worker for what it has not begun; it answers while an item of its chunk runs."""
         lent = self._workers.get(worker)
@@ -263,6 +277,7 @@ class ProcessCrew:
             if left <= 0:
                 break
             self.poll(left)
+            self._hearing.tell()
         if self._call.nbytes > HASHED:
             self._drop_call()
         with self._lock:
@@ -343,7 +358,9 @@ class ProcessCrew:
             received = frame.nbytes
             try:
                 result = ChunkResult(*_codec.decode(*frame.open()))
-            except Exception as error:  # noqa: BLE001 - any __setstate__ may raise anything
+            except KeyboardInterrupt:  # rather the user's than a result's
+                raise
+            except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
                 words = f"{type(error).__name__}: {error}"
                 self._report(Refused(name, frame.tag, "result", "result", words))
                 return
@@ -370,6 +387,8 @@ class ProcessCrew:
             what, path, reason = _codec.decode(*frame.open())
             self._report(Refused(name, frame.tag, what, path or what, reason))
             self._retire_spent(name)
+        elif frame.kind == protocol.SAID:
+            self._hearing.take(worker.ear, frame)
         elif frame.kind == protocol.BYE:
             self._retire(name, worn=frame.tag == protocol.WORN)
 
@@ -410,6 +429,8 @@ class ProcessCrew:
     ) -> None:
         self._selector.unregister(worker.channel)
         del self._workers[name]
+        # The last frame was not read to its end.
+        unread = worker.channel.unsent or worker.channel.reset
         exitcode = self._pool.discard(worker, kill=False, timeout=EXIT)
         if exitcode is None:
             worker.started.kill()
@@ -417,8 +438,9 @@ class ProcessCrew:
         if not worker.begun:
             self._stillborn += 1
         if worker.ready:
+            begun = worker.begun and worker.flight > unread
             # If no worker gets as far as to begin, it is due to the work after all.
-            began = began and (worker.begun or self._stillborn >= STILLBORN)
+            began = began and (begun or self._stillborn >= STILLBORN)
             self._report(Died(name, describe_end(worker, exitcode, words), began))
             if name not in self._joined:  # as below
                 self.open(self._wanted)

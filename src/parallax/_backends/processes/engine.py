@@ -16,14 +16,16 @@ import selectors
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, CancelledError
 from contextvars import Context
 from typing import Any
 
 from ..._codec import Encoded
 from ..._errors import SerializationError
 from ..._future import Future
+from ..._shield import Shield
 from ..._waker import Waker, readable
+from ..._watchman import Watchman
 from ..contract import WorkerEnd
 from .callables import Callables, Known
 from .handle import ProcessHandle
@@ -32,6 +34,7 @@ from .peer import Worker
 from .pool import Pool
 from .staff import Staff
 from .task import Finished, Lent, Task, encode_arguments
+from .watched import WatchedStaff
 
 __all__ = ["Engine"]
 
@@ -63,6 +66,7 @@ class Engine:
         timed: Callable[[Task, float, float], None] | None = None,
         failed: Callable[[BaseException], BaseException] | None = None,
         lock: Any = None,
+        stall_warn: float = 0.0,
     ) -> None:
         """Check the initializer; no worker is started yet.
 
@@ -78,6 +82,7 @@ class Engine:
                 clock and on the CPU clock.
             failed: gives the error of a call another form.
             lock: a reentrant lock to use, if somebody shares it.
+            stall_warn: seconds without an end of any call after which that is logged; 0 for never.
 
         Raises:
             SerializationError: the initializer cannot travel.
@@ -113,6 +118,7 @@ class Engine:
             greeted=self._greeted.notify_all,
             timed=timed,
         )
+        self._watchman = Watchman(WatchedStaff(self._staff, self.lock), stall_warn)
 
     # -- the face ------------------------------------------------------------------------------
 
@@ -199,14 +205,14 @@ class Engine:
         except SerializationError as error:
             return self._refused(error)
         task = Task(self, known, data)
-        with self.lock:
+        with Shield(), self.lock:
             self.take(task)
         return task
 
     def _refused(self, error: SerializationError) -> Task:
         """A task that ended before it began; not made where its error was caught: a cycle."""
         task = Task(self, None, None)
-        with self.lock:
+        with Shield(), self.lock:
             self._check()
             # As if it had come through: who looks for workers finds them.
             self._take(None)
@@ -243,6 +249,7 @@ class Engine:
             self.thread.start()
         if not self._forks:
             self._staff.add(task)
+        self._watchman.start()
 
     def rest_after(self, seconds: float) -> None:
         """From now on have workers leave that have had nothing to do for so long."""
@@ -251,9 +258,15 @@ class Engine:
 
     def kill(self, task: Task) -> None:
         """End a task that a worker may be at, with that worker; others that it holds go on."""
+        dropped = False
         with self.lock:
             if not task.done():
                 self._staff.doomed.add(task)
+                # A worker may have given it back.
+                dropped = self._staff.queue.drop(task)
+        if dropped:
+            self._settle([(task, None, CancelledError())])
+            self._wake()
 
     def mine(self) -> bool:
         """Whether this thread is the turner."""
@@ -278,6 +291,24 @@ class Engine:
             queued = list(self._staff.queue.tasks)[self._staff.starting :]
         for task in queued:
             task.cancel()
+
+    def interrupt(self) -> None:
+        """End all calls: those that workers have with those workers, which are replaced."""
+        with Shield():
+            finished: Finished = []
+            with self.lock:
+                # Taken out: with no worker left nobody would come to see that they are cancelled.
+                queued = self._staff.queue.take_back(lambda _: True)
+                self._staff.end_held(finished)
+            for task in queued:
+                task.cancel()
+            self._settle(finished)
+
+    def stop(self) -> None:
+        """End all calls, and the engine; returns when nothing is left of it."""
+        with Shield():
+            self.interrupt()
+            self.shutdown(wait=True, cancel=True)
 
     def withdraw(self, task: Task) -> None:
         """A task was cancelled; the lock is held. It leaves the queue when its turn comes."""
@@ -318,7 +349,8 @@ class Engine:
             finally:
                 # Also if a KeyboardInterrupt came at any point of this.
                 if mine is not None:
-                    self._take_back(mine)
+                    with Shield():
+                        self._take_back(mine)
         return None if deadline is None else max(0.0, deadline - clock())
 
     def _take_back(self, lent: Lent) -> None:
@@ -335,6 +367,7 @@ class Engine:
             self._staff.advance()
             if self._closing or self._staff.fatal is not None:
                 self._waker.wake()  # the turner waits for this to be over
+        self._staff.hearing.tell()
         self._settle(finished)
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
@@ -404,16 +437,27 @@ class Engine:
                         staff.receive(lent, finished)
                 staff.advance()
                 staff.look_after(finished)
+            # Handlers may wait for results of this very executor.
+            staff.hearing.settle() if finished else staff.hearing.pass_on()
             self._settle(finished)
             # What the frames held must not live until the next one comes.
             del finished, ready
         self._end()
 
     def _settle(self, finished: Finished) -> None:
+        interrupt = None
         for task, value, error in finished:
             if error is not None and self.failed is not None:
-                error = self.failed(error)  # noqa: PLW2901 - the same in another form
-            task.settle(value, error)
+                try:
+                    error = self.failed(error)  # noqa: PLW2901 - the same in another form
+                except Exception:  # noqa: BLE001 - its class may do anything; nobody may hang for it
+                    pass
+            try:
+                task.settle(value, error)
+            except KeyboardInterrupt as raised:  # in a callback: the others must end all the same
+                interrupt = raised
+        if interrupt is not None:
+            raise interrupt
 
     def _wake(self) -> None:
         # By ident: current_thread() would enter a thread like the ticker's into a list, for good.
@@ -428,10 +472,12 @@ class Engine:
             if self._pool.discard(lent.worker, kill=False, timeout=patience) is None:
                 self._pool.discard(lent.worker, kill=True, timeout=EXIT)
         self._pool.settle(EXIT)
+        self._staff.hearing.close()
         with self.lock:
             self._release()
 
     def _release(self) -> None:
+        self._watchman.stop()
         self._callables = Callables()  # what they captured may be large
         # An engine is part of a cycle of references, and the thread is over.
         self.thread = None

@@ -31,7 +31,7 @@ def portable(result: ChunkResult) -> ChunkResult:
 def _portable_failure(failure: Failure) -> Failure:
     error = failure.error
     text = failure.traceback or _traceback(error)
-    error.__traceback__ = None
+    BaseException.with_traceback(error, None)  # whatever its class says of attributes
     try:
         reply = _codec.encode_reply(error)
         # An exception whose __init__ takes other arguments than its args pickles and then fails
@@ -39,7 +39,7 @@ def _portable_failure(failure: Failure) -> Failure:
         if type(_codec.decode(reply.payload, reply.buffers)) is type(error):
             return Failure(failure.offset, error, text)
         reason = "it does not unpickle to its own type"
-    except Exception as problem:  # noqa: BLE001 - whatever __reduce__ or __init__ raises
+    except BaseException as problem:  # noqa: BLE001 - whatever __reduce__ or __init__ raises
         reason = "".join(traceback.format_exception_only(type(problem), problem)).strip()
     path = f"{type(error).__module__}.{type(error).__qualname__}"
     return Failure(failure.offset, SerializationError("exception", None, path, reason), text)
@@ -65,7 +65,10 @@ def isolate(result: ChunkResult) -> ChunkResult:
 
 def _traceback(error: BaseException) -> str:
     """The traceback as text, without the frames above the user's callable."""
-    tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename in _OWN_FILES:
-        tb = tb.tb_next
-    return "".join(traceback.format_exception(type(error), error, tb))
+    try:
+        tb = error.__traceback__
+        while tb is not None and tb.tb_frame.f_code.co_filename in _OWN_FILES:
+            tb = tb.tb_next
+        return "".join(traceback.format_exception(type(error), error, tb))
+    except Exception as problem:  # noqa: BLE001 - whatever its class does when it is looked at
+        return f"no traceback of {type(error).__qualname__}: {type(problem).__name__}"

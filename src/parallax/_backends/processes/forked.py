@@ -28,6 +28,7 @@ from ... import _codec
 from ..._errors import WorkerStartError
 from ..._nesting import enter
 from ..._store import Handle
+from ..._watchman import watching
 from . import worker
 from .initializer import Initializer
 from .start import Started, Starter
@@ -196,10 +197,10 @@ def _fork() -> Callable[[], int]:
     threads = threading.enumerate()
     strangers = sum(not thread.name.startswith("parallax") for thread in threads)
     try:
-        natives = len(os.listdir("/proc/self/task")) - len(threads)
+        natives = len(os.listdir("/proc/self/task")) - len(threads) - watching()
     except OSError:
         natives = 0
-    if strangers + natives > 1 or len(threads) == 1:
+    if strangers + natives > 1 or len(threads) + watching() == 1:
         return _plain_fork
     if not any(entry[3] is not None and _is_ours(entry[3]) for entry in warnings.filters):
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=_PATTERN)

@@ -8,7 +8,9 @@ from typing import TypeAlias
 
 from ... import _codec
 from ..._parcels import ParcelChannel
+from ..._stall import Where
 from . import protocol
+from .hearing import Ear
 from .start import Started
 from .traces import Trace
 
@@ -44,6 +46,8 @@ class Worker:
         self.ran = 0
         #: it took up a task of the run that it is lent to.
         self.begun = False
+        #: what it said and what makes no sense yet.
+        self.ear = Ear()
 
     @property
     def pid(self) -> int | None:
@@ -63,6 +67,21 @@ class Worker:
         if self.trace is None or not self.ready:  # one that starts would be ended by the signal
             return ""
         return self.trace.ask(self.started.signal, timeout)
+
+    def where(self) -> Where:
+        """What it is called, and where its threads are, or what keeps them from telling."""
+        return Where(f"worker process {self.pid}", self.stacks() or self._state())
+
+    def _state(self) -> str:
+        """The state of a process that does not say where it is."""
+        import psutil
+
+        try:
+            state = psutil.Process(self.pid).status()
+        except psutil.Error:
+            return "(the process has ended)"
+        stopped = state == psutil.STATUS_STOPPED
+        return f"(it does not answer; its state is {state!r}{', by SIGSTOP' * stopped})"
 
     def use(self, key: int, call: _codec.Encoded, context: bytes, limits: bytes) -> None:
         """Make the worker ready for a run's tasks; sent with the first of them.

@@ -27,6 +27,7 @@ from ..._waker import readable_now
 from . import protocol
 from .ends import expect_ends
 from .execute import OUTPUT, installed, output_of
+from .hearing import Hearing
 from .initializer import Initializer
 from .parcels import keep_channel
 from .peer import Outputs, Worker
@@ -51,7 +52,9 @@ class Pool:
     """Starts, lends and takes back workers. Thread-safe."""
 
     def __init__(self, method: str = "auto") -> None:
-        self._lock = threading.Condition()
+        # Not the condition's own way in, which is Python code: an interrupt there leaves it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._starter = _starter(method)
         #: our ends of the worker that is being started.
         self._making: Sequence[ParcelChannel | Trace] = ()
@@ -61,6 +64,8 @@ class Pool:
         self._hired: set[Worker] = set()
         #: workers that were told to leave and are not known to have left.
         self._leaving: list[Worker] = []
+        #: what idle workers said: threads that items have left there.
+        self._hearing = Hearing("parallax-pool-voices")
         #: seconds that a worker took from its start to its hello, newest.
         self.start_seconds: float | None = None
 
@@ -128,7 +133,7 @@ class Pool:
                         break
                 if lent or not wait:
                     return lent
-                if not self._lock.wait(PATIENCE):
+                if not self._changed.wait(PATIENCE):
                     # Perhaps the run that has them is a stream that this very thread reads:
                     # waiting on would be a deadlock. One above the limit gets us on.
                     limit = max(limit, len(self._alive) + 1)
@@ -224,7 +229,7 @@ class Pool:
                 return
         with self._lock:
             self._idle.append(worker)
-            self._lock.notify_all()
+            self._changed.notify_all()
 
     def discard(self, worker: Worker, *, kill: bool, timeout: float = 0.5) -> int | None:
         """Let go of a worker that died or is to die.
@@ -241,7 +246,7 @@ class Pool:
             _hired_anywhere.discard(worker)
             if worker in self._idle:
                 self._idle.remove(worker)
-            self._lock.notify_all()
+            self._changed.notify_all()
             code = worker.started.exitcode(timeout)
             if code is None and worker not in self._leaving:
                 self._leaving.append(worker)  # reaped when it ends at last
@@ -256,7 +261,7 @@ class Pool:
             _hired_anywhere.discard(worker)
             if not worker.started.gone():
                 self._leaving.append(worker)
-            self._lock.notify_all()
+            self._changed.notify_all()
 
     def settle(self, timeout: float) -> None:
         """Reap the workers that were let go, as far as they are gone within ``timeout`` seconds."""
@@ -285,10 +290,14 @@ class Pool:
             for frame in frames:
                 if frame.kind == protocol.HELLO:
                     self.greet(worker, frame.tag)
+                elif frame.kind == protocol.SAID:
+                    self._hearing.take(worker.ear, frame)
+        self._hearing.pass_on()
 
     def shutdown(self) -> None:
         """End all workers, idle or not, and the zygote; returns when they are gone."""
         with self._lock:
+            self._weed()
             workers, self._alive = [*self._alive, *self._leaving], set()
             self._leaving.clear()
             self._idle.clear()
@@ -302,16 +311,19 @@ class Pool:
                         worker.started.kill()
                         worker.started.exitcode(1.0)
             self._starter.close()
-            self._lock.notify_all()
+            self._changed.notify_all()
+        self._hearing.close()
 
     def forget(self) -> None:
         """Drop everything without ending it: for a forked copy of the owner."""
-        self._lock = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         for worker in (*self._alive, *self._hired):
             worker.close()
         for each in self._making:
             each.close()
         self._alive, self._idle, self._hired, self._leaving = set(), [], set(), []
+        self._hearing = Hearing("parallax-pool-voices")
         self._starter.forget()
 
     def resources(self) -> tuple[set[int], set[int]]:

@@ -10,6 +10,7 @@
     INIT      tag = key: call it once         FAILED   tag = key: the exception that INIT raised
     BATCH     tag = batch: (key, arguments)   RETURNED [(batch, how many were not begun)]
                                               YIELDED  [(chunk, how many it keeps)]
+                                              SAID     tag = what: output, record, warning
     the signal RECALL: give back what has not begun
 
 States of a worker: starting -> HELLO -> idle -> (USE) leased -> (RELEASE) idle -> BYE or
@@ -38,9 +39,14 @@ BEGUN = 69
 FAILED = 70
 RETURNED = 71
 YIELDED = 72
+SAID = 73
 
 #: The tag of a BYE at a limit on a worker's items or memory.
 WORN = 1
+
+#: The tag of SAID: one of these, with FIRST if a record or warning begins, MORE if it goes on.
+OUT, ERR, RECORD, WARNING = range(4)
+FIRST, MORE = 4, 8
 
 #: Asks a worker to give back what it has not begun. Ignored by programs unless they ask for it, so
 #: what an item starts is not disturbed. None where there are no signals between processes.

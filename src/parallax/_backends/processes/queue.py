@@ -48,6 +48,15 @@ class Queue:
             self.tasks = deque(task for task in self.tasks if task not in out)
         return back
 
+    def drop(self, task: Task) -> bool:
+        """Take out a task that is to be ended; whether it was there."""
+        try:
+            self.tasks.remove(task)
+        except ValueError:
+            return False
+        task.data = None
+        return True
+
     def choose(self, lent: Lent, workers: int) -> tuple[deque[Task], float]:
         """Take what goes to a worker in one frame.
 

@@ -27,6 +27,7 @@ from ..contract import WorkerEnd
 from . import protocol
 from .doomed import Doomed
 from .ends import describe_end, unreadable
+from .hearing import Hearing
 from .initializer import Initializer
 from .pool import Pool
 from .queue import Queue
@@ -110,10 +111,14 @@ class Staff:
         self._stillborn = 0.0
         self.queue = Queue(max_tasks)
         self.lent: set[Lent] = set()
+        #: what workers said besides.
+        self.hearing = Hearing()
         #: what is to be ended, whoever has it.
         self.doomed = Doomed(self._expect)
         #: why no worker can be had; nothing runs any more.
         self.fatal: BaseException | None = None
+        #: when calls have ended last.
+        self.last = 0.0
         #: when ``look_after`` is to be called next.
         self.look_at: float | None = None
 
@@ -147,6 +152,7 @@ class Staff:
             lent.worker.close()
         self.lent.clear()
         self._idle.clear()
+        self.hearing = Hearing()
         self.fatal = BrokenExecutor("this executor belongs to the process that forked this one")
         return tasks
 
@@ -232,6 +238,8 @@ class Staff:
     def _heard(self, lent: Lent, frame: Frame | Parcel, finished: Finished) -> None:
         if frame.kind == protocol.RESULT:
             self._answered(lent, frame, finished)
+        elif frame.kind == protocol.SAID:
+            self.hearing.take(lent.worker.ear, frame)
         elif frame.kind == protocol.BEGUN:
             lent.worker.begun = True
             self._stillborn = 0.0
@@ -247,7 +255,7 @@ class Staff:
 
     def _answered(self, lent: Lent, frame: Frame | Parcel, finished: Finished) -> None:
         batch = lent.flight[0]
-        now = clock()
+        self.last = now = clock()
         found, wall, cpu = outcomes(frame)
         key = batch.tasks[0].known.key if batch.tasks[0].known is not None else 0
         for value, error in found:
@@ -359,6 +367,16 @@ class Staff:
             task.data = task.lent = None
         return [(task, None, self._broken(self.fatal)) for task in tasks]
 
+    def end_held(self, finished: Finished) -> None:
+        """End the workers that have tasks; no other one gets these, nor those that had one."""
+        finished += [(task, None, CancelledError()) for task in self.queue.tasks]
+        self.queue.tasks.clear()
+        for task in self._held():
+            task.doomed = clock()
+        for lent in self.lent:
+            if lent.flight:
+                lent.worker.started.kill()
+
     def _held(self) -> list[Task]:
         return [t for lent in self.lent for batch in lent.flight for t in batch.tasks]
 
@@ -464,6 +482,7 @@ class Staff:
             lent.asked = now
             lent.worker.started.signal(protocol.RECALL)
             self._expect(now + AGAIN)
+        self.advance()  # one that was given up may have been the only one
 
     def _send_off(self, now: float) -> None:
         """Let workers go that have had nothing to do for long."""

@@ -2,13 +2,15 @@
 
 Purpose: an item finds in a worker what it would find in the caller's own thread: folder,
 environment, search path, warnings filters, logging levels, limits of the interpreter, arithmetic
-settings, defaults of nested calls, and its place among other parallel work.
+settings, defaults of nested calls, its place among other parallel work, and whether what it prints,
+logs and warns goes to the caller's process.
 Guarantees: capturing costs tens of microseconds and never raises; a setting that its owner has
 taken back is taken back in warm workers too.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -21,9 +23,10 @@ from .native import NATIVE, limit_loaded, variables
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Surroundings", "capture", "kinship"]
+__all__ = ["Surroundings", "capture", "heard", "kinship"]
 
 #: Defaults of nested calls that travel. Not max_workers: it is a limit of the whole, of which a
 #: nested call gets a part.
@@ -55,6 +58,7 @@ def capture(place: Place) -> bytes:
         "numpy": _numpy(),
         "options": _options(),
         "relation": _relation(),
+        "heard": heard(),
     }
     global _captured  # noqa: PLW0603 - a cache
     if values != _captured[0]:
@@ -63,22 +67,23 @@ def capture(place: Place) -> bytes:
 
 
 def kinship() -> bytes | None:
-    """What makes a worker a relative of this process to ``multiprocessing``.
+    """What may change while an executor lives: what makes workers relatives, and who hears them.
 
     Returns:
         Something for ``Surroundings.apply``; None as long as it does not matter here.
     """
     global _kinship  # noqa: PLW0603 - a cache
-    relation = _relation()
-    if relation is None:
-        return None
-    if relation != _kinship[0]:
-        _kinship = relation, dumps({"relation": relation}, 5)
+    heard_of, levels = _heard_lately()
+    kin = _relation(), heard_of, levels
+    if kin == _kinship[0]:
+        return _kinship[1]
+    told = {"relation": kin[0], "heard": heard_of, "logging": levels}
+    _kinship = kin, dumps(told, 5)
     return _kinship[1]
 
 
-#: The relation that was told last, and how.
-_kinship: tuple[Any, bytes] = (None, b"")
+#: What was told last, and how.
+_kinship: tuple[Any, bytes | None] = ((None, None, None), None)
 
 
 #: What was captured last, and its pickle.
@@ -177,21 +182,109 @@ def _relation() -> tuple[bytes | None, tuple[int, int] | None] | None:
     return None if key is None and tracker is None else (key, tracker)
 
 
+def heard(*, brief: bool = False) -> tuple[bool, ...] | None:
+    """What workers must send here, because it would not get where it should by itself.
+
+    Args:
+        brief: look at the root logger only, not at all of them.
+
+    Returns:
+        For standard output, standard error, log records and warnings; None for none of them.
+    """
+    out, err = not _plain(sys.stdout, 1), not _plain(sys.stderr, 2)
+    show = getattr(warnings, "_showwarnmsg_impl", None), warnings.showwarning
+    # Recorded, or handed to logging. What this process shows it shows once, and not per worker.
+    shown = err or not all(getattr(f, "__module__", None) in WARNINGS for f in show)
+    found = out, err, _handled(brief=brief), shown
+    return found if any(found) else None
+
+
+def _heard_lately() -> tuple[Any, Any]:
+    """As ``heard``, and levels of loggers; looked into only when something of the root changed."""
+    global _ears  # noqa: PLW0603 - a cache
+    out, err, logging = sys.stdout, sys.stderr, sys.modules.get("logging")
+    log: Any = logging
+    if logging is not None:
+        log = bool(logging.root.handlers), logging.root.level, logging.root.manager.disable
+    show = warnings.showwarning, getattr(warnings, "_showwarnmsg_impl", None)
+    # By number: an open file must not live on because it was standard output once.
+    seen = id(out), type(out), id(err), type(err), *show, log
+    if seen != _ears[0]:
+        _ears = seen, (heard(brief=True), _logging())
+    return _ears[1]
+
+
+#: What was seen last, and what came of it.
+_ears: tuple[Any, tuple[Any, Any]] = (None, (None, None))
+
+
+#: Where the functions are at home that show a warning if nobody has replaced them.
+WARNINGS = frozenset({"warnings", "_py_warnings"})
+
+
+def _plain(stream: Any, number: int) -> bool:
+    """Whether what is written to a stream goes where that descriptor leads, and nowhere else."""
+    if stream is None:
+        return True
+    write = getattr(type(stream), "write", None)
+    if write is not io.TextIOWrapper.write or "write" in getattr(stream, "__dict__", ()):
+        return False
+    try:
+        buffer = stream.buffer
+        if type(getattr(buffer, "raw", buffer)).__module__ != "_io":
+            return False  # that of a worker, for one
+        fd = stream.fileno()
+        return fd == number or os.path.sameopenfile(fd, number)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _handled(*, brief: bool) -> bool:
+    """Whether there is a handler for log records."""
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return False
+    try:
+        if logging.root.handlers or brief:
+            return bool(logging.root.handlers)
+        return any(
+            not isinstance(handler, logging.NullHandler)
+            for logger in list(logging.root.manager.loggerDict.values())
+            for handler in getattr(logger, "handlers", ())
+        )
+    except Exception:  # noqa: BLE001 - as above
+        return False
+
+
 class Surroundings:
     """A worker's side: takes over what was captured."""
 
-    def __init__(self) -> None:
+    def __init__(self, speak: Callable[[tuple[bool, ...]], None]) -> None:
+        """Prepare.
+
+        Args:
+            speak: sends the parent what ``heard`` says.
+        """
+        self._speak = speak
         self._last: dict[str, Any] = {}
+        #: the environment that items were to find.
+        self._raw: dict[Any, Any] | None = None
         self._native: tuple[str | None, ...] = variables(os.environ)
 
-    def apply(self, context: dict[str, Any]) -> None:
+    def apply(self, context: dict[str, Any], *, settled: bool = False) -> None:
         """Take over captured surroundings.
 
         Args:
             context: the decoded result of ``capture``, or of ``kinship``.
+            settled: an initializer has run, which may have set levels of loggers.
         """
-        if context.keys() == {"relation"}:
+        if context["heard"] is not None:
+            self._speak(context["heard"])
+        if "place" not in context:
             _relate(context["relation"], None)
+            if not settled and context["logging"] != self._last.get("logging"):
+                _log(context["logging"], self._last.get("logging"))
+                self._last["logging"] = context["logging"]
             return
         last, self._last = self._last, context
         place = Place(*context["place"])
@@ -217,6 +310,26 @@ class Surroundings:
             if context[name] != last.get(name):
                 change(context[name], last.get(name))
 
+    def renew(self) -> None:
+        """Take back what the items of earlier runs have done to folder, environment and paths."""
+        last = self._last
+        if not last:
+            return
+        sys.path[:] = last["path"]
+        sys.argv[:] = last["argv"]
+        try:
+            moved = os.getcwd() != last["cwd"]
+        except OSError:  # it was removed
+            moved = True
+        if moved and last["cwd"] is not None:
+            try:
+                os.chdir(last["cwd"])
+            except OSError:
+                pass
+        if self._raw is not None and getattr(os.environ, "_data", None) != self._raw:
+            place = Place(*last["place"])
+            self._environment(last["env"], place.budget or place.cores)
+
     def _environment(self, given: dict[str, str], cores: int) -> None:
         before = os.environ.get("TZ")
         # The program's own variables win.
@@ -232,6 +345,8 @@ class Surroundings:
         if native != self._native:
             self._native = native
             limit_loaded(os.environ)
+        raw = getattr(os.environ, "_data", None)
+        self._raw = None if raw is None else dict(raw)
 
 
 def _filter(encoded: bytes) -> None:

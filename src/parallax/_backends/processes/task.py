@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from ... import _codec
 from ..._culprit import culprit
-from ..._errors import RemoteTraceback, SerializationError, UnreadableError
+from ..._errors import RemoteTraceback, SerializationError, UnreadableError, set_cause
 from ..._future import Future, Helper
 from ..._messages import ChunkResult, Failure
 from ..._parcels import Parcel
@@ -108,7 +108,7 @@ def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> _c
 def with_cause(failure: Failure) -> BaseException:
     """The error of a task, with the traceback that its worker saw as its cause."""
     if failure.traceback:
-        failure.error.__cause__ = RemoteTraceback(failure.traceback)
+        set_cause(failure.error, RemoteTraceback(failure.traceback))
     return failure.error
 
 

@@ -24,9 +24,9 @@ from ..._parcels import Parcel, ParcelChannel
 from ..._wire import Frame, WireError
 from .. import chunk as _chunk
 from . import protocol
-from .batch import BatchRunner
+from .batch import BatchRunner, flush_output
 from .parcels import IDLE, open_channel
-from .surroundings import Surroundings
+from .surroundings import Surroundings, heard
 from .traces import leave_traces
 from .trees import kill_tree
 from .wear import Wear
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..._store import Handle
+    from .voices import Voices
 
 __all__ = ["main", "serve", "watch_parent"]
 
@@ -127,15 +128,17 @@ def serve(
     stores, trace = files[: len(files) // 2 * 2], files[len(files) // 2 * 2 :]
     if trace:
         leave_traces(int(trace[0]))
-    code = 0
+    code, me = 0, os.getpid()
     try:
-        _Server(open_channel(sock, stores), given, inherited or {}).run()
+        _Server(open_channel(sock, stores), given, inherited).run()
     except (EOFError, OSError):
         pass
     except Exception:  # noqa: BLE001 - a fault of ours: it must not look like an orderly end
         sys.excepthook(*sys.exc_info())
         code = 1
     finally:
+        if os.getpid() == me:  # a fork that an item made has no processes of its own yet
+            _finish()
         _leave(code)
 
 
@@ -154,12 +157,7 @@ def _finish() -> None:
 
 
 def _leave(code: int) -> None:
-    _finish()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:  # noqa: BLE001 - a closed or broken stream is no news here
-            continue
+    flush_output()
     # Not sys.exit: exit handlers and threads of preloaded libraries must not keep us.
     os._exit(code)
 
@@ -169,12 +167,12 @@ class _Server:
         self,
         channel: ParcelChannel,
         given: Sequence[int],
-        inherited: dict[int, tuple[Any, ...]],
+        inherited: dict[int, tuple[Any, ...]] | None,
     ) -> None:
         self._channel = channel
         #: descriptors for the initializer.
         self._given = given
-        self._calls: dict[int, Frame | Parcel | tuple[Any, ...]] = {**inherited}
+        self._calls: dict[int, Frame | Parcel | tuple[Any, ...]] = {**(inherited or {})}
         #: frames that came and were not handled yet.
         self._inbox: deque[Frame | Parcel] = deque()
         #: seconds to wait for more before it leaves; None for ever.
@@ -185,7 +183,11 @@ class _Server:
         self._initialized = False
         self._delays = RunDelay()
         self._wear = Wear()
-        self._surroundings = Surroundings()
+        self._surroundings = Surroundings(self._speak)
+        self._voices: Voices | None = None
+        self._adopted = inherited is not None
+        if self._adopted and (wanted := heard()) is not None:
+            self._speak(wanted)  # before anything here writes to a handler of the parent's
         #: the chunk whose items are running: its tag, items, and results so far.
         self._chunk: tuple[int, list[Any], list[Any]] | None = None
 
@@ -194,6 +196,8 @@ class _Server:
         channel.sock.setblocking(True)
         if protocol.RECALL is not None:
             signals.signal(protocol.RECALL, self._recall)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
         channel.send(protocol.HELLO, os.getpid())
         while True:
             try:
@@ -224,6 +228,9 @@ class _Server:
 
     def _handle(self, frame: Frame | Parcel) -> None:
         kind = frame.kind
+        if kind in {protocol.TASK, protocol.BATCH} and protocol.RECALL is not None:
+            # An item may have taken the signal for itself, and the next one is not to blame.
+            signals.signal(protocol.RECALL, self._recall)
         if kind == protocol.TASK:
             self._task(frame)
         elif kind == protocol.BATCH:
@@ -241,11 +248,12 @@ class _Server:
             self._key = frame.tag
             self._begun = False
             self._wear.limit(limits)
+            self._surroundings.renew()
             call = self._calls[frame.tag]
             if type(call) is tuple:
                 _apply_globals(call[3])
         elif kind == protocol.CONTEXT:
-            self._surroundings.apply(_codec.decode(*frame.open()))
+            self._surroundings.apply(_codec.decode(*frame.open()), settled=self._initialized)
         elif kind == protocol.INIT:
             self._initialize(frame)
         elif kind == protocol.RELEASE:
@@ -260,11 +268,22 @@ class _Server:
                 _apply_globals(call[3])
         return call
 
+    def _speak(self, wanted: tuple[bool, ...]) -> None:
+        if self._voices is None:
+            from .voices import Voices
+
+            self._voices = Voices(self._channel, self._recall, forked=self._adopted)
+        self._voices.carry(wanted)
+
     def _initialize(self, frame: Frame | Parcel) -> None:
         """Call the initializer; a worker whose initializer fails takes no task."""
         try:
             fn, args = self._first(frame.tag)
-            fn(*args)
+            if self._voices is None:
+                fn(*args)
+            else:
+                with self._voices.aside():
+                    fn(*args)
             # From here on globals are the worker's own, as they are in the standard library's
             # pools: the parent's values would undo what the initializer has set or filled.
             self._batches.keep(_codec.worker_main())
@@ -298,6 +317,8 @@ class _Server:
         Only while the user's function runs is everything here at rest. An answer at another
         moment is not missed: what runs next is short, or the parent asks again.
         """
+        if self._voices is not None and self._voices.postpone():
+            return
         if self._chunk is None:
             self._batches.recall()
             return
@@ -310,6 +331,17 @@ class _Server:
         back += [(frame.tag, 0) for frame in self._later(protocol.TASK)]
         if back:
             self._channel.send(protocol.YIELDED, tag, _codec.encode_reply(back).payload)
+
+    def _forked(self) -> None:
+        """An item forked this process: what goes on here must not begin the other items, too.
+
+        The socket is closed here, so that it ends when it wants to answer.
+        """
+        self._inbox.clear()
+        self._batches.forget()
+        if self._chunk is not None:
+            _, items, values = self._chunk
+            del items[len(values) + 1 :]
 
     def _later(self, wanted: int) -> list[Frame | Parcel]:
         """Take the tasks that have come and are not begun, without waiting for more."""
@@ -360,14 +392,12 @@ class _Server:
 
                 result = portable(result)
             reply = _codec.encode_reply(tuple(result))
-        except Exception:  # noqa: BLE001 - told apart value by value
+        except BaseException:  # noqa: BLE001 - told apart value by value
             from .failures import isolate
 
             reply = _codec.encode_reply(tuple(isolate(result)))
         del result
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        flush_output()
         self._channel.send(protocol.RESULT, frame.tag, reply.payload, reply.buffers)
         del reply
         if self._wear.out:

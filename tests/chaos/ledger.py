@@ -1,0 +1,221 @@
+"""The ledger of a call: every item ends exactly once, in the right result or in an error that fits.
+
+What may have gone wrong from outside is told by ``Struck``: an error without a cause is a fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import Counter
+from concurrent.futures import BrokenExecutor, CancelledError
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from parallax import ItemTimeoutError, SerializationError, WorkerDiedError, WorkerStartError
+
+from .plan import Call
+from .work import EXIT, Item, SourError, fits
+
+__all__ = ["BrokenInputError", "Ledger", "Struck"]
+
+#: Workers that end before they begin an item until parallax may say that none can be had.
+STILLBORN = 3
+
+
+class BrokenInputError(Exception):
+    """What an input raises that is to raise."""
+
+
+@dataclass
+class Struck:
+    """What was done to workers from outside in this round, in whatever call."""
+
+    killed: set[int] = field(default_factory=set)
+    #: zygotes that were killed or stopped, and workers that were stopped.
+    zygotes: int = 0
+    #: workers whose zygote was killed, in this round or an earlier one: nobody knows how they end.
+    orphans: set[int] = field(default_factory=set)
+    stops: int = 0
+
+    @property
+    def violent(self) -> bool:
+        return bool(self.killed or self.zygotes)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many were killed that parallax may give up."""
+        return len(self.killed) + 2 * self.zygotes >= STILLBORN
+
+
+class Ledger:
+    """What became of the items of one call. Thread-safe."""
+
+    def __init__(self, call: Call, trail: str) -> None:
+        self.call = call
+        self.trail = trail if call.trailed else ""
+        self._read = ""
+        if self.trail:
+            Path(self.trail).touch()
+        self._lock = threading.Lock()
+        self._values: Counter[int] = Counter()
+        self._errors: dict[int, list[BaseException]] = {}
+        self._cancelled: set[int] = set()
+        #: values that are not what they should be, in words.
+        self._wrong: list[str] = []
+        #: what ended the call as a whole, and whether all its results were read.
+        self.error: BaseException | None = None
+        self.complete = False
+        #: the call has ended.
+        self.over = False
+
+    def __str__(self) -> str:
+        call = self.call
+        return f"{call.face}.{call.api} {call.backend} {call.start_method} {call.options}"
+
+    @property
+    def moves(self) -> int:
+        """Items that have ended."""
+        return sum(list(self._values.values())) + len(self._errors)
+
+    def value(self, index: int | None, value: Any) -> None:
+        """An item came back; with ``on_error="return"`` perhaps as an error.
+
+        Args:
+            index: which it should be; None if that is not known.
+            value: what came.
+        """
+        if isinstance(value, BaseException):
+            self.failed(index, value)
+            return
+        if index is None:
+            index = getattr(value, "index", -1)
+        good = 0 <= index < len(self.call.items) and fits(self.call.items[index], value)
+        with self._lock:
+            self._values[index] += 1
+            if not good:
+                self._wrong.append(f"item {index} gave {repr(value)[:120]}")
+
+    def failed(self, index: int | None, error: BaseException) -> None:
+        """An item failed."""
+        if index is None:
+            index = getattr(error, "index", None)
+        with self._lock:
+            self._errors.setdefault(-1 if index is None else index, []).append(error)
+
+    def cancelled(self, index: int) -> None:
+        """An item was cancelled before it began, it is said."""
+        with self._lock:
+            self._cancelled.add(index)
+
+    # -- judging -------------------------------------------------------------------------------
+
+    def faults(self, struck: Struck) -> list[str]:
+        """What is wrong with all that, in words that begin with "lost", "wrong" or "twice"."""
+        found = [f"wrong: {words}" for words in self._wrong]
+        for index, errors in self._errors.items():
+            for error in errors:
+                broken = isinstance(error, BrokenInputError) and self.call.source == "broken"
+                if broken and index in {-1, len(self.call.items) // 2}:
+                    continue
+                if not 0 <= index < len(self.call.items):
+                    found.append(f"wrong: an error that names no item: {error!r}")
+                elif not self._fits(self.call.items[index], error, struck):
+                    found.append(f"wrong: item {index} failed with {_words(error)}")
+        if self.error is not None and not self._may_end(self.error, struck):
+            found.append(f"wrong: the call raised {_words(self.error)}")
+        for index in range(len(self.call.items)):
+            ends = (
+                self._values[index] + len(self._errors.get(index, ())) + (index in self._cancelled)
+            )
+            if ends > 1:
+                found.append(f"twice: item {index} ended {ends} times")
+            elif not ends and self.complete and index < self._promised():
+                found.append(f"lost: item {index} ({self.call.items[index].deed})")
+        return found + self._runs(struck)
+
+    def _promised(self) -> int:
+        count = len(self.call.items)
+        return count // 2 if self.call.source == "broken" else count
+
+    def _runs(self, struck: Struck) -> list[str]:
+        """Compare what ran with what ended."""
+        path = Path(self.trail) if self.trail else None
+        if path is None:
+            return []
+        self._read = path.read_text()
+        runs = Counter(map(int, self._read.split()))
+        found = [f"wrong: item {n} returned and never ran" for n in self._values if not runs[n]]
+        found += [f"wrong: item {n} was cancelled and ran" for n in self._cancelled if runs[n]]
+        deeds = {item.deed for item in self.call.items}
+        retries = "retries" in self.call.options or "PARALLAX_RETRIES" in os.environ
+        repeats = retries or deeds & {"exit", "kill", "hang", "unsendable"}
+        if not (struck.violent or struck.stops or repeats):
+            found += [f"twice: item {n} ran {k} times" for n, k in runs.items() if k > 1]
+        return found
+
+    def late(self) -> list[str]:
+        """Items that a worker process has begun after the call had ended, in words."""
+        if not self.trail:
+            return []
+        path = Path(self.trail)
+        more = path.read_text()[len(self._read) :].split()
+        path.unlink()
+        return [f"late: item {n} [{self}]" for n in more] if self.call.processes else []
+
+    def _may_end(self, error: BaseException, struck: Struck) -> bool:
+        call = self.call
+        if isinstance(error, BrokenInputError):
+            return call.source == "broken"
+        if isinstance(error, TimeoutError) and not isinstance(error, ItemTimeoutError):
+            return "timeout" in call.options
+        if "on_error" in call.options:
+            return isinstance(error, WorkerStartError) and struck.hopeless
+        index = getattr(error, "index", None)
+        items = call.items if index is None else call.items[index : index + 1]
+        return any(self._fits(item, error, struck) for item in items)
+
+    def _fits(self, item: Item, error: BaseException, struck: Struck) -> bool:
+        """Whether an item may have failed with that."""
+        call = self.call
+        named = getattr(error, "index", None)
+        if item.deed == "nested" and isinstance(error, WorkerDiedError):
+            return error.pid in struck.killed  # a worker of the call inside it
+        if isinstance(error, WorkerStartError):
+            return struck.hopeless
+        in_executor = call.api not in {"map", "starmap", "imap", "imap_unordered"}
+        if named != item.index and not (named is None and in_executor):
+            return False
+        if isinstance(error, SourError):
+            return item.deed == "raise"
+        if isinstance(error, ItemTimeoutError):
+            late = item.deed == "hang" or bool(struck.stops)
+            return late and "item_timeout" in call.options
+        if isinstance(error, SerializationError):
+            return item.deed == "unsendable"
+        if isinstance(error, WorkerDiedError):
+            return self._died(item, error, struck)
+        if isinstance(error, BrokenExecutor):
+            return struck.hopeless
+        if type(error) is RuntimeError:  # another thread has shut the executor down
+            return call.leave is not None and call.callers > 1
+        if isinstance(error, (CancelledError, asyncio.CancelledError)):
+            return item.index in call.cancel or call.leave is not None
+        return False
+
+    def _died(self, item: Item, error: WorkerDiedError, struck: Struck) -> bool:
+        statuses = {None} if struck.zygotes or error.pid in struck.orphans else set()
+        if item.deed == "exit" and error.exitcode in statuses | {EXIT}:
+            return True
+        if item.deed == "kill" and error.exitcode in statuses | {-9}:
+            return True
+        if not self.call.processes and self.call.backend != "auto":
+            return False
+        return error.pid in struck.killed and error.exitcode in statuses | {-9}
+
+
+def _words(error: BaseException) -> str:
+    cause = f" from {error.__cause__!r}" if error.__cause__ is not None else ""
+    return f"{type(error).__name__}: {str(error)[:300]}{cause[:200]}"

@@ -1,0 +1,140 @@
+"""What the items of a chaos run do, in a module that worker processes import quickly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any, NamedTuple
+
+__all__ = [
+    "EXIT",
+    "Answer",
+    "Item",
+    "SourError",
+    "answer",
+    "ballast_of",
+    "fits",
+    "square",
+    "work",
+    "work2",
+]
+
+#: Status of the items that end their worker.
+EXIT = 7
+
+
+class SourError(Exception):
+    """What an item raises that is to raise."""
+
+    def __init__(self, index: int, payload: bytes = b"") -> None:
+        super().__init__(index, payload)
+        self.index = index
+
+
+class Item(NamedTuple):
+    """One item: what it does, and what goes in and out with it."""
+
+    index: int
+    #: "plain", "raise", "exit", "kill", "hang", "nested" or "unsendable".
+    deed: str = "plain"
+    #: seconds that it takes; negative ones are spent computing.
+    seconds: float = 0.0
+    #: bytes that go in and out; negative ones as an array.
+    weight: int = 0
+    size: int = 0
+    #: where each run of it leaves its index; "" for nowhere.
+    trail: str = ""
+    ballast: Any = None
+
+
+class Answer(NamedTuple):
+    """What an item returns."""
+
+    index: int
+    received: tuple[int, int, int]
+    payload: Any
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def ballast_of(index: int, size: int) -> Any:
+    """So many bytes that are the item's own, or an array of as many if that is negative."""
+    if size < 0:
+        import numpy
+
+        return numpy.full(max(1, -size // 8), index, dtype=numpy.int64)
+    return bytes([index % 251]) * size if size else None
+
+
+def seen(ballast: Any) -> tuple[int, int, int]:
+    """Length, the first and the sum of that: wrong if a byte of it is."""
+    if ballast is None:
+        return 0, 0, 0
+    if isinstance(ballast, bytes):
+        return len(ballast), ballast[0], len(ballast) - ballast.count(ballast[:1])
+    return ballast.nbytes, int(ballast[0]), int(ballast.sum())
+
+
+def _leave(trail: str, index: int) -> None:
+    try:
+        fd = os.open(trail, os.O_WRONLY | os.O_APPEND)
+    except FileNotFoundError:
+        return  # in a thread, which cannot be ended when its call is
+    os.write(fd, b"%d\n" % index)
+    os.close(fd)
+
+
+def work(item: Item) -> Answer:
+    """Do what the item says."""
+    if item.trail:
+        _leave(item.trail, item.index)
+    if item.seconds > 0:
+        time.sleep(item.seconds)
+    elif item.seconds < 0:
+        end = time.perf_counter() - item.seconds
+        while time.perf_counter() < end:
+            pass
+    if item.deed == "raise":
+        raise SourError(item.index, bytes(abs(item.size)))
+    if item.deed == "exit":
+        os._exit(EXIT)
+    if item.deed == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item.deed == "hang":
+        time.sleep(10_000)
+    if item.deed == "nested":
+        from parallax import parallel_map
+
+        found = parallel_map(square, range(item.index, item.index + 20))
+        assert found == [square(n) for n in range(item.index, item.index + 20)], found
+    if item.deed == "unsendable":
+        return Answer(item.index, seen(item.ballast), threading.Lock())
+    return Answer(item.index, seen(item.ballast), ballast_of(item.index, item.size))
+
+
+def work2(item: Item, other: int) -> Answer:
+    """The same with two arguments."""
+    assert other == item.index
+    return work(item)
+
+
+def answer(item: Item) -> Answer:
+    """What ``work`` has to return."""
+    ballast = ballast_of(item.index, item.weight)
+    return Answer(item.index, seen(ballast), ballast_of(item.index, item.size))
+
+
+def fits(item: Item, value: Any) -> bool:
+    """Whether that is what ``work`` returns for the item."""
+    if item.deed in {"raise", "exit", "kill", "hang"} or type(value) is not Answer:
+        return False
+    right = answer(item)
+    if (value.index, value.received) != (right.index, right.received):
+        return False
+    if item.deed == "unsendable":
+        return not isinstance(value.payload, bytes)
+    return type(value.payload) is type(right.payload) and seen(value.payload) == seen(right.payload)

@@ -1,0 +1,74 @@
+"""Calls that are cancelled while things go wrong: nothing begins afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from concurrent.futures import CancelledError
+
+import jobs
+import pytest
+
+import parallax
+from parallax import ProcessPoolExecutor
+
+
+def noted(path, gate=None):
+    path.touch()
+    deadline = time.monotonic() + 30
+    while gate is not None and not gate.exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_what_a_worker_gave_back_does_not_begin_after_it_was_cancelled(tmp_path):
+    """It was sent ahead, waited behind a long call, was recalled, and then it was to be ended."""
+    gate, begun = tmp_path / "gate", tmp_path / "begun"
+    with ProcessPoolExecutor(1) as executor:
+        for _ in range(5):
+            executor.submit(noted, tmp_path / "other").result(30)  # known to be short
+        engine = executor._engine
+        with engine.lock:  # so that they travel in one frame
+            executor.submit(noted, tmp_path / "other")
+            executor.submit(noted, tmp_path / "long", gate)
+            future = executor.submit(noted, begun)
+        until(future.running)
+        until(lambda: future.lent is None)
+        engine.kill(future)
+        with pytest.raises(CancelledError):
+            future.result(30)
+        gate.touch()
+        executor.submit(noted, tmp_path / "other").result(30)
+    assert (tmp_path / "long").exists()
+    assert not begun.exists()
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_amap_takes_note_of_the_errors_that_it_does_not_raise(ordered):
+    """Otherwise asyncio tells of each, when it is collected."""
+    told = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        failed = asyncio.Event()
+
+        async def fail(x):
+            if x == 3:
+                failed.set()
+            await failed.wait()
+            raise jobs.Oops(x)
+
+        with pytest.raises(jobs.Oops):
+            async for _ in parallax.amap(fail, range(4), ordered=ordered):
+                pass
+        gc.collect()
+
+    asyncio.run(main())
+    assert told == []

@@ -1,0 +1,140 @@
+"""Ctrl-C at any moment: between any two lines of parallax, nothing is torn apart.
+
+A tracer sends SIGINT at the k-th line of parallax that the main thread runs in a call. Whatever k
+is, there is at most one KeyboardInterrupt, the next call works, no warm worker stays lent, and at the
+end nothing is left, which every test here is checked for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import parallax
+from parallax import Executor, ProcessPoolExecutor, ThreadPoolExecutor, parallel_imap, parallel_map
+from parallax._backends.processes.pool import warm_pool
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+OURS = str(Path(parallax.__file__).parent)
+
+
+def double(x):
+    return 2 * x
+
+
+def through_map():
+    return parallel_map(double, range(20), backend="processes", max_workers=2)
+
+
+def through_threads():
+    return parallel_map(double, range(20), backend="threads", max_workers=2)
+
+
+def through_auto():
+    return parallel_map(double, range(20))
+
+
+def through_stream():
+    return list(parallel_imap(double, range(20), backend="processes", max_workers=2))
+
+
+def through_executor(make):
+    def call():
+        with make() as pool:
+            first = pool.submit(double, 0).result()
+            return [first, *pool.map(double, range(1, 20))]
+
+    return call
+
+
+WAYS = {
+    "map": through_map,
+    "map threads": through_threads,
+    "map auto": through_auto,
+    "imap": through_stream,
+    "processes": through_executor(lambda: ProcessPoolExecutor(2)),
+    "threads": through_executor(lambda: ThreadPoolExecutor(2)),
+    "auto": through_executor(lambda: Executor(2)),
+}
+
+
+class Tracer:
+    """Counts lines of parallax in this thread, and sends SIGINT at one of them."""
+
+    def __init__(self, moment=None):
+        self.count = 0
+        self.moment = moment
+        self.where = "nowhere"
+
+    def __call__(self, frame, event, _):
+        if not frame.f_code.co_filename.startswith(OURS):
+            return None
+        if event == "line":
+            self.count += 1
+            if self.count == self.moment:
+                sys.settrace(None)
+                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                if os.environ.get("SHOW"): sys.stderr.write(f"{self.moment} {self.where}\n")
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+    def run(self, call):
+        """Make the call; its results, or the exception that it ended with."""
+        sys.settrace(self)
+        try:
+            return call()
+        except KeyboardInterrupt as error:
+            return error
+        finally:
+            sys.settrace(None)
+
+
+def settled():
+    """Wait until no warm worker is lent, for as long as a run may need to let go of them."""
+    pool = warm_pool("auto")
+    until = time.monotonic() + 5
+    while (lent := set(pool._alive) - set(pool._idle)) and time.monotonic() < until:
+        time.sleep(0.001)
+    return not lent
+
+
+def interrupt(call, moment):
+    tracer = Tracer(moment)
+    before = signal.getsignal(signal.SIGINT)
+    result = tracer.run(call)
+    where = f"line {moment}: {tracer.where}"
+    assert signal.getsignal(signal.SIGINT) is before, where
+    assert isinstance(result, KeyboardInterrupt) or result == [2 * x for x in range(20)], where
+    del result
+    assert settled(), where
+    assert call() == [2 * x for x in range(20)], where
+
+
+def moments(call, count):
+    """That many moments, spread over the call."""
+    call()  # what is imported, and started, once
+    tracer = Tracer()
+    tracer.run(call)
+    return [1 + (number * tracer.count) // count for number in range(count)]
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_an_interrupt_at_any_line(name):
+    """A few moments of each way."""
+    for moment in moments(WAYS[name], 6):
+        interrupt(WAYS[name], moment)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", WAYS)
+def test_an_interrupt_at_many_lines(name):
+    """Hundreds of moments of each way."""
+    for moment in moments(WAYS[name], 400):
+        interrupt(WAYS[name], moment)

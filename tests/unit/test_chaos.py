@@ -1,0 +1,80 @@
+"""The ledger of the chaos runs: it finds what is lost, wrong or twice, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from chaos.ledger import Ledger, Struck
+from chaos.plan import Call, plan
+from chaos.work import EXIT, Item, SourError, work
+
+from parallax import WorkerDiedError
+
+
+def ledger_of(*deeds, **fields):
+    items = [Item(index, deed, size=10) for index, deed in enumerate(deeds)]
+    return Ledger(Call("map", "parallel", "processes", "auto", items, **fields), "")
+
+
+def whole(*deeds, **fields):
+    """One whose items have all come back."""
+    ledger = ledger_of(*deeds, **fields)
+    for item in ledger.call.items:
+        ledger.value(item.index, work(item))
+    ledger.complete = True
+    return ledger
+
+
+def kinds(ledger, struck=None):
+    return [fault.partition(":")[0] for fault in ledger.faults(struck or Struck())]
+
+
+def test_a_round_follows_from_its_seed():
+    assert plan(7) == plan(7)
+    assert plan(7) != plan(8)
+
+
+def test_all_is_well():
+    assert kinds(whole("plain", "plain")) == []
+
+
+def test_an_item_is_lost():
+    ledger = ledger_of("plain", "plain")
+    ledger.value(1, work(ledger.call.items[1]))
+    assert kinds(ledger) == []  # the reader has left
+    ledger.complete = True
+    assert kinds(ledger) == ["lost"]
+
+
+def test_an_item_ends_twice():
+    ledger = whole("plain", "plain")
+    ledger.value(1, work(ledger.call.items[1]))
+    assert kinds(ledger) == ["twice"]
+
+
+def test_a_result_is_that_of_another_item():
+    ledger = ledger_of("plain", "plain")
+    ledger.value(0, work(ledger.call.items[1]))
+    assert kinds(ledger) == ["wrong"]
+
+
+@pytest.mark.parametrize(
+    ("deed", "error", "good"),
+    [
+        ("raise", SourError(0), True),
+        ("raise", SourError(1), False),
+        ("plain", SourError(0), False),
+        ("exit", WorkerDiedError(0, 55, EXIT), True),
+        ("exit", WorkerDiedError(1, 55, EXIT), False),
+        ("exit", WorkerDiedError(0, 55, -9), False),
+        ("plain", WorkerDiedError(0, 55, -9), False),
+        ("plain", WorkerDiedError(0, 77, -9), True),
+        ("plain", WorkerDiedError(0, 77, None), False),
+        ("plain", WorkerDiedError(0, 78, None), True),
+    ],
+)
+def test_errors_have_a_cause(deed, error, good):
+    """77 was killed from outside; so was 78, whose zygote was killed before."""
+    ledger = ledger_of(deed)
+    ledger.failed(0, error)
+    found = kinds(ledger, Struck(killed={77, 78}, orphans={78}))
+    assert found == ([] if good else ["wrong"])

@@ -1,0 +1,180 @@
+"""When a stall is told, and in which words."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallax import _watchman
+from parallax._stall import TOLD, InFlight, Scene, Silence, describe
+from parallax._watchman import Watchman, stack_of, watching
+
+LIMIT = 8.0
+
+
+class Work:
+    """Items that begin and end at given moments; at most one is in flight."""
+
+    def __init__(self, spans):
+        self.spans = spans
+
+    def scene(self, now):
+        ends = [end for _, end in self.spans if end <= now]
+        for begin, end in self.spans:
+            if begin <= now < end:
+                return Scene(max([begin, *ends]), 1)
+        return None
+
+    def stalls(self, until):
+        """The items that nothing ended in for the limit: each is one stall."""
+        return [(begin, end) for begin, end in self.spans if min(end, until) - begin >= LIMIT * 1.5]
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 20), st.floats(0.01, 40)), max_size=12))
+def test_each_stall_is_told_once(steps):
+    """At the limit or soon after, and not while nothing is in flight."""
+    spans, now = [], 0.0
+    for pause, length in steps:
+        spans.append((now + pause, now + pause + length))
+        now += pause + length
+    work, silence = Work(spans), Silence(LIMIT, 0.0)
+    told, clock = [], 0.0
+    while clock < now:
+        clock = max(silence.due, clock + 1e-6)
+        scene = work.scene(clock)
+        if silence.look(scene, clock):
+            told.append((clock, scene))
+    for moment, scene in told:
+        assert moment - scene.since + 1e-9 >= LIMIT
+        assert moment - scene.since <= LIMIT * 1.5
+    assert len({scene.since for _, scene in told}) == len(told)
+    missed = {begin for begin, _ in work.stalls(now)} - {scene.since for _, scene in told}
+    assert not missed
+
+
+def test_one_that_goes_on_is_not_told_again():
+    """However often it is looked at, and though the clock is not exact."""
+    silence = Silence(1.0, 0.0)
+    told = [silence.look(Scene(0.001 * (n % 3), 1), 0.25 * n) for n in range(1, 100)]
+    assert sum(told) == 1
+    assert silence.look(Scene(24.9, 1), 26.0)
+
+
+def test_words():
+    """The oldest first, some of many, and what waits."""
+    flights = [InFlight(f"item {n}", f"worker process {n}", n, "File x\nFile y") for n in range(12)]
+    text = describe("item of `work`", 61.2, flights, 30)
+    assert text.startswith("no item of `work` has ended for 61 s; in flight:")
+    assert text.index("item 11 in worker process 11, for 11 s") < text.index("item 10")
+    assert f"and {12 - TOLD} more" in text
+    assert "30 wait to be begun" in text
+    assert "\n    File x\n    File y\n" in text
+    assert "item 1 in" not in text
+
+
+def test_nothing_that_waits_is_not_told():
+    """Nor is it if nobody knows."""
+    for waiting in (0, None):
+        assert "wait" not in describe("item", 1.0, [], waiting).replace("stall_warn", "")
+
+
+def test_where_a_thread_is():
+    """The user's frames, from the innermost to the one that parallax called."""
+    ready, go = threading.Event(), threading.Event()
+
+    def waits_in_here():
+        ready.set()
+        go.wait()
+
+    thread = threading.Thread(target=waits_in_here)
+    thread.start()
+    ready.wait()
+    text = stack_of(thread.ident)
+    go.set()
+    thread.join()
+    assert "in waits_in_here" in text
+    assert text.index("in wait\n") < text.index("in waits_in_here")
+    assert stack_of(thread.ident) == ""
+
+
+class Stage:
+    """One thing that hangs, until it is asked about."""
+
+    def __init__(self):
+        self.asked = threading.Event()
+        self.since = 0.0
+
+    def scene(self):
+        return Scene(self.since, 1)
+
+    def flights(self):
+        self.asked.set()
+        raise RuntimeError("a fault of the watched")
+
+
+def ended():
+    """The thread that watches is gone, or goes."""
+    for _ in range(1000):
+        if not watching():
+            return True
+        threading.Event().wait(0.01)
+    return False
+
+
+def test_a_fault_of_what_is_watched_ends_its_watching_only(caplog):
+    """Nobody hears of it, unless who looks for it; others are watched on."""
+    first, second = Stage(), Stage()
+    watchmen = [Watchman(stage, 0.01) for stage in (first, second)]
+    watchmen[0].start()
+    assert first.asked.wait(10)
+    watchmen[1].start()
+    assert second.asked.wait(10)
+    for watchman in (*watchmen, *watchmen):
+        watchman.stop()
+    _watchman._post.pause()
+    assert ended()
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_one_that_is_due_sooner_is_not_told_later():
+    """The thread sleeps until the first that is due, also if that came last."""
+    patient, hasty = Stage(), Stage()
+    watchmen = [Watchman(patient, 60), Watchman(hasty, 0.01)]
+    for watchman in watchmen:
+        watchman.start()
+    assert hasty.asked.wait(4)
+    assert not patient.asked.is_set()
+    for watchman in watchmen:
+        watchman.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("error")
+def test_a_fork_meets_no_thread():
+    """The thread ends before it, and goes on after it in the parent only."""
+    stage = Stage()
+    watchman = Watchman(stage, 0.3)
+    watchman.start()
+    while not watching():
+        threading.Event().wait(0.001)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(watching())
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert stage.asked.wait(10)
+    watchman.stop()
+
+
+def test_nothing_is_watched_without_a_limit():
+    """With 0 there is not even a thread."""
+    _watchman._post.pause()
+    assert ended()
+    _watchman._post.resume()
+    watchman = Watchman(Stage(), 0.0)
+    watchman.start()
+    assert not watching()
+    watchman.stop()
