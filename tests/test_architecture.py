@@ -27,7 +27,17 @@ MAX_LINES = 500
 
 # Lowest first. A name ending in "." is a package with all that is in it. "" is __init__, the face.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_lean", "_options", "_machine", "_messages", "_plans", "_errors", "_nesting", "_future", "_shield"),
+    (
+        "_lean",
+        "_options",
+        "_machine",
+        "_messages",
+        "_plans",
+        "_errors",
+        "_nesting",
+        "_future",
+        "_shield",
+    ),
     ("_extents", "_store", "_copying", "_lender", "_borrower", "_shares", "_repeats", "_arena"),
     ("_bulk", "_codec", "_references", "_culprit", "_wire", "_waker", "_parcels"),
     ("_guard.",),

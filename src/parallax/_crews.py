@@ -121,9 +121,7 @@ class Crews:
         return made
 
     def close(self) -> None:
-        """Pass on the last words, and let go of what the callable captured: runs are in cycles."""
-        if self.hearing is not None:
-            self.hearing.close()
+        """Let go of what the callable captured: a run is part of a cycle of references."""
         if self._encoded is not None:
             self._encoded.buffers.clear()
             (self._encoded.slabs or {}).clear()

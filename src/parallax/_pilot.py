@@ -177,10 +177,14 @@ class Pilot:
         if (hearing := self._crews.hearing) is not None:
             hearing.pass_on()  # not here: whoever holds up this thread holds up the caller's
 
-    def tell(self) -> None:
-        """Pass on what worker processes printed, logged and warned; no lock is held."""
+    def tell(self, *, last: bool = False) -> None:
+        """Pass on what worker processes printed, logged and warned; no lock is held.
+
+        Args:
+            last: nothing more will come.
+        """
         if (hearing := self._crews.hearing) is not None:
-            hearing.tell()
+            hearing.close() if last else hearing.tell()
 
     def _may_overtake(self) -> bool:
         """Whether the caller's thread is inside items that others need not wait for."""

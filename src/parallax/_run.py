@@ -115,6 +115,9 @@ class Run:
                 caller.away = True
                 yield batch
                 caller.away, caller.last = False, clock()
+        except BaseException:
+            self.close(0.0)  # an interrupt may have come before the one below began
+            raise
         finally:
             caller.away = False
             batches.close()
@@ -139,11 +142,7 @@ class Run:
             grace = LAST
             raise
         finally:
-            try:
-                self.close(grace)
-            except BaseException:
-                self.close(0.0)  # an interrupt may have come before it began
-                raise
+            self.close(grace)
 
     def explain(self, budget: float) -> Report:
         """Run the first items, keep nothing, and say what would be done with the rest.
@@ -184,6 +183,7 @@ class Run:
                 if self._progress is not None:
                     self._progress.close()
                 self._pilot.close()
+        self._pilot.tell(last=True)  # handlers of the program, which Ctrl-C may end
 
     # -- the caller's thread as the loop -------------------------------------------------------
 

@@ -9,8 +9,10 @@ Assumes: what is shielded is short, or bounded by a timeout of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -33,13 +35,14 @@ class Shield:
         self._handler: Any = None
         self._came: tuple[int, FrameType | None] | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Shield:
         if threading.get_ident() == _main:
             handler = signals.getsignal(SIGINT)
             if callable(handler):
                 # Before it is replaced: what comes in between finds it.
                 self._handler = handler
                 signals.signal(SIGINT, self._note)
+        return self
 
     def __exit__(
         self,
@@ -51,6 +54,21 @@ class Shield:
             signals.signal(SIGINT, self._handler)
             if self._came is not None:
                 self._handler(*self._came)
+
+    @contextlib.contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Let Ctrl-C through for a while: what comes next is the program's own code."""
+        if self._handler is None:
+            yield
+            return
+        signals.signal(SIGINT, self._handler)
+        came, self._came = self._came, None
+        if came is not None:
+            self._handler(*came)
+        try:
+            yield
+        finally:
+            signals.signal(SIGINT, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._came = number, frame

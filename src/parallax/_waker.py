@@ -13,6 +13,8 @@ import socket
 import threading
 from typing import Any
 
+from ._shield import Shield
+
 __all__ = ["Waker", "readable", "readable_now"]
 
 #: Seconds that a lock can be waited for in one go, on every system.
@@ -40,10 +42,11 @@ class Waker:
     def attach(self, selector: selectors.BaseSelector) -> None:
         """From now on a wake also makes this selector return."""
         if self._pair is None:
-            pair = socket.socketpair()
-            for end in pair:
-                end.setblocking(False)
-            self._pair = pair
+            with Shield():
+                pair = socket.socketpair()
+                for end in pair:
+                    end.setblocking(False)
+                self._pair = pair
         selector.register(self._pair[0], selectors.EVENT_READ)
         if self._woken:
             self._ring()
@@ -90,6 +93,11 @@ class Waker:
         if pair is not None:
             for end in pair:
                 end.close()
+
+    def __del__(self) -> None:
+        # An interrupt came before there was anybody who would close it.
+        if self.__dict__.get("_pair") is not None:
+            self.close()
 
     def _ring(self) -> None:
         if self._pair is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 
 import jobs
@@ -41,3 +42,25 @@ def test_another_one_is_started_for_the_only_one(monkeypatch):
         finally:
             zygote.resume()
         assert future.result(30) == 49
+
+
+def stop_soon():
+    """Return, and stop the worker a little later."""
+    threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGSTOP)).start()
+
+
+def test_a_call_that_was_never_read_is_not_to_blame():
+    """Two frames were sent ahead to a worker that read neither."""
+    with ProcessPoolExecutor(1) as executor:
+        engine = executor._engine
+        pid = executor.submit(os.getpid).result(30)
+        for _ in range(5):
+            executor.submit(len, b"known to be short").result(30)
+        with engine.lock:  # nobody hears of its end before it has stopped
+            executor.submit(stop_soon)
+            first = executor.submit(len, bytes(70_000))  # alone in its frame
+            second = executor.submit(len, b"two")
+            until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+        until(lambda: first.running() and second.running())
+        os.kill(pid, signal.SIGKILL)
+        assert (first.result(30), second.result(30)) == (70_000, 3)

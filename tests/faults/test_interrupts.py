@@ -75,15 +75,19 @@ WORK: dict[str, tuple[str, int, bool]] = {
         True,
     ),
     "with result": (
-        "with Executor(2, backend='processes') as pool:\n"
-        "    [f.result() for f in [pool.submit(item, x) for x in range(8)]]",
+        (
+            "with Executor(2, backend='processes') as pool:\n"
+            "    [f.result() for f in [pool.submit(item, x) for x in range(8)]]"
+        ),
         2,
         False,
     ),
     "with waits": (
-        "import concurrent.futures\n"
-        "with ProcessPoolExecutor(2) as pool:\n"
-        "    concurrent.futures.wait([pool.submit(item, x) for x in range(8)])",
+        (
+            "import concurrent.futures\n"
+            "with ProcessPoolExecutor(2) as pool:\n"
+            "    concurrent.futures.wait([pool.submit(item, x) for x in range(8)])"
+        ),
         2,
         False,
     ),
@@ -92,26 +96,34 @@ WORK: dict[str, tuple[str, int, bool]] = {
     "with auto": ("with Executor() as pool: list(pool.map(item, range(8)))", 1, True),
     "with serial": ("with Executor(backend='serial') as pool: pool.submit(item, 1)", 1, False),
     "result": (
-        "global pool\npool = ProcessPoolExecutor(2)\n"
-        "[f.result() for f in [pool.submit(item, x) for x in range(8)]]",
+        (
+            "global pool\npool = ProcessPoolExecutor(2)\n"
+            "[f.result() for f in [pool.submit(item, x) for x in range(8)]]"
+        ),
         2,
         True,
     ),
     "result threads": (
-        "global pool\npool = ThreadPoolExecutor(2)\n"
-        "[f.result() for f in [pool.submit(item, x) for x in range(8)]]",
+        (
+            "global pool\npool = ThreadPoolExecutor(2)\n"
+            "[f.result() for f in [pool.submit(item, x) for x in range(8)]]"
+        ),
         2,
         False,
     ),
     "result auto": (
-        "global pool\npool = Executor()\n"
-        "[f.result() for f in [pool.submit(item, x) for x in range(8)]]",
+        (
+            "global pool\npool = Executor()\n"
+            "[f.result() for f in [pool.submit(item, x) for x in range(8)]]"
+        ),
         1,
         False,
     ),
     "submitted": (
-        "global pool\npool = ProcessPoolExecutor(2)\n"
-        "[pool.submit(item, x) for x in range(8)]\ntime.sleep(60)",
+        (
+            "global pool\npool = ProcessPoolExecutor(2)\n"
+            "[pool.submit(item, x) for x in range(8)]\ntime.sleep(60)"
+        ),
         2,
         False,
     ),

@@ -1,8 +1,8 @@
 """Ctrl-C at any moment: between any two lines of parallax, nothing is torn apart.
 
 A tracer sends SIGINT at the k-th line of parallax that the main thread runs in a call. Whatever k
-is, there is at most one KeyboardInterrupt, the next call works, no warm worker stays lent, and at the
-end nothing is left, which every test here is checked for.
+is, there is at most one KeyboardInterrupt, the next call works, no warm worker stays lent, and at
+the end nothing is left, which every test here is checked for.
 """
 
 from __future__ import annotations
@@ -80,7 +80,6 @@ class Tracer:
             if self.count == self.moment:
                 sys.settrace(None)
                 self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-                if os.environ.get("SHOW"): sys.stderr.write(f"{self.moment} {self.where}\n")
                 signal.raise_signal(signal.SIGINT)
         return self
 

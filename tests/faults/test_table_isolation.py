@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import sys
 import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import deeds
@@ -153,6 +155,18 @@ def test_a_callback_that_raises(make, kind, tmp_path, caplog):
     assert [record.getMessage()[:26] for record in caplog.records] == [
         "exception calling callback"
     ] * 2
+
+
+def test_an_interrupt_in_a_callback():
+    """It may reach who waits for a result, and then ends the calls; each of them ends."""
+    with ProcessPoolExecutor(1) as executor:
+        futures = [executor.submit(jobs.nap_square, x) for x in range(6)]
+        for future in futures:
+            future.add_done_callback(lambda _: deeds.throws(KeyboardInterrupt))
+        for future in futures:
+            with contextlib.suppress(KeyboardInterrupt, CancelledError):
+                future.result(30)
+        assert all(future.done() for future in futures)
 
 
 # -- failing at once -------------------------------------------------------------------------------

@@ -277,7 +277,7 @@ class ProcessCrew:
             if left <= 0:
                 break
             self.poll(left)
-            self._hearing.tell()
+            self._hearing.pass_on()
         if self._call.nbytes > HASHED:
             self._drop_call()
         with self._lock:

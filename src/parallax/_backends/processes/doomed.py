@@ -55,6 +55,7 @@ class Doomed:
             return False
         held = sum(len(batch.tasks) for batch in lent.flight)
         if held == 1 or any(moment and clock() - moment > PRESS for moment in since):
+            lent.condemned = True
             lent.worker.started.kill()
             return True
         if protocol.RECALL is not None:

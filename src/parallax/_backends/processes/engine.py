@@ -301,7 +301,8 @@ class Engine:
                 queued = self._staff.queue.take_back(lambda _: True)
                 self._staff.end_held(finished)
             for task in queued:
-                task.cancel()
+                with contextlib.suppress(KeyboardInterrupt):  # a callback's own, in this shield
+                    task.cancel()
             self._settle(finished)
 
     def stop(self) -> None:
@@ -325,10 +326,20 @@ class Engine:
             What is left of ``timeout``.
         """
         assert isinstance(task, Task)
+        mine: list[Lent] = []
+        try:
+            return self._help(task, timeout, mine)
+        except BaseException:
+            # An interrupt came as it was about to give it back.
+            with Shield() as shield:
+                for lent in mine:
+                    self._take_back(lent, shield)
+            raise
+
+    def _help(self, task: Task, timeout: float | None, mine: list[Lent]) -> float | None:
         deadline = None if timeout is None else clock() + timeout
         in_time = True
         while in_time and not task.done():
-            mine: Lent | None = None
             try:
                 with self.lock:
                     lent = task.lent
@@ -340,7 +351,7 @@ class Engine:
                         or lent.worker.channel.unsent
                     ):
                         break
-                    mine = lent
+                    mine.append(lent)
                     lent.borrowed = True
                     self._selector.unregister(lent.worker.channel)
                 left = None if deadline is None else min(max(0.0, deadline - clock()), LONG)
@@ -348,12 +359,12 @@ class Engine:
                 in_time = (left is None and channel.wait()) or readable(channel, left)
             finally:
                 # Also if a KeyboardInterrupt came at any point of this.
-                if mine is not None:
-                    with Shield():
-                        self._take_back(mine)
+                if mine:
+                    with Shield() as shield:
+                        self._take_back(mine.pop(), shield)
         return None if deadline is None else max(0.0, deadline - clock())
 
-    def _take_back(self, lent: Lent) -> None:
+    def _take_back(self, lent: Lent, shield: Shield) -> None:
         """A thread is done with a worker's socket."""
         finished: Finished = []
         with self.lock:
@@ -367,8 +378,11 @@ class Engine:
             self._staff.advance()
             if self._closing or self._staff.fatal is not None:
                 self._waker.wake()  # the turner waits for this to be over
-        self._staff.hearing.tell()
-        self._settle(finished)
+        try:
+            with shield.lifted():
+                self._staff.hearing.tell()
+        finally:
+            self._settle(finished)
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         """Take no more tasks; end when all are done.
@@ -437,8 +451,7 @@ class Engine:
                         staff.receive(lent, finished)
                 staff.advance()
                 staff.look_after(finished)
-            # Handlers may wait for results of this very executor.
-            staff.hearing.settle() if finished else staff.hearing.pass_on()
+            staff.hearing.settle() if finished else staff.hearing.pass_on()  # not in this thread
             self._settle(finished)
             # What the frames held must not live until the next one comes.
             del finished, ready

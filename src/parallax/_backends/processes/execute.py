@@ -6,12 +6,14 @@ descriptors that it is given, and reads nothing from this one's standard input.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..._errors import WorkerStartError
 from ..._store import Handle
@@ -59,14 +61,29 @@ def execute(
         env.setdefault(name, "1")
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:
-        return subprocess.Popen(
-            [sys.executable, *flags, "-c", code],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(sock.fileno(), *(fd for fd in stores if isinstance(fd, int)), *given),
-            env=env,
-        )
+        # A worker lets Ctrl-C through when it has a handler for it; until then it would end it with
+        # a traceback. The new process inherits what is blocked.
+        with _interrupts_blocked():
+            return subprocess.Popen(
+                [sys.executable, *flags, "-c", code],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(sock.fileno(), *(fd for fd in stores if isinstance(fd, int)), *given),
+                env=env,
+            )
     except OSError as error:
         raise WorkerStartError("spawn", str(error)) from error
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def output_of(number: int) -> tuple[int, ...] | None:

@@ -136,15 +136,20 @@ class Hearing:
         No lock may be held that a handler could want.
         """
         while self._size:
-            with self._change:
-                if self._teller == get_ident():
-                    return  # a handler of the program's has come back here
-                free = not self._teller
+            free = False
+            try:
+                with self._change:
+                    if self._teller == get_ident():
+                        return  # a handler of the program's has come back here
+                    free = not self._teller
+                    if free:
+                        self._teller = get_ident()
                 if free:
-                    self._teller = get_ident()
-            if free:
-                self._drain()
-            elif not self._wait(0):
+                    self._drain()
+            finally:  # also if Ctrl-C came at any point of this
+                if free:
+                    self._release()
+            if not free and not self._wait(0):
                 return
 
     def pass_on(self) -> None:
@@ -195,7 +200,15 @@ class Hearing:
                         self._thread = None
                         return
                 self._teller = get_ident()
-            self._drain()
+            try:
+                self._drain()
+            finally:
+                self._release()
+
+    def _release(self) -> None:
+        with self._change:
+            self._teller = 0
+            self._change.notify_all()
 
     def _wait(self, limit: int) -> bool:
         """Wait until no more than so much is left, or nobody is at it; False if that takes long."""
@@ -210,23 +223,19 @@ class Hearing:
 
     def _drain(self) -> None:
         """Pass on what there is; this thread is the teller."""
-        try:
-            while True:
-                with self._change:
-                    if not self._said:
-                        return
-                    ear, tag, data, size = self._cut()
-                try:
-                    _tell(ear, tag, data)
-                finally:
-                    with self._change:
-                        self._size -= size
-                        self._told += 1
-                        self._change.notify_all()
-        finally:
+        while True:
             with self._change:
-                self._teller = 0
-                self._change.notify_all()
+                if not self._said:
+                    self._size = 0
+                    return
+                ear, tag, data, size = self._cut()
+            try:
+                _tell(ear, tag, data)
+            finally:
+                with self._change:
+                    self._size -= size
+                    self._told += 1
+                    self._change.notify_all()
 
     def _cut(self) -> tuple[Ear, int, bytes, int]:
         """The next thing to pass on: what a worker wrote in a row is one."""

@@ -73,6 +73,8 @@ class Queue:
         most = pace.share(len(queue), workers)
         if protocol.RECALL is None:
             most = 1
+        if lent.condemned:
+            most = 0
         if self._max_tasks is not None:
             most = min(most, self._max_tasks - lent.given)
         before = busy = lent.busy()

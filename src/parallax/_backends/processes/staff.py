@@ -226,7 +226,7 @@ class Staff:
         if not lent.flight:
             if self._spent(lent):
                 self._dismiss(lent)
-            elif lent.worker.ready and lent.alive and not lent.idle:
+            elif lent.worker.ready and lent.alive and not (lent.idle or lent.condemned):
                 lent.idle = True
                 self._idle.append(lent)
                 if self.idle_limit is not None:
@@ -309,12 +309,13 @@ class Staff:
             killed = not late and exitcode in {-signals.SIGTERM, -getattr(signals, "SIGKILL", 9)}
             self._stillborn += KILLED if killed else 1
         held = [task for batch in lent.flight for task in batch.tasks]
-        begun = worker.begun and len(lent.flight) > unread
+        begun = worker.begun and len(lent.flight) > unread and not lent.condemned
         suspects = len(lent.flight[0].tasks) if begun else 0
         for task in held[:suspects]:
             task.attempts += 1
             task.alone = True
-        if suspects == 1:
+        # If it may have read neither of two frames, the first one is tried again.
+        if suspects == 1 and (not unread or len(lent.flight) == 1 or held[0].attempts > 1):
             task = held.pop(0)
             task.data = task.lent = None
             end = describe_end(worker, exitcode, words)

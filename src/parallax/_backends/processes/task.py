@@ -79,6 +79,8 @@ class Lent:
         #: since when it has nothing to do.
         self.rests = 0.0
         self.alive = True
+        #: it was killed for the sake of one task; nothing else that it holds is to blame.
+        self.condemned = False
         #: when it was asked to give back what it has not begun.
         self.asked = 0.0
 
