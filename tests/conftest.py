@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
 
 import psutil
 import pytest
@@ -28,6 +29,19 @@ def backend(request: pytest.FixtureRequest) -> str:
 def cold_pool():
     """No warm worker before this test and none after it; call it for none in between."""
     return shutdown_pool
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all but one in n variants of a test that is marked `sampled(n)` as `full`."""
+    seen: Counter[tuple[object, str]] = Counter()
+    for item in items:
+        mark = item.get_closest_marker("sampled")
+        if mark is not None:
+            name = item.parent, getattr(item, "originalname", item.name)
+            if seen[name] % mark.args[0]:
+                item.add_marker("full")
+            seen[name] += 1
 
 
 @pytest.fixture(autouse=True)

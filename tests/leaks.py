@@ -5,6 +5,7 @@ The warm worker pool may live on, that is what it is for: what it holds is not c
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -19,7 +20,14 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["Held", "descendants", "shutdown_pool", "stdlib_helpers", "wait_until_clean"]
+__all__ = [
+    "Held",
+    "children_of",
+    "descendants",
+    "shutdown_pool",
+    "stdlib_helpers",
+    "wait_until_clean",
+]
 
 # Longer than a worker needs to notice that its socket was closed, on a loaded machine.
 GRACE_SECONDS = 5.0
@@ -103,19 +111,26 @@ def stdlib_helpers() -> tuple[set[int], set[int]]:
     return pids, fds
 
 
+def children_of(pid: int) -> list[int]:
+    """What a process has started, as Linux tells."""
+    found: list[int] = []
+    # A process or thread may end while we look.
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, Path(f"/proc/{pid}/task/{name}/children").read_text().split())
+    return found
+
+
 def descendants() -> list[int]:
     """All that this process has started, and what those have; psutil reads all processes."""
     if not Path("/proc/thread-self/children").exists():
         return [child.pid for child in psutil.Process().children(recursive=True)]
     found, look = [], [os.getpid()]
     while look:
-        for task in Path(f"/proc/{look.pop()}/task").glob("*/children"):
-            try:
-                children = [int(pid) for pid in task.read_text().split()]
-            except OSError:
-                continue  # It ended while we looked.
-            found += children
-            look += children
+        for pid in children_of(look.pop()):
+            found.append(pid)
+            look.append(pid)
     return found
 
 

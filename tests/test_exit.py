@@ -75,6 +75,7 @@ def finish(process):
     return out, err, process.returncode
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("then", ["", "sys.exit(3)", "raise ValueError('end')"])
 def test_exit_leaves_nothing(method, then):
     """When the interpreter ends, for whatever reason, its workers are gone with it."""
@@ -122,11 +123,12 @@ def test_exit_while_a_thread_waits(method):
     assert _gone(pids) == []
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.skipif(not POSIX, reason="signals")
 @pytest.mark.parametrize("busy", [False, True])
 def test_killed_parent_leaves_nothing(method, busy):
     """SIGKILL of the program ends its workers, idle or in the middle of an item."""
-    then = "def long(x):\n    print('in', flush=True); time.sleep(60)\n"
+    then = "def long(x):\n    os.write(1, b'in\\n'); time.sleep(60)\n"
     then += (
         "parallel_map(long, range(4), backend='processes')"
         if busy
@@ -139,6 +141,7 @@ def test_killed_parent_leaves_nothing(method, busy):
     process.communicate()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.skipif(not POSIX, reason="signals")
 @pytest.mark.parametrize("group", [True, False])
 @pytest.mark.parametrize("backend", ["processes", "threads", "serial", "auto"])

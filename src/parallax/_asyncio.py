@@ -82,12 +82,7 @@ async def _run(
 ) -> Any:
     future = engine.submit(fn, args, kwargs, contextvars.copy_context())
     try:
-        return await asyncio.wrap_future(future)
-    except asyncio.CancelledError:
-        kill = getattr(engine, "kill", None)
-        if kill is not None and not future.done():
-            kill(future)
-        raise
+        return await asyncio.wrap_future(future)  # which cancels it when this is cancelled
     finally:
         # A traceback refers to this frame.
         del future

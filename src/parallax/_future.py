@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import TimeoutError  # noqa: A004 - another one before 3.11
@@ -48,6 +49,9 @@ class Helper(Protocol):
 
     def withdraw(self, future: Any) -> None:
         """A task was cancelled; the lock is held."""
+
+    def kill(self, future: Any) -> None:
+        """End a call that has begun, if it can be ended."""
 
     def interrupt(self) -> None:
         """A thread that waited for a future was interrupted: end all calls that can be ended."""
@@ -133,14 +137,21 @@ class Future(StandardFuture[T]):
         return self._state not in {PENDING, RUNNING}
 
     def cancel(self) -> bool:
-        """Cancel the call unless it has been handed to a worker; see the standard library's."""
+        """Cancel the call unless it has been handed to a worker; see the standard library's.
+
+        One that is handed on because the task of asyncio's that awaits it was cancelled ends a call
+        that a worker process has begun, too, with that worker.
+        """
         with self._helper.lock:
             if self._state in CANCELLED:
                 return True
-            if not self.claim():
-                return False
-            self._state = CANCELLED[0]
-            self._helper.withdraw(self)
+            if claimed := self.claim():
+                self._state = CANCELLED[0]
+                self._helper.withdraw(self)
+        if not claimed:
+            if self._state == RUNNING and _event_loop_asks():
+                self._helper.kill(self)
+            return False
         with self._condition:
             self._state = CANCELLED[1]
             for waiter in self._waiters:
@@ -227,3 +238,13 @@ class Future(StandardFuture[T]):
                     waiter.add_exception(self)
             self._condition.notify_all()
         self._invoke_callbacks()
+
+
+def _event_loop_asks() -> bool:
+    """Whether it is ``asyncio.wrap_future`` that calls our caller: what it made was cancelled.
+
+    Nobody waits for the call any more then, unlike after another ``cancel`` of a call that runs.
+    """
+    frame = sys._getframe(2)
+    name = frame.f_code.co_name, frame.f_globals.get("__name__")
+    return name == ("_call_check_cancel", "asyncio.futures")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
 import time
 from pathlib import Path
+
+from tests.leaks import children_of
 
 from .ledger import Struck
 from .plan import Blow
@@ -22,22 +23,14 @@ def workers_and_zygotes() -> tuple[list[int], list[int]]:
     """Process ids of parallax's workers of this process, and of its zygotes."""
     workers: list[int] = []
     zygotes: list[int] = []
-    for pid in _children(os.getpid()):
+    for pid in children_of(os.getpid()):
         words = _command(pid)
         if "processes.zygote" in words:
             zygotes.append(pid)
-            workers += _children(pid)
+            workers += children_of(pid)
         elif "processes.worker" in words or words == _command(os.getpid()):
             workers.append(pid)  # executed, or forked from this very process
     return workers, zygotes
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, task.read_text().split())
-    return found
 
 
 def _command(pid: int) -> str:
@@ -103,7 +96,7 @@ class Striker(threading.Thread):
         # Noted first: what comes of it may be seen before the signal's sender goes on.
         if pid in zygotes:
             self._struck.zygotes += 1
-            self._struck.orphans.update(_children(pid) if blow.what == "kill zygote" else ())
+            self._struck.orphans.update(children_of(pid) if blow.what == "kill zygote" else ())
         elif blow.what == "kill":
             self._struck.killed.add(pid)
         if blow.what.startswith("stop"):

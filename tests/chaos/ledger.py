@@ -16,13 +16,16 @@ from typing import Any
 
 from parallax import ItemTimeoutError, SerializationError, WorkerDiedError, WorkerStartError
 
-from .plan import Call
+from .plan import ASYNC, Call
 from .work import EXIT, Item, SourError, fits
 
 __all__ = ["BrokenInputError", "Ledger", "Struck"]
 
 #: Workers that end before they begin an item until parallax may say that none can be had.
 STILLBORN = 3
+
+#: Seconds after which nothing begins any more of a coroutine's call that was cancelled.
+SOON = 1.0
 
 
 class BrokenInputError(Exception):
@@ -68,8 +71,9 @@ class Ledger:
         #: what ended the call as a whole, and whether all its results were read.
         self.error: BaseException | None = None
         self.complete = False
-        #: the call has ended.
+        #: the call has ended, and when, on the clock that all processes share.
         self.over = False
+        self.ended = 0.0
 
     def __str__(self) -> str:
         call = self.call
@@ -146,7 +150,7 @@ class Ledger:
         if path is None:
             return []
         self._read = path.read_text()
-        runs = Counter(map(int, self._read.split()))
+        runs = Counter(int(line.split()[0]) for line in self._read.splitlines())
         found = [f"wrong: item {n} returned and never ran" for n in self._values if not runs[n]]
         found += [f"wrong: item {n} was cancelled and ran" for n in self._cancelled if runs[n]]
         deeds = {item.deed for item in self.call.items}
@@ -161,9 +165,13 @@ class Ledger:
         if not self.trail:
             return []
         path = Path(self.trail)
-        more = path.read_text()[len(self._read) :].split()
+        more = [line.split() for line in path.read_text()[len(self._read) :].splitlines()]
         path.unlink()
-        return [f"late: item {n} [{self}]" for n in more] if self.call.processes else []
+        if not self.call.processes:
+            return []
+        # An event loop does not wait until what was handed to a worker is back or has ended.
+        limit = self.ended + (SOON if self.call.api in ASYNC else 0.0)
+        return [f"late: item {n} [{self}]" for n, begun in more if float(begun) > limit]
 
     def _may_end(self, error: BaseException, struck: Struck) -> bool:
         call = self.call

@@ -12,7 +12,7 @@ from typing import Any
 
 from .work import Item
 
-__all__ = ["Blow", "Call", "Round", "plan"]
+__all__ = ["ASYNC", "Blow", "Call", "Round", "plan"]
 
 #: How work is asked for.
 MAPS = ("map", "starmap", "imap", "imap_unordered")

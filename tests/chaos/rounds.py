@@ -158,6 +158,7 @@ def _caller(ledgers: list[Ledger], mistakes: list[BaseException]) -> None:
         except BaseException as error:  # told by the main thread
             mistakes.append(error)
         finally:
+            ledger.ended = time.monotonic()
             ledger.over = True
 
 

@@ -44,7 +44,7 @@ class Item(NamedTuple):
     #: bytes that go in and out; negative ones as an array.
     weight: int = 0
     size: int = 0
-    #: where each run of it leaves its index; "" for nowhere.
+    #: where each run of it leaves its index and when it began; "" for nowhere.
     trail: str = ""
     ballast: Any = None
 
@@ -84,7 +84,7 @@ def _leave(trail: str, index: int) -> None:
         fd = os.open(trail, os.O_WRONLY | os.O_APPEND)
     except FileNotFoundError:
         return  # in a thread, which cannot be ended when its call is
-    os.write(fd, b"%d\n" % index)
+    os.write(fd, b"%d %.6f\n" % (index, time.monotonic()))
     os.close(fd)
 
 

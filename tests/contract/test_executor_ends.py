@@ -41,6 +41,7 @@ def script(tmp_path, kind, body):
     return done.stdout.splitlines()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "end",
@@ -57,6 +58,7 @@ def test_pending_calls_are_finished_at_exit(tmp_path, kind, end):
     assert sorted(map(int, script(tmp_path, kind, body))) == list(range(60))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["results = ", ""])
 def test_maps_are_worked_through_at_exit(tmp_path, kind, name):
@@ -99,6 +101,7 @@ def test_threads_and_callbacks_at_exit(tmp_path, kind):
     assert sorted(script(tmp_path, kind, body)) == ["called 19", "waited 19"]
 
 
+@pytest.mark.sampled(2)
 @posix
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("workers", [1, 2])

@@ -14,8 +14,7 @@ import numpy as np
 import pool_jobs
 import psutil
 import pytest
-
-from .executor_kinds import CONCURRENT, INSIDE, KINDS, OUTSIDE, SOON, held
+from executor_kinds import CONCURRENT, INSIDE, KINDS, OUTSIDE, SOON, held
 
 CHUNKS = [1, 2, 7, 1000]
 
@@ -61,6 +60,7 @@ def filled(n):
 # -- results ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("chunksize", CHUNKS)
 @pytest.mark.parametrize("buffersize", [None, 1, 5])
 def test_results_come_in_order(executor, chunksize, buffersize):
@@ -187,6 +187,7 @@ def test_work_begins_without_a_reader(name, tmp_path, eventually):
         assert len(list(results)) == 3
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CONCURRENT)
 @pytest.mark.parametrize("end", ["close", "drop"])
 def test_a_begun_iterator_cancels_what_has_not_begun(name, end, tmp_path):
@@ -214,6 +215,7 @@ def test_a_begun_iterator_cancels_what_has_not_begun(name, end, tmp_path):
     assert pool_jobs.noted(log) == list(range(1, 3))[: len(pool_jobs.noted(log))]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("count", [10, 20_000])
 def test_an_iterator_that_nobody_keeps(kind, count):
     """Every item is run all the same, far beyond the window."""
@@ -243,6 +245,7 @@ def test_hundreds_of_thousands_that_nobody_keeps(name):
     test_an_iterator_that_nobody_keeps(name, 300_000)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("begun", [False, True])
 def test_results_read_after_the_end_of_the_block(kind, begun):
     """They are all there, however many."""

@@ -12,11 +12,10 @@ from pathlib import Path
 import jobs
 import pool_jobs
 import pytest
+from executor_kinds import KINDS, SOON
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from .executor_kinds import KINDS, SOON
 
 #: What a call does and what must come of it, given a number.
 DEEDS = {

@@ -7,10 +7,9 @@ import os
 
 import jobs
 import pytest
+from executor_kinds import CONCURRENT, KINDS
 
 import parallax
-
-from .executor_kinds import CONCURRENT, KINDS
 
 
 @pytest.fixture(params=CONCURRENT)

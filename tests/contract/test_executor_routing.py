@@ -14,11 +14,10 @@ from pathlib import Path
 import jobs
 import pool_jobs
 import pytest
+from executor_kinds import SOON
 
 import parallax
 from parallax import Executor, SharedStateWarning
-
-from .executor_kinds import SOON
 
 pytestmark = pytest.mark.skipif(parallax.cpu_count() < 2, reason="needs two cores")
 

@@ -14,10 +14,9 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 import jobs
 import pool_jobs
 import pytest
+from executor_kinds import CONCURRENT, INSIDE, KINDS, OUTSIDE, SOON, held
 
 import parallax
-
-from .executor_kinds import CONCURRENT, INSIDE, KINDS, OUTSIDE, SOON, held
 
 
 @pytest.fixture(params=KINDS)
@@ -285,6 +284,7 @@ def test_shutdown_from_many_threads(concurrent_kind):
     assert future.done()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("cycle", [False, True])
 def test_an_executor_that_nobody_has(concurrent_kind, cycle):
     """Finishes its calls; nothing is left, as every test checks."""

@@ -24,6 +24,7 @@ from parallax._backends.processes.initializer import MOST
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="handles go another way"),
     pytest.mark.cold_pool,
+    pytest.mark.sampled(3),
 ]
 
 NAMES = [n for n in ("fork", "forkserver", "spawn") if n in multiprocessing.get_all_start_methods()]

@@ -18,6 +18,7 @@ from parallax import ItemTimeoutError, parallel_imap, parallel_map
 # -- time ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 def test_timeout(backend):
     """The call's time is over: TimeoutError that says how much was done."""
     begin = time.monotonic()
@@ -121,6 +122,7 @@ def test_endless_input(backend):
     assert source.taken < 100_000
 
 
+@pytest.mark.sampled(3)
 def test_endless_input_of_slow_items(backend):
     """The same with items that are worth workers."""
     stream = parallel_imap(jobs.spin_square, itertools.count(), backend=backend)
@@ -167,6 +169,7 @@ def _waits_for(gate, x):
     return x
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("read", [0, 1, 7])
 @pytest.mark.parametrize("how", ["close", "drop"])
 def test_a_stream_that_is_left_early_leaves_nothing(backend, read, how):
@@ -223,6 +226,7 @@ def test_a_stream_may_move_between_threads(backend):
     assert got == [x * x for x in range(30)]
 
 
+@pytest.mark.sampled(5)
 def test_two_streams_at_once(backend):
     """Two streams read in turns do not wait for each other."""
     first = parallel_imap(jobs.nap_square, range(12), backend=backend)
@@ -233,6 +237,7 @@ def test_two_streams_at_once(backend):
 # -- progress --------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("chunksize", [None, 1, 7])
 def test_progress_ticks_to_the_total(backend, chunksize):
     """A progress callable is told of each item once, whatever the chunk size."""

@@ -72,12 +72,10 @@ def test_shutdown_cancels(tmp_path, wait):
     running = executor.submit(pool_jobs.started_then_wait, started, go)
     pool_jobs.wait_for(started)
     waiting = [executor.submit(jobs.square, n) for n in range(50)]
-    timer = threading.Timer(0.02, pool_jobs.touch, (go,))
-    timer.start()
+    waiting[-1].add_done_callback(lambda _: pool_jobs.touch(go))
     executor.shutdown(wait=wait, cancel_futures=True)
     assert all(f.cancelled() for f in waiting)
     assert running.result(30) > 0
-    timer.join()
     executor.shutdown()
 
 

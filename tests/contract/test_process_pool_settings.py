@@ -72,6 +72,7 @@ def test_initializer_that_fails(make_pool, initializer, args, words):
         executor.map(jobs.square, [1])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
 def test_max_tasks_per_child(make_pool, limit):
     """No worker runs more, and no call is lost."""

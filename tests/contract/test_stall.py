@@ -64,6 +64,7 @@ def called(how):
     return options(stall_warn=LIMIT, backend=how)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", BACKENDS)
 def test_a_stall_is_told(how, gate):
     """Once, with the item, who has it and where that is."""
@@ -88,6 +89,7 @@ def test_a_stall_is_told(how, gate):
     assert "run_chunk" not in text
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", BACKENDS)
 def test_what_goes_on_is_no_stall(how, gate):
     """However long it takes in all."""

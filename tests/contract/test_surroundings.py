@@ -40,6 +40,7 @@ def test_context_variables_under_auto_when_items_are_dear():
     assert got == [("set", x) for x in range(40)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("work", [jobs.read_setting, jobs.spin_setting])
 def test_module_global_changed_at_run_time(backend, monkeypatch, work):
     """Workers see the value that a module's global has at the call, not the one of its import."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import os
 import time
 from concurrent.futures import CancelledError
 
 import jobs
+import psutil
 import pytest
 
 import parallax
-from parallax import ProcessPoolExecutor
+from parallax import Executor, ProcessPoolExecutor
 
 
 def noted(path, gate=None):
@@ -72,3 +75,51 @@ def test_amap_takes_note_of_the_errors_that_it_does_not_raise(ordered):
 
     asyncio.run(main())
     assert told == []
+
+
+def pid_and_sleep(path):
+    path.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("how", ["cancel", "wait_for"])
+@pytest.mark.parametrize(
+    "kind", [ProcessPoolExecutor, functools.partial(Executor, backend="processes")]
+)
+def test_a_task_that_is_cancelled_ends_the_worker_behind_run_in_executor(kind, how, tmp_path):
+    """The event loop's cancelling, unlike ``Future.cancel``, ends a call that has begun."""
+    begun = tmp_path / "begun"
+
+    async def main(executor):
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(executor, pid_and_sleep, begun)
+        await asyncio.to_thread(until, lambda: begun.exists() and begun.read_text())
+        pid = int(begun.read_text())
+        if how == "wait_for":
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(call, 0.01)
+        else:
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        await asyncio.to_thread(until, lambda: not psutil.pid_exists(pid))
+        assert await loop.run_in_executor(executor, jobs.square, 3) == 9
+
+    with kind(2) as executor:
+        asyncio.run(main(executor))
+
+
+def test_a_future_that_runs_is_not_ended_by_its_own_cancel(tmp_path):
+    """As in the standard library, whoever else waits for it."""
+    gate, begun = tmp_path / "gate", tmp_path / "begun"
+
+    async def main(executor):
+        future = executor.submit(noted, begun, gate)
+        wrapped = asyncio.wrap_future(future)
+        await asyncio.to_thread(until, begun.exists)
+        assert not future.cancel()
+        gate.touch()
+        await wrapped
+
+    with ProcessPoolExecutor(1) as executor:
+        asyncio.run(main(executor))

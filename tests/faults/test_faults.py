@@ -70,6 +70,7 @@ def squares(n):
     return [x * x for x in range(n)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("fault", "bad", "count", "chunksize"), DEATHS, ids=lambda v: getattr(v, "how", None)
 )

@@ -28,13 +28,13 @@ def alive(pid):
         return False
 
 
-def program(text, *flags):
+def program(text, *flags, limit=50):
     """Run a program to its end; what it printed."""
     done = subprocess.run(
         [sys.executable, *flags, "-c", BEGIN + textwrap.dedent(text)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=limit,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -190,6 +190,40 @@ def test_forking_while_threads_hold_locks():
     """,
         "-W",
         "ignore::DeprecationWarning",
+    )
+    assert out == "done\n"
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("count", [10, pytest.param(500, marks=pytest.mark.full)])
+def test_pools_started_beside_threads_and_blas(count):
+    """No worker inherits a lock that is held, and Python does not warn of one."""
+    out = program(
+        f"""
+    import numpy as np
+    stop = threading.Event()
+    matrix = np.ones((200, 200))
+    def work():
+        while not stop.is_set():
+            np.dot(matrix, matrix)
+    np.dot(matrix, matrix)
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    def dot(x):
+        return float(np.dot(matrix, matrix)[0, 0]) + x
+    for _ in range({count}):
+        with ProcessPoolExecutor(2) as pool:
+            assert pool.submit(dot, 1).result(30) == 201
+    assert parallel_map(dot, range(4), backend="processes") == [200, 201, 202, 203]
+    stop.set()
+    for thread in threads:
+        thread.join()
+    print("done")
+    """,
+        "-W",
+        "error::DeprecationWarning",
+        limit=170,
     )
     assert out == "done\n"
 

@@ -65,6 +65,7 @@ def end(pid, number=signal.SIGKILL):
         time.sleep(0.001)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("patient", [True, False], ids=["gone", "going"])
 def test_an_idle_worker_is_killed(make, patient):
     """Nobody was using it: no call fails, though its death may not be known yet."""

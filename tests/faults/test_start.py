@@ -77,6 +77,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_no_worker_can_start(tmp_path, method, name):
@@ -214,6 +215,7 @@ MODULES = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the zygote is for Linux")
 @pytest.mark.parametrize("name", MODULES)
@@ -351,6 +353,7 @@ GARBAGE = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("garbage", GARBAGE)
 @pytest.mark.parametrize("chunksize", [1, None])
 def test_garbage_on_a_workers_socket(method, garbage, chunksize):

@@ -274,6 +274,9 @@ class ThreadEngine:
         """A call was cancelled; the lock is held. It leaves the queue when its turn comes."""
         call.drop()
 
+    def kill(self, call: Any) -> None:
+        """A thread cannot be ended; what the call returns is dropped."""
+
     def help(self, call: Any, timeout: float | None) -> float | None:
         """Run a call that still queues, if this is one of our threads, which would only wait.
 
