@@ -11,11 +11,17 @@ from ways import WAYS
 
 from parallax import ProcessPoolExecutor, options
 
+#: Where executed workers are tried by default. They differ from forked ones in how they start and
+#: in what they inherit, which tests of their own are about; `make test-full` has them everywhere.
+EXECUTED = {"test_answers", "test_exceptions"}
+
 
 def pytest_generate_tests(metafunc):
     if "backend" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("ways")
-        ways = mark.args if mark else WAYS
+        ways = list(mark.args if mark else WAYS)
+        if "spawn" in ways and metafunc.module.__name__ not in EXECUTED:
+            ways[ways.index("spawn")] = pytest.param("spawn", marks=pytest.mark.full)
         metafunc.parametrize("way", ways, scope="function")
 
 

@@ -25,7 +25,13 @@ from parallax._backends.processes import protocol
 WAYS = ["map", "map-spawn", "pool", "pool-spawn", "pool-fork"]
 
 
-@pytest.fixture(params=WAYS)
+# Where workers speak; where nobody else does, the standard library does it all.
+SPEAKING = ("threads", "processes", "auto")
+
+
+@pytest.fixture(
+    params=[w if w in SPEAKING else pytest.param(w, marks=pytest.mark.full) for w in WAYS]
+)
 def run(request):
     """Calls a function for each item, in two worker processes or in as many as are asked for."""
     kind, _, method = request.param.partition("-")
