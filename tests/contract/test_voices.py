@@ -25,12 +25,8 @@ from parallax._backends.processes import protocol
 WAYS = ["map", "map-spawn", "pool", "pool-spawn", "pool-fork"]
 
 
-# Where workers speak; where nobody else does, the standard library does it all.
-SPEAKING = ("threads", "processes", "auto")
-
-
 @pytest.fixture(
-    params=[w if w in SPEAKING else pytest.param(w, marks=pytest.mark.full) for w in WAYS]
+    params=[w if w in {"map", "pool"} else pytest.param(w, marks=pytest.mark.full) for w in WAYS]
 )
 def run(request):
     """Calls a function for each item, in two worker processes or in as many as are asked for."""
