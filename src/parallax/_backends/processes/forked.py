@@ -108,6 +108,8 @@ class Forker(Starter):
         sock: socket.socket,
         stores: Sequence[Handle] = (),
         initializer: Initializer | None = None,
+        *,
+        load: Sequence[str] = (),  # noqa: ARG002 - the parameter of what this overrides
     ) -> Started:
         """Fork a worker; see ``Starter.start``.
 

@@ -32,6 +32,7 @@ from .initializer import Initializer
 from .parcels import keep_channel
 from .peer import Outputs, Worker
 from .start import Starter
+from .surroundings import modules_to_be_heard
 from .traces import Trace, keep_trace
 
 __all__ = ["Pool", "Worker", "call_key", "shutdown_warm_pool", "warm_pool", "warm_resources"]
@@ -174,7 +175,8 @@ class Pool:
         channel = keep_channel(ours, lender, store)
         self._making = [channel, *([trace] if trace is not None else [])]
         try:
-            started = self._starter.start(theirs, handles, initializer)
+            load = modules_to_be_heard()
+            started = self._starter.start(theirs, handles, initializer, load=load)
         except BaseException as error:
             for each in self._making:
                 each.close()

@@ -153,6 +153,8 @@ class Starter:
         sock: socket.socket,
         stores: Sequence[Handle] = (),
         initializer: Initializer | None = None,
+        *,
+        load: Sequence[str] = (),
     ) -> Started:
         """Start a worker on its end of a socket pair; the caller closes its copy afterwards.
 
@@ -160,6 +162,7 @@ class Starter:
             sock: the worker's end.
             stores: what it opens the stores by that it receives from, and sends by; or nothing.
             initializer: what it is going to call first.
+            load: modules of ours that it will want, and the next ones, too.
 
         Raises:
             WorkerStartError: the system refused.
@@ -168,6 +171,7 @@ class Starter:
         while self.method == "zygote":
             zygote = self._ensure()
             try:
+                zygote.load(load)
                 zygote.fork(sock, stores, fds)
             except ConnectionError:  # it is gone
                 self._bury(zygote)
@@ -334,6 +338,11 @@ class _Zygote:
         if fresh:
             self.asked = time.monotonic()
             self.cost = import_seconds({name.partition(".")[0] for name in fresh})
+            self.load(fresh)
+
+    def load(self, modules: Sequence[str]) -> None:
+        fresh = [name for name in modules if name not in self.imported]
+        if fresh:
             self.imported.update(fresh)
             self.imports += 1
             self._say(("import", [list(sys.path), *fresh]))

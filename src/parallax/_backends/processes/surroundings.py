@@ -199,6 +199,15 @@ def heard(*, brief: bool = False) -> tuple[bool, ...] | None:
     return found if any(found) else None
 
 
+def modules_to_be_heard() -> list[str]:
+    """What workers started now will load of ours, because this process hears them."""
+    wanted = heard(brief=True)
+    if wanted is None:
+        return []
+    package = __name__.rpartition(".")[0]
+    return [f"{package}.voices", *([f"{package}.records"] if wanted[2] else [])]
+
+
 def _heard_lately() -> tuple[Any, Any]:
     """As ``heard``, and levels of loggers; looked into only when something of the root changed."""
     global _ears  # noqa: PLW0603 - a cache
