@@ -276,9 +276,9 @@ class Dispatcher:
         elif isinstance(event, Died):
             self._on_died(event)
         elif isinstance(event, Yielded):
-            # The items are back before the scheduler hears of it: it sends them at once.
-            if self.holdings.cut(event.chunk, event.keep):
+            if self.holdings.cut(event.chunk, event.keep):  # first: they are sent at once
                 self._handle(Cut(event.worker, event.chunk, event.keep))
+                self._replace(event.worker)  # there may be more to do than when another left
         elif isinstance(event, Left):
             self._forget(event.worker, began=False)
             self.recycled += event.worn
@@ -345,10 +345,8 @@ class Dispatcher:
         elif chunk.size > 1:
             self._handle(Returned(worker, chunk.id, split=True))
         else:
-            index = chunk.start
-            error = SerializationError(event.what, index, event.path, event.reason)
-            failed = ChunkResult([None], (Failure(0, error),), 0.0, 0.0)
-            self._outcomes.put(index, failed)
+            error = SerializationError(event.what, chunk.start, event.path, event.reason)
+            self._outcomes.put(chunk.start, ChunkResult([None], (Failure(0, error),), 0.0, 0.0))
             self._handle(Finished(worker, chunk.id, 1, (0,), 0.0))
 
     def _on_died(self, event: Died) -> None:
@@ -367,7 +365,7 @@ class Dispatcher:
         return self.holdings.abandoned(worker, began=began)
 
     def _replace(self, worker: int) -> None:
-        """Have another worker start for one that is gone, as far as there are items for it."""
+        """Have another worker start instead of one, as far as there are items for it."""
         scheduler = self.scheduler
         crew = self.crews.get(self._route_of.get(worker, "loop"))
         if crew is None or scheduler is None or scheduler.finished:

@@ -76,7 +76,7 @@ class WorkerDiedError(ParallaxError, BrokenExecutor):
     def __init__(self, *values: Any, **named: Any) -> None:
         super().__init__(*values, **named)
         if self.stack:
-            self.__cause__ = RemoteTraceback(self.stack)
+            set_cause(self, RemoteTraceback(self.stack))
 
     @property
     def signal(self) -> str | None:

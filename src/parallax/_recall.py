@@ -4,7 +4,8 @@ While others have nothing to do, worth asking is a worker that holds items which
 begun, by the mean item time, for longer than giving them to somebody else takes. One that is late
 is asked as well: an item of its chunk takes longer than most, and what waits behind it is not known
 to be little. One that is long overdue is asked even if the others are busy: nothing should wait
-behind an item that may take as long as all the rest together.
+behind an item that may take as long as all the rest together. A question may get lost, so one that
+was not answered is asked again, ever more rarely.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from ._chunking import COST
 from ._roster import Worker
 
-__all__ = ["pause", "victims"]
+__all__ = ["ask_again", "pause", "victims"]
 
 #: Seconds of work that must be there to be taken. Less is not worth the signal, the answer and the
 #: new chunks; more leaves a longer end.
@@ -33,10 +34,24 @@ STUCK = 0.02
 #: interruptible, and another one may have something to give.
 ANSWER = 0.005
 
+#: Seconds after which a worker that was asked in vain is asked again, at first: one that is coming
+#: up, or is between two items, does not answer.
+AGAIN = 0.1
+
 
 def pause(crew: int) -> float:
     """Seconds from one look at all workers to the next: looking must not become the work."""
     return COST * crew / 4
+
+
+def ask_again(since: float, asked: float) -> float:
+    """When a worker is asked again that does not answer; each time it takes twice as long.
+
+    Args:
+        since: when its chunk can have begun.
+        asked: when it was asked.
+    """
+    return asked + max(AGAIN, asked - since)
 
 
 def victims(
@@ -58,9 +73,16 @@ def victims(
             continue
         due: float | None = None
         if worker.asked is not None:
-            if idle and not worker.answered and now < worker.asked + ANSWER:
+            if worker.answered or worker.held < 2:
+                continue
+            again = ask_again(worker.since, worker.asked)
+            if now >= again:
+                stuck.append(name)
+            elif idle and now < worker.asked + ANSWER:
                 idle -= 1
                 due = worker.asked + ANSWER
+            else:
+                due = again
         elif (held := worker.held) > 1:
             first = worker.flight[0].size
             due = worker.since + 2 * first * mean + STUCK

@@ -457,9 +457,11 @@ class Scheduler:
             return
         self._looked = now
         names, self._stuck = _recall.victims(roster.active, idle, self.mean or 0.0, now)
-        self._look = self._stuck
         for name in names:
             worker = roster.active[name]
             worker.asked, worker.answered = now, False
             roster.file(name)
             out.append(Recall(name))
+            again = _recall.ask_again(worker.since, now)
+            self._stuck = again if self._stuck is None else min(self._stuck, again)
+        self._look = self._stuck

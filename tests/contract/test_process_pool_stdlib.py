@@ -80,6 +80,17 @@ def test_a_killed_worker_fails_its_call_and_the_pool_lives_on(pool, tmp_path):
     assert pool.submit(jobs.square, 4).result(30) == 16
 
 
+def test_each_call_starts_a_worker_until_one_is_idle(eventually):
+    """Also one that cannot be sent; a worker that has come up and done nothing is not idle."""
+    lock = threading.Lock()
+    with ProcessPoolExecutor(4, multiprocessing.get_context("forkserver")) as pool:
+        for count in (1, 2, 3):
+            with pytest.raises(SerializationError):
+                pool.submit(jobs.square, lock).result(30)
+            assert len(pool._processes) == count
+            assert eventually(lambda: all(lent.idle for lent in pool._engine._staff.lent))
+
+
 def test_the_processes(pool):
     assert pool._max_workers == 2
     assert pool.submit(jobs.square, 2).result(30) == 4

@@ -88,13 +88,16 @@ def test_retries_go_on(backend, tmp_path):
 
 
 def test_together_with_a_limit_on_items(backend, tmp_path):
-    """What is given back does not count as run."""
-    work = work_in(tmp_path, 30, 49)
-    results = parallel_map(
-        work, range(100), backend=backend, max_workers=2, chunksize=50, max_tasks_per_child=40
-    )
-    assert results == list(range(100))
-    assert ran(tmp_path) == list(range(100))
+    """What is given back does not count as run, and finds a worker though others have left."""
+    for number in range(4):  # the later calls have workers that are worn
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        work = work_in(folder, 30, 49)
+        results = parallel_map(
+            work, range(100), backend=backend, max_workers=2, chunksize=50, max_tasks_per_child=40
+        )
+        assert results == list(range(100))
+        assert ran(folder) == list(range(100))
 
 
 def test_a_worker_that_was_recalled_serves_the_next_call(backend, tmp_path):

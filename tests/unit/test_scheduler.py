@@ -7,6 +7,7 @@ from collections import deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parallax._recall import AGAIN
 from parallax._scheduler import (
     Arrived,
     Blame,
@@ -52,7 +53,7 @@ class Simulator:
         self.killed: set[int] = set()
         self.left: dict[int, int] = {}  # what is left of a worker's quota
         self.recallable: set[int] = set()
-        self.recalled: set[int] = set()  # chunks
+        self.recalled: dict[int, float] = {}  # chunks, and when they were asked for last
 
     def handle(self, event):
         self.now += 0.001
@@ -76,8 +77,10 @@ class Simulator:
         assert worker in self.recallable
         assert worker not in self.retired
         assert sum(chunk.size for chunk in flight) > 1, "it has nothing to give back"
-        assert not self.recalled & {chunk.id for chunk in flight}, "asked twice"
-        self.recalled |= {chunk.id for chunk in flight}
+        for chunk in flight:
+            last = self.recalled.get(chunk.id, -AGAIN)
+            assert self.now - last > 0.99 * AGAIN, "asked twice"
+            self.recalled[chunk.id] = self.now
 
     def on_send(self, send):
         flight, chunk = self.workers[send.worker], send.chunk

@@ -104,8 +104,20 @@ def test_each_chunk_is_asked_for_once():
     """A worker that gave back what it could is left alone until it has something new."""
     scheduler, chunks = begin(60, 2, chunksize=30)
     assert recalls(finish(scheduler, 1, chunks[1][0], 0.005)) == [2]
-    assert recalls(scheduler.handle(Tick(), LATE)) == []
-    assert scheduler.deadline() is None
+    scheduler.handle(Cut(2, chunks[2][0].id, 6), 0.006)
+    assert recalls(scheduler.handle(Tick(), LATE)) == [1], "it has what came back"
+
+
+def test_a_question_that_was_lost_is_asked_again():
+    """Ever more rarely, also while nobody idles."""
+    scheduler, chunks = begin(60, 2, chunksize=30)
+    assert recalls(finish(scheduler, 1, chunks[1][0], 0.005)) == [2]
+    asked = []
+    while len(asked) < 5:
+        due = scheduler.deadline()
+        if recalls(scheduler.handle(Tick(), due)) == [2]:
+            asked.append(due)
+    assert asked == [pytest.approx(t) for t in (0.105, 0.21, 0.42, 0.84, 1.68)]
 
 
 def test_nobody_is_asked_who_cannot_give_back():

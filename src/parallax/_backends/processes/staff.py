@@ -125,8 +125,8 @@ class Staff:
     def add(self, task: Task | None) -> None:
         """Take a task: to an idle worker, or into the queue. Without one only start a worker."""
         if task is None:
-            if not self._idle and len(self.lent) < self.max_workers:
-                self._grow(1)
+            if len(self.lent) < self.max_workers and not any(w.given for w in self._idle):
+                self._grow(1)  # new ones do not count as idle, as in the standard library
             return
         self.queue.tasks.append(task)
         if self._idle:
