@@ -14,6 +14,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -166,7 +168,25 @@ class Program:
         for _ in range(count):
             assert select.select([self.told], [], [], SOON)[0], self.finish()
             self.told.readline()
+        self.rest()
         self.look()
+
+    def rest(self):
+        """Wait until all its threads sleep.
+
+        Linux may hand a signal to a thread that is just starting, although it has woken the main
+        one for it. Python's flag is set then, and what the main thread sleeps in goes on.
+        """
+        deadline = time.monotonic() + SOON
+        calm = 0
+        while calm < 3 and time.monotonic() < deadline:
+            calm = 0 if set(self.states()) - {"S"} else calm + 1
+            time.sleep(0.005)
+
+    def states(self):
+        for stat in Path(f"/proc/{self.process.pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):
+                yield stat.read_text().rpartition(")")[2].split()[0]
 
     def look(self):
         """Note who belongs to the program now."""
