@@ -367,13 +367,19 @@ def _reply_pickler(bulk: bool) -> Any:
     import cloudpickle
     from cloudpickle import cloudpickle as tracking
 
+    made_here = _made_here()
+
     class ReplyPickler(cloudpickle.Pickler):  # type: ignore[misc]
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, type):
                 tracker_id = tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)
-                if tracker_id is not None:
+                if tracker_id is not None and obj not in made_here:
                     return _tracked_class, (tracker_id,)
-            elif type(obj) in tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS:
+                reduced = super().reducer_override(obj)
+                if obj in tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS:
+                    made_here.add(obj)  # the caller's process may have forgotten it next time
+                return reduced
+            if type(obj) in tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS:
                 slots = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
                 if slots:
                     return _without_dict(obj.__reduce_ex__(5), slots)
@@ -382,6 +388,14 @@ def _reply_pickler(bulk: bool) -> Any:
             return super().reducer_override(obj)
 
     return make_pickler(ReplyPickler) if bulk else ReplyPickler
+
+
+@functools.lru_cache(maxsize=1)
+def _made_here() -> Any:
+    """The classes that this worker has made, unlike those that came from the caller's process."""
+    from cloudpickle import cloudpickle as tracking
+
+    return tracking.weakref.WeakSet()
 
 
 def _without_dict(reduced: Any, slots: list[str]) -> Any:

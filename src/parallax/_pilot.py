@@ -158,7 +158,8 @@ class Pilot:
         count, left = self._asked.workers, self._feed.left
         if left is not None:
             count = max(1, min(count, left))
-        return Plan(self.forced or "loop", count, self._report.reason, {}, left)
+        route = self.forced if left != 0 else "loop"  # no worker is needed for nothing
+        return Plan(route or "loop", count, self._report.reason, {}, left)
 
     def on_tick(self, now: float) -> None:
         """In the ticker's thread, while the caller's is inside an item."""

@@ -326,10 +326,11 @@ class RoutedEngine(Stoppable):
     def bring_back(self, call: RoutedCall, error: BaseException) -> bool:
         """A call has failed in worker processes; True if that is their fault, and it runs here.
 
-        Either none can be had, or the result cannot be pickled. The lock is held.
+        Either none can be had, or what it came to cannot be pickled. The lock is held.
         """
-        if type(error) is SerializationError and error.what == "result":
-            call.path.lane.keep(str(error), clock())
+        if type(error) is SerializationError and error.what in {"result", "exception"}:
+            if error.what == "result":
+                call.path.lane.keep(str(error), clock())
         elif self.far.failed():
             self._keep_all()
         else:

@@ -274,6 +274,32 @@ def test_results_that_cannot_travel():
     assert function.route == "threads"
 
 
+def locked_error(n):
+    jobs.spin(0.02)
+    if n == 15:
+        raise LockedError
+    return n
+
+
+class LockedError(Exception):
+    def __init__(self):
+        super().__init__("it stays where it is")
+        self.lock = threading.Lock()
+
+
+def test_an_exception_that_cannot_travel():
+    """It is raised as it is, like the one of any other call that runs here."""
+    with Executor(2) as executor:
+        futures = [executor.submit(locked_error, n) for n in range(30)]
+        for n, future in enumerate(futures):
+            if n == 15:
+                with pytest.raises(LockedError) as raised:
+                    future.result(30)
+                assert raised.value.lock.acquire(blocking=False)
+            else:
+                assert future.result(30) == n
+
+
 @pytest.mark.parametrize(
     "fn",
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import functools
+import gc
 import threading
 
 import jobs
@@ -195,3 +197,48 @@ def test_unpicklable_exception_stays_here(backend):
     """Under ``auto`` an exception that does not travel keeps its type."""
     with pytest.raises(jobs.Awkward):
         parallel_map(_spinning(functools.partial(jobs.awkward_at, 22)), range(30), backend=backend)
+
+
+def made_there(x):
+    """A value of a class that is made where this runs, once per process."""
+    kind = getattr(made_there, "kind", None)
+    if kind is None:
+        kind = made_there.kind = collections.namedtuple("Row", "a b")
+    return kind(x, 2 * x)
+
+
+def made_each_time(x):
+    class LocalError(Exception):
+        pass
+
+    if x % 2:
+        raise LocalError(x)
+    return LocalError(x)
+
+
+def test_classes_that_workers_make(backend):
+    """This process forgets them as soon as it has no value of theirs; they come again."""
+    for _ in range(3):
+        assert [tuple(row) for row in parallel_map(made_there, range(4), backend=backend)] == [
+            (x, 2 * x) for x in range(4)
+        ]
+        gc.collect()
+        found = parallel_map(made_each_time, range(4), backend=backend, on_error="return")
+        assert [(type(each).__name__, each.args) for each in found] == [
+            ("LocalError", (x,)) for x in range(4)
+        ]
+        del found
+        gc.collect()
+
+
+def test_classes_that_workers_of_executors_make(make_pool):
+    """The same, call by call, which the worker answers in one pickle or another."""
+    pool = make_pool(1)
+    for x in range(6):
+        assert tuple(pool.submit(made_there, x).result(30)) == (x, 2 * x)
+        gc.collect()
+    for x in (1, 3):
+        error = pool.submit(made_each_time, x).exception(30)
+        assert (type(error).__name__, error.args) == ("LocalError", (x,))
+        del error
+        gc.collect()

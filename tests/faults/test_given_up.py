@@ -7,12 +7,13 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import jobs
 import psutil
 import pytest
 
-from parallax import ProcessPoolExecutor
+from parallax import ProcessPoolExecutor, WorkerStartError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the zygote")
 
@@ -42,6 +43,23 @@ def test_another_one_is_started_for_the_only_one(monkeypatch):
         finally:
             zygote.resume()
         assert future.result(30) == 49
+
+
+def test_when_none_can_be_had_every_call_ends(monkeypatch):
+    """Several are given up in one go, and with the last of them the executor."""
+    with ProcessPoolExecutor(1) as executor:
+        zygote = psutil.Process(executor.submit(os.getpid).result(30)).parent()
+    zygote.suspend()
+    try:
+        with ProcessPoolExecutor(6) as executor:
+            engine = executor._engine
+            monkeypatch.setattr(engine._pool, "deadline", lambda worker: worker.born + 0.05)
+            futures = [executor.submit(jobs.square, n) for n in range(12)]
+            errors = [future.exception(30) for future in futures]
+            assert {type(error) for error in errors} == {BrokenProcessPool}
+            assert {type(error.__cause__) for error in errors} == {WorkerStartError}
+    finally:
+        zygote.resume()
 
 
 def stop_soon():

@@ -451,17 +451,15 @@ class Staff:
             self._wake()
 
     def look_after(self, finished: Finished) -> None:
-        """Look at what is late.
-
-        Workers that have been silent while tasks wait behind their present one are recalled,
-        workers that should have been up long ago are given up.
-        """
+        """Recall workers that hold up tasks; give up those that should be up by now."""
         now = clock()
         if self.look_at is None or now < self.look_at:
             return
         self.look_at = None
         self._send_off(now)
         for lent in list(self.lent):
+            if not lent.alive:
+                continue  # with the last one that was given up all others ended
             if not lent.worker.ready:
                 due = self._pool.deadline(lent.worker)
                 if now < due:
