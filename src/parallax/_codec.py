@@ -345,6 +345,8 @@ def _value_pickler(bulk: bool) -> Any:
                     return own(obj)
             if kind is memoryview and (reduced := reduce_view(obj)) is not NotImplemented:
                 return reduced
+            if kind is io.TextIOWrapper:
+                _refuse_file(obj)
             return super().reducer_override(obj)
 
     return make_pickler(ValuePickler) if bulk else ValuePickler
@@ -385,9 +387,17 @@ def _reply_pickler(bulk: bool) -> Any:
                     return _without_dict(obj.__reduce_ex__(5), slots)
             elif type(obj) is memoryview and (reduced := reduce_view(obj)) is not NotImplemented:
                 return reduced
+            elif type(obj) is io.TextIOWrapper:
+                _refuse_file(obj)
             return super().reducer_override(obj)
 
     return make_pickler(ReplyPickler) if bulk else ReplyPickler
+
+
+def _refuse_file(file: Any) -> None:
+    """Cloudpickle makes a StringIO of an open file, which is not the same."""
+    if file is not sys.stdout and file is not sys.stderr:
+        raise TypeError(f"cannot pickle an open file ({getattr(file, 'name', '')!r})")
 
 
 @functools.lru_cache(maxsize=1)

@@ -105,6 +105,11 @@ class Future(StandardFuture[T]):
         """Return what the call raised, None if it returned; see the standard library's."""
         if self._state != FINISHED:
             self._wait(timeout)
+        if isinstance(self._exception, StopIteration) and _called_by("_copy_future_state"):
+            # Before Python 3.12 asyncio refuses it, and who awaits it waits for ever.
+            error = RuntimeError("the call raised StopIteration, which no coroutine can pass on")
+            error.__cause__ = self._exception
+            return error
         return self._exception
 
     def _wait(self, timeout: float | None) -> None:
@@ -139,8 +144,8 @@ class Future(StandardFuture[T]):
     def cancel(self) -> bool:
         """Cancel the call unless it has been handed to a worker; see the standard library's.
 
-        One that is handed on because the task of asyncio's that awaits it was cancelled ends a call
-        that a worker process has begun, too, with that worker.
+        If asyncio does so, because a task that awaits the call was cancelled, a call that a worker
+        process has begun is ended, too, with that worker.
         """
         with self._helper.lock:
             if self._state in CANCELLED:
@@ -149,7 +154,8 @@ class Future(StandardFuture[T]):
                 self._state = CANCELLED[0]
                 self._helper.withdraw(self)
         if not claimed:
-            if self._state == RUNNING and _event_loop_asks():
+            # Nobody waits for the call any more, unlike after another cancel of a call that runs.
+            if self._state == RUNNING and _called_by("_call_check_cancel"):
                 self._helper.kill(self)
             return False
         with self._condition:
@@ -240,11 +246,7 @@ class Future(StandardFuture[T]):
         self._invoke_callbacks()
 
 
-def _event_loop_asks() -> bool:
-    """Whether it is ``asyncio.wrap_future`` that calls our caller: what it made was cancelled.
-
-    Nobody waits for the call any more then, unlike after another ``cancel`` of a call that runs.
-    """
+def _called_by(name: str) -> bool:
+    """Whether our caller was called by that function of ``asyncio.wrap_future``'s."""
     frame = sys._getframe(2)
-    name = frame.f_code.co_name, frame.f_globals.get("__name__")
-    return name == ("_call_check_cancel", "asyncio.futures")
+    return (frame.f_code.co_name, frame.f_globals.get("__name__")) == (name, "asyncio.futures")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import gc
+import io
 import threading
 
 import jobs
@@ -242,3 +244,31 @@ def test_classes_that_workers_of_executors_make(make_pool):
         assert (type(error).__name__, error.args) == ("LocalError", (x,))
         del error
         gc.collect()
+
+
+def opened(x):
+    jobs.spin(0.005)
+    return open(__file__)
+
+
+def test_open_files_stay_here():
+    """cloudpickle would make something else of them."""
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(file) for file in parallel_map(opened, range(40))]
+        assert {type(file) for file in files} == {io.TextIOWrapper}
+        assert parallel_map(io.TextIOWrapper.readline, files[:3], max_workers=2)[0].startswith(
+            '"""'
+        )
+
+
+@pytest.mark.ways("processes", "spawn")
+def test_open_files_are_refused(backend):
+    """As results, as items and in closures."""
+    with open(__file__) as file:
+        for call in (
+            lambda: parallel_map(str, [file], backend=backend),
+            lambda: parallel_map(lambda x: file.name, [1], backend=backend),
+            lambda: parallel_map(opened, [1], backend=backend),
+        ):
+            with pytest.raises(SerializationError, match="open file|TextIOWrapper"):
+                call()

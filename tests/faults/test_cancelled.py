@@ -15,6 +15,7 @@ import pytest
 
 import parallax
 from parallax import Executor, ProcessPoolExecutor
+from parallax._executor import close_default_executors
 
 
 def noted(path, gate=None):
@@ -123,3 +124,20 @@ def test_a_future_that_runs_is_not_ended_by_its_own_cancel(tmp_path):
 
     with ProcessPoolExecutor(1) as executor:
         asyncio.run(main(executor))
+
+
+@pytest.mark.parametrize("backend", ["threads", "processes", "auto"])
+def test_a_call_that_raises_stop_iteration_does_not_hang_who_awaits_it(backend):
+    """An empty iterator that somebody calls ``next`` on is a common mistake."""
+
+    async def main():
+        with pytest.raises(RuntimeError, match="StopIteration") as raised:
+            await asyncio.wait_for(parallax.arun(next, iter(())), 20)
+        assert isinstance(raised.value.__cause__, StopIteration)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            async for _ in parallax.amap(next, [iter(())]):
+                pass
+
+    with parallax.options(backend=backend):
+        asyncio.run(main())
+    close_default_executors()
