@@ -8,6 +8,7 @@ import functools
 import gc
 import io
 import threading
+from pathlib import Path
 
 import jobs
 import pytest
@@ -248,7 +249,7 @@ def test_classes_that_workers_of_executors_make(make_pool):
 
 def opened(x):
     jobs.spin(0.005)
-    return open(__file__)
+    return Path(__file__).open()
 
 
 def test_open_files_stay_here():
@@ -264,11 +265,11 @@ def test_open_files_stay_here():
 @pytest.mark.ways("processes", "spawn")
 def test_open_files_are_refused(backend):
     """As results, as items and in closures."""
-    with open(__file__) as file:
+    with Path(__file__).open() as file:
         for call in (
             lambda: parallel_map(str, [file], backend=backend),
             lambda: parallel_map(lambda x: file.name, [1], backend=backend),
             lambda: parallel_map(opened, [1], backend=backend),
         ):
-            with pytest.raises(SerializationError, match="open file|TextIOWrapper"):
+            with pytest.raises(SerializationError, match=r"open file|TextIOWrapper"):
                 call()
