@@ -73,8 +73,8 @@ def test_each_item_runs_once(tmp_path, limit, workers):
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
 def test_each_of_5000_items_runs_once(tmp_path, limit, workers):
-    """The same with 5000 items; with fewer where few workers are replaced one by one."""
-    run_once(tmp_path / "log", limit, 5000 if workers == 4 else 1500, workers)
+    """The same with 5000 items; with fewer where workers are replaced most often."""
+    run_once(tmp_path / "log", limit, 5000 if limit == 7 else 1000 * limit, workers)
 
 
 def test_each_item_runs_once_where_workers_are_executed(tmp_path):
