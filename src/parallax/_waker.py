@@ -15,7 +15,7 @@ from typing import Any
 
 from ._shield import Shield
 
-__all__ = ["Waker", "readable", "readable_now"]
+__all__ = ["LONGEST", "Waker", "readable", "readable_now"]
 
 #: Seconds that a lock can be waited for in one go, on every system.
 LONGEST = 1e6

@@ -301,3 +301,15 @@ def test_progress_that_raises(backend):
 
     with pytest.raises(ZeroDivisionError):
         parallel_map(jobs.nap_square, range(20), progress=fail, backend=backend)
+
+
+@pytest.mark.ways("serial", "threads", "processes")
+def test_limits_that_are_years_away(backend):
+    """More than the system can wait for in one go."""
+    wishes = {"item_timeout": 1e12} if backend == "processes" else {}
+    assert parallel_map(jobs.nap_square, range(4), backend=backend, timeout=1e12, **wishes) == [
+        0,
+        1,
+        4,
+        9,
+    ]

@@ -25,6 +25,7 @@ from ..._repeats import Repeats
 from ..._shares import find
 from ..._shield import Shield
 from ..._stall import Where
+from ..._waker import LONGEST
 from ..._wire import Frame, WireError
 from ..contract import Died, Done, Joined, Left, Refused, Report, Unable, Yielded
 from . import protocol
@@ -410,7 +411,9 @@ class ProcessCrew:
         self._report(Left(name, worn))
 
     def _until_late(self, timeout: float | None) -> float | None:
-        """The shorter of that and the time until a starting worker must be up."""
+        """How long to wait, at most for so long and until a starting worker must be up."""
+        if timeout is not None:
+            timeout = min(timeout, LONGEST)
         due = [self._pool.deadline(w) for w in list(self._workers.values()) if not w.ready]
         if not due:
             return timeout

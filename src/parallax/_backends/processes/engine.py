@@ -33,7 +33,7 @@ from .initializer import Initializer
 from .peer import Worker
 from .pool import Pool
 from .staff import Staff
-from .task import Finished, Lent, Task, encode_arguments
+from .task import Finished, Lent, Task, encode_arguments, settle
 from .watched import WatchedStaff
 
 __all__ = ["Engine"]
@@ -424,6 +424,18 @@ class Engine:
 
     def _turn(self) -> None:
         """Read what workers say and hand out what waits, until all is done after a shutdown."""
+        try:
+            self._serve()
+        except BaseException as error:  # a mistake of ours, for which nobody may wait for ever
+            with self.lock:
+                self._staff.fatal = self._staff.fatal or error
+                finished = self._staff.fail_all()
+            self._settle(finished)
+            raise
+        finally:
+            self._end()
+
+    def _serve(self) -> None:
         staff = self._staff
         while True:
             finished: Finished = []
@@ -432,7 +444,8 @@ class Engine:
                     finished = staff.fail_all()
                 borrowed = any(lent.borrowed for lent in staff.lent)
                 over = (self._closing or staff.fatal is not None) and staff.resting
-                timeout = None if staff.look_at is None else max(0.0, staff.look_at - clock())
+                due = staff.look_at
+                timeout = None if due is None else min(max(0.0, due - clock()), LONG)
             self._settle(finished)
             del finished
             if over and not borrowed:
@@ -455,22 +468,9 @@ class Engine:
             self._settle(finished)
             # What the frames held must not live until the next one comes.
             del finished, ready
-        self._end()
 
     def _settle(self, finished: Finished) -> None:
-        interrupt = None
-        for task, value, error in finished:
-            if error is not None and self.failed is not None:
-                try:
-                    error = self.failed(error)  # noqa: PLW2901 - the same in another form
-                except Exception:  # noqa: BLE001 - its class may do anything; nobody may hang for it
-                    pass
-            try:
-                task.settle(value, error)
-            except KeyboardInterrupt as raised:  # in a callback: the others must end all the same
-                interrupt = raised
-        if interrupt is not None:
-            raise interrupt
+        settle(finished, self.failed)
 
     def _wake(self) -> None:
         # By ident: current_thread() would enter a thread like the ticker's into a list, for good.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from ... import _codec
@@ -24,6 +25,7 @@ __all__ = [
     "Task",
     "encode_arguments",
     "outcomes",
+    "settle",
     "with_cause",
 ]
 
@@ -112,6 +114,31 @@ def with_cause(failure: Failure) -> BaseException:
     if failure.traceback:
         set_cause(failure.error, RemoteTraceback(failure.traceback))
     return failure.error
+
+
+def settle(finished: Finished, failed: Callable[[BaseException], BaseException] | None) -> None:
+    """Tell those who wait for tasks that have ended; no lock is held.
+
+    Args:
+        finished: the tasks.
+        failed: puts an error in another form.
+
+    Raises:
+        KeyboardInterrupt: a callback raised it; the others have been called all the same.
+    """
+    interrupt = None
+    for task, value, error in finished:
+        if error is not None and failed is not None:
+            try:
+                error = failed(error)  # noqa: PLW2901 - the same in another form
+            except Exception:  # noqa: BLE001 - its class may do anything; nobody may hang for it
+                pass
+        try:
+            task.settle(value, error)
+        except KeyboardInterrupt as raised:
+            interrupt = raised
+    if interrupt is not None:
+        raise interrupt
 
 
 #: The outcome of one task: its value or its error.
