@@ -78,7 +78,11 @@ def _end(engine: Engine, feeds: weakref.WeakSet[Any], *, wait: bool, cancel: boo
             feed.close()
         else:
             feed.submit_rest()
-    engine.shutdown(wait=wait, cancel=cancel)
+    if wait:
+        engine.shutdown(wait=True, cancel=cancel)
+        return
+    with Shield():
+        engine.shutdown(wait=False, cancel=cancel)
 
 
 #: Engines live as long as they have something to do, and the maps that feed each one.

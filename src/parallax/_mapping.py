@@ -229,10 +229,17 @@ class MapResults(Iterator[T]):
         # It may be that __init__ raised.
         if self.__dict__.get("_ahead") is None:
             return
-        if self._begun:
-            self.close()
-        else:
-            self.submit_rest()  # nobody wants the results, only that it is done
+        # Nobody else has it: the lock is free, unless an interrupt came as it was let go. The
+        # collector runs in any thread, also in one that others wait for.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._begun:
+                self.close()
+            else:
+                self.submit_rest()  # nobody wants the results, only that it is done
+        finally:
+            self._lock.release()
 
     def forget(self) -> None:
         """Submit nothing more: this process is a forked copy of the one that does."""
