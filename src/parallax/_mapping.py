@@ -173,9 +173,6 @@ class MapResults(Iterator[T]):
         self._window = buffersize or engine.ahead
         self._size = chunksize or 1
         self._lock = threading.RLock()
-        #: what was submitted and not yet read: a future each, of so many items, with the items
-        #: themselves if there are several.
-        self._ahead: deque[tuple[Future[Any], int, Any]] = deque()
         self._waiting = 0
         self._first: tuple[Any, ...] = ()
         #: results of the piece that is being read, last first.
@@ -186,6 +183,9 @@ class MapResults(Iterator[T]):
         self._since = 0.0
         self._bytes = 0.0
         self._each = 0.0
+        #: what was submitted and not yet read: a future each, of so many items, with the items
+        #: themselves if there are several. Last: who has it can be finalized.
+        self._ahead: deque[tuple[Future[Any], int, Any]] = deque()
         self._fill()
         if not self._ahead:
             self._raise_failed()

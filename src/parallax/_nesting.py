@@ -12,7 +12,7 @@ from __future__ import annotations
 from ._lean import local
 from ._machine import usable_cores
 
-__all__ = ["DEEPEST", "WORKER_LEVELS", "Place", "enter", "here", "settle"]
+__all__ = ["DEEPEST", "WORKER_LEVELS", "Place", "enter", "entered", "here", "settle"]
 
 #: Workers within workers. Work that is divided twice has been divided enough.
 WORKER_LEVELS = 2
@@ -112,13 +112,19 @@ _local = local()
 
 def here() -> Place:
     """The place of the running code."""
-    place: Place | None = getattr(_local, "place", None)
+    place = entered()
     return _whole if place is None else place
+
+
+def entered() -> Place | None:
+    """What this thread was put in, None if it shares the place of its process."""
+    place: Place | None = getattr(_local, "place", None)
+    return place
 
 
 def enter(place: Place | None) -> Place | None:
     """Put this thread in a place; returns what to enter afterwards to put it back."""
-    before: Place | None = getattr(_local, "place", None)
+    before = entered()
     _local.place = place
     return before
 

@@ -25,7 +25,7 @@ from ._backends.contract import Call, Done
 from ._dispatcher import CALLER
 from ._feed import Feed
 from ._messages import ChunkResult
-from ._nesting import enter, here
+from ._nesting import enter, entered, here
 from ._options import Options
 from ._pilot import Caller, Pilot
 from ._progress import make_progress
@@ -99,6 +99,8 @@ class Run:
         self._watchman = Watchman(watched, 0.0 if here().level else options.stall_warn)
         self._failed_at: float | None = None
         self._closed = False
+        #: where the caller's thread was put before it went inside this run.
+        self._around = entered()
 
     # -- the face ------------------------------------------------------------------------------
 
@@ -174,6 +176,8 @@ class Run:
             if self._closed:
                 return
             self._closed = True
+            if entered() is self._pilot.inside:
+                enter(self._around)  # Ctrl-C came as a block was about to do so
             self._watchman.stop()
             self._caller.sample = []
             try:
@@ -255,14 +259,15 @@ class Run:
         router.begins(begin)
         if items is not None and len(items) == 1 and not watch and self._forced is None:
             self._caller.inside = items
-        before = enter(self._pilot.inside)
+        self._around = entered()
+        enter(self._pilot.inside)
         try:
             if items is None:
                 result = _inline.direct(call.fn, feed, size, values, stop=call.stop)
             else:
                 result = _inline.listed(call, items, self._options.retries, values)
         finally:
-            enter(before)
+            enter(self._around)
             with self._dispatch.lock:  # a plan in the ticker's thread is made before or after
                 self._caller.inside = None
                 self._caller.block = 0.0, 0, ()
@@ -377,11 +382,12 @@ class Run:
         self._caller.inside = items
         values: list[Any] = []
         self._caller.block = clock(), chunk.size, values
-        before = enter(self._pilot.inside)
+        self._around = entered()
+        enter(self._pilot.inside)
         try:
             result = _inline.listed(self._call, items, 0, values)
         finally:
-            enter(before)
+            enter(self._around)
             with dispatch.lock:
                 self._caller.inside = None
                 self._caller.block = 0.0, 0, ()

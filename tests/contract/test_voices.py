@@ -427,7 +427,9 @@ def test_forks_of_an_item(run, kept, capfd):
     """Write where the worker would; what the parent hears is not disturbed."""
     with contextlib.redirect_stdout(io.StringIO()):
         assert run(voice_jobs.forks, range(4)) == [7] * 4
-    assert sorted(kept.messages) == [f"parent {x}" for x in range(4)]
+    # A warm worker may still have had something to say that an earlier test has not waited for.
+    heard = [message for message in kept.messages if not message.startswith("after")]
+    assert sorted(heard) == [f"parent {x}" for x in range(4)]
     assert sorted(capfd.readouterr().out.split("\n")) == ["", *(f"child {x}" for x in range(4))]
 
 

@@ -41,7 +41,7 @@ def item(x, y=0):
 def deeper(x):
     parallel_map(item, range(2), backend="processes", max_workers=1, chunksize=1)
 def tool(x):
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen(["sleep", "60"])
     with open(os.environ["TOLD"], "w") as told:
         told.write(f"{os.getpid()} {child.pid}\\n")
     child.wait()

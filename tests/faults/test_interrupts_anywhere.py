@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 import parallax
 from parallax import Executor, ProcessPoolExecutor, ThreadPoolExecutor, parallel_imap, parallel_map
 from parallax._backends.processes.pool import warm_pool
+from parallax._nesting import here
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
@@ -65,11 +67,21 @@ WAYS = {
 }
 
 
+def finalizes(frame):
+    """Whether the interpreter prints what this call raises, and goes on."""
+    by = frame.f_back
+    return frame.f_code.co_name == "__del__" or (
+        by is not None and by.f_code is weakref.finalize.__call__.__code__
+    )
+
+
 class Tracer:
     """Counts lines of parallax in this thread, and sends SIGINT at one of them.
 
     Leaving a ``with`` block is a line, too, and what is raised there keeps it from being left: a
     lock would stay locked. The interpreter itself looks at signals before that, and after.
+    Finalizers are left out with all that they call: the interpreter prints what they raise and
+    goes on, an interrupt as anything else.
     """
 
     def __init__(self, moment=None):
@@ -77,14 +89,21 @@ class Tracer:
         self.last: dict[object, int] = {}
         self.moment = moment
         self.where = "nowhere"
+        self.finalizer = None
 
     def __call__(self, frame, event, _):
         if not frame.f_code.co_filename.startswith(OURS):
             return None
+        if event == "call" and self.finalizer is None and finalizes(frame):
+            self.finalizer = frame
+        if event == "return" and frame is self.finalizer:
+            self.finalizer = None
         last, self.last[frame] = self.last.get(frame, 0), frame.f_lineno
         if event == "return":
             del self.last[frame]
         code = linecache.getline(frame.f_code.co_filename, frame.f_lineno).split(maxsplit=1)
+        if self.finalizer is not None:
+            return self
         if event == "line" and not (frame.f_lineno < last and code[:1] == ["with"]):
             self.count += 1
             if self.count == self.moment:
@@ -122,6 +141,7 @@ def interrupt(call, moment):
     assert isinstance(result, KeyboardInterrupt) or result == [2 * x for x in range(20)], where
     del result
     assert settled(), where
+    assert here().depth == 0, where
     assert call() == [2 * x for x in range(20)], where
 
 
