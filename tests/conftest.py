@@ -7,10 +7,11 @@ or using the fixture of that name; after that nothing at all may be left.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
-from collections import Counter
+import zlib
 
 import psutil
 import pytest
@@ -34,14 +35,24 @@ def cold_pool():
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark all but one in n variants of a test that is marked `sampled(n)` as `full`."""
-    seen: Counter[tuple[object, str]] = Counter()
+    variants: dict[tuple[object, str], list[pytest.Item]] = {}
     for item in items:
-        mark = item.get_closest_marker("sampled")
-        if mark is not None:
-            name = item.parent, getattr(item, "originalname", item.name)
-            if seen[name] % mark.args[0]:
+        if item.get_closest_marker("sampled") and not item.get_closest_marker("full"):
+            name = getattr(item, "originalname", item.name)
+            variants.setdefault((item.parent, name), []).append(item)
+    for (_, name), found in variants.items():
+        n = min(found[0].get_closest_marker("sampled").args[0], len(found))
+        # Not always the first ones, which are the same backends everywhere.
+        kept = zlib.crc32(name.encode()) % n
+        for number, item in enumerate(found):
+            if number % n != kept:
                 item.add_marker("full")
-            seen[name] += 1
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector, which many tests call, pass over all that there is before the first."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,8 @@ import time
 import psutil
 import pytest
 
+pytestmark = pytest.mark.sampled(2)
+
 METHODS = ("zygote", "spawn")
 POSIX = os.name == "posix"
 

@@ -9,6 +9,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.sampled(2)
+
 METHODS = ("zygote", "spawn")
 
 

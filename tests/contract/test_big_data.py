@@ -14,6 +14,8 @@ from data_jobs import BIG, MIDDLE, Record, describe
 
 from parallax import ProcessPoolExecutor, parallel_imap, parallel_map
 
+pytestmark = pytest.mark.sampled(2)
+
 STRUCTURE = np.dtype([("id", "<i4"), ("at", "<f8", (3,)), ("name", "S5")])
 
 

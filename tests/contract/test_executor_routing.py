@@ -19,7 +19,10 @@ from executor_kinds import SOON
 import parallax
 from parallax import Executor, SharedStateWarning
 
-pytestmark = pytest.mark.skipif(parallax.cpu_count() < 2, reason="needs two cores")
+pytestmark = [
+    pytest.mark.skipif(parallax.cpu_count() < 2, reason="needs two cores"),
+    pytest.mark.sampled(2),
+]
 
 HERE = os.getpid()
 SEEN: list[int] = []

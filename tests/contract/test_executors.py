@@ -18,6 +18,8 @@ from executor_kinds import CONCURRENT, INSIDE, KINDS, OUTSIDE, SOON, held
 
 import parallax
 
+pytestmark = pytest.mark.sampled(2)
+
 
 @pytest.fixture(params=KINDS)
 def kind(request):

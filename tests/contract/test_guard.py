@@ -10,7 +10,7 @@ from guard_cases import EFFECTS, TWINS, Case
 from parallax import SharedStateWarning, parallel_map
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("case", EFFECTS, ids=lambda c: c.name)
 def test_results_and_side_effects_are_those_of_the_loop(case: Case) -> None:
     """Whatever the callable changes, it is changed as a for loop would have changed it."""
@@ -30,7 +30,7 @@ def test_results_and_side_effects_are_those_of_the_loop(case: Case) -> None:
     assert results.report.route != "processes", str(results.report)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("case", TWINS, ids=lambda c: c.name)
 def test_a_twin_without_side_effect_goes_to_processes(case: Case) -> None:
     """The guard costs no speed where there is nothing to guard."""

@@ -15,6 +15,8 @@ import pytest
 
 from parallax import ItemTimeoutError, parallel_imap, parallel_map
 
+pytestmark = pytest.mark.sampled(2)
+
 # -- time ------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ import pytest
 
 from parallax import ProcessPoolExecutor
 
+pytestmark = pytest.mark.sampled(2)
+
 posix = pytest.mark.skipif(os.name != "posix", reason="fork")
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from parallax import ProcessPoolExecutor, SerializationError
 
+pytestmark = pytest.mark.sampled(2)
+
 # -- arguments of the executor ---------------------------------------------------------------------
 
 

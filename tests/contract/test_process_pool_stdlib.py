@@ -18,7 +18,10 @@ import pytest
 from parallax import ProcessPoolExecutor, SerializationError, WorkerDiedError
 from tests import jobs
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="signals"),
+    pytest.mark.sampled(2),
+]
 
 
 @pytest.fixture(params=["fork", "forkserver", "spawn", None])

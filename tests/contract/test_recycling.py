@@ -24,6 +24,8 @@ from parallax import (
 )
 from parallax._backends.processes.wear import Wear, resident
 
+pytestmark = pytest.mark.sampled(2)
+
 MEGABYTE = 1 << 20
 
 

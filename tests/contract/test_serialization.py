@@ -15,6 +15,8 @@ import pytest
 
 from parallax import SerializationError, parallel_map
 
+pytestmark = pytest.mark.sampled(2)
+
 LOCK = threading.Lock()
 
 

@@ -26,6 +26,8 @@ from parallax import (
 )
 from parallax._effects import except_shared, judge, scan
 
+pytestmark = pytest.mark.sampled(2)
+
 
 def table():
     return pd.DataFrame({"a": np.arange(BIG), "b": np.linspace(0, 1, BIG), "c": 1j})

@@ -21,6 +21,8 @@ from parallax import (
     parallel_map,
 )
 
+pytestmark = pytest.mark.sampled(2)
+
 BACKENDS = ("serial", "threads", "processes", "spawn", "auto")
 LIMIT = 0.6
 

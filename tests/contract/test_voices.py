@@ -22,6 +22,8 @@ import voice_jobs
 from parallax import ProcessPoolExecutor, WorkerDiedError, options, parallel_imap, parallel_map
 from parallax._backends.processes import protocol
 
+pytestmark = pytest.mark.sampled(2)
+
 WAYS = ["map", "map-spawn", "pool", "pool-spawn", "pool-fork"]
 
 

@@ -22,7 +22,10 @@ from parallax._backends.processes import ends, pool
 from parallax._backends.processes.trees import descendants
 from parallax._errors import RemoteTraceback
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="signals"),
+    pytest.mark.sampled(2),
+]
 
 METHODS = ("zygote", "spawn")
 

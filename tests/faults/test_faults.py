@@ -23,7 +23,10 @@ import pytest
 
 from parallax import SerializationError, WorkerDiedError, options, parallel_imap, parallel_map
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="signals"),
+    pytest.mark.sampled(2),
+]
 
 METHODS = ("zygote", "spawn")
 

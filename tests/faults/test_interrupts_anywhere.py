@@ -156,7 +156,7 @@ def moments(call, count):
 @pytest.mark.parametrize("name", WAYS)
 def test_an_interrupt_at_any_line(name):
     """A few moments of each way."""
-    for moment in moments(WAYS[name], 6):
+    for moment in moments(WAYS[name], 3):
         interrupt(WAYS[name], moment)
 
 

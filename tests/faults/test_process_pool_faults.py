@@ -22,7 +22,10 @@ from hypothesis import strategies as st
 
 from parallax import ProcessPoolExecutor, WorkerDiedError
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="signals"),
+    pytest.mark.sampled(2),
+]
 
 
 @pytest.fixture(params=["auto", "spawn", "fork"])

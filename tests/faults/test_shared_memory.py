@@ -28,7 +28,10 @@ from parallax._store import Store
 
 MEGABYTE = 1 << 20
 TESTS = str(Path(data_jobs.__file__).parent)
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc"),
+    pytest.mark.sampled(2),
+]
 
 
 def eventually(condition, seconds=5.0):

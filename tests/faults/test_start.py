@@ -22,7 +22,10 @@ import pytest
 from parallax import WorkerDiedError, options, parallel_map
 from parallax._backends.processes.pool import Pool
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX limits and signals")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="POSIX limits and signals"),
+    pytest.mark.sampled(2),
+]
 
 METHODS = ("zygote", "spawn")
 

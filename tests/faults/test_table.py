@@ -23,7 +23,10 @@ from parallax import (
 )
 from parallax._backends.processes.pool import shutdown_warm_pool
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, /proc")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, /proc"),
+    pytest.mark.sampled(2),
+]
 
 NUMBERS = [x for x in range(COUNT) if x != BAD]
 SQUARES = [x * x for x in NUMBERS]

@@ -17,7 +17,10 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc, limits")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc, limits"),
+    pytest.mark.sampled(2),
+]
 
 FOLDERS = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
 
