@@ -26,6 +26,9 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 STAMP := $(VENV)/.installed
 
+# The tests start hundreds of interpreters, each of which would compile the whole package.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Two pips at once would fight over the environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
