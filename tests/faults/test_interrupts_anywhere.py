@@ -18,7 +18,14 @@ from pathlib import Path
 import pytest
 
 import parallax
-from parallax import Executor, ProcessPoolExecutor, ThreadPoolExecutor, parallel_imap, parallel_map
+from parallax import (
+    Executor,
+    ProcessPoolExecutor,
+    SerializationError,
+    ThreadPoolExecutor,
+    parallel_imap,
+    parallel_map,
+)
 from parallax._backends.processes.pool import warm_pool
 from parallax._nesting import here
 
@@ -84,7 +91,8 @@ class Tracer:
     goes on, an interrupt as anything else.
     """
 
-    def __init__(self, moment=None):
+    def __init__(self, moment=None, number=signal.SIGINT):
+        self.number = number
         self.count = 0
         self.last: dict[object, int] = {}
         self.moment = moment
@@ -109,7 +117,7 @@ class Tracer:
             if self.count == self.moment:
                 sys.settrace(None)
                 self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(self.number)
         return self
 
     def run(self, call):
@@ -117,8 +125,11 @@ class Tracer:
         sys.settrace(self)
         try:
             return call()
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, LimitError) as error:
             return error
+        except SerializationError as error:
+            # It came while something was pickled, which calls much code that may raise.
+            return error.__cause__
         finally:
             sys.settrace(None)
 
@@ -132,17 +143,38 @@ def settled():
     return not lent
 
 
-def interrupt(call, moment):
-    tracer = Tracer(moment)
-    before = signal.getsignal(signal.SIGINT)
+def interrupt(call, moment, number=signal.SIGINT):
+    tracer = Tracer(moment, number)
+    before = handlers()
     result = tracer.run(call)
     where = f"line {moment}: {tracer.where}"
-    assert signal.getsignal(signal.SIGINT) is before, where
-    assert isinstance(result, KeyboardInterrupt) or result == [2 * x for x in range(20)], where
+    assert handlers() == before, where
+    if not isinstance(result, KeyboardInterrupt | LimitError):
+        assert result == [2 * x for x in range(20)], where
     del result
     assert settled(), where
     assert here().depth == 0, where
     assert call() == [2 * x for x in range(20)], where
+
+
+def handlers():
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)]
+
+
+class LimitError(Exception):
+    """What a time limit of the program's own raises."""
+
+
+@pytest.fixture
+def alarm():
+    """A handler that raises, as that of a decorator for time limits; pytest-timeout has SIGALRM."""
+
+    def ring(number, frame):
+        raise LimitError
+
+    before = signal.signal(signal.SIGUSR1, ring)
+    yield signal.SIGUSR1
+    signal.signal(signal.SIGUSR1, before)
 
 
 def moments(call, count):
@@ -167,3 +199,12 @@ def test_an_interrupt_at_many_lines(name):
     """Scores of moments of each way."""
     for moment in moments(WAYS[name], 80):
         interrupt(WAYS[name], moment)
+
+
+@pytest.mark.sampled(7)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", WAYS)
+def test_a_time_limit_at_any_line(name, alarm):
+    """What the handler of another signal raises tears no more apart than Ctrl-C does."""
+    for moment in moments(WAYS[name], 20):
+        interrupt(WAYS[name], moment, alarm)
