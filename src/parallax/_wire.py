@@ -96,6 +96,7 @@ class Channel:
         self._unsent: deque[memoryview] = deque()
         self._read = bytearray(READ)
         self._view = memoryview(self._read)
+        self._peeked = bytearray(1)
         self._low = 0
         self._high = 0
         # The large frame that is being received: header, its parts, part and position in it.
@@ -224,9 +225,10 @@ class Channel:
         return frames
 
     def wait(self) -> bool:
-        """Wait for the other end and read what it says or that it is gone, for ``receive``.
+        """Wait until there is something to ``receive``, if only the end; nothing is read.
 
-        One system call, where a selector takes four. Only ``waits=False`` channels.
+        One system call, where a selector takes four. Only ``waits=False`` channels. What the
+        handler of a signal raises loses nothing: it may come between a read and its bookkeeping.
 
         Returns:
             False if this system cannot wait on such a channel; then nothing was done.
@@ -234,7 +236,10 @@ class Channel:
         if not self._flags:
             return False
         if not self._eof:
-            self._fill(0)
+            try:
+                self.sock.recv_into(self._peeked, 1, sockets.MSG_PEEK)
+            except ConnectionResetError:
+                self.reset = True  # it is said only once
         return True
 
     def _fill(self, flags: int) -> tuple[int, int]:

@@ -7,6 +7,8 @@ the end nothing is left, which every test here is checked for.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import linecache
 import os
 import signal
@@ -26,6 +28,7 @@ from parallax import (
     parallel_imap,
     parallel_map,
 )
+from parallax._backends.processes.crew import ProcessCrew
 from parallax._backends.processes.pool import warm_pool
 from parallax._nesting import here
 
@@ -106,13 +109,13 @@ class Tracer:
             self.finalizer = frame
         if event == "return" and frame is self.finalizer:
             self.finalizer = None
-        last, self.last[frame] = self.last.get(frame, 0), frame.f_lineno
         if event == "return":
-            del self.last[frame]
-        code = linecache.getline(frame.f_code.co_filename, frame.f_lineno).split(maxsplit=1)
-        if self.finalizer is not None:
+            self.last.pop(frame, None)
+        if event != "line" or frame.f_lineno is None:
             return self
-        if event == "line" and not (frame.f_lineno < last and code[:1] == ["with"]):
+        last, self.last[frame] = self.last.get(frame, 0), frame.f_lineno
+        code = linecache.getline(frame.f_code.co_filename, frame.f_lineno).split(maxsplit=1)
+        if self.finalizer is None and not (frame.f_lineno < last and code[:1] == ["with"]):
             self.count += 1
             if self.count == self.moment:
                 sys.settrace(None)
@@ -208,3 +211,58 @@ def test_a_time_limit_at_any_line(name, alarm):
     """What the handler of another signal raises tears no more apart than Ctrl-C does."""
     for moment in moments(WAYS[name], 20):
         interrupt(WAYS[name], moment, alarm)
+
+
+class Torn:
+    """A socket; a signal's handler raises after a system call, before anybody looks at the result.
+
+    Args:
+        sock: the real one.
+        calls: counts the calls of all such sockets; the one for 0 raises.
+        error: what it raises.
+    """
+
+    def __init__(self, sock, calls, error):
+        self.sock, self.calls, self.error = sock, calls, error
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
+
+    def _tear(self, done):
+        if next(self.calls) == 0:
+            raise self.error
+        return done
+
+    def sendmsg(self, *args):
+        return self._tear(self.sock.sendmsg(*args))
+
+    def recv_into(self, *args):
+        return self._tear(self.sock.recv_into(*args))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, LimitError, TimeoutError])
+def test_between_a_system_call_and_its_bookkeeping(monkeypatch, error):
+    """Nobody knows what was sent, or heard: no later run gets that worker, and its answers."""
+    close, owed = ProcessCrew.close, []
+
+    def look(crew, grace):
+        if grace >= 1:  # all has come
+            owed.extend(worker.flight for worker in crew._workers.values())
+        close(crew, grace)
+
+    monkeypatch.setattr(ProcessCrew, "close", look)
+    pool, torn = warm_pool("auto"), 0
+    for moment in range(12):
+        through_map()
+        calls = itertools.count(-moment)
+        for worker in pool._idle:
+            worker.channel.sock = Torn(worker.channel.sock, calls, error)
+        with contextlib.suppress(error):
+            assert through_map() == [2 * x for x in range(20)], moment
+        torn += next(calls) > 0  # a worker that was not idle yet may have had most of the calls
+        for worker in pool._idle:
+            worker.channel.sock = getattr(worker.channel.sock, "sock", worker.channel.sock)
+        for _ in range(3):
+            assert through_map() == [2 * x for x in range(20)], moment
+        assert set(owed) == {0}, moment
+    assert torn > 3

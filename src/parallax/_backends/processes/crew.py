@@ -7,6 +7,7 @@ status and only its chunks are lost; workers that owe nothing go back to the poo
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pickle
 import selectors
 import time
@@ -35,6 +36,8 @@ from .peer import Worker
 from .pool import HASHED, Pool, call_key
 
 __all__ = ["ProcessCrew"]
+
+_serials = itertools.count(1)
 
 #: Seconds to wait for the exit status of a worker whose socket closed. It is reaped within
 #: milliseconds; a process that closed its descriptors and lives on is killed after this.
@@ -118,6 +121,8 @@ class ProcessCrew:
         self._made: selectors.BaseSelector | None = None
         self._workers: dict[int, Worker] = {}
         self._moved: dict[tuple[int, int], tuple[int, float]] = {}
+        #: what tells this run's chunks from those of all others that its workers ever had.
+        self._serial = next(_serials) << 32
         self._stillborn = 0
         self._wanted = 0
         self._delay = 0.0
@@ -208,13 +213,18 @@ class ProcessCrew:
         if lent is None:
             return
         lent.flight += 1
+        self._moved[worker, chunk.id] = (0, 0.0)
         payload, buffers = encoded.payload, encoded.buffers
         repeats = self._find_repeats(buffers)
         before = repeats.spared if repeats is not None else 0
         try:
-            lent.channel.send(protocol.TASK, chunk.id, payload, buffers, repeats=repeats)
-        except OSError:
-            return  # poll sees its end-of-file and reports the chunk lost
+            tag = self._serial + chunk.id
+            lent.channel.send(protocol.TASK, tag, payload, buffers, repeats=repeats)
+        except BaseException as error:
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                return  # poll sees its end-of-file and reports the chunk lost
+            lent.torn = True
+            raise
         moved = len(payload) + sum(b.nbytes for b in buffers if not find(b))
         if repeats is not None:
             moved -= repeats.spared - before
@@ -251,21 +261,31 @@ class ProcessCrew:
                     continue
                 try:
                     if events & selectors.EVENT_WRITE:
-                        # If it is gone its last words may still be read, so not here.
-                        with contextlib.suppress(OSError):
+                        try:
                             worker.channel.flush()
                             self._watch(key.data)
+                        except TimeoutError:
+                            raise
+                        except OSError:
+                            pass  # it is gone; its last words may still be read
                     if events & selectors.EVENT_READ:
                         for frame in worker.channel.receive():
                             if key.data in self._workers:
                                 self._heard(key.data, worker, frame)
                         if worker.channel.broken is not None and key.data in self._workers:
                             raise worker.channel.broken
+                except TimeoutError:
+                    # By the handler of a signal: sockets that do not block raise none.
+                    worker.torn = True
+                    raise
                 except (EOFError, OSError):
                     self._lost(key.data, worker)
                 except (WireError, MemoryError) as error:  # a wrong length asks for too much
                     worker.started.kill()
                     self._lost(key.data, worker, words=unreadable(error))
+                except BaseException:
+                    worker.torn = True
+                    raise
             self._give_up_late()
 
     def close(self, grace: float) -> None:
@@ -286,7 +306,7 @@ class ProcessCrew:
                 # At the interpreter's exit the pool may have closed the channel already.
                 with contextlib.suppress(ValueError, KeyError):
                     self._selector.unregister(worker.channel)
-                if worker.flight or worker.channel.unsent:
+                if worker.flight or worker.torn or worker.channel.unsent:
                     self._pool.discard(worker, kill=True)
                 else:
                     self._pool.give_back(worker, None if self._told else self._idle_timeout)
@@ -352,9 +372,13 @@ class ProcessCrew:
             self._selector.modify(channel, events, name)
 
     def _heard(self, name: int, worker: Worker, frame: Frame | Parcel) -> None:
-        if frame.kind == protocol.RESULT:
+        chunk = frame.tag - self._serial
+        if frame.kind in {protocol.RESULT, protocol.REFUSED}:
+            if (name, chunk) not in self._moved:
+                return  # nobody waits for it any more
+            sent, seconds = self._moved.pop((name, chunk))
             worker.flight -= 1
-            sent, seconds = self._moved.pop((name, frame.tag), (0, 0.0))
+        if frame.kind == protocol.RESULT:
             begin = time.perf_counter()
             received = frame.nbytes
             try:
@@ -363,13 +387,13 @@ class ProcessCrew:
                 raise
             except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
                 words = f"{type(error).__name__}: {error}"
-                self._report(Refused(name, frame.tag, "result", "result", words))
+                self._report(Refused(name, chunk, "result", "result", words))
                 return
             seconds += time.perf_counter() - begin
             self._delay += result.delay
             worker.ran += len(result.values)
             once, spared = self._thrift(len(result.values))
-            self._report(Done(name, frame.tag, result, sent, received, seconds, once, spared))
+            self._report(Done(name, chunk, result, sent, received, seconds, once, spared))
             self._retire_spent(name)
         elif frame.kind == protocol.BEGUN:
             worker.begun = True
@@ -378,15 +402,17 @@ class ProcessCrew:
             self._pool.greet(worker, frame.tag)
             self._join(name)
         elif frame.kind == protocol.YIELDED:
-            for chunk, keep in _codec.decode(*frame.open()):
+            for tag, keep in _codec.decode(*frame.open()):
+                chunk = tag - self._serial
+                if (name, chunk) not in self._moved:
+                    continue
                 if not keep:
                     worker.flight -= 1
-                    self._moved.pop((name, chunk), None)
+                    del self._moved[name, chunk]
                 self._report(Yielded(name, chunk, keep))
         elif frame.kind == protocol.REFUSED:
-            worker.flight -= 1
             what, path, reason = _codec.decode(*frame.open())
-            self._report(Refused(name, frame.tag, what, path or what, reason))
+            self._report(Refused(name, chunk, what, path or what, reason))
             self._retire_spent(name)
         elif frame.kind == protocol.SAID:
             self._hearing.take(worker.ear, frame)

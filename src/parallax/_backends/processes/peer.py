@@ -42,6 +42,9 @@ class Worker:
         self.calls: OrderedDict[int, None] = OrderedDict()
         #: chunks that it has been given and not answered.
         self.flight = 0
+        #: an exception came between, a time limit's or Ctrl-C's: nobody knows what was sent to it,
+        #: or heard.
+        self.torn = False
         #: items that it has run, in all runs.
         self.ran = 0
         #: it took up a task of the run that it is lent to.
