@@ -17,8 +17,11 @@ import contextlib
 import logging
 import sys
 import threading
+from concurrent.futures import (
+    CancelledError,
+    TimeoutError,  # noqa: A004 - another one before 3.11
+)
 from concurrent.futures import Future as StandardFuture
-from concurrent.futures import TimeoutError  # noqa: A004 - another one before 3.11
 from typing import Any, Protocol, TypeVar
 
 __all__ = ["Future", "Helper"]
@@ -31,6 +34,7 @@ PENDING = "PENDING"
 RUNNING = "RUNNING"
 CANCELLED = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
 FINISHED = "FINISHED"
+GOING = (PENDING, RUNNING)
 
 #: Seconds of the first slice of a wait.
 SLICE = 0.05
@@ -78,6 +82,9 @@ class Future(StandardFuture[T]):
     # Not __getattr__, which is asked after an AttributeError was made and dropped.
     _condition: Any = _FirstAsked()
 
+    #: held locks of the threads that wait for a result; an own list as soon as there is one.
+    _sleepers: Any = ()
+
     def __init__(self, helper: Helper) -> None:
         # Not StandardFuture.__init__: it makes the condition.
         self._state = PENDING
@@ -116,18 +123,10 @@ class Future(StandardFuture[T]):
         """Wait for the end; raises what the standard library does if it does not come."""
         try:
             timeout = self._helper.help(self, timeout)
-            # In slices, each as long as all before it: a signal that comes just before a wait
-            # begins is not noticed before that wait ends.
-            part = SLICE
-            while self._state != FINISHED and (timeout is None or timeout > part):
-                with contextlib.suppress(TimeoutError):
-                    super().exception(part)
-                    break
-                timeout = None if timeout is None else timeout - part
-                part *= 2
-            else:
-                if self._state != FINISHED:
-                    super().exception(timeout)
+            if self._state in GOING:
+                self._sleep(timeout)
+            if self._state in CANCELLED:
+                raise CancelledError
         except (KeyboardInterrupt, SystemExit):
             # Not the call's own error, which is not raised here: the program's user, or a handler
             # of SIGTERM, wants an end to this.
@@ -136,6 +135,41 @@ class Future(StandardFuture[T]):
         finally:
             # As in `result`.
             self = None  # type: ignore[assignment]  # noqa: PLW0642
+
+    def _sleep(self, timeout: float | None) -> None:
+        """Sleep until the end, or until there is none in time.
+
+        Not by the condition: an exception by a signal, Ctrl-C or a time limit, may come between
+        its being locked and the block that unlocks it; then whoever finishes the call, the thread
+        of all calls, would wait for it for ever. A lock of our own is nobody else's.
+        """
+        sleeper = threading.Lock()
+        sleeper.acquire()
+        # setdefault and append are atomic. First the list, then the state; `_wake`, the reverse.
+        sleepers = self.__dict__.setdefault("_sleepers", [])
+        sleepers.append(sleeper)
+        part = SLICE
+        try:
+            while self._state in GOING:
+                if timeout is not None and timeout <= 0:
+                    raise TimeoutError
+                # In slices, each as long as all before it: a signal that comes just before a wait
+                # begins is not noticed before that wait ends.
+                nap = part if timeout is None else min(part, timeout)
+                sleeper.acquire(timeout=nap)
+                timeout = None if timeout is None else timeout - nap
+                part *= 2
+        finally:
+            with contextlib.suppress(ValueError):
+                sleepers.remove(sleeper)
+            # As in `result`.
+            self = None  # type: ignore[assignment]  # noqa: PLW0642
+
+    def _wake(self) -> None:
+        """The state is not what it was: have those look who sleep."""
+        for sleeper in list(self._sleepers):
+            with contextlib.suppress(RuntimeError):  # it was woken before
+                sleeper.release()
 
     def done(self) -> bool:
         """Whether the call has ended or was cancelled."""
@@ -171,6 +205,7 @@ class Future(StandardFuture[T]):
 
         That thread may be the one that all other calls depend on.
         """
+        self._wake()  # here, for the standard library's ``set_result`` and its like come here, too
         for callback in self._done_callbacks:
             try:
                 callback(self)
@@ -232,7 +267,9 @@ class Future(StandardFuture[T]):
         self._result = value
         self._exception = error
         if self.__dict__.setdefault("_gate", CLOSED) is CLOSED:
-            self._state = FINISHED  # nobody has waited so far, nobody will
+            self._state = FINISHED  # nobody has a condition so far, nobody will
+            if self._sleepers:
+                self._wake()
             return
         with self._condition:
             # Not before: `wait` would count a future that it sees finished, and be told again.

@@ -13,6 +13,7 @@ import linecache
 import os
 import signal
 import sys
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -266,3 +267,36 @@ def test_between_a_system_call_and_its_bookkeeping(monkeypatch, error):
             assert through_map() == [2 * x for x in range(20)], moment
         assert set(owed) == {0}, moment
     assert torn > 3
+
+
+def says(x):
+    time.sleep(0.002)
+    print("said", x, flush=True)
+    return 2 * x
+
+
+@pytest.mark.parametrize("make", [Executor, ProcessPoolExecutor, ThreadPoolExecutor])
+def test_between_a_condition_and_its_block(monkeypatch, capsys, make):
+    """The main thread locks none that others need: it might keep it locked."""
+    enter, main = threading.Condition.__enter__, threading.main_thread()
+    left = [0]
+
+    def torn(condition):
+        entered = enter(condition)
+        if threading.current_thread() is main:
+            left[0] -= 1
+            if left[0] < 0:
+                raise LimitError
+        return entered
+
+    for moment in range(3):
+        left[0] = moment
+        with make(2) as pool:
+            assert pool.submit(says, 1).result(30) == 2
+            futures = [pool.submit(says, x) for x in range(30)]
+            monkeypatch.setattr(threading.Condition, "__enter__", torn)
+            with contextlib.suppress(LimitError):
+                assert [future.result(30) for future in futures[:20]] == list(range(0, 40, 2))
+            monkeypatch.setattr(threading.Condition, "__enter__", enter)
+            assert [future.result(10) for future in futures] == list(range(0, 60, 2))
+    assert capsys.readouterr().out.count("said") == 3 * 31

@@ -107,7 +107,10 @@ class Hearing:
         """
         self._name = name
         # Reentrant: the garbage collector may run a finalizer that logs.
-        self._change = threading.Condition()
+        self._lock = threading.RLock()
+        # Entered by its lock: an exception by a signal would leave a condition locked, whose
+        # ``__enter__`` is Python code.
+        self._change = threading.Condition(self._lock)
         self._said: deque[tuple[Ear, int, bytes]] = deque()
         #: bytes that were said and are not passed on.
         self._size = 0
@@ -126,7 +129,7 @@ class Hearing:
             frame: a frame of kind SAID.
         """
         data = bytes(frame.open()[0])
-        with self._change:
+        with self._lock:
             self._said.append((ear, frame.tag, data))
             self._size += len(data) + FRAME
 
@@ -138,7 +141,7 @@ class Hearing:
         while self._size:
             free = False
             try:
-                with self._change:
+                with self._lock:
                     if self._teller == get_ident():
                         return  # a handler of the program's has come back here
                     free = not self._teller
@@ -156,7 +159,7 @@ class Hearing:
         """Have all that was said passed on, by another thread; wait only while it is too much."""
         if not self._size:
             return
-        with self._change:
+        with self._lock:
             if self._teller == get_ident():
                 return
             if self._thread is None and not self._teller:
@@ -184,7 +187,7 @@ class Hearing:
         self.tell()
         thread = self._thread
         if thread is not None:
-            with self._change:
+            with self._lock:
                 self._change.notify_all()
             if thread is not threading.current_thread():
                 thread.join(PATIENCE)
@@ -194,7 +197,7 @@ class Hearing:
     def _serve(self) -> None:
         """The thread."""
         while True:
-            with self._change:
+            with self._lock:
                 while self._teller or not self._said:
                     if self._closed or (not self._change.wait(LINGER) and not self._said):
                         self._thread = None
@@ -206,13 +209,13 @@ class Hearing:
                 self._release()
 
     def _release(self) -> None:
-        with self._change:
+        with self._lock:
             self._teller = 0
             self._change.notify_all()
 
     def _wait(self, limit: int) -> bool:
         """Wait until no more than so much is left, or nobody is at it; False if that takes long."""
-        with self._change:
+        with self._lock:
             while self._size > limit and (self._teller or self._thread is not None):
                 told = self._told
                 if self._stuck == told:
@@ -224,7 +227,7 @@ class Hearing:
     def _drain(self) -> None:
         """Pass on what there is; this thread is the teller."""
         while True:
-            with self._change:
+            with self._lock:
                 if not self._said:
                     self._size = 0
                     return
@@ -232,7 +235,7 @@ class Hearing:
             try:
                 _tell(ear, tag, data)
             finally:
-                with self._change:
+                with self._lock:
                     self._size -= size
                     self._told += 1
                     self._change.notify_all()
