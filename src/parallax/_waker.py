@@ -68,12 +68,11 @@ class Waker:
         """Make the waiting thread look again."""
         if not self._woken:
             self._woken = True
-            if self._waiting:
-                try:
-                    self._gate.release()
-                except RuntimeError:  # another one was quicker
-                    pass
-            self._ring()
+            try:
+                self._tell()
+            except BaseException:  # by the handler of a signal: nobody would tell any more
+                self._tell()
+                raise
 
     def wait(self, timeout: float | None) -> None:
         """Wait without a selector."""
@@ -99,11 +98,21 @@ class Waker:
         if self.__dict__.get("_pair") is not None:
             self.close()
 
+    def _tell(self) -> None:
+        if self._waiting:
+            try:
+                self._gate.release()
+            except RuntimeError:  # another one was quicker
+                pass
+        self._ring()
+
     def _ring(self) -> None:
         if self._pair is not None:
             try:
                 self._pair[1].send(b"w")
-            except (BlockingIOError, OSError):
+            except TimeoutError:
+                raise  # by the handler of a signal: a socket that does not block raises none
+            except OSError:
                 return
 
 

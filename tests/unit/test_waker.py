@@ -75,3 +75,25 @@ def test_waiting_without_a_selector():
     thread.join()
     waker.clear()
     waker.wait(0.0)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])
+@pytest.mark.parametrize("sent", [False, True])
+def test_an_exception_in_the_middle_of_a_wake(selector, waker, error, sent):
+    """By the handler of a signal; the wait ends all the same, and so does the next one."""
+    theirs, ours = waker._pair
+
+    class Torn:
+        def send(self, data):
+            waker._pair = theirs, ours
+            if sent:
+                ours.send(data)
+            raise error
+
+    waker._pair = theirs, Torn()
+    with pytest.raises(error):
+        waker.wake()
+    assert selector.select(5)
+    waker.clear()
+    waker.wake()
+    assert selector.select(5)
