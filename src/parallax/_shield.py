@@ -30,6 +30,9 @@ NUMBERS = tuple(
     if hasattr(signals, name)
 )
 
+#: Exceptions in a row, of handlers that were just put back, after which something else is wrong.
+TRIES = 1000
+
 Handler = Callable[[int, "FrameType | None"], Any]
 
 
@@ -81,18 +84,22 @@ class Shield:
         try:
             for number, _ in found:
                 signals.signal(number, self._note)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ValueError) and "main interpreter" in str(error):
+                self._handlers = []  # another interpreter's main thread, where no handler runs
+                return
             # Raised by the handler of one that was still to be replaced: its block never begins.
             self._put_back()
             raise
 
     def _put_back(self) -> None:
         left, raised = list(self._handlers), None
-        while left:
+        for _ in range(TRIES):
             try:
                 while left:
                     signals.signal(*left[-1])
                     left.pop()
+                break
             except BaseException as error:  # noqa: BLE001 - by a handler that was just put back
                 raised = error
         if raised is not None:

@@ -138,3 +138,23 @@ def test_a_signal_at_each_step(rang, monkeypatch, number, after):
         assert rang == [number] * came, moment
         rang.clear()
     assert moment > 2 * len(NUMBERS)
+
+
+def test_another_interpreter(rang, monkeypatch):
+    """Its main thread runs no handlers, and may set none."""
+
+    class Signals:
+        getsignal = staticmethod(signal.getsignal)
+
+        @staticmethod
+        def signal(which, handler):
+            raise ValueError("signal only works in main thread of the main interpreter")
+
+    monkeypatch.setattr(_shield, "signals", Signals)
+    steps = []
+    with Shield() as shield:
+        with shield.lifted():
+            steps.append("lifted")
+        steps.append("held")
+    assert steps == ["lifted", "held"]
+    assert rang == []
