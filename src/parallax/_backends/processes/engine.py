@@ -205,6 +205,10 @@ class Engine:
         except SerializationError as error:
             return self._refused(error)
         task = Task(self, known, data)
+        with self.lock:
+            self._check()
+            if self._staff.queued(task):
+                return task  # without a shield, which costs as much as all else here
         with Shield(), self.lock:
             self.take(task)
         return task
@@ -232,12 +236,7 @@ class Engine:
         return known, encode_arguments(args, kwargs)
 
     def take(self, task: Task) -> None:
-        """Hand an encoded task to a worker, or queue it; the lock is held.
-
-        Raises:
-            RuntimeError: the engine was shut down.
-            BrokenExecutor: no worker can be had.
-        """
+        """Hand an encoded task to a worker, or queue it; the lock is held. Raises as `submit`."""
         self._check()
         self._take(task)
 

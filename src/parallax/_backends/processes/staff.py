@@ -134,17 +134,19 @@ class Staff:
         elif len(self.lent) < self.max_workers:
             self._grow()
 
+    def queued(self, task: Task) -> bool:
+        """Queue a task if all workers are busy: one append, which no signal tears apart."""
+        if busy := not self._idle and len(self.lent) >= self.max_workers:
+            self.queue.tasks.append(task)
+        return busy
+
     @property
     def resting(self) -> bool:
         """Nothing waits and nobody works."""
         return not self.queue.tasks and not any(lent.flight for lent in self.lent)
 
     def forget(self) -> list[Task]:
-        """Drop all workers: this process is a forked copy of their owner's.
-
-        Returns:
-            The tasks that waited or ran.
-        """
+        """Drop all workers, in a forked copy of their owner; returns the tasks that they had."""
         tasks = [*self.queue.tasks, *self._held()]
         self.queue.tasks.clear()
         for lent in self.lent:
