@@ -22,6 +22,7 @@ from concurrent.futures import (
     TimeoutError,  # noqa: A004 - another one before 3.11
 )
 from concurrent.futures import Future as StandardFuture
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 __all__ = ["Future", "Helper"]
@@ -61,6 +62,13 @@ class Helper(Protocol):
         """A thread that waited for a future was interrupted: end all calls that can be ended."""
 
 
+class _Condition(threading.Condition):
+    """Entered and left in C: in Python code a signal could keep it locked for ever."""
+
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
+
+
 class _FirstAsked:
     """The condition of a future, until it has one."""
 
@@ -68,11 +76,11 @@ class _FirstAsked:
         if future is None:
             raise AttributeError("_condition")
         # setdefault is atomic: of two threads that come first here or in `settle` one is.
-        gate = future.__dict__.setdefault("_gate", threading.Condition())
+        gate = future.__dict__.setdefault("_gate", _Condition())
         if gate is CLOSED:
             # What `settle` does next. Who gets a condition now must see that all is over.
             future._state = FINISHED
-            gate = threading.Condition()
+            gate = _Condition()
         return future.__dict__.setdefault("_condition", gate)
 
 
@@ -173,7 +181,7 @@ class Future(StandardFuture[T]):
 
     def done(self) -> bool:
         """Whether the call has ended or was cancelled."""
-        return self._state not in {PENDING, RUNNING}
+        return self._state not in GOING
 
     def cancel(self) -> bool:
         """Cancel the call unless it has been handed to a worker; see the standard library's.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sys
 import threading
 
 import pytest
 
 from parallax import _shield
+from parallax._future import _Condition
 from parallax._shield import Shield
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -158,3 +160,18 @@ def test_another_interpreter(rang, monkeypatch):
         steps.append("held")
     assert steps == ["lifted", "held"]
     assert rang == []
+
+
+def test_a_futures_condition_runs_no_python_code_while_it_is_entered_and_left():
+    """There is no bytecode at which a signal could come and keep it locked."""
+    frames = []
+    condition = _Condition()
+    with condition:  # it works as one
+        condition.notify_all()
+    sys.setprofile(lambda frame, event, arg: frames.append(frame) if event == "call" else None)
+    with condition:
+        pass
+    sys.setprofile(None)
+    assert frames == []
+    assert condition.acquire(blocking=False)
+    condition.release()
