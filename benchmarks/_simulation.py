@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from parallax._messages import Chunk
-from parallax._scheduler import (
+from parallax._core.chunks import Chunk
+from parallax._scheduling.scheduler import (
     Arrived,
     Cut,
     Ended,

@@ -30,7 +30,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parallax._dispatcher import DEPTH, TARGET
+from parallax._run.dispatcher import DEPTH, TARGET
 
 from . import _real_dispatch
 from ._machine_facts import machine_facts

@@ -34,7 +34,7 @@ GRACE_SECONDS = 5.0
 # A thread of the pool itself, not of a run, is named like this.
 POOL_THREADS = "parallax-pool"
 
-_POOL = "parallax._backends.processes.pool"
+_POOL = "parallax._backends.processes.parent.warm_pool"
 _SHM = Path("/dev/shm")
 
 

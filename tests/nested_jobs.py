@@ -14,7 +14,7 @@ from pathlib import Path
 import jobs
 
 from parallax import cpu_count, parallel_imap, parallel_map
-from parallax._nesting import here
+from parallax._core.nesting import here
 
 
 def squares(backend, n):

@@ -1,9 +1,8 @@
 """The shape of the package, held as data: who may import whom, and what every public thing has.
 
-The layers are those of docs/design.md. A module may import from any layer below its own; backends
-may not import the brains, unless `BRAINS_FOR_BACKENDS` lists it. An import within a layer needs a
-line in `SAME_LAYER`. Imports under `if TYPE_CHECKING:` bind nothing at run time: they may go to the
-same layer, but not up.
+The rooms are those of docs/design.md: a folder is a layer. A module may import from its own room
+and from the rooms below it; `ONLY` narrows that. Every import counts, those under `TYPE_CHECKING`
+and inside functions too, and none of them may close a cycle.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import importlib
 import inspect
 import pickle
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,122 +23,33 @@ import parallax
 
 SOURCE = Path(parallax.__file__).parent
 PACKAGE = "parallax"
-MAX_LINES = 500
+MAX_LINES = 510
 
-# Lowest first. A name ending in "." is a package with all that is in it. "" is __init__, the face.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    (
-        "_lean",
-        "_options",
-        "_machine",
-        "_messages",
-        "_plans",
-        "_errors",
-        "_nesting",
-        "_future",
-        "_shield",
-    ),
-    ("_extents", "_store", "_copying", "_lender", "_borrower", "_shares", "_repeats", "_arena"),
-    ("_bulk", "_codec", "_references", "_culprit", "_wire", "_waker", "_parcels"),
-    ("_guard.",),
-    (
-        "_measure",
-        "_gil",
-        "_ticker",
-        "_effects",
-        "_memory",
-        "_asked",
-        "_planner",
-        "_schedule_events",
-        "_chunking",
-        "_roster",
-        "_recall",
-        "_scheduler",
-        "_feed",
-        "_outcomes",
-        "_holdings",
-        "_steady",
-        "_pace",
-        "_lanes",
-    ),
-    ("_report", "_progress", "_tally", "_stall", "_watchman"),
-    ("_backends.",),
-    (
-        "_run",
-        "_pilot",
-        "_crews",
-        "_dispatcher",
-        "_inline",
-        "_router",
-        "_routed",
-        "_routed_call",
-        "_far",
-        "_paths",
-        "_probe",
-        "_watched",
-    ),
-    (
-        "_decorator",
-        "_asyncio",
-        "_decorated",
-        "_executor",
-        "_map",
-        "_process_executor",
-        "_thread_executor",
-        "_mapping",
-        "_lifetimes",
-        "_share",
-    ),
-    ("_cli", "_demo", "_demo_work", "_demo_server"),
+# Lowest first. Rooms of one rank may not import each other. "" is __init__, the face.
+ROOMS: tuple[tuple[str, ...], ...] = (
+    ("_core",),
+    ("_shm",),
+    ("_transport",),
+    ("_guard",),
+    ("_profiling", "_scheduling"),
+    ("_routing",),
+    ("_reporting",),
+    ("_backends",),
+    ("_backends.processes",),
+    ("_backends.processes.common",),
+    ("_backends.processes.worker",),
+    ("_backends.processes.start",),
+    ("_backends.processes.parent",),
+    ("_run", "_adaptive"),
+    ("_executors",),
+    ("_api",),
+    ("_cli",),
     ("", "__main__"),
 )
 
-# module -> modules of its own layer that it may import. Keep it short and free of cycles.
-SAME_LAYER: dict[str, set[str]] = {
-    "_messages": {"_lean"},
-    "_plans": {"_messages"},
-    "_nesting": {"_lean", "_machine"},
-    "_shield": {"_lean"},
-    "_copying": {"_store"},
-    "_lender": {"_copying", "_extents", "_store"},
-    "_borrower": {"_lender", "_store"},
-    "_shares": {"_copying", "_lender"},
-    "_repeats": {"_copying", "_lender"},
-    "_arena": {"_lender", "_store"},
-    "_codec": {"_bulk", "_references"},
-    "_culprit": {"_codec"},
-    "_parcels": {"_wire"},
-    "_measure": {"_ticker", "_gil"},
-    "_lanes": {"_measure"},
-    "_ticker": {"_gil"},
-    "_recall": {"_chunking", "_roster"},
-    "_scheduler": {"_chunking", "_recall", "_roster", "_schedule_events"},
-    "_watchman": {"_stall"},
-    "_run": {"_pilot", "_dispatcher", "_inline", "_watched"},
-    "_watched": {"_dispatcher", "_pilot"},
-    "_pilot": {"_crews", "_dispatcher", "_router"},
-    "_crews": {"_dispatcher", "_router"},
-    "_routed": {"_far", "_paths", "_probe", "_routed_call"},
-    "_far": {"_routed_call"},
-    "_routed_call": {"_paths"},
-    "_paths": {"_probe"},
-    "_probe": {"_router"},
-    "_asyncio": {"_executor"},
-    "_executor": {"_lifetimes", "_map", "_mapping", "_process_executor", "_thread_executor"},
-    "_process_executor": {"_lifetimes", "_mapping"},
-    "_thread_executor": {"_lifetimes", "_mapping"},
-    "_decorated": {"_executor", "_map"},
-    "_decorator": {"_decorated"},
-    "_cli": {"_demo"},
-    "_demo": {"_demo_work", "_demo_server"},
-    "_demo_work": {"_demo_server"},
-    "__main__": {""},
-}
-
-# Backends join what is below the brains: the ground and what moves. One edge a line for the rest.
-BRAINS_FOR_BACKENDS: dict[str, set[str]] = {
-    "_backends.processes.callables": {"_effects"},
-    "_backends.processes.queue": {"_pace"},
+# A room that may import less than all that is below it.
+ONLY: dict[str, set[str]] = {
+    "_scheduling": {"_core"},
 }
 
 # May be imported inside a function: optional or dear packages that are not always needed.
@@ -157,24 +68,38 @@ LAZY_STANDARD = {
     "tempfile",
     "threading",
 }
-# (module, what it imports inside a function): why. They must go down all the same, or sideways.
-LAZY_EDGES: dict[tuple[str, str], str] = {
-    ("_parcels", "_borrower"): "at the first large part only",
-    ("_backends.processes.parcels", "_arena"): "workers never need it",
-    ("_backends.processes.worker", "_backends.processes.failures"): "at the first failure only",
-    ("_backends.processes.worker", "_backends.processes.voices"): "if the program hears workers",
-    ("_backends.processes.voices", "_backends.processes.records"): "loads logging",
-    ("_backends.processes.hearing", "_backends.processes.records"): "at the first record only",
-    ("_backends.processes.batch", "_backends.processes.failures"): "as above",
-    ("_backends.processes.piece", "_backends.processes.failures"): "as above",
-    ("_backends.processes.batch", "_backends.processes.piece"): "maps of short calls only",
-    ("_backends.processes.batch", "_errors"): "loads concurrent.futures",
-    ("_backends.processes.surroundings", "_options"): "workers rarely make calls of their own",
-    ("_backends.processes.zygote", "_backends.processes.worker"): "loaded once, before forking",
-    ("_backends.processes.pool", "_backends.processes.forked"): "loads multiprocessing",
-    ("_backends.processes.worker", "_backends.processes.given"): "for some initializers only",
-    ("_decorated", "_map"): "workers import decorated functions, and only call them",
-    ("_decorated", "_executor"): "as above",
+PROCESSES = "_backends.processes"
+# (module, what it imports inside a function), with the reason. They go down all the same.
+LAZY_EDGES: set[tuple[str, str]] = {
+    # At the first large part only.
+    ("_transport.shm_channel", "_shm.receiver"),
+    # Workers never need it.
+    (f"{PROCESSES}.common.channel_setup", "_shm.arena"),
+    # At the first failure only.
+    (f"{PROCESSES}.worker.main", "_backends.portable_errors"),
+    # If the program hears workers.
+    (f"{PROCESSES}.worker.main", f"{PROCESSES}.worker.output_sender"),
+    # Loads logging.
+    (f"{PROCESSES}.worker.output_sender", f"{PROCESSES}.common.log_records"),
+    # At the first record only.
+    (f"{PROCESSES}.parent.output_receiver", f"{PROCESSES}.common.log_records"),
+    (f"{PROCESSES}.worker.batches", "_backends.portable_errors"),
+    ("_backends.batch_call", "_backends.portable_errors"),
+    # Maps of short calls only.
+    (f"{PROCESSES}.worker.batches", "_backends.batch_call"),
+    # Loads concurrent.futures.
+    (f"{PROCESSES}.worker.batches", "_core.errors"),
+    # Workers rarely make calls of their own.
+    (f"{PROCESSES}.common.environment", "_core.options"),
+    # Loaded once, before forking.
+    (f"{PROCESSES}.start.zygote", f"{PROCESSES}.worker.main"),
+    # Loads multiprocessing.
+    (f"{PROCESSES}.parent.warm_pool", f"{PROCESSES}.start.direct_fork"),
+    # For some initializers only.
+    (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.inherited_fds"),
+    # Workers import decorated functions, and only call them.
+    ("_api.decorated", "_api.map"),
+    ("_api.decorated", "_executors.executor"),
 }
 
 # What may be imported from outside the standard library at all; "numpy" never at module level.
@@ -206,12 +131,16 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def layer_of(module: str) -> int | None:
-    for number, names in enumerate(LAYERS):
-        for name in names:
-            if module == name or (name.endswith(".") and f"{module}.".startswith(name)):
-                return number
-    return None
+RANKS = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
+
+
+def room_of(module: str) -> str | None:
+    """The room of a module: the longest folder name of the table that it lies in."""
+    if not module:
+        return ""
+    parts = module.split(".")
+    names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((name for name in names if name in RANKS), None)
 
 
 def is_type_checking(test: ast.expr) -> bool:
@@ -227,8 +156,6 @@ def imports_of(module: str, path: Path) -> Iterator[Import]:
         if name != PACKAGE and not name.startswith(PACKAGE + "."):
             return name, False
         inner = name.removeprefix(PACKAGE).removeprefix(".")
-        if layer_of(top := inner.split(".")[0]) is not None and top not in MODULES:
-            return top, True  # Known to the table, not written yet.
         while inner and inner not in MODULES:
             inner = inner.rpartition(".")[0]
         return inner, True
@@ -266,32 +193,59 @@ IMPORTS = [found for module, path in MODULES.items() for found in imports_of(mod
 INTERNAL = [found for found in IMPORTS if found.internal and found.target != found.importer]
 
 
-BACKENDS, BRAINS = layer_of("_backends"), layer_of("_planner")
-
-# Packages that are one layer: inside them only cycles are faults.
-PACKAGES = {BACKENDS, layer_of("_guard")}
-
-
 def fault_of(edge: Import) -> str | None:
     """Why the edge is not allowed, or None."""
-    here, there = layer_of(edge.importer), layer_of(edge.target)
-    if here is None or there is None:
-        return None  # test_every_module_has_a_layer speaks about it.
-    if there > here:
+    here, there = room_of(edge.importer), room_of(edge.target)
+    if here is None or there is None or here == there:
+        return None  # test_every_module_has_a_room speaks about it; cycles are looked for below.
+    if RANKS[there] > RANKS[here]:
         return "goes up"
-    if here == there:
-        if edge.typing_only or here in PACKAGES:
-            return None  # Cycles are looked for below.
-        if edge.target not in SAME_LAYER.get(edge.importer, set()):
-            return "is within a layer and not listed in SAME_LAYER"
-    listed = edge.typing_only or edge.target in BRAINS_FOR_BACKENDS.get(edge.importer, set())
-    if here == BACKENDS and there == BRAINS and not listed:
-        return "is from a backend to a brain and not listed in BRAINS_FOR_BACKENDS"
+    if RANKS[there] == RANKS[here]:
+        return "goes to a room beside it"
+    if there not in ONLY.get(here, {there}):
+        return f"leaves what {here} may import"
     return None
 
 
-def test_every_module_has_a_layer() -> None:
-    assert [module for module in MODULES if layer_of(module) is None] == []
+def cycles_of(edges: dict[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components of more than one module (Tarjan, 1972)."""
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found = []
+
+    def visit(module: str) -> None:
+        number[module] = low[module] = len(number)
+        stack.append(module)
+        for target in sorted(edges.get(module, ())):
+            if target not in number:
+                visit(target)
+                low[module] = min(low[module], low[target])
+            elif target in stack:
+                low[module] = min(low[module], number[target])
+        if low[module] == number[module]:
+            component = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(component) > 1:
+                found.append(sorted(component))
+
+    for module in sorted(edges):
+        if module not in number:
+            visit(module)
+    return found
+
+
+def test_every_module_has_a_room() -> None:
+    assert [module for module in MODULES if room_of(module) is None] == []
+
+
+def test_every_room_says_what_it_is_for() -> None:
+    """In under 10 lines: purpose, guarantees, and what it may import."""
+    for room in RANKS:
+        if room and room != "__main__":
+            text = MODULES[room].read_text(encoding="utf-8")
+            assert text.count("\n") < 10, room
+            assert "May import:" in ast.get_docstring(ast.parse(text)), room
 
 
 def test_imports_only_go_down() -> None:
@@ -300,25 +254,13 @@ def test_imports_only_go_down() -> None:
 
 
 def test_no_cycles() -> None:
-    edges: dict[str, set[str]] = {}
+    """Typing-only imports and those inside functions are counted, too."""
+    edges: dict[str, set[str]] = defaultdict(set)
     for edge in INTERNAL:
         # Importing parallax.a.b runs parallax.a too, but the face binds its names lazily.
-        if not edge.typing_only and not edge.in_function:
-            edges.setdefault(edge.importer, set()).add(edge.target)
-
-    finished: set[str] = set()
-
-    def walk(module: str, trail: tuple[str, ...]) -> None:
-        if module in trail:
-            cycle = " -> ".join((*trail[trail.index(module) :], module))
-            pytest.fail(f"these modules import each other: {cycle}")
-        if module not in finished:
-            for target in sorted(edges.get(module, ())):
-                walk(target, (*trail, module))
-            finished.add(module)
-
-    for module in sorted(edges):
-        walk(module, ())
+        if edge.importer:
+            edges[edge.importer].add(edge.target)
+    assert cycles_of(edges) == []
 
 
 def test_imports_inside_functions_are_optional_packages_only() -> None:
@@ -349,20 +291,11 @@ def test_only_declared_dependencies_are_imported() -> None:
     assert faults == []
 
 
-@pytest.mark.parametrize("table", [SAME_LAYER, BRAINS_FOR_BACKENDS], ids=["same", "brains"])
-def test_the_tables_name_modules_that_have_a_layer(table: dict[str, set[str]]) -> None:
-    named = set(table) | {target for targets in table.values() for target in targets}
-    assert [name for name in named if layer_of(name) is None] == []
-
-
-def test_same_layer_pairs_make_no_cycle() -> None:
-    def reach(module: str, seen: frozenset[str]) -> Iterator[str]:
-        for target in SAME_LAYER.get(module, ()):
-            yield target
-            if target not in seen:
-                yield from reach(target, seen | {target})
-
-    assert [module for module in SAME_LAYER if module in reach(module, frozenset())] == []
+def test_the_tables_name_rooms_and_modules_that_exist() -> None:
+    rooms = set(ONLY).union(*ONLY.values())
+    assert [room for room in rooms if room not in RANKS] == []
+    edges = {(found.importer, found.target) for found in INTERNAL if found.in_function}
+    assert [edge for edge in LAZY_EDGES if edge not in edges] == []
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -377,46 +310,49 @@ def test_every_file_is_short_and_says_what_it_is_for(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("importer", "target", "flags", "fault"),
+    ("importer", "target", "fault"),
     [
-        ("_options", "_codec", {}, True),
-        ("_codec", "_options", {}, False),
-        ("_parcels", "_arena", {}, False),
-        ("_parcels", "_wire", {}, False),
-        ("_wire", "_parcels", {}, True),
-        ("_arena", "_parcels", {}, True),
-        ("_shares", "_lender", {"typing_only": True}, False),
-        ("_options", "_codec", {"typing_only": True}, True),
-        ("_backends.threads", "_planner", {}, True),
-        ("_backends.processes.pool", "_wire", {}, False),
-        ("_backends.processes.pool", "_run", {}, True),
-        ("_run", "_backends.threads", {}, False),
-        ("_run", "", {}, True),
-        ("_map", "_run", {}, False),
+        ("_core.options", "_transport.codec", True),
+        ("_transport.codec", "_core.options", False),
+        ("_transport.shm_channel", "_shm.arena", False),
+        ("_transport.shm_channel", "_transport.framing", False),
+        ("_shm.arena", "_transport.shm_channel", True),
+        ("_scheduling.scheduler", "_shm.arena", True),
+        ("_scheduling.scheduler", "_profiling.meters", True),
+        ("_backends.contract", "_backends.processes.parent.task", True),
+        ("_backends.processes.common.protocol", "_backends.processes.worker.main", True),
+        ("_backends.processes.parent.warm_pool", "_transport.framing", False),
+        ("_backends.processes.parent.warm_pool", "_run.run", True),
+        ("_run.run", "_backends.thread_workers", False),
+        ("_run.run", "_adaptive.call", True),
+        ("_run.run", "", True),
+        ("_api.map", "_run.run", False),
     ],
 )
-def test_the_checker_finds_faults(
-    importer: str, target: str, flags: dict[str, bool], fault: bool
-) -> None:
-    edge = Import(importer, target, True, 1, **{"in_function": False, "typing_only": False} | flags)
+def test_the_checker_finds_faults(importer: str, target: str, fault: bool) -> None:
+    edge = Import(importer, target, True, 1, in_function=False, typing_only=False)
     assert bool(fault_of(edge)) is fault
 
 
+def test_the_checker_finds_cycles() -> None:
+    edges = {"a": {"b", "d"}, "b": {"c"}, "c": {"a"}, "d": {"e"}, "e": set()}
+    assert cycles_of(edges) == [["a", "b", "c"]]
+
+
 def test_the_checker_reads_every_form_of_import(tmp_path: Path) -> None:
-    path = tmp_path / "_codec.py"
+    path = tmp_path / "codec.py"
     path.write_text(
-        "import os.path\nfrom typing import TYPE_CHECKING\nfrom . import _options\n"
-        "from ._errors import X\nimport parallax._machine as m\nfrom parallax import parallel_map\n"
-        "if TYPE_CHECKING:\n    from . import _messages\n"
-        "def f():\n    import psutil\n    from ._map import g\n"
+        "import os.path\nfrom typing import TYPE_CHECKING\nfrom parallax._core import options\n"
+        "from .framing import X\nimport parallax._core.cores as m\nfrom parallax import options\n"
+        "if TYPE_CHECKING:\n    from parallax._core import chunks\n"
+        "def f():\n    import psutil\n    from parallax._api.map import g\n"
     )
-    known = {found.target: found for found in imports_of("_codec", path)}
-    assert {"os.path", "typing", "_options", "_errors", "psutil"} <= set(known)
-    assert {t for t, f in known.items() if f.in_function and not f.internal} == {"psutil"}
-    assert not known["_options"].typing_only
-    assert known[""].internal, "from parallax import name goes to the face"
-    if "_messages" in MODULES:
-        assert known["_messages"].typing_only
+    known = {found.target: found for found in imports_of("_transport.codec", path)}
+    inside = {"_core.options", "_transport.framing", "_core.cores", "_core.chunks", "_api.map", ""}
+    assert {target for target, found in known.items() if found.internal} == inside
+    assert {"os.path", "typing", "psutil"} <= set(known)
+    assert {t for t, found in known.items() if found.in_function} == {"psutil", "_api.map"}
+    assert [t for t, found in known.items() if found.typing_only] == ["_core.chunks"]
 
 
 # --- what is public ------------------------------------------------------------------------------
@@ -447,9 +383,7 @@ def test_public_names_are_sorted_and_unique() -> None:
 
 
 def error_classes() -> list[type[BaseException]]:
-    if "_errors" not in MODULES:
-        return []
-    errors = importlib.import_module("parallax._errors")
+    errors = importlib.import_module("parallax._core.errors")
     return [
         value
         for value in vars(errors).values()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import parallax
-from parallax import _cli, _demo, _demo_work
+from parallax._cli import cli, demo, demo_work
 
 ROWS = (
     "parse each file with ast",
@@ -60,50 +60,50 @@ def test_demo(tmp_path: Path) -> None:
 
 
 def test_demo_says_why_it_cannot_write(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert _cli.main(["demo", "--json", str(tmp_path / "missing" / "file")]) == 1
+    assert cli.main(["demo", "--json", str(tmp_path / "missing" / "file")]) == 1
     assert "missing" in capsys.readouterr().err
 
 
 def test_demo_without_sources(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_demo_work, "root", lambda: str(tmp_path))
-    assert _cli.main(["demo", "--quick"]) == 1
+    monkeypatch.setattr(demo_work, "root", lambda: str(tmp_path))
+    assert cli.main(["demo", "--quick"]) == 1
     assert "no Python sources" in capsys.readouterr().err
 
 
 def test_demo_tells_a_wrong_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    row = _demo.Row("some work", 2, 1.0, 1.0, 1.0, 0.5, 1.0, "threads", 2, "of this", same=False)
-    _demo._conclude([row], 3.0, _demo._Style(False))
+    row = demo.Row("some work", 2, 1.0, 1.0, 1.0, 0.5, 1.0, "threads", 2, "of this", same=False)
+    demo._conclude([row], 3.0, demo._Style(False))
     out = capsys.readouterr().out
     assert "WRONG: some work" in out
     assert "All answers" not in out
 
 
 def test_demo_server_ends_with_its_user() -> None:
-    with _demo._server(_demo_work.root()) as address:
-        body = _demo_work.fetch(address + "ast.py")
+    with demo._server(demo_work.root()) as address:
+        body = demo_work.fetch(address + "ast.py")
         assert len(body) == 64
         with pytest.raises(OSError, match="404"):
-            _demo_work.fetch(address + "no_such_file.py")
+            demo_work.fetch(address + "no_such_file.py")
     with pytest.raises(OSError, match=r".*"):
-        _demo_work.fetch(address + "ast.py")
+        demo_work.fetch(address + "ast.py")
 
 
 def test_demo_work_is_the_same_every_time() -> None:
-    files = _demo_work.sources(300_000)
-    assert files == _demo_work.sources(300_000)
+    files = demo_work.sources(300_000)
+    assert files == demo_work.sources(300_000)
     assert sum(Path(file).stat().st_size for file in files) <= 300_000
-    assert _demo_work.parse(_demo_work.parse.__code__.co_filename) >= 5
-    digest, *sizes = _demo_work.pack(files[0])
+    assert demo_work.parse(demo_work.parse.__code__.co_filename) >= 5
+    digest, *sizes = demo_work.pack(files[0])
     assert len(digest) == 64
     assert min(sizes) > 0
-    assert _demo_work.double(21) == 42
+    assert demo_work.double(21) == 42
 
 
 def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARALLAX_MAX_WORKERS", "3")
-    assert _cli.main(["info"]) == 0
+    assert cli.main(["info"]) == 0
     out = capsys.readouterr().out
     assert f"usable cores   {parallax.cpu_count()} (" in out
     assert f"parallax {parallax.__version__}" in out
@@ -113,7 +113,7 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_command_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _cli.main([]) == 0
+    assert cli.main([]) == 0
     out = capsys.readouterr().out
     assert "demo" in out
     assert "info" in out
@@ -121,14 +121,14 @@ def test_no_command_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        _cli.main(["dance"])
+        cli.main(["dance"])
     assert exit_.value.code == 2
     assert "dance" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        _cli.main(["--version"])
+        cli.main(["--version"])
     assert exit_.value.code == 0
     assert capsys.readouterr().out.split() == ["parallax", parallax.__version__]
 
@@ -139,13 +139,13 @@ def test_interrupt_is_told_in_one_line(
     def interrupted(**_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_cli, "run_demo", interrupted)
-    assert _cli.main(["demo"]) == 130
+    monkeypatch.setattr(cli, "run_demo", interrupted)
+    assert cli.main(["demo"]) == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
 
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
-    code = "import sys; from parallax._cli import main; sys.exit(main(['info']))"
+    code = "import sys; from parallax._cli.cli import main; sys.exit(main(['info']))"
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import parallax
-from parallax._options import _ENVIRONMENT, _NAMES
+from parallax._core.options import _ENVIRONMENT, _NAMES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -114,10 +114,11 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def test_design_names_every_module() -> None:
     text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     layers = text[text.index("## Layers") : text.index("## The journey")]
+    words = set(re.findall(r"[\w.]+", layers))
     source = Path(parallax.__file__).parent
-    missing = [path.name for path in source.glob("*.py") if path.name not in layers]
+    modules = [path for path in source.rglob("*.py") if path.parent.name != "_guard"]
+    missing = [path.name for path in modules if not {path.stem, path.name} & words]
     packages = {path.parent for path in source.rglob("*/__init__.py")}
+    missing = [name for name in missing if name != "__init__.py"]
     missing += [path.name for path in packages if f"{path.name}/" not in layers]
-    backends = (source / "_backends").rglob("[a-z]*.py")
-    missing += [path.name for path in backends if path.stem not in layers]
     assert missing == []

@@ -15,33 +15,33 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ._asyncio import amap as amap
-    from ._asyncio import arun as arun
-    from ._decorator import parallel as parallel
-    from ._errors import BackendMissingError as BackendMissingError
-    from ._errors import ItemTimeoutError as ItemTimeoutError
-    from ._errors import ParallaxError as ParallaxError
-    from ._errors import RemoteTraceback as RemoteTraceback
-    from ._errors import SerializationError as SerializationError
-    from ._errors import SharedStateWarning as SharedStateWarning
-    from ._errors import WorkerDiedError as WorkerDiedError
-    from ._errors import WorkerStartError as WorkerStartError
-    from ._executor import Executor as Executor
-    from ._machine import cpu_count as cpu_count
-    from ._map import Results as Results
-    from ._map import explain as explain
-    from ._map import parallel_imap as parallel_imap
-    from ._map import parallel_map as parallel_map
-    from ._options import configure as configure
-    from ._options import options as options
-    from ._process_executor import ProcessPoolExecutor as ProcessPoolExecutor
-    from ._report import Report as Report
-    from ._share import share as share
-    from ._share import shared_copy as shared_copy
-    from ._share import shared_empty as shared_empty
-    from ._tally import ExecutorReport as ExecutorReport
-    from ._tally import FunctionReport as FunctionReport
-    from ._thread_executor import ThreadPoolExecutor as ThreadPoolExecutor
+    from parallax._api.asyncio import amap as amap
+    from parallax._api.asyncio import arun as arun
+    from parallax._api.decorator import parallel as parallel
+    from parallax._api.map import Results as Results
+    from parallax._api.map import explain as explain
+    from parallax._api.map import parallel_imap as parallel_imap
+    from parallax._api.map import parallel_map as parallel_map
+    from parallax._api.share import share as share
+    from parallax._api.share import shared_copy as shared_copy
+    from parallax._api.share import shared_empty as shared_empty
+    from parallax._core.cores import cpu_count as cpu_count
+    from parallax._core.errors import BackendMissingError as BackendMissingError
+    from parallax._core.errors import ItemTimeoutError as ItemTimeoutError
+    from parallax._core.errors import ParallaxError as ParallaxError
+    from parallax._core.errors import RemoteTraceback as RemoteTraceback
+    from parallax._core.errors import SerializationError as SerializationError
+    from parallax._core.errors import SharedStateWarning as SharedStateWarning
+    from parallax._core.errors import WorkerDiedError as WorkerDiedError
+    from parallax._core.errors import WorkerStartError as WorkerStartError
+    from parallax._core.options import configure as configure
+    from parallax._core.options import options as options
+    from parallax._executors.executor import Executor as Executor
+    from parallax._executors.process_executor import ProcessPoolExecutor as ProcessPoolExecutor
+    from parallax._executors.thread_executor import ThreadPoolExecutor as ThreadPoolExecutor
+    from parallax._reporting.reports import Report as Report
+    from parallax._reporting.tally import ExecutorReport as ExecutorReport
+    from parallax._reporting.tally import FunctionReport as FunctionReport
 
 __version__ = "0.1.0"
 
@@ -76,33 +76,33 @@ __all__ = [
 ]
 
 _HOME = {
-    "amap": "_asyncio",
-    "arun": "_asyncio",
-    "BackendMissingError": "_errors",
-    "ItemTimeoutError": "_errors",
-    "ParallaxError": "_errors",
-    "RemoteTraceback": "_errors",
-    "SerializationError": "_errors",
-    "SharedStateWarning": "_errors",
-    "WorkerDiedError": "_errors",
-    "WorkerStartError": "_errors",
-    "Executor": "_executor",
-    "ExecutorReport": "_tally",
-    "FunctionReport": "_tally",
-    "ProcessPoolExecutor": "_process_executor",
-    "ThreadPoolExecutor": "_thread_executor",
-    "parallel": "_decorator",
-    "cpu_count": "_machine",
-    "Results": "_map",
-    "explain": "_map",
-    "parallel_imap": "_map",
-    "parallel_map": "_map",
-    "configure": "_options",
-    "options": "_options",
-    "Report": "_report",
-    "share": "_share",
-    "shared_copy": "_share",
-    "shared_empty": "_share",
+    "amap": "_api.asyncio",
+    "arun": "_api.asyncio",
+    "BackendMissingError": "_core.errors",
+    "ItemTimeoutError": "_core.errors",
+    "ParallaxError": "_core.errors",
+    "RemoteTraceback": "_core.errors",
+    "SerializationError": "_core.errors",
+    "SharedStateWarning": "_core.errors",
+    "WorkerDiedError": "_core.errors",
+    "WorkerStartError": "_core.errors",
+    "Executor": "_executors.executor",
+    "ExecutorReport": "_reporting.tally",
+    "FunctionReport": "_reporting.tally",
+    "ProcessPoolExecutor": "_executors.process_executor",
+    "ThreadPoolExecutor": "_executors.thread_executor",
+    "parallel": "_api.decorator",
+    "cpu_count": "_core.cores",
+    "Results": "_api.map",
+    "explain": "_api.map",
+    "parallel_imap": "_api.map",
+    "parallel_map": "_api.map",
+    "configure": "_core.options",
+    "options": "_core.options",
+    "Report": "_reporting.reports",
+    "share": "_api.share",
+    "shared_copy": "_api.share",
+    "shared_empty": "_api.share",
 }
 
 

@@ -25,10 +25,10 @@ def workers_and_zygotes() -> tuple[list[int], list[int]]:
     zygotes: list[int] = []
     for pid in children_of(os.getpid()):
         words = _command(pid)
-        if "processes.zygote" in words:
+        if "start.zygote" in words:
             zygotes.append(pid)
             workers += children_of(pid)
-        elif "processes.worker" in words or words == _command(os.getpid()):
+        elif "worker.main" in words or words == _command(os.getpid()):
             workers.append(pid)  # executed, or forked from this very process
     return workers, zygotes
 

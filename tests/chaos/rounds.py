@@ -135,7 +135,7 @@ class Rounds:
 
     def _left_workers(self, alive: set[int]) -> list[str]:
         """Workers that live on and that nobody knows."""
-        pool: Any = sys.modules.get("parallax._backends.processes.pool")
+        pool: Any = sys.modules.get("parallax._backends.processes.parent.warm_pool")
         deadline = time.monotonic() + GRACE
         while True:
             known = alive | set(pool.warm_resources()[0] if pool is not None else ())
@@ -172,6 +172,6 @@ def _lives(pid: int, born: float) -> bool:
 
 def settle() -> None:
     """End what may live on between calls by design, except the warm pool."""
-    module = sys.modules.get("parallax._executor")
+    module = sys.modules.get("parallax._executors.executor")
     if module is not None:
         module.close_default_executors()

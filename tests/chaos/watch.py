@@ -21,7 +21,7 @@ def dump() -> None:
     """Write the stacks of all threads of this process and of its workers to the standard error."""
     print("== threads of this process", file=sys.stderr, flush=True)
     faulthandler.dump_traceback(all_threads=True)
-    pool = sys.modules.get("parallax._backends.processes.pool")
+    pool = sys.modules.get("parallax._backends.processes.parent.warm_pool")
     if pool is None:
         return
     # Without the pools' locks: somebody who hangs may hold them.

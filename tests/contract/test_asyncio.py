@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import parallax
-from parallax._executor import close_default_executors
+from parallax._executors.executor import close_default_executors
 from tests import jobs
 
 BACKENDS = ("auto", "threads", "processes", "serial")

@@ -12,7 +12,7 @@ import pytest
 from data_jobs import BIG
 
 from parallax import ProcessPoolExecutor, options, parallel_imap, parallel_map
-from parallax._backends.processes import crew
+from parallax._backends.processes.parent import map_workers as crew
 
 
 class Kept(np.ndarray):

@@ -11,7 +11,8 @@ from data_jobs import Record, describe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parallax import ProcessPoolExecutor, _codec, _parcels, parallel_map
+from parallax import ProcessPoolExecutor, parallel_map
+from parallax._transport import codec, shm_channel
 
 #: Elements of a part: none, one, few, around the borders of what goes which way, and many.
 LENGTHS = st.one_of(
@@ -91,9 +92,9 @@ TREES = st.recursive(
 def test_equal_there_and_back(borders, monkeypatch):
     """In the worker it is what it was here, and so is what comes back."""
     if borders == "low":  # out of band, packed, and through shared memory
-        monkeypatch.setattr(_codec, "OUT_OF_BAND", 16)
-        monkeypatch.setattr(_parcels, "PACKED", 64)
-        monkeypatch.setattr(_parcels, "SHARED", 1024)
+        monkeypatch.setattr(codec, "OUT_OF_BAND", 16)
+        monkeypatch.setattr(shm_channel, "PACKED", 64)
+        monkeypatch.setattr(shm_channel, "SHARED", 1024)
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 
     @settings(max_examples=30, deadline=None, suppress_health_check=checks)

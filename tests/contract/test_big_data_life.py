@@ -20,7 +20,7 @@ import pytest
 from data_jobs import BIG, describe, in_memory
 
 from parallax import ProcessPoolExecutor, options, parallel_imap, parallel_map
-from parallax._arena import arena
+from parallax._shm.arena import arena
 
 MEGABYTE = 1 << 20
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")

@@ -13,7 +13,8 @@ import pytest
 from decorated_jobs import Model, Wider
 from ways import INSIDE, notes_of
 
-from parallax import Results, _executor, options, parallel, parallel_imap, parallel_map
+from parallax import Results, options, parallel, parallel_imap, parallel_map
+from parallax._executors import executor
 
 ITEMS = range(12)
 
@@ -22,8 +23,8 @@ ITEMS = range(12)
 def _no_default_executors():
     """Those that ``submit`` makes live as long as the program; here as long as the test."""
     yield
-    while _executor._defaults:
-        _executor._defaults.popitem()[1].shutdown()
+    while executor._defaults:
+        executor._defaults.popitem()[1].shutdown()
 
 
 def test_map(backend):
@@ -247,12 +248,12 @@ def test_submit_shares_executors(backend):
     ]
     for fn in functions:
         fn.submit(1).result()
-    assert len(_executor._defaults) == 1
+    assert len(executor._defaults) == 1
     with options(backend=backend):
         jobs.add.submit(1).result()  # a default in force counts as well
-    assert len(_executor._defaults) == 1
+    assert len(executor._defaults) == 1
     functions[0].options(max_workers=1).submit(1).result()
-    assert len(_executor._defaults) == 2
+    assert len(executor._defaults) == 2
 
 
 @pytest.mark.ways("executor")
@@ -261,7 +262,7 @@ def test_submit_to_an_executor_that_was_named(backend):
     """It is used itself, and gets the user's own function."""
     name = parallel(backend=backend)(lambda: threading.current_thread().name).submit()
     assert name.result().startswith("ThreadPoolExecutor-")
-    assert _executor._defaults == {}
+    assert executor._defaults == {}
 
 
 @pytest.mark.ways(*INSIDE)

@@ -19,7 +19,7 @@ import pool_jobs
 import pytest
 
 from parallax import ProcessPoolExecutor, SerializationError
-from parallax._backends.processes.initializer import MOST
+from parallax._backends.processes.start.initializer import MOST
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="handles go another way"),

@@ -12,7 +12,8 @@ import nested_jobs
 import pytest
 from ways import OUTSIDE, notes_of
 
-from parallax import ItemTimeoutError, _nesting, cpu_count, parallel_imap, parallel_map
+from parallax import ItemTimeoutError, cpu_count, parallel_imap, parallel_map
+from parallax._core import nesting
 
 INNER = ["auto", "serial", "threads", "processes"]
 
@@ -112,7 +113,7 @@ def test_items_that_are_parallel_themselves_keep_the_outer_call_a_loop():
 @pytest.mark.parametrize(("cores", "workers"), [(8, 2), (2, 2), (3, 2), (1, 2), (9, 1)])
 def test_budget(backend, monkeypatch, cores, workers):
     """Each of W workers on C cores has C // W of them; the public count stays what it is."""
-    monkeypatch.setattr(_nesting, "usable_cores", lambda: cores)
+    monkeypatch.setattr(nesting, "usable_cores", lambda: cores)
     got = parallel_map(nested_jobs.place, range(8), backend=backend, max_workers=workers)
     assert set(got) == {(1, max(1, cores // workers), workers, cpu_count())}
 

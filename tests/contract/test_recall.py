@@ -8,7 +8,7 @@ import jobs
 import pytest
 
 from parallax import parallel_imap, parallel_map
-from parallax._backends.processes import protocol
+from parallax._backends.processes.common import protocol
 
 pytestmark = [
     pytest.mark.ways("processes", "spawn"),

@@ -22,7 +22,7 @@ from parallax import (
     parallel_imap,
     parallel_map,
 )
-from parallax._backends.processes.wear import Wear, resident
+from parallax._backends.processes.worker.limits import Wear, resident
 
 pytestmark = pytest.mark.sampled(2)
 

@@ -24,7 +24,7 @@ from parallax import (
     shared_copy,
     shared_empty,
 )
-from parallax._effects import except_shared, judge, scan
+from parallax._guard.effects import except_shared, judge, scan
 
 pytestmark = pytest.mark.sampled(2)
 

@@ -20,7 +20,7 @@ import pytest
 import voice_jobs
 
 from parallax import ProcessPoolExecutor, WorkerDiedError, options, parallel_imap, parallel_map
-from parallax._backends.processes import protocol
+from parallax._backends.processes.common import protocol
 
 pytestmark = pytest.mark.sampled(2)
 
@@ -492,7 +492,7 @@ PROBE = """
 import sys
 
 def loaded(x):
-    names = ("logging", "parallax._backends.processes.voices")
+    names = ("logging", "parallax._backends.processes.worker.output_sender")
     return [name for name in names if name in sys.modules], type(sys.stdout).__name__
 """
 

@@ -266,14 +266,14 @@ def out_of_memory():
 
 def dies_while_writing():
     """Killed when half of its result is in the socket."""
-    from parallax import _wire
+    from parallax._transport import framing
 
     def write_half(channel):
         frame = b"".join(channel._unsent)
         channel.sock.sendall(frame[: len(frame) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    _wire.Channel.flush = write_half
+    framing.Channel.flush = write_half
     return bytes(400_000)
 
 

@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from parallax import ProcessPoolExecutor, WorkerDiedError, options, parallel_map
-from parallax._backends.processes import ends, pool
-from parallax._backends.processes.trees import descendants
-from parallax._errors import RemoteTraceback
+from parallax._backends.processes.common.process_tree import descendants
+from parallax._backends.processes.parent import exit_diagnosis as ends
+from parallax._backends.processes.parent import warm_pool as pool
+from parallax._core.errors import RemoteTraceback
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="signals"),

@@ -265,7 +265,7 @@ def test_warning_about_threads_of_the_program():
 def test_what_multiprocessing_starts_by_default():
     """Asking for it does not choose it."""
     out = program("""
-    from parallax._backends.processes.initializer import forks_by_default
+    from parallax._backends.processes.start.initializer import forks_by_default
     assert forks_by_default() == (multiprocessing.get_all_start_methods()[0] == "fork")
     assert multiprocessing.get_start_method(allow_none=True) is None
     multiprocessing.set_start_method("spawn")

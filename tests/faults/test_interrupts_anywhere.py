@@ -29,9 +29,9 @@ from parallax import (
     parallel_imap,
     parallel_map,
 )
-from parallax._backends.processes.crew import ProcessCrew
-from parallax._backends.processes.pool import warm_pool
-from parallax._nesting import here
+from parallax._backends.processes.parent.map_workers import ProcessCrew
+from parallax._backends.processes.parent.warm_pool import warm_pool
+from parallax._core.nesting import here
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 

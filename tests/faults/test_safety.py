@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from parallax import Executor, ProcessPoolExecutor, options, parallel_map
-from parallax._backends.processes import protocol
-from parallax._backends.processes.trees import descendants
-from parallax._store import make_store
+from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.process_tree import descendants
+from parallax._shm.segment import make_store
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 

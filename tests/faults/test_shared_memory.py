@@ -23,8 +23,10 @@ import psutil
 import pytest
 from data_jobs import BIG, in_memory
 
-from parallax import ProcessPoolExecutor, WorkerDiedError, _arena, _parcels, parallel_map
-from parallax._store import Store
+from parallax import ProcessPoolExecutor, WorkerDiedError, parallel_map
+from parallax._shm import arena
+from parallax._shm.segment import Store
+from parallax._transport import shm_channel
 
 MEGABYTE = 1 << 20
 TESTS = str(Path(data_jobs.__file__).parent)
@@ -44,7 +46,7 @@ def eventually(condition, seconds=5.0):
 
 
 def lent_out():
-    lender = _arena.arena()
+    lender = arena.arena()
     assert lender is not None
     return lender.resources()[0]
 
@@ -301,7 +303,7 @@ def test_the_device_is_full(monkeypatch, cold_pool, caplog):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     made = [np.full(BIG, float(n)) for n in range(10)]
-    monkeypatch.setattr(_parcels, "_said", False)
+    monkeypatch.setattr(shm_channel, "_said", False)
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "parallax"):
         patch.setattr(Store, "grow", full)
         for _ in range(2):
@@ -327,10 +329,10 @@ def test_no_place_for_it(monkeypatch, cold_pool, caplog):
     def refuse(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(_parcels, "_said", False)
+    monkeypatch.setattr(shm_channel, "_said", False)
     made = np.arange(BIG, dtype=float)
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "parallax"):
-        _arena.forget()
+        arena.forget()
         patch.delattr(os, "memfd_create")
         patch.setattr(tempfile, "mkstemp", refuse)
         for _ in range(2):
@@ -342,7 +344,7 @@ def test_no_place_for_it(monkeypatch, cold_pool, caplog):
                     executor.submit(data_jobs.tail, back).result(), back[BIG // 2 :]
                 )
         cold_pool()
-    _arena.forget()
+    arena.forget()
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("parallax", "WARNING")
     assert "Read-only file system" in record.getMessage()

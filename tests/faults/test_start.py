@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from parallax import WorkerDiedError, options, parallel_map
-from parallax._backends.processes.pool import Pool
+from parallax._backends.processes.parent.warm_pool import Pool
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="POSIX limits and signals"),
@@ -133,7 +133,7 @@ def test_worker_that_hangs_at_its_start(tmp_path, method):
         f"""
         import os
         from parallax import parallel_map, WorkerStartError, options
-        from parallax._backends.processes import start
+        from parallax._backends.processes.start import starter as start
         start.START = start.IMPORT = 0.3
         os.environ["IN_A_WORKER"] = "1"
         os.environ["PYTHONPATH"] = os.getcwd()
@@ -179,7 +179,7 @@ def test_each_number_of_descriptors(tmp_path, method):
         import os, resource, sys
         from parallax import parallel_map, WorkerStartError, options
         parallel_map(abs, range(4), backend="processes")  # what is loaded late is loaded now
-        from parallax._backends.processes.pool import shutdown_warm_pool
+        from parallax._backends.processes.parent.warm_pool import shutdown_warm_pool
         free = os.open("/dev/null", os.O_RDONLY)
         os.close(free)
         failed = worked = 0
@@ -232,7 +232,7 @@ def test_module_that_breaks_the_zygote(tmp_path, name):
         textwrap.dedent(
             f"""
             import os, sys, threading
-            if "parallax._backends.processes.zygote" in sys.modules:
+            if "parallax._backends.processes.start.zygote" in sys.modules:
                 if os.getppid() == int(os.environ["PROGRAM"]):  # not in a worker
                     {MODULES[name][0]}
             NUMBER = 1
@@ -245,7 +245,9 @@ def test_module_that_breaks_the_zygote(tmp_path, name):
         os.environ["PROGRAM"] = str(os.getpid())
         import good, breaks
         from parallax import parallel_map, options
-        from parallax._backends.processes import execute, pool, start
+        from parallax._backends.processes.start import spawn as execute
+        from parallax._backends.processes.parent import warm_pool as pool
+        from parallax._backends.processes.start import starter as start
         execute._INSTALLED += (os.getcwd(),)
         start.IMPORT = 0.3
         def work(x):

@@ -21,7 +21,7 @@ from parallax import (
     options,
     parallel_map,
 )
-from parallax._backends.processes.pool import shutdown_warm_pool
+from parallax._backends.processes.parent.warm_pool import shutdown_warm_pool
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, /proc"),

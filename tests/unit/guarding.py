@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from typing import Any
 
-from parallax._effects import Observer, Verdict, judge, scan
+from parallax._guard.effects import Observer, Verdict, judge, scan
 
 
 @dataclasses.dataclass

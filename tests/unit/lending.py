@@ -14,11 +14,13 @@ import warnings
 import numpy as np
 import pytest
 
-from parallax import _borrower, _lender, _store
-from parallax._borrower import Borrower
-from parallax._lender import SHARED, Lender
-from parallax._parcels import ParcelChannel
-from parallax._store import PAGE, Store, make_store
+from parallax._shm import receiver as _borrower
+from parallax._shm import segment
+from parallax._shm import sender as _lender
+from parallax._shm.receiver import Borrower
+from parallax._shm.segment import PAGE, Store, make_store
+from parallax._shm.sender import SHARED, Lender
+from parallax._transport.shm_channel import ParcelChannel
 
 #: Bytes of a slab that is not copied.
 LARGE = SHARED + 3 * PAGE + 5
@@ -82,7 +84,7 @@ def failing(error, *, after=0):
 
 def elsewhere(monkeypatch):
     """Take the ways of a system that is not Linux."""
-    monkeypatch.setattr(_store, "LINUX", False)
+    monkeypatch.setattr(segment, "LINUX", False)
     monkeypatch.setattr(_lender, "LINUX", False)
     monkeypatch.setattr(_borrower, "LINUX", False)
 

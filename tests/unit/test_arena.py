@@ -8,30 +8,30 @@ import threading
 import pytest
 from lending import Child, block, forks, held, linux
 
-from parallax import _arena
-from parallax._extents import GRAIN
+from parallax._shm import arena
+from parallax._shm.allocator import GRAIN
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """Nothing of the warm pool's, which may live from test to test."""
     for name in ("_made", "_trimmers", "_refused"):
-        monkeypatch.setattr(_arena, name, [])
+        monkeypatch.setattr(arena, name, [])
     yield
-    _arena.forget()
+    arena.forget()
 
 
 def trimming():
     """The thread that waits to trim, if there is one."""
-    return _arena._trimmers[-1]._thread
+    return arena._trimmers[-1]._thread
 
 
 def test_one():
     """Whoever asks gets the same, which has nothing to say about why there is none."""
-    lender = _arena.arena()
+    lender = arena.arena()
     assert lender is not None
-    assert _arena.arena() is lender
-    assert _arena.refusal() is None
+    assert arena.arena() is lender
+    assert arena.refusal() is None
 
 
 def test_refused(monkeypatch):
@@ -43,61 +43,61 @@ def test_refused(monkeypatch):
         raise OSError("none here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_arena, "make_store", refuse)
-        assert _arena.arena() is None
-        assert _arena.arena() is None
+        patch.setattr(arena, "make_store", refuse)
+        assert arena.arena() is None
+        assert arena.arena() is None
     assert asked == [1]
-    assert str(_arena.refusal()) == "none here"
-    _arena.release()
-    _arena.forget()
-    assert _arena.arena() is not None
-    assert _arena.refusal() is None
+    assert str(arena.refusal()) == "none here"
+    arena.release()
+    arena.forget()
+    assert arena.arena() is not None
+    assert arena.refusal() is None
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_released(again):
     """It goes with the last slab, unless somebody asked for it meanwhile."""
-    lender = _arena.arena()
+    lender = arena.arena()
     slabs = [lender.put(memoryview(block(GRAIN, n))) for n in range(2)]
-    _arena.release()
+    arena.release()
     slabs.pop()
     assert lender.store.handle >= 0
     if again:
-        assert _arena.arena() is lender
+        assert arena.arena() is lender
     slabs.pop()
     assert (lender.store.handle >= 0) is again
-    assert (_arena.arena() is lender) is again
+    assert (arena.arena() is lender) is again
 
 
 def test_released_with_nothing_in_use():
     """It goes at once; the next one is new."""
-    lender = _arena.arena()
+    lender = arena.arena()
     lender.put(memoryview(block(GRAIN)))
-    _arena.release()
-    _arena.release()
+    arena.release()
+    arena.release()
     assert lender.store.handle == -1
-    assert _arena.arena() is not lender
+    assert arena.arena() is not lender
 
 
 def test_released_by_the_collector():
     """Its last slab may end at any moment, also while it is asked for."""
-    lender = _arena.arena()
+    lender = arena.arena()
     cycle = [lender.put(memoryview(block(GRAIN)))]
     cycle.append(cycle)
-    _arena.release()
+    arena.release()
     del cycle
-    with _arena._lock:
+    with arena._lock:
         gc.collect()
     assert lender.store.handle == -1
-    assert _arena.arena() is not None
+    assert arena.arena() is not None
 
 
 @linux
 def test_much_is_kept_for_a_while(monkeypatch):
     """By a thread that then gives it back; little needs no thread."""
-    monkeypatch.setattr(_arena, "LINGER", 60)
-    monkeypatch.setattr(_arena, "KEEP", 2 * GRAIN)
-    lender = _arena.arena()
+    monkeypatch.setattr(arena, "LINGER", 60)
+    monkeypatch.setattr(arena, "KEEP", 2 * GRAIN)
+    lender = arena.arena()
     lender._keep = 2 * GRAIN
     lender.put(memoryview(block(GRAIN)))
     assert trimming() is None
@@ -106,7 +106,7 @@ def test_much_is_kept_for_a_while(monkeypatch):
     assert thread.is_alive()
     assert thread.name.startswith("parallax-pool")
     assert held(lender.store) == 10 * GRAIN
-    _arena._trimmers[-1].over.set()
+    arena._trimmers[-1].over.set()
     thread.join(10)
     assert not thread.is_alive()
     assert held(lender.store) <= 2 * GRAIN
@@ -116,12 +116,12 @@ def test_much_is_kept_for_a_while(monkeypatch):
 @linux
 def test_the_trimmer_ends_with_the_pool(monkeypatch):
     """It waits for nothing then."""
-    monkeypatch.setattr(_arena, "LINGER", 60)
-    lender = _arena.arena()
+    monkeypatch.setattr(arena, "LINGER", 60)
+    lender = arena.arena()
     lender._keep = 0
     slab = lender.put(memoryview(block(GRAIN)))
     thread = trimming()
-    _arena.release()
+    arena.release()
     thread.join(10)
     assert not thread.is_alive()
     assert lender.store.handle >= 0
@@ -132,11 +132,11 @@ def test_the_trimmer_ends_with_the_pool(monkeypatch):
 @forks
 def test_forked():
     """A copy of this process has none of it, even if a thread held the lock, and makes its own."""
-    lender = _arena.arena()
+    lender = arena.arena()
     slab = lender.put(memoryview(block(GRAIN)))
 
     def own():
-        other = _arena.arena()
+        other = arena.arena()
         assert other is not lender
         assert lender.store.handle == -1
         return other.put(memoryview(block(GRAIN))) is not None
@@ -144,7 +144,7 @@ def test_forked():
     entered, leave = threading.Event(), threading.Event()
 
     def hold():
-        with _arena._lock:
+        with arena._lock:
             entered.set()
             leave.wait(10)
 
@@ -155,5 +155,5 @@ def test_forked():
         leave.set()
         assert child.step()
     thread.join(10)
-    assert _arena.arena() is lender
+    assert arena.arena() is lender
     assert slab is not None

@@ -23,10 +23,10 @@ from lending import (
 )
 from lending import view as array
 
-from parallax import _borrower
-from parallax._extents import GRAIN
-from parallax._lender import READ, SHARED, WRITE
-from parallax._store import PAGE, pages
+from parallax._shm import receiver
+from parallax._shm.allocator import GRAIN
+from parallax._shm.segment import PAGE, pages
+from parallax._shm.sender import READ, SHARED, WRITE
 
 kinds = pytest.mark.parametrize("private", [True, False], ids=["worker", "parent"])
 
@@ -59,7 +59,7 @@ def test_views(private, nbytes):
 def test_what_a_worker_writes_is_its_own(monkeypatch, way):
     """It reaches neither the store nor a second view nor one that is made later."""
     if way == "old kernel":
-        monkeypatch.setattr(_borrower, "populate", lambda *_, **__: False)
+        monkeypatch.setattr(receiver, "populate", lambda *_, **__: False)
     elif way != "usual":
         elsewhere(monkeypatch)
     with lending(private=True, store=TaggedStore() if way == "tags" else None) as (ours, borrower):
@@ -251,7 +251,7 @@ def test_abandoned_in_a_cycle():
 @linux
 def test_little_waits_for_its_lender(monkeypatch):
     """More goes to the system before the lender hears of it; the note says so."""
-    monkeypatch.setattr(_borrower, "WAITING", 2 * LARGE)
+    monkeypatch.setattr(receiver, "WAITING", 2 * LARGE)
     with lending(private=False) as (ours, borrower):
         slabs = [lent(ours, seed) for seed in range(4)]
         views = [array(borrower, slab) for slab in slabs]
@@ -268,7 +268,7 @@ def test_little_waits_for_its_lender(monkeypatch):
 
 def test_memory_stays_for_another_view(monkeypatch):
     """What goes to the system is what nobody looks at."""
-    monkeypatch.setattr(_borrower, "WAITING", 0)
+    monkeypatch.setattr(receiver, "WAITING", 0)
     with lending(private=False) as (ours, borrower):
         slab = lent(ours)
         one, two = array(borrower, slab), array(borrower, slab)

@@ -14,9 +14,9 @@ from lending import (
 )
 from lending import view as array
 
-from parallax import _borrower
-from parallax._borrower import Borrower
-from parallax._lender import COPY, READ, WRITE
+from parallax._shm import receiver
+from parallax._shm.receiver import Borrower
+from parallax._shm.sender import COPY, READ, WRITE
 
 kinds = pytest.mark.parametrize("private", [True, False], ids=["worker", "parent"])
 
@@ -27,7 +27,7 @@ kinds = pytest.mark.parametrize("private", [True, False], ids=["worker", "parent
 def test_forked(monkeypatch, private, kernel):
     """A copy of this process sees what was there, whatever becomes of the slab; both are alone."""
     if kernel == "old":
-        monkeypatch.setattr(_borrower, "populate", lambda *_, **__: False)
+        monkeypatch.setattr(receiver, "populate", lambda *_, **__: False)
     with lending(private=private, keep=0) as (ours, borrower):
         slabs = [lent(ours, seed) for seed in range(2)]
         starts = [slab.extent.start for slab in slabs]
@@ -133,8 +133,8 @@ def test_detached_at_last():
 @forks
 def test_a_forked_copy_gives_no_memory_away(monkeypatch):
     """Not even where it could not get memory of its own: its parent looks at it."""
-    monkeypatch.setattr(_borrower, "_remap", lambda *_: False)
-    monkeypatch.setattr(_borrower, "WAITING", 0)
+    monkeypatch.setattr(receiver, "_remap", lambda *_: False)
+    monkeypatch.setattr(receiver, "WAITING", 0)
     with lending(private=False) as (ours, borrower):
         slabs = [lent(ours, seed) for seed in range(3)]
         views = [array(borrower, slab) for slab in slabs]

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from parallax import _bulk, _codec
-from parallax._backends.processes import batch
-from parallax._backends.processes.task import outcomes
-from parallax._messages import ChunkResult
+from parallax._backends.processes.parent.task import outcomes
+from parallax._backends.processes.worker import batches as batch
+from parallax._core.chunks import ChunkResult
+from parallax._transport import codec, out_of_band
 
-ENCODERS = (_codec.encode, _codec.encode_by_value, _codec.encode_reply)
+ENCODERS = (codec.encode, codec.encode_by_value, codec.encode_reply)
 BLOCK = bytes(range(256)) * 1200
 
 
@@ -32,12 +32,12 @@ class Pair:
     second: Any = None
 
 
-def there_and_back(obj: Any, encode: Any = _codec.encode) -> Any:
+def there_and_back(obj: Any, encode: Any = codec.encode) -> Any:
     encoded = encode(obj)
-    return _codec.decode(encoded.payload, [bytearray(b) for b in encoded.buffers])
+    return codec.decode(encoded.payload, [bytearray(b) for b in encoded.buffers])
 
 
-def beside(obj: Any, encode: Any = _codec.encode) -> int:
+def beside(obj: Any, encode: Any = codec.encode) -> int:
     return sum(b.nbytes for b in encode(obj).buffers)
 
 
@@ -167,9 +167,9 @@ def test_memoryviews_of_ctypes_can_be_read() -> None:
 
 
 def test_a_memoryview_looks_at_what_came() -> None:
-    encoded = _codec.encode([memoryview(np.arange(40_000.0))])
+    encoded = codec.encode([memoryview(np.arange(40_000.0))])
     (buffer,) = map(bytearray, encoded.buffers)
-    (back,) = _codec.decode(encoded.payload, [buffer])
+    (back,) = codec.decode(encoded.payload, [buffer])
     back[0] = 7.0
     assert buffer[:8] == np.float64(7).tobytes()
 
@@ -187,7 +187,7 @@ def test_what_is_on_its_way_can_be_resized(make: Any, encode: Any) -> None:
     large = make()
     encoded = encode([large])
     large.append(1)
-    (back,) = _codec.decode(encoded.payload, [bytearray(b) for b in encoded.buffers])
+    (back,) = codec.decode(encoded.payload, [bytearray(b) for b in encoded.buffers])
     assert bytes(back) == BLOCK
     back.append(1)
     assert back == large
@@ -197,18 +197,18 @@ def test_what_is_on_its_way_can_be_resized(make: Any, encode: Any) -> None:
 def test_a_payload_is_read_where_it_lies(memory: Any) -> None:
     """Also one that is longer than what is read of a file at once."""
     value = [BLOCK, "x" * 300_000, {str(n): n * 1.5 for n in range(30_000)}, bytearray(BLOCK)]
-    encoded = _codec.encode(value)
+    encoded = codec.encode(value)
     payload = memory(encoded.payload)
-    back = _codec.decode(payload, [bytearray(b) for b in encoded.buffers])
+    back = codec.decode(payload, [bytearray(b) for b in encoded.buffers])
     assert back == value
     tracemalloc.start()
     try:
         text = "x" * 4_000_000
-        encoded = _codec.encode([BLOCK, text])
+        encoded = codec.encode([BLOCK, text])
         payload, buffers = memory(encoded.payload), [bytearray(b) for b in encoded.buffers]
         tracemalloc.reset_peak()
         before, _ = tracemalloc.get_traced_memory()
-        back = _codec.decode(payload, buffers)
+        back = codec.decode(payload, buffers)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -217,9 +217,9 @@ def test_a_payload_is_read_where_it_lies(memory: Any) -> None:
 
 
 def test_small_objects_are_pickled_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_codec, "anything", lambda: False)  # shared by name
+    monkeypatch.setattr(codec, "anything", lambda: False)  # shared by name
     for obj in (b"x" * 1000, [1, 2.0, "x"], np.arange(100)[::2], array.array("i", [1])):
-        encoded = _codec.encode(obj)
+        encoded = codec.encode(obj)
         assert encoded.payload[0] == 0x80
         assert encoded.buffers == []
 
@@ -255,7 +255,7 @@ def test_a_list_that_holds_itself() -> None:
     assert back[0] == BLOCK
     ring: list[Any] = []
     ring.append(ring)
-    assert not _bulk.has_bulk(ring)
+    assert not out_of_band.has_bulk(ring)
 
 
 def test_arrays_of_objects_and_subclasses_are_left_to_themselves() -> None:
@@ -281,7 +281,7 @@ def test_the_look_runs_nobodys_code() -> None:
     class Slotted(Nosy):
         __slots__ = ()
 
-    assert not _bulk.has_bulk([Nosy(), (Nosy(),), {"k": Nosy()}, Slotted()])
+    assert not out_of_band.has_bulk([Nosy(), (Nosy(),), {"k": Nosy()}, Slotted()])
 
 
 class OddMeta(type):
@@ -316,7 +316,7 @@ class OddSlots:
         raise ZeroDivisionError(name)
 
 
-@pytest.mark.parametrize("encode", [_codec.encode, _codec.encode_reply], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("encode", [codec.encode, codec.encode_reply], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("kind", [OddClass, OddDict, OddSlots])
 def test_odd_objects_travel_as_they_want_to(kind: Any, encode: Any) -> None:
     assert there_and_back([kind(), 1], encode) == [0, 1]
@@ -331,8 +331,8 @@ def test_what_cannot_be_sent_beside_the_stream_is_pickled(monkeypatch: pytest.Mo
             raise MemoryError
         return parts(kind, obj)
 
-    parts = _bulk._parts
-    monkeypatch.setattr(_bulk, "_parts", fails)
+    parts = out_of_band._parts
+    monkeypatch.setattr(out_of_band, "_parts", fails)
     obj = [BLOCK, bytearray(BLOCK), numbers := array.array("d", range(40_000)), numbers]
     back = there_and_back(obj)
     assert back == obj
@@ -345,19 +345,19 @@ def test_types_are_known_by_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(Tensor="none"))
     monkeypatch.setitem(sys.modules, "numpy", None)
     monkeypatch.setitem(sys.modules, "array", SimpleNamespace())
-    assert _bulk.has_bulk([array.array("d", range(40_000)), BLOCK])
-    assert not _bulk.has_bulk([array.array("d", range(40_000)), np.arange(80_000)[::2]])
+    assert out_of_band.has_bulk([array.array("d", range(40_000)), BLOCK])
+    assert not out_of_band.has_bulk([array.array("d", range(40_000)), np.arange(80_000)[::2]])
 
 
 def test_the_look_is_short() -> None:
     """It finds the first and the last of many and looks at few; huge dicts are not copied."""
-    assert _bulk.has_bulk([BLOCK, *range(5000)])
-    assert _bulk.has_bulk([*range(5000), BLOCK])
-    assert _bulk.has_bulk([(n, "x", Pair(n, {"k": BLOCK})) for n in range(5000)])
+    assert out_of_band.has_bulk([BLOCK, *range(5000)])
+    assert out_of_band.has_bulk([*range(5000), BLOCK])
+    assert out_of_band.has_bulk([(n, "x", Pair(n, {"k": BLOCK})) for n in range(5000)])
     many = dict.fromkeys(range(200_000))
     tracemalloc.start()
     try:
-        assert not _bulk.has_bulk([many])
+        assert not out_of_band.has_bulk([many])
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -403,7 +403,7 @@ def test_tensors() -> None:
         assert type(back) is type(left)
         assert back.requires_grad == left.requires_grad
         assert torch.equal(back.resolve_conj(), left.resolve_conj())
-    assert _codec.encode([torch.zeros(1).expand(1 << 20)]).nbytes < 10_000
+    assert codec.encode([torch.zeros(1).expand(1 << 20)]).nbytes < 10_000
 
 
 SIZES = st.sampled_from([0, 1, 63, 64, 65, 200])
@@ -459,14 +459,14 @@ def equal(one: Any, other: Any) -> bool:
 @settings(max_examples=60, deadline=None)
 @given(value=VALUES)
 def test_nested_objects_come_back_equal(encode: Any, value: Any) -> None:
-    before = _bulk.BULK, _codec.OUT_OF_BAND
-    _bulk.BULK, _codec.OUT_OF_BAND = 64, 64
+    before = out_of_band.BULK, codec.OUT_OF_BAND
+    out_of_band.BULK, codec.OUT_OF_BAND = 64, 64
     try:
         for obj in (value, [cut(value), value]):
             encoded = encode(obj)
             # As the wire brings it: memory of the receiver's own.
             buffers = [bytearray(b) for b in encoded.buffers]
-            back = _codec.decode(memoryview(bytearray(encoded.payload)), buffers)
+            back = codec.decode(memoryview(bytearray(encoded.payload)), buffers)
             assert equal(back, obj)
     finally:
-        _bulk.BULK, _codec.OUT_OF_BAND = before
+        out_of_band.BULK, codec.OUT_OF_BAND = before

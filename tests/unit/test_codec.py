@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallax import _codec
-from parallax._backends.processes.payload import needs
-from parallax._codec import OUT_OF_BAND, decode, encode, encode_by_value
-from parallax._culprit import culprit
+from parallax._backends.processes.parent.call_encoding import needs
+from parallax._transport import codec
+from parallax._transport.codec import OUT_OF_BAND, decode, encode, encode_by_value
+from parallax._transport.pickle_diagnosis import culprit
 
 VALUES = st.recursive(
     st.none()
@@ -50,14 +50,14 @@ def test_round_trip(value):
     back = received(encode(value))
     assert back == value
     assert type(back) is type(value)
-    assert received(_codec.encode_reply(value)) == value
+    assert received(codec.encode_reply(value)) == value
 
 
 @pytest.mark.parametrize("size", [0, 1, OUT_OF_BAND // 8 - 1, OUT_OF_BAND // 8, 100_000])
 def test_arrays(size):
     """Arrays come back equal and writable; large ones travel out of band."""
     array = np.arange(float(size))
-    for encoder in (encode, encode_by_value, _codec.encode_reply):
+    for encoder in (encode, encode_by_value, codec.encode_reply):
         encoded = encoder([array, array])
         back = received(encoded)
         np.testing.assert_array_equal(back[0], array)
@@ -98,21 +98,21 @@ def test_by_value_for_modules_that_cannot_be_imported_there():
 
 PROGRAM = """
 import json, subprocess, sys
-from parallax import _codec
+from parallax._transport import codec
 factor = 3
 class Point:
     def __init__(self, x): self.x = x
 def scale(p): return Point(p.x * factor)
-encoded = _codec.encode((scale, [Point(5)]))
+encoded = codec.encode((scale, [Point(5)]))
 assert not encoded.buffers
 child = subprocess.run([sys.executable, "-c", '''
 import sys
-from parallax import _codec
-fn, items = _codec.decode(sys.stdin.buffer.read())
-sys.stdout.buffer.write(_codec.encode_reply([fn(i) for i in items]).payload)
+from parallax._transport import codec
+fn, items = codec.decode(sys.stdin.buffer.read())
+sys.stdout.buffer.write(codec.encode_reply([fn(i) for i in items]).payload)
 '''], input=encoded.payload, capture_output=True)
 assert not child.stderr, child.stderr.decode()
-(back,) = _codec.decode(child.stdout)
+(back,) = codec.decode(child.stdout)
 print(json.dumps([type(back) is Point, back.x, Point.__module__]))
 """
 
@@ -232,10 +232,8 @@ def test_slotted_classes_of_main_come_back():
 def test_more_buffers_than_a_header_can_name_travel_all_the_same():
     """Those above the limit are copied into the pickle."""
     numpy = pytest.importorskip("numpy")
-    arrays = [
-        numpy.full(1 << 15, number % 251, numpy.uint8) for number in range(_codec.BUFFERS + 3)
-    ]
-    encoded = _codec.encode(arrays)
-    assert len(encoded.buffers) == _codec.BUFFERS
-    back = _codec.decode(encoded.payload, [bytearray(b) for b in encoded.buffers])
+    arrays = [numpy.full(1 << 15, number % 251, numpy.uint8) for number in range(codec.BUFFERS + 3)]
+    encoded = codec.encode(arrays)
+    assert len(encoded.buffers) == codec.BUFFERS
+    back = codec.decode(encoded.payload, [bytearray(b) for b in encoded.buffers])
     assert all(a.tobytes() == b.tobytes() for a, b in zip(arrays[-5:], back[-5:], strict=True))

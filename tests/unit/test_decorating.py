@@ -19,9 +19,10 @@ import decorated_jobs as jobs
 import pytest
 from decorated_jobs import Model, Wider
 
-from parallax import _references, parallel, parallel_map
-from parallax._codec import decode, encode
-from parallax._effects import scan
+from parallax import parallel, parallel_map
+from parallax._guard.effects import scan
+from parallax._transport import wrapped_functions
+from parallax._transport.codec import decode, encode
 
 TESTS = Path(__file__).parents[1]
 
@@ -456,7 +457,7 @@ def test_a_decorated_function_costs_no_import_of_what_runs_it(tmp_path):
         "import sys\nfrom parallax import parallel\n@parallel\ndef f(x): return x\n"
         "class A:\n    @parallel\n    def m(self): return 1\n"
         "assert (f(1), A().m()) == (1, 1)\n"
-        "bad = {'parallax._map', 'parallax._run', 'asyncio', 'cloudpickle'}\n"
+        "bad = {'parallax._api.map', 'parallax._run.run', 'asyncio', 'cloudpickle'}\n"
         "assert not bad & set(sys.modules), bad & set(sys.modules)\nprint('done')\n",
     )
 
@@ -495,7 +496,7 @@ def test_without_cloudpickle(tmp_path):
     run_script(
         tmp_path,
         f"import sys\nsys.path.insert(0, {str(TESTS)!r})\nimport decorated_jobs as jobs\n"
-        "from parallax._codec import encode, decode\nfn = jobs.square.__wrapped__\n"
+        "from parallax._transport.codec import encode, decode\nfn = jobs.square.__wrapped__\n"
         "assert decode(encode((fn, 1)).payload) == (fn, 1)\n"
         "assert 'cloudpickle' not in sys.modules\nprint('done')\n",
     )
@@ -539,11 +540,11 @@ def test_large_arrays_beside_such_a_function():
 def test_a_decorator_that_is_missing_in_the_worker_is_an_error():
     """Rather than another function in the place of the one that was meant."""
     with pytest.raises(AttributeError, match="'square' with 5 decorators"):
-        _references.follow("decorated_jobs", "square", 5)
+        wrapped_functions.follow("decorated_jobs", "square", 5)
     with pytest.raises(AttributeError, match="'gone'"):
-        _references.follow("decorated_jobs", "gone", 0)
+        wrapped_functions.follow("decorated_jobs", "gone", 0)
     with pytest.raises(ImportError):
-        _references.follow("no_such_module_anywhere", "square", 1)
+        wrapped_functions.follow("no_such_module_anywhere", "square", 1)
 
 
 # -- the guard -------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ import types
 import pytest
 from guarding import Node, watch
 
-from parallax import _effects
-from parallax._effects import Effects, Finding, Observer, judge, scan
 from parallax._guard import calls, objects
+from parallax._guard import effects as _effects
+from parallax._guard.effects import Effects, Finding, Observer, judge, scan
 from parallax._guard.names import TooBig
 
 NUMBERS = range(1, 40)

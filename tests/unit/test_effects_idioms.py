@@ -31,7 +31,7 @@ from collections import Counter, defaultdict, deque
 import pytest
 from guarding import Parser, Point, name_of, watch, watch_copies, wrapped_by_own
 
-from parallax._effects import scan
+from parallax._guard.effects import scan
 
 LOG: list = []
 TABLE = {"a": 1, "b": 2}

@@ -16,7 +16,7 @@ from collections import Counter
 import pytest
 from guarding import Node, Parser, Point, Row, watch, wrapped_by_own
 
-from parallax._effects import judge, scan
+from parallax._guard.effects import judge, scan
 
 NUMBERS = range(1, 40)
 LOG: list = []

@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor
 import pytest
 
 import parallax
-from parallax._errors import exit_reason
+from parallax._core.errors import exit_reason
 
 CASES = [
     (
@@ -94,10 +94,10 @@ def test_notes_survive_a_pickle():
 
 def test_every_error_is_public():
     """Each class of the module can be caught by a name of the package."""
-    from parallax import _errors
+    from parallax._core import errors
 
-    for name in _errors.__all__:
-        assert getattr(parallax, name) is getattr(_errors, name)
+    for name in errors.__all__:
+        assert getattr(parallax, name) is getattr(errors, name)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from parallax._extents import COLD, GRAIN, MAPPED, PRESENT, Extent, Extents, size_class
+from parallax._shm.allocator import COLD, GRAIN, MAPPED, PRESENT, Extent, Extents, size_class
 
 SIZES = st.one_of(
     st.integers(0, 3 * GRAIN),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax._feed import Feed
+from parallax._scheduling.input import Feed
 
 
 def feed(*iterables, strict=False):

@@ -13,7 +13,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, CancelledError, a
 
 import pytest
 
-from parallax._future import Future
+from parallax._core.futures import Future
 
 ROUNDS = 300
 

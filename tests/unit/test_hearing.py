@@ -10,11 +10,11 @@ import threading
 
 import pytest
 
-from parallax._backends.processes import hearing as module
-from parallax._backends.processes import protocol
-from parallax._backends.processes.hearing import Ear, Hearing
-from parallax._backends.processes.records import pack
-from parallax._wire import Frame
+from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.log_records import pack
+from parallax._backends.processes.parent import output_receiver as module
+from parallax._backends.processes.parent.output_receiver import Ear, Hearing
+from parallax._transport.framing import Frame
 
 FIRST, MORE = protocol.FIRST, protocol.MORE
 

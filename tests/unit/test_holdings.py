@@ -8,8 +8,8 @@ import weakref
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax._holdings import Holdings
-from parallax._messages import Chunk
+from parallax._core.chunks import Chunk
+from parallax._scheduling.in_flight import Holdings
 
 
 class Thing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax._lanes import MOST_CHANGES, PROBATION, Growth, Lane
+from parallax._routing.route_state import MOST_CHANGES, PROBATION, Growth, Lane
 
 TIMES = st.floats(0.0, 0.3)
 SECONDS = st.one_of(st.floats(0.0, 1e-4), st.floats(0.0, 0.5))

@@ -23,10 +23,10 @@ from lending import (
     linux,
 )
 
-from parallax import _lender
-from parallax._extents import COLD, GRAIN, MAPPED, PRESENT
-from parallax._lender import COPY, READ, WRITE, Ref
-from parallax._store import PAGE, PIECE, pages
+from parallax._shm import sender
+from parallax._shm.allocator import COLD, GRAIN, MAPPED, PRESENT
+from parallax._shm.segment import PAGE, PIECE, pages
+from parallax._shm.sender import COPY, READ, WRITE, Ref
 
 SIZES = [1, PAGE - 1, PAGE, PAGE + 1, GRAIN, 5 * GRAIN + 17, PIECE + GRAIN + 5]
 
@@ -62,12 +62,12 @@ def test_reuse_after_every_warmth(nbytes):
 def test_systems_that_can_do_less(monkeypatch, way, nbytes, large):
     """Old kernels cannot map pages at once, others write by mapping: the content is the same."""
     if way == "old kernel":
-        monkeypatch.setattr(_lender, "populate", lambda *_, **__: False)
+        monkeypatch.setattr(sender, "populate", lambda *_, **__: False)
     elif way == "no pwrite":
         monkeypatch.delattr(os, "pwrite")
     elif way == "not Linux":
         elsewhere(monkeypatch)
-    monkeypatch.setattr(_lender, "LARGE", GRAIN)
+    monkeypatch.setattr(sender, "LARGE", GRAIN)
     with lender(TaggedStore() if way == "tags" else None, threads=large) as ours:
         for seed in range(3):
             put(ours, bytearray(block(nbytes, seed + 50)))
@@ -80,7 +80,7 @@ def test_systems_that_can_do_less(monkeypatch, way, nbytes, large):
 def test_anything_in_any_order(data):
     """Slabs keep their content whatever is put, reserved, dropped and trimmed beside them."""
     with pytest.MonkeyPatch.context() as patch, lender(keep=8 * GRAIN) as ours:
-        patch.setattr(_lender, "WINDOW", 4 * GRAIN)  # so that there are many windows
+        patch.setattr(sender, "WINDOW", 4 * GRAIN)  # so that there are many windows
         live = []
         for seed in range(data.draw(st.integers(1, 30))):
             what = data.draw(st.sampled_from(["put", "put", "reserve", "drop", "drop", "trim"]))
@@ -137,7 +137,7 @@ def test_memory_behind_the_data_is_there():
 def test_reserved_memory_is_zeros(monkeypatch, way):
     """Also where other data was before, and where memory cannot be given back."""
     if way == "old kernel":
-        monkeypatch.setattr(_lender, "populate", lambda *_, **__: False)
+        monkeypatch.setattr(sender, "populate", lambda *_, **__: False)
     store = TaggedStore() if way == "tags" else None
     nbytes = PIECE + 3 * GRAIN + 1
     with lender(store) as ours:
@@ -240,7 +240,7 @@ def test_dropped_after_the_end():
 @pytest.mark.parametrize("error", [FULL, OSError(errno.ENOMEM, "Cannot allocate memory")])
 def test_no_room(monkeypatch, method, error, threads):
     """The answer is None and the reason; nothing is used by it, and the next one works."""
-    monkeypatch.setattr(_lender, "LARGE", GRAIN)
+    monkeypatch.setattr(sender, "LARGE", GRAIN)
     with lender(threads=threads) as ours:
         data = bytearray(block(5 * GRAIN // 2))  # the end of its slab is reserved
         with monkeypatch.context() as patch:

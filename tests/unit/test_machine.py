@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax import _machine
-from parallax._machine import CgroupReader, memory_available, memory_total, usable_cores
+from parallax._core import cores
+from parallax._core.cores import CgroupReader, memory_available, memory_total, usable_cores
 
 GIB = 1 << 30
 
@@ -368,7 +368,7 @@ def test_cores_are_never_below_one_when_nothing_answers(
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="-X cpu_count came with 3.13")
 @pytest.mark.parametrize(("flags", "variable"), [(("-X", "cpu_count=1"), ""), ((), "1")])
 def test_pythons_own_cpu_count_limits(flags: tuple[str, ...], variable: str) -> None:
-    code = "import parallax._machine as m; print(m.usable_cores())"
+    code = "import parallax._core.cores as m; print(m.usable_cores())"
     env = os.environ | ({"PYTHON_CPU_COUNT": variable} if variable else {})
     assert _python(*flags, "-c", code, env=env) == "1"
 
@@ -481,16 +481,16 @@ def test_memory_without_sysconf_comes_from_psutil(monkeypatch: pytest.MonkeyPatc
 def test_gil_is_asked_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
     for answer in (False, True, False):
         monkeypatch.setattr(sys, "_is_gil_enabled", lambda answer=answer: answer, raising=False)
-        assert _machine.gil_enabled() is answer
+        assert cores.gil_enabled() is answer
     monkeypatch.delattr(sys, "_is_gil_enabled")
-    assert _machine.gil_enabled() is True
+    assert cores.gil_enabled() is True
 
 
 def test_free_threaded_build_agrees_with_the_build() -> None:
     code = "import sysconfig; print(bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
-    assert str(_machine.free_threaded_build()) == _python("-c", code)
-    if not _machine.free_threaded_build():
-        assert _machine.gil_enabled()
+    assert str(cores.free_threaded_build()) == _python("-c", code)
+    if not cores.free_threaded_build():
+        assert cores.gil_enabled()
 
 
 @pytest.mark.parametrize(
@@ -506,7 +506,7 @@ def test_start_methods(
     platform: str, expect: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
-    assert _machine.start_methods() == expect
+    assert cores.start_methods() == expect
 
 
 def test_thread_count_follows_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,13 +515,13 @@ def test_thread_count_follows_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stop = threading.Event()
     threads = [threading.Thread(target=stop.wait) for _ in range(3)]
-    before = _machine.thread_count()
+    before = cores.thread_count()
     try:
         for thread in threads:
             thread.start()
-        assert _machine.thread_count() == before + 3
+        assert cores.thread_count() == before + 3
         monkeypatch.setattr(os, "listdir", refuse)  # As where there is no /proc.
-        assert _machine.thread_count() == before + 3
+        assert cores.thread_count() == before + 3
     finally:
         stop.set()
         for thread in threads:
@@ -542,7 +542,7 @@ def test_load_per_core(load: object, expect: float | None, monkeypatch: pytest.M
         monkeypatch.delattr(os, "getloadavg", raising=False)
     else:
         monkeypatch.setattr(os, "getloadavg", ask, raising=False)
-    assert _machine.load_per_core() == expect
+    assert cores.load_per_core() == expect
 
 
 @pytest.mark.skipif(not hasattr(time, "pthread_getcpuclockid"), reason="not on this platform")
@@ -560,7 +560,7 @@ def test_the_clock_of_another_thread_counts_its_work_only() -> None:
     thread.start()
     try:
         assert thread.ident is not None
-        clock = _machine.thread_cpu_clock(thread.ident)
+        clock = cores.thread_cpu_clock(thread.ident)
         assert clock is not None
         start = clock()
         assert 0 <= start < 0.04
@@ -576,35 +576,35 @@ def test_the_clock_of_another_thread_counts_its_work_only() -> None:
         leave.set()
         thread.join()
     after = clock()
-    assert after >= 0.05 - _machine.clock_tick()
+    assert after >= 0.05 - cores.clock_tick()
     assert clock() == after, "the clock of a thread that has ended stands still"
 
 
 def test_no_clock_for_a_thread_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _machine.thread_cpu_clock(12345) is None
+    assert cores.thread_cpu_clock(12345) is None
     ended = threading.Thread(target=int)
     ended.start()
     ended.join()
     assert ended.ident is not None
-    assert _machine.thread_cpu_clock(ended.ident) is None
+    assert cores.thread_cpu_clock(ended.ident) is None
     monkeypatch.delattr(time, "pthread_getcpuclockid", raising=False)
-    assert _machine.thread_cpu_clock(threading.get_ident()) is None
+    assert cores.thread_cpu_clock(threading.get_ident()) is None
 
 
 def test_clock_tick(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0 < _machine.clock_tick() <= 0.0157
+    assert 0 < cores.clock_tick() <= 0.0157
     monkeypatch.setattr(sys, "platform", "win32")
-    assert _machine.clock_tick() == 0.015625
+    assert cores.clock_tick() == 0.015625
 
 
 def test_importing_it_is_cheap() -> None:
     code = (
         "import os, sys, threading, time, typing, parallax; before = set(sys.modules); "
-        "import parallax._machine; print(sorted(set(sys.modules) - before))"
+        "import parallax._core.cores; print(sorted(set(sys.modules) - before))"
     )
     # -S: an editable install may itself load modules through a .pth file.
     loaded = _python("-S", "-c", code, env=os.environ | {"PYTHONPATH": str(_source())})
-    assert set(ast.literal_eval(loaded)) <= {"__future__", "parallax._machine"}
+    assert set(ast.literal_eval(loaded)) <= {"__future__", "parallax._core", "parallax._core.cores"}
 
 
 def test_the_real_machine_answers() -> None:
@@ -613,7 +613,7 @@ def test_the_real_machine_answers() -> None:
 
 
 def _source() -> Path:
-    return Path(_machine.__file__).parents[1]
+    return Path(cores.__file__).parents[2]
 
 
 def _python(*arguments: str, env: dict[str, str] | None = None) -> str:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from parallax import _gil, _measure, _ticker
-from parallax._gil import Tally, estimate, is_late, is_solid, mean_sleep
-from parallax._machine import gil_enabled
-from parallax._measure import CoresMeter, GilReading, Meter, Ticker, native_threads
+from parallax._core.cores import gil_enabled
+from parallax._profiling import gil_estimate, gil_sampler, meters
+from parallax._profiling.gil_estimate import Tally, estimate, is_late, is_solid, mean_sleep
+from parallax._profiling.meters import CoresMeter, GilReading, Meter, Ticker, native_threads
 
 INTERVAL = 0.005
 WAKE = 0.00006
@@ -63,7 +63,7 @@ def simulate(
     tally, now, least, lateness, forced = Tally(), 0.0, math.inf, 0.0, 0
     while True:
         mean = mean_sleep(now, forced if lateness > 0.8 * INTERVAL else 0)
-        due = now + max(_gil.LEAST_SLEEP, rng.expovariate(1.0 / mean))
+        due = now + max(gil_estimate.LEAST_SLEEP, rng.expovariate(1.0 / mean))
         awake = due + wake
         has_gil = holder(awake)
         if has_gil >= span:
@@ -470,7 +470,7 @@ def test_without_threads_it_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None
     def refuse(*args: object) -> int:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(_ticker._thread, "start_new_thread", refuse)
+    monkeypatch.setattr(gil_sampler._thread, "start_new_thread", refuse)
     ticker = Ticker()
     ticker.start()
     spin(0.003)
@@ -479,7 +479,7 @@ def test_without_threads_it_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_without_gil_nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ticker, "gil_enabled", lambda: False)
+    monkeypatch.setattr(gil_sampler, "gil_enabled", lambda: False)
     reading, _ = observe(lambda: spin(0.002), 0.01)
     assert (reading.held, reading.error) == (0.0, 0.0)
 
@@ -504,12 +504,12 @@ def test_a_fork_can_stop_a_ticker_that_it_does_not_have() -> None:
 
 
 def test_a_missing_or_odd_schedstat_is_no_error(tmp_path: Path) -> None:
-    assert _ticker._delay(None) is None
-    assert _ticker._delay(str(tmp_path / "none")) is None
+    assert gil_sampler._delay(None) is None
+    assert gil_sampler._delay(str(tmp_path / "none")) is None
     (tmp_path / "odd").write_text("nonsense\n")
-    assert _ticker._delay(str(tmp_path / "odd")) is None
+    assert gil_sampler._delay(str(tmp_path / "odd")) is None
     (tmp_path / "good").write_text("123 2500000000 7\n")
-    assert _ticker._delay(str(tmp_path / "good")) == pytest.approx(2.5)
+    assert gil_sampler._delay(str(tmp_path / "good")) == pytest.approx(2.5)
 
 
 # -- the meters ----------------------------------------------------------------------------------
@@ -647,6 +647,6 @@ def test_native_threads_of_a_callable_that_only_waits() -> None:
 
 
 def test_all_that_is_exported_exists() -> None:
-    for module in (_measure, _ticker, _gil):
+    for module in (meters, gil_sampler, gil_estimate):
         for name in module.__all__:
             assert getattr(module, name).__doc__ or isinstance(getattr(module, name), float)

@@ -7,7 +7,12 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from parallax._backends.processes.native import BRINGERS, NATIVE, limit_loaded, variables
+from parallax._backends.processes.common.native_threads import (
+    BRINGERS,
+    NATIVE,
+    limit_loaded,
+    variables,
+)
 
 
 class Library:

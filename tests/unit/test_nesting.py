@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from parallax import _nesting
-from parallax._asked import asked
-from parallax._nesting import DEEPEST, Place, enter, here
-from parallax._options import Options
+from parallax._core import nesting
+from parallax._core.nesting import DEEPEST, Place, enter, here
+from parallax._core.options import Options
+from parallax._routing.requested import asked
 
 
 @pytest.fixture(autouse=True)
 def _eight_cores(monkeypatch):
-    monkeypatch.setattr(_nesting, "usable_cores", lambda: 8)
+    monkeypatch.setattr(nesting, "usable_cores", lambda: 8)
 
 
 TOP = Place()

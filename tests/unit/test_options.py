@@ -10,7 +10,7 @@ import jobs
 import pytest
 
 from parallax import configure, explain, options, parallel_imap, parallel_map
-from parallax._options import Options, resolve
+from parallax._core.options import Options, resolve
 
 
 def refused(error, words, *args, **kwargs):

@@ -9,8 +9,8 @@ import pytest
 from ways import notes_of
 
 from parallax import RemoteTraceback, SerializationError
-from parallax._messages import ChunkResult, Failure
-from parallax._outcomes import Outcomes, prepare
+from parallax._core.chunks import ChunkResult, Failure
+from parallax._scheduling.reorder_buffer import Outcomes, prepare
 
 
 def result(values, *failures):

@@ -7,7 +7,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallax._pace import FRAME, MOST, REMEMBERED, Pace
+from parallax._scheduling.batch_size import FRAME, MOST, REMEMBERED, Pace
 
 seconds = st.floats(0.0, 100.0)
 short = st.floats(0.0, FRAME / 4)

@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lending import block, failing, held, linux, move, opened, pair, settle, views
 
-from parallax import _borrower, _parcels, _shares
-from parallax._lender import SHARED, WRITE, Ref
-from parallax._parcels import PACKED, Parcel, ParcelChannel
-from parallax._repeats import Repeats
-from parallax._store import PAGE
-from parallax._wire import Channel, WireError
+from parallax._shm import receiver as _borrower
+from parallax._shm import registry
+from parallax._shm.dedup import Repeats
+from parallax._shm.segment import PAGE
+from parallax._shm.sender import SHARED, WRITE, Ref
+from parallax._transport import shm_channel
+from parallax._transport.framing import Channel, WireError
+from parallax._transport.shm_channel import PACKED, Parcel, ParcelChannel
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -219,7 +221,7 @@ def test_shared_by_name():
     """Nothing is copied of what lies in shared memory, however small the part."""
     with pair() as (parent, worker):
         slab = parent.lender.reserve(SHARED, WRITE)
-        memory = _shares.expose(parent.lender, slab, readonly=False)
+        memory = registry.expose(parent.lender, slab, readonly=False)
         kept = {}
         frame = move(parent, worker, 1, 0, b"", [memory[100:110], memory], kept=kept)
         _, (part, whole) = frame.open()
@@ -267,7 +269,7 @@ def test_no_stores():
 @pytest.mark.parametrize("sender", ["parent", "worker"])
 def test_no_room(monkeypatch, caplog, sender):
     """The data goes through the socket, and the parent says so once."""
-    monkeypatch.setattr(_parcels, "_said", False)
+    monkeypatch.setattr(shm_channel, "_said", False)
     with pair() as (parent, worker), caplog.at_level(logging.WARNING, "parallax"):
         ends = (parent, worker) if sender == "parent" else (worker, parent)
         monkeypatch.setattr(ends[0].lender.store, "write", failing(FULL))

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lending import block, move, pair, views
 
-from parallax._lender import COPY, READ, SHARED
-from parallax._parcels import BACK
-from parallax._store import PAGE
-from parallax._wire import WireError
+from parallax._shm.segment import PAGE
+from parallax._shm.sender import COPY, READ, SHARED
+from parallax._transport.framing import WireError
+from parallax._transport.shm_channel import BACK
 
 
 @settings(max_examples=80, deadline=None)

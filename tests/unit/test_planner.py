@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallax._planner import Facts, plan, seconds, thread_rates
-from parallax._plans import Measurement, Payload
+from parallax._core.plans import Measurement, Payload
+from parallax._routing.planner import Facts, plan, seconds, thread_rates
 
 PURE = Measurement(items=5, wall=0.01, cpu=0.01, held=1.0, error=0.05)
 FREE = Measurement(items=5, wall=0.01, cpu=0.01, held=0.0, error=0.02)

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lending import block, content, failing, lender
 
-from parallax import _repeats
-from parallax._codec import encode
-from parallax._repeats import RECENT, SAMPLES, Repeats
+from parallax._shm import dedup
+from parallax._shm.dedup import RECENT, SAMPLES, Repeats
+from parallax._transport.codec import encode
 
 NBYTES = 3 * (1 << 16)
 
@@ -185,7 +185,7 @@ def test_few_are_kept_in_case():
 @pytest.mark.parametrize("others", [0, 1, 2])
 def test_little_is_kept_in_case(monkeypatch, others):
     """Their bytes are limited; only the newest is kept however large it is."""
-    monkeypatch.setattr(_repeats, "RECENT_BYTES", others * NBYTES)
+    monkeypatch.setattr(dedup, "RECENT_BYTES", others * NBYTES)
     with lender() as ours:
         repeats = Repeats(ours)
         kept = [filled(n) for n in range(4)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from parallax import explain, parallel_map
-from parallax._plans import Measurement, Plan
-from parallax._report import Report
+from parallax._core.plans import Measurement, Plan
+from parallax._reporting.reports import Report
 
 SEEN = Measurement(items=3, wall=0.01, cpu=0.01, held=0.98, error=0.01)
 

@@ -7,8 +7,8 @@ from collections import deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallax._recall import AGAIN
-from parallax._scheduler import (
+from parallax._scheduling.recall_policy import AGAIN
+from parallax._scheduling.scheduler import (
     Arrived,
     Blame,
     Consumed,

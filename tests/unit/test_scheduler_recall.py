@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from parallax._scheduler import (
+from parallax._scheduling.scheduler import (
     Arrived,
     Cut,
     Emit,

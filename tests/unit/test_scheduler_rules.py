@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from parallax._scheduler import (
+from parallax._scheduling.scheduler import (
     Arrived,
     Blame,
     Consumed,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax._chunking import COST, chunk_size, learn, piece_size
+from parallax._scheduling.chunk_size import COST, chunk_size, learn, piece_size
 
 SIMULATION = Path(__file__).parents[2] / "benchmarks" / "_simulation.py"
 

@@ -10,9 +10,9 @@ import threading
 
 import pytest
 
-from parallax import _shield
-from parallax._future import _Condition
-from parallax._shield import Shield
+from parallax._core import deferred_signals
+from parallax._core.deferred_signals import Shield
+from parallax._core.futures import _Condition
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
@@ -128,7 +128,7 @@ def test_a_signal_at_each_step(rang, monkeypatch, number, after):
                 signal.raise_signal(number)
             return result
 
-    monkeypatch.setattr(_shield, "signals", Signals)
+    monkeypatch.setattr(deferred_signals, "signals", Signals)
     for moment in range(4 * len(NUMBERS)):
         steps = itertools.count()
         try:
@@ -152,7 +152,7 @@ def test_another_interpreter(rang, monkeypatch):
         def signal(which, handler):
             raise ValueError("signal only works in main thread of the main interpreter")
 
-    monkeypatch.setattr(_shield, "signals", Signals)
+    monkeypatch.setattr(deferred_signals, "signals", Signals)
     steps = []
     with Shield() as shield:
         with shield.lifted():

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax import _watchman
-from parallax._stall import TOLD, InFlight, Scene, Silence, describe
-from parallax._watchman import Watchman, stack_of, watching
+from parallax._reporting import stall_monitor
+from parallax._reporting.stall_monitor import Watchman, stack_of, watching
+from parallax._reporting.stall_policy import TOLD, InFlight, Scene, Silence, describe
 
 LIMIT = 8.0
 
@@ -135,7 +135,7 @@ def test_a_fault_of_what_is_watched_ends_its_watching_only(caplog):
     assert second.asked.wait(10)
     for watchman in (*watchmen, *watchmen):
         watchman.stop()
-    _watchman._post.pause()
+    stall_monitor._post.pause()
     assert ended()
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
@@ -171,9 +171,9 @@ def test_a_fork_meets_no_thread():
 
 def test_nothing_is_watched_without_a_limit():
     """With 0 there is not even a thread."""
-    _watchman._post.pause()
+    stall_monitor._post.pause()
     assert ended()
-    _watchman._post.resume()
+    stall_monitor._post.resume()
     watchman = Watchman(Stage(), 0.0)
     watchman.start()
     assert not watching()

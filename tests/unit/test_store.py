@@ -12,8 +12,8 @@ import threading
 import pytest
 from lending import block, held, lending, linux
 
-from parallax import _store
-from parallax._store import PAGE, Store, make_store, pages
+from parallax._shm import segment
+from parallax._shm.segment import PAGE, Store, make_store, pages
 
 posix = pytest.mark.skipif(os.name != "posix", reason="made of descriptors elsewhere")
 
@@ -61,9 +61,9 @@ def test_anonymous_memory():
 def test_files(monkeypatch, tmp_path, folder):
     """Elsewhere a file that is gone at once: in memory if it can be, in the temporary folder."""
     if folder == "missing":
-        monkeypatch.setattr(_store, "_MEMORY", str(tmp_path / "missing"))
+        monkeypatch.setattr(segment, "_MEMORY", str(tmp_path / "missing"))
     elif folder == "read-only":
-        monkeypatch.setattr(_store, "_MEMORY", "/proc")  # where nobody can make a file
+        monkeypatch.setattr(segment, "_MEMORY", "/proc")  # where nobody can make a file
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(os.listdir(tmp_path))
     with lending(private=True) as (ours, borrower):
@@ -88,10 +88,10 @@ def test_files(monkeypatch, tmp_path, folder):
 @pytest.mark.usefixtures("no_memfd")
 def test_read_only_folders(monkeypatch):
     """Then there is none, and it is said what was tried."""
-    monkeypatch.setattr(_store, "_MEMORY", os.curdir)
+    monkeypatch.setattr(segment, "_MEMORY", os.curdir)
     monkeypatch.setattr(os, "memfd_create", refuse("no memory"), raising=False)
     monkeypatch.setattr(tempfile, "mkstemp", refuse("read-only folder"))
-    monkeypatch.setattr(_store, "WINDOWS", False)
+    monkeypatch.setattr(segment, "WINDOWS", False)
     with pytest.raises(OSError) as raised:
         make_store()
     assert "memfd_create" in str(raised.value)
@@ -104,7 +104,7 @@ def test_read_only_folders(monkeypatch):
 @pytest.mark.usefixtures("no_memfd")
 def test_no_temporary_folder(monkeypatch, tmp_path):
     """Not one that can be written to: that is an OSError as well."""
-    monkeypatch.setattr(_store, "_MEMORY", str(tmp_path / "missing"))
+    monkeypatch.setattr(segment, "_MEMORY", str(tmp_path / "missing"))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "missing")])
     with pytest.raises(OSError, match="No usable temporary directory"):
@@ -113,7 +113,7 @@ def test_no_temporary_folder(monkeypatch, tmp_path):
 
 def test_tags(monkeypatch):
     """On Windows it is a tag that cannot be guessed; nothing is reserved or read by it."""
-    monkeypatch.setattr(_store, "WINDOWS", True)
+    monkeypatch.setattr(segment, "WINDOWS", True)
     one, two = make_store(), make_store()
     assert isinstance(one.handle, str)
     assert len(one.handle) > 32
@@ -159,7 +159,7 @@ def test_beyond_its_end(store):
 
 def test_pieces(monkeypatch, store):
     """What is large goes by pieces."""
-    monkeypatch.setattr(_store, "PIECE", PAGE - 7)
+    monkeypatch.setattr(segment, "PIECE", PAGE - 7)
     data, back = block(3 * PAGE + 5), bytearray(3 * PAGE + 5)
     assert store.write(11, memoryview(data))
     assert store.read(11, back)
@@ -193,7 +193,7 @@ def test_memory_is_reserved_and_given_back(store):
 def test_reserved_without_fallocate(monkeypatch, store):
     """Where there is no such call zeros are written: at most what was asked for."""
     monkeypatch.delattr(os, "posix_fallocate")
-    monkeypatch.setattr(_store, "PIECE", 2 * PAGE)
+    monkeypatch.setattr(segment, "PIECE", 2 * PAGE)
     store.reserve(PAGE, 5 * PAGE)
     assert held(store) == 5 * PAGE
     assert store.size() == 16 * PAGE
@@ -244,17 +244,17 @@ def test_refresh_and_populate(monkeypatch, store):
     """A private page shows the store's again; pages of a private mapping become one's own."""
     private = store.map(0, 4 * PAGE, private=True)
     private[:2] = b"ab"
-    assert _store.refresh(private, 0, PAGE)
+    assert segment.refresh(private, 0, PAGE)
     assert private[:2] == b"\0\0"
-    if _store.populate(private, 0, 2 * PAGE, write=True):  # Linux 5.14
+    if segment.populate(private, 0, 2 * PAGE, write=True):  # Linux 5.14
         store.write(0, memoryview(b"x" * (4 * PAGE)))
         assert private[0] == 0
         assert private[2 * PAGE] == ord("x")
-    monkeypatch.setattr(_store, "_POPULATE_WRITE", 9999)
-    assert not _store.populate(private, 0, PAGE, write=True)
-    monkeypatch.setattr(_store, "LINUX", False)
-    assert not _store.refresh(private, 0, PAGE)
-    assert not _store.populate(private, 0, PAGE, write=True)
+    monkeypatch.setattr(segment, "_POPULATE_WRITE", 9999)
+    assert not segment.populate(private, 0, PAGE, write=True)
+    monkeypatch.setattr(segment, "LINUX", False)
+    assert not segment.refresh(private, 0, PAGE)
+    assert not segment.populate(private, 0, PAGE, write=True)
 
 
 def test_pages():
@@ -265,13 +265,13 @@ def test_pages():
 
 def test_more_than_there_is_room_for(monkeypatch):
     """An error, before the out-of-memory killer comes."""
-    from parallax import _lender
+    from parallax._shm import sender
 
-    monkeypatch.setattr(_lender, "room", lambda: 1 << 26)
+    monkeypatch.setattr(sender, "room", lambda: 1 << 26)
     store = make_store()
-    lender = _lender.Lender(store, threading.Lock())
+    lender = sender.Lender(store, threading.Lock())
     with pytest.raises(OSError, match="more than there is room for"):
-        lender.reserve(1 << 27, _lender.WRITE)
+        lender.reserve(1 << 27, sender.WRITE)
     assert lender.put(memoryview(bytearray(1 << 27))) is None
     kept = lender.put(memoryview(bytearray(1 << 25)))
     assert kept is not None
@@ -283,6 +283,6 @@ def test_more_than_there_is_room_for(monkeypatch):
 def test_room_is_what_the_system_says():
     import psutil
 
-    from parallax._store import room
+    from parallax._shm.segment import room
 
     assert 0 < room() <= psutil.virtual_memory().total

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from parallax._backends.threadpool import ThreadEngine
+from parallax._backends.thread_engine import ThreadEngine
 
 SOON = 30
 

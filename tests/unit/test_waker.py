@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from parallax._waker import Waker
+from parallax._transport.wakeup import Waker
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallax import _wire
-from parallax._wire import Channel, WireError
+from parallax._transport import framing
+from parallax._transport.framing import Channel, WireError
 
 
 @contextlib.contextmanager
@@ -48,16 +48,16 @@ SIZES = st.one_of(
     st.integers(0, 40),
     st.sampled_from(
         [
-            _wire.JOIN - 24,
-            _wire.JOIN,
-            _wire.JOIN + 1,
-            _wire.READ // 2 - 1,
-            _wire.READ // 2,
-            _wire.READ - 24,
-            _wire.READ - 1,
-            _wire.READ,
-            _wire.READ + 1,
-            3 * _wire.READ + 7,
+            framing.JOIN - 24,
+            framing.JOIN,
+            framing.JOIN + 1,
+            framing.READ // 2 - 1,
+            framing.READ // 2,
+            framing.READ - 24,
+            framing.READ - 1,
+            framing.READ,
+            framing.READ + 1,
+            3 * framing.READ + 7,
         ]
     ),
     st.integers(0, 300_000),
@@ -111,7 +111,7 @@ def test_pieces(sketches, sizes):
 
 
 def _bytes_of(kind, tag, payload, buffers):
-    head = _wire._HEADER.pack(_wire.MAGIC, kind, 0, len(buffers), tag, len(payload))
+    head = framing._HEADER.pack(framing.MAGIC, kind, 0, len(buffers), tag, len(payload))
     lengths = struct.pack(f"<{len(buffers)}Q", *map(len, buffers))
     return b"".join((head, lengths, payload, *buffers))
 
@@ -139,11 +139,11 @@ def test_wrong_header(wrong):
 def test_insane_length():
     """A length that cannot be meant is refused instead of asking for the memory."""
     with pair() as (sender, receiver):
-        sender.sock.send(_wire._HEADER.pack(_wire.MAGIC, 1, 0, 0, 0, 1 << 60))
+        sender.sock.send(framing._HEADER.pack(framing.MAGIC, 1, 0, 0, 0, 1 << 60))
         with pytest.raises(WireError):
             receiver.receive()
     with pair() as (sender, receiver):
-        head = _wire._HEADER.pack(_wire.MAGIC, 1, 0, 1, 0, 1)
+        head = framing._HEADER.pack(framing.MAGIC, 1, 0, 1, 0, 1)
         sender.sock.send(head + struct.pack("<Q", 1 << 60))
         with pytest.raises(WireError):
             receiver.receive()

@@ -1,1 +1,5 @@
-"""Ways to run workers: one contract (``contract.py``) and one file or folder per backend."""
+"""Ways to run workers: threads, processes, and executors that somebody else has made.
+
+Guarantees: each backend keeps the contract of `contract.py`; user code runs in workers only.
+May import: `_reporting` and below, but no decisions: not `_guard`, `_profiling`, `_routing`.
+"""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from itertools import starmap
 
-from .._lean import signals
-from .._messages import ChunkResult, Failure
+from parallax._core.chunks import ChunkResult, Failure
+from parallax._core.light_stdlib import signals
 
 TYPE_CHECKING = False
 

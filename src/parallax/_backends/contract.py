@@ -21,8 +21,8 @@ import selectors
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from .._messages import Chunk, ChunkResult, Failure, Route
-from .._stall import Where
+from parallax._core.chunks import Chunk, ChunkResult, Failure, Route
+from parallax._reporting.stall_policy import Where
 
 __all__ = [
     "Call",

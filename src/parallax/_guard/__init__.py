@@ -1,7 +1,7 @@
-"""The parts of the side-effect guard, whose face is `parallax._effects`.
+"""What a callable reads and changes outside itself: the side-effect guard.
 
-From the ground up: `lookup` looks real objects up without running them, `values` says where a
-value may come from, `code` decodes bytecode, `frame` interprets it with `ops_data` and `ops_flow`;
-`names`, `objects`, `installed` (by the tables of `mutators`) and `calls` say what operations mean;
-`evidence` weighs what was found, `fingerprint` watches state while items run.
+`effects` is the face; below it `calls` and its kin say what operations mean, `frame` interprets
+bytecode that `code` decodes, `values` and `lookup` know where values come from.
+Guarantees: nothing of the program's is run in order to judge it.
+May import: `_transport` and below.
 """

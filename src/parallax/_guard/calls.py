@@ -12,11 +12,11 @@ import types
 from collections.abc import Callable
 from typing import Any, Final
 
-from . import ops_data as _ops_data  # noqa: F401 - they fill `frame.OPERATIONS`
-from . import ops_flow as _ops_flow  # noqa: F401
-from .frame import Frame
-from .installed import Installed
-from .lookup import (
+from parallax._guard import ops_data as _ops_data  # noqa: F401 - they fill `frame.OPERATIONS`
+from parallax._guard import ops_flow as _ops_flow  # noqa: F401
+from parallax._guard.frame import Frame
+from parallax._guard.installed import Installed
+from parallax._guard.lookup import (
     MISSING,
     UNKNOWN,
     class_lookup,
@@ -25,9 +25,9 @@ from .lookup import (
     is_own_code,
     top_module,
 )
-from .names import TooBig
-from .objects import METHOD_DESCRIPTORS
-from .values import (
+from parallax._guard.names import TooBig
+from parallax._guard.objects import METHOD_DESCRIPTORS
+from parallax._guard.values import (
     CHANCE,
     CLASS_VALUE,
     ELEM,

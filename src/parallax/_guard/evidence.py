@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal, NamedTuple
 
-from .calls import Scan
-from .frame import Frame
-from .names import Event
-from .values import CHANCE, Outer, Value, dependencies
+from parallax._guard.calls import Scan
+from parallax._guard.frame import Frame
+from parallax._guard.names import Event
+from parallax._guard.values import CHANCE, Outer, Value, dependencies
 
 __all__ = ["Judged", "weigh"]
 

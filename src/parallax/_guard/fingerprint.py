@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any, Final
 
-from .lookup import UNKNOWN, instance_dict, is_a, is_frozen, mro_of, resolve
+from parallax._guard.lookup import UNKNOWN, instance_dict, is_a, is_frozen, mro_of, resolve
 
 __all__ = ["Path", "State", "differs", "fingerprint", "follow"]
 

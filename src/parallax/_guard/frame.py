@@ -18,8 +18,8 @@ import types
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from .code import Instruction, decode
-from .values import ELEM, EMPTY, PLAIN, Cell, Fresh, Func, Outer, Value, join
+from parallax._guard.code import Instruction, decode
+from parallax._guard.values import ELEM, EMPTY, PLAIN, Cell, Fresh, Func, Outer, Value, join
 
 __all__ = ["NULL", "OPERATIONS", "Frame", "Operation", "Semantics", "operation"]
 

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from .frame import Frame
-from .lookup import (
+from parallax._guard.frame import Frame
+from parallax._guard.lookup import (
     MISSING,
     UNKNOWN,
     class_lookup,
@@ -20,7 +20,7 @@ from .lookup import (
     mro_of,
     top_module,
 )
-from .mutators import (
+from parallax._guard.mutators import (
     ALIASES,
     ARGUMENT_CHANGES,
     CONTAINER_CALLS,
@@ -32,9 +32,9 @@ from .mutators import (
     TYPED_METHODS,
     Change,
 )
-from .names import TooBig
-from .objects import SPREADING, Objects
-from .values import (
+from parallax._guard.names import TooBig
+from parallax._guard.objects import SPREADING, Objects
+from parallax._guard.values import (
     CHANCE,
     ELEM,
     EMPTY,

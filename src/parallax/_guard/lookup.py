@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
+from parallax._core.own_code import FOLDER
+
 __all__ = [
     "MISSING", "UNKNOWN", "Sentinel", "class_lookup", "instance_dict", "is_a", "is_code_like",
     "is_decorated", "is_frozen", "is_known_dict", "is_own_class", "is_own_code", "mark_of",
@@ -109,7 +111,7 @@ def _installed_roots() -> tuple[str, ...]:
     # The standard library, by the place of one of its modules: `sysconfig` would say the same, and
     # take longer to import than all of the guard. And this package, which is outside
     # site-packages while it is being developed.
-    places = (os.__file__.rpartition(os.sep)[0], __file__.rpartition(os.sep + "_guard")[0])
+    places = (os.__file__.rpartition(os.sep)[0], FOLDER)
     return tuple(_normal(place).rstrip("/") + "/" for place in places if place)
 
 

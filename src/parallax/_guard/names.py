@@ -12,26 +12,10 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from .frame import Frame
-from .lookup import (
-    UNKNOWN,
-    is_a,
-    is_code_like,
-    top_module,
-)
-from .mutators import (
-    Change,
-)
-from .values import (
-    EMPTY,
-    Cell,
-    Fresh,
-    Origin,
-    Outer,
-    Value,
-    dependencies,
-    value_of,
-)
+from parallax._guard.frame import Frame
+from parallax._guard.lookup import UNKNOWN, is_a, is_code_like, top_module
+from parallax._guard.mutators import Change
+from parallax._guard.values import EMPTY, Cell, Fresh, Origin, Outer, Value, dependencies, value_of
 
 __all__ = ["REBIND", "Event", "Names", "TooBig"]
 

@@ -6,8 +6,8 @@ import functools
 import types
 from typing import Any, Final
 
-from .frame import Frame
-from .lookup import (
+from parallax._guard.frame import Frame
+from parallax._guard.lookup import (
     MISSING,
     UNKNOWN,
     class_lookup,
@@ -18,12 +18,9 @@ from .lookup import (
     is_own_code,
     mro_of,
 )
-from .mutators import (
-    INPLACE,
-    Change,
-)
-from .names import REBIND, Names
-from .values import (
+from parallax._guard.mutators import INPLACE, Change
+from parallax._guard.names import REBIND, Names
+from parallax._guard.values import (
     ELEM,
     EMPTY,
     PLAIN,

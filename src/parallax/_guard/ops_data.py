@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from .code import Instruction
-from .frame import NULL, Frame, operation
-from .lookup import MISSING
-from .values import (
+from parallax._guard.code import Instruction
+from parallax._guard.frame import NULL, Frame, operation
+from parallax._guard.lookup import MISSING
+from parallax._guard.values import (
     CLASS_VALUE,
     ELEM,
     EMPTY,

@@ -10,19 +10,9 @@ import sys
 import types
 from typing import Final
 
-from .code import Instruction
-from .frame import NULL, Frame, operation
-from .values import (
-    ELEM,
-    EMPTY,
-    PLAIN,
-    Fresh,
-    Func,
-    Value,
-    dependencies,
-    inner,
-    join,
-)
+from parallax._guard.code import Instruction
+from parallax._guard.frame import NULL, Frame, operation
+from parallax._guard.values import ELEM, EMPTY, PLAIN, Fresh, Func, Value, dependencies, inner, join
 
 __all__: list[str] = []
 

@@ -10,7 +10,16 @@ from __future__ import annotations
 import types
 from typing import Any, Final, NamedTuple
 
-from .lookup import MISSING, UNKNOWN, Sentinel, is_a, is_code_like, is_frozen, mark_of, resolve
+from parallax._guard.lookup import (
+    MISSING,
+    UNKNOWN,
+    Sentinel,
+    is_a,
+    is_code_like,
+    is_frozen,
+    mark_of,
+    resolve,
+)
 
 __all__ = [
     "CHANCE", "CLASS_VALUE", "ELEM", "EMPTY", "PLAIN", "Cell", "Fresh", "Func", "Method", "Origin",

@@ -1,0 +1,305 @@
+"""``arun`` and ``amap``: the same from coroutines.
+
+Guarantees: the event loop never waits for a call; what is cancelled is not begun, and what a worker
+process has begun is ended with that worker; a closed or dropped ``amap`` leaves nothing running
+that can be ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+from collections import deque
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+)
+from typing import Any, TypeVar, overload
+
+from typing_extensions import ParamSpec
+
+from parallax._adaptive.functions import name_of
+from parallax._core.options import resolve
+from parallax._executors.executor import default_executor
+from parallax._routing.requested import THREADS
+
+__all__ = ["amap", "arun"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+
+
+@overload
+async def arun(
+    fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+) -> R: ...
+@overload
+async def arun(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+async def arun(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call ``fn(*args, **kwargs)`` where it is best run, without holding up the event loop.
+
+    It goes to an ``Executor`` that the whole program shares; ``options(backend=..., max_workers=
+    ...)`` around the call choose another one. A coroutine function runs on the loop itself. In
+    threads the call sees the caller's context variables.
+
+    Cancelling the task cancels the call. One that a worker process has begun is ended with that
+    worker; a thread cannot be ended, what it returns is dropped.
+
+    Args:
+        fn: a callable or a coroutine function.
+        *args: its arguments.
+        **kwargs: its keyword arguments.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        TypeError: ``fn`` is not callable.
+        Exception: what ``fn`` raised.
+    """
+    if not callable(fn):
+        raise TypeError(f"fn must be callable, not {fn!r}. Write arun(fn, x), not arun(fn(x))")
+    if _is_coroutine_function(fn):
+        return await fn(*args, **kwargs)
+    return await _run(_engine(), fn, args, kwargs)
+
+
+def _engine() -> Any:
+    wishes = resolve({})
+    return default_executor(wishes.backend, wishes.max_workers)._engine
+
+
+async def _run(
+    engine: Any, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    future = engine.submit(fn, args, kwargs, contextvars.copy_context())
+    try:
+        return await asyncio.wrap_future(future)  # which cancels it when this is cancelled
+    finally:
+        # A traceback refers to this frame.
+        del future
+
+
+@overload
+def amap(
+    fn: Callable[[A], Coroutine[Any, Any, R]],
+    items: Iterable[A] | AsyncIterable[A],
+    /,
+    *,
+    concurrency: int | None = ...,
+    ordered: bool = ...,
+) -> AsyncIterator[R]: ...
+@overload
+def amap(
+    fn: Callable[[A], R],
+    items: Iterable[A] | AsyncIterable[A],
+    /,
+    *,
+    concurrency: int | None = ...,
+    ordered: bool = ...,
+) -> AsyncIterator[R]: ...
+@overload
+def amap(
+    fn: Callable[..., Any],
+    first: Iterable[Any] | AsyncIterable[Any],
+    second: Iterable[Any] | AsyncIterable[Any],
+    /,
+    *more: Iterable[Any] | AsyncIterable[Any],
+    concurrency: int | None = ...,
+    ordered: bool = ...,
+) -> AsyncIterator[Any]: ...
+def amap(
+    fn: Callable[..., Any],
+    /,
+    *iterables: Iterable[Any] | AsyncIterable[Any],
+    concurrency: int | None = None,
+    ordered: bool = True,
+) -> AsyncIterator[Any]:
+    """Call ``fn`` on every item where it is best run, and iterate over the results.
+
+        async for thumb in parallax.amap(resize, paths):
+            ...
+
+    The input is read as results are read, and may be endless or asynchronous. Coroutine functions
+    run on the event loop, at most ``concurrency`` at a time; other callables as by ``arun``. The
+    first exception ends the iteration and cancels the rest, and so does closing the iterator
+    (``contextlib.aclosing``) or cancelling the task that reads it.
+
+    Args:
+        fn: a callable or a coroutine function.
+        *iterables: the items, from iterables or asynchronous ones. With several the shortest ends
+            the call.
+        concurrency: most calls that run at a time; default 32 for coroutine functions, as many as
+            pay for others. At most twice as many are begun and not yet read.
+        ordered: True (default) for the input's order, False for results as they finish.
+
+    Returns:
+        An asynchronous iterator of results.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: ``concurrency`` is less than 1.
+    """
+    if not callable(fn):
+        raise TypeError(f"fn must be callable, not {fn!r}. Write amap(fn, items)")
+    if not iterables:
+        raise TypeError(f"amap({name_of(fn)}) needs at least one iterable of items")
+    for each in iterables:
+        if not isinstance(each, AsyncIterable):
+            iter(each)  # raises a TypeError that names it
+    if concurrency is not None:
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int):
+            raise TypeError(f"concurrency must be a whole number, not {concurrency!r}")
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
+    if not isinstance(ordered, bool):
+        raise TypeError(f"ordered must be True or False, not {ordered!r}")
+    if _is_coroutine_function(fn):
+        start: Callable[..., Awaitable[Any]] = fn
+    else:
+        engine = _engine()
+        start = functools.partial(_call, engine, fn)
+    running = concurrency or THREADS
+    return _Work(start, iterables, running=running, ordered=ordered).results()
+
+
+async def _call(engine: Any, fn: Callable[..., Any], *args: Any) -> Any:
+    return await _run(engine, fn, args, {})
+
+
+def _is_coroutine_function(fn: Any) -> bool:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    call = getattr(type(fn), "__call__", None)  # noqa: B004 - its kind, not whether there is one
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call)
+
+
+class _End:
+    """Stands behind the last result."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class _Work:
+    """One ``amap``: a task that feeds, tasks that run, and the reader.
+
+    Args:
+        start: makes the coroutine of an item's arguments.
+        iterables: the input.
+        running: most calls at a time.
+        ordered: keep the input's order.
+    """
+
+    def __init__(
+        self,
+        start: Callable[..., Awaitable[Any]],
+        iterables: tuple[Any, ...],
+        *,
+        running: int,
+        ordered: bool,
+    ) -> None:
+        self._start = start
+        self._source = _zipped(iterables)
+        self._ordered = ordered
+        self._slots = asyncio.Semaphore(running)
+        #: calls that are begun and not yet read.
+        self._room = asyncio.Semaphore(2 * running)
+        self._ready: deque[asyncio.Future[Any] | _End] = deque()
+        self._news = asyncio.Event()
+        self._live: set[asyncio.Future[Any]] = set()
+        self._end: _End | None = None
+
+    async def results(self) -> AsyncIterator[Any]:
+        feeder = asyncio.ensure_future(self._feed())
+        try:
+            while True:
+                while not self._ready:
+                    self._news.clear()
+                    await self._news.wait()
+                first = self._ready.popleft()
+                if isinstance(first, _End):
+                    if first.error is not None:
+                        raise first.error
+                    return
+                value = await first
+                del first
+                self._room.release()
+                yield value
+                del value
+        finally:
+            feeder.cancel()
+            left = list(self._live)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(feeder, *left, return_exceptions=True)
+            for each in self._ready:
+                # Failed after the one that was read: asyncio would tell of it otherwise.
+                if not isinstance(each, _End) and not each.cancelled():
+                    each.exception()
+
+    async def _feed(self) -> None:
+        error: BaseException | None = None
+        try:
+            while True:
+                await self._room.acquire()
+                await self._slots.acquire()
+                try:
+                    args = await self._source.__anext__()
+                except StopAsyncIteration:
+                    break
+                task = asyncio.ensure_future(self._start(*args))
+                del args
+                self._live.add(task)
+                task.add_done_callback(self._done)
+                if self._ordered:
+                    self._tell(task)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - raised where the item would be
+            error = raised
+        self._end = _End(error)
+        if self._ordered or not self._live:
+            self._tell(self._end)
+
+    def _done(self, task: asyncio.Future[Any]) -> None:
+        self._live.discard(task)
+        self._slots.release()
+        if self._ordered:
+            return
+        self._tell(task)
+        if self._end is not None and not self._live:
+            self._tell(self._end)
+
+    def _tell(self, what: asyncio.Future[Any] | _End) -> None:
+        self._ready.append(what)
+        self._news.set()
+
+
+async def _zipped(iterables: tuple[Any, ...]) -> AsyncIterator[tuple[Any, ...]]:
+    if not any(isinstance(each, AsyncIterable) for each in iterables):
+        for args in zip(*iterables, strict=False):
+            yield args
+        return
+    sources: list[Any] = [
+        each.__aiter__() if isinstance(each, AsyncIterable) else iter(each) for each in iterables
+    ]
+    while True:
+        found: list[Any] = []
+        for source in sources:
+            try:
+                if isinstance(source, Iterator):
+                    found.append(next(source))
+                else:
+                    found.append(await source.__anext__())
+            except (StopIteration, StopAsyncIteration):
+                return
+        yield tuple(found)

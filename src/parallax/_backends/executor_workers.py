@@ -1,0 +1,135 @@
+"""Any ``concurrent.futures.Executor`` as a backend: its owner starts and ends it, we submit.
+
+Guarantees: only ``submit`` of the executor is used; an executor that breaks fails the items that
+it had, and no more is sent to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from typing import Any
+
+from parallax._backends.chunk import run_chunk
+from parallax._backends.contract import Call, Died, Done, Joined, Refused, Report, WorkerEnd
+from parallax._core.chunks import Chunk, ChunkResult, Route
+from parallax._core.nesting import Place, enter
+from parallax._reporting.stall_policy import Where
+
+__all__ = ["ExternalCrew"]
+
+
+def _run_in(
+    place: tuple[Any, ...], fn: Callable[..., Any], items: Sequence[Any], star: bool, stop: bool
+) -> ChunkResult:  # executors take positional arguments, and some pickle them
+    before = enter(Place(*place))
+    try:
+        return run_chunk(fn, items, star=star, stop=stop)
+    finally:
+        enter(before)
+
+
+class ExternalCrew:
+    """Slots in somebody else's executor, at work for one run."""
+
+    route: Route = "threads"
+    recalls = False
+
+    def __init__(
+        self,
+        report: Report,
+        call: Call,
+        executor: Executor,
+        *,
+        new_id: Callable[[], int],
+        place: Place,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            report: takes the events, from the executor's threads.
+            call: the callable.
+            executor: where chunks are submitted.
+            new_id: numbers workers within the run.
+            place: where the run was started.
+        """
+        self._report = report
+        self._call = call
+        self._executor = executor
+        self._new_id = new_id
+        self._outer = place
+        self._place = place.worker(1).packed()
+        self._names: list[int] = []
+        self._pending: set[Future[ChunkResult]] = set()
+
+    @property
+    def size(self) -> int:
+        """Slots in use."""
+        return len(self._names)
+
+    def owns(self, worker: int) -> bool:
+        """Whether that worker is one of ours."""
+        return worker in self._names
+
+    def selector(self) -> None:
+        """Workers report by themselves."""
+
+    def delay(self) -> float:
+        """Not known of somebody else's workers."""
+        return 0.0
+
+    def open(self, count: int) -> None:
+        """Use ``count`` slots of the executor."""
+        self._place = self._outer.worker(max(count, len(self._names))).packed()
+        while len(self._names) < count:
+            name = self._new_id()
+            self._names.append(name)
+            self._report(Joined(name))
+
+    def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
+        """Submit a chunk."""
+        fn, star, stop = self._call
+        try:
+            future = self._executor.submit(_run_in, self._place, fn, items, star, stop)
+        except BrokenExecutor:
+            self._report(Died(worker, WorkerEnd(), began=False))
+            return
+        self._pending.add(future)
+
+        def finished(done: Future[ChunkResult]) -> None:
+            self._pending.discard(done)
+            if done.cancelled():
+                self._report(Died(worker, WorkerEnd(), began=False))
+                return
+            error = done.exception()
+            if error is None:
+                self._report(Done(worker, chunk.id, done.result()))
+            elif isinstance(error, BrokenExecutor):
+                self._report(Died(worker, WorkerEnd(), began=True))
+            else:
+                words = f"{type(error).__name__}: {error}"
+                self._report(Refused(worker, chunk.id, "item", "item", words))
+
+        future.add_done_callback(finished)
+
+    def where(self, worker: int) -> Where:  # noqa: ARG002 - the contract's parameter
+        """Somebody else's workers are not looked at."""
+        return Where(type(self._executor).__name__)
+
+    def recall(self, worker: int) -> None:
+        """Somebody else's workers are not asked."""
+
+    def kill(self, worker: int) -> bool:  # noqa: ARG002 - the contract's parameter
+        """Somebody else's workers are not ended."""
+        return False
+
+    def poll(self, timeout: float | None) -> None:
+        """Futures report by themselves."""
+
+    def close(self, grace: float) -> None:
+        """Cancel what has not begun and wait ``grace`` seconds for what has."""
+        deadline = time.monotonic() + grace
+        for future in list(self._pending):
+            future.cancel()
+        wait(list(self._pending), max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,178 @@
+"""Log records, from a worker's root logger to the handlers of the program.
+
+In a worker the *speaker* is on the root logger. A logger to which the worker's own code has given
+handlers (an initializer, a module at its import) uses those; all other loggers that the record
+passes use the handlers that they have in the parent. So each is used once, as in one process.
+
+Guarantees: the record's own time, process and thread; what of it does not pickle comes as text.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from parallax._core.light_stdlib import dumps, loads
+from parallax._core.plain_types import PLAIN_TYPES
+from parallax._transport import codec
+
+__all__ = ["Speaker", "pack", "replay", "unpack"]
+
+_formatter = logging.Formatter()
+
+
+class Speaker(logging.Handler):
+    """Sends records to the parent."""
+
+    def __init__(self, say: Callable[[bytes], bool], *, adopt: bool) -> None:
+        """Begin to listen to all loggers.
+
+        Args:
+            say: sends a packed record; False if there is nobody to send it to.
+            adopt: the handlers that there are now are the parent's, in a fork of it.
+        """
+        super().__init__()
+        self._say = say
+        self.adopted = adopt
+        if adopt:
+            for logger in _loggers():
+                # The parent's own are to do it, and those filters once.
+                propagates = logger.propagate and logger.parent is not None
+                logger.handlers[:] = [] if propagates or not logger.handlers else [self]
+                logger.filters[:] = []
+        if self not in logging.root.handlers:
+            logging.root.addHandler(self)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """For the time of this block ``basicConfig`` finds a root logger without handlers."""
+        logging.root.removeHandler(self)
+        try:
+            yield
+        finally:
+            logging.root.addHandler(self)
+
+    def createLock(self) -> None:  # noqa: N802 - the standard library's name
+        """None is needed, and a signal handler may log in the middle of a record."""
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Send a record."""
+        self.emit(record)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a record; in a fork of the worker do what is done without handlers."""
+        try:
+            data = pack(record, self._passed(record.name))
+        except Exception:  # noqa: BLE001 - whatever its arguments do when they are formatted
+            self.handleError(record)
+            return
+        last = logging.lastResort
+        if not self._say(data) and last is not None and record.levelno >= last.level:
+            last.handle(record)
+
+    def _passed(self, name: str) -> list[str]:
+        """Loggers with handlers of the worker's own that a record of this logger passes."""
+        found = logging.root.manager.loggerDict.get(name, logging.root)
+        logger = found if isinstance(found, logging.Logger) else logging.root
+        silent = (Speaker, logging.NullHandler)
+        passed = []
+        while logger is not None:
+            if any(not isinstance(handler, silent) for handler in logger.handlers):
+                passed.append(logger.name)
+            if not logger.propagate:
+                break
+            logger = logger.parent  # type: ignore[assignment]
+        return passed
+
+
+def _loggers() -> Iterator[logging.Logger]:
+    yield logging.root
+    for logger in list(logging.root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            yield logger
+
+
+def pack(record: logging.LogRecord, passed: list[str]) -> bytes:
+    """Make a record ready to travel.
+
+    Args:
+        record: it.
+        passed: names of loggers whose handlers it is not to be given to.
+    """
+    fields = dict(record.__dict__)
+    args = fields["args"]
+    if type(fields["msg"]) is not str or not (
+        args is None or (type(args) is tuple and all(type(arg) in PLAIN_TYPES for arg in args))
+    ):
+        fields["msg"], fields["args"] = record.getMessage(), None
+    if fields["exc_info"]:
+        fields["exc_text"] = fields["exc_text"] or _formatter.formatException(fields["exc_info"])
+    fields["exc_info"] = None
+    if fields["processName"] == "MainProcess":
+        fields["processName"] = f"parallax-{os.getpid()}"
+    odd: dict[str, tuple[bytes | None, str]] = {}
+    for name, value in list(fields.items()):
+        if type(value) not in PLAIN_TYPES and name != "args":
+            odd[name] = _packed(fields.pop(name))
+    return dumps((fields, odd, passed), 5)
+
+
+def _packed(value: Any) -> tuple[bytes | None, str]:
+    """Its pickle, if it has one, and what stands in its place otherwise."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - whatever a __repr__ raises
+        text = f"<{type(value).__qualname__}, whose repr raised {type(error).__name__}>"
+    try:
+        encoded = codec.encode_reply(value)
+    except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+        return None, text
+    return None if encoded.buffers else encoded.payload, text
+
+
+def unpack(data: Any) -> tuple[logging.LogRecord, list[str]]:
+    """A record that was packed, and the loggers whose handlers it is not to be given to."""
+    fields, odd, passed = loads(data)
+    for name, (packed, text) in odd.items():
+        fields[name] = text
+        if packed is not None:
+            try:
+                fields[name] = codec.decode(packed)
+            except Exception:  # noqa: BLE001 - its class is known in the worker only
+                continue
+    record = logging.makeLogRecord({})
+    # Counted from the same moment as those of this process.
+    fields["relativeCreated"] = record.relativeCreated + (fields["created"] - record.created) * 1e3
+    record.__dict__.update(fields)
+    return record, passed
+
+
+def replay(record: logging.LogRecord, passed: list[str]) -> None:
+    """Give a record to the filters and handlers that this process has for it.
+
+    Args:
+        record: it.
+        passed: names of loggers whose handlers have had it.
+    """
+    logger = logging.getLogger(record.name)
+    if not passed:
+        logger.handle(record)
+        return
+    if logger.disabled:
+        return
+    found: Any = logger.filter(record)
+    if not found:
+        return
+    if found is not True:  # a filter may give another one, from Python 3.12 on
+        record = found
+    each: logging.Logger | None = logger
+    while each is not None:
+        for handler in list(each.handlers) if each.name not in passed else ():
+            if record.levelno >= handler.level:
+                handler.handle(record)
+        each = each.parent if each.propagate else None

@@ -1,0 +1,91 @@
+"""Ending a process together with all that it has started.
+
+What an item has started (a converter, a compiler, a pool of its own) would outlive its worker.
+What a process leaves behind when it ends by itself cannot be found any more, and lives on.
+
+Guarantees: nothing is started while it is being ended: the process is stopped first. Loaded by
+workers and by the zygote too, so it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+from parallax._core.light_stdlib import signals
+
+__all__ = ["descendants", "kill_tree"]
+
+_KILL: int = getattr(signals, "SIGKILL", signals.SIGTERM)
+
+
+def kill_tree(pid: int, *, itself: bool = True) -> None:
+    """End a process and its descendants at once, as far as they are there and may be ended.
+
+    Args:
+        pid: of the process.
+        itself: end it as well, not only what it has started.
+    """
+    if itself and hasattr(signals, "SIGSTOP"):
+        _send(pid, signals.SIGSTOP)
+    found = descendants(pid)
+    if itself:
+        _send(pid, _KILL)
+    for each in found:
+        _send(each, _KILL)
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids of all that a process has started and that has not ended, and of theirs."""
+    found: list[int] = []
+    look = [pid]
+    while look:
+        children = _children(look.pop())
+        if children is None:
+            return _slowly(pid)
+        found += children
+        look += children
+    return found
+
+
+def _children(pid: int) -> list[int] | None:
+    """Process ids of a process's children; None where the system does not list them."""
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return [] if os.path.exists("/proc/self/task") else None
+    found: list[int] = []
+    for task in tasks:
+        try:
+            fd = os.open(f"/proc/{pid}/task/{task}/children", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if os.path.exists(f"/proc/{pid}/task/{task}"):
+                return None  # a kernel without such lists
+            continue
+        except OSError:
+            continue
+        data = b""
+        try:
+            while more := os.read(fd, 1 << 16):
+                data += more
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+        found += map(int, data.split())
+    return found
+
+
+def _slowly(pid: int) -> list[int]:
+    try:
+        import psutil
+
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except Exception:  # noqa: BLE001 - it is gone, or psutil is not there
+        return []
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except OSError:
+        return  # it is gone, or is somebody else's

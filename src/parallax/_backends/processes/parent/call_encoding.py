@@ -1,0 +1,199 @@
+"""What a run sends to its workers besides items: the callable, and what goes with it.
+
+Guarantees: nothing is sent from here; an object that cannot travel is told, not raised, where the
+run may go on without processes.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickletools
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType, ModuleType
+from typing import Any
+
+from parallax._backends.contract import Call
+from parallax._backends.processes.start.spawn import installed
+from parallax._core.plans import Payload
+from parallax._transport import codec
+from parallax._transport.pickle_diagnosis import culprit
+
+__all__ = [
+    "current_values",
+    "encode_call",
+    "modules_for",
+    "names_in",
+    "needs",
+    "stuck_value",
+    "weigh",
+]
+
+
+#: Bytes of a pickle up to which what it needs is remembered. Reading it takes longer than a call.
+KNOWN = 1 << 16
+
+#: Seconds to encode on one side and decode on the other, per second that encoding took here.
+#: Decoding makes the objects anew and takes longer than writing them down.
+CODING = 1.5
+
+
+def encode_call(
+    call: Call,
+    reads: list[tuple[str, str, Any]],
+    by_value: tuple[ModuleType, ...] = (),
+    *,
+    shared: bool = False,
+) -> codec.Encoded:
+    """Encode a run's callable with the module globals that it reads.
+
+    Args:
+        call: the callable.
+        reads: (module, name, value) of data that the program may have changed since import.
+        by_value: modules that workers cannot import.
+        shared: as for ``encode``.
+    """
+    message = (call.fn, call.star, call.stop, reads)
+    if by_value:
+        encoded = codec.encode_by_value(message, by_value, shared=shared)
+    else:
+        encoded = codec.encode(message, shared=shared)
+    return encoded._replace(slabs={})
+
+
+def weigh(
+    call: Call, reads: Iterable[tuple[str, str]], items: list[Any], results: list[Any]
+) -> tuple[Payload, codec.Encoded] | str:
+    """Encode the callable, an item and a result, to know what it costs or that it cannot be.
+
+    Args:
+        call: the callable.
+        reads: (module, name) of the data that it reads from modules of the program.
+        items: an item, or nothing.
+        results: a result, or nothing.
+
+    Returns:
+        The cost per item with the encoded callable, or the reason why something cannot travel.
+    """
+    values = current_values(reads)
+    try:
+        encoded = encode_call(call, values)
+    except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+        if stuck := stuck_value(values):
+            return stuck
+        path, reason = culprit(call.fn, "callable")
+        return f"the {path} cannot be pickled ({reason})"
+    begin = time.perf_counter()
+    sizes = []
+    for what, parts in (("item", items), ("result", results)):
+        size = 0
+        for part in parts:
+            try:
+                size = codec.encode(part).nbytes
+            except Exception:  # noqa: BLE001 - as above
+                path, reason = culprit(part, what)
+                return f"the {path} cannot be pickled ({reason})"
+        sizes.append(size)
+    spent = (time.perf_counter() - begin) if items or results else 0.0
+    return Payload(sizes[0], sizes[1], CODING * spent, encoded.nbytes), encoded
+
+
+def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any]]:
+    """The values that module globals have now.
+
+    Workers import a module anew, so a global that was set at run time has its first value there,
+    unless it is sent along.
+
+    Args:
+        reads: (module, name) pairs.
+    """
+    values = []
+    for module, name in reads:
+        space = vars(sys.modules[module]) if module in sys.modules else {}
+        if name in space:
+            values.append((module, name, space[name]))
+    return values
+
+
+def stuck_value(values: Iterable[tuple[str, str, Any]]) -> str:
+    """The first of those globals that cannot travel, in words; "" if all can.
+
+    Args:
+        values: as ``current_values`` gives them.
+    """
+    for module, name, value in values:
+        try:
+            codec.encode(value)
+        except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
+            return f"the global {module}.{name} cannot be pickled ({error})"
+    return ""
+
+
+def modules_for(call: codec.Encoded, fn: Callable[..., Any]) -> frozenset[str]:
+    """Installed modules that a callable needs and that are loaded here.
+
+    Those that its own modules import count too, and those that its body imports.
+
+    Args:
+        call: the encoded callable.
+        fn: the callable.
+    """
+    found = _modules_for(call.payload) if len(call.payload) < KNOWN else _find(call.payload)
+    code = getattr(fn, "__code__", None)
+    if not isinstance(code, CodeType):
+        return found
+    return found | {n for n in set(names_in(code)) if n in sys.modules and installed(n)}
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """The global names and attributes that code mentions, nested functions included."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from names_in(constant)
+
+
+@functools.lru_cache(maxsize=128)
+def _modules_for(payload: bytes) -> frozenset[str]:
+    return _find(payload)
+
+
+def _find(payload: bytes) -> frozenset[str]:
+    found: set[str] = set()
+    for name in needs(payload):
+        if installed(name):
+            found.add(name)
+            continue
+        module = sys.modules.get(name)
+        if module is None or name == "__main__":
+            continue
+        for value in list(vars(module).values()):
+            if isinstance(value, ModuleType):
+                found.add(value.__name__)
+            else:
+                home = getattr(value, "__module__", None)
+                if isinstance(home, str):
+                    found.add(home)
+    return frozenset(name for name in found if installed(name))
+
+
+def needs(payload: bytes) -> set[str]:
+    """Names of the modules that decoding a pickle would import.
+
+    Args:
+        payload: a pickle made by ``encode``; very long ones are not read to the end.
+    """
+    found: set[str] = set()
+    try:
+        plain = payload.removeprefix(codec.MARK)
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(plain)):
+            if isinstance(argument, str) and len(argument) < 200 and argument in sys.modules:
+                found.add(argument)
+            if opcode.name == "GLOBAL":
+                found.add(str(argument).split(" ", 1)[0])
+            if count > 20_000:
+                break
+    except Exception:  # noqa: BLE001 - a hint only: the worker imports what it needs anyway
+        return found
+    return found

@@ -1,0 +1,132 @@
+"""The callables of an executor in encoded form, made once and not once per task.
+
+A plain function is encoded when it is first submitted, with the module globals that it reads, and
+again when one of those, a closure variable or a default was bound anew. Changes *inside* a captured
+object are not noticed: the workers of the standard library's pools do not see them either. Other
+callables (bound methods, partials, instances) carry state, so they are encoded for each task; equal
+content still travels once.
+
+Guarantees: a cached callable is kept alive, so that its identity is not reused.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, NamedTuple
+
+from parallax._backends.contract import Call
+from parallax._backends.processes.parent.call_encoding import (
+    current_values,
+    encode_call,
+    modules_for,
+    names_in,
+    stuck_value,
+)
+from parallax._backends.processes.parent.warm_pool import call_key
+from parallax._core.errors import SerializationError
+from parallax._guard.effects import scan
+from parallax._transport import codec
+from parallax._transport.pickle_diagnosis import culprit
+
+__all__ = ["Callables", "Known"]
+
+#: Functions that are kept encoded.
+KEPT = 128
+
+_MISSING = object()
+_BUILTINS = frozenset(vars(builtins))
+
+
+class Known(NamedTuple):
+    """An encoded callable."""
+
+    key: int
+    encoded: codec.Encoded
+    #: installed modules that it needs.
+    modules: frozenset[str]
+    #: for messages.
+    name: str = "a call"
+
+
+class _Entry(NamedTuple):
+    fn: Any
+    known: Known
+    #: (namespace, name, value): what must still be bound to the same objects.
+    bound: tuple[tuple[dict[str, Any], str, Any], ...]
+    #: (cell, content) of the closure.
+    cells: tuple[tuple[Any, Any], ...]
+    defaults: tuple[Any, Any]
+
+    def holds(self) -> bool:
+        for space, name, value in self.bound:
+            if space.get(name, _MISSING) is not value:
+                return False
+        for cell, content in self.cells:
+            if _content(cell) is not content:
+                return False
+        positional, keyword = self.defaults
+        return positional is getattr(self.fn, "__defaults__", None) and keyword is getattr(
+            self.fn, "__kwdefaults__", None
+        )
+
+
+class Callables:
+    """Encodes callables and remembers plain functions. The caller's lock guards it."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[int, _Entry] = OrderedDict()
+
+    def known(self, fn: Callable[..., Any]) -> Known:
+        """The encoded form of a callable.
+
+        Raises:
+            SerializationError: it cannot travel.
+        """
+        entry = self._entries.get(id(fn))
+        if entry is not None and entry.fn is fn and entry.holds():
+            return entry.known
+        try:
+            known, reads = _encode(fn)
+        except Exception as error:
+            path, reason = culprit(fn, "callable")
+            raise SerializationError("callable", None, path, reason) from error
+        if type(fn) in {FunctionType, BuiltinFunctionType, type}:
+            if len(self._entries) >= KEPT:
+                self._entries.popitem(last=False)
+            self._entries[id(fn)] = _entry(fn, known, reads)
+        return known
+
+
+def _encode(fn: Callable[..., Any]) -> tuple[Known, list[tuple[str, str, Any]]]:
+    reads = [v for v in current_values(scan(fn).reads) if not stuck_value([v])]
+    encoded = encode_call(Call(fn, star=False, stop=False), reads, shared=True)
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return Known(call_key(encoded), encoded, modules_for(encoded, fn), name), reads
+
+
+def _entry(fn: Any, known: Known, reads: list[tuple[str, str, Any]]) -> _Entry:
+    bound = [
+        (vars(sys.modules[module]), name, value)
+        for module, name, value in reads
+        if module in sys.modules
+    ]
+    space = getattr(fn, "__globals__", None)
+    if space is not None and space.get("__name__") == "__main__":
+        # It travels by value, with what it refers to.
+        # Names that are not bound yet, too: they may be by the next call.
+        names = set(names_in(fn.__code__))
+        bound += [(space, n, space.get(n, _MISSING)) for n in names if n not in _BUILTINS]
+    cells = tuple((cell, _content(cell)) for cell in getattr(fn, "__closure__", None) or ())
+    defaults = getattr(fn, "__defaults__", None), getattr(fn, "__kwdefaults__", None)
+    return _Entry(fn, known, tuple(bound), cells, defaults)
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not bound yet
+        return _MISSING

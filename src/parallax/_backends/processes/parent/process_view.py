@@ -1,0 +1,102 @@
+"""A worker process as programs see it that look into an executor: like ``multiprocessing.Process``.
+
+Guarantees: to wait for its end collects no exit status, which is the pool's to collect.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from parallax._backends.processes.parent.warm_pool import Pool
+from parallax._backends.processes.parent.worker_client import Worker
+
+__all__ = ["ProcessHandle"]
+
+#: Seconds between two looks at a process, where the system cannot tell of its end.
+LOOK = 0.01
+
+
+class ProcessHandle:
+    """One worker process.
+
+    Args:
+        worker: it.
+        pool: who started it.
+    """
+
+    def __init__(self, worker: Worker, pool: Pool) -> None:
+        self._worker = worker
+        self._pool = pool
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None as long as it is starting."""
+        return self._worker.pid
+
+    @property
+    def name(self) -> str:
+        """A name to show."""
+        return f"parallax-worker-{self.pid}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} pid={self.pid} {'alive' if self.is_alive() else 'ended'}>"
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self.exitcode is None and not self._ended(0.0)
+
+    @property
+    def exitcode(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs or if it is not known."""
+        return self._pool.exitcode(self._worker)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end.
+
+        Args:
+            timeout: seconds to wait at most.
+        """
+        if self.exitcode is None:
+            self._ended(timeout)
+
+    def terminate(self) -> None:
+        """Ask it to end; as ``kill`` on Windows."""
+        self._worker.started.signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._worker.started.kill()
+
+    def _ended(self, timeout: float | None) -> bool:
+        pid = self.pid
+        if pid is None:
+            return False
+        if hasattr(os, "pidfd_open"):
+            try:
+                fd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                return True
+            except OSError:
+                pass  # an old kernel, or no descriptor is left
+            else:
+                try:
+                    poll = select.poll()
+                    poll.register(fd, select.POLLIN)
+                    return bool(poll.poll(None if timeout is None else timeout * 1000))
+                finally:
+                    os.close(fd)
+        import psutil
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                    return True
+            except psutil.NoSuchProcess:
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            time.sleep(LOOK)

@@ -1,0 +1,181 @@
+"""What the engine keeps of a submitted call, and how it travels there and back."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from parallax._backends.processes.parent.function_cache import Known
+from parallax._backends.processes.parent.process_view import ProcessHandle
+from parallax._backends.processes.parent.worker_client import Worker
+from parallax._core.chunks import ChunkResult, Failure
+from parallax._core.errors import RemoteTraceback, SerializationError, UnreadableError, set_cause
+from parallax._core.futures import Future, Helper
+from parallax._transport import codec
+from parallax._transport.framing import Frame
+from parallax._transport.pickle_diagnosis import culprit
+from parallax._transport.shm_channel import Parcel
+
+__all__ = [
+    "Batch",
+    "Finished",
+    "Lent",
+    "Task",
+    "encode_arguments",
+    "outcomes",
+    "settle",
+    "with_cause",
+]
+
+
+#: Seconds that a batch takes at least: what was thought to be over and is not.
+TINY = 1e-9
+
+
+class Task(Future[Any]):
+    """A submitted call, and its future."""
+
+    def __init__(self, engine: Helper, known: Known | None, data: codec.Encoded | None) -> None:
+        super().__init__(engine)
+        self.known = known
+        self.data = data
+        #: who has it; None while it queues.
+        self.lent: Lent | None = None
+        #: it travels alone, because a worker died with it and others.
+        self.alone = False
+        #: since when it is to be ended, whoever has it.
+        self.doomed: float | None = None
+        self.attempts = 0
+
+
+class Batch:
+    """Tasks that travelled in one frame and are not answered yet."""
+
+    __slots__ = ("expected", "id", "recalled", "since", "tasks")
+
+    def __init__(self, name: int, tasks: deque[Task], expected: float) -> None:
+        self.id = name
+        self.tasks = tasks
+        self.expected = expected
+        self.since = time.monotonic()
+        self.recalled = False
+
+
+class Lent:
+    """A worker at the engine's service."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        #: what programs that look for it see, made when one looks.
+        self.handle: ProcessHandle | None = None
+        self.flight: deque[Batch] = deque()
+        #: tasks that it was given in its life.
+        self.given = 0
+        #: a thread that waits for one of its results reads its socket.
+        self.borrowed = False
+        self.idle = False
+        #: what it was told last of its relation to the program.
+        self.relation: bytes | None = None
+        #: since when it has nothing to do.
+        self.rests = 0.0
+        self.alive = True
+        #: it was killed for the sake of one task; nothing else that it holds is to blame.
+        self.condemned = False
+        #: when it was asked to give back what it has not begun.
+        self.asked = 0.0
+
+    def busy(self) -> float:
+        """Seconds of work that it has, as far as is known; 0 only if it has none."""
+        return sum(max(TINY, batch.expected) for batch in self.flight)
+
+
+#: Tasks that have ended, each with its value or its error.
+Finished: TypeAlias = list[tuple[Task, Any, "BaseException | None"]]
+
+
+def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> codec.Encoded:
+    try:
+        return codec.encode((args, kwargs), shared=True)
+    except Exception as error:
+        named = {f"argument {number}": each for number, each in enumerate(args)}
+        for name, part in {**named, **(kwargs or {})}.items():
+            try:
+                codec.encode(part)
+            except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+                path, reason = culprit(part, name)
+                raise SerializationError("item", None, path, reason) from error
+        raise SerializationError("item", None, "item", str(error)) from error
+
+
+def with_cause(failure: Failure) -> BaseException:
+    """The error of a task, with the traceback that its worker saw as its cause."""
+    if failure.traceback:
+        set_cause(failure.error, RemoteTraceback(failure.traceback))
+    return failure.error
+
+
+def settle(finished: Finished, failed: Callable[[BaseException], BaseException] | None) -> None:
+    """Tell those who wait for tasks that have ended; no lock is held.
+
+    Args:
+        finished: the tasks.
+        failed: puts an error in another form.
+
+    Raises:
+        KeyboardInterrupt: a callback raised it; the others have been called all the same.
+    """
+    interrupt = None
+    for task, value, error in finished:
+        if error is not None and failed is not None:
+            try:
+                error = failed(error)  # noqa: PLW2901 - the same in another form
+            except Exception:  # noqa: BLE001 - its class may do anything; nobody may hang for it
+                pass
+        try:
+            task.settle(value, error)
+        except KeyboardInterrupt as raised:
+            interrupt = raised
+    if interrupt is not None:
+        raise interrupt
+
+
+#: The outcome of one task: its value or its error.
+Outcome: TypeAlias = "tuple[Any, BaseException | None]"
+
+
+def outcomes(frame: Frame | Parcel) -> tuple[list[Outcome], float, float]:
+    """Decode a worker's answer: outcomes in order, and the seconds that they took in all.
+
+    On the clock, 0 if one is running yet, and on the CPU clock.
+    """
+    try:
+        payload, buffers = frame.open()
+        fields = codec.decode(payload, buffers)
+    except BaseException as problem:  # noqa: BLE001 - any __setstate__ may raise anything
+        return [(None, _unreadable(problem))], 0.0, 0.0  # only an answer with one can be like this
+    if len(fields) == len(ChunkResult._fields):
+        result = ChunkResult(*fields)
+        error = with_cause(result.failures[0]) if result.failures else None
+        return [(result.values[0], error)], result.wall, result.cpu
+    values, (wall, cpu), packed, failed = fields
+    found: list[Outcome] = [(value, None) for value in values]
+    for offset, part in packed.items():
+        found[offset] = _unpack(part, buffers)
+    for offset, part in failed.items():
+        failure, stuck = _unpack(part, buffers)
+        found[offset] = None, stuck or with_cause(failure)
+    return found, wall, cpu
+
+
+def _unpack(part: tuple[bytes, int, int], buffers: list[Any]) -> Outcome:
+    payload, first, count = part
+    try:
+        return codec.decode(payload, buffers[first : first + count]), None
+    except BaseException as error:  # noqa: BLE001 - as above
+        return None, _unreadable(error)
+
+
+def _unreadable(error: BaseException) -> SerializationError:
+    return UnreadableError("result", None, "result", f"{type(error).__name__}: {error}")

@@ -1,0 +1,103 @@
+"""The tasks of an executor that no worker has, and what of them travels in one frame.
+
+Not thread-safe: the engine's lock guards every method.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from parallax._backends.processes.common import protocol
+from parallax._backends.processes.parent.task import Lent, Task
+from parallax._backends.processes.parent.worker_client import KEPT_CALLS
+from parallax._scheduling.batch_size import Pace
+
+__all__ = ["Queue"]
+
+#: Bytes of arguments from which a task travels alone, and a frame takes no more. What a busy worker
+#: is sent must fit its socket, or it could not give it back.
+LARGE = 1 << 16
+
+#: Seconds that a task may take which was never timed.
+UNKNOWN = float("inf")
+
+
+class Queue:
+    """What waits, in order.
+
+    Args:
+        max_tasks: tasks after which a worker is replaced.
+    """
+
+    def __init__(self, max_tasks: int | None) -> None:
+        self.tasks: deque[Task] = deque()
+        #: how long the tasks of each callable take.
+        self.pace = Pace()
+        self._max_tasks = max_tasks
+
+    def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:
+        """Take out tasks that nobody has begun.
+
+        Args:
+            wanted: says which.
+        """
+        back = [task for task in self.tasks if not task.running() and wanted(task)]
+        if back:
+            out = set(back)
+            self.tasks = deque(task for task in self.tasks if task not in out)
+        return back
+
+    def drop(self, task: Task) -> bool:
+        """Take out a task that is to be ended; whether it was there."""
+        try:
+            self.tasks.remove(task)
+        except ValueError:
+            return False
+        task.data = None
+        return True
+
+    def choose(self, lent: Lent, workers: int) -> tuple[deque[Task], float]:
+        """Take what goes to a worker in one frame.
+
+        Args:
+            lent: the worker.
+            workers: how many share what waits.
+
+        Returns:
+            The tasks, and the seconds that they are expected to take.
+        """
+        queue, pace = self.tasks, self.pace
+        tasks: deque[Task] = deque()
+        keys: set[int] = set()
+        most = pace.share(len(queue), workers)
+        if protocol.RECALL is None:
+            most = 1
+        if lent.condemned:
+            most = 0
+        if self._max_tasks is not None:
+            most = min(most, self._max_tasks - lent.given)
+        before = busy = lent.busy()
+        size = 0
+        while queue and len(tasks) < most:
+            task = queue[0]
+            known, data = task.known, task.data
+            if known is None or data is None or not task.begin():
+                queue.popleft()  # it was cancelled
+                continue
+            large = task.alone or data.nbytes > LARGE or bool(data.buffers)
+            if tasks and (large or (known.key not in keys and len(keys) >= KEPT_CALLS)):
+                break
+            if not pace.fits(known.key, len(tasks), busy):
+                break
+            if large and lent.flight:
+                break
+            queue.popleft()
+            tasks.append(task)
+            keys.add(known.key)
+            mean = pace.mean(known.key)
+            busy += UNKNOWN if mean is None else mean
+            size += data.nbytes
+            if large or mean is None or size > LARGE:
+                break
+        return tasks, busy - before

@@ -1,0 +1,447 @@
+"""The warm pool: worker processes that outlive the run that started them.
+
+Guarantees: a worker is lent to one run at a time; at most ``limit`` workers exist over all
+concurrent callers, unless a caller asked for more; idle workers leave by themselves after
+``idle_timeout``; ``shutdown`` (at exit too) leaves no process behind; a forked copy of this
+process starts afresh.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Collection, Iterable, Sequence
+
+from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.channel_setup import keep_channel
+from parallax._backends.processes.common.environment import modules_to_be_heard
+from parallax._backends.processes.common.stack_dumps import Trace, keep_trace
+from parallax._backends.processes.parent.exit_diagnosis import expect_ends
+from parallax._backends.processes.parent.output_receiver import Hearing
+from parallax._backends.processes.parent.worker_client import Outputs, Worker
+from parallax._backends.processes.start.initializer import Initializer
+from parallax._backends.processes.start.spawn import OUTPUT, installed, output_of
+from parallax._backends.processes.start.starter import Starter
+from parallax._core.errors import WorkerStartError
+from parallax._shm.arena import arena, release
+from parallax._shm.segment import Store, make_store
+from parallax._shm.sender import Lender
+from parallax._transport import codec
+from parallax._transport.shm_channel import ParcelChannel
+from parallax._transport.wakeup import readable_now
+
+__all__ = ["Pool", "Worker", "call_key", "shutdown_warm_pool", "warm_pool", "warm_resources"]
+
+#: Callables up to this many bytes are recognized by content in later runs. Hashing costs about
+#: what sending does, so a larger one is sent anew in each run.
+HASHED = 1 << 20
+
+#: Seconds to wait for another run's workers. Shorter starts more of them than there are cores,
+#: longer holds up a program that reads two streams in turns.
+PATIENCE = 1.0
+
+#: Seconds that workers take to start, without the modules that they import.
+USUAL_START = 0.06
+
+
+class Pool:
+    """Starts, lends and takes back workers. Thread-safe."""
+
+    def __init__(self, method: str = "auto") -> None:
+        # Not the condition's own way in, which is Python code: an interrupt there leaves it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._starter = _starter(method)
+        #: our ends of the worker that is being started.
+        self._making: Sequence[ParcelChannel | Trace] = ()
+        self._idle: list[Worker] = []
+        self._alive: set[Worker] = set()
+        #: workers of executors: not lent, not counted.
+        self._hired: set[Worker] = set()
+        #: workers that were told to leave and are not known to have left.
+        self._leaving: list[Worker] = []
+        #: what idle workers said: threads that items have left there.
+        self._hearing = Hearing("parallax-pool-voices")
+        #: seconds that a worker took from its start to its hello, newest.
+        self.start_seconds: float | None = None
+
+    @property
+    def method(self) -> str:
+        """How workers are started."""
+        return self._starter.method
+
+    def prepare(self, modules: Iterable[str]) -> None:
+        """Begin to import installed modules where workers will be forked from."""
+        # Only a hint: what keeps workers from starting is told when they are asked for.
+        with self._lock, contextlib.suppress(WorkerStartError, OSError):
+            self._starter.prepare({m for m in modules if installed(m)})
+
+    def expected_start(self, count: int, limit: int, modules: Collection[str]) -> float:
+        """Seconds until workers would take work if they were asked for now.
+
+        Args:
+            count: how many are wanted.
+            limit: how many may exist in all.
+            modules: what they have to import, as far as that is known.
+
+        Returns:
+            0 if they are up, infinity if other runs have them all.
+        """
+        with self._lock:
+            if count <= sum(w.ready for w in self._idle):
+                return 0.0
+            if not self._idle and len(self._alive) >= limit:
+                return math.inf
+            return USUAL_START + self._starter.expected_import(modules)
+
+    def lease(
+        self, count: int, limit: int, *, wait: bool, items: int | None = None
+    ) -> list[Worker]:
+        """Lend up to ``count`` workers, warm ones first; start what is missing.
+
+        Args:
+            count: how many are wanted.
+            limit: how many may exist in all.
+            wait: wait for other runs to give one back if not even one can be had.
+            items: let go of idle workers that have run so many.
+
+        Raises:
+            WorkerStartError: none could be started.
+        """
+        lent: list[Worker] = []
+        outputs = _outputs()
+        with self._lock:
+            while True:
+                self._weed()
+                while self._idle and len(lent) < count:
+                    worker = self._idle.pop()
+                    worn = items is not None and worker.ran >= items
+                    if worn or worker.outputs != outputs:
+                        self.retire(worker)
+                    else:
+                        lent.append(worker)
+                while len(lent) < count and len(self._alive) < limit:
+                    try:
+                        lent.append(self._start())
+                    except WorkerStartError:
+                        if not lent:
+                            raise
+                        break
+                if lent or not wait:
+                    return lent
+                if not self._changed.wait(PATIENCE):
+                    # Perhaps the run that has them is a stream that this very thread reads:
+                    # waiting on would be a deadlock. One above the limit gets us on.
+                    limit = max(limit, len(self._alive) + 1)
+
+    @property
+    def forks(self) -> bool:
+        """Whether workers are forked from this very process."""
+        return self.method == "fork"
+
+    def hire(self, initializer: Initializer | None = None) -> Worker:
+        """Start a worker that is never lent to runs; ``discard`` lets go of it.
+
+        Args:
+            initializer: what it is going to call first.
+
+        Raises:
+            WorkerStartError: it could not be started.
+        """
+        with self._lock:
+            worker = self._start(initializer)
+            self._alive.discard(worker)
+            self._hired.add(worker)
+            _hired_anywhere.add(worker)
+            return worker
+
+    def _start(self, initializer: Initializer | None = None) -> Worker:
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise WorkerStartError(self.method, str(error)) from error
+        outputs = _outputs()
+        expect_ends()
+        lender, store = _shared_memory()
+        handles = [] if store is None or lender is None else [lender.store.handle, store.handle]
+        trace = keep_trace(make_store)
+        if trace is not None:
+            handles.append(trace.handle)
+        channel = keep_channel(ours, lender, store)
+        self._making = [channel, *([trace] if trace is not None else [])]
+        try:
+            load = modules_to_be_heard()
+            started = self._starter.start(theirs, handles, initializer, load=load)
+        except BaseException as error:
+            for each in self._making:
+                each.close()
+            if isinstance(error, OSError):
+                raise WorkerStartError(self.method, str(error)) from error
+            raise
+        finally:
+            self._making = ()
+            theirs.close()
+        worker = Worker(started, channel, outputs, trace)
+        self._alive.add(worker)
+        return worker
+
+    def trouble(self, worker: Worker | None = None, *, late: bool = False) -> tuple[str, bool]:
+        """Why a worker did not come up, and whether starting again has a chance.
+
+        Args:
+            worker: it; None for any.
+            late: it did not end, it took too long.
+        """
+        with self._lock:
+            return self._starter.trouble(worker.started if worker is not None else None, late=late)
+
+    def exitcode(self, worker: Worker) -> int | None:
+        """The exit status of a worker that has ended; None while it runs or if it is not known."""
+        with self._lock:
+            return worker.started.exitcode(0.0)
+
+    def deadline(self, worker: Worker) -> float:
+        """When a worker that is not up by then is given up, on the monotonic clock."""
+        with self._lock:
+            return self._starter.deadline(worker.started, worker.born)
+
+    def greet(self, worker: Worker, pid: int) -> None:
+        """Note that a worker said hello."""
+        worker.started.up(pid)
+        worker.ready = True
+        self.start_seconds = time.monotonic() - worker.born
+
+    def give_back(self, worker: Worker, idle_timeout: float | None) -> None:
+        """Take a worker back that owes nothing; it waits for the next run.
+
+        Args:
+            worker: the worker.
+            idle_timeout: seconds after which it leaves, None if it was told so before.
+        """
+        if idle_timeout is not None:
+            try:
+                worker.channel.send(protocol.RELEASE, int(idle_timeout * 1000))
+            except OSError:
+                self.discard(worker, kill=True)
+                return
+        with self._lock:
+            self._idle.append(worker)
+            self._changed.notify_all()
+
+    def discard(self, worker: Worker, *, kill: bool, timeout: float = 0.5) -> int | None:
+        """Let go of a worker that died or is to die.
+
+        Returns:
+            Its exit status, None if not known within ``timeout`` seconds.
+        """
+        if kill:
+            worker.started.kill()
+        worker.close()
+        with self._lock:
+            self._alive.discard(worker)
+            self._hired.discard(worker)
+            _hired_anywhere.discard(worker)
+            if worker in self._idle:
+                self._idle.remove(worker)
+            self._changed.notify_all()
+            code = worker.started.exitcode(timeout)
+            if code is None and worker not in self._leaving:
+                self._leaving.append(worker)  # reaped when it ends at last
+            return code
+
+    def retire(self, worker: Worker) -> None:
+        """Let a worker go that leaves by itself once its socket is closed; it is reaped later."""
+        worker.close()
+        with self._lock:
+            self._alive.discard(worker)
+            self._hired.discard(worker)
+            _hired_anywhere.discard(worker)
+            if not worker.started.gone():
+                self._leaving.append(worker)
+            self._changed.notify_all()
+
+    def settle(self, timeout: float) -> None:
+        """Reap the workers that were let go, as far as they are gone within ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            for worker in self._leaving:
+                worker.started.exitcode(max(0.0, deadline - time.monotonic()))
+            self._leaving = [w for w in self._leaving if not w.started.gone()]
+
+    def _weed(self) -> None:
+        """Let go of idle workers that have left."""
+        if self._leaving:
+            self._leaving = [w for w in self._leaving if not w.started.gone()]
+        heard = readable_now([worker.channel for worker in self._idle])
+        for worker in [w for w in self._idle if w.channel in heard] if heard else ():
+            try:
+                frames = worker.channel.receive()
+            except (EOFError, OSError):
+                frames = None
+            if frames is None or any(f.kind == protocol.BYE for f in frames):
+                self._idle.remove(worker)
+                self._alive.discard(worker)
+                worker.close()
+                worker.started.exitcode(0.5)
+                continue
+            for frame in frames:
+                if frame.kind == protocol.HELLO:
+                    self.greet(worker, frame.tag)
+                elif frame.kind == protocol.SAID:
+                    self._hearing.take(worker.ear, frame)
+        self._hearing.pass_on()
+
+    def shutdown(self) -> None:
+        """End all workers, idle or not, and the zygote; returns when they are gone."""
+        with self._lock:
+            self._weed()
+            workers, self._alive = [*self._alive, *self._leaving], set()
+            self._leaving.clear()
+            self._idle.clear()
+            for worker in workers:
+                if worker.flight or not worker.ready:
+                    worker.started.kill()
+                worker.close()
+            if self._starter.method != "zygote":
+                for worker in workers:
+                    if worker.started.exitcode(1.0) is None:
+                        worker.started.kill()
+                        worker.started.exitcode(1.0)
+            self._starter.close()
+            self._changed.notify_all()
+        self._hearing.close()
+
+    def forget(self) -> None:
+        """Drop everything without ending it: for a forked copy of the owner."""
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        for worker in (*self._alive, *self._hired):
+            worker.close()
+        for each in self._making:
+            each.close()
+        self._alive, self._idle, self._hired, self._leaving = set(), [], set(), []
+        self._hearing = Hearing("parallax-pool-voices")
+        self._starter.forget()
+
+    def resources(self) -> tuple[set[int], set[int]]:
+        """Process ids and descriptors that the pool holds between runs."""
+        with self._lock:
+            self._weed()
+            pids, fds = self._starter.resources()
+            for worker in self._alive:
+                if worker.pid is not None:
+                    pids.add(worker.pid)
+                fds.add(worker.channel.fileno())
+                if worker.trace is not None:
+                    fds.add(worker.trace.handle)
+            pids |= {w.pid for w in self._leaving if w.pid is not None}
+            return pids, fds
+
+
+def _starter(method: str) -> Starter:
+    if method != "fork":
+        return Starter(method)
+    from parallax._backends.processes.start.direct_fork import (
+        Forker,  # loads what only workers need otherwise
+    )
+
+    return Forker()
+
+
+def _shared_memory() -> tuple[Lender | None, Store | None]:
+    """What lends to a new worker, and where that one lends from."""
+    lender = arena()
+    if lender is None:
+        return None, None
+    try:
+        return lender, make_store()
+    except OSError:  # no descriptor is left: it works without
+        return None, None
+
+
+def _outputs() -> Outputs:
+    """Where this process writes to now: a program may redirect it while workers are warm."""
+    return [output_of(number) for number in OUTPUT]
+
+
+# -- one pool per start method, shared by all runs -------------------------------------------------
+
+_pools: dict[str, Pool] = {}
+#: workers of executors, of whatever pool.
+_hired_anywhere: set[Worker] = set()
+_pools_lock = threading.Lock()
+
+
+def warm_pool(method: str) -> Pool:
+    """The pool of this process for a start method."""
+    with _pools_lock:
+        pool = _pools.get(method)
+        if pool is None:
+            pool = _pools[method] = Pool(method)
+        return pool
+
+
+def shutdown_warm_pool() -> None:
+    """End all warm workers now; the next run starts new ones."""
+    with _pools_lock:
+        pools = list(_pools.values())
+        _pools.clear()
+    for pool in pools:
+        pool.shutdown()
+    if not _hired_anywhere:  # executors' workers have the arena's descriptor
+        release()
+
+
+def warm_resources() -> tuple[set[int], set[int]]:
+    """Process ids and descriptors that are held between runs."""
+    pids: set[int] = set()
+    fds: set[int] = set()
+    with _pools_lock:
+        for pool in _pools.values():
+            more_pids, more_fds = pool.resources()
+            pids |= more_pids
+            fds |= more_fds
+    return pids, fds
+
+
+def _after_fork() -> None:
+    global _pools_lock  # noqa: PLW0603 - the parent's lock may be held by a thread that is gone
+    _pools_lock = threading.Lock()
+    for pool in _pools.values():
+        pool.forget()
+    _pools.clear()
+    _hired_anywhere.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+atexit.register(shutdown_warm_pool)
+
+
+# -- what a run sends ahead of its tasks -----------------------------------------------------------
+
+_keys: dict[bytes, int] = {}
+_last_key = 0
+
+
+def call_key(call: codec.Encoded) -> int:
+    """A number for a callable: the same for the same content, if it is small enough to hash."""
+    global _last_key  # noqa: PLW0603 - a counter
+    if call.nbytes <= HASHED:
+        content = b"".join((call.payload, *call.buffers))
+        with _pools_lock:
+            key = _keys.get(content)
+            if key is None:
+                if len(_keys) > 256:
+                    _keys.clear()
+                _last_key += 1
+                key = _keys[content] = _last_key
+            return key
+    with _pools_lock:
+        _last_key += 1
+        return _last_key

@@ -1,0 +1,216 @@
+"""Workers that are forked from this very process, as the standard library's pools do it on Linux.
+
+Only for executors that are told to, or whose initializer has something that only a fork has: in the
+child, locks that another thread holds are held for ever.
+
+Guarantees: a child has no descriptor of another worker, or nobody would see their end; it runs no
+exit handler of the program, and ends with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from parallax._backends.processes.start.initializer import Initializer
+from parallax._backends.processes.start.starter import Started, Starter
+from parallax._backends.processes.start.zygote import reseed
+from parallax._backends.processes.worker import main as worker
+from parallax._core.errors import WorkerStartError
+from parallax._core.nesting import enter
+from parallax._reporting.stall_monitor import watching
+from parallax._shm.segment import Handle
+from parallax._transport import codec
+
+__all__ = ["Forked", "Forker"]
+
+#: Seconds between two looks at a child that is about to end, where the system cannot tell.
+LOOK = 0.005
+
+
+class Forked(Started):
+    """A child of this process."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(None, None)
+        self.pid = pid
+        # Its number must not be used by another process between a look and a signal.
+        self._lock = threading.Lock()
+        self._over = False
+
+    def _reach(self, act: Callable[[int], None]) -> None:
+        with self._lock:
+            if not self._over and self.pid is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    act(self.pid)
+
+    def exitcode(self, timeout: float) -> int | None:
+        """Exit status, negative for a signal; None if it is not known within ``timeout``."""
+        if not self.gone() and timeout > 0:
+            self._wait(timeout)
+            self.gone()
+        return self._code
+
+    def gone(self) -> bool:
+        """Whether it has ended; its status is collected then."""
+        with self._lock:
+            if not self._over and self.pid is not None:
+                try:
+                    pid, status = os.waitpid(self.pid, os.WNOHANG)
+                except ChildProcessError:  # the program waits for any child, or ignores their end
+                    self._over = True
+                else:
+                    if pid:
+                        self._over = True
+                        self._code = os.waitstatus_to_exitcode(status)
+            return self._over
+
+    def _wait(self, timeout: float) -> None:
+        assert self.pid is not None
+        if hasattr(os, "pidfd_open"):
+            try:
+                fd = os.pidfd_open(self.pid)
+            except ProcessLookupError:
+                return
+            except OSError:
+                pass  # an old kernel, or no descriptor left
+            else:
+                poll = select.poll()
+                poll.register(fd, select.POLLIN)
+                poll.poll(timeout * 1000)
+                os.close(fd)
+                return
+        deadline = time.monotonic() + timeout
+        while not self.gone() and time.monotonic() < deadline:
+            time.sleep(LOOK)
+
+
+class Forker(Starter):
+    """Starts workers by forking. Not thread-safe; the pool's lock guards it."""
+
+    def __init__(self) -> None:
+        super().__init__("fork")
+
+    def start(
+        self,
+        sock: socket.socket,
+        stores: Sequence[Handle] = (),
+        initializer: Initializer | None = None,
+        *,
+        load: Sequence[str] = (),  # noqa: ARG002 - the parameter of what this overrides
+    ) -> Started:
+        """Fork a worker; see ``Starter.start``.
+
+        Raises:
+            WorkerStartError: the system refused.
+        """
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()  # or it would be written twice
+        codec.track_main()
+        parent = os.getpid()
+        # A copy, for the executor lets go of it in forks of this process.
+        inherited = {} if initializer is None else dict(initializer.inherited)
+        process = multiprocessing.get_context("fork").Process(
+            target=lambda: worker.serve(sock, *copies, inherited=inherited)
+        )
+        copies: list[Handle] = []
+        try:
+            # What belongs to this process is closed in forks of it.
+            copies.extend(os.dup(each) if isinstance(each, int) else each for each in stores)
+            with _uninterrupted():
+                pid = _fork()()
+                if pid == 0:
+                    _become(process, parent)
+        except (OSError, RuntimeError) as error:  # the latter at the interpreter's end
+            raise WorkerStartError("fork", str(error)) from error
+        finally:
+            for handle in copies:
+                if isinstance(handle, int):
+                    os.close(handle)
+        return Forked(pid)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C must not find the child with this process's handlers."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _become(process: Any, parent: int) -> None:
+    """Be a worker: what the program set up for itself does not go on in it. Never returns."""
+    try:
+        signal.set_wakeup_fd(-1, warn_on_full_buffer=False)
+        for number in signal.valid_signals():
+            # As in a process that is executed. The worker has a handler of its own for Ctrl-C.
+            if callable(signal.getsignal(number)) and number != signal.SIGINT:
+                signal.signal(number, signal.SIG_DFL)
+        gc.freeze()  # nothing of the program's is to be finalized here
+        enter(None)
+        reseed()
+        codec.live_in_main()
+        worker.watch_parent()
+        if os.getppid() == parent:
+            # Makes the child one in the eyes of multiprocessing: finalizers, queues, children.
+            process._bootstrap(_sentinel(parent))
+    except BaseException:  # noqa: BLE001 - whatever it is must not reach the program's frames
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(1)
+
+
+def _sentinel(parent: int) -> int | None:
+    """What becomes readable at the parent's end; for ``multiprocessing.parent_process``."""
+    try:
+        return os.pidfd_open(parent)
+    except (AttributeError, OSError):
+        return None
+
+
+def _plain_fork() -> int:
+    return os.fork()
+
+
+#: The same function, in a module of another name by which the filter below knows it.
+_QUIET = "parallax._quiet_fork"
+_quiet_fork: Callable[[], int] = types.FunctionType(
+    _plain_fork.__code__, {"__name__": _QUIET, "os": os}
+)
+
+
+def _fork() -> Callable[[], int]:
+    """What forks: without the warning about threads if it is about none but our own."""
+    threads = threading.enumerate()
+    strangers = sum(not thread.name.startswith("parallax") for thread in threads)
+    try:
+        natives = len(os.listdir("/proc/self/task")) - len(threads) - watching()
+    except OSError:
+        natives = 0
+    if strangers + natives > 1 or len(threads) + watching() == 1:
+        return _plain_fork
+    if not any(entry[3] is not None and _is_ours(entry[3]) for entry in warnings.filters):
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=_PATTERN)
+    return _quiet_fork
+
+
+_PATTERN = r"parallax\._quiet_fork\Z"
+
+
+def _is_ours(pattern: Any) -> bool:
+    return bool(getattr(pattern, "pattern", pattern) == _PATTERN)

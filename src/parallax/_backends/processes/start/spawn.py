@@ -1,0 +1,136 @@
+"""Executing a fresh Python for a worker or the zygote, and what this interpreter can tell them.
+
+Guarantees: the new process finds parallax where this one did, shares nothing with it but the
+descriptors that it is given, and reads nothing from this one's standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+
+from parallax._backends.processes.common.native_threads import NATIVE
+from parallax._core.errors import WorkerStartError
+from parallax._shm.segment import Handle
+
+__all__ = ["OUTPUT", "execute", "import_seconds", "installed", "output_of"]
+
+#: Seconds to import one module, in the mean over large packages.
+MODULE = 0.0005
+
+#: What a fresh Python can be.
+_MAIN = {"worker": "worker.main", "zygote": "start.zygote"}
+
+#: Descriptors that workers share with this process.
+OUTPUT = (1, 2)
+
+
+def execute(
+    what: str,
+    sock: socket.socket,
+    stores: Sequence[Handle] = (),
+    given: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Execute a fresh Python that runs the ``main`` of a module.
+
+    Args:
+        what: "worker" or "zygote".
+        sock: its end of a socket pair.
+        stores: what a worker opens its stores by; see ``worker.serve``.
+        given: descriptors that a worker's initializer needs.
+
+    Raises:
+        WorkerStartError: it cannot be executed.
+    """
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise WorkerStartError("spawn", "this program has no Python interpreter of its own to run")
+    # The search path goes along on the command line, because parallax itself may have been found
+    # on a path that this program added at run time.
+    arguments = ", ".join(map(repr, (sock.fileno(), *stores)))
+    if given:
+        arguments += f", given={tuple(given)!r}"
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        f"from parallax._backends.processes.{_MAIN[what]} import main; main({arguments})"
+    )
+    env = dict(os.environ)
+    for name in NATIVE:
+        env.setdefault(name, "1")
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    try:
+        # A worker lets Ctrl-C through when it has a handler for it; until then it would end it with
+        # a traceback. The new process inherits what is blocked.
+        with _interrupts_blocked():
+            return subprocess.Popen(
+                [sys.executable, *flags, "-c", code],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(sock.fileno(), *(fd for fd in stores if isinstance(fd, int)), *given),
+                env=env,
+            )
+    except OSError as error:
+        raise WorkerStartError("spawn", str(error)) from error
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def output_of(number: int) -> tuple[int, ...] | None:
+    """What file a descriptor of this process leads to now; None if it is closed."""
+    try:
+        status = os.fstat(number)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_rdev
+
+
+def import_seconds(packages: set[str]) -> float:
+    """Rough seconds to import packages as far as this process has loaded them."""
+    loaded = sum(1 for name in list(sys.modules) if name.partition(".")[0] in packages)
+    return loaded * MODULE
+
+
+def installed(name: str) -> bool:
+    """Whether a loaded module belongs to the standard library or an installed distribution.
+
+    Only such modules are imported ahead: importing the program's own could have side effects
+    that the program would not expect in a helper.
+    """
+    module = sys.modules.get(name)
+    if name.partition(".")[0] in {"__main__", "__mp_main__", "parallax"} or module is None:
+        return False
+    spec = getattr(module, "__spec__", None)
+    if spec is None:
+        return False
+    if spec.origin in {"built-in", "frozen"}:
+        return True
+    origin = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
+    return origin.startswith(_INSTALLED)
+
+
+_INSTALLED = tuple(
+    {
+        path
+        for path in (
+            sysconfig.get_path("stdlib"),
+            sysconfig.get_path("platstdlib"),
+            sysconfig.get_path("purelib"),
+            sysconfig.get_path("platlib"),
+        )
+        if path
+    }
+)

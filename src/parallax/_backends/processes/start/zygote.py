@@ -1,0 +1,233 @@
+"""The zygote: a small single-threaded process that imports once and then forks workers.
+
+Forking the caller's own process would be faster still, and wrong as soon as it has threads: the
+child inherits locks that nobody will release. ``multiprocessing.forkserver`` takes 9 ms per worker
+and re-runs the main script on many Python versions (docs/engine.md). This helper is executed
+fresh, never sees ``__main__``, and forks in about a millisecond.
+
+    parent -> zygote (one message each, SOCK_SEQPACKET)     zygote -> parent
+    ("import", [path, module, ...])                          ("importing", module, or "" at the end)
+    ("fork", ([1, 2], 2, 0)) with the worker's socket,       ("threads", count, [module, ...])
+        so many stores of shared memory and so many          ("failed", words)
+        descriptors for its initializer, and the
+        parent's descriptors of these numbers                ("exit", pid, exitcode)
+
+Guarantees: never forks while a second thread exists; when the parent's end closes it ends its
+children (at once, if they do not leave by themselves) and itself.
+Assumptions: Linux.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import select
+import sys
+import time
+
+from parallax._backends.processes.common.process_tree import kill_tree
+from parallax._core.light_stdlib import dumps, loads, signals, sockets
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["main", "reseed"]
+
+#: Bytes of the longest message. A list of module names is a few kilobytes.
+MESSAGE = 1 << 17
+
+#: Descriptors that may come with a message: a worker's socket, its two stores, where it writes to,
+#: and what its initializer needs. The system takes 253 at a time.
+DESCRIPTORS = 253
+
+#: Seconds that workers have to leave by themselves when the parent is gone.
+GRACE = 0.3
+
+
+def main(fd: int) -> None:
+    """Entry point.
+
+    Args:
+        fd: descriptor of the control socket.
+    """
+    control = sockets.socket(fileno=fd)
+    while (free := os.open(os.devnull, os.O_WRONLY)) <= 2:
+        pass  # a program without output: nothing else may get these numbers
+    os.close(free)
+    signals.signal(signals.SIGINT, signals.SIG_IGN)
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_read, False)
+    os.set_blocking(wake_write, False)
+    signals.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signals.signal(signals.SIGCHLD, lambda *_: None)
+
+    # What every worker needs, imported once.
+    from parallax._backends.processes.worker import main as worker
+
+    children: set[int] = set()
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(wake_read, select.POLLIN)
+    frozen = False
+    suspects: list[str] = []
+    while True:
+        for ready, _ in poll.poll():
+            if ready == wake_read:
+                _drain(wake_read)
+                _reap(children, control)
+                continue
+            try:
+                data, fds = _receive(control)
+            except ConnectionResetError:  # the parent left without reading our last words
+                data, fds = b"", []
+            if not data:
+                _end(children, wake_read)
+                os._exit(0)
+            kind, argument = loads(data)
+            if kind == "import":
+                suspects += _import(argument, control)
+                frozen = False
+            elif kind == "fork":
+                try:
+                    numbers, stores, given = argument
+                    first = 1 + stores  # of those that the initializer needs
+                    last = first + given
+                    if len(fds) != last + len(numbers):
+                        # The kernel drops what there is no room for.
+                        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+                    threads = _threads()
+                    if threads > 1:
+                        # Said first: when the socket closes the parent wants to know why.
+                        _say(control, ("threads", threads, suspects))
+                        _close(fds)
+                        continue
+                    if not frozen:
+                        gc.collect()
+                        gc.freeze()
+                        frozen = True
+                    pid = os.fork()
+                except OSError as error:
+                    _say(control, ("failed", f"fork: {error}"))
+                    _close(fds)
+                    continue
+                if pid == 0:
+                    signals.set_wakeup_fd(-1)
+                    signals.signal(signals.SIGCHLD, signals.SIG_DFL)
+                    os.close(wake_read)
+                    os.close(wake_write)
+                    control.close()
+                    # Where the parent writes to now, which need not be where it did at first.
+                    for number, theirs in zip(numbers, fds[last:], strict=True):
+                        os.dup2(theirs, number)
+                    _close(fds[last:])
+                    reseed()
+                    sock = sockets.socket(fileno=fds[0])
+                    worker.serve(sock, *fds[1:first], given=fds[first:last])
+                children.add(pid)
+                _close(fds)
+
+
+def _receive(control: sockets.socket) -> tuple[bytes, list[int]]:
+    """One message with the descriptors that came with it; see ``socket.recv_fds``."""
+    data, ancillary, _, _ = control.recvmsg(MESSAGE, sockets.CMSG_LEN(DESCRIPTORS * 4))
+    fds: list[int] = []
+    for level, kind, numbers in ancillary:
+        if (level, kind) == (sockets.SOL_SOCKET, sockets.SCM_RIGHTS):
+            fds += memoryview(numbers[: len(numbers) // 4 * 4]).cast("i")
+    return data, fds
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _import(names: list[Any], control: sockets.socket) -> list[str]:
+    """Import modules; return those that have started threads."""
+    path, *modules = names
+    sys.path[:] = path
+    suspects = []
+    for name in modules:
+        if name in sys.modules:
+            continue
+        # Said before and not after: it may be the last thing that this process says.
+        _say(control, ("importing", name))
+        try:
+            threads = _threads()
+            __import__(name)
+            if _threads() > threads:
+                suspects.append(name)
+        except BaseException as error:  # noqa: BLE001 - workers import it again and report it
+            _say(control, ("failed", f"import {name}: {error!r}"))
+    _say(control, ("importing", ""))
+    return suspects
+
+
+def reseed() -> None:
+    """Give a process that was just forked random numbers of its own."""
+    # The random module reseeds itself after a fork, numpy's global generator does not. Not by way
+    # of numpy's own attribute, which would import it.
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
+
+
+def _say(control: sockets.socket, message: tuple[Any, ...]) -> None:
+    try:
+        control.send(dumps(message), sockets.MSG_DONTWAIT)
+    except OSError:
+        return  # the parent reads these only when it wants to know; nothing depends on them
+
+
+def _drain(fd: int) -> None:
+    try:
+        while os.read(fd, 4096):
+            pass
+    except BlockingIOError:
+        return
+
+
+def _reap(children: set[int], control: sockets.socket | None) -> None:
+    while children:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except OSError as error:
+            if error.errno == errno.ECHILD:
+                children.clear()
+            return
+        if pid == 0:
+            return
+        children.discard(pid)
+        if control is not None:
+            _say(control, ("exit", pid, os.waitstatus_to_exitcode(status)))
+
+
+def _end(children: set[int], wake: int) -> None:
+    """Wait for the children to leave, then make them.
+
+    Args:
+        children: their process ids.
+        wake: becomes readable when one has left.
+    """
+    deadline = time.monotonic() + GRACE
+    poll = select.poll()
+    poll.register(wake, select.POLLIN)
+    _reap(children, None)
+    while children and (left := deadline - time.monotonic()) > 0:
+        if poll.poll(left * 1000):
+            _drain(wake)
+            _reap(children, None)
+    for pid in children:
+        kill_tree(pid)
+    while children:
+        try:
+            children.discard(os.wait()[0])
+        except OSError:
+            return

@@ -1,0 +1,264 @@
+"""Batches of single tasks in a worker: each is a callable with its own arguments.
+
+Many short tasks travel in one frame, and their results come back in one. A task that turns out to
+be long must not hold up what waits behind it in the same frame: the parent then *recalls* the
+worker by a signal, whose handler gives back at once what has not begun and sends the results that
+wait. The handler acts only while the user's function runs; at any other moment it leaves a note
+that is read before the next task.
+
+Guarantees: tasks run one after the other, in order; every task that was begun is answered, and
+every other one is either answered or given back, never both.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+
+from parallax._backends.processes.common import protocol
+from parallax._core.chunks import ChunkResult, Failure
+from parallax._core.light_stdlib import dumps, loads
+from parallax._core.plain_types import PLAIN_TYPES
+from parallax._transport import codec
+from parallax._transport.framing import Frame
+from parallax._transport.shm_channel import Parcel, ParcelChannel
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+__all__ = ["BatchRunner", "flush_output"]
+
+clock = time.perf_counter
+
+#: Seconds that a result may wait for the next ones. Longer delays those who wait for it, shorter
+#: makes frames of single results.
+HOLD = 0.001
+
+
+def flush_output() -> None:
+    """Write out what items have printed, before anybody hears that they have ended.
+
+    An item may have closed these streams, or put anything in their place; the disk may be full.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:  # noqa: BLE001 - it costs what was printed, not the results
+            continue
+
+
+class BatchRunner:
+    """Runs batches for one worker."""
+
+    def __init__(
+        self,
+        channel: ParcelChannel,
+        call: Callable[[int], tuple[Any, ...]],
+        later: Callable[[int], list[Frame | Parcel]],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            channel: where answers go.
+            call: gives the decoded callable of a key, as its first entry.
+            later: takes the frames of a kind that have come and are not begun.
+        """
+        self._channel = channel
+        self._call = call
+        self._later = later
+        self._tag = 0
+        self._tasks: deque[tuple[int, bytes]] = deque()
+        self._buffers: list[Any] = []
+        self._values: list[Any] = []
+        self._failures: list[Failure] = []
+        self._begun = self._cpu = 0.0
+        #: the user's function is running: everything here is at rest.
+        self._inside = False
+        self._recalled = False
+        self._kept: tuple[str, ...] = ()
+
+    def keep(self, names: Iterable[str]) -> None:
+        """From now on these globals of the main namespace are the worker's own.
+
+        Functions travel with the values that their globals have in the parent, which would undo
+        what the initializer has set.
+        """
+        self._kept = tuple(names)
+
+    def decode(self, payload: Any, buffers: Any) -> Any:
+        """Decode, and leave the worker's own globals as they are."""
+        if not self._kept:
+            return codec.decode(payload, buffers)
+        main = codec.worker_main()
+        kept = {name: main[name] for name in self._kept if name in main}
+        try:
+            return codec.decode(payload, buffers)
+        finally:
+            main.update(kept)
+
+    def run(self, frame: Frame | Parcel) -> None:
+        """Run the tasks of a batch and answer them."""
+        self._tag = frame.tag
+        payload, self._buffers = frame.open()
+        self._tasks.extend(loads(payload))
+        del payload
+        self._start()
+        while self._tasks:
+            key, data = self._tasks.popleft()
+            self._one(key, data)
+            del data
+            if self._tasks and (self._recalled or clock() - self._begun > HOLD):
+                self._answer()
+                self._start()
+                if self._recalled:
+                    self._give_back()
+        self._answer()
+
+    def recall(self, *_: Any) -> None:
+        """Signal handler: the parent wants back what has not begun."""
+        if not self._inside:
+            self._recalled = True
+            return
+        self._inside = False
+        try:
+            if self._values:
+                begun = self._begun
+                self._answer(running=True)
+                self._begun = begun
+            self._give_back()
+        finally:
+            self._inside = True
+
+    def forget(self) -> None:
+        """Drop what has not begun."""
+        self._tasks.clear()
+
+    def _start(self) -> None:
+        self._values, self._failures = [], []
+        self._begun, self._cpu = clock(), time.thread_time()
+
+    def _one(self, key: int, data: bytes) -> None:
+        values = self._values
+        try:
+            fn = self._call(key)[0]
+        except BaseException as error:  # noqa: BLE001 - any import may raise anything
+            self._refuse("callable", error)
+            return
+        try:
+            args, kwargs = self.decode(data, self._buffers)
+        except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
+            self._refuse("item", error)
+            return
+        finally:
+            if not self._tasks:
+                # What they hold can go back with the answer, and the next batch may be long in
+                # coming.
+                self._buffers = []
+        self._inside = True
+        try:
+            if self._recalled:
+                self.recall()  # it was noted while the arguments were decoded
+            value = fn(*args, **kwargs) if kwargs is not None else _run_part(fn, args)
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+            self._inside = False
+            self._failures.append(Failure(len(self._values), error))
+            self._values.append(None)
+        else:
+            self._inside = False
+            # Not the list from before the call: a recall may have sent that one.
+            values = self._values
+            values.append(value)
+
+    def _refuse(self, what: str, error: BaseException) -> None:
+        from parallax._core.errors import UnreadableError  # loads what few workers ever need
+
+        reason = f"in the worker: {type(error).__name__}: {error}"
+        failure = UnreadableError(what, None, what, reason)
+        self._failures.append(Failure(len(self._values), failure))
+        self._values.append(None)
+
+    def _answer(self, *, running: bool = False) -> None:
+        """Send the results that are there."""
+        if not self._values:
+            return
+        # While one runs, the time belongs to that one.
+        wall = 0.0 if running else clock() - self._begun
+        cpu = 0.0 if running else time.thread_time() - self._cpu
+        result = ChunkResult(self._values, tuple(self._failures), wall, cpu)
+        self._values, self._failures = [], []
+        reply = _encode(result)
+        del result
+        if not running:  # a stream that a task is writing to cannot be entered again
+            flush_output()
+        self._channel.send(protocol.RESULT, self._tag, reply.payload, reply.buffers)
+
+    def _give_back(self) -> None:
+        """Tell the parent how many tasks of which batches have not begun, and forget them."""
+        self._recalled = False
+        back = [(self._tag, len(self._tasks))] if self._tasks else []
+        self._tasks.clear()
+        back += [(frame.tag, -1) for frame in self._later(protocol.BATCH)]
+        if back:
+            self._channel.send(protocol.RETURNED, self._tag, dumps(back, 5))
+
+
+def _run_part(fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]) -> Any:
+    from parallax._backends.batch_call import (
+        run_part,  # loads what only maps of short calls need
+    )
+
+    return run_part(fn, piece)
+
+
+def _encode(result: ChunkResult) -> codec.Encoded:
+    """Encode results so that one that does not unpickle leaves the others readable.
+
+    One alone is a tuple of a ``ChunkResult``'s fields. Several are (values, times, packed, failed):
+    the values are of plain types, and each other one is a pickle of its own in ``packed`` or, if it
+    is a failure, in ``failed``: {offset: (pickle, first buffer, number of buffers)}.
+    """
+    if result.failures:
+        from parallax._backends.portable_errors import (
+            portable,  # loads what a worker without failures never needs
+        )
+
+        result = portable(result)
+    values, failures = result.values, result.failures
+    if len(values) == 1:
+        try:
+            return codec.encode_reply(tuple(result))
+        except BaseException:  # noqa: BLE001 - whatever a __reduce__ raises
+            stuck = result._replace(values=[None], failures=_stuck(values[0], 0))
+            return codec.encode_reply(tuple(stuck))
+    buffers: list[memoryview] = []
+    packed: dict[int, tuple[bytes, int, int]] = {}
+    failed: dict[int, tuple[bytes, int, int]] = {}
+    for offset, value in enumerate(values):
+        if type(value) not in PLAIN_TYPES:
+            values[offset] = None
+            try:
+                packed[offset] = _pack(value, buffers)
+            except BaseException:  # noqa: BLE001 - whatever a __reduce__ raises
+                failures += _stuck(value, offset)
+    for failure in failures:
+        failed[failure.offset] = _pack(failure, buffers)
+    # Plainly: the buffers are those of the parts.
+    return codec.Encoded(dumps((values, (result.wall, result.cpu), packed, failed), 5), buffers)
+
+
+def _pack(obj: Any, buffers: list[memoryview]) -> tuple[bytes, int, int]:
+    reply = codec.encode_reply(obj)
+    first = len(buffers)
+    buffers += reply.buffers
+    return reply.payload, first, len(reply.buffers)
+
+
+def _stuck(value: Any, offset: int) -> tuple[Failure, ...]:
+    from parallax._backends.portable_errors import isolate
+
+    found = isolate(ChunkResult([value], (), 0.0, 0.0)).failures
+    return tuple(failure._replace(offset=offset) for failure in found)

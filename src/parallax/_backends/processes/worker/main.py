@@ -1,0 +1,419 @@
+"""A worker process: takes callables and chunks from its parent's socket, returns outcomes.
+
+Guarantees: one working thread, no shared lock; ends when the parent's end of the socket closes,
+or after idling; ``__main__`` of the parent is never run; whatever the callable does to an item, the
+outcome of every other item is returned.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import select
+import sys
+import time
+from collections import deque
+
+from parallax._backends import chunk
+from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.channel_setup import IDLE, open_channel
+from parallax._backends.processes.common.environment import Surroundings, heard
+from parallax._backends.processes.common.process_tree import kill_tree
+from parallax._backends.processes.common.stack_dumps import leave_traces
+from parallax._backends.processes.worker.batches import BatchRunner, flush_output
+from parallax._backends.processes.worker.limits import Wear
+from parallax._core.chunks import ChunkResult, Failure
+from parallax._core.cores import RunDelay
+from parallax._core.light_stdlib import loads, signals, sockets
+from parallax._core.nesting import Place, settle
+from parallax._transport import codec
+from parallax._transport.framing import Frame, WireError
+from parallax._transport.shm_channel import Parcel, ParcelChannel
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from parallax._backends.processes.worker.output_sender import Voices
+    from parallax._shm.segment import Handle
+
+__all__ = ["main", "serve", "watch_parent"]
+
+#: Seconds that a worker has to leave by itself when its parent is gone.
+GRACE = 0.3
+
+#: Seconds that a worker may take to leave: queues of its own may have no reader any more.
+LEAVE = 60
+
+
+def main(fd: int, *files: Handle, given: Sequence[int] = ()) -> None:
+    """Entry point of a worker that was started by executing Python.
+
+    Args:
+        fd: descriptor of its end of the socket.
+        files: as for ``serve``.
+        given: as for ``serve``.
+    """
+    watch_parent()
+    serve(sockets.socket(fileno=fd), *files, given=given)
+
+
+def watch_parent() -> None:
+    """End this process when the parent is gone, even in the middle of a long item.
+
+    Workers of the zygote need no such thread: it ends them. The socket is not what is waited
+    on: while one thread waits on a descriptor another one's close of it has no effect.
+    """
+    try:
+        wait = _wait_for_end(os.getppid())
+    except OSError:  # an old kernel, or a parent that is gone already: the socket tells
+        return
+    if wait is None:
+        return
+
+    def watch() -> None:
+        wait()
+        # A worker that is between two items leaves by itself, with its output written.
+        time.sleep(GRACE)
+        kill_tree(os.getpid(), itself=False)
+        os.kill(os.getpid(), signals.SIGKILL)
+
+    import threading
+
+    threading.Thread(target=watch, name="parallax-parent", daemon=True).start()
+
+
+def _wait_for_end(pid: int) -> Callable[[], Any] | None:
+    """What waits for the end of a process that is not our child; None if nothing can."""
+    if hasattr(os, "pidfd_open"):
+        poll = select.poll()
+        poll.register(os.pidfd_open(pid), select.POLLIN)
+        return poll.poll
+    kqueue = getattr(select, "kqueue", None)
+    if kqueue is None:
+        return None
+    names = ("KQ_FILTER_PROC", "KQ_EV_ADD", "KQ_NOTE_EXIT")
+    event = getattr(select, "kevent")(pid, *(getattr(select, name) for name in names))  # noqa: B009
+    return functools.partial(kqueue().control, [event], 1)
+
+
+def serve(
+    sock: sockets.socket,
+    *files: Handle,
+    given: Sequence[int] = (),
+    inherited: dict[int, tuple[Any, ...]] | None = None,
+) -> None:
+    """Work until the parent goes away or the idle time is over; never returns normally.
+
+    Args:
+        sock: this end.
+        files: what it opens the stores by that its parent lends from, and that it lends from, if
+            there are such; and the one that its stacks are to be written to, if there is one.
+        given: descriptors that what the initializer gets refers to by number.
+        inherited: callables that it has by inheritance, under their keys.
+    """
+    # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers. A
+    # handler, not SIG_IGN, because an ignored signal would stay ignored in the user's subprocesses.
+    signals.signal(signals.SIGINT, lambda *_: None)
+    chunk.unblock_interrupts()
+    settle(Place(level=1, depth=1, movable=True))
+    # A program that an item starts, or a fork of this process, must not hold the socket open:
+    # the parent would not see our end.
+    os.set_inheritable(sock.fileno(), False)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=sock.close)
+    stores, trace = files[: len(files) // 2 * 2], files[len(files) // 2 * 2 :]
+    if trace:
+        leave_traces(int(trace[0]))
+    code, me = 0, os.getpid()
+    try:
+        _Server(open_channel(sock, stores), given, inherited).run()
+    except (EOFError, OSError):
+        pass
+    except Exception:  # noqa: BLE001 - a fault of ours: it must not look like an orderly end
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    finally:
+        if os.getpid() == me:  # a fork that an item made has no processes of its own yet
+            _finish()
+        _leave(code)
+
+
+def _finish() -> None:
+    """Wait for what the user's code has begun to write to queues, as a ``Process`` does."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is None:
+        return
+    if hasattr(signals, "alarm"):
+        signals.signal(signals.SIGALRM, signals.SIG_DFL)
+        signals.alarm(LEAVE)
+    try:
+        util._exit_function()
+    except BaseException:  # noqa: BLE001 - any finalizer may raise anything
+        sys.excepthook(*sys.exc_info())
+
+
+def _leave(code: int) -> None:
+    flush_output()
+    # Not sys.exit: exit handlers and threads of preloaded libraries must not keep us.
+    os._exit(code)
+
+
+class _Server:
+    def __init__(
+        self,
+        channel: ParcelChannel,
+        given: Sequence[int],
+        inherited: dict[int, tuple[Any, ...]] | None,
+    ) -> None:
+        self._channel = channel
+        #: descriptors for the initializer.
+        self._given = given
+        self._calls: dict[int, Frame | Parcel | tuple[Any, ...]] = {**(inherited or {})}
+        #: frames that came and were not handled yet.
+        self._inbox: deque[Frame | Parcel] = deque()
+        #: seconds to wait for more before it leaves; None for ever.
+        self._idle: float | None = None
+        self._batches = BatchRunner(channel, self._call_of, self._later)
+        self._key = -1
+        self._begun = False
+        self._initialized = False
+        self._delays = RunDelay()
+        self._wear = Wear()
+        self._surroundings = Surroundings(self._speak)
+        self._voices: Voices | None = None
+        self._adopted = inherited is not None
+        if self._adopted and (wanted := heard()) is not None:
+            self._speak(wanted)  # before anything here writes to a handler of the parent's
+        #: the chunk whose items are running: its tag, items, and results so far.
+        self._chunk: tuple[int, list[Any], list[Any]] | None = None
+
+    def run(self) -> None:
+        channel = self._channel
+        channel.sock.setblocking(True)
+        if protocol.RECALL is not None:
+            signals.signal(protocol.RECALL, self._recall)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+        channel.send(protocol.HELLO, os.getpid())
+        while True:
+            try:
+                self._inbox.extend(self._next())
+            except TimeoutError:
+                channel.send(protocol.BYE)
+                return
+            while self._inbox:
+                self._handle(self._inbox.popleft())
+
+    def _next(self) -> list[Frame | Parcel]:
+        """Wait for what the parent says next; TimeoutError if it says nothing for long."""
+        channel, left = self._channel, self._idle
+        channel.give_back()
+        try:
+            if channel.idle and (left is None or left > IDLE):
+                channel.sock.settimeout(IDLE)
+                try:
+                    return channel.receive()
+                except TimeoutError:
+                    channel.trim()
+                    left = None if left is None else left - IDLE
+            channel.sock.settimeout(left)
+            return channel.receive()
+        finally:
+            # What is sent may wait for ever: the parent may have something else to do for long.
+            channel.sock.settimeout(None)
+
+    def _handle(self, frame: Frame | Parcel) -> None:
+        kind = frame.kind
+        if kind in {protocol.TASK, protocol.BATCH} and protocol.RECALL is not None:
+            # An item may have taken the signal for itself, and the next one is not to blame.
+            signals.signal(protocol.RECALL, self._recall)
+        if kind == protocol.TASK:
+            self._task(frame)
+        elif kind == protocol.BATCH:
+            if not self._begun:
+                self._begun = True
+                self._channel.send(protocol.BEGUN, frame.tag)
+            self._batches.run(frame)
+        elif kind == protocol.CALL:
+            self._calls[frame.tag] = frame
+        elif kind == protocol.FORGET:
+            self._calls.pop(frame.tag, None)
+        elif kind == protocol.USE:
+            limits = loads(frame.open()[0])
+            self._idle = limits.get("idle")
+            self._key = frame.tag
+            self._begun = False
+            self._wear.limit(limits)
+            self._surroundings.renew()
+            call = self._calls[frame.tag]
+            if type(call) is tuple:
+                _apply_globals(call[3])
+        elif kind == protocol.CONTEXT:
+            self._surroundings.apply(codec.decode(*frame.open()), settled=self._initialized)
+        elif kind == protocol.INIT:
+            self._initialize(frame)
+        elif kind == protocol.RELEASE:
+            self._idle = frame.tag / 1000
+
+    def _call_of(self, key: int) -> tuple[Any, ...]:
+        call = self._calls[key]
+        if isinstance(call, (Frame, Parcel)):
+            call = self._batches.decode(*call.open())
+            self._calls[key] = call
+            if not self._initialized:
+                _apply_globals(call[3])
+        return call
+
+    def _speak(self, wanted: tuple[bool, ...]) -> None:
+        if self._voices is None:
+            from parallax._backends.processes.worker.output_sender import Voices
+
+            self._voices = Voices(self._channel, self._recall, forked=self._adopted)
+        self._voices.carry(wanted)
+
+    def _initialize(self, frame: Frame | Parcel) -> None:
+        """Call the initializer; a worker whose initializer fails takes no task."""
+        try:
+            fn, args = self._first(frame.tag)
+            if self._voices is None:
+                fn(*args)
+            else:
+                with self._voices.aside():
+                    fn(*args)
+            # From here on globals are the worker's own, as they are in the standard library's
+            # pools: the parent's values would undo what the initializer has set or filled.
+            self._batches.keep(codec.worker_main())
+            self._initialized = True
+        except BaseException as error:
+            import logging
+
+            from parallax._backends.portable_errors import portable
+
+            log = logging.getLogger("concurrent.futures")
+            log.critical("Exception in initializer:", exc_info=True)
+            _finish()  # now: the parent ends all workers when it hears of this
+            failed = ChunkResult([None], (Failure(0, error),), 0.0, 0.0)
+            reply = codec.encode_reply(tuple(portable(failed)))
+            self._channel.send(protocol.FAILED, frame.tag, reply.payload, reply.buffers)
+            raise EOFError from None
+        finally:
+            self._calls.pop(frame.tag, None)
+
+    def _first(self, key: int) -> tuple[Any, ...]:
+        if not self._given:
+            return self._call_of(key)[:2]
+        from parallax._backends.processes.common.inherited_fds import lent
+
+        with lent(self._given):
+            return self._call_of(key)[:2]
+
+    def _recall(self, *_: Any) -> None:
+        """Signal handler: the parent wants back what has not begun.
+
+        Only while the user's function runs is everything here at rest. An answer at another
+        moment is not missed: what runs next is short, or the parent asks again.
+        """
+        if self._voices is not None and self._voices.postpone():
+            return
+        if self._chunk is None:
+            self._batches.recall()
+            return
+        tag, items, values = self._chunk
+        # One that has ended may not be among the results yet.
+        keep = len(values) + 1
+        back = [(tag, keep)] if keep < len(items) else []
+        # The loop over the items ends where the list now does.
+        del items[keep:]
+        back += [(frame.tag, 0) for frame in self._later(protocol.TASK)]
+        if back:
+            self._channel.send(protocol.YIELDED, tag, codec.encode_reply(back).payload)
+
+    def _forked(self) -> None:
+        """An item forked this process: what goes on here must not begin the other items, too.
+
+        The socket is closed here, so that it ends when it wants to answer.
+        """
+        self._inbox.clear()
+        self._batches.forget()
+        if self._chunk is not None:
+            _, items, values = self._chunk
+            del items[len(values) + 1 :]
+
+    def _later(self, wanted: int) -> list[Frame | Parcel]:
+        """Take the tasks that have come and are not begun, without waiting for more."""
+        sock = self._channel.sock
+        timeout = sock.gettimeout()
+        sock.setblocking(False)
+        try:
+            self._inbox.extend(self._channel.receive())
+        except (EOFError, OSError, WireError):
+            pass  # found again by the next blocking read
+        finally:
+            sock.settimeout(timeout)
+        found = [frame for frame in self._inbox if frame.kind == wanted]
+        self._inbox = deque(frame for frame in self._inbox if frame.kind != wanted)
+        return found
+
+    def _task(self, frame: Frame | Parcel) -> None:
+        if not self._begun:
+            # Tells a worker that its first item ended from one that was killed while idle.
+            self._begun = True
+            self._channel.send(protocol.BEGUN, frame.tag)
+        try:
+            fn, star, stop, _ = self._call_of(self._key)
+        except BaseException as error:  # noqa: BLE001 - any import may raise anything
+            self._refuse(frame.tag, "callable", error)
+            return
+        # Building many objects at once, with nothing to collect among them, is half collecting.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            items = codec.decode(*frame.open())
+        except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
+            self._refuse(frame.tag, "item", error)
+            return
+        finally:
+            if collecting:
+                gc.enable()
+        if type(items) is range:
+            items = list(items)  # a recall cuts off its end
+        values: list[Any] = []
+        self._chunk = frame.tag, items, values
+        result = self._wear.run(fn, items, values, star=star, stop=stop, delays=self._delays)
+        self._chunk = None
+        del items, values
+        try:
+            if result.failures:
+                from parallax._backends.portable_errors import (
+                    portable,  # loads what a worker without failures never needs
+                )
+
+                result = portable(result)
+            reply = codec.encode_reply(tuple(result))
+        except BaseException:  # noqa: BLE001 - told apart value by value
+            from parallax._backends.portable_errors import isolate
+
+            reply = codec.encode_reply(tuple(isolate(result)))
+        del result
+        flush_output()
+        self._channel.send(protocol.RESULT, frame.tag, reply.payload, reply.buffers)
+        del reply
+        if self._wear.out:
+            self._channel.send(protocol.BYE, protocol.WORN)
+            raise EOFError
+
+    def _refuse(self, tag: int, what: str, error: BaseException) -> None:
+        words = f"{type(error).__name__}: {error}"
+        reply = codec.encode_reply((what, "", f"in the worker: {words}"))
+        self._channel.send(protocol.REFUSED, tag, reply.payload)
+
+
+def _apply_globals(values: list[tuple[str, str, Any]]) -> None:
+    """Give imported modules the values that the caller's modules have now."""
+    for module, name, value in values:
+        if module in sys.modules:
+            setattr(sys.modules[module], name, value)

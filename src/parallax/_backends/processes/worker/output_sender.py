@@ -1,0 +1,287 @@
+"""What items print, log and warn, on its way to the parent; the worker's side, loaded when wanted.
+
+It goes through the worker's socket, in frames of kind SAID among the answers: so what an item said
+is there before its result is, in the order in which it was said.
+
+Guarantees: any thread of an item may speak, and signal handlers; frames do not mix; a recall that
+comes while one is written is answered after it. A fork that an item makes writes to the descriptors
+that it has inherited. Whoever speaks waits while the parent does not read.
+Assumptions: one write of a small frame to a stream socket is all or nothing, as on Linux; elsewhere
+an exception that a signal handler raises in the middle of one breaks the connection.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import sys
+import warnings
+from _thread import RLock, get_ident
+from contextlib import contextmanager
+
+from parallax._backends.processes.common import protocol
+from parallax._core.light_stdlib import dumps
+from parallax._transport import codec
+from parallax._transport.framing import small_frame
+from parallax._transport.shm_channel import ParcelChannel
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from parallax._backends.processes.common.log_records import Speaker
+
+__all__ = ["Voices"]
+
+#: Bytes of one frame. Smaller takes more of them; from 32 KB on the system may take a part of one.
+PIECE = 1 << 14
+
+#: Sockets are written to as files are.
+WRITES = os.name == "posix"
+
+
+class Voices:
+    """What one worker has to say."""
+
+    def __init__(self, channel: ParcelChannel, recall: Callable[[], None], *, forked: bool) -> None:
+        """Take over a channel; from now on several threads may send.
+
+        Args:
+            channel: the worker's.
+            recall: answers a recall that came at a bad moment.
+            forked: the process is a fork of the parent, and has handlers of the parent's.
+        """
+        self.lock = RLock()
+        #: a warning was sent since the last answer.
+        self.warned = False
+        self._channel = channel
+        self._recall = recall
+        self._recalled = False
+        self._forked = forked
+        self._main = get_ident()
+        #: frames that the main thread is in the middle of.
+        self._speaking = 0
+        #: nobody hears: the parent is gone, or this is another process.
+        self._mute = self._alone = False
+        self._carried: tuple[bool, ...] = (False,) * 4
+        self._streams: list[io.TextIOWrapper] = []
+        self._speaker: Speaker | None = None
+        self._show = getattr(warnings, "_showwarning_orig", warnings.showwarning)
+        channel.__class__ = _Guarded
+        assert isinstance(channel, _Guarded)
+        channel.voices = self
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._leave_parent)
+
+    def carry(self, wanted: tuple[bool, ...]) -> None:
+        """Send these from now on, if nobody here has seen to them already.
+
+        For good: what the parent gets it passes on in whatever way is right there then.
+
+        Args:
+            wanted: standard output, standard error, log records, warnings.
+        """
+        new = [now and not before for now, before in zip(wanted, self._carried, strict=True)]
+        self._carried = tuple(map(max, wanted, self._carried))
+        for name, kind, number in (("stdout", protocol.OUT, 1), ("stderr", protocol.ERR, 2)):
+            ours = getattr(sys, name) is getattr(sys, f"__{name}__")
+            if new[kind] and (ours or self._forked):
+                setattr(sys, name, self._stream(kind, number))
+        if new[protocol.RECORD]:
+            from parallax._backends.processes.common.log_records import Speaker
+
+            self._speaker = Speaker(self._say_record, adopt=self._forked)
+        if new[protocol.WARNING] and (self._forked or warnings.showwarning is self._show):
+            warnings.showwarning = self._warn
+        self._forked = False  # what comes later has been set up here
+
+    def say(self, kind: int, data: bytes | memoryview) -> bool:
+        """Send something; waits while the parent does not read.
+
+        Args:
+            kind: what it is; see ``protocol``.
+            data: all of it.
+
+        Returns:
+            False if the parent is not this process's.
+        """
+        if self._alone:
+            return False
+        if self._mute:
+            return True
+        mine = get_ident() == self._main
+        self._speaking += mine
+        try:
+            with self.lock:
+                flags = protocol.FIRST
+                for start in range(0, len(data), PIECE):
+                    if start + PIECE < len(data):
+                        flags |= protocol.MORE
+                    piece = data[start : start + PIECE]
+                    self._send(small_frame(protocol.SAID, kind | flags, piece))
+                    flags = 0
+        except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler's, of the item
+            self._mute = True  # the parent is gone; whoever waits for work notices, too
+        finally:
+            self._speaking -= mine
+            if mine and self._recalled and not self._speaking:
+                self._recalled = False
+                self._recall()
+        return True
+
+    def postpone(self) -> bool:
+        """Whether a recall has to wait, because a frame is being written; it is noted then."""
+        self._recalled = self._recalled or bool(self._speaking)
+        return bool(self._speaking)
+
+    def forget_warnings(self) -> None:
+        """Have a warning that was shown once be sent again; the parent knows what it has shown."""
+        self.warned = False
+        with warnings.catch_warnings():
+            pass  # the interpreter takes it for a change of the filters
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While an initializer runs: what it does about logging is done as in a fresh process."""
+        speaker = self._speaker
+        if speaker is None or speaker.adopted:
+            yield
+            return
+        with speaker.aside():
+            yield
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _send(self, frame: bytes) -> None:
+        fd = self._channel.sock.fileno()
+        left = memoryview(frame)
+        while left:
+            try:
+                # Not by the socket: the main thread may have set that to wait for some time only,
+                # and its TimeoutError could as well be that of a signal handler of the item's.
+                left = left[os.write(fd, left) if WRITES else self._channel.sock.send(left) :]
+            except (BlockingIOError, TimeoutError) as error:
+                if WRITES and error.errno is None:
+                    raise
+                _wait_for_room(fd)
+
+    def _stream(self, kind: int, number: int) -> io.TextIOWrapper:
+        raw = _Output(self, kind, number)
+        buffer = io.BufferedWriter(raw, PIECE)
+        stream = io.TextIOWrapper(
+            buffer, "utf-8", "surrogatepass", newline="\n", line_buffering=True
+        )
+        self._streams.append(stream)
+        return stream
+
+    def _flush(self) -> None:
+        """Send the beginnings of lines that come before what is to be sent now."""
+        for stream in self._streams:
+            try:
+                stream.flush()
+            except (RuntimeError, ValueError):
+                continue  # this is a signal handler in the middle of it; or it was closed
+
+    def _say_record(self, data: bytes) -> bool:
+        self._flush()
+        return self.say(protocol.RECORD, data)
+
+    def _warn(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        """Takes the place of ``warnings.showwarning``."""
+        if file is not None or self._alone:
+            self._show(message, category, filename, lineno, file, line)
+            return
+        about = (filename, lineno, _module_at(filename, lineno))
+        text = str(message)
+        try:
+            said = codec.encode_reply((message, category))
+            packed = None if said.buffers else said.payload
+        except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+            packed = None
+        # A builtin relative is known everywhere.
+        kin = next(kind for kind in category.__mro__ if kind.__module__ == "builtins")
+        self.warned = True
+        self._flush()
+        self.say(protocol.WARNING, dumps((packed, text, kin.__name__, *about), 5))
+
+    def _leave_parent(self) -> None:
+        """This is a fork that an item has made."""
+        self._alone = True
+        self.lock = RLock()  # another thread may have had it
+
+
+class _Guarded(ParcelChannel):
+    """A worker's channel that several threads send by."""
+
+    voices: Voices
+
+    def send(self, kind: int, *args: Any, **wishes: Any) -> bool:
+        """As ``ParcelChannel.send``."""
+        with self.voices.lock:
+            if self.voices.warned:
+                self.voices.forget_warnings()
+            return super().send(kind, *args, **wishes)
+
+    def give_back(self) -> None:
+        """As ``ParcelChannel.give_back``."""
+        with self.voices.lock:
+            super().give_back()
+
+
+class _Output(io.RawIOBase):
+    """What is under a worker's ``sys.stdout`` or ``sys.stderr``."""
+
+    def __init__(self, voices: Voices, kind: int, number: int) -> None:
+        self._voices = voices
+        self._kind = kind
+        self._number = number
+        self.name = ("<stdout>", "<stderr>")[kind]
+        self.mode = "w"
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def fileno(self) -> int:
+        """Where programs that an item starts write to."""
+        return self._number
+
+    def write(self, data: Any) -> int:
+        """Send bytes to the parent; in a fork, write them where the worker would."""
+        view = memoryview(data).cast("B")
+        if self._voices.say(self._kind, view):
+            return view.nbytes
+        return os.write(self._number, view)
+
+
+def _wait_for_room(fd: int) -> None:
+    if not hasattr(select, "poll"):
+        select.select([], [fd], [])
+        return
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
+
+
+def _module_at(filename: str, lineno: int) -> str | None:
+    """The name of the module whose code is at that line, if it is what runs now."""
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        if frame.f_lineno == lineno and frame.f_code.co_filename == filename:
+            name = frame.f_globals.get("__name__")
+            return name if type(name) is str else None
+        frame = frame.f_back
+    return None

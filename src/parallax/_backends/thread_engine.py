@@ -1,0 +1,382 @@
+"""Single calls on threads: what an executor's ``submit`` needs.
+
+Threads start as calls come in, as many as there are calls that no idle thread will take. A thread
+of the pool that waits for a call which still queues runs it itself, so that calls which submit to
+their own executor and wait cannot starve it.
+
+Guarantees: every call ends in its result or an error; ``cancel`` and the start of a call exclude
+each other; nothing that a call was given is kept after it has ended. A thread inside a call cannot
+be ended.
+Assumes: the process engine may share this engine's lock, see ``lock``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
+from contextvars import Context
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from parallax._backends.batch_call import run_part
+from parallax._core.deferred_signals import Shield
+from parallax._core.futures import RUNNING, Future
+from parallax._reporting.stall_monitor import Watchman, stack_of
+from parallax._reporting.stall_policy import InFlight, Scene
+
+__all__ = ["Call", "ThreadEngine"]
+
+
+clock = time.monotonic
+
+#: Calls that wait for a thread while all are busy, so that none runs out of work.
+SPARE = 8
+
+
+class Call(Future[Any]):
+    """A submitted call, and its future."""
+
+    def __init__(
+        self,
+        engine: ThreadEngine,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context | None,
+    ) -> None:
+        super().__init__(engine)
+        self._context = context
+        self._call = fn, args, kwargs
+
+    def execute(self) -> None:
+        """Run the call in this thread, unless it was cancelled or runs elsewhere."""
+        call = self._take()
+        if call is None:
+            return
+        try:
+            if self._context is None:
+                value = call[0](*call[1], **call[2])
+            else:
+                value = self._context.run(call[0], *call[1], **call[2])
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+            self.settle(None, error)
+            # The traceback refers to this frame.
+            del self, call
+        else:
+            self.settle(value, None)
+
+    def claim(self) -> bool:
+        """Enter RUNNING; True for one caller only, before any cancelling."""
+        return self._take() is not None
+
+    def _take(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None:
+        # pop is atomic: who gets it has claimed it. With the lock instead, threads would stand in
+        # line behind the one that submits, and look busy to it.
+        call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None
+        call = self.__dict__.pop("_call", None)
+        if call is not None:
+            self._state = RUNNING
+        return call
+
+
+class ThreadEngine:
+    """Runs single calls on up to ``max_workers`` threads. Thread-safe."""
+
+    def __init__(
+        self,
+        max_workers: int,
+        *,
+        name: str,
+        broken: Callable[[BaseException], BaseException],
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        failed: Callable[[BaseException], None] | None = None,
+        lock: Any = None,
+        stall_warn: float = 0.0,
+    ) -> None:
+        """Prepare; no thread is started yet.
+
+        Args:
+            max_workers: most threads; may be raised later.
+            name: first part of the threads' names.
+            broken: makes the error of all calls when an initializer has failed, from its cause.
+            initializer: called once in each thread, before its first call.
+            initargs: its arguments.
+            failed: is told the error of all calls when an initializer has failed.
+            lock: a reentrant lock to use, if somebody shares it.
+            stall_warn: seconds without an end of any call after which that is logged; 0 for never.
+        """
+        self.max_workers = max_workers
+        #: guards everything here; whoever holds it may submit.
+        self.lock = lock if lock is not None else threading.RLock()
+        self._name = name
+        self._broken = broken
+        self._initializer = initializer
+        self._initargs = initargs
+        self._failed = failed
+        #: calls that wait for a thread, and at the end a None.
+        self.queue: SimpleQueue[Any] = SimpleQueue()
+        #: at most as many tokens as there are more threads than calls that run or wait. A thread
+        #: adds one after a call, without the lock, for which it would stand in line behind the
+        #: thread that submits; a new call takes one, or has a thread started. With one too many
+        #: a call may wait for ever. With all threads there are they mean nothing.
+        self._free: deque[None] = deque()
+        self.closing = False
+        self._idents: set[int] = set()
+        self.threads: set[threading.Thread] = set()
+        #: what an initializer raised; nothing runs any more.
+        self.fatal: BaseException | None = None
+        #: since when each busy thread is at its call, by ident; and when a call has ended last.
+        self._busy: dict[int, float] = {}
+        self._last = 0.0
+        self._stall_warn = stall_warn
+        self._watchman = Watchman(self, stall_warn)
+
+    def scene(self) -> Scene | None:
+        """What a watchman sees at a glance; None if no call runs."""
+        begun = list(self._busy.values())
+        return Scene(max(self._last, min(begun)), len(begun)) if begun else None
+
+    def flights(self) -> tuple[str, Sequence[InFlight], int | None]:
+        """What runs, where, and how many calls wait."""
+        now, busy = clock(), dict(self._busy)
+        flights = [
+            InFlight(
+                "a call", f"thread {thread.name}", now - busy[thread.ident], stack_of(thread.ident)
+            )
+            for thread in list(self.threads)
+            if thread.ident in busy
+        ]
+        return "call of an executor", flights, self.queue.qsize()
+
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context | None = None,
+    ) -> Call:
+        """Queue a call.
+
+        Args:
+            fn: the callable.
+            args: its arguments.
+            kwargs: its keyword arguments.
+            context: what the call runs in; the thread's own context without.
+
+        Raises:
+            RuntimeError: the engine was shut down, or no thread can be started.
+            BrokenExecutor: an initializer has failed.
+        """
+        call = Call(self, fn, args, kwargs, context)
+        with self.lock:
+            self.check()
+            self.take(call)
+        return call
+
+    def check(self) -> None:
+        """Raise if nothing can be submitted any more; the lock is held."""
+        if self.fatal is not None:
+            raise self._broken(self.fatal)
+        if self.closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def take(self, call: Any) -> None:
+        """Queue something that has ``execute``; the lock is held.
+
+        Raises:
+            RuntimeError: there is no thread, and none can be started.
+        """
+        self.queue.put(call)
+        if self._free:
+            self._free.pop()  # nobody else does, with the lock
+        elif len(self.threads) < self.max_workers:
+            try:
+                self._start()
+            except RuntimeError:
+                if not self.threads:
+                    self.queue.get_nowait()
+                    raise
+
+    @property
+    def ahead(self) -> int:
+        """Calls that should be submitted at a time: some more than run."""
+        return self.max_workers + min(self.max_workers, SPARE)
+
+    def submit_piece(
+        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
+    ) -> Future[Any]:
+        """Run several calls as one; see ``run_part``."""
+        return self.submit(run_part, (fn, piece), {})
+
+    def pieces(self, *_: Any) -> bool:
+        """Nothing travels here."""
+        return False
+
+    def widen(self, max_workers: int) -> None:
+        """Allow more threads, and start them for what waits; the lock is held."""
+        self.max_workers = max(max_workers, self.max_workers)
+        for _ in range(min(self.queue.qsize(), self.max_workers - len(self.threads))):
+            try:
+                self._start()
+            except RuntimeError:
+                break
+        # A call that ended since the line above may have been counted by neither.
+        self._free.clear()
+
+    def take_back(self, wanted: Callable[[Any], bool]) -> list[Any]:
+        """Take calls out of the queue; the lock is held.
+
+        Args:
+            wanted: says which.
+        """
+        back: list[Any] = []
+        others: list[Any] = []
+        while True:
+            try:
+                call = self.queue.get_nowait()
+            except Empty:
+                break
+            (back if call is not None and wanted(call) else others).append(call)
+        for call in others:
+            self.queue.put(call)
+        return back
+
+    def mine(self) -> bool:
+        """Whether this thread is one of the pool's."""
+        return threading.get_ident() in self._idents
+
+    def cancel_queued(self) -> None:
+        """Cancel the calls that no thread has yet."""
+        while True:
+            try:
+                call = self.queue.get_nowait()
+            except Empty:
+                return
+            if call is not None:
+                call.cancel()
+
+    def interrupt(self) -> None:
+        """End what can be ended: the calls that no thread has yet."""
+        with Shield():
+            self.cancel_queued()
+
+    def stop(self) -> None:
+        """End what can be ended, and the engine; threads inside a call are left to themselves."""
+        with Shield():
+            self.shutdown(wait=False, cancel=True)
+
+    def withdraw(self, call: Any) -> None:
+        """A call was cancelled; the lock is held. It leaves the queue when its turn comes."""
+        call.drop()
+
+    def kill(self, call: Any) -> None:
+        """A thread cannot be ended; what the call returns is dropped."""
+
+    def help(self, call: Any, timeout: float | None) -> float | None:
+        """Run a call that still queues, if this is one of our threads, which would only wait.
+
+        Args:
+            call: what this thread waits for.
+            timeout: seconds to wait at most; a thread with a limit may not begin anything.
+
+        Returns:
+            ``timeout``.
+        """
+        if timeout is None and self.mine():
+            call.execute()
+        return timeout
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """Take no more calls; threads end when all are done.
+
+        Args:
+            wait: return only when the threads have ended.
+            cancel: cancel the calls that no thread has yet.
+        """
+        with self.lock:
+            self.closing = True
+        if cancel:
+            self.cancel_queued()
+        self.queue.put(None)
+        # Not in a thread of ours: two of them would wait for each other.
+        if wait and not self.mine():
+            for thread in list(self.threads):
+                thread.join()
+
+    def forget(self, lock: Any = None) -> None:
+        """Start afresh: this process is a forked copy, in which the threads do not exist."""
+        self.lock = lock if lock is not None else threading.RLock()
+        queue, self.queue = self.queue, SimpleQueue()
+        self._free.clear()
+        self._idents.clear()
+        self.threads = set()
+        self._busy = {}
+        self._watchman = Watchman(self, self._stall_warn)
+        lost = BrokenExecutor("this call belongs to the process that forked this one")
+        while True:
+            try:
+                call = queue.get_nowait()
+            except Empty:
+                break
+            if call is not None:
+                call.abandon(lost)
+
+    def _start(self) -> None:
+        # A daemon: the interpreter waits for it in _lifetimes, unless it ends by Ctrl-C. Said,
+        # because to inherit it from a thread like the ticker's would enter that one into
+        # threading's list for good.
+        thread = threading.Thread(
+            target=self._work, name=f"{self._name}_{len(self.threads)}", daemon=True
+        )
+        thread.start()
+        self.threads.add(thread)
+        self._watchman.start()
+
+    def _work(self) -> None:
+        queue, busy = self.queue, self._busy
+        me = threading.get_ident()
+        self._idents.add(me)
+        if self._initializer is not None and not self._initialized():
+            return
+        while True:
+            call = queue.get()
+            if call is None:
+                queue.put(None)  # for the others
+                if not busy:
+                    self._watchman.stop()
+                return
+            busy[me] = clock()
+            call.execute()
+            # What it refers to must not live until the next one comes.
+            del call, busy[me]
+            self._last = clock()
+            if len(self.threads) < self.max_workers:
+                self._free.append(None)
+
+    def _initialized(self) -> bool:
+        assert self._initializer is not None
+        try:
+            self._initializer(*self._initargs)
+        except BaseException as error:
+            logging.getLogger("concurrent.futures").critical(
+                "Exception in initializer:", exc_info=True
+            )
+            with self.lock:
+                self.fatal = self.fatal or error
+            if self._failed is not None:
+                self._failed(self._broken(error))
+            while True:
+                try:
+                    call = self.queue.get_nowait()
+                except Empty:
+                    break
+                if call is not None:
+                    call.fail(self._broken(error))
+            self.queue.put(None)
+            return False
+        return True

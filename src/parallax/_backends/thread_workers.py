@@ -1,0 +1,158 @@
+"""The ``threads`` backend: a thread per worker, in the caller's process.
+
+Guarantees: a thread reports its own outcomes, so that no second thread has to wake up between
+two chunks; the caller's context variables are visible in items. A thread inside an item cannot
+be ended: ``close`` waits ``grace`` seconds for it and then leaves it to end after its item.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+from parallax._backends.chunk import run_chunk, unblock_interrupts
+from parallax._backends.contract import Call, Done, Joined, Report, Unable
+from parallax._core.chunks import Chunk, Route
+from parallax._core.cores import thread_delay
+from parallax._core.deferred_signals import Shield
+from parallax._core.nesting import Place, enter
+from parallax._reporting.stall_monitor import stack_of
+from parallax._reporting.stall_policy import Where
+
+__all__ = ["ThreadCrew"]
+
+#: Threads whose delays are worth reading one by one.
+FEW = 16
+
+
+class ThreadCrew:
+    """Threads at work for one run."""
+
+    route: Route = "threads"
+    recalls = False
+
+    def __init__(
+        self,
+        report: Report,
+        call: Call,
+        *,
+        new_id: Callable[[], int],
+        place: Place,
+        context: contextvars.Context,
+    ) -> None:
+        """Prepare; no thread is started yet.
+
+        Args:
+            report: takes the events, from the workers' threads.
+            call: the callable.
+            new_id: numbers workers within the run.
+            place: where the run was started.
+            context: the caller's context variables.
+        """
+        self._report = report
+        self._call = call
+        self._new_id = new_id
+        self._outer = place
+        self._place = place.worker(1)
+        self._context = context
+        self._inboxes: dict[int, SimpleQueue[tuple[Chunk, Sequence[Any]] | None]] = {}
+        self._threads: list[threading.Thread] = []
+        #: results of the chunks that threads are at, as far as they are there.
+        self._values: dict[int, list[Any]] = {}
+
+    @property
+    def size(self) -> int:
+        """Threads started."""
+        return len(self._threads)
+
+    def owns(self, worker: int) -> bool:
+        """Whether that worker is one of ours."""
+        return worker in self._inboxes
+
+    def selector(self) -> None:
+        """Workers report by themselves."""
+
+    def delay(self) -> float:
+        """Seconds that the threads could run and had no core."""
+        if len(self._threads) > FEW:
+            return 0.0  # they take turns on the cores themselves
+        return sum(thread_delay(t.native_id) for t in self._threads)
+
+    def open(self, count: int) -> None:
+        """Start threads until there are ``count``."""
+        self._place.share(self._outer, max(count, len(self._threads)))
+        while len(self._threads) < count:
+            with Shield():  # else a thread may wait for ever
+                if not self._start():
+                    return
+
+    def _start(self) -> bool:
+        name = self._new_id()
+        inbox: SimpleQueue[tuple[Chunk, Sequence[Any]] | None] = SimpleQueue()
+        self._inboxes[name] = inbox
+        # Daemon: a thread that sits in an endless item must not keep the interpreter.
+        thread = threading.Thread(
+            target=self._context.copy().run,
+            args=(self._work, name, inbox),
+            name=f"parallax-{name}",
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            del self._inboxes[name]
+            self._report(Unable(str(error), fatal=not self._threads))
+            return False
+        self._threads.append(thread)
+        self._report(Joined(name))
+        return True
+
+    def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
+        """Put a chunk in a thread's inbox."""
+        self._inboxes[worker].put((chunk, items))
+
+    def where(self, worker: int) -> Where:
+        """The thread's name, and where it is in the user's code."""
+        thread = dict(zip(self._inboxes, self._threads, strict=False)).get(worker)
+        if thread is None or thread.ident is None:
+            return Where("a thread that has ended")
+        values = self._values.get(worker)
+        done = None if values is None else len(values)
+        return Where(f"thread {thread.name}", stack_of(thread.ident), done)
+
+    def recall(self, worker: int) -> None:
+        """What a thread was handed stays with it."""
+
+    def kill(self, worker: int) -> bool:  # noqa: ARG002 - the contract's parameter
+        """A thread cannot be ended."""
+        return False
+
+    def poll(self, timeout: float | None) -> None:
+        """Threads report by themselves."""
+
+    def close(self, grace: float) -> None:
+        """Let the threads end; wait at most ``grace`` seconds for those inside an item."""
+        for inbox in self._inboxes.values():
+            inbox.put(None)
+        deadline = time.monotonic() + grace
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self, name: int, inbox: SimpleQueue[tuple[Chunk, Sequence[Any]] | None]) -> None:
+        fn, star, stop = self._call
+        unblock_interrupts()
+        enter(self._place)
+        while (task := inbox.get()) is not None:
+            chunk, items = task
+            del task
+            values: list[Any] = []
+            self._values[name] = values
+            result = run_chunk(fn, items, values, star=star, stop=stop)
+            del self._values[name], values
+            del items
+            self._report(Done(name, chunk.id, result))
+            del result

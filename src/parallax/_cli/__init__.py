@@ -1,0 +1,4 @@
+"""The command line: `parallax demo` and what it shows.
+
+May import: everything.
+"""

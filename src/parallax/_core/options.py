@@ -1,0 +1,270 @@
+"""What the caller asked for: one checked, frozen value, and where its defaults come from.
+
+Purpose: every option is checked here, before any worker starts, with a message that says what
+was wrong and what would be right.
+Precedence, strongest first: the call's own argument, the innermost ``options(...)`` block,
+``configure(...)``, the ``PARALLAX_*`` environment variables, the built-in default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+__all__ = ["BACKENDS", "Backend", "Options", "check", "configure", "options", "resolve"]
+
+#: backends that go by a name; any ``concurrent.futures.Executor`` object is one too.
+BACKENDS = ("auto", "serial", "threads", "processes")
+
+Backend: TypeAlias = "Literal['auto', 'serial', 'threads', 'processes'] | Executor"
+
+#: what only processes can keep; as a default it is for the calls that can take processes.
+RECYCLING = ("max_tasks_per_child", "max_memory_per_worker")
+
+START_METHODS = ("auto", "zygote", "spawn")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All options of one call, checked. See ``parallel_map`` for what each means."""
+
+    backend: Any = "auto"
+    max_workers: int | None = None
+    chunksize: int | None = None
+    buffersize: int | None = None
+    timeout: float | None = None
+    item_timeout: float | None = None
+    on_error: Literal["raise", "return"] = "raise"
+    retries: int = 0
+    progress: Any = False
+    ordered: bool = True
+    strict: bool = False
+    max_tasks_per_child: int | None = None
+    max_memory_per_worker: int | None = None
+    idle_timeout: float = 60.0
+    stall_warn: float = 60.0
+    start_method: str = "auto"
+
+
+def resolve(given: dict[str, Any]) -> Options:
+    """Merge a call's arguments with the defaults in force and check the result.
+
+    Args:
+        given: option names and values; None means "not given".
+
+    Raises:
+        TypeError: an option has the wrong type.
+        ValueError: an option has a value that cannot be used.
+    """
+    merged = {name: value for name, value in given.items() if value is not None}
+    for source in (_scope.get(), _configured, _from_environment()):
+        for name, value in source.items():
+            merged.setdefault(name, value)
+    if merged.get("backend", "auto") not in ("auto", "processes"):
+        for name in RECYCLING:
+            if given.get(name) is None:
+                merged.pop(name, None)
+    return _check(Options(**merged)) if merged else _DEFAULT
+
+
+def check(given: dict[str, Any]) -> None:
+    """Check options by themselves, whatever the defaults will be when they are used.
+
+    Args:
+        given: option names and values; None means "not given".
+
+    Raises:
+        TypeError: an unknown option, or one of the wrong type.
+        ValueError: an option has a value that cannot be used.
+    """
+    _check_names(given)
+    _check(replace(_DEFAULT, **{k: v for k, v in given.items() if v is not None}))
+
+
+def configure(**defaults: Any) -> None:
+    """Set process-wide defaults for the options of every later call.
+
+    Args:
+        **defaults: any keyword option of ``parallel_map``, and ``idle_timeout`` (seconds after
+            which idle worker processes leave, default 60), ``stall_warn`` (seconds without any
+            item ending after which the logger "parallax" is told what is in flight, default 60,
+            0 for never) and ``start_method`` ("auto", "zygote" or "spawn"). None takes an earlier
+            setting back.
+
+    Raises:
+        TypeError: an unknown option, or one of the wrong type.
+        ValueError: a value that cannot be used.
+    """
+    _check_names(defaults)
+    merged = {k: v for k, v in {**_configured, **defaults}.items() if v is not None}
+    _check(replace(_DEFAULT, **merged))
+    _configured.clear()
+    _configured.update(merged)
+
+
+@contextlib.contextmanager
+def options(**defaults: Any) -> Iterator[None]:
+    """Set defaults for the calls inside a ``with`` block, in this thread or task only.
+
+    Args:
+        **defaults: as for ``configure``. Blocks nest; the innermost wins.
+
+    Raises:
+        TypeError: an unknown option, or one of the wrong type.
+        ValueError: a value that cannot be used.
+    """
+    _check_names(defaults)
+    merged = {k: v for k, v in {**_scope.get(), **defaults}.items() if v is not None}
+    _check(replace(_DEFAULT, **merged))
+    token = _scope.set(merged)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def stall_limit() -> float:
+    """Seconds of silence from which a stall is logged, by the defaults in force; 0 for never."""
+    return resolve({}).stall_warn
+
+
+def defaults() -> dict[str, Any]:
+    """The defaults that ``configure`` and ``options`` have set for the running code."""
+    return {**_configured, **_scope.get()}
+
+
+def adopt(configured: dict[str, Any]) -> None:
+    """Take over the defaults of another process in place of those of this one."""
+    _configured.clear()
+    _configured.update(configured)
+
+
+_scope: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar(
+    "parallax_options",
+    default={},  # noqa: B039 - never mutated, only replaced
+)
+_configured: dict[str, Any] = {}
+_NAMES = tuple(f.name for f in fields(Options))
+
+_ENVIRONMENT: dict[str, Callable[[str], Any]] = {
+    "PARALLAX_BACKEND": str,
+    "PARALLAX_MAX_WORKERS": int,
+    "PARALLAX_CHUNKSIZE": int,
+    "PARALLAX_RETRIES": int,
+    "PARALLAX_MAX_TASKS_PER_CHILD": int,
+    "PARALLAX_MAX_MEMORY_PER_WORKER": int,
+    "PARALLAX_IDLE_TIMEOUT": float,
+    "PARALLAX_STALL_WARN": float,
+    "PARALLAX_START_METHOD": str,
+}
+
+
+def _from_environment() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, convert in _ENVIRONMENT.items():
+        text = os.environ.get(name)
+        if text:
+            try:
+                found[name.removeprefix("PARALLAX_").lower()] = convert(text)
+            except ValueError:
+                kind = "a whole number" if convert is int else "a number"
+                raise ValueError(
+                    f"the environment variable {name} must be {kind}, not {text!r}"
+                ) from None
+    return found
+
+
+def _check_names(given: dict[str, Any]) -> None:
+    for name in given:
+        if name not in _NAMES:
+            raise TypeError(f"unknown option {name!r}; known options: {', '.join(_NAMES)}")
+
+
+def _check(o: Options) -> Options:
+    _check_backend(o.backend)
+    _check_count("max_workers", o.max_workers, 1)
+    _check_count("chunksize", o.chunksize, 1)
+    _check_count("buffersize", o.buffersize, 1)
+    _check_count("retries", o.retries, 0)
+    _check_count("max_tasks_per_child", o.max_tasks_per_child, 1)
+    _check_count("max_memory_per_worker", o.max_memory_per_worker, 1)
+    _check_seconds("timeout", o.timeout, zero=True)
+    _check_seconds("item_timeout", o.item_timeout, zero=False)
+    _check_seconds("idle_timeout", o.idle_timeout, zero=True)
+    _check_seconds("stall_warn", o.stall_warn, zero=True)
+    if o.on_error not in ("raise", "return"):
+        raise ValueError(f"on_error must be 'raise' or 'return', not {o.on_error!r}")
+    if o.start_method not in START_METHODS:
+        known = ", ".join(repr(m) for m in START_METHODS)
+        raise ValueError(f"unknown start_method {o.start_method!r}; known: {known}")
+    for name in ("ordered", "strict"):
+        if not isinstance(getattr(o, name), bool):
+            raise TypeError(f"{name} must be True or False, not {getattr(o, name)!r}")
+    if o.item_timeout is not None and o.backend not in ("auto", "processes"):
+        raise ValueError(
+            f"item_timeout cannot be kept with backend={_name(o.backend)}: only a process can be "
+            f"ended in the middle of an item, a thread cannot. Pass backend='processes' or 'auto'"
+        )
+    for name in RECYCLING:
+        if getattr(o, name) is not None and o.backend not in ("auto", "processes"):
+            raise ValueError(
+                f"{name} cannot be kept with backend={_name(o.backend)}: only a process can be "
+                f"replaced by a fresh one. Pass backend='processes' or 'auto'"
+            )
+    if o.item_timeout is not None and o.chunksize not in (None, 1):
+        raise ValueError("item_timeout works item by item; leave chunksize out, or pass 1")
+    return o
+
+
+def _check_backend(backend: Any) -> None:
+    if isinstance(backend, str):
+        if backend not in BACKENDS:
+            known = ", ".join(repr(b) for b in BACKENDS)
+            raise ValueError(
+                f"unknown backend {backend!r}; known backends: {known}, "
+                f"or a concurrent.futures.Executor object"
+            )
+    elif isinstance(backend, type) or not callable(getattr(backend, "submit", None)):
+        raise TypeError(
+            f"backend must be one of {', '.join(repr(b) for b in BACKENDS)} or a "
+            f"concurrent.futures.Executor object, not {backend!r}"
+        )
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        try:
+            value.__index__()
+            whole = not isinstance(value, bool)
+        except AttributeError:
+            whole = False
+        if not whole:
+            raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def _check_seconds(name: str, value: Any, *, zero: bool) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if math.isnan(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name} must be {'>=' if zero else '>'} 0 seconds, not {value}")
+
+
+def _name(backend: Any) -> str:
+    return repr(backend) if isinstance(backend, str) else type(backend).__name__
+
+
+_DEFAULT = Options()

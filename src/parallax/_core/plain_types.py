@@ -1,0 +1,7 @@
+"""The types whose values unpickle without running anybody's code."""
+
+from __future__ import annotations
+
+__all__ = ["PLAIN_TYPES"]
+
+PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})

@@ -1,0 +1,300 @@
+"""How long a callable holds the GIL, seen by a second thread while it runs real items.
+
+How it works: a thread sleeps for random times and asks at each wake-up whether it had to wait for
+the GIL. On Linux the kernel tells, whatever the load: a thread that waits gives up its core once
+more. Elsewhere a late wake-up must do. Exponential sleeps see time averages; a fixed period would
+beat with the items. A C call that never lets go of the GIL shows as a wait that is not over yet.
+
+Guarantees: no process-wide setting is touched; nothing waits for a verdict; each figure comes with
+its doubt. Assumption: watched and other threads are CPython threads of one interpreter.
+"""
+
+from __future__ import annotations
+
+import _thread
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from parallax._core.cores import clock_tick, gil_enabled, load_per_core, thread_cpu_clock
+from parallax._profiling.gil_estimate import (
+    LEAST_SLEEP,
+    PENDING,
+    GilReading,
+    Tally,
+    estimate,
+    is_late,
+    is_solid,
+    mean_sleep,
+)
+
+__all__ = ["Mark", "Ticker"]
+
+if sys.platform == "linux":
+    from resource import RUSAGE_THREAD, getrusage
+
+    def _switches() -> int:
+        """How often this thread has given up its core of its own will; does not drop the GIL."""
+        return getrusage(RUSAGE_THREAD).ru_nvcsw
+
+else:
+
+    def _switches() -> int:
+        """Not told by this system: zero for ever, so that lateness decides."""
+        return 0
+
+
+if sys.platform == "win32":
+
+    def _sleep(wake: _thread.LockType, seconds: float) -> bool:
+        """Sleep, and tell whether to stop. Waiting for a lock is 16 ms coarse here."""
+        time.sleep(seconds)
+        return wake.acquire(False)
+
+else:
+
+    def _sleep(wake: _thread.LockType, seconds: float) -> bool:
+        """Sleep until woken by `wake`, and tell whether that was so."""
+        return wake.acquire(True, seconds)
+
+
+class Mark(NamedTuple):
+    """Where all clocks and counters stood at one moment."""
+
+    at: float
+    tally: Tally
+    due: float  #: when the sleep that is going on ends; infinite while awake
+    watched: float | None  #: CPU seconds of the watched thread
+    process: float  #: CPU seconds of all threads
+    delay: float | None  #: seconds the watched thread waited for a core
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds that the ticker itself has used."""
+        return self.tally.cpu
+
+
+class Ticker:
+    """Samples from a thread of its own whether the GIL is free while another thread works.
+
+    Start it in the thread that is about to run items, stop it there afterwards; `reading` and
+    `busy` may be asked at any time and from any thread.
+
+    Args:
+        on_tick: called in the ticker's thread after each sample, with `time.perf_counter()`. The
+            first exception it raises ends these calls and is raised by `stop`.
+        watch: ident of the thread that runs the items; the constructing thread if not given. It
+            must be alive.
+    """
+
+    def __init__(
+        self, on_tick: Callable[[float], None] | None = None, *, watch: int | None = None
+    ) -> None:
+        self._on_tick = on_tick
+        self._watch = threading.get_ident() if watch is None else watch
+        self._clock = thread_cpu_clock(self._watch)
+        self._delays = _delays_file(self._watch)
+        self._pid = 0
+        self._ident = 0
+        self._wake = _thread.allocate_lock()
+        self._done = _thread.allocate_lock()
+        self._failure: BaseException | None = None
+        # One tuple, swapped as a whole: readers see samples and the wait going on as of one moment.
+        self._seen: tuple[Tally, float] = (Tally(), math.inf)
+        self._first: Mark | None = None
+        self._last: Mark | None = None
+
+    def start(self) -> None:
+        """Begin to sample; may be called once."""
+        if self._first is not None:
+            raise RuntimeError("a Ticker starts once; make a new one")
+        self._wake.acquire()
+        self._done.acquire()
+        self._pid = os.getpid()
+        self._first = self.mark()
+        self._seen = (Tally(), self._first.at + LEAST_SLEEP)
+        try:
+            # Not threading.Thread: its start waits for the new thread, which costs three times
+            # as much, and five milliseconds more once pure Python runs elsewhere.
+            self._ident = _thread.start_new_thread(self._loop, ())
+        except RuntimeError:  # no more threads: go without, `reading` says that it cannot tell
+            self._seen = (Tally(), math.inf)
+            self._done.release()
+
+    def stop(self) -> None:
+        """End sampling and wait for the thread, which wakes at once; again does nothing.
+
+        Raises:
+            BaseException: what `on_tick` raised, once.
+        """
+        if self._first is None or self._pid != os.getpid():
+            return  # never started, or this is a fork, where the thread does not exist
+        if self._last is None:
+            self._last = self.mark()
+            try:
+                self._wake.release()
+            except RuntimeError:  # another thread stops it as well
+                pass
+        if self._ident != threading.get_ident():
+            with self._done:
+                pass
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def mark(self) -> Mark:
+        """Where things stand now, to be given to `reading` or `busy` later as `since`."""
+        while True:
+            seen, now = self._seen, time.perf_counter()
+            if seen is self._seen:  # else the ticker had a turn between the two
+                break
+        watched, process = self._watched(), time.process_time()
+        # The ticker's thread would lose the GIL by reading a file, and queue for it again.
+        mine = threading.get_ident() == self._ident
+        return Mark(now, *seen, watched, process, None if mine else _delay(self._delays))
+
+    def reading(self, since: Mark | None = None) -> GilReading:
+        """What the samples say, a wait still going on included.
+
+        Args:
+            since: leave out what was before this mark; `longest` stays that of the whole.
+        """
+        first, last = since or self._first, self._last or self.mark()
+        if first is None:
+            return GilReading(0, 0, None, 1.0, 0.0, 0.0)
+        # Samples may have come in after `stop` took its mark: they tell how a long wait ended.
+        tally = (self._seen[0] if self._last else last.tally).since(first.tally)
+        span = last.at - first.at
+        delayed = 0.0
+        if last.delay is not None and first.delay is not None and span > 0.0:
+            delayed = min(1.0, max(0.0, last.delay - first.delay) / span)
+        if not gil_enabled():
+            return GilReading(tally.ticks, 0, 0.0, 0.0, 0.0, span, delayed)
+        busy = _busy(first, last.at, last.watched)
+        return estimate(
+            tally,
+            span,
+            pending=0.0 if self._last else last.at - last.due - tally.base(),
+            busy=busy,
+            others=self._others(first, last, tally, busy),
+            delayed=delayed,
+            load=(load_per_core() or 0.0) if tally.guessed else 0.0,
+        )
+
+    def busy(self, since: Mark | None = None) -> float | None:
+        """CPU time per wall time of the watched thread, or None where that cannot be told."""
+        first, last = since or self._first, self._last
+        if first is None:
+            return None
+        if last is not None:
+            return _busy(first, last.at, last.watched)
+        return _busy(first, time.perf_counter(), self._watched())
+
+    def _watched(self) -> float | None:
+        if self._clock is not None:
+            return self._clock()
+        return time.thread_time() if threading.get_ident() == self._watch else None
+
+    def _others(self, first: Mark, last: Mark, tally: Tally, busy: float | None) -> float:
+        """CPU share of threads that may hold the GIL instead of the watched one."""
+        span = last.at - first.at
+        if busy is None or span <= 0.0:
+            return 0.0
+        known = {self._watch, self._ident, threading.get_ident()}
+        if known.issuperset(sys._current_frames()):
+            return 0.0  # what else burns CPU are native threads: they never hold the GIL
+        return max(0.0, (last.process - first.process - tally.cpu) / span - busy)
+
+    def _loop(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            # Python's handlers run in the main thread, but a signal that lands here does not
+            # interrupt what that one waits in: Ctrl-C would seem lost.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._sample()
+        except BaseException as error:  # noqa: BLE001 - raised by `stop`
+            self._failure = error
+        finally:
+            self._seen = (self._seen[0], math.inf)
+            self._done.release()
+
+    def _sample(self) -> None:
+        """Sleep, look, add up, until told to stop. Short on purpose: it holds the GIL itself."""
+        clock, interval = time.perf_counter, sys.getswitchinterval()
+        rude = 0.8 * interval  # who waited so long made the holder let go
+        began = self._first.at if self._first is not None else clock()
+        tally, least, lateness, forced = Tally(), math.inf, 0.0, 0
+        birth = clock() - began
+        if birth > PENDING and (_switches() or sys.platform != "linux"):
+            tally = tally.born(birth - LEAST_SLEEP)
+        draw = time.perf_counter_ns()
+        while True:
+            # Knuth's MMIX generator; the `random` module would cost its import.
+            draw = (draw * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
+            mean = mean_sleep(clock() - began, forced if lateness > rude else 0)
+            sleep = max(LEAST_SLEEP, -mean * math.log(((draw >> 11) + 1) / 9007199254740992.0))
+            switches = _switches()
+            due = clock() + sleep
+            self._seen = (tally, due)
+            if _sleep(self._wake, sleep):
+                return
+            now = clock()
+            switches = _switches() - switches
+            lateness = max(0.0, now - due)
+            least = min(least, lateness)
+            forced += lateness > rude
+            late = is_late(lateness, switches, least, interval)
+            tally = tally.tick(
+                mean,
+                lateness,
+                late=late,
+                solid=is_solid(lateness, switches, interval),
+                guess=switches <= 0,
+                cpu=time.thread_time(),
+            )
+            self._seen = (tally, math.inf)
+            if self._on_tick is not None:
+                try:
+                    self._on_tick(now)
+                except BaseException as error:  # noqa: BLE001 - raised by `stop`
+                    self._failure, self._on_tick = error, None
+
+
+def _busy(first: Mark, now: float, watched: float | None) -> float | None:
+    """CPU share of the watched thread since the first mark."""
+    span = now - first.at
+    if watched is None or first.watched is None or span <= 0.0 or span < 2.0 * clock_tick():
+        return None
+    return min(1.0, max(0.0, (watched - first.watched) / span))
+
+
+def _delays_file(ident: int) -> str | None:
+    """Where Linux tells how long this thread of ours has waited for a core."""
+    if not hasattr(_thread, "get_native_id"):  # exotic systems only
+        return None
+    if ident == threading.get_ident():
+        native: int | None = threading.get_native_id()
+    else:
+        native = next((t.native_id for t in threading.enumerate() if t.ident == ident), None)
+    return None if native is None else f"/proc/self/task/{native}/schedstat"
+
+
+def _delay(path: str | None) -> float | None:
+    """Seconds of waiting for a core, or None where the kernel does not count them."""
+    if path is None:
+        return None
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return int(os.read(file, 100).split()[1]) * 1e-9
+    except (OSError, IndexError, ValueError):
+        return None
+    finally:
+        os.close(file)

@@ -1,0 +1,126 @@
+"""What earlier calls found out about a callable, so that the next call need not.
+
+Purpose: a small table from the code behind a callable to its last measurement.
+Guarantees: holds no user data and no instance alive, only code objects and names; bounded.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from parallax._core.plans import Measurement
+
+__all__ = [
+    "Memory",
+    "forget_all",
+    "key_of",
+    "recall",
+    "recall_pace",
+    "remember",
+    "remember_pace",
+]
+
+#: Callables remembered. A program has few hot ones; the least recently used goes.
+KEPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What one callable was like."""
+
+    measurement: Measurement
+    #: whether shared state changed, item by item, while it was watched.
+    history: tuple[bool, ...] = ()
+    #: observed speeds in loop seconds per second.
+    threads_speed: float | None = None
+    processes_speed: float | None = None
+
+
+_table: OrderedDict[Hashable, Memory] = OrderedDict()
+_paces: dict[Hashable, float] = {}
+_lock = threading.Lock()
+
+
+def key_of(fn: Callable[..., Any]) -> Hashable | None:
+    """Name the code behind a callable; the same for all closures and instances of it.
+
+    Args:
+        fn: any callable.
+
+    Returns:
+        A key, or None if there is nothing stable to name.
+    """
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    fn = getattr(fn, "__func__", fn)
+    code = getattr(fn, "__code__", None)
+    if code is not None:
+        return code  # type: ignore[no-any-return]
+    name = getattr(fn, "__qualname__", None)
+    if isinstance(name, str):
+        owner = type(getattr(fn, "__self__", None)).__qualname__
+        return (getattr(fn, "__module__", None), owner, name)
+    for cls in type(fn).__mro__:
+        if "__call__" in vars(cls):
+            return getattr(vars(cls)["__call__"], "__code__", None)
+    return None
+
+
+def recall(key: Hashable | None) -> Memory | None:
+    """What is known under a key."""
+    if key is None:
+        return None
+    with _lock:
+        found = _table.get(key)
+        if found is not None:
+            _table.move_to_end(key)
+        return found
+
+
+def remember(key: Hashable | None, memory: Memory) -> None:
+    """Keep a measurement for the next call."""
+    if key is None:
+        return
+    with _lock:
+        _table[key] = memory
+        _table.move_to_end(key)
+        while len(_table) > KEPT:
+            _table.popitem(last=False)
+
+
+def recall_pace(key: Hashable | None) -> float | None:
+    """Seconds per item in the latest run of that callable on a route that was asked for."""
+    return _paces.get(key)
+
+
+def remember_pace(key: Hashable | None, mean: float | None) -> None:
+    """Keep the seconds per item of a run, for the first chunks of the next one."""
+    if key is None or mean is None:
+        return
+    with _lock:
+        _paces.pop(key, None)
+        _paces[key] = mean
+        if len(_paces) > KEPT:
+            del _paces[next(iter(_paces))]
+
+
+def forget_all() -> None:
+    """Empty the tables."""
+    with _lock:
+        _table.clear()
+        _paces.clear()
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is gone
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

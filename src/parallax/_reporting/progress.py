@@ -1,0 +1,53 @@
+"""Progress: one tick per finished item, at any chunk size and on every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from parallax._core.errors import BackendMissingError
+
+__all__ = ["Progress", "make_progress"]
+
+
+class Progress:
+    """Where ticks go."""
+
+    def __init__(self, update: Callable[[int], Any], close: Callable[[], Any]) -> None:
+        self.update = update
+        self.close = close
+
+
+def make_progress(wanted: Any, total: int | None) -> Progress | None:
+    """Make what ``progress=`` asks for.
+
+    Args:
+        wanted: False, True (a tqdm bar), a tqdm-like object with ``update(n)``, or a callable
+            that takes the number of items finished since its last call.
+        total: number of items, None if not known.
+
+    Raises:
+        BackendMissingError: True, and tqdm is not installed.
+        TypeError: anything else.
+    """
+    if wanted is False or wanted is None:
+        return None
+    if wanted is True:
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            raise BackendMissingError("progress=True", "tqdm") from None
+        bar = tqdm(total=total, unit="item")
+        return Progress(bar.update, bar.close)
+    update = getattr(wanted, "update", None)
+    if callable(update):
+        if total is not None and getattr(wanted, "total", 0) is None:
+            wanted.total = total
+        # A bar that the caller made is the caller's to close; it only is brought up to date.
+        return Progress(update, getattr(wanted, "refresh", lambda: None))
+    if callable(wanted):
+        return Progress(wanted, lambda: None)
+    raise TypeError(
+        f"progress must be True, False, a tqdm object or a callable that takes the number of "
+        f"items just finished, not {wanted!r}"
+    )

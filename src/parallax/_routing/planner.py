@@ -1,0 +1,324 @@
+"""The choice of route: a pure function from what was seen to what will be done.
+
+Purpose: predict, for the loop, for n threads and for n processes, the seconds that the items left
+would take, and choose the least; say why in words.
+Guarantees: no clock, no I/O, no state; a speed that was observed in this run replaces the
+prediction for that route.
+
+Threads are a closed queueing network with n customers (exact mean value analysis, Reiser and
+Lavenberg 1980): one station with a queue, the GIL; and two delays, work outside it and waiting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from parallax._core.chunks import Route
+from parallax._core.plans import Measurement, Plan
+from parallax._shm.sender import SHARED
+
+__all__ = [
+    "LITTLE",
+    "Facts",
+    "hindsight",
+    "nature",
+    "plan",
+    "seconds",
+    "thread_rates",
+    "too_little",
+]
+
+#: A parallel route must promise this much less than the loop, relative and in seconds. Smaller
+#: starts workers for nothing, larger leaves cores idle.
+GAIN = 0.9
+GAIN_SECONDS = 0.003
+
+#: Processes must promise this much less than threads, which need no start and no copies.
+PROCESS_GAIN = 0.93
+
+#: Seconds of work that no worker is started for.
+LITTLE = 0.015
+
+#: How much dearer the present route must be to be left: by prediction against prediction, and,
+#: once it was seen at work, by what was seen against a mere prediction.
+SWITCH = 1.1
+SWITCH_SEEN = 1.5
+
+#: Seconds to start a thread, and to hand a chunk to a thread or process (both sides, amortized).
+THREAD_START = 1e-4
+DISPATCH = 1e-4
+
+#: Share of a full core that a worker process delivers: the caller's thread needs some.
+PROCESS_SHARE = 0.96
+
+#: Bytes per second through a socket, both sides together.
+BANDWIDTH = 1.2e9
+
+#: Bytes per second through shared memory: between that of slabs that are used again (15e9) and of
+#: fresh memory (3e9).
+SHARED_BANDWIDTH = 6e9
+
+#: Threads are added while each adds at least this part of its own speed.
+WORTH = 0.97
+
+#: Half-width of the GIL reading above which it is only a guess.
+UNSURE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the planner has to know besides the measurement."""
+
+    #: usable cores.
+    cores: int
+    #: the caller's limit on workers, None for our choice.
+    max_workers: int | None = None
+    #: most threads for waiting work; grows while more threads bring more.
+    thread_cap: int = 32
+    #: "free", "process" (stay in this process) or "loop", and why.
+    limit: str = "free"
+    limit_reason: str = ""
+    #: seconds until worker processes take work, 0 if they are up.
+    process_start: float = 0.0
+    #: routes that the caller allows.
+    allowed: frozenset[Route] = frozenset({"loop", "threads", "processes"})
+    #: the route in use: the others must promise more than a little to replace it.
+    current: Route = "loop"
+    #: routes seen at work in this run: loop seconds done per second.
+    observed: Mapping[Route, float] = field(default_factory=dict)
+
+
+def plan(seen: Measurement, remaining: int | None, facts: Facts) -> Plan:
+    """Choose the route for the items left.
+
+    Args:
+        seen: what an item costs.
+        remaining: items left; None if the input's length is not known, which is taken as
+            "as many as were done".
+        facts: the surroundings.
+    """
+    left = max(1, seen.items, 1) if remaining is None else remaining
+    loop = left * seen.wall
+    costs: dict[Route, float] = {"loop": loop}
+    workers: dict[Route, int] = {"loop": 1}
+    most = facts.max_workers if facts.max_workers is not None else None
+    if "threads" in facts.allowed and facts.limit != "loop" and (most is None or most > 1):
+        costs["threads"], workers["threads"] = _threads(seen, left, facts)
+    if "processes" in facts.allowed and facts.limit == "free" and (most is None or most > 1):
+        costs["processes"], workers["processes"] = _processes(seen, left, facts)
+    route = _choose(costs, facts)
+    count = workers[route]
+    sure = seen.held is not None and seen.error <= UNSURE
+    settled = sure or seen.waiting > 0.9 or bool(facts.observed)
+    return Plan(route, count, _reason(seen, route, count, costs, facts), costs, remaining, settled)
+
+
+def hindsight(
+    seen: Measurement, items: int, facts: Facts, route: Route, workers: int
+) -> tuple[dict[Route, float], str]:
+    """What a whole run would have cost by each route, and why the one taken was right or not.
+
+    Args:
+        seen: what an item turned out to cost.
+        items: items of the run.
+        facts: the surroundings, with the route taken as the current one.
+        route: the route taken.
+        workers: its workers.
+    """
+    costs = plan(seen, items, facts).costs
+    return costs, _reason(seen, route, workers, costs, facts)
+
+
+def too_little(seen: Measurement, items: int) -> str:
+    """Why a run with little work was a loop.
+
+    Args:
+        seen: what an item costs.
+        items: items of the run.
+    """
+    whole = seconds(seen.wall * items)
+    return f"an item takes {seconds(seen.wall)}: {whole} in all, less than workers cost"
+
+
+def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
+    loop = costs["loop"]
+    best: Route = "loop"
+    cost = loop
+    for route in ("threads", "processes"):
+        if route not in costs:
+            continue
+        bar = cost * (GAIN if best == "loop" else PROCESS_GAIN)
+        if best == "loop":
+            bar = min(bar, loop - GAIN_SECONDS)
+        if costs[route] < bar:
+            best, cost = route, costs[route]
+    current = facts.current
+    bar = SWITCH_SEEN if current in facts.observed else SWITCH
+    if best != current and current in costs and costs[current] < cost * bar:
+        return current  # not worth the change
+    return best
+
+
+def thread_rates(seen: Measurement, cores: int, most: int) -> list[float]:
+    """Items per second with 1, 2, ... ``most`` threads, by mean value analysis.
+
+    Args:
+        seen: what an item costs.
+        cores: usable cores.
+        most: the largest number of threads.
+    """
+    # The upper end of the reading: threads that take turns only cost, and change the order of
+    # side effects, so they must be worth it for certain.
+    held = seen.cpu if seen.held is None else min((seen.held + seen.error) * seen.wall, seen.cpu)
+    other = max(0.0, seen.wall - held)
+    ceiling = cores / (seen.cpu * seen.native) if seen.cpu > 0 else math.inf
+    rates: list[float] = []
+    queue = 0.0
+    for n in range(1, most + 1):
+        at_gil = held * (1.0 + queue)
+        rate = n / max(at_gil + other, 1e-9)
+        queue = rate * at_gil
+        rates.append(min(rate, max(ceiling, 1.0 / max(seen.wall, 1e-9))))
+    return rates
+
+
+def _threads(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
+    cap = facts.max_workers if facts.max_workers is not None else facts.thread_cap
+    most = max(1, min(cap, left))
+    rates = thread_rates(seen, facts.cores, most)
+    best = max(rates)
+    count = next(n for n, rate in enumerate(rates, 1) if rate >= WORTH * best)
+    if not seen.items and seen.waiting > 0.8:
+        count = most  # an item that is still waiting can only turn out to wait more
+    rate = rates[count - 1]
+    speed = facts.observed.get("threads")
+    if speed is not None:
+        rate = speed / max(seen.wall, 1e-9)
+    # Whole rounds: five equal items on two threads take three rounds.
+    rounds = math.ceil(left / count) * count / rate
+    start = THREAD_START * count if facts.current != "threads" else 0.0
+    return start + _blend(left / rate, rounds, left, count, seen), count
+
+
+def _processes(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
+    cap = facts.max_workers if facts.max_workers is not None else facts.cores
+    count = max(1, min(cap, left))
+    payload = seen.payload
+    moved = _moving(payload.bytes_in) + _moving(payload.bytes_out) if payload else 0.0
+    # Encoding and decoding costs this process about what it costs the worker.
+    coding = payload.seconds if payload else 0.0
+    parent = coding + moved / 2
+    once = _moving(payload.callable_bytes) if payload else 0.0
+    if payload and payload.callable_bytes < SHARED:
+        once *= count  # each worker is sent its own
+    per_item = seen.wall + moved + coding
+    work = seen.cpu * seen.native + 2 * coding
+    rate = min(
+        count * PROCESS_SHARE / max(per_item, 1e-9),
+        facts.cores * PROCESS_SHARE / work if work > 0 else math.inf,
+        1.0 / parent if parent > 0 else math.inf,
+    )
+    speed = facts.observed.get("processes")
+    if speed is not None:
+        rate = speed / max(seen.wall, 1e-9)
+    start = facts.process_start + once
+    # While they start, the caller goes on by itself.
+    meanwhile = min(float(left), start / max(seen.wall, 1e-9))
+    rest = left - meanwhile
+    if rest <= 0:
+        return left * seen.wall + DISPATCH, count
+    rounds = math.ceil(rest / count) * count / rate
+    return start + DISPATCH + _blend(rest / rate, rounds, rest, count, seen), count
+
+
+def _moving(nbytes: float) -> float:
+    """Seconds to move so many bytes to a worker, or from one."""
+    return nbytes / (SHARED_BANDWIDTH if nbytes >= SHARED else BANDWIDTH)
+
+
+def _blend(smooth: float, rounds: float, left: float, count: int, seen: Measurement) -> float:
+    """Whole rounds count when items are even and few, the smooth rate when many or uneven."""
+    if left >= 8 * count or seen.spread > 0.5:
+        return smooth
+    return rounds
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def seconds(value: float) -> str:
+    """A duration as a person would say it.
+
+    Args:
+        value: seconds.
+    """
+    if value >= 100:
+        return f"{value:.0f} s"
+    if value >= 1:
+        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    if value >= 1e-3:
+        return f"{value * 1e3:.2g} ms" if value < 0.1 else f"{value * 1e3:.0f} ms"
+    if value >= 1e-6:
+        return f"{value * 1e6:.2g} us" if value < 1e-4 else f"{value * 1e6:.0f} us"
+    return f"{value * 1e9:.0f} ns"
+
+
+def nature(seen: Measurement) -> str:
+    """What an item does with its time, in words.
+
+    Args:
+        seen: the measurement.
+    """
+    each = f"an item takes {seconds(seen.wall)}"
+    if not seen.items and not seen.remembered:
+        each = f"the first item has taken {seconds(seen.wall)} so far"
+    if seen.waiting > 0.9:
+        return f"{each}, nearly all of it waiting"
+    if seen.native > 1.4:
+        return f"{each} and keeps {seen.native:.1f} cores busy by itself (native threads)"
+    wait = f", {seen.waiting:.0%} of it waiting" if seen.waiting > 0.15 else ""
+    if seen.held is None or seen.error > UNSURE:
+        return f"{each}{wait}; how much of it holds the GIL is not clear yet"
+    if seen.held > 0.85:
+        return f"{each} and holds the GIL {seen.held:.0%} of the time"
+    if seen.held < 0.1:
+        return f"{each}{wait} and leaves the GIL free {1 - seen.held:.0%} of the time"
+    return f"{each}{wait} and holds the GIL {seen.held:.0%} of the time"
+
+
+def _reason(
+    seen: Measurement, route: Route, count: int, costs: Mapping[Route, float], facts: Facts
+) -> str:
+    text = nature(seen)
+    if route == "loop":
+        if facts.limit == "loop":
+            return f"{text}; {facts.limit_reason}"
+        if facts.limit == "process" and "processes" not in costs:
+            return f"{text}; threads would not be faster, and {facts.limit_reason}"
+        if seen.native > 1.4:
+            return f"{text}, so more workers would only share the same cores"
+        if facts.max_workers == 1:
+            return f"{text}; max_workers=1"
+        if facts.cores == 1:
+            return f"{text}; there is one core for it"
+        others = min((c for r, c in costs.items() if r != "loop"), default=costs["loop"])
+        return f"{text}; workers would not pay: {seconds(costs['loop'])} against {seconds(others)}"
+    if route == "threads":
+        if seen.waiting > 0.5:
+            return f"{text}, so {count} threads wait at the same time"
+        speed = facts.observed.get("threads")
+        if speed is not None:
+            return f"{text}; {count} threads were seen to do the work of {speed:.1f} loops"
+        text = f"{text}, so {count} threads run it at once"
+        return text if facts.limit == "free" else f"{text}; {facts.limit_reason}"
+    seen_threads = facts.observed.get("threads")
+    if seen_threads is not None:
+        return (
+            f"{text}; threads were seen to do the work of only {seen_threads:.1f} loops, "
+            f"{count} processes do more"
+        )
+    if "threads" in costs:
+        return f"{text}, so threads would take turns; {count} processes run it at once"
+    return f"{text}; {count} processes run it at once"

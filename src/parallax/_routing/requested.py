@@ -1,0 +1,104 @@
+"""What a caller's wish for a backend comes to at the place where the call is made.
+
+Purpose: a named backend is obeyed, except where that would wait for itself or use the machine
+twice: inside another call's workers. The reason is in the report.
+Guarantees: an ``item_timeout`` is kept or refused, never dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple
+
+from parallax._core.chunks import Route
+from parallax._core.nesting import Place
+from parallax._core.options import Options
+
+__all__ = ["MOST_THREADS", "THREADS", "Asked", "asked"]
+
+#: Threads for waiting work at first, and as long as more of them bring more.
+THREADS = 32
+MOST_THREADS = 256
+
+
+class Asked(NamedTuple):
+    """A route that was asked for; None leaves the choice to the planner."""
+
+    route: Route | None
+    workers: int
+    reason: str = ""
+    #: the caller's own thread is one of the workers.
+    joins: bool = False
+
+
+def asked(options: Options, place: Place, *, stream: bool) -> Asked:
+    """What a call's options ask for.
+
+    Args:
+        options: the checked options.
+        place: where the call is made.
+        stream: results are read one by one, by the caller's thread.
+
+    Raises:
+        ValueError: an ``item_timeout`` that cannot be kept at this place.
+    """
+    backend = options.backend if isinstance(options.backend, str) else "executor"
+    cores = options.max_workers or place.cores
+    if options.item_timeout is not None:
+        return _limited(options.item_timeout, place, cores)
+    inside = "this call is made inside another one's worker"
+    if place.innermost:
+        return Asked("loop", 1, f"this call is made inside {place.depth} others")
+    if place.level and backend in {"executor", "processes"}:
+        # An executor's threads may all be inside items that wait for this call.
+        return Asked("loop", 1, f"{inside}: its cores are in use")
+    if backend == "executor" and _runs(options.backend, threading.current_thread()):
+        return Asked("loop", 1, "this call is made inside a thread of that executor")
+    if backend == "auto":
+        if place.level and place.cores == 1 and place.part(THREADS) == 1:
+            return Asked("loop", 1, f"{inside}: its cores are in use")
+        return Asked(None, cores)
+    reason = f"backend={backend!r} was asked for"
+    if backend == "serial":
+        return Asked("loop", 1, reason)
+    if backend == "processes":
+        return Asked("processes", cores, reason)
+    if backend == "executor":
+        default = getattr(options.backend, "_max_workers", place.cores)
+        return Asked("threads", options.max_workers or default, reason)
+    count = options.max_workers or _usual_threads(place)
+    if not place.level or stream:
+        return Asked("threads", count, reason)
+    if count == 1:
+        return Asked("loop", 1, f"{inside}, and its part is one thread: this one")
+    return Asked("threads", count, reason, joins=True)
+
+
+def _limited(seconds: float, place: Place, cores: int) -> Asked:
+    if not place.movable:
+        return Asked("processes", cores, "item_timeout needs workers that can be ended")
+    if place.limit is not None and place.limit <= seconds:
+        return Asked("loop", 1, f"the call around it ends its items after {place.limit:g} s")
+    raise ValueError(
+        "item_timeout cannot be kept in a call that is made inside an item of another parallel "
+        "call: only a process can be ended in the middle of an item, and workers start none of "
+        "their own. Pass item_timeout to the outer call, or backend='serial'"
+    )
+
+
+def _usual_threads(place: Place) -> int:
+    """Threads of a call that asks for threads and not how many."""
+    if not place.level:
+        return min(THREADS, place.cores + 4)
+    # All workers together get as many as a call that is not nested.
+    return max(place.cores, place.part(min(THREADS, place.cores * place.crowd + 4)))
+
+
+def _runs(executor: Any, thread: threading.Thread) -> bool:
+    """Whether a thread is one of an executor's, as far as that can be told."""
+    if thread in (getattr(executor, "_threads", None) or ()):
+        return True
+    # The standard library lists a thread only after it was started. Prefixes of its own making
+    # belong to one executor.
+    prefix = getattr(executor, "_thread_name_prefix", None) or ""
+    return prefix.startswith("ThreadPoolExecutor-") and thread.name.startswith(f"{prefix}_")

@@ -1,0 +1,84 @@
+"""How fast a route is at work: loop seconds done per second, from outcomes and work under way.
+
+Purpose: the judge of a route that was chosen by prediction.
+Guarantees: pure; the clock is a parameter. Work that began before the span, or has not ended by
+its end, counts with its part of the span.
+"""
+
+from __future__ import annotations
+
+from parallax._core.chunks import ChunkResult
+
+__all__ = ["Steady"]
+
+#: Seconds that a route is at work before it is judged. Shorter judges by chance, longer keeps a
+#: wrong route longer.
+JUDGE = 0.2
+
+#: Chunks per worker that a judgement rests on.
+CHUNKS = 3
+
+#: A machine that gives less than this share of its cores is too loaded to judge anything.
+SCARCE = 0.4
+
+
+class Steady:
+    """One route from the moment when all its workers are up."""
+
+    def __init__(self, begin: float, workers: int, cores: int, delay: float) -> None:
+        """Begin a span.
+
+        Args:
+            begin: the clock.
+            workers: workers at work.
+            cores: usable cores.
+            delay: seconds that the workers had spent without a core before.
+        """
+        self._begin = begin
+        self._workers = workers
+        self._cores = cores
+        self._delay = delay
+        self._work = 0.0
+        self.chunks = 0
+        self.items = 0
+        self.wall = 0.0
+
+    def add(self, now: float, result: ChunkResult, equivalent: float) -> None:
+        """A chunk ended.
+
+        Args:
+            now: the clock.
+            result: its outcome.
+            equivalent: loop seconds that it stands for.
+        """
+        part = 1.0
+        if result.wall > 0:
+            part = min(1.0, max(0.0, now - self._begin) / result.wall)
+        self._work += equivalent * part
+        self.wall += result.wall * part
+        self.items += len(result.values)
+        self.chunks += 1
+
+    def speed(self, now: float, under_way: float, delay: float) -> float | None:
+        """Loop seconds done per second, on a machine that gives its cores; None: too early.
+
+        Args:
+            now: the clock.
+            under_way: seconds that workers have spent on chunks that have not ended.
+            delay: seconds that the workers have spent without a core so far.
+        """
+        span = now - self._begin
+        if span < JUDGE or self.chunks < CHUNKS * min(self._workers, self._cores):
+            return None
+        under_way = min(under_way, span * self._workers)
+        if self.wall < under_way:
+            return None  # most of what is known is not finished
+        speed = self._work * (1 + under_way / self.wall) / span
+        if self._workers <= self._cores:
+            # Other programs take from every route alike; the prediction for the others does not
+            # know of them, so what they took is given back here.
+            share = 1.0 - max(0.0, delay - self._delay) / (span * self._workers)
+            if share < SCARCE:
+                return None
+            speed /= share
+        return speed

@@ -1,0 +1,106 @@
+"""Items run in the caller's own thread, at the speed of the loop that they replace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice, starmap
+from typing import Any
+
+from parallax._backends.chunk import run_chunk
+from parallax._backends.contract import Call
+from parallax._core.chunks import ChunkResult, Failure
+from parallax._scheduling.input import Feed
+from parallax._scheduling.reorder_buffer import prepare
+
+__all__ = ["direct", "listed", "settle"]
+
+
+def direct(
+    fn: Callable[..., Any], feed: Feed, count: int, values: list[Any], *, stop: bool
+) -> ChunkResult:
+    """Run the next items straight off the input, without a list of them in between.
+
+    Args:
+        fn: the user's callable.
+        feed: the input, one that any thread may advance.
+        count: how many items.
+        values: an empty list to fill with the results, for others to see how far it is.
+        stop: stop at the first failure; otherwise the rest of the block is run too.
+    """
+    failures: list[Failure] = []
+    source = islice(feed.iterator, count)
+    calls = starmap(fn, source) if feed.star else map(fn, source)
+    left = feed.left
+    cpu, begin = time.thread_time(), time.perf_counter()
+    while True:
+        try:
+            values.extend(calls)
+        except BaseException as error:  # noqa: BLE001 - handed on, whatever it is
+            failures.append(Failure(len(values), error))
+            values.append(None)
+            if stop or not isinstance(error, Exception):
+                break
+            continue
+        if len(values) == count or left is None or len(values) >= left:
+            break
+        # The callable raised StopIteration, which map took for the end of its input.
+        failures.append(Failure(len(values), StopIteration()))
+        values.append(None)
+        if stop:
+            break
+    wall, cpu = time.perf_counter() - begin, time.thread_time() - cpu
+    feed.took(len(values))
+    if len(values) < count and not failures:
+        feed.ended = True
+    return ChunkResult(values, tuple(failures), wall, cpu)
+
+
+def listed(call: Call, items: Sequence[Any], retries: int, values: list[Any]) -> ChunkResult:
+    """Run items, and failed ones again as often as ``retries`` allows.
+
+    Args:
+        call: the callable.
+        items: the items.
+        retries: how often a failed item is run again, at once.
+        values: an empty list to fill with the results, for others to see how far it is.
+    """
+    result = run_chunk(call.fn, items, values, star=call.star, stop=call.stop and not retries)
+    if not result.failures or not retries:
+        return result
+    values = list(result.values)
+    failures = []
+    for failure in result.failures:
+        last = failure
+        for _ in range(retries):
+            item = items[failure.offset : failure.offset + 1]
+            again = run_chunk(call.fn, item, star=call.star, stop=True)
+            if not again.failures:
+                values[failure.offset] = again.values[0]
+                break
+            last = Failure(failure.offset, again.failures[0].error)
+        else:
+            failures.append(last)
+    return result._replace(values=values, failures=tuple(failures))
+
+
+def settle(
+    result: ChunkResult, start: int, *, stop: bool
+) -> tuple[list[Any], BaseException | None]:
+    """Turn the outcome of a block into values, with exceptions in their places.
+
+    Args:
+        result: the outcome.
+        start: index of its first item.
+        stop: the first exception ends the run.
+
+    Returns:
+        The values, and the exception that ends the run after them, or None.
+    """
+    values = result.values
+    for failure in result.failures:
+        error = prepare(failure, start + failure.offset)
+        if stop or not isinstance(error, Exception):
+            return values[: failure.offset], error
+        values[failure.offset] = error
+    return values, None

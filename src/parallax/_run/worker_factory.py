@@ -1,0 +1,184 @@
+"""Crews of workers for one run: making them, and weighing what sending to processes would cost.
+
+Guarantees: a crew is made once per run and route; what cannot travel between processes is found
+out before anything is sent.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from typing import Any
+
+from parallax._backends.contract import Call, Crew
+from parallax._backends.executor_workers import ExternalCrew
+from parallax._backends.processes.common.environment import capture
+from parallax._backends.processes.parent.call_encoding import (
+    current_values,
+    encode_call,
+    modules_for,
+    stuck_value,
+    weigh,
+)
+from parallax._backends.processes.parent.map_workers import ProcessCrew
+from parallax._backends.processes.parent.output_receiver import Hearing
+from parallax._backends.processes.parent.warm_pool import Pool, warm_pool
+from parallax._backends.thread_workers import ThreadCrew
+from parallax._core.chunks import Route
+from parallax._core.errors import SerializationError
+from parallax._core.nesting import Place
+from parallax._core.options import Options
+from parallax._routing.profiler import Router
+from parallax._run.dispatcher import Dispatcher
+from parallax._transport.codec import Encoded
+from parallax._transport.pickle_diagnosis import culprit
+
+__all__ = ["Crews"]
+
+#: Mean seconds per item from which chunks are sent to processes that are not up yet.
+EAGER = 0.05
+
+
+class Crews:
+    """The crews that one run may call on."""
+
+    def __init__(
+        self,
+        call: Call,
+        options: Options,
+        router: Router,
+        dispatch: Dispatcher,
+        *,
+        cores: int,
+        forced: bool,
+        place: Place,
+    ) -> None:
+        """Prepare; nothing is made yet.
+
+        Args:
+            call: the callable.
+            options: the checked options.
+            router: what is known of the callable.
+            dispatch: takes the crews' events.
+            cores: usable cores.
+            forced: the caller named the backend.
+            place: where the run was started.
+        """
+        self._call = call
+        self._options = options
+        self._router = router
+        self._dispatch = dispatch
+        self._cores = cores
+        self._forced = forced
+        self._place = place
+        #: the caller's, whoever starts workers.
+        self._context = contextvars.copy_context()
+        self._encoded: Encoded | None = None
+        self._modules: frozenset[str] = frozenset()  # that workers need to import
+        #: what worker processes print, log and warn; None as long as there are none.
+        self.hearing: Hearing | None = None
+
+    def crew(self, route: Route) -> Crew | None:
+        """The crew of a route, made if need be; None for the loop."""
+        dispatch = self._dispatch
+        if route == "loop":
+            return None
+        crew = dispatch.crews.get(route)
+        if crew is not None:
+            return crew
+        if route == "threads":
+            executor = self._options.backend
+            if not isinstance(executor, str):
+                return ExternalCrew(
+                    dispatch.post, self._call, executor, new_id=dispatch.new_id, place=self._place
+                )
+            return ThreadCrew(
+                dispatch.post,
+                self._call,
+                new_id=dispatch.new_id,
+                place=self._place,
+                context=self._context,
+            )
+        if self._encoded is None:
+            self._encode()
+        assert self._encoded is not None
+        self.hearing = self.hearing or Hearing()
+        made = ProcessCrew(
+            dispatch.post,
+            dispatch.lock,
+            self._encoded,
+            pool=self._pool(),
+            limit=max(self._cores, self._options.max_workers or 0),
+            idle_timeout=self._options.idle_timeout,
+            new_id=dispatch.new_id,
+            surround=self._surround,
+            wait=self._forced,
+            hearing=self.hearing,
+            items=self._options.max_tasks_per_child,
+            memory=self._options.max_memory_per_worker,
+        )
+        mean = dispatch.scheduler.mean if dispatch.scheduler is not None else None
+        made.eager = mean is not None and mean >= EAGER
+        return made
+
+    def close(self) -> None:
+        """Let go of what the callable captured: a run is part of a cycle of references."""
+        if self._encoded is not None:
+            self._encoded.buffers.clear()
+            (self._encoded.slabs or {}).clear()
+            self._encoded = None
+
+    def _surround(self, workers: int) -> bytes:
+        # In the caller's context, whoever asks: settings of arithmetic are kept there.
+        place = self._place.worker(workers, self._options.item_timeout)
+        return self._context.copy().run(capture, place)
+
+    def _pool(self) -> Pool:
+        return warm_pool(self._options.start_method)
+
+    def start_seconds(self) -> float:
+        """Seconds until worker processes would take work; 0 if they are up."""
+        if self._dispatch.up("processes"):
+            return 0.0
+        most = self._options.max_workers
+        start = self._pool().expected_start(
+            most or self._cores, max(self._cores, most or 0), self._modules
+        )
+        cost = self._router.meter.summary()
+        if start and cost.dear_first:
+            # What made the first item dear (imports, tables) each new worker does once more.
+            start += cost.first_wall
+        return start
+
+    def _encode(self) -> None:
+        """Encode the callable for a crew that was asked for by name."""
+        try:
+            self._encoded = encode_call(self._call, [])
+        except Exception as error:
+            path, reason = culprit(self._call.fn, "callable")
+            raise SerializationError("callable", None, path, reason) from error
+        self._router.look_for_reads()
+        values = [v for v in current_values(self._router.reads) if not stuck_value([v])]
+        if values:
+            self._encoded = encode_call(self._call, values)
+        self._modules = modules_for(self._encoded, self._call.fn)
+        self._pool().prepare(self._modules)
+
+    def weigh(self, items: list[Any], results: list[Any]) -> None:
+        """Encode the callable, an item and a result, to know what sending costs.
+
+        Worker processes then begin to prepare for it, in the background.
+
+        Args:
+            items: an item, or nothing.
+            results: a result, or nothing.
+        """
+        router = self._router
+        if router.payload is not None or router.stay:
+            return
+        weighed = weigh(self._call, router.reads, items, results)
+        if isinstance(weighed, str):
+            router.stay = weighed
+            return
+        router.payload, self._encoded = weighed
+        self._modules = modules_for(self._encoded, self._call.fn)
+        self._pool().prepare(self._modules)

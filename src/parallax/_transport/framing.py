@@ -1,0 +1,341 @@
+"""Frames on a stream socket: how parent and worker talk, without knowing objects.
+
+One private duplex socket per worker; no lock and no queue is shared between processes, so that
+end-of-file names the dead worker and a killed one blocks nobody.
+
+    frame = header | buffer lengths (8 bytes each) | payload | buffers
+    header = magic 4 | kind 1 | table 1 | number of buffers 2 | tag 8 | payload length 8
+
+With "table" 1 the first buffer tells where the others are; see ``_parcels``.
+
+Guarantees: a frame is delivered whole or not at all; large parts are received straight into the
+memory that the object will use. The parent's end never blocks (both ends blocked on writing is
+the classic deadlock), the worker's end always does.
+Assumptions: one thread uses a channel at a time; both ends run the same version of this module.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+
+from parallax._core.light_stdlib import NamedTuple, sockets
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Channel", "Frame", "WireError", "small_frame"]
+
+MAGIC = b"plx1"
+_HEADER = struct.Struct("<4sBBHQQ")
+
+#: Bytes read at once into the buffer that small frames are cut from. Smaller costs system calls
+#: under load, larger costs memory per worker.
+READ = 1 << 16
+
+#: Parts up to this many bytes are joined before they are sent: one copy is cheaper than one
+#: more entry in the gather list.
+JOIN = 1 << 14
+
+#: Entries in one gather list (the system's limit is 1024 almost everywhere).
+GATHER = 512
+
+#: No pickle of ours comes near this; a larger length is a broken or foreign header.
+SANE = 1 << 46
+
+
+class WireError(Exception):
+    """The other end sent something that is not a frame."""
+
+
+def small_frame(kind: int, tag: int, payload: bytes | memoryview) -> bytes:
+    """A frame without buffers, in one piece, for those who write to the socket themselves."""
+    return b"".join((_HEADER.pack(MAGIC, kind, False, 0, tag, len(payload)), payload))
+
+
+class Frame(NamedTuple):
+    """One message."""
+
+    kind: int
+    tag: int
+    payload: bytes | bytearray
+    buffers: list[bytearray]
+    #: the first buffer tells where the others are.
+    tabled: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its content."""
+        return len(self.payload) + sum(map(len, self.buffers))
+
+    def open(self) -> tuple[Any, list[Any]]:
+        """The payload and the buffers."""
+        return self.payload, self.buffers
+
+
+class Channel:
+    """Frames over one connected stream socket."""
+
+    def __init__(self, sock: sockets.socket, *, waits: bool = True) -> None:
+        """Take over a connected socket.
+
+        Args:
+            sock: the socket; unless told otherwise, its blocking mode decides how the channel
+                behaves.
+            waits: False makes ``send`` and ``receive`` return at once, whatever the socket's mode,
+                and ``wait`` possible where the system knows how to.
+        """
+        self.sock = sock
+        self._flags = 0
+        if not waits:
+            self._flags = getattr(sockets, "MSG_DONTWAIT", 0)
+            sock.setblocking(bool(self._flags))
+        self._gathers = hasattr(sock, "sendmsg")
+        self._unsent: deque[memoryview] = deque()
+        self._read = bytearray(READ)
+        self._view = memoryview(self._read)
+        self._peeked = bytearray(1)
+        self._low = 0
+        self._high = 0
+        # The large frame that is being received: header, its parts, part and position in it.
+        self._header: tuple[int, int, bool] | None = None
+        self._parts: list[bytearray] = []
+        self._part = 0
+        self._position = 0
+        self._eof = False
+        #: the other end closed and had not read all that was sent.
+        self.reset = False
+        #: what was wrong with the bytes after the last whole frame; nothing more can be received.
+        self.broken: Exception | None = None
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    def fileno(self) -> int:
+        """The socket's descriptor, -1 when closed."""
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        """Close the socket; idempotent."""
+        self._unsent.clear()
+        self.sock.close()
+
+    # -- sending -------------------------------------------------------------------------------
+
+    def send(
+        self,
+        kind: int,
+        tag: int = 0,
+        payload: bytes | memoryview = b"",
+        buffers: list[memoryview] | tuple[memoryview, ...] = (),
+        *,
+        hold: bool = False,
+        tabled: bool = False,
+    ) -> bool:
+        """Queue a frame and send what the socket takes.
+
+        Args:
+            kind: what the message is, 0..255.
+            tag: a number that travels in the header.
+            payload: the message.
+            buffers: large contiguous byte buffers; they must stay unchanged until sent.
+            hold: only queue it: it goes with the next frame, or with ``flush``. Each system call
+                wakes the other end, so what belongs together goes together.
+            tabled: the first buffer tells where the others are.
+
+        Returns:
+            True if everything queued so far has left; False if ``flush`` must be called when
+            the socket is writable again.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        head = _HEADER.pack(MAGIC, kind, tabled, len(buffers), tag, len(payload))
+        if buffers:
+            head += struct.pack(f"<{len(buffers)}Q", *(b.nbytes for b in buffers))
+        size = len(head) + len(payload)
+        if size <= JOIN:
+            self._unsent.append(memoryview(head + payload))
+        else:
+            self._unsent.append(memoryview(head))
+            self._unsent.append(memoryview(payload))
+        for buffer in buffers:
+            if buffer.nbytes:
+                self._unsent.append(buffer)
+        return not hold and self.flush()
+
+    def flush(self) -> bool:
+        """Send what is queued; True if nothing is left."""
+        unsent = self._unsent
+        while unsent:
+            try:
+                if self._gathers:
+                    count = min(len(unsent), GATHER)
+                    parts = [unsent[i] for i in range(count)]
+                    sent = self.sock.sendmsg(parts, (), self._flags)
+                else:
+                    sent = self.sock.send(unsent[0], self._flags)
+            except (BlockingIOError, InterruptedError):
+                return False
+            self.bytes_sent += sent
+            while unsent and sent >= unsent[0].nbytes:
+                sent -= unsent.popleft().nbytes
+            if sent:
+                unsent[0] = unsent[0][sent:]
+        return True
+
+    @property
+    def unsent(self) -> bool:
+        """Whether part of a frame waits for the socket."""
+        return bool(self._unsent)
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def receive(self) -> list[Frame]:
+        """Receive what is there.
+
+        A blocking socket waits until there is at least one whole frame. A non-blocking one
+        returns the frames that are complete, perhaps none.
+
+        Raises:
+            EOFError: the other end closed, and every whole frame before that was returned.
+            WireError: the other end does not speak this protocol. Whole frames that came with
+                the wrong bytes are returned first, and ``broken`` is set.
+            MemoryError: it announced more than there is memory for; the same holds.
+            OSError: the connection broke.
+        """
+        if self.broken is not None:
+            raise self.broken
+        frames: list[Frame] = []
+        blocking = not self._flags and self.sock.gettimeout() != 0.0
+        while not self._eof:
+            more = self._cut_whole(frames)
+            if frames and (blocking or not more):
+                return frames
+            try:
+                wanted, got = self._fill(self._flags)
+            except (BlockingIOError, InterruptedError):
+                return frames
+            if got and got < wanted and not blocking:
+                self._cut_whole(frames)
+                return frames
+        if not frames:
+            raise EOFError("the other end closed the connection")
+        return frames
+
+    def wait(self) -> bool:
+        """Wait until there is something to ``receive``, if only the end; nothing is read.
+
+        One system call, where a selector takes four. Only ``waits=False`` channels. What the
+        handler of a signal raises loses nothing: it may come between a read and its bookkeeping.
+
+        Returns:
+            False if this system cannot wait on such a channel; then nothing was done.
+        """
+        if not self._flags:
+            return False
+        if not self._eof:
+            try:
+                self.sock.recv_into(self._peeked, 1, sockets.MSG_PEEK)
+            except ConnectionResetError:
+                self.reset = True  # it is said only once
+        return True
+
+    def _fill(self, flags: int) -> tuple[int, int]:
+        """Read once, into the large part under way or into the small-frame buffer.
+
+        Returns:
+            How many bytes were wanted, and how many came; 0 at the end.
+        """
+        if self._header is not None:
+            part = memoryview(self._parts[self._part])[self._position :]
+            got = self._read_into(part, flags)
+            self._position += got
+            wanted = part.nbytes
+        else:
+            if self._low:
+                rest = bytes(self._view[self._low : self._high])
+                self._view[: len(rest)] = rest
+                self._low, self._high = 0, len(rest)
+            wanted = READ - self._high
+            got = self._read_into(self._view[self._high :], flags)
+            self._high += got
+        self.bytes_received += got
+        return wanted, got
+
+    def _read_into(self, part: memoryview, flags: int) -> int:
+        try:
+            got = self.sock.recv_into(part, 0, flags)
+        except ConnectionResetError:
+            # It ended with something of ours unread; what it said before is still good.
+            self.reset = True
+            got = 0
+        self._eof = got == 0
+        return got
+
+    def _cut_whole(self, frames: list[Frame]) -> bool:
+        try:
+            return self._cut(frames)
+        except (WireError, MemoryError) as error:
+            self.broken = error
+            if not frames:
+                raise
+            return False
+
+    def _cut(self, frames: list[Frame]) -> bool:
+        """Cut whole frames off what was read; True if a large one is under way."""
+        while True:
+            if self._header is not None:
+                if not self._advance():
+                    return True
+                kind, tag, tabled = self._header
+                payload, *buffers = self._parts
+                frames.append(Frame(kind, tag, payload, buffers, tabled))
+                self._header = None
+                self._parts = []
+                continue
+            have = self._high - self._low
+            if have < _HEADER.size:
+                return False
+            magic, kind, tabled, count, tag, length = _HEADER.unpack_from(self._read, self._low)
+            if magic != MAGIC or length > SANE:
+                raise WireError(f"wrong frame header {magic!r} (length {length})")
+            start = self._low + _HEADER.size + 8 * count
+            if self._high < start:
+                return False
+            if count == 0 and self._high >= start + length:
+                small = bytes(self._view[start : start + length])
+                self._low = start + length
+                frames.append(Frame(kind, tag, small, []))
+                continue
+            if count == 0 and length < READ // 2:
+                return False  # the rest of a small frame fits the buffer
+            lengths = struct.unpack_from(f"<{count}Q", self._read, self._low + _HEADER.size)
+            if any(n > SANE for n in lengths):
+                raise WireError("wrong buffer length in a frame header")
+            self._begin((kind, tag, bool(tabled)), [length, *lengths], start)
+
+    def _begin(self, header: tuple[int, int, bool], lengths: list[int], start: int) -> None:
+        """Start a large frame with what the small-frame buffer already holds of it."""
+        self._header = header
+        self._parts = [bytearray(n) for n in lengths]
+        self._part = 0
+        self._position = 0
+        self._low = start
+        while self._low < self._high and self._part < len(self._parts):
+            part = self._parts[self._part]
+            take = min(len(part) - self._position, self._high - self._low)
+            part[self._position : self._position + take] = self._view[self._low : self._low + take]
+            self._low += take
+            self._position += take
+            if self._position == len(part):
+                self._part += 1
+                self._position = 0
+
+    def _advance(self) -> bool:
+        """Step over parts that are complete (or empty); True if all are."""
+        while self._part < len(self._parts) and self._position == len(self._parts[self._part]):
+            self._part += 1
+            self._position = 0
+        return self._part == len(self._parts)

@@ -1,0 +1,76 @@
+"""Which part of an object does not travel, and why: for the error message after a failed encode."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from parallax._transport.codec import encode, encode_reply
+
+__all__ = ["culprit"]
+
+
+def culprit(obj: Any, name: str, *, reply: bool = False) -> tuple[str, str]:
+    """Find the innermost part of an object that cannot be encoded.
+
+    Args:
+        obj: an object for which ``encode`` failed.
+        name: how to call it, for example "item".
+        reply: use the worker's encoder.
+
+    Returns:
+        The path to the part, such as ``item.connection['lock']``, and the serializer's words.
+    """
+    encoder = encode_reply if reply else encode
+    reason = _failure(obj, encoder)
+    path = name
+    seen: set[int] = set()
+    for _ in range(12):
+        seen.add(id(obj))
+        for step, part in _parts(obj):
+            if id(part) in seen:
+                continue
+            words = _failure(part, encoder)
+            if words:
+                path, obj, reason = path + step, part, words
+                break
+        else:
+            break
+    return path, reason or "it could not be pickled"
+
+
+def _failure(obj: Any, encoder: Any) -> str:
+    try:
+        encoder(obj)
+    except Exception as error:  # noqa: BLE001 - any __reduce__ may raise anything
+        return "".join(traceback.format_exception_only(type(error), error)).strip()
+    return ""
+
+
+def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
+    kind = type(obj)
+    if kind is dict:
+        yield from ((f"[{k!r}]", v) for k, v in obj.items())
+        return
+    if issubclass(kind, (list, tuple, set, frozenset)):
+        yield from ((f"[{i}]", v) for i, v in enumerate(obj))
+        return
+    closure = getattr(obj, "__closure__", None)
+    if closure:
+        for name, cell in zip(obj.__code__.co_freevars, closure, strict=False):
+            try:
+                yield f" closure variable {name!r}", cell.cell_contents
+            except ValueError:
+                continue
+    if hasattr(obj, "__code__") and hasattr(obj, "__globals__"):
+        for name in obj.__code__.co_names:
+            if name in obj.__globals__ and not isinstance(obj.__globals__[name], ModuleType):
+                yield f" global {name!r}", obj.__globals__[name]
+    for attribute in ("func", "args", "keywords", "__self__"):
+        if attribute in dir(kind) or attribute == "__self__":
+            part = getattr(obj, attribute, None)
+            if part is not None and not isinstance(part, ModuleType):
+                yield f".{attribute}", part
+    yield from ((f".{k}", v) for k, v in getattr(obj, "__dict__", {}).items())
