@@ -14,7 +14,7 @@ from typing import Any
 
 from parallax._adaptive.call import RoutedCall
 from parallax._backends.contract import WorkerEnd
-from parallax._backends.processes.parent.process_engine import Engine
+from parallax._backends.processes.parent.process_engine import ProcessEngine
 from parallax._backends.processes.parent.task import Task
 from parallax._backends.processes.parent.warm_pool import Pool, warm_pool
 from parallax._backends.thread_engine import ThreadEngine
@@ -67,7 +67,7 @@ class Far:
         self._settings = settings
         self._place = place
         self._lock = lock
-        self.engine: Engine | None = None
+        self.engine: ProcessEngine | None = None
         #: why no worker process can be had.
         self._none = ""
         self._rest: float | None = None
@@ -155,11 +155,11 @@ class Far:
     def _pool(self) -> Pool:
         return warm_pool(self._settings.method)
 
-    def _made(self) -> Engine:
+    def _made(self) -> ProcessEngine:
         with self._lock:
             if self.engine is None:
                 settings = self._settings
-                self.engine = Engine(
+                self.engine = ProcessEngine(
                     self.workers,
                     self._pool(),
                     died=settings.died,

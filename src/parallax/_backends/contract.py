@@ -1,28 +1,31 @@
-"""What a backend is to the run loop: a crew of workers and the events that it reports.
+"""What a backend provides: a ``Crew`` of workers for a map, an ``Engine`` for an executor.
 
-A crew is opened for one run. ``send`` hands a chunk to a worker and returns at once; what becomes
-of it is reported as an event, from any thread, through the ``report`` function that the crew was
-made with::
+``Crew.send`` hands a chunk to a worker and returns at once; its outcome is reported as an event,
+from any thread, through the ``report`` function that the crew was made with: see ``CrewEvent``.
+Guarantees required of a crew: the events of one worker come in order; after ``close`` returns
+nothing of the crew is left behind, except threads inside a user's item, which cannot be ended.
 
-    Joined(worker)            it can take chunks
-    Done(worker, chunk, ...)  a chunk was run
-    Refused(...)              a chunk could not travel; it was not run
-    Died(worker, ...)         the worker ended; its chunks in flight are lost
-    Left(worker, ...)         the worker left by itself, with nothing begun
-    Unable(reason)            no worker of this kind can be had
-
-Guarantees asked of a crew: events of one worker come in order; after ``close`` returns nothing of
-the crew is left behind, except threads inside a user's item, which cannot be ended.
+Guarantees required of an engine: every call that was submitted ends in its result or an error;
+``cancel`` and the start of a call exclude each other.
 """
 
 from __future__ import annotations
 
-import selectors
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from parallax._core.light_stdlib import NamedTuple
 
-from parallax._core.chunks import Chunk, ChunkResult, Failure, Route
-from parallax._reporting.stall_policy import Where
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    import selectors
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+    from contextvars import Context
+    from typing import Any, Protocol, TypeAlias
+
+    from parallax._core.chunks import Chunk, ChunkResult, Failure, Route
+    from parallax._reporting.stall_policy import Where
+else:
+    Protocol = object
 
 __all__ = [
     "Call",
@@ -30,6 +33,7 @@ __all__ = [
     "CrewEvent",
     "Died",
     "Done",
+    "Engine",
     "Joined",
     "Left",
     "Refused",
@@ -125,8 +129,9 @@ class Unable(NamedTuple):
     method: str = ""
 
 
-CrewEvent: TypeAlias = Joined | Done | Refused | Died | Left | Yielded | Unable
-Report: TypeAlias = Callable[[CrewEvent], None]
+#: What a crew reports.
+CrewEvent: TypeAlias = "Joined | Done | Refused | Died | Left | Yielded | Unable"
+Report: TypeAlias = "Callable[[CrewEvent], None]"
 
 
 class Call(NamedTuple):
@@ -182,3 +187,68 @@ class Crew(Protocol):
 
     def close(self, grace: float) -> None:
         """End the crew. Items still running may take ``grace`` seconds to finish."""
+
+
+class Engine(Protocol):
+    """Runs the calls of one executor. Thread-safe.
+
+    An engine whose futures are ours is also their ``Helper``.
+    """
+
+    @property
+    def max_workers(self) -> int:
+        """Most calls that run at a time."""
+
+    @property
+    def ahead(self) -> int:
+        """Calls that ``map`` should have submitted at a time, so that no worker runs out of work.
+
+        Meant for results that are small.
+        """
+
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context | None = None,
+    ) -> Future[Any]:
+        """Take a call; returns at once, except where the submitting thread runs it.
+
+        Args:
+            fn: the callable.
+            args: positional arguments.
+            kwargs: keyword arguments.
+            context: context variables of the call, where it runs in this process.
+
+        Raises:
+            RuntimeError: the engine was shut down.
+            BrokenExecutor: no worker can be had.
+        """
+
+    def submit_piece(
+        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
+    ) -> Future[Any]:
+        """Take several calls as one, whose result is a ``Part``. Raises as ``submit``.
+
+        Args:
+            fn: the callable.
+            piece: the positional arguments of each call.
+        """
+
+    def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+        """Whether short calls like this one travel to another process, best several at a time."""
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """Take no more calls, and end when all are done.
+
+        Args:
+            wait: return only when nothing is left of the engine.
+            cancel: cancel the calls that no worker has yet.
+        """
+
+    def stop(self) -> None:
+        """Take no more calls, and end all that can be ended."""
+
+    def forget(self) -> None:
+        """Drop everything without ending it: this process is a forked copy of the owner's."""

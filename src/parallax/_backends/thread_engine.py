@@ -28,7 +28,7 @@ from parallax._core.futures import RUNNING, Future
 from parallax._reporting.stall_monitor import Watchman, stack_of
 from parallax._reporting.stall_policy import InFlight, Scene
 
-__all__ = ["Call", "ThreadEngine"]
+__all__ = ["ThreadCall", "ThreadEngine"]
 
 
 clock = time.monotonic
@@ -37,7 +37,7 @@ clock = time.monotonic
 SPARE = 8
 
 
-class Call(Future[Any]):
+class ThreadCall(Future[Any]):
     """A submitted call, and its future."""
 
     def __init__(
@@ -159,7 +159,7 @@ class ThreadEngine:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: Context | None = None,
-    ) -> Call:
+    ) -> ThreadCall:
         """Queue a call.
 
         Args:
@@ -172,7 +172,7 @@ class ThreadEngine:
             RuntimeError: the engine was shut down, or no thread can be started.
             BrokenExecutor: an initializer has failed.
         """
-        call = Call(self, fn, args, kwargs, context)
+        call = ThreadCall(self, fn, args, kwargs, context)
         with self.lock:
             self.check()
             self.take(call)

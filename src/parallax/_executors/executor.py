@@ -18,7 +18,7 @@ from typing_extensions import ParamSpec
 
 from parallax._adaptive.adaptive_engine import RoutedEngine
 from parallax._adaptive.process_route import Settings
-from parallax._backends.processes.parent.process_engine import Engine
+from parallax._backends.processes.parent.process_engine import ProcessEngine
 from parallax._backends.simple_engines import ExternalEngine, SerialEngine
 from parallax._core.cores import usable_cores
 from parallax._core.options import Backend, resolve
@@ -210,7 +210,7 @@ class Executor(concurrent.futures.Executor):
     def _rest_after(self, seconds: float) -> None:
         if isinstance(self._engine, RoutedEngine):
             self._engine.far.rest_after(seconds)
-        elif isinstance(self._engine, Engine):
+        elif isinstance(self._engine, ProcessEngine):
             self._engine.rest_after(seconds)
 
     @property

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import ParamSpec
 
 from parallax._backends.contract import WorkerEnd
-from parallax._backends.processes.parent.process_engine import Engine
+from parallax._backends.processes.parent.process_engine import ProcessEngine
 from parallax._backends.processes.parent.process_view import ProcessHandle
 from parallax._backends.processes.parent.warm_pool import warm_pool
 from parallax._backends.processes.start.initializer import InheritanceError, forks_by_default
@@ -107,7 +107,7 @@ class ProcessPoolExecutor(StandardPool):
         pool = warm_pool(method if method in {"spawn", "fork"} else "auto")
         pool.prepare(set())
         make = functools.partial(
-            Engine,
+            ProcessEngine,
             max_workers,
             died=lost_call,
             broken=no_workers,

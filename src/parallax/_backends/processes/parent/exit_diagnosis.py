@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 
 from parallax._backends.contract import WorkerEnd
-from parallax._backends.processes.parent.worker_client import Worker
+from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._core.cores import oom_kills
 
 __all__ = ["describe_end", "expect_ends", "unreadable"]
@@ -52,7 +52,7 @@ def expect_ends() -> None:
     _ledger.begin()
 
 
-def describe_end(worker: Worker, exitcode: int | None, detail: str = "") -> WorkerEnd:
+def describe_end(worker: WorkerClient, exitcode: int | None, detail: str = "") -> WorkerEnd:
     """What can be said of a worker that the pool has let go of.
 
     Args:

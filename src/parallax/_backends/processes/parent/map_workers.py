@@ -20,7 +20,7 @@ from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.exit_diagnosis import describe_end, unreadable
 from parallax._backends.processes.parent.output_receiver import Hearing
 from parallax._backends.processes.parent.warm_pool import HASHED, Pool, call_key
-from parallax._backends.processes.parent.worker_client import Worker
+from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._core.chunks import Chunk, ChunkResult, Route
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import WorkerStartError, exit_reason
@@ -119,7 +119,7 @@ class ProcessCrew:
         self._told_captured = False
         self._told_repeats = (0, 0)
         self._made: selectors.BaseSelector | None = None
-        self._workers: dict[int, Worker] = {}
+        self._workers: dict[int, WorkerClient] = {}
         self._moved: dict[tuple[int, int], tuple[int, float]] = {}
         #: what tells this run's chunks from those of all others that its workers ever had.
         self._serial = next(_serials) << 32
@@ -371,7 +371,7 @@ class ProcessCrew:
         if self._selector.get_key(channel).events != events:
             self._selector.modify(channel, events, name)
 
-    def _heard(self, name: int, worker: Worker, frame: Frame | Parcel) -> None:
+    def _heard(self, name: int, worker: WorkerClient, frame: Frame | Parcel) -> None:
         chunk = frame.tag - self._serial
         if frame.kind in {protocol.RESULT, protocol.REFUSED}:
             if (name, chunk) not in self._moved:
@@ -454,7 +454,13 @@ class ProcessCrew:
                 self._lost(name, worker, late=True)
 
     def _lost(
-        self, name: int, worker: Worker, *, began: bool = True, words: str = "", late: bool = False
+        self,
+        name: int,
+        worker: WorkerClient,
+        *,
+        began: bool = True,
+        words: str = "",
+        late: bool = False,
     ) -> None:
         self._selector.unregister(worker.channel)
         del self._workers[name]

@@ -27,7 +27,7 @@ from parallax._backends.processes.parent.task import Finished, Lent, Task, encod
 from parallax._backends.processes.parent.task_stall_view import WatchedStaff
 from parallax._backends.processes.parent.task_workers import Staff
 from parallax._backends.processes.parent.warm_pool import Pool
-from parallax._backends.processes.parent.worker_client import Worker
+from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.start.initializer import Initializer
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import SerializationError
@@ -36,7 +36,7 @@ from parallax._reporting.stall_monitor import Watchman
 from parallax._transport.codec import Encoded
 from parallax._transport.wakeup import Waker, readable
 
-__all__ = ["Engine"]
+__all__ = ["ProcessEngine"]
 
 clock = time.monotonic
 
@@ -50,7 +50,7 @@ START = 30.0
 LONG = 1e6
 
 
-class Engine:
+class ProcessEngine:
     """Runs single tasks on up to ``max_workers`` processes. Thread-safe."""
 
     def __init__(
@@ -123,7 +123,7 @@ class Engine:
     # -- the face ------------------------------------------------------------------------------
 
     @property
-    def workers(self) -> list[Worker]:
+    def workers(self) -> list[WorkerClient]:
         """The workers that there are now."""
         with self.lock:
             return [lent.worker for lent in self._staff.lent]

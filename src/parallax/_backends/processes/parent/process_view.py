@@ -11,7 +11,7 @@ import signal
 import time
 
 from parallax._backends.processes.parent.warm_pool import Pool
-from parallax._backends.processes.parent.worker_client import Worker
+from parallax._backends.processes.parent.worker_client import WorkerClient
 
 __all__ = ["ProcessHandle"]
 
@@ -27,7 +27,7 @@ class ProcessHandle:
         pool: who started it.
     """
 
-    def __init__(self, worker: Worker, pool: Pool) -> None:
+    def __init__(self, worker: WorkerClient, pool: Pool) -> None:
         self._worker = worker
         self._pool = pool
 

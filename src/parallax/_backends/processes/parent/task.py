@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from parallax._backends.processes.parent.function_cache import Known
 from parallax._backends.processes.parent.process_view import ProcessHandle
-from parallax._backends.processes.parent.worker_client import Worker
+from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.errors import RemoteTraceback, SerializationError, UnreadableError, set_cause
 from parallax._core.futures import Future, Helper
@@ -66,7 +66,7 @@ class Batch:
 class Lent:
     """A worker at the engine's service."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: WorkerClient) -> None:
         self.worker = worker
         #: what programs that look for it see, made when one looks.
         self.handle: ProcessHandle | None = None

@@ -23,7 +23,7 @@ from parallax._backends.processes.common.environment import modules_to_be_heard
 from parallax._backends.processes.common.stack_dumps import Trace, keep_trace
 from parallax._backends.processes.parent.exit_diagnosis import expect_ends
 from parallax._backends.processes.parent.output_receiver import Hearing
-from parallax._backends.processes.parent.worker_client import Outputs, Worker
+from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
 from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.spawn import OUTPUT, installed, output_of
 from parallax._backends.processes.start.starter import Starter
@@ -35,7 +35,7 @@ from parallax._transport import codec
 from parallax._transport.shm_channel import ParcelChannel
 from parallax._transport.wakeup import readable_now
 
-__all__ = ["Pool", "Worker", "call_key", "shutdown_warm_pool", "warm_pool", "warm_resources"]
+__all__ = ["Pool", "WorkerClient", "call_key", "shutdown_warm_pool", "warm_pool", "warm_resources"]
 
 #: Callables up to this many bytes are recognized by content in later runs. Hashing costs about
 #: what sending does, so a larger one is sent anew in each run.
@@ -59,12 +59,12 @@ class Pool:
         self._starter = _starter(method)
         #: our ends of the worker that is being started.
         self._making: Sequence[ParcelChannel | Trace] = ()
-        self._idle: list[Worker] = []
-        self._alive: set[Worker] = set()
+        self._idle: list[WorkerClient] = []
+        self._alive: set[WorkerClient] = set()
         #: workers of executors: not lent, not counted.
-        self._hired: set[Worker] = set()
+        self._hired: set[WorkerClient] = set()
         #: workers that were told to leave and are not known to have left.
-        self._leaving: list[Worker] = []
+        self._leaving: list[WorkerClient] = []
         #: what idle workers said: threads that items have left there.
         self._hearing = Hearing("parallax-pool-voices")
         #: seconds that a worker took from its start to its hello, newest.
@@ -101,7 +101,7 @@ class Pool:
 
     def lease(
         self, count: int, limit: int, *, wait: bool, items: int | None = None
-    ) -> list[Worker]:
+    ) -> list[WorkerClient]:
         """Lend up to ``count`` workers, warm ones first; start what is missing.
 
         Args:
@@ -113,7 +113,7 @@ class Pool:
         Raises:
             WorkerStartError: none could be started.
         """
-        lent: list[Worker] = []
+        lent: list[WorkerClient] = []
         outputs = _outputs()
         with self._lock:
             while True:
@@ -144,7 +144,7 @@ class Pool:
         """Whether workers are forked from this very process."""
         return self.method == "fork"
 
-    def hire(self, initializer: Initializer | None = None) -> Worker:
+    def hire(self, initializer: Initializer | None = None) -> WorkerClient:
         """Start a worker that is never lent to runs; ``discard`` lets go of it.
 
         Args:
@@ -160,7 +160,7 @@ class Pool:
             _hired_anywhere.add(worker)
             return worker
 
-    def _start(self, initializer: Initializer | None = None) -> Worker:
+    def _start(self, initializer: Initializer | None = None) -> WorkerClient:
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
@@ -186,11 +186,13 @@ class Pool:
         finally:
             self._making = ()
             theirs.close()
-        worker = Worker(started, channel, outputs, trace)
+        worker = WorkerClient(started, channel, outputs, trace)
         self._alive.add(worker)
         return worker
 
-    def trouble(self, worker: Worker | None = None, *, late: bool = False) -> tuple[str, bool]:
+    def trouble(
+        self, worker: WorkerClient | None = None, *, late: bool = False
+    ) -> tuple[str, bool]:
         """Why a worker did not come up, and whether starting again has a chance.
 
         Args:
@@ -200,23 +202,23 @@ class Pool:
         with self._lock:
             return self._starter.trouble(worker.started if worker is not None else None, late=late)
 
-    def exitcode(self, worker: Worker) -> int | None:
+    def exitcode(self, worker: WorkerClient) -> int | None:
         """The exit status of a worker that has ended; None while it runs or if it is not known."""
         with self._lock:
             return worker.started.exitcode(0.0)
 
-    def deadline(self, worker: Worker) -> float:
+    def deadline(self, worker: WorkerClient) -> float:
         """When a worker that is not up by then is given up, on the monotonic clock."""
         with self._lock:
             return self._starter.deadline(worker.started, worker.born)
 
-    def greet(self, worker: Worker, pid: int) -> None:
+    def greet(self, worker: WorkerClient, pid: int) -> None:
         """Note that a worker said hello."""
         worker.started.up(pid)
         worker.ready = True
         self.start_seconds = time.monotonic() - worker.born
 
-    def give_back(self, worker: Worker, idle_timeout: float | None) -> None:
+    def give_back(self, worker: WorkerClient, idle_timeout: float | None) -> None:
         """Take a worker back that owes nothing; it waits for the next run.
 
         Args:
@@ -233,7 +235,7 @@ class Pool:
             self._idle.append(worker)
             self._changed.notify_all()
 
-    def discard(self, worker: Worker, *, kill: bool, timeout: float = 0.5) -> int | None:
+    def discard(self, worker: WorkerClient, *, kill: bool, timeout: float = 0.5) -> int | None:
         """Let go of a worker that died or is to die.
 
         Returns:
@@ -254,7 +256,7 @@ class Pool:
                 self._leaving.append(worker)  # reaped when it ends at last
             return code
 
-    def retire(self, worker: Worker) -> None:
+    def retire(self, worker: WorkerClient) -> None:
         """Let a worker go that leaves by itself once its socket is closed; it is reaped later."""
         worker.close()
         with self._lock:
@@ -373,7 +375,7 @@ def _outputs() -> Outputs:
 
 _pools: dict[str, Pool] = {}
 #: workers of executors, of whatever pool.
-_hired_anywhere: set[Worker] = set()
+_hired_anywhere: set[WorkerClient] = set()
 _pools_lock = threading.Lock()
 
 

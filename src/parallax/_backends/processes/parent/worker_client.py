@@ -15,7 +15,7 @@ from parallax._reporting.stall_policy import Where
 from parallax._transport import codec
 from parallax._transport.shm_channel import ParcelChannel
 
-__all__ = ["Outputs", "Worker"]
+__all__ = ["Outputs", "WorkerClient"]
 
 #: Callables that a worker keeps. Fewer are sent anew more often, more hold memory.
 KEPT_CALLS = 8
@@ -23,7 +23,7 @@ KEPT_CALLS = 8
 Outputs: TypeAlias = list[tuple[int, ...] | None]
 
 
-class Worker:
+class WorkerClient:
     """The parent's view of one worker process."""
 
     def __init__(
