@@ -57,16 +57,26 @@ LAZY_PACKAGES = {"psutil", "tqdm", "cloudpickle", "threadpoolctl", "numpy", "das
 # The standard library's dear ones: every worker or every program would pay for them.
 LAZY_STANDARD = {
     "array",
+    "concurrent.futures",
     "concurrent.futures.process",
     "ctypes",
+    "dataclasses",
     "decimal",
     "fcntl",
+    "faulthandler",
     "importlib",
+    "inspect",
     "logging",
     "multiprocessing",
     "secrets",
+    "selectors",
+    "signal",
+    "socket",
+    "subprocess",
+    "sysconfig",
     "tempfile",
     "threading",
+    "traceback",
 }
 PROCESSES = "_backends.processes"
 # (module, what it imports inside a function), with the reason. They go down all the same.

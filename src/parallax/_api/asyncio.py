@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import inspect
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -26,6 +25,7 @@ from typing import Any, TypeVar, overload
 from typing_extensions import ParamSpec
 
 from parallax._adaptive.functions import name_of
+from parallax._core.callables import runs_nothing
 from parallax._core.options import resolve
 from parallax._executors.executor import default_executor
 from parallax._routing.requested import THREADS
@@ -67,7 +67,7 @@ async def arun(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """
     if not callable(fn):
         raise TypeError(f"fn must be callable, not {fn!r}. Write arun(fn, x), not arun(fn(x))")
-    if _is_coroutine_function(fn):
+    if runs_nothing(fn) == "coroutine":
         return await fn(*args, **kwargs)
     return await _run(_engine(), fn, args, kwargs)
 
@@ -162,7 +162,7 @@ def amap(
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
     if not isinstance(ordered, bool):
         raise TypeError(f"ordered must be True or False, not {ordered!r}")
-    if _is_coroutine_function(fn):
+    if runs_nothing(fn) == "coroutine":
         start: Callable[..., Awaitable[Any]] = fn
     else:
         engine = _engine()
@@ -173,13 +173,6 @@ def amap(
 
 async def _call(engine: Any, fn: Callable[..., Any], *args: Any) -> Any:
     return await _run(engine, fn, args, {})
-
-
-def _is_coroutine_function(fn: Any) -> bool:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    call = getattr(type(fn), "__call__", None)  # noqa: B004 - its kind, not whether there is one
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call)
 
 
 class _End:

@@ -25,15 +25,13 @@ from typing import (
     Any,
     Concatenate,
     Generic,
-    Literal,
     ParamSpec,
-    TypedDict,
     TypeVar,
     overload,
 )
 
 from parallax._core.light_stdlib import loads
-from parallax._core.options import check, resolve
+from parallax._core.options import EXPLAIN_OPTIONS, MAP_OPTIONS, check, check_names, resolve
 from parallax._transport.codec import dumps_by_value
 from parallax._transport.wrapped_functions import look_up, named, reduce_wrapped
 
@@ -43,36 +41,16 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from parallax._api.map import Results
-    from parallax._core.options import Backend
+    from parallax._core.options import MapOptions, StreamOptions
     from parallax._reporting.reports import Report
 
-__all__ = ["ParallelFunction", "Wishes", "checked", "new_function"]
+__all__ = ["ParallelFunction", "checked", "new_function"]
 
 P = ParamSpec("P")
 P2 = ParamSpec("P2")
 R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
 
-
-class Wishes(TypedDict, total=False):
-    """The keyword options of ``parallel_map``; see there for what each means."""
-
-    backend: Backend | None
-    max_workers: int | None
-    chunksize: int | None
-    buffersize: int | None
-    timeout: float | None
-    item_timeout: float | None
-    on_error: Literal["raise", "return"] | None
-    retries: int | None
-    progress: Any
-    strict: bool | None
-    max_tasks_per_child: int | None
-    max_memory_per_worker: int | None
-
-
-#: Those that ``explain`` takes.
-_EXPLAINED = ("backend", "max_workers", "max_tasks_per_child", "max_memory_per_worker")
 
 if TYPE_CHECKING:
 
@@ -123,7 +101,7 @@ class ParallelFunction(_Called[P, R_co]):
 
     # -- the calls -----------------------------------------------------------------------------
 
-    def map(self, /, *iterables: Iterable[Any], **options: Unpack[Wishes]) -> Results[R_co]:
+    def map(self, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]) -> Results[R_co]:
         """Call it on every item: ``parallel_map``.
 
         Args:
@@ -143,14 +121,13 @@ class ParallelFunction(_Called[P, R_co]):
         return parallel_map(self._target(), *iterables, **self._over(options))
 
     def imap(
-        self, /, *iterables: Iterable[Any], ordered: bool | None = None, **options: Unpack[Wishes]
+        self, /, *iterables: Iterable[Any], **options: Unpack[StreamOptions]
     ) -> Iterator[R_co]:
         """Call it on every item, lazily: ``parallel_imap``.
 
         Args:
             *iterables: the items; they may be endless.
-            ordered: False for results as they finish.
-            **options: any of ``parallel_map``'s, over those of the decorator.
+            **options: any of ``parallel_imap``'s, over those of the decorator.
 
         Returns:
             An iterator of results.
@@ -161,10 +138,10 @@ class ParallelFunction(_Called[P, R_co]):
         """
         from parallax._api.map import parallel_imap
 
-        return parallel_imap(self._target(), *iterables, ordered=ordered, **self._over(options))
+        return parallel_imap(self._target(), *iterables, **self._over(options))
 
     def starmap(
-        self, tuples: Iterable[Iterable[Any]], /, **options: Unpack[Wishes]
+        self, tuples: Iterable[Iterable[Any]], /, **options: Unpack[MapOptions]
     ) -> Results[R_co]:
         """Call it with the arguments in each tuple, as ``itertools.starmap`` does.
 
@@ -224,10 +201,10 @@ class ParallelFunction(_Called[P, R_co]):
         """
         from parallax._api.map import explain
 
-        given = {name: self._given[name] for name in _EXPLAINED if name in self._given}
+        given = {name: self._given[name] for name in EXPLAIN_OPTIONS if name in self._given}
         return explain(self._target(), *iterables, **given)
 
-    def options(self, /, **options: Unpack[Wishes]) -> Self:
+    def options(self, /, **options: Unpack[MapOptions]) -> Self:
         """The same function with other options, which win over those that it has.
 
         Args:
@@ -347,7 +324,7 @@ class _Bound(ParallelFunction[P, R_co]):
         def __getattr__(self, name):
             return getattr(self._fn, name)
 
-    def options(self, /, **options: Unpack[Wishes]) -> Self:
+    def options(self, /, **options: Unpack[MapOptions]) -> Self:
         """The same method with other options, which win over those that it has.
 
         Args:
@@ -395,11 +372,8 @@ def checked(options: Any) -> dict[str, Any]:
         TypeError: an unknown option, or one of the wrong type.
         ValueError: a value that cannot be used.
     """
-    for name in options:
-        if name not in Wishes.__optional_keys__:
-            known = ", ".join(sorted(Wishes.__optional_keys__))
-            raise TypeError(f"@parallel takes no option {name!r}; known options: {known}")
-    check(dict(options))
+    check_names("@parallel", options, MAP_OPTIONS)
+    check(options)
     return {name: value for name, value in options.items() if value is not None}
 
 

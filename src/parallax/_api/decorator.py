@@ -19,11 +19,12 @@ from typing import (
 )
 
 from parallax._api.decorated import ParallelFunction, checked, new_function
+from parallax._core.callables import runs_nothing
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from parallax._api.decorated import Wishes
+    from parallax._core.options import MapOptions
 
 __all__ = ["parallel"]
 
@@ -33,9 +34,6 @@ R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 _MISSING: Any = object()
-
-# Flags of code whose call runs nothing: generators, coroutines, both, and types.coroutine.
-_GENERATOR, _COROUTINE = 0x20, 0x80 | 0x100 | 0x200
 
 
 if TYPE_CHECKING:
@@ -63,12 +61,12 @@ if TYPE_CHECKING:
 
 @overload
 def parallel(
-    fn: Callable[Concatenate[type[T], P], R], /, **options: Unpack[Wishes]
+    fn: Callable[Concatenate[type[T], P], R], /, **options: Unpack[MapOptions]
 ) -> ParallelClassMethod[T, P, R]: ...
 @overload
-def parallel(fn: Callable[P, R], /, **options: Unpack[Wishes]) -> ParallelFunction[P, R]: ...
+def parallel(fn: Callable[P, R], /, **options: Unpack[MapOptions]) -> ParallelFunction[P, R]: ...
 @overload
-def parallel(**options: Unpack[Wishes]) -> Decorator: ...
+def parallel(**options: Unpack[MapOptions]) -> Decorator: ...
 def parallel(fn: Any = _MISSING, /, **options: Any) -> Any:
     """Make a function one that can also be mapped over items, on all cores.
 
@@ -122,18 +120,13 @@ def _check_callable(fn: Any) -> None:
     if not callable(fn):
         hint = ". Put it under @property" if isinstance(fn, property) else ""
         raise TypeError(f"@parallel is for functions and methods, not {fn!r}{hint}")
-    inner = fn
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    if not hasattr(inner, "__code__"):
-        inner = getattr(inner, "__func__", None) or vars(type(inner)).get("__call__")
-    flags = getattr(getattr(inner, "__code__", None), "co_flags", 0)
-    if flags & _COROUTINE:
+    kind = runs_nothing(fn)
+    if kind == "coroutine":
         raise TypeError(
             f"{name} is a coroutine function: calling it runs nothing, so @parallel cannot map "
             f"it. Leave it as it is and use parallax.amap({name}, items)"
         )
-    if flags & _GENERATOR:
+    if kind == "generator":
         raise TypeError(
             f"{name} is a generator function: calling it runs nothing, and a generator cannot be "
             f"sent between processes. Return a list instead"

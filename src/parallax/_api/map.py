@@ -6,59 +6,63 @@ Guarantees: every argument is checked before anything starts; the work itself is
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypeVar, overload
 
-from parallax._core.options import Backend, Options, resolve
-from parallax._reporting.reports import Report
+from parallax._core.callables import name_of, runs_nothing
+from parallax._core.light_stdlib import overload
+from parallax._core.options import (
+    EXPLAIN_OPTIONS,
+    MAP_OPTIONS,
+    STREAM_OPTIONS,
+    check_names,
+    resolve,
+)
 from parallax._run.run import Run
 from parallax._scheduling.input import Feed
 
-__all__ = [
-    "Results",
-    "explain",
-    "parallel_imap",
-    "parallel_map",
-    "spread_map",
-]
+TYPE_CHECKING = False
 
-R = TypeVar("R")
-A = TypeVar("A")
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, TypeVar
+
+    from typing_extensions import Unpack
+
+    from parallax._core.options import ExplainOptions, MapOptions, StreamOptions
+    from parallax._reporting.reports import Report
+
+    R = TypeVar("R")
+    A = TypeVar("A")
+
+    class Results(list[R]):
+        """The results of ``parallel_map``: a list, in the order of the input.
+
+        Attributes:
+            report: what was measured, what was chosen and why. ``print(results.report)`` reads
+                like a person's answer.
+        """
+
+        report: Report
+
+else:
+
+    class Results(list):
+        """The results of ``parallel_map``: a list, in the order of the input.
+
+        Attributes:
+            report: what was measured, what was chosen and why. ``print(results.report)`` reads
+                like a person's answer.
+        """
+
+
+__all__ = ["Results", "explain", "parallel_imap", "parallel_map", "spread_map"]
 
 #: Seconds of real work that ``explain`` spends at most before it answers.
-EXPLAIN = 0.5
-
-
-class Results(list[R]):
-    """The results of ``parallel_map``: a list, in the order of the input.
-
-    Attributes:
-        report: what was measured, what was chosen and why. ``print(results.report)`` reads like
-            a person's answer.
-    """
-
-    report: Report
+EXPLAIN_BUDGET_S = 0.5
 
 
 @overload
 def parallel_map(
-    fn: Callable[[A], R],
-    items: Iterable[A],
-    /,
-    *,
-    backend: Backend | None = ...,
-    max_workers: int | None = ...,
-    chunksize: int | None = ...,
-    buffersize: int | None = ...,
-    timeout: float | None = ...,
-    item_timeout: float | None = ...,
-    on_error: Literal["raise", "return"] | None = ...,
-    retries: int | None = ...,
-    progress: Any = ...,
-    strict: bool | None = ...,
-    max_tasks_per_child: int | None = ...,
-    max_memory_per_worker: int | None = ...,
+    fn: Callable[[A], R], items: Iterable[A], /, **options: Unpack[MapOptions]
 ) -> Results[R]: ...
 @overload
 def parallel_map(
@@ -67,35 +71,10 @@ def parallel_map(
     second: Iterable[Any],
     /,
     *more: Iterable[Any],
-    backend: Backend | None = ...,
-    max_workers: int | None = ...,
-    chunksize: int | None = ...,
-    buffersize: int | None = ...,
-    timeout: float | None = ...,
-    item_timeout: float | None = ...,
-    on_error: Literal["raise", "return"] | None = ...,
-    retries: int | None = ...,
-    progress: Any = ...,
-    strict: bool | None = ...,
-    max_tasks_per_child: int | None = ...,
-    max_memory_per_worker: int | None = ...,
+    **options: Unpack[MapOptions],
 ) -> Results[R]: ...
 def parallel_map(
-    fn: Callable[..., R],
-    /,
-    *iterables: Iterable[Any],
-    backend: Backend | None = None,
-    max_workers: int | None = None,
-    chunksize: int | None = None,
-    buffersize: int | None = None,
-    timeout: float | None = None,
-    item_timeout: float | None = None,
-    on_error: Literal["raise", "return"] | None = None,
-    retries: int | None = None,
-    progress: Any = None,
-    strict: bool | None = None,
-    max_tasks_per_child: int | None = None,
-    max_memory_per_worker: int | None = None,
+    fn: Callable[..., R], /, *iterables: Iterable[Any], **options: Unpack[MapOptions]
 ) -> Results[R]:
     """Call ``fn`` on every item and return the results, as fast as this machine can.
 
@@ -136,45 +115,25 @@ def parallel_map(
         ParallaxError: a worker died, or something could not travel between processes.
         Exception: what ``fn`` or the input raised, with a note that names the item.
     """
-    run = _prepare(
-        fn,
-        iterables,
-        {
-            "backend": backend,
-            "max_workers": max_workers,
-            "chunksize": chunksize,
-            "buffersize": buffersize,
-            "timeout": timeout,
-            "item_timeout": item_timeout,
-            "on_error": on_error,
-            "retries": retries,
-            "progress": progress,
-            "strict": strict,
-            "max_tasks_per_child": max_tasks_per_child,
-            "max_memory_per_worker": max_memory_per_worker,
-        },
-        stream=False,
-    )
-    return _collected(run)
+    check_names("parallel_map()", options, MAP_OPTIONS)
+    return _collect(_prepare(fn, iterables, options, stream=False))
 
 
-def spread_map(
-    fn: Callable[..., R], tuples: Iterable[Iterable[Any]], given: dict[str, Any]
-) -> Results[R]:
+def spread_map(fn: Callable[..., R], tuples: Iterable[Iterable[Any]], options: Any) -> Results[R]:
     """``parallel_map`` with the arguments of each call together, as in ``itertools.starmap``.
 
     Args:
         fn: the callable.
         tuples: the arguments, call by call.
-        given: the options of ``parallel_map``.
+        options: the options of ``parallel_map``.
 
     Raises:
         BaseException: as ``parallel_map``.
     """
-    return _collected(_prepare(fn, (tuples,), given, stream=False, spread=True))
+    return _collect(_prepare(fn, (tuples,), options, stream=False, spread=True))
 
 
-def _collected(run: Run) -> Results[Any]:
+def _collect(run: Run) -> Results[Any]:
     results: Results[Any] = Results()
     try:
         for batch in run.batches():
@@ -194,23 +153,7 @@ def _collected(run: Run) -> Results[Any]:
 
 @overload
 def parallel_imap(
-    fn: Callable[[A], R],
-    items: Iterable[A],
-    /,
-    *,
-    ordered: bool | None = ...,
-    backend: Backend | None = ...,
-    max_workers: int | None = ...,
-    chunksize: int | None = ...,
-    buffersize: int | None = ...,
-    timeout: float | None = ...,
-    item_timeout: float | None = ...,
-    on_error: Literal["raise", "return"] | None = ...,
-    retries: int | None = ...,
-    progress: Any = ...,
-    strict: bool | None = ...,
-    max_tasks_per_child: int | None = ...,
-    max_memory_per_worker: int | None = ...,
+    fn: Callable[[A], R], items: Iterable[A], /, **options: Unpack[StreamOptions]
 ) -> Iterator[R]: ...
 @overload
 def parallel_imap(
@@ -219,37 +162,10 @@ def parallel_imap(
     second: Iterable[Any],
     /,
     *more: Iterable[Any],
-    ordered: bool | None = ...,
-    backend: Backend | None = ...,
-    max_workers: int | None = ...,
-    chunksize: int | None = ...,
-    buffersize: int | None = ...,
-    timeout: float | None = ...,
-    item_timeout: float | None = ...,
-    on_error: Literal["raise", "return"] | None = ...,
-    retries: int | None = ...,
-    progress: Any = ...,
-    strict: bool | None = ...,
-    max_tasks_per_child: int | None = ...,
-    max_memory_per_worker: int | None = ...,
+    **options: Unpack[StreamOptions],
 ) -> Iterator[R]: ...
 def parallel_imap(
-    fn: Callable[..., R],
-    /,
-    *iterables: Iterable[Any],
-    ordered: bool | None = None,
-    backend: Backend | None = None,
-    max_workers: int | None = None,
-    chunksize: int | None = None,
-    buffersize: int | None = None,
-    timeout: float | None = None,
-    item_timeout: float | None = None,
-    on_error: Literal["raise", "return"] | None = None,
-    retries: int | None = None,
-    progress: Any = None,
-    strict: bool | None = None,
-    max_tasks_per_child: int | None = None,
-    max_memory_per_worker: int | None = None,
+    fn: Callable[..., R], /, *iterables: Iterable[Any], **options: Unpack[StreamOptions]
 ) -> Iterator[R]:
     """Like ``parallel_map``, but lazy: an iterator that reads its input as it is read itself.
 
@@ -281,27 +197,8 @@ def parallel_imap(
         TypeError: an argument has the wrong type, or ``fn`` cannot be mapped.
         ValueError: an argument has a value that cannot be used.
     """
-    run = _prepare(
-        fn,
-        iterables,
-        {
-            "ordered": ordered,
-            "backend": backend,
-            "max_workers": max_workers,
-            "chunksize": chunksize,
-            "buffersize": buffersize,
-            "timeout": timeout,
-            "item_timeout": item_timeout,
-            "on_error": on_error,
-            "retries": retries,
-            "progress": progress,
-            "strict": strict,
-            "max_tasks_per_child": max_tasks_per_child,
-            "max_memory_per_worker": max_memory_per_worker,
-        },
-        stream=True,
-    )
-    return _stream(run)
+    check_names("parallel_imap()", options, STREAM_OPTIONS)
+    return _stream(_prepare(fn, iterables, options, stream=True))
 
 
 def _stream(run: Run) -> Iterator[Any]:
@@ -317,13 +214,7 @@ def _stream(run: Run) -> Iterator[Any]:
 
 
 def explain(
-    fn: Callable[..., Any],
-    /,
-    *iterables: Iterable[Any],
-    max_workers: int | None = None,
-    backend: Backend | None = None,
-    max_tasks_per_child: int | None = None,
-    max_memory_per_worker: int | None = None,
+    fn: Callable[..., Any], /, *iterables: Iterable[Any], **options: Unpack[ExplainOptions]
 ) -> Report:
     """Run ``fn`` on the first items and say what ``parallel_map`` would do with the rest.
 
@@ -345,19 +236,14 @@ def explain(
         ValueError: an argument has a value that cannot be used.
         Exception: what ``fn`` or the input raised.
     """
-    options = {
-        "max_workers": max_workers,
-        "backend": backend,
-        "max_tasks_per_child": max_tasks_per_child,
-        "max_memory_per_worker": max_memory_per_worker,
-    }
-    return _prepare(fn, iterables, options, stream=True).explain(EXPLAIN)
+    check_names("explain()", options, EXPLAIN_OPTIONS)
+    return _prepare(fn, iterables, options, stream=True).explain(EXPLAIN_BUDGET_S)
 
 
 def _prepare(
     fn: Callable[..., Any],
     iterables: tuple[Iterable[Any], ...],
-    given: dict[str, Any],
+    given: Any,
     *,
     stream: bool,
     spread: bool = False,
@@ -366,9 +252,9 @@ def _prepare(
     _check_callable(fn)
     while isinstance(fn, functools.partial) and not fn.args and not fn.keywords:
         fn = fn.func  # what it adds is time; and @parallel's functions are such partials
-    options: Options = resolve(given)
+    options = resolve(given)
     feed = Feed(iterables, strict=options.strict, spread=spread)
-    return Run(fn, _name(fn), feed, options, stream=stream)
+    return Run(fn, name_of(fn), feed, options, stream=stream)
 
 
 def _check_callable(fn: Any) -> None:
@@ -377,25 +263,15 @@ def _check_callable(fn: Any) -> None:
             f"fn must be callable, not {fn!r}. The function comes first and is not called: "
             f"parallel_map(fn, items), not parallel_map(fn(items))"
         )
-    inner = fn
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    call = inner if inspect.isroutine(inner) else vars(type(inner)).get("__call__", inner)
-    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call):
+    kind = runs_nothing(fn)
+    if kind == "coroutine":
         raise TypeError(
-            f"{_name(fn)} is a coroutine function: calling it runs nothing. Run it on an event "
+            f"{name_of(fn)} is a coroutine function: calling it runs nothing. Run it on an event "
             f"loop with asyncio.gather, or pass a plain function that calls asyncio.run"
         )
-    generators = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    if any(test(inner) or test(call) for test in generators):
+    if kind == "generator":
         raise TypeError(
-            f"{_name(fn)} is a generator function: calling it runs nothing, and a generator "
+            f"{name_of(fn)} is a generator function: calling it runs nothing, and a generator "
             f"cannot be sent between processes. Return a list instead: "
-            f"lambda x: list({_name(fn)}(x))"
+            f"lambda x: list({name_of(fn)}(x))"
         )
-
-
-def _name(fn: Any) -> str:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return getattr(fn, "__qualname__", None) or type(fn).__qualname__

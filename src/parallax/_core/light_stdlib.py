@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import socket as sockets
     from pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
     from threading import local
-    from typing import Any, NamedTuple
+    from typing import Any, NamedTuple, overload
 else:
     from collections import namedtuple
 
@@ -46,6 +46,10 @@ else:
 
     NamedTuple = type.__new__(_Fields, "NamedTuple", (), {})
 
+    def overload(fn: Any) -> None:
+        """A signature that is for type checkers only."""
+
+
 __all__ = [
     "NamedTuple",
     "PickleBuffer",
@@ -54,6 +58,7 @@ __all__ = [
     "dumps",
     "loads",
     "local",
+    "overload",
     "signals",
     "sockets",
 ]

@@ -12,19 +12,54 @@ import contextlib
 import contextvars
 import math
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from parallax._core.records import record, replace
+
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
     from concurrent.futures import Executor
+    from typing import Any, Literal, TypeAlias, TypedDict
+
+    Backend: TypeAlias = Literal["auto", "serial", "threads", "processes"] | Executor
+
+    class MapOptions(TypedDict, total=False):
+        """The keyword options of ``parallel_map``; see there for what each means."""
+
+        backend: Backend | None
+        max_workers: int | None
+        chunksize: int | None
+        buffersize: int | None
+        timeout: float | None
+        item_timeout: float | None
+        on_error: Literal["raise", "return"] | None
+        retries: int | None
+        progress: Any
+        strict: bool | None
+        max_tasks_per_child: int | None
+        max_memory_per_worker: int | None
+
+    class StreamOptions(MapOptions, total=False):
+        """The keyword options of ``parallel_imap``."""
+
+        ordered: bool | None
+
+    class ExplainOptions(TypedDict, total=False):
+        """The keyword options of ``explain``."""
+
+        backend: Backend | None
+        max_workers: int | None
+        max_tasks_per_child: int | None
+        max_memory_per_worker: int | None
+
+else:
+    Backend = object
 
 __all__ = ["BACKENDS", "Backend", "Options", "check", "configure", "options", "resolve"]
 
 #: backends that go by a name; any ``concurrent.futures.Executor`` object is one too.
 BACKENDS = ("auto", "serial", "threads", "processes")
-
-Backend: TypeAlias = "Literal['auto', 'serial', 'threads', 'processes'] | Executor"
 
 #: what only processes can keep; as a default it is for the calls that can take processes.
 RECYCLING = ("max_tasks_per_child", "max_memory_per_worker")
@@ -32,7 +67,7 @@ RECYCLING = ("max_tasks_per_child", "max_memory_per_worker")
 START_METHODS = ("auto", "zygote", "spawn")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Options:
     """All options of one call, checked. See ``parallel_map`` for what each means."""
 
@@ -54,7 +89,31 @@ class Options:
     start_method: str = "auto"
 
 
-def resolve(given: dict[str, Any]) -> Options:
+#: The options of configure(), of each public function, and those that explain() takes.
+OPTION_NAMES = Options.__match_args__
+STREAM_OPTIONS = frozenset(OPTION_NAMES) - {"idle_timeout", "stall_warn", "start_method"}
+MAP_OPTIONS = STREAM_OPTIONS - {"ordered"}
+EXPLAIN_OPTIONS = frozenset({"backend", "max_workers", *RECYCLING})
+
+
+def check_names(who: str, given: Any, known: Collection[str] = OPTION_NAMES) -> None:
+    """Refuse options that nobody has heard of.
+
+    Args:
+        who: the function that was called, for the message.
+        given: a mapping from option names.
+        known: the names that it takes.
+
+    Raises:
+        TypeError: there is an unknown one.
+    """
+    for name in given:
+        if name not in known:
+            listed = ", ".join(each for each in OPTION_NAMES if each in known)
+            raise TypeError(f"{who}: unknown option {name!r}; known options: {listed}")
+
+
+def resolve(given: Any) -> Options:
     """Merge a call's arguments with the defaults in force and check the result.
 
     Args:
@@ -75,17 +134,16 @@ def resolve(given: dict[str, Any]) -> Options:
     return _check(Options(**merged)) if merged else _DEFAULT
 
 
-def check(given: dict[str, Any]) -> None:
-    """Check options by themselves, whatever the defaults will be when they are used.
+def check(given: Any) -> None:
+    """Check the values of options by themselves, whatever the defaults will be when they are used.
 
     Args:
         given: option names and values; None means "not given".
 
     Raises:
-        TypeError: an unknown option, or one of the wrong type.
+        TypeError: an option has the wrong type.
         ValueError: an option has a value that cannot be used.
     """
-    _check_names(given)
     _check(replace(_DEFAULT, **{k: v for k, v in given.items() if v is not None}))
 
 
@@ -103,7 +161,7 @@ def configure(**defaults: Any) -> None:
         TypeError: an unknown option, or one of the wrong type.
         ValueError: a value that cannot be used.
     """
-    _check_names(defaults)
+    check_names("configure()", defaults)
     merged = {k: v for k, v in {**_configured, **defaults}.items() if v is not None}
     _check(replace(_DEFAULT, **merged))
     _configured.clear()
@@ -121,7 +179,7 @@ def options(**defaults: Any) -> Iterator[None]:
         TypeError: an unknown option, or one of the wrong type.
         ValueError: a value that cannot be used.
     """
-    _check_names(defaults)
+    check_names("options()", defaults)
     merged = {k: v for k, v in {**_scope.get(), **defaults}.items() if v is not None}
     _check(replace(_DEFAULT, **merged))
     token = _scope.set(merged)
@@ -152,7 +210,6 @@ _scope: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar(
     default={},  # noqa: B039 - never mutated, only replaced
 )
 _configured: dict[str, Any] = {}
-_NAMES = tuple(f.name for f in fields(Options))
 
 _ENVIRONMENT: dict[str, Callable[[str], Any]] = {
     "PARALLAX_BACKEND": str,
@@ -180,12 +237,6 @@ def _from_environment() -> dict[str, Any]:
                     f"the environment variable {name} must be {kind}, not {text!r}"
                 ) from None
     return found
-
-
-def _check_names(given: dict[str, Any]) -> None:
-    for name in given:
-        if name not in _NAMES:
-            raise TypeError(f"unknown option {name!r}; known options: {', '.join(_NAMES)}")
 
 
 def _check(o: Options) -> Options:

@@ -5,14 +5,13 @@ Purpose: frozen nouns with no behaviour beyond arithmetic on their own fields.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from parallax._core.chunks import Route
+from parallax._core.records import field, record
 
 __all__ = ["Measurement", "Payload", "Plan"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Payload:
     """What one item costs to send to another process and back."""
 
@@ -24,7 +23,7 @@ class Payload:
     callable_bytes: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Measurement:
     """What was seen of the callable while it ran real items in the caller's thread."""
 
@@ -52,7 +51,7 @@ class Measurement:
         return max(0.0, 1.0 - self.cpu / self.wall) if self.wall > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Plan:
     """What will be done with the items that are left, and why."""
 

@@ -1,0 +1,120 @@
+"""Classes of named fields, as ``dataclasses`` makes them, without the price of importing that.
+
+Importing ``dataclasses`` loads ``inspect``, ``ast`` and ``tokenize``, and each class is compiled
+from source: for this package 30 ms more than is to be paid before a user's first item.
+
+Guarantees: type checkers see ``dataclass`` itself; ``dataclasses.fields``, ``asdict`` and
+``replace`` work on what is made here; records pickle and copy.
+Assumptions: the class body uses neither ``super()`` nor slots of its own, and no base is a record.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass as record
+    from dataclasses import field, replace
+else:
+
+    class field:  # noqa: N801 - as in dataclasses
+        """A field whose default is made anew for each record."""
+
+        def __init__(self, *, default_factory, repr=True):  # noqa: A002 - as in dataclasses
+            self.default_factory = default_factory
+            self.repr = repr
+
+    class _StandardFields:
+        """``__dataclass_fields__``, made when somebody asks for it."""
+
+        def __get__(self, instance, owner):
+            import dataclasses
+
+            made = dataclasses.make_dataclass(owner.__name__, owner.__annotations__.items())
+            owner.__dataclass_fields__ = made.__dataclass_fields__
+            return made.__dataclass_fields__
+
+    class _Record:
+        __slots__ = ()
+        _defaults = {}  # noqa: RUF012 - each class gets its own
+        _hidden = frozenset()
+        __match_args__ = ()
+        __dataclass_fields__ = _StandardFields()
+
+        def __init__(self, *args, **named):
+            names = self.__match_args__
+            if len(args) > len(names):
+                raise TypeError(f"{type(self).__name__} takes {len(names)} fields, not {len(args)}")
+            put = object.__setattr__
+            for name, value in zip(names, args):  # noqa: B905 - there may be fewer values
+                if name in named:
+                    raise TypeError(f"{type(self).__name__} got {name!r} twice")
+                put(self, name, value)
+            for name in names[len(args) :]:
+                if name in named:
+                    value = named.pop(name)
+                elif name in self._defaults:
+                    value = self._defaults[name]
+                    if type(value) is field:
+                        value = value.default_factory()
+                else:
+                    raise TypeError(f"{type(self).__name__} needs a value for {name!r}")
+                put(self, name, value)
+            if named:
+                raise TypeError(f"{type(self).__name__} has no field {next(iter(named))!r}")
+
+        def _values(self):
+            return tuple(getattr(self, name) for name in self.__match_args__)
+
+        def __eq__(self, other):
+            if type(other) is not type(self):
+                return NotImplemented
+            return self._values() == other._values()
+
+        __hash__ = None
+
+        def __repr__(self):
+            shown = (name for name in self.__match_args__ if name not in self._hidden)
+            fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+            return f"{type(self).__qualname__}({fields})"
+
+        def __reduce__(self):
+            return type(self), self._values()
+
+    class _Frozen(_Record):
+        __slots__ = ()
+
+        def __setattr__(self, name, value):
+            raise AttributeError(f"cannot assign to field {name!r}")
+
+        def __delattr__(self, name):
+            raise AttributeError(f"cannot delete field {name!r}")
+
+        def __hash__(self):
+            return hash(self._values())
+
+    def record(cls=None, /, *, frozen=False, slots=True):
+        """Make a class of named fields of one with annotations."""
+        if cls is None:
+            return lambda cls: record(cls, frozen=frozen, slots=slots)
+        space = dict(vars(cls))
+        names = tuple(space.get("__annotations__", ()))
+        defaults = {name: space.pop(name) for name in names if name in space}
+        space.pop("__dict__", None)
+        space.pop("__weakref__", None)
+        hidden = [k for k, v in defaults.items() if type(v) is field and not v.repr]
+        space |= {
+            "__slots__": names,
+            "__match_args__": names,
+            "_defaults": defaults,
+            "_hidden": frozenset(hidden),
+        }
+        return type(cls.__name__, (_Frozen if frozen else _Record,), space)
+
+    def replace(obj, /, **changes):
+        """The same record with other values in some of its fields."""
+        cls = type(obj)
+        return cls(**dict(zip(obj.__match_args__, obj._values(), strict=True)) | changes)
+
+
+__all__ = ["field", "record", "replace"]
