@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import parallax
-from parallax._core.options import _ENVIRONMENT, _NAMES
+from parallax._core.options import _ENVIRONMENT, OPTION_NAMES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -93,7 +93,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_readme_names_every_option_and_variable() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name in _NAMES if f"`{name}`" not in text] == []
+    assert [name for name in OPTION_NAMES if f"`{name}`" not in text] == []
     assert [name for name in _ENVIRONMENT if name not in text] == []
 
 
