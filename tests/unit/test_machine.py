@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax._core import cores
-from parallax._core.cores import CgroupReader, memory_available, memory_total, usable_cores
+from parallax._core import cores, thread_clocks
+from parallax._core.cgroups import CgroupReader
+from parallax._core.cores import usable_cores
+from parallax._core.memory import memory_available, memory_total
 
 GIB = 1 << 30
 
@@ -560,7 +562,7 @@ def test_the_clock_of_another_thread_counts_its_work_only() -> None:
     thread.start()
     try:
         assert thread.ident is not None
-        clock = cores.thread_cpu_clock(thread.ident)
+        clock = thread_clocks.thread_cpu_clock(thread.ident)
         assert clock is not None
         start = clock()
         assert 0 <= start < 0.04
@@ -576,25 +578,25 @@ def test_the_clock_of_another_thread_counts_its_work_only() -> None:
         leave.set()
         thread.join()
     after = clock()
-    assert after >= 0.05 - cores.clock_tick()
+    assert after >= 0.05 - thread_clocks.clock_tick()
     assert clock() == after, "the clock of a thread that has ended stands still"
 
 
 def test_no_clock_for_a_thread_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cores.thread_cpu_clock(12345) is None
+    assert thread_clocks.thread_cpu_clock(12345) is None
     ended = threading.Thread(target=int)
     ended.start()
     ended.join()
     assert ended.ident is not None
-    assert cores.thread_cpu_clock(ended.ident) is None
+    assert thread_clocks.thread_cpu_clock(ended.ident) is None
     monkeypatch.delattr(time, "pthread_getcpuclockid", raising=False)
-    assert cores.thread_cpu_clock(threading.get_ident()) is None
+    assert thread_clocks.thread_cpu_clock(threading.get_ident()) is None
 
 
 def test_clock_tick(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0 < cores.clock_tick() <= 0.0157
+    assert 0 < thread_clocks.clock_tick() <= 0.0157
     monkeypatch.setattr(sys, "platform", "win32")
-    assert cores.clock_tick() == 0.015625
+    assert thread_clocks.clock_tick() == 0.015625
 
 
 def test_importing_it_is_cheap() -> None:
@@ -604,7 +606,12 @@ def test_importing_it_is_cheap() -> None:
     )
     # -S: an editable install may itself load modules through a .pth file.
     loaded = _python("-S", "-c", code, env=os.environ | {"PYTHONPATH": str(_source())})
-    assert set(ast.literal_eval(loaded)) <= {"__future__", "parallax._core", "parallax._core.cores"}
+    assert set(ast.literal_eval(loaded)) <= {
+        "__future__",
+        "parallax._core",
+        "parallax._core.cgroups",
+        "parallax._core.cores",
+    }
 
 
 def test_the_real_machine_answers() -> None:

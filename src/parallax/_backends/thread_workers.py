@@ -17,9 +17,9 @@ from typing import Any
 from parallax._backends.chunk import run_chunk, unblock_interrupts
 from parallax._backends.contract import Call, Done, Joined, Report, Unable
 from parallax._core.chunks import Chunk, Route
-from parallax._core.cores import thread_delay
 from parallax._core.deferred_signals import Shield
 from parallax._core.nesting import Place, enter
+from parallax._core.thread_clocks import thread_delay
 from parallax._reporting.stall_monitor import stack_of
 from parallax._reporting.stall_policy import Where
 

@@ -14,16 +14,15 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from parallax._cli.demo import run_demo
+from parallax._core.cgroups import CgroupReader
 from parallax._core.cores import (
-    CgroupReader,
     free_threaded_build,
     gil_enabled,
     load_per_core,
-    memory_available,
-    memory_total,
     start_methods,
     usable_cores,
 )
+from parallax._core.memory import memory_available, memory_total
 
 __all__ = ["main"]
 

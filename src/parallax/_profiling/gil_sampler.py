@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from parallax._core.cores import clock_tick, gil_enabled, load_per_core, thread_cpu_clock
+from parallax._core.cores import gil_enabled, load_per_core
+from parallax._core.thread_clocks import clock_tick, thread_cpu_clock
 from parallax._profiling.gil_estimate import (
     LEAST_SLEEP,
     PENDING,

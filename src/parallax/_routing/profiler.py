@@ -16,9 +16,10 @@ from dataclasses import replace
 from typing import Any
 
 from parallax._core.chunks import ChunkResult, Route
-from parallax._core.cores import RunDelay, gil_enabled
+from parallax._core.cores import gil_enabled
 from parallax._core.errors import SharedStateWarning
 from parallax._core.plans import Measurement, Payload, Plan
+from parallax._core.thread_clocks import RunDelay
 from parallax._guard.effects import Observer, Verdict, except_shared, judge, scan
 from parallax._profiling.gil_sampler import Mark
 from parallax._profiling.history import Memory, key_of, recall, remember

@@ -11,7 +11,7 @@ import threading
 
 from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.parent.worker_client import WorkerClient
-from parallax._core.cores import oom_kills
+from parallax._core.memory import oom_kills
 
 __all__ = ["describe_end", "expect_ends", "unreadable"]
 

@@ -24,9 +24,9 @@ from parallax._backends.processes.common.stack_dumps import leave_traces
 from parallax._backends.processes.worker.batches import BatchRunner, flush_output
 from parallax._backends.processes.worker.limits import Wear
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.cores import RunDelay
 from parallax._core.light_stdlib import loads, signals, sockets
 from parallax._core.nesting import Place, settle
+from parallax._core.thread_clocks import RunDelay
 from parallax._transport import codec
 from parallax._transport.framing import Frame, WireError
 from parallax._transport.shm_channel import Parcel, ParcelChannel

@@ -1,0 +1,69 @@
+"""How much memory there is, and whom the kernel has ended for the lack of it.
+
+Guarantees: nothing raises; control groups and the system's own files are asked at every call.
+"""
+
+from __future__ import annotations
+
+import os
+
+from parallax._core.cgroups import CGROUPS, CgroupReader
+
+__all__ = ["memory_available", "memory_total", "oom_kills"]
+
+
+def memory_total(*, reader: CgroupReader | None = None) -> int:
+    """Bytes of memory that this process could ever have; 0 where nothing tells."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        total = _psutil_memory("total")
+    limit = (reader or CGROUPS).memory_limit()
+    return total if limit is None else min(total or limit, limit)
+
+
+def memory_available(*, reader: CgroupReader | None = None) -> int:
+    """Bytes that can be taken now without swapping or meeting a limit; 0 where nothing tells."""
+    free = _meminfo_available()
+    if free is None:
+        free = _psutil_memory("available")
+    left = (reader or CGROUPS).memory_available()
+    return free if left is None else min(free or left, left)
+
+
+def oom_kills(*, reader: CgroupReader | None = None) -> int | None:
+    """Processes that the kernel's out-of-memory killer has ended; None where it does not count.
+
+    Those of this process's control group, else those of the whole system.
+    """
+    count = (reader or CGROUPS).oom_kills()
+    if count is not None:
+        return count
+    try:
+        with open("/proc/vmstat", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def _meminfo_available() -> int | None:
+    try:
+        with open("/proc/meminfo", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def _psutil_memory(field: str) -> int:
+    try:
+        import psutil
+
+        return int(getattr(psutil.virtual_memory(), field))
+    except Exception:  # noqa: BLE001 - nothing here may raise
+        return 0
