@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from parallax._core import nesting
-from parallax._core.nesting import DEEPEST, Place, enter, here
+from parallax._core.nesting import MAX_CALL_DEPTH, Place, enter, here
 from parallax._core.options import Options
 from parallax._routing.requested import asked
 
@@ -70,7 +70,7 @@ def test_the_shortest_limit_holds(outer, inner, limit):
 def test_depth_ends():
     """Loops within loops are followed so far and no further."""
     place = TOP
-    for _ in range(DEEPEST):
+    for _ in range(MAX_CALL_DEPTH):
         assert not place.innermost
         place = place.item(movable=True)
     assert place.innermost

@@ -1,8 +1,7 @@
-"""``arun`` and ``amap``: the same from coroutines.
+"""``arun`` and ``amap``: calls and maps for coroutines.
 
-Guarantees: the event loop never waits for a call; what is cancelled is not begun, and what a worker
-process has begun is ended with that worker; a closed or dropped ``amap`` leaves nothing running
-that can be ended.
+Guarantees: the event loop never blocks on a call; a cancelled call is not begun, or is ended with
+its worker process; closing or dropping ``amap`` ends every call that can be ended.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ from typing import Any, TypeVar, overload
 
 from typing_extensions import ParamSpec
 
-from parallax._adaptive.functions import name_of
-from parallax._core.callables import runs_nothing
+from parallax._core.callables import name_of, runs_nothing
 from parallax._core.options import resolve
 from parallax._executors.executor import default_executor
 from parallax._routing.requested import THREADS
@@ -73,8 +71,8 @@ async def arun(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
 
 
 def _engine() -> Any:
-    wishes = resolve({})
-    return default_executor(wishes.backend, wishes.max_workers)._engine
+    options = resolve({})
+    return default_executor(options.backend, options.max_workers)._engine
 
 
 async def _run(
@@ -82,7 +80,7 @@ async def _run(
 ) -> Any:
     future = engine.submit(fn, args, kwargs, contextvars.copy_context())
     try:
-        return await asyncio.wrap_future(future)  # which cancels it when this is cancelled
+        return await asyncio.wrap_future(future)  # cancelled together with this task
     finally:
         # A traceback refers to this frame.
         del future
@@ -176,20 +174,20 @@ async def _call(engine: Any, fn: Callable[..., Any], *args: Any) -> Any:
 
 
 class _End:
-    """Stands behind the last result."""
+    """The end of the results."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 class _Work:
-    """One ``amap``: a task that feeds, tasks that run, and the reader.
+    """One ``amap``: a task that reads the input, tasks that run calls, and the reader of results.
 
     Args:
-        start: makes the coroutine of an item's arguments.
+        start: makes a coroutine from the arguments of a call.
         iterables: the input.
-        running: most calls at a time.
-        ordered: keep the input's order.
+        running: maximum number of calls at a time.
+        ordered: whether results come in the order of the input.
     """
 
     def __init__(
@@ -204,8 +202,8 @@ class _Work:
         self._source = _zipped(iterables)
         self._ordered = ordered
         self._slots = asyncio.Semaphore(running)
-        #: calls that are begun and not yet read.
-        self._room = asyncio.Semaphore(2 * running)
+        #: limits calls that have begun and whose result was not read yet.
+        self._unread = asyncio.Semaphore(2 * running)
         self._ready: deque[asyncio.Future[Any] | _End] = deque()
         self._news = asyncio.Event()
         self._live: set[asyncio.Future[Any]] = set()
@@ -225,7 +223,7 @@ class _Work:
                     return
                 value = await first
                 del first
-                self._room.release()
+                self._unread.release()
                 yield value
                 del value
         finally:
@@ -235,7 +233,7 @@ class _Work:
                 task.cancel()
             await asyncio.gather(feeder, *left, return_exceptions=True)
             for each in self._ready:
-                # Failed after the one that was read: asyncio would tell of it otherwise.
+                # Retrieved, because asyncio warns of exceptions that are never retrieved.
                 if not isinstance(each, _End) and not each.cancelled():
                     each.exception()
 
@@ -243,7 +241,7 @@ class _Work:
         error: BaseException | None = None
         try:
             while True:
-                await self._room.acquire()
+                await self._unread.acquire()
                 await self._slots.acquire()
                 try:
                     args = await self._source.__anext__()

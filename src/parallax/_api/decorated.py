@@ -1,13 +1,13 @@
 """``ParallelFunction``: a function that can also be mapped, submitted and explained.
 
-The decorated function is a ``functools.partial`` of the user's own without any arguments: a call
-goes through C code alone and costs about 30 ns more than before (of a method, which is bound
-first, about 250 ns), and whatever looks through
-partials (the guard, the memory of measurements, ``inspect``) finds the user's function.
+The decorated function is a ``functools.partial`` of the user's function without arguments. A call
+runs C code only and costs about 30 ns more than an undecorated one (a method, which is bound first,
+about 250 ns), and code that unwraps partials (the side-effect guard, the history of measurements,
+``inspect``) finds the user's function.
 
-Guarantees: ``map`` and the others hand on the user's own function, so that it is measured, guarded
-and sent as without the decorator. Importing a decorated function loads nothing of what runs it:
-worker processes import it to call it.
+Guarantees: ``map`` and the other methods pass on the user's function, so that it is measured,
+guarded and sent as without the decorator. Importing a decorated function does not load the engines:
+worker processes import it only to call it.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ R = TypeVar("R")
 if TYPE_CHECKING:
 
     class _Called(Generic[P, R_co]):
-        """A call is the user's function, with its types."""
+        """Calls have the types of the user's function."""
 
         __name__: str
         __qualname__: str
         __self__: Any
         _fn: Callable[P, R_co]
         _given: dict[str, Any]
-        #: it is not hidden under @classmethod.
+        #: it is known not to be wrapped by @classmethod.
         _in_order: bool
-        #: of a bound method: the function in its class.
+        #: for a bound method: the function in its class.
         _origin: Any
 
         @property
@@ -94,7 +94,7 @@ class ParallelFunction(_Called[P, R_co]):
             self._fn = fn
             self._given = given
             self._in_order = False
-            # The state of a callable object stays its own.
+            # The attributes of a callable object are not copied.
             updated = vars(fn) if hasattr(fn, "__code__") else {}
             vars(self).update({k: v for k, v in updated.items() if not hasattr(cls, k)})
             return functools.update_wrapper(self, fn, updated=())
@@ -179,10 +179,10 @@ class ParallelFunction(_Called[P, R_co]):
         """
         from parallax._executors.executor import default_executor
 
-        wishes = resolve({name: self._given.get(name) for name in ("backend", "max_workers")})
-        executor = wishes.backend
+        options = resolve({name: self._given.get(name) for name in ("backend", "max_workers")})
+        executor = options.backend
         if isinstance(executor, str):
-            executor = default_executor(executor, wishes.max_workers)
+            executor = default_executor(executor, options.max_workers)
         future: Future[R_co] = executor.submit(self._target(), *args, **kwargs)
         return future
 
@@ -222,13 +222,13 @@ class ParallelFunction(_Called[P, R_co]):
         return {**self._given, **{k: v for k, v in options.items() if v is not None}}
 
     def _target(self) -> Callable[..., R_co]:
-        """The user's function, unless the call comes through a classmethod that loses the class."""
+        """The user's function; refuses a call through a classmethod that drops the class."""
         if not self._in_order:
             self._check_order()
         return self._fn
 
     def _check_order(self) -> None:
-        # Up to 3.12, a classmethod binds what it holds and this is never asked in vain.
+        # Up to 3.12 a classmethod binds the callable that it wraps, so only later versions need this.
         qualname = str(getattr(self, "__qualname__", ""))
         holder = qualname.rpartition(".")[0]
         if sys.version_info >= (3, 13) and holder and not holder.endswith("<locals>"):
@@ -264,21 +264,21 @@ class ParallelFunction(_Called[P, R_co]):
         return made
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._in_order = True  # no decorator stands over it
+        self._in_order = True  # it is stored in the class without another decorator around it
 
     # -- as an object --------------------------------------------------------------------------
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name):
-            # What the function has besides, such as cache_info.
+            # Attributes of the wrapped function, such as cache_info.
             if name.startswith("__") and name.endswith("__"):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             return getattr(self._fn, name)
 
     def __repr__(self) -> str:
-        wishes = "".join(f", {name}={value!r}" for name, value in self._given.items())
-        return f"<parallel {self._fn!r}{wishes}>"
+        options = "".join(f", {name}={value!r}" for name, value in self._given.items())
+        return f"<parallel {self._fn!r}{options}>"
 
     def __reduce__(self) -> Any:
         if named(self):
@@ -287,7 +287,7 @@ class ParallelFunction(_Called[P, R_co]):
         return (loads, (dumps_by_value(self),)) if found is NotImplemented else found
 
     def _reduce_by_value(self) -> Any:
-        # The state comes later than the function: it may lead back here, by the globals.
+        # The state follows later: through its globals the function may refer back to this object.
         return _bare, (self._fn, self._given), dict(vars(self))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -301,7 +301,7 @@ class ParallelFunction(_Called[P, R_co]):
 
 
 class _Bound(ParallelFunction[P, R_co]):
-    """A method that was looked up on an object, or a class method on its class."""
+    """A method bound to an object, or a class method bound to its class."""
 
     __slots__ = ("_origin",)
 
@@ -361,12 +361,12 @@ class _Bound(ParallelFunction[P, R_co]):
         return bound
 
 
-#: ``partial`` itself, without what the class adds.
+#: ``partial.__new__``, without the attributes that the class adds.
 _make: Any = functools.partial.__new__
 
 
 def checked(options: Any) -> dict[str, Any]:
-    """Those options that are given, if all are ones of ``parallel_map``.
+    """The given options, checked.
 
     Raises:
         TypeError: an unknown option, or one of the wrong type.
@@ -383,7 +383,7 @@ def new_function(fn: Callable[..., Any], given: dict[str, Any]) -> Any:
 
 
 def _bare(fn: Callable[..., Any], given: dict[str, Any]) -> Any:
-    """A function that is still being unpickled; its names come with the state."""
+    """A function that is being unpickled; its attributes follow with the state."""
     made = _make(ParallelFunction, fn)
     made._fn, made._given, made._in_order = fn, given, True
     return made

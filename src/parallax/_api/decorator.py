@@ -1,6 +1,6 @@
-"""``parallel``: checks what it is put on and makes a ``ParallelFunction`` of it.
+"""The decorator ``parallel``: checks a function and makes a ``ParallelFunction`` of it.
 
-Guarantees: whatever cannot be mapped, and every option, is refused where the decorator stands.
+Guarantees: functions that cannot be mapped, and wrong options, are refused at decoration.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def parallel(fn: Any = _MISSING, /, **options: Any) -> Any:
         The decorated function.
 
     Raises:
-        TypeError: it is no function that can be mapped, or an option has the wrong type.
+        TypeError: ``fn`` cannot be mapped, or an option has the wrong type.
         ValueError: an option has a value that cannot be used.
     """
     given = checked(options)
@@ -100,7 +100,7 @@ def parallel(fn: Any = _MISSING, /, **options: Any) -> Any:
 
 def _decorate(fn: Any, given: dict[str, Any]) -> Any:
     if isinstance(fn, staticmethod):
-        # Bound to nothing, it is found as it is; so the order does not matter.
+        # A static method is not bound, so the order of both decorators does not matter.
         return staticmethod(_decorate(fn.__func__, given))
     if isinstance(fn, classmethod):
         return _ClassMethod(_decorate(fn.__func__, given))
@@ -134,7 +134,7 @@ def _check_callable(fn: Any) -> None:
 
 
 class _ClassMethod(classmethod):  # type: ignore[type-arg]
-    """A classmethod that binds what it holds, on every version of Python."""
+    """A classmethod that binds the callable that it wraps, on every version of Python."""
 
     def __get__(self, instance: Any, owner: Any = None, /) -> Any:
         return self.__func__.__get__(type(instance) if owner is None else owner)

@@ -1,7 +1,6 @@
-"""The values that travel between the parts and between processes.
+"""Chunks and their results: the values that are exchanged with workers.
 
-Purpose: frozen nouns without behaviour.
-Guarantees: this module imports next to nothing, because every worker process loads it.
+Guarantees: values without behaviour; cheap to import, because every worker process loads this.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ __all__ = ["Chunk", "ChunkResult", "Failure", "Route"]
 
 
 class Chunk(NamedTuple):
-    """A run of consecutive items that goes to one worker in one piece."""
+    """Consecutive items that are sent to one worker together."""
 
     id: int
     start: int
     size: int
-    #: how many times these items have been handed out before.
+    #: how often these items were sent to a worker before.
     attempt: int = 0
 
 
@@ -36,22 +35,22 @@ class Failure(NamedTuple):
     #: position within the chunk, from 0.
     offset: int
     error: BaseException
-    #: the traceback as text where the exception crossed a process boundary, else "".
+    #: the traceback as text if the exception was raised in another process, else "".
     traceback: str = ""
 
 
 class ChunkResult(NamedTuple):
-    """What a worker gives back for one chunk.
+    """The outcome of one chunk.
 
-    ``values`` has one entry per item that was run; the entry of a failed item is None and its
-    exception stands in ``failures``. Fewer values than items means that the worker stopped at a
-    failure because the caller wants the first error only.
+    ``values`` has one entry per item that was run; the entry of a failed item is None, and
+    ``failures`` has its exception. Fewer values than items means that the worker stopped at a
+    failure because only the first error is wanted.
     """
 
     values: list[Any]
     failures: tuple[Failure, ...]
-    #: seconds on the clock, and on the worker thread's CPU clock, for the whole chunk.
+    #: wall seconds and CPU seconds of the worker's thread for the whole chunk.
     wall: float
     cpu: float
-    #: seconds of that wall time in which the thread could run and had no core.
+    #: seconds of the wall time in which the thread was runnable and had no core.
     delay: float = 0.0

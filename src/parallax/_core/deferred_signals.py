@@ -1,12 +1,12 @@
-"""Keeping Ctrl-C, and what other signals raise, out of moments that they would leave half done.
+"""Deferring signal handlers during steps that must not be interrupted half-way.
 
-Python runs the handler of a signal between any two bytecodes of the main thread: also after a
-worker was taken from one list and before it is in another. KeyboardInterrupt is raised like this,
-and so are time limits (SIGALRM) and the SystemExit of a program that was told to end (SIGTERM).
-What must not be torn apart runs in a `Shield`; the handlers of signals that come meanwhile are
-called at its end.
+Python runs signal handlers between any two bytecodes of the main thread: for example after a worker
+was removed from one list and before it is added to another. KeyboardInterrupt is raised like this,
+and so are time limits (SIGALRM) and the SystemExit of a program that is told to end (SIGTERM).
+Steps that must be atomic run in a `Shield`; the handlers of signals that arrive meanwhile are
+called when the block ends.
 
-Assumes: what is shielded is short, or bounded by a timeout of its own.
+Assumes: a shielded block is short, or has a timeout of its own.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from parallax._core.light_stdlib import signals
 
 __all__ = ["Shield"]
 
-#: Signals whose handlers programs let raise: the keyboard's, orders to end, time limits, the last
-#: warning of a job queue. Not those of profilers, which come a thousand times a second.
-NUMBERS = tuple(
+#: Signals whose handlers commonly raise: Ctrl-C, requests to end, time limits, the last warning of a
+#: job queue. Not the signals of profilers, which arrive a thousand times a second.
+SHIELDED_SIGNALS = tuple(
     int(getattr(signals, name))
     for name in ("SIGINT", "SIGBREAK", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2")
     if hasattr(signals, name)
 )
 
-#: Exceptions in a row, of handlers that were just put back, after which something else is wrong.
-TRIES = 1000
+#: Attempts to restore handlers while restored ones keep raising; more means another fault.
+MAX_RESTORE_ATTEMPTS = 1000
 
 Handler = Callable[[int, "FrameType | None"], Any]
 
 
 class Shield:
-    """A block that no signal ends in the middle; does nothing in other threads than the main.
+    """A block that no signal handler interrupts; without effect outside the main thread.
 
-    The program's own handlers, whatever they are, are called when the block is over.
+    The program's own handlers are called when the block ends.
     """
 
-    __slots__ = ("_came", "_handlers")
+    __slots__ = ("_handlers", "_pending")
 
     def __init__(self) -> None:
         self._handlers: list[tuple[int, Handler]] = []
-        self._came: dict[int, FrameType | None] = {}
+        self._pending: dict[int, FrameType | None] = {}
 
     def __enter__(self) -> Shield:
-        if threading.get_ident() == _main:
+        if threading.get_ident() == _main_thread:
             self._hold()
         return self
 
@@ -60,23 +60,23 @@ class Shield:
         traceback: TracebackType | None,
     ) -> None:
         if self._handlers:
-            self._let_go()
+            self._release()
 
     @contextlib.contextmanager
     def lifted(self) -> Iterator[None]:
-        """Let signals through for a while: what comes next is the program's own code."""
+        """Restore the handlers for a block that runs the program's own code."""
         if not self._handlers:
             yield
             return
         try:
-            self._let_go()
+            self._release()
             yield
         finally:
             self._hold()
 
     def _hold(self) -> None:
         found: list[tuple[int, Handler]] = []
-        for number in NUMBERS:
+        for number in SHIELDED_SIGNALS:
             handler: Any = signals.getsignal(number)
             if callable(handler):
                 found.append((number, handler))
@@ -88,37 +88,37 @@ class Shield:
             if isinstance(error, ValueError) and "main interpreter" in str(error):
                 self._handlers = []  # another interpreter's main thread, where no handler runs
                 return
-            # Raised by the handler of one that was still to be replaced: its block never begins.
-            self._put_back()
+            # Raised by a handler that was not replaced yet: the shielded block never begins.
+            self._restore()
             raise
 
-    def _put_back(self) -> None:
+    def _restore(self) -> None:
         left, raised = list(self._handlers), None
-        for _ in range(TRIES):
+        for _ in range(MAX_RESTORE_ATTEMPTS):
             try:
                 while left:
                     signals.signal(*left[-1])
                     left.pop()
                 break
-            except BaseException as error:  # noqa: BLE001 - by a handler that was just put back
+            except BaseException as error:  # noqa: BLE001 - raised by a handler just restored
                 raised = error
         if raised is not None:
             raise raised
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         try:
-            self._put_back()
+            self._restore()
         finally:
-            if self._came:
-                came, self._came = self._came, {}
-                _call([(each, n, came[n]) for n, each in self._handlers if n in came])
+            if self._pending:
+                pending, self._pending = self._pending, {}
+                _call([(each, n, pending[n]) for n, each in self._handlers if n in pending])
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._came[number] = frame
+        self._pending[number] = frame
 
 
 def _call(calls: list[tuple[Handler, int, FrameType | None]]) -> None:
-    """Call each of them, whatever the others raise."""
+    """Call each handler, whatever the others raise."""
     if calls:
         handler, number, frame = calls[0]
         try:
@@ -127,12 +127,12 @@ def _call(calls: list[tuple[Handler, int, FrameType | None]]) -> None:
             _call(calls[1:])
 
 
-_main = threading.main_thread().ident
+_main_thread = threading.main_thread().ident
 
 
 def _after_fork() -> None:
-    global _main  # noqa: PLW0603 - the thread that forked is the main one now
-    _main = threading.get_ident()
+    global _main_thread  # noqa: PLW0603 - the thread that forked is the main thread of the child
+    _main_thread = threading.get_ident()
 
 
 if hasattr(os, "register_at_fork"):

@@ -9,10 +9,14 @@ go on working. Misuse of an argument is a plain ``TypeError`` or ``ValueError``.
 
 from __future__ import annotations
 
-import pickle
-import signal
 from concurrent.futures import BrokenExecutor
-from typing import Any
+
+from parallax._core.light_stdlib import PicklingError
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "BackendMissingError",
@@ -53,15 +57,14 @@ class WorkerDiedError(ParallaxError, BrokenExecutor):
 
     Attributes:
         index: position of the item in the input, from 0; None if no item can be named.
-        pid: process id of the worker; None if it never said.
+        pid: process id of the worker; None if it ended before it was known.
         exitcode: exit status; negative for a signal, as in ``subprocess``; None if unknown.
-        attempts: how many workers this item has ended.
-        detail: why the worker was given up, if it did not end by itself; else None.
-        oom: whether the kernel's out-of-memory killer ended it; None if that cannot be known, or
-            has nothing to do with it.
-        stack: what its interpreter wrote when it crashed: the stacks of its threads. It is the
-            ``__cause__`` of this error, too. None if it wrote nothing: a process that is killed, or
-            calls ``os._exit``, has no traceback. What the item printed went to the standard error.
+        attempts: number of workers that ended while running this item.
+        detail: why parallax ended the worker; None if it ended by itself.
+        oom: whether the kernel's out-of-memory killer ended it; None if that is not known.
+        stack: stacks of the worker's threads when its interpreter crashed, also available as
+            ``__cause__``. None if there are none: a process that is killed, or calls ``os._exit``,
+            writes no traceback.
     """
 
     _fields = ("index", "pid", "exitcode", "attempts", "detail", "oom", "stack")
@@ -84,7 +87,7 @@ class WorkerDiedError(ParallaxError, BrokenExecutor):
         return None if self.exitcode is None or self.exitcode >= 0 else _signal_name(self.exitcode)
 
     def _reason(self) -> str:
-        """How the worker ended, and where it was."""
+        """How the worker ended, and in which frame."""
         text = self.detail or exit_reason(self.exitcode, oom=self.oom)
         if place := _innermost(self.stack):
             text += f" in {place}"
@@ -106,8 +109,8 @@ class WorkerStartError(ParallaxError, BrokenExecutor):
     """Worker processes could not be started.
 
     Attributes:
-        method: how they were started, "zygote" or "spawn".
-        detail: what the system or the worker said.
+        method: the start method, "zygote" or "spawn".
+        detail: the message of the system or of the worker.
     """
 
     _fields = ("method", "detail")
@@ -126,7 +129,7 @@ class ItemTimeoutError(ParallaxError, TimeoutError):
 
     Attributes:
         index: position of the item in the input, from 0.
-        seconds: the limit that it passed.
+        seconds: the limit, ``item_timeout``.
         pid: process id of the worker that was ended.
     """
 
@@ -142,14 +145,14 @@ class ItemTimeoutError(ParallaxError, TimeoutError):
         )
 
 
-class SerializationError(ParallaxError, pickle.PicklingError):
+class SerializationError(ParallaxError, PicklingError):
     """Something that had to travel between processes cannot be pickled or unpickled.
 
     Attributes:
         what: "callable", "item", "result" or "exception".
         index: position of the item in the input, from 0; None for the callable.
-        path: the part that does not travel, for example ``item.connection``.
-        reason: the words of the serializer.
+        path: the part that cannot be pickled, for example ``item.connection``.
+        reason: the serializer's message.
     """
 
     _fields = ("what", "index", "path", "reason")
@@ -172,14 +175,14 @@ class SerializationError(ParallaxError, pickle.PicklingError):
 
 
 class UnreadableError(SerializationError):
-    """Something has travelled and cannot be unpickled where it has arrived."""
+    """Something was sent to another process and cannot be unpickled there."""
 
 
 class BackendMissingError(ParallaxError, ImportError):
     """An optional package is not installed.
 
     Attributes:
-        feature: what was asked for, in the user's words.
+        feature: the argument or function that needs the package.
         package: the distribution to install.
     """
 
@@ -194,12 +197,12 @@ class BackendMissingError(ParallaxError, ImportError):
         )
 
 
-#: Who sends SIGKILL, by whether it was the kernel's out-of-memory killer.
-_KILLED = {
-    None: "often the system's out-of-memory killer, or a kill -9",
+#: Likely senders of SIGKILL, by whether it was the kernel's out-of-memory killer.
+_SIGKILL_CAUSES = {
+    None: "often sent by the system's out-of-memory killer, or by kill -9",
     True: "by the kernel's out-of-memory killer: the machine or the container had no memory left. "
     "Give it fewer workers with max_workers, or smaller items",
-    False: "a kill -9 by somebody; the kernel's out-of-memory killer has ended nothing here",
+    False: "another process sent it, as kill -9 does; the kernel's out-of-memory killer ended nothing here",
 }
 
 
@@ -211,7 +214,7 @@ class SharedStateWarning(UserWarning):
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - the standard library's word for it
-    """The traceback of an exception as its worker saw it; the ``__cause__`` of that exception."""
+    """The traceback of an exception in its worker process; the ``__cause__`` of that exception."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -222,12 +225,12 @@ class RemoteTraceback(Exception):  # noqa: N818 - the standard library's word fo
 
 
 def set_cause(error: BaseException, cause: BaseException) -> None:
-    """Give an exception a cause, whatever its class says of attributes: it may be frozen."""
+    """Set the cause of an exception, even if its class forbids setting attributes."""
     BaseException.__setattr__(error, "__cause__", cause)
 
 
 def _innermost(stack: str | None) -> str:
-    """The innermost frame of the thread that crashed, as faulthandler writes it."""
+    """The innermost frame of the crashed thread, from faulthandler's text."""
     lines = (stack or "").splitlines()
     for number, line in enumerate(lines):
         if line.startswith("Current thread") and lines[number + 1 : number + 2]:
@@ -238,6 +241,8 @@ def _innermost(stack: str | None) -> str:
 
 
 def _signal_name(exitcode: int) -> str:
+    import signal
+
     try:
         return signal.Signals(-exitcode).name
     except ValueError:
@@ -245,12 +250,12 @@ def _signal_name(exitcode: int) -> str:
 
 
 def exit_reason(exitcode: int | None, *, at_work: bool = True, oom: bool | None = None) -> str:
-    """Say in words how a process ended.
+    """Describe how a process ended.
 
     Args:
-        exitcode: as ``subprocess`` counts them: negative for signals, None if unknown.
-        at_work: it may have been the callable's doing.
-        oom: whether the kernel's out-of-memory killer did it, if that is known.
+        exitcode: exit status as in ``subprocess``: negative for signals, None if unknown.
+        at_work: whether the user's callable was running and may be the cause.
+        oom: whether the kernel's out-of-memory killer ended it; None if unknown.
     """
     if exitcode is None:
         return "it closed its connection; the exit status is not known"
@@ -262,11 +267,11 @@ def exit_reason(exitcode: int | None, *, at_work: bool = True, oom: bool | None 
         )
     name = _signal_name(exitcode)
     likely = {
-        "SIGKILL": _KILLED[oom],
+        "SIGKILL": _SIGKILL_CAUSES[oom],
         "SIGSEGV": f"a crash in native code{' that the callable uses' * at_work}",
         "SIGBUS": "memory or disk ran out under a memory mapping, or a crash in native code",
         "SIGABRT": "native code called abort(), often a failed assertion",
-        "SIGTERM": "somebody asked it to end",
+        "SIGTERM": "another process asked it to end",
         "SIGILL": "native code was built for another processor",
     }.get(name)
     return f"ended by {name}" + (f" ({likely})" if likely else "")

@@ -1,14 +1,14 @@
-"""Futures that cost little until somebody waits on them.
+"""Futures that cost little until a thread waits on them.
 
-A ``concurrent.futures.Future`` owns a condition variable from birth, which takes longer to make
-than a short task takes to send. Here it is made by the first one who needs it: a waiter, a
-callback, ``wait``, ``as_completed``. And a thread that asks for a result may be given work to do
-(`Helper`) instead of being put to sleep, so that the answer needs no other thread to wake it.
+A ``concurrent.futures.Future`` makes a condition variable when it is created, which takes longer
+than sending a short task. This one makes it on first use: by a waiter, a callback, ``wait`` or
+``as_completed``. And a thread that asks for a result may be given work to do (`Helper`) instead of
+being put to sleep, so that no other thread has to wake it.
 
-Guarantees: to everybody else this is the standard library's future; a transition out of PENDING
-happens once, under the owner's lock or by a `claim` that is atomic, and FINISHED is entered once.
-Assumes: the order of attribute stores is the order in which other threads see them (the GIL, and
-the free-threaded build's per-object locks, see to that).
+Guarantees: for its users this is the standard library's future; a transition out of PENDING happens
+once, under the owner's lock or by an atomic `claim`; FINISHED is entered once.
+Assumes: other threads see attribute stores in the order in which they were made (the GIL, or the
+per-object locks of a free-threaded build, ensure that).
 """
 
 from __future__ import annotations
@@ -35,50 +35,51 @@ PENDING = "PENDING"
 RUNNING = "RUNNING"
 CANCELLED = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
 FINISHED = "FINISHED"
-GOING = (PENDING, RUNNING)
+NOT_DONE = (PENDING, RUNNING)
 
-#: Seconds of the first slice of a wait.
-SLICE = 0.05
+#: Seconds of the first slice of a wait. A signal that arrives just before a wait begins is noticed
+#: when its slice ends; shorter slices wake the thread more often.
+FIRST_WAIT_SLICE_S = 0.05
 
-#: Stands where the condition would: the future ended before anybody needed one.
-CLOSED = object()
+#: Stored instead of a condition: the future ended before one was needed.
+NO_CONDITION = object()
 
 
 class Helper(Protocol):
-    """Who will finish a future."""
+    """The owner of a future, which will finish it."""
 
     lock: Any
 
     def help(self, future: Any, timeout: float | None) -> float | None:
-        """Do what brings the future nearer to its end; returns what is left of ``timeout``."""
+        """Work towards the end of the future; return the seconds left of ``timeout``."""
 
     def withdraw(self, future: Any) -> None:
-        """A task was cancelled; the lock is held."""
+        """Take a cancelled task back; the lock is held."""
 
     def kill(self, future: Any) -> None:
-        """End a call that has begun, if it can be ended."""
+        """End a call that is running, if that is possible."""
 
     def interrupt(self) -> None:
-        """A thread that waited for a future was interrupted: end all calls that can be ended."""
+        """End every call that can be ended: a thread that waited for a future was interrupted."""
 
 
 class _Condition(threading.Condition):
-    """Entered and left in C: in Python code a signal could keep it locked for ever."""
+    """Entered and left in C: a signal during Python code could leave it locked for ever."""
 
     __enter__ = property(attrgetter("_lock.__enter__"))
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 
-class _FirstAsked:
-    """The condition of a future, until it has one."""
+class _LazyCondition:
+    """Makes the condition of a future when it is first needed."""
 
     def __get__(self, future: Future[Any] | None, owner: type | None = None) -> Any:
         if future is None:
             raise AttributeError("_condition")
-        # setdefault is atomic: of two threads that come first here or in `settle` one is.
+        # setdefault is atomic: only one of the threads that race here and in `settle` stores a value.
         gate = future.__dict__.setdefault("_gate", _Condition())
-        if gate is CLOSED:
-            # What `settle` does next. Who gets a condition now must see that all is over.
+        if gate is NO_CONDITION:
+            # `settle` does the same next. Whoever gets a condition now must see a finished future.
             future._state = FINISHED
             gate = _Condition()
         return future.__dict__.setdefault("_condition", gate)
@@ -87,10 +88,10 @@ class _FirstAsked:
 class Future(StandardFuture[T]):
     """The future of one task of an executor."""
 
-    # Not __getattr__, which is asked after an AttributeError was made and dropped.
-    _condition: Any = _FirstAsked()
+    # Not __getattr__: that is called only after an AttributeError was created and dropped.
+    _condition: Any = _LazyCondition()
 
-    #: held locks of the threads that wait for a result; an own list as soon as there is one.
+    #: locks of the threads that wait for a result; replaced by a list of its own on first use.
     _sleepers: Any = ()
 
     def __init__(self, helper: Helper) -> None:
@@ -102,10 +103,10 @@ class Future(StandardFuture[T]):
         self._done_callbacks: list[Any] = []
         self._helper = helper
 
-    # -- asked by users ------------------------------------------------------------------------
+    # -- for users -----------------------------------------------------------------------------
 
     def result(self, timeout: float | None = None) -> T:
-        """Return what the call returned, or raise what it raised; see the standard library's."""
+        """Return the call's result or raise its exception, as ``concurrent.futures.Future.result``."""
         try:
             if self._state != FINISHED:
                 self._wait(timeout)
@@ -117,52 +118,51 @@ class Future(StandardFuture[T]):
             self = None  # type: ignore[assignment]  # noqa: PLW0642
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the call raised, None if it returned; see the standard library's."""
+        """Return the call's exception, or None, as ``concurrent.futures.Future.exception``."""
         if self._state != FINISHED:
             self._wait(timeout)
         if isinstance(self._exception, StopIteration) and _called_by("_copy_future_state"):
-            # Before Python 3.12 asyncio refuses it, and who awaits it waits for ever.
+            # Before Python 3.12 asyncio refuses a StopIteration, and its awaiter waits for ever.
             error = RuntimeError("the call raised StopIteration, which no coroutine can pass on")
             error.__cause__ = self._exception
             return error
         return self._exception
 
     def _wait(self, timeout: float | None) -> None:
-        """Wait for the end; raises what the standard library does if it does not come."""
+        """Wait until the future is done; raises TimeoutError or CancelledError."""
         try:
             timeout = self._helper.help(self, timeout)
-            if self._state in GOING:
+            if self._state in NOT_DONE:
                 self._sleep(timeout)
             if self._state in CANCELLED:
                 raise CancelledError
         except (KeyboardInterrupt, SystemExit):
-            # Not the call's own error, which is not raised here: the program's user, or a handler
-            # of SIGTERM, wants an end to this.
+            # Raised by Ctrl-C or a SIGTERM handler: the call's own error is not raised here.
             self._helper.interrupt()
             raise
         finally:
-            # As in `result`.
+            # As in `result`: no reference from the traceback.
             self = None  # type: ignore[assignment]  # noqa: PLW0642
 
     def _sleep(self, timeout: float | None) -> None:
-        """Sleep until the end, or until there is none in time.
+        """Sleep until the future is done; raises TimeoutError after ``timeout`` seconds.
 
-        Not by the condition: an exception by a signal, Ctrl-C or a time limit, may come between
-        its being locked and the block that unlocks it; then whoever finishes the call, the thread
-        of all calls, would wait for it for ever. A lock of our own is nobody else's.
+        Each sleeper has a lock of its own. With the shared condition, an exception from a signal
+        handler could arrive after the condition is locked and before the block that unlocks it;
+        the thread that finishes calls would then wait for the condition for ever.
         """
         sleeper = threading.Lock()
         sleeper.acquire()
-        # setdefault and append are atomic. First the list, then the state; `_wake`, the reverse.
+        # setdefault and append are atomic. This adds the lock, then reads the state; `_wake` runs
+        # after the state was set, then reads the list: one of both sees the other.
         sleepers = self.__dict__.setdefault("_sleepers", [])
         sleepers.append(sleeper)
-        part = SLICE
+        part = FIRST_WAIT_SLICE_S
         try:
-            while self._state in GOING:
+            while self._state in NOT_DONE:
                 if timeout is not None and timeout <= 0:
                     raise TimeoutError
-                # In slices, each as long as all before it: a signal that comes just before a wait
-                # begins is not noticed before that wait ends.
+                # In slices that double in length: see FIRST_WAIT_SLICE_S.
                 nap = part if timeout is None else min(part, timeout)
                 sleeper.acquire(timeout=nap)
                 timeout = None if timeout is None else timeout - nap
@@ -170,24 +170,24 @@ class Future(StandardFuture[T]):
         finally:
             with contextlib.suppress(ValueError):
                 sleepers.remove(sleeper)
-            # As in `result`.
+            # As in `result`: no reference from the traceback.
             self = None  # type: ignore[assignment]  # noqa: PLW0642
 
     def _wake(self) -> None:
-        """The state is not what it was: have those look who sleep."""
+        """Wake the threads that sleep on this future; the state was changed before."""
         for sleeper in list(self._sleepers):
-            with contextlib.suppress(RuntimeError):  # it was woken before
+            with contextlib.suppress(RuntimeError):  # already released
                 sleeper.release()
 
     def done(self) -> bool:
         """Whether the call has ended or was cancelled."""
-        return self._state not in GOING
+        return self._state not in NOT_DONE
 
     def cancel(self) -> bool:
-        """Cancel the call unless it has been handed to a worker; see the standard library's.
+        """Cancel the call if no worker has it, as ``concurrent.futures.Future.cancel``.
 
-        If asyncio does so, because a task that awaits the call was cancelled, a call that a worker
-        process has begun is ended, too, with that worker.
+        When asyncio cancels, because a task that awaits the call was cancelled, a call that runs in
+        a worker process is ended as well, together with that worker.
         """
         with self._helper.lock:
             if self._state in CANCELLED:
@@ -196,7 +196,7 @@ class Future(StandardFuture[T]):
                 self._state = CANCELLED[0]
                 self._helper.withdraw(self)
         if not claimed:
-            # Nobody waits for the call any more, unlike after another cancel of a call that runs.
+            # Only asyncio: no other thread waits for the call then.
             if self._state == RUNNING and _called_by("_call_check_cancel"):
                 self._helper.kill(self)
             return False
@@ -209,17 +209,17 @@ class Future(StandardFuture[T]):
         return True
 
     def _invoke_callbacks(self) -> None:
-        """Call them. What one raises ends neither the others nor the thread that it runs in.
+        """Call every callback; an exception of one stops neither the others nor this thread.
 
-        That thread may be the one that all other calls depend on.
+        All other calls may depend on this thread.
         """
-        self._wake()  # here, for the standard library's ``set_result`` and its like come here, too
+        self._wake()  # here because the standard library's ``set_result`` ends in this method, too
         for callback in self._done_callbacks:
             try:
                 callback(self)
             except KeyboardInterrupt:
                 if threading.current_thread() is threading.main_thread():
-                    raise  # rather the user's than the callback's
+                    raise  # more likely from the user's Ctrl-C than from the callback
                 _log.exception("exception calling callback for %r", self)
             except BaseException:  # noqa: BLE001 - SystemExit, for one
                 _log.exception("exception calling callback for %r", self)
@@ -227,23 +227,23 @@ class Future(StandardFuture[T]):
     # -- used by the owner ---------------------------------------------------------------------
 
     def begin(self) -> bool:
-        """Enter RUNNING under the owner's lock; False if it was cancelled or has ended."""
+        """Enter RUNNING under the owner's lock; False if the future is cancelled or finished."""
         if self._state == PENDING:
             self._state = RUNNING
         return self._state == RUNNING
 
     def claim(self) -> bool:
-        """Enter RUNNING under the owner's lock; True for one caller only, before any cancelling."""
+        """Enter RUNNING from PENDING under the owner's lock; True for exactly one caller."""
         if self._state != PENDING:
             return False
         self._state = RUNNING
         return True
 
     def drop(self) -> None:
-        """Forget what was to be called."""
+        """Drop the references to the callable and its arguments."""
 
     def fail(self, error: BaseException) -> None:
-        """End with an error, unless it has begun or was cancelled."""
+        """Finish with an error, unless the call has begun or was cancelled."""
         with self._helper.lock:
             if not self.claim():
                 return
@@ -251,36 +251,36 @@ class Future(StandardFuture[T]):
         self.settle(None, error)
 
     def abandon(self, error: BaseException, *, running: bool = False) -> None:
-        """End in a forked copy of the program, where nothing else will end it.
+        """Finish with an error in a forked child, which has no worker to finish the call.
 
-        No callback runs: that is left to the program that was forked.
+        No callback runs here: callbacks belong to the parent process.
 
         Args:
-            error: what is raised to those who ask.
-            running: also if it has begun.
+            error: the exception that ``result`` raises.
+            running: also finish a call that is running.
         """
         if self.done() or not ((running and self._state == RUNNING) or self.claim()):
             return
         self.drop()
         self._done_callbacks.clear()
         self._waiters.clear()
-        # Its lock may be held by a thread that is gone.
+        # A thread that does not exist in the child may hold its lock.
         self.__dict__.pop("_condition", None)
-        self.__dict__["_gate"] = CLOSED
+        self.__dict__["_gate"] = NO_CONDITION
         self._exception = error
         self._state = FINISHED
 
     def settle(self, value: Any, error: BaseException | None) -> None:
-        """Enter FINISHED and tell those who wait; not under the owner's lock."""
+        """Enter FINISHED and notify all waiters; the owner's lock is not held."""
         self._result = value
         self._exception = error
-        if self.__dict__.setdefault("_gate", CLOSED) is CLOSED:
-            self._state = FINISHED  # nobody has a condition so far, nobody will
+        if self.__dict__.setdefault("_gate", NO_CONDITION) is NO_CONDITION:
+            self._state = FINISHED  # no thread has a condition, and none will get one
             if self._sleepers:
                 self._wake()
             return
         with self._condition:
-            # Not before: `wait` would count a future that it sees finished, and be told again.
+            # Under the condition: `wait` would count a finished future and be notified again.
             self._state = FINISHED
             for waiter in self._waiters:
                 if error is None:
@@ -292,6 +292,6 @@ class Future(StandardFuture[T]):
 
 
 def _called_by(name: str) -> bool:
-    """Whether our caller was called by that function of ``asyncio.wrap_future``'s."""
+    """Whether the calling method was called by this function of ``asyncio.futures``."""
     frame = sys._getframe(2)
     return (frame.f_code.co_name, frame.f_globals.get("__name__")) == (name, "asyncio.futures")

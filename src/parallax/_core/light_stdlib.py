@@ -1,11 +1,11 @@
-"""C parts of the standard library without the Python modules around them.
+"""C modules of the standard library, without the Python modules that wrap them.
 
-``socket``, ``pickle``, ``signal``, ``threading`` and ``typing`` take 15 ms to import, most of it
-for enumerations and generics that a worker never looks at: as long as the interpreter itself takes
-to start. What every worker imports takes the C modules directly, where there are any.
+``socket``, ``pickle``, ``signal``, ``threading`` and ``typing`` take 15 ms to import, as long as the
+interpreter takes to start, mostly for enumerations and generics that a worker never uses. Modules
+that every worker loads import the C modules from here, where they exist.
 
-Guarantees: the names mean what they mean in the modules that they come from; type checkers see
-those.
+Guarantees: the names have the meaning of the modules that they come from, and type checkers see
+those modules.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as signals
     import socket as sockets
-    from pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
+    from pickle import PickleBuffer, Pickler, PicklingError, Unpickler, dumps, loads
     from threading import local
     from typing import Any, NamedTuple, overload
 else:
@@ -25,12 +25,12 @@ else:
     try:
         import _signal as signals
         import _socket as sockets
-        from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
+        from _pickle import PickleBuffer, Pickler, PicklingError, Unpickler, dumps, loads
         from _thread import _local as local
     except ImportError:
         import signal as signals
         import socket as sockets
-        from pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
+        from pickle import PickleBuffer, Pickler, PicklingError, Unpickler, dumps, loads
         from threading import local
 
     class _Fields(type):
@@ -54,6 +54,7 @@ __all__ = [
     "NamedTuple",
     "PickleBuffer",
     "Pickler",
+    "PicklingError",
     "Unpickler",
     "dumps",
     "loads",

@@ -1,7 +1,7 @@
-"""What the caller asked for: one checked, frozen value, and where its defaults come from.
+"""The options of a call: one checked, frozen value, and where its defaults come from.
 
-Purpose: every option is checked here, before any worker starts, with a message that says what
-was wrong and what would be right.
+Every option is checked here, before any worker starts, with a message that says what is wrong and
+what would be right.
 Precedence, strongest first: the call's own argument, the innermost ``options(...)`` block,
 ``configure(...)``, the ``PARALLAX_*`` environment variables, the built-in default.
 """
@@ -58,10 +58,10 @@ else:
 
 __all__ = ["BACKENDS", "Backend", "Options", "check", "configure", "options", "resolve"]
 
-#: backends that go by a name; any ``concurrent.futures.Executor`` object is one too.
+#: Backends with a name; any ``concurrent.futures.Executor`` object is one too.
 BACKENDS = ("auto", "serial", "threads", "processes")
 
-#: what only processes can keep; as a default it is for the calls that can take processes.
+#: Options that need worker processes. As defaults they apply only to calls that may use processes.
 RECYCLING = ("max_tasks_per_child", "max_memory_per_worker")
 
 START_METHODS = ("auto", "zygote", "spawn")
@@ -97,15 +97,15 @@ EXPLAIN_OPTIONS = frozenset({"backend", "max_workers", *RECYCLING})
 
 
 def check_names(who: str, given: Any, known: Collection[str] = OPTION_NAMES) -> None:
-    """Refuse options that nobody has heard of.
+    """Refuse unknown options.
 
     Args:
-        who: the function that was called, for the message.
-        given: a mapping from option names.
-        known: the names that it takes.
+        who: name of the called function, for the message.
+        given: a mapping of option names to values.
+        known: the option names that the function takes.
 
     Raises:
-        TypeError: there is an unknown one.
+        TypeError: an option is unknown.
     """
     for name in given:
         if name not in known:
@@ -135,7 +135,7 @@ def resolve(given: Any) -> Options:
 
 
 def check(given: Any) -> None:
-    """Check the values of options by themselves, whatever the defaults will be when they are used.
+    """Check the values of options independently of the defaults that will be in force.
 
     Args:
         given: option names and values; None means "not given".
@@ -152,10 +152,10 @@ def configure(**defaults: Any) -> None:
 
     Args:
         **defaults: any keyword option of ``parallel_map``, and ``idle_timeout`` (seconds after
-            which idle worker processes leave, default 60), ``stall_warn`` (seconds without any
-            item ending after which the logger "parallax" is told what is in flight, default 60,
-            0 for never) and ``start_method`` ("auto", "zygote" or "spawn"). None takes an earlier
-            setting back.
+            which idle worker processes end, default 60), ``stall_warn`` (seconds without any
+            finished item after which the logger "parallax" lists what is running, default 60,
+            0 for never) and ``start_method`` ("auto", "zygote" or "spawn"). None removes an
+            earlier setting.
 
     Raises:
         TypeError: an unknown option, or one of the wrong type.
@@ -190,7 +190,7 @@ def options(**defaults: Any) -> Iterator[None]:
 
 
 def stall_limit() -> float:
-    """Seconds of silence from which a stall is logged, by the defaults in force; 0 for never."""
+    """The ``stall_warn`` option in force, in seconds; 0 for never."""
     return resolve({}).stall_warn
 
 
@@ -200,7 +200,7 @@ def defaults() -> dict[str, Any]:
 
 
 def adopt(configured: dict[str, Any]) -> None:
-    """Take over the defaults of another process in place of those of this one."""
+    """Replace the defaults of this process by those of another one."""
     _configured.clear()
     _configured.update(configured)
 
@@ -261,13 +261,13 @@ def _check(o: Options) -> Options:
             raise TypeError(f"{name} must be True or False, not {getattr(o, name)!r}")
     if o.item_timeout is not None and o.backend not in ("auto", "processes"):
         raise ValueError(
-            f"item_timeout cannot be kept with backend={_name(o.backend)}: only a process can be "
+            f"item_timeout is not possible with backend={_name(o.backend)}: only a process can be "
             f"ended in the middle of an item, a thread cannot. Pass backend='processes' or 'auto'"
         )
     for name in RECYCLING:
         if getattr(o, name) is not None and o.backend not in ("auto", "processes"):
             raise ValueError(
-                f"{name} cannot be kept with backend={_name(o.backend)}: only a process can be "
+                f"{name} is not possible with backend={_name(o.backend)}: only a process can be "
                 f"replaced by a fresh one. Pass backend='processes' or 'auto'"
             )
     if o.item_timeout is not None and o.chunksize not in (None, 1):

@@ -1,7 +1,4 @@
-"""What was seen of a callable and what will be done about it, as values.
-
-Purpose: frozen nouns with no behaviour beyond arithmetic on their own fields.
-"""
+"""Measurements of a callable, and the plans that follow from them, as frozen values."""
 
 from __future__ import annotations
 
@@ -13,25 +10,25 @@ __all__ = ["Measurement", "Payload", "Plan"]
 
 @record(frozen=True, slots=True)
 class Payload:
-    """What one item costs to send to another process and back."""
+    """The cost of sending one item to another process and its result back."""
 
     bytes_in: float = 0.0
     bytes_out: float = 0.0
-    #: seconds to encode one item and decode its result; the worker takes about as long again.
+    #: seconds to encode one item and decode its result here; a worker needs about the same time.
     seconds: float = 0.0
-    #: bytes of the callable with everything it captured, sent once per worker.
+    #: bytes of the callable with all captured data, sent once per worker.
     callable_bytes: float = 0.0
 
 
 @record(frozen=True, slots=True)
 class Measurement:
-    """What was seen of the callable while it ran real items in the caller's thread."""
+    """What was measured while the callable ran real items in the caller's thread."""
 
-    #: finished items that the figures rest on.
+    #: number of measured items.
     items: int
-    #: mean seconds per item on the clock.
+    #: mean wall seconds per item.
     wall: float
-    #: mean seconds per item on the running thread's CPU clock.
+    #: mean CPU seconds per item, of the thread that runs it.
     cpu: float
     #: share of the item's wall time during which it held the GIL, 0..1; None if not known yet.
     held: float | None = None
@@ -42,7 +39,7 @@ class Measurement:
     #: standard deviation of item times over their mean.
     spread: float = 0.0
     payload: Payload | None = None
-    #: taken from an earlier call with the same code.
+    #: whether this comes from an earlier call of the same code.
     remembered: bool = False
 
     @property
@@ -53,14 +50,14 @@ class Measurement:
 
 @record(frozen=True, slots=True)
 class Plan:
-    """What will be done with the items that are left, and why."""
+    """The route of the remaining items, and the reason for it."""
 
     route: Route
     workers: int
     reason: str
-    #: predicted seconds for the items left, by route; a missing route was not allowed.
+    #: predicted seconds for the remaining items, by route; only allowed routes are listed.
     costs: dict[Route, float] = field(default_factory=dict)
-    #: items left when the plan was made; None if the input's length is not known.
+    #: items left when the plan was made; None if the length of the input is unknown.
     remaining: int | None = None
-    #: False while more measuring could still change it.
+    #: False while further measurements may change the plan.
     settled: bool = True
