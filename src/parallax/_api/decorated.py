@@ -228,7 +228,7 @@ class ParallelFunction(_Called[P, R_co]):
         return self._fn
 
     def _check_order(self) -> None:
-        # Up to 3.12 a classmethod binds the callable that it wraps, so only later versions need this.
+        # Up to 3.12 a classmethod binds the callable that it wraps: only later versions need this.
         qualname = str(getattr(self, "__qualname__", ""))
         holder = qualname.rpartition(".")[0]
         if sys.version_info >= (3, 13) and holder and not holder.endswith("<locals>"):

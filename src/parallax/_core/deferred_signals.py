@@ -22,8 +22,8 @@ from parallax._core.light_stdlib import signals
 
 __all__ = ["Shield"]
 
-#: Signals whose handlers commonly raise: Ctrl-C, requests to end, time limits, the last warning of a
-#: job queue. Not the signals of profilers, which arrive a thousand times a second.
+#: Signals whose handlers commonly raise: Ctrl-C, requests to end, time limits, the last warning of
+#: a job queue. Not the signals of profilers, which arrive a thousand times a second.
 SHIELDED_SIGNALS = tuple(
     int(getattr(signals, name))
     for name in ("SIGINT", "SIGBREAK", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2")

@@ -202,7 +202,7 @@ _SIGKILL_CAUSES = {
     None: "often sent by the system's out-of-memory killer, or by kill -9",
     True: "by the kernel's out-of-memory killer: the machine or the container had no memory left. "
     "Give it fewer workers with max_workers, or smaller items",
-    False: "another process sent it, as kill -9 does; the kernel's out-of-memory killer ended nothing here",
+    False: "another process sent it, as kill -9 does; the kernel's out-of-memory killer did not",
 }
 
 

@@ -76,7 +76,7 @@ class _LazyCondition:
     def __get__(self, future: Future[Any] | None, owner: type | None = None) -> Any:
         if future is None:
             raise AttributeError("_condition")
-        # setdefault is atomic: only one of the threads that race here and in `settle` stores a value.
+        # setdefault is atomic: of the threads that race here and in `settle` one stores a value.
         gate = future.__dict__.setdefault("_gate", _Condition())
         if gate is NO_CONDITION:
             # `settle` does the same next. Whoever gets a condition now must see a finished future.
@@ -106,7 +106,7 @@ class Future(StandardFuture[T]):
     # -- for users -----------------------------------------------------------------------------
 
     def result(self, timeout: float | None = None) -> T:
-        """Return the call's result or raise its exception, as ``concurrent.futures.Future.result``."""
+        """Return the call's result or raise its exception, as ``concurrent.futures.Future``."""
         try:
             if self._state != FINISHED:
                 self._wait(timeout)
@@ -118,7 +118,7 @@ class Future(StandardFuture[T]):
             self = None  # type: ignore[assignment]  # noqa: PLW0642
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return the call's exception, or None, as ``concurrent.futures.Future.exception``."""
+        """Return the call's exception, or None, as ``concurrent.futures.Future``."""
         if self._state != FINISHED:
             self._wait(timeout)
         if isinstance(self._exception, StopIteration) and _called_by("_copy_future_state"):
@@ -184,7 +184,7 @@ class Future(StandardFuture[T]):
         return self._state not in NOT_DONE
 
     def cancel(self) -> bool:
-        """Cancel the call if no worker has it, as ``concurrent.futures.Future.cancel``.
+        """Cancel the call if no worker has it, as ``concurrent.futures.Future``.
 
         When asyncio cancels, because a task that awaits the call was cancelled, a call that runs in
         a worker process is ended as well, together with that worker.

@@ -3,8 +3,8 @@
 A run with W workers on C cores gives each worker C // W cores. All nested calls of its workers
 together get no more threads than one call that is not nested.
 
-Guarantees: a place travels with the task, into threads, worker processes and executors; code outside
-of workers has the whole machine.
+Guarantees: a place travels with the task, into threads, worker processes and executors; code
+outside of workers has the whole machine.
 """
 
 from __future__ import annotations

@@ -261,13 +261,13 @@ def _check(o: Options) -> Options:
             raise TypeError(f"{name} must be True or False, not {getattr(o, name)!r}")
     if o.item_timeout is not None and o.backend not in ("auto", "processes"):
         raise ValueError(
-            f"item_timeout is not possible with backend={_name(o.backend)}: only a process can be "
+            f"item_timeout cannot be kept with backend={_name(o.backend)}: only a process can be "
             f"ended in the middle of an item, a thread cannot. Pass backend='processes' or 'auto'"
         )
     for name in RECYCLING:
         if getattr(o, name) is not None and o.backend not in ("auto", "processes"):
             raise ValueError(
-                f"{name} is not possible with backend={_name(o.backend)}: only a process can be "
+                f"{name} cannot be kept with backend={_name(o.backend)}: only a process can be "
                 f"replaced by a fresh one. Pass backend='processes' or 'auto'"
             )
     if o.item_timeout is not None and o.chunksize not in (None, 1):
