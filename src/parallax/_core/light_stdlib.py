@@ -1,8 +1,8 @@
 """C modules of the standard library, without the Python modules that wrap them.
 
 ``socket``, ``pickle``, ``signal``, ``threading`` and ``typing`` take 15 ms to import, as long as
-the interpreter takes to start, mostly for enumerations and generics that a worker never uses. Modules
-that every worker loads import the C modules from here, where they exist.
+the interpreter takes to start, mostly for enumerations and generics that a worker never uses.
+Modules that every worker loads import the C modules from here, where they exist.
 
 Guarantees: the names have the meaning of the modules that they come from, and type checkers see
 those modules.
