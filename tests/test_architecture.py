@@ -105,6 +105,8 @@ LAZY_EDGES: set[tuple[str, str]] = {
     (f"{PROCESSES}.start.zygote", f"{PROCESSES}.worker.main"),
     # Loads multiprocessing.
     (f"{PROCESSES}.parent.warm_pool", f"{PROCESSES}.start.direct_fork"),
+    # Workers of the zygote never need it.
+    (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.process_exit"),
     # For some initializers only.
     (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.inherited_fds"),
     # Workers import decorated functions, and only call them.

@@ -5,11 +5,10 @@ Guarantees: to wait for its end collects no exit status, which is the pool's to 
 
 from __future__ import annotations
 
-import os
-import select
 import signal
 import time
 
+from parallax._backends.processes.common.process_exit import wait_for_exit
 from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
 
@@ -74,20 +73,9 @@ class ProcessHandle:
         pid = self.pid
         if pid is None:
             return False
-        if hasattr(os, "pidfd_open"):
-            try:
-                fd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                return True
-            except OSError:
-                pass  # an old kernel, or no descriptor is left
-            else:
-                try:
-                    poll = select.poll()
-                    poll.register(fd, select.POLLIN)
-                    return bool(poll.poll(None if timeout is None else timeout * 1000))
-                finally:
-                    os.close(fd)
+        ended = wait_for_exit(pid, timeout)
+        if ended is not None:
+            return ended
         import psutil
 
         deadline = None if timeout is None else time.monotonic() + timeout

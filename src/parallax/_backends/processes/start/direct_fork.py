@@ -13,7 +13,6 @@ import contextlib
 import gc
 import multiprocessing
 import os
-import select
 import signal
 import socket
 import sys
@@ -24,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from parallax._backends.processes.common.process_exit import open_pidfd, wait_for_exit
 from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.starter import Started, Starter
 from parallax._backends.processes.start.zygote import reseed
@@ -79,19 +79,8 @@ class Forked(Started):
 
     def _wait(self, timeout: float) -> None:
         assert self.pid is not None
-        if hasattr(os, "pidfd_open"):
-            try:
-                fd = os.pidfd_open(self.pid)
-            except ProcessLookupError:
-                return
-            except OSError:
-                pass  # an old kernel, or no descriptor left
-            else:
-                poll = select.poll()
-                poll.register(fd, select.POLLIN)
-                poll.poll(timeout * 1000)
-                os.close(fd)
-                return
+        if wait_for_exit(self.pid, timeout) is not None:
+            return
         deadline = time.monotonic() + timeout
         while not self.gone() and time.monotonic() < deadline:
             time.sleep(LOOK)
@@ -178,8 +167,8 @@ def _become(process: Any, parent: int) -> None:
 def _sentinel(parent: int) -> int | None:
     """What becomes readable at the parent's end; for ``multiprocessing.parent_process``."""
     try:
-        return os.pidfd_open(parent)
-    except (AttributeError, OSError):
+        return open_pidfd(parent)
+    except OSError:
         return None
 
 

@@ -7,10 +7,8 @@ outcome of every other item is returned.
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
-import select
 import sys
 import time
 from collections import deque
@@ -67,11 +65,10 @@ def watch_parent() -> None:
     Workers of the zygote need no such thread: it ends them. The socket is not what is waited
     on: while one thread waits on a descriptor another one's close of it has no effect.
     """
-    try:
-        wait = _wait_for_end(os.getppid())
-    except OSError:  # an old kernel, or a parent that is gone already: the socket tells
-        return
-    if wait is None:
+    from parallax._backends.processes.common.process_exit import exit_waiter
+
+    wait = exit_waiter(os.getppid())
+    if wait is None:  # the end of the socket tells, between two items
         return
 
     def watch() -> None:
@@ -84,20 +81,6 @@ def watch_parent() -> None:
     import threading
 
     threading.Thread(target=watch, name="parallax-parent", daemon=True).start()
-
-
-def _wait_for_end(pid: int) -> Callable[[], Any] | None:
-    """What waits for the end of a process that is not our child; None if nothing can."""
-    if hasattr(os, "pidfd_open"):
-        poll = select.poll()
-        poll.register(os.pidfd_open(pid), select.POLLIN)
-        return poll.poll
-    kqueue = getattr(select, "kqueue", None)
-    if kqueue is None:
-        return None
-    names = ("KQ_FILTER_PROC", "KQ_EV_ADD", "KQ_NOTE_EXIT")
-    event = getattr(select, "kevent")(pid, *(getattr(select, name) for name in names))  # noqa: B009
-    return functools.partial(kqueue().control, [event], 1)
 
 
 def serve(
