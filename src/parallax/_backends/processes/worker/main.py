@@ -32,7 +32,7 @@ from parallax._transport.shm_channel import Parcel, ParcelChannel
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from parallax._backends.processes.worker.output_sender import Voices
