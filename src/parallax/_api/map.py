@@ -17,7 +17,7 @@ from parallax._core.options import (
     resolve,
 )
 from parallax._run.run import Run
-from parallax._scheduling.input import Feed
+from parallax._scheduling.input import Input
 
 TYPE_CHECKING = False
 
@@ -253,8 +253,8 @@ def _prepare(
     while isinstance(fn, functools.partial) and not fn.args and not fn.keywords:
         fn = fn.func  # what it adds is time; and @parallel's functions are such partials
     options = resolve(given)
-    feed = Feed(iterables, strict=options.strict, spread=spread)
-    return Run(fn, name_of(fn), feed, options, stream=stream)
+    source = Input(iterables, strict=options.strict, spread=spread)
+    return Run(fn, name_of(fn), source, options, stream=stream)
 
 
 def _check_callable(fn: Any) -> None:

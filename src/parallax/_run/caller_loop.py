@@ -10,28 +10,28 @@ from typing import Any
 from parallax._backends.chunk import run_chunk
 from parallax._backends.contract import Call
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._scheduling.input import Feed
+from parallax._scheduling.input import Input
 from parallax._scheduling.reorder_buffer import prepare
 
 __all__ = ["direct", "listed", "settle"]
 
 
 def direct(
-    fn: Callable[..., Any], feed: Feed, count: int, values: list[Any], *, stop: bool
+    fn: Callable[..., Any], source: Input, count: int, values: list[Any], *, stop: bool
 ) -> ChunkResult:
     """Run the next items straight off the input, without a list of them in between.
 
     Args:
         fn: the user's callable.
-        feed: the input, one that any thread may advance.
+        source: the input, one that any thread may advance.
         count: how many items.
         values: an empty list to fill with the results, for others to see how far it is.
         stop: stop at the first failure; otherwise the rest of the block is run too.
     """
     failures: list[Failure] = []
-    source = islice(feed.iterator, count)
-    calls = starmap(fn, source) if feed.star else map(fn, source)
-    left = feed.left
+    items = islice(source.iterator, count)
+    calls = starmap(fn, items) if source.star else map(fn, items)
+    left = source.left
     cpu, begin = time.thread_time(), time.perf_counter()
     while True:
         try:
@@ -50,9 +50,9 @@ def direct(
         if stop:
             break
     wall, cpu = time.perf_counter() - begin, time.thread_time() - cpu
-    feed.took(len(values))
+    source.took(len(values))
     if len(values) < count and not failures:
-        feed.ended = True
+        source.ended = True
     return ChunkResult(values, tuple(failures), wall, cpu)
 
 

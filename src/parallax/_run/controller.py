@@ -25,10 +25,10 @@ from parallax._routing.profiler import Router
 from parallax._routing.requested import MOST_THREADS, THREADS, asked
 from parallax._routing.throughput import Steady
 from parallax._run.dispatcher import Dispatcher
-from parallax._run.worker_factory import Crews
-from parallax._scheduling.input import Feed
+from parallax._run.worker_factory import WorkerFactory
+from parallax._scheduling.input import Input
 
-__all__ = ["Caller", "Pilot"]
+__all__ = ["CallerState", "Controller"]
 
 #: Bytes that a chunk moves at most, there and back. Each worker holds two chunks, and so does a
 #: consumer that is late; smaller pays more dispatches.
@@ -64,7 +64,7 @@ PATIENT_START = 2.0
 
 
 @dataclass
-class Caller:
+class CallerState:
     """What the caller's thread is doing, for other threads to see."""
 
     #: its ident.
@@ -84,24 +84,30 @@ class Caller:
     away: bool = False
 
 
-class Pilot:
+class Controller:
     """Decides for one run."""
 
     def __init__(
-        self, call: Call, feed: Feed, options: Options, report: Report, caller: Caller, stream: bool
+        self,
+        call: Call,
+        source: Input,
+        options: Options,
+        report: Report,
+        caller: CallerState,
+        stream: bool,
     ) -> None:
         """Prepare; nothing is started.
 
         Args:
             call: the callable.
-            feed: the input.
+            source: the input.
             options: the checked options.
             report: where choices are noted.
             caller: what the caller's thread is doing.
             stream: results are read one by one.
         """
         self._call = call
-        self._feed = feed
+        self._source = source
         self._options = options
         self._report = report
         self._caller = caller
@@ -122,7 +128,7 @@ class Pilot:
             crowded=self._place.level > 0 and not self._place.whole,
         )
         self.dispatch = Dispatcher(
-            feed,
+            source,
             call,
             options,
             stream=stream,
@@ -130,7 +136,7 @@ class Pilot:
             on_trouble=self._on_trouble,
             on_turn=self._on_turn,
         )
-        self._crews = Crews(
+        self._factory = WorkerFactory(
             call,
             options,
             self.router,
@@ -155,7 +161,7 @@ class Pilot:
 
     def forced_plan(self) -> Plan:
         """The plan for a route that was asked for."""
-        count, left = self._asked.workers, self._feed.left
+        count, left = self._asked.workers, self._source.left
         if left is not None:
             count = max(1, min(count, left))
         route = self.forced if left != 0 else "loop"  # no worker is needed for nothing
@@ -175,7 +181,7 @@ class Pilot:
                 self.review(now)
         finally:
             dispatch.lock.release()
-        if (hearing := self._crews.hearing) is not None:
+        if (hearing := self._factory.hearing) is not None:
             hearing.pass_on()  # not here: whoever holds up this thread holds up the caller's
 
     def tell(self, *, last: bool = False) -> None:
@@ -184,7 +190,7 @@ class Pilot:
         Args:
             last: nothing more will come.
         """
-        if (hearing := self._crews.hearing) is not None:
+        if (hearing := self._factory.hearing) is not None:
             hearing.close() if last else hearing.tell()
 
     def _may_overtake(self) -> bool:
@@ -199,15 +205,15 @@ class Pilot:
 
     def recall(self) -> bool:
         """Open at once if an earlier call tells what to do; True if so."""
-        memory, left = self.router.memory, self._feed.left
+        memory, left = self.router.memory, self._source.left
         if memory is None or left is None or left < 2 or self.explaining:
             return False
         if memory.measurement.wall < REMEMBERED or memory.measurement.wall * left < EARLY:
             return False
-        items = self._feed.peek()
+        items = self._source.peek()
         if not items:
             return False
-        self.router.inspect(tuple(items[0]) if self._feed.star else (items[0],))
+        self.router.inspect(tuple(items[0]) if self._source.star else (items[0],))
         if not self.router.watching:
             with self.dispatch.lock:
                 self.review(clock())
@@ -245,7 +251,7 @@ class Pilot:
             return Facts(
                 cores=self._cores,
                 max_workers=self._options.max_workers,
-                process_start=self._crews.start_seconds(),
+                process_start=self._factory.start_seconds(),
                 current=self.dispatch.route,
             )
         # Asked each time: the run around this one may have taken workers meanwhile.
@@ -287,7 +293,7 @@ class Pilot:
         self._place.spread = self._place.spread or apart
         self.inside.share(self._place, plan.workers if apart else 0)
         workers = max(1, plan.workers - self._asked.joins)
-        self.dispatch.direct(plan.route, workers, self._crews.crew(plan.route))
+        self.dispatch.direct(plan.route, workers, self._factory.crew(plan.route))
 
     def _starting(self, now: float) -> bool:
         """Whether the present route has not had its chance yet."""
@@ -321,11 +327,11 @@ class Pilot:
     def close(self) -> None:
         """The run is over: complete the report and remember what was seen."""
         self._closed = True
-        self._crews.close()
+        self._factory.close()
         report, router = self._report, self.router
         report.seconds = clock() - self.begin
         lost = self.dispatch.lost
-        report.retried, report.workers_lost = self.dispatch.holdings.again, len(lost)
+        report.retried, report.workers_lost = self.dispatch.in_flight.again, len(lost)
         for pid, indices in lost[:TOLD]:
             if len(indices) > 1:
                 report.note(
@@ -353,7 +359,7 @@ class Pilot:
     def _left(self) -> int | None:
         scheduler = self.dispatch.scheduler
         if scheduler is None:
-            return self._feed.left
+            return self._source.left
         left = scheduler.left()
         return None if left is None else max(0, left - scheduler.in_flight)
 
@@ -411,11 +417,11 @@ class Pilot:
 
     def _weigh(self) -> None:
         """Have an item and a result weighed that are at hand."""
-        items = self.dispatch.holdings.first() or self._caller.sample
-        if not items and self._feed.anywhere:
-            items = self._feed.peek()
+        items = self.dispatch.in_flight.first() or self._caller.sample
+        if not items and self._source.anywhere:
+            items = self._source.peek()
         self._caller.sample = []
-        self._crews.weigh(items, self._caller.out[-1:])
+        self._factory.weigh(items, self._caller.out[-1:])
 
     def _on_trouble(self, event: Refused | Unable | Died) -> bool:
         """Something could not be done the way it was planned; True if there is another way."""

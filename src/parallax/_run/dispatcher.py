@@ -36,9 +36,9 @@ from parallax._core.errors import (
     WorkerStartError,
 )
 from parallax._core.options import Options
-from parallax._scheduling.in_flight import Holdings
-from parallax._scheduling.input import Feed
-from parallax._scheduling.reorder_buffer import Outcomes
+from parallax._scheduling.in_flight import ItemsInFlight
+from parallax._scheduling.input import Input
+from parallax._scheduling.reorder_buffer import ReorderBuffer
 from parallax._scheduling.scheduler import (
     Arrived,
     Blame,
@@ -80,7 +80,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        feed: Feed,
+        source: Input,
         call: Call,
         options: Options,
         *,
@@ -92,7 +92,7 @@ class Dispatcher:
         """Prepare; ``begin`` starts.
 
         Args:
-            feed: the input.
+            source: the input.
             call: the callable.
             options: the checked options.
             stream: wake the reader for every result, not only at the end.
@@ -113,7 +113,7 @@ class Dispatcher:
         #: workers that died: the process id, and the indices of the items that it may have run.
         self.lost: list[tuple[int | None, range]] = []
         self.recycled = 0
-        self._feed = feed
+        self._source = source
         self._call = call
         self._options = options
         self._stream = stream
@@ -122,8 +122,8 @@ class Dispatcher:
         self._on_turn = on_turn
         self._inbox: deque[CrewEvent] = deque()
         self._turning = False
-        self._outcomes = Outcomes()
-        self.holdings = Holdings()
+        self._reorder = ReorderBuffer()
+        self.in_flight = ItemsInFlight()
         self._route_of: dict[int, Route] = {CALLER: "loop"}
         self._up: dict[Route, set[int]] = {"loop": set(), "threads": set(), "processes": set()}
         self._ends: dict[int, WorkerEnd] = {}
@@ -146,7 +146,7 @@ class Dispatcher:
             caller: the caller's thread works until the workers of a route are up.
             inside: the items that the caller's thread is working on now, if it is.
         """
-        left = self._feed.left
+        left = self._source.left
         done = first + (len(inside) if inside else 0)
         self.scheduler = Scheduler(
             total=None if left is None else done + left,
@@ -160,7 +160,7 @@ class Dispatcher:
         )
         self.scheduler.mean = mean
         if inside:
-            self.holdings.add(list(inside))
+            self.in_flight.add(list(inside))
             self._handle(Arrived(len(inside)))
             self._handle(Ready(CALLER))
             assert self.caller_task is not None
@@ -168,7 +168,7 @@ class Dispatcher:
             self.caller_task = None
         elif caller:
             self._handle(Ready(CALLER, DEPTH["loop"], TARGET["loop"]))
-        if self._feed.ended:
+        if self._source.ended:
             self._handle(Ended())
 
     caller_chunk: Chunk
@@ -268,7 +268,7 @@ class Dispatcher:
             or s.finished
             or s.failed is not None
             or (self._stream and self._ready)
-            or (not self._feed.anywhere and s.wanted())
+            or (not self._source.anywhere and s.wanted())
         )
 
     def _on(self, event: CrewEvent) -> None:
@@ -281,7 +281,7 @@ class Dispatcher:
         elif isinstance(event, Died):
             self._on_died(event)
         elif isinstance(event, Yielded):
-            if self.holdings.cut(event.chunk, event.keep):  # first: they are sent at once
+            if self.in_flight.cut(event.chunk, event.keep):  # first: they are sent at once
                 self._handle(Cut(event.worker, event.chunk, event.keep))
                 self._replace(event.worker)  # there may be more to do than when another left
         elif isinstance(event, Left):
@@ -313,7 +313,7 @@ class Dispatcher:
             self._handle(Retire(CALLER))
 
     def _on_result(self, event: Done) -> None:
-        held = self.holdings.answered(event.chunk)
+        held = self.in_flight.answered(event.chunk)
         if held is None or self.scheduler is None:
             return
         worker, chunk, items = held
@@ -330,19 +330,19 @@ class Dispatcher:
         if offsets or again or ran < chunk.size:
             for offset, item in enumerate(items):
                 if offset in offsets or offset in again or offset >= ran:
-                    self.holdings.put_back(chunk.start + offset, item, ran=offset < ran)
-        fatal = self._outcomes.put(chunk.start, result, split=bool(again))
+                    self.in_flight.put_back(chunk.start + offset, item, ran=offset < ran)
+        fatal = self._reorder.put(chunk.start, result, split=bool(again))
         if fatal is not None:
             self.fatal = self.fatal or fatal
             return
         self._handle(Finished(worker, chunk.id, ran, offsets, result.wall, again))
 
     def _on_refused(self, event: Refused) -> None:
-        held = self.holdings.answered(event.chunk)
+        held = self.in_flight.answered(event.chunk)
         if held is None:
             return
         worker, chunk, _ = held
-        self.holdings.put_all_back(held, ran=event.what == "result")
+        self.in_flight.put_all_back(held, ran=event.what == "result")
         if self._on_trouble(event):
             self._handle(Returned(worker, chunk.id))
         elif event.what == "callable":
@@ -351,7 +351,7 @@ class Dispatcher:
             self._handle(Returned(worker, chunk.id, split=True))
         else:
             error = SerializationError(event.what, chunk.start, event.path, event.reason)
-            self._outcomes.put(chunk.start, ChunkResult([None], (Failure(0, error),), 0.0, 0.0))
+            self._reorder.put(chunk.start, ChunkResult([None], (Failure(0, error),), 0.0, 0.0))
             self._handle(Finished(worker, chunk.id, 1, (0,), 0.0))
 
     def _on_died(self, event: Died) -> None:
@@ -367,7 +367,7 @@ class Dispatcher:
         """Take back what a worker that is gone was sent; which items it may have run."""
         for names in self._up.values():
             names.discard(worker)
-        return self.holdings.abandoned(worker, began=began)
+        return self.in_flight.abandoned(worker, began=began)
 
     def _replace(self, worker: int) -> None:
         """Have another worker start instead of one, as far as there are items for it."""
@@ -375,7 +375,7 @@ class Dispatcher:
         crew = self.crews.get(self._route_of.get(worker, "loop"))
         if crew is None or scheduler is None or scheduler.finished:
             return
-        few = crew.size + scheduler.unsent if self._feed.ended else self.wanted
+        few = crew.size + scheduler.unsent if self._source.ended else self.wanted
         crew.open(min(self.wanted, few))
 
     # -- commands ------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ class Dispatcher:
             if isinstance(command, Send):
                 self._send(command.worker, command.chunk)
             elif isinstance(command, Emit):
-                self._ready.extend(self._outcomes.take(command.start, command.size))
+                self._ready.extend(self._reorder.take(command.start, command.size))
             elif isinstance(command, Blame):
                 self._blame(command)
             elif isinstance(command, Recall):
@@ -398,7 +398,7 @@ class Dispatcher:
                 self.crews[self._route_of[command.worker]].kill(command.worker)
 
     def _send(self, worker: int, chunk: Chunk) -> None:
-        items = self.holdings.hand_out(worker, chunk)
+        items = self.in_flight.hand_out(worker, chunk)
         if worker == CALLER:
             self.caller_task = (chunk, items)
         else:
@@ -411,8 +411,8 @@ class Dispatcher:
             error = ItemTimeoutError(blame.item, self._options.item_timeout, end.pid)
         else:
             error = WorkerDiedError(blame.item, attempts=blame.attempts, **end._asdict())
-        self.holdings.drop(blame.item)
-        self._outcomes.put_one(blame.item, error)
+        self.in_flight.drop(blame.item)
+        self._reorder.put_one(blame.item, error)
 
     # -- input and output ----------------------------------------------------------------------
 
@@ -422,12 +422,12 @@ class Dispatcher:
         The input's own code runs outside the lock: it may take its time.
         """
         with self.lock:
-            if self._feed.anywhere or self.scheduler is None or self.fatal is not None:
+            if self._source.anywhere or self.scheduler is None or self.fatal is not None:
                 return False
             count = self.scheduler.wanted()
         if not count:
             return False
-        items = self._feed.pull(count)
+        items = self._source.pull(count)
         with self.lock:
             self._arrive(items)
             self._turn()
@@ -437,21 +437,21 @@ class Dispatcher:
     def _pull(self) -> bool:
         """Take the items that workers want from an input that any thread may advance."""
         scheduler = self.scheduler
-        if scheduler is None or self.fatal is not None or not self._feed.anywhere:
+        if scheduler is None or self.fatal is not None or not self._source.anywhere:
             return False
         count = scheduler.wanted()
         if not count:
             return False
-        left = self._feed.left
+        left = self._source.left
         if left is not None and left <= FEW and not self._stream:
             count = left + 1  # so that the end of a short input is known at once
-        return self._arrive(self._feed.slice(count))
+        return self._arrive(self._source.slice(count))
 
     def _arrive(self, items: Sequence[Any]) -> bool:
         if items:
-            self.holdings.add(items)
+            self.in_flight.add(items)
             self._handle(Arrived(len(items)))
-        if self._feed.ended:
+        if self._source.ended:
             self._handle(Ended())
         return bool(items)
 
@@ -468,7 +468,7 @@ class Dispatcher:
         """The error of the lowest item that failed for good, if the run stops at errors."""
         if self.scheduler is None or self.scheduler.failed is None:
             return None
-        return self._outcomes.errors[min(self._outcomes.errors)]
+        return self._reorder.errors[min(self._reorder.errors)]
 
     def tick(self) -> None:
         """Look at what is late."""

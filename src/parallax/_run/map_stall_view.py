@@ -9,11 +9,11 @@ from parallax._backends.contract import Crew
 from parallax._core.chunks import Chunk
 from parallax._reporting.stall_monitor import stack_of
 from parallax._reporting.stall_policy import InFlight, Scene, Where
-from parallax._run.controller import Caller
+from parallax._run.controller import CallerState
 from parallax._run.dispatcher import CALLER, Dispatcher
-from parallax._scheduling.input import Feed
+from parallax._scheduling.input import Input
 
-__all__ = ["WatchedRun"]
+__all__ = ["MapStallView"]
 
 clock = time.perf_counter
 
@@ -24,19 +24,19 @@ PATIENCE = 1.0
 ANSWER = 0.1
 
 
-class WatchedRun:
+class MapStallView:
     """One run.
 
     Args:
         name: of the user's callable.
-        feed: its input.
+        source: its input.
         dispatch: its workers.
         caller: its caller's thread.
     """
 
-    def __init__(self, name: str, feed: Feed, dispatch: Dispatcher, caller: Caller) -> None:
+    def __init__(self, name: str, source: Input, dispatch: Dispatcher, caller: CallerState) -> None:
         self._name = name
-        self._feed = feed
+        self._source = source
         self._dispatch = dispatch
         self._caller = caller
 
@@ -57,11 +57,11 @@ class WatchedRun:
         for worker, chunk, begun in found:
             at = self._where(worker)
             flights.append(InFlight(_item(chunk, at.done), at.who, now - begun, at.stack))
-        scheduler, waiting = self._dispatch.scheduler, self._feed.left
+        scheduler, waiting = self._dispatch.scheduler, self._source.left
         if waiting is not None and scheduler is not None:
             waiting += scheduler.unsent
-        elif self._feed.total is not None:
-            waiting = self._feed.total - sum(chunk.start + chunk.size for _, chunk, _ in found)
+        elif self._source.total is not None:
+            waiting = self._source.total - sum(chunk.start + chunk.size for _, chunk, _ in found)
         return f"item of `{self._name}`", flights, waiting
 
     def _in_flight(self) -> list[tuple[int, Chunk, float]]:
@@ -69,8 +69,8 @@ class WatchedRun:
         if scheduler is None:
             # The caller's thread is the loop, and tells of itself.
             since, size, _ = caller.block
-            if self._feed.total is not None:
-                size = min(size, self._feed.total - caller.delivered)
+            if self._source.total is not None:
+                size = min(size, self._source.total - caller.delivered)
             return [(CALLER, Chunk(0, caller.delivered, size), since)] if size else []
         if not self._dispatch.lock.acquire(timeout=PATIENCE):
             return []

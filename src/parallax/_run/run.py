@@ -29,10 +29,10 @@ from parallax._reporting.progress import make_progress
 from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import Watchman
 from parallax._run import caller_loop
-from parallax._run.controller import Caller, Pilot
+from parallax._run.controller import CallerState, Controller
 from parallax._run.dispatcher import CALLER
-from parallax._run.map_stall_view import WatchedRun
-from parallax._scheduling.input import Feed
+from parallax._run.map_stall_view import MapStallView
+from parallax._scheduling.input import Input
 
 __all__ = ["Run"]
 
@@ -71,30 +71,32 @@ class Run:
     """One call of ``parallel_map``, ``parallel_imap`` or ``explain``."""
 
     def __init__(
-        self, fn: Callable[..., Any], name: str, feed: Feed, options: Options, *, stream: bool
+        self, fn: Callable[..., Any], name: str, source: Input, options: Options, *, stream: bool
     ) -> None:
         """Check what can be checked; nothing is started yet.
 
         Args:
             fn: the user's callable.
             name: how to call it in messages.
-            feed: the input.
+            source: the input.
             options: the checked options.
             stream: results are read one by one, so read-ahead is bounded and each matters.
         """
-        self._feed = feed
+        self._source = source
         self._options = options
         self._stream = stream
-        self._call = Call(fn, feed.star, options.on_error == "raise")
+        self._call = Call(fn, source.star, options.on_error == "raise")
         self.report = Report(callable=name)
-        self._caller = Caller()
-        self._pilot = Pilot(self._call, feed, options, self.report, self._caller, stream)
-        self._forced = self._pilot.forced
-        self._router = self._pilot.router
-        self._dispatch = self._pilot.dispatch
-        self._progress = make_progress(options.progress, feed.total)
+        self._caller = CallerState()
+        self._controller = Controller(
+            self._call, source, options, self.report, self._caller, stream
+        )
+        self._forced = self._controller.forced
+        self._router = self._controller.router
+        self._dispatch = self._controller.dispatch
+        self._progress = make_progress(options.progress, source.total)
         self._deadline = None if options.timeout is None else clock() + options.timeout
-        watched = WatchedRun(name, feed, self._dispatch, self._caller)
+        watched = MapStallView(name, source, self._dispatch, self._caller)
         # Calls inside of calls are part of what the outer one's watchman sees.
         self._watchman = Watchman(watched, 0.0 if here().level else options.stall_warn)
         self._failed_at: float | None = None
@@ -130,15 +132,15 @@ class Run:
         try:
             if self._forced in {None, "loop"}:
                 yield from self._loop()
-            if self._dispatch.scheduler is not None or not self._feed.ended:
+            if self._dispatch.scheduler is not None or not self._source.ended:
                 if self._dispatch.scheduler is None:
-                    self._pilot.open(self._pilot.forced_plan())
+                    self._controller.open(self._controller.forced_plan())
                 yield from self._drive()
-            if self._feed.error is not None:
+            if self._source.error is not None:
                 if self._call.stop:
-                    raise self._feed.error
+                    raise self._source.error
                 self.report.note(f"the input itself raised, after {self._caller.delivered} items")
-                yield [self._feed.error]
+                yield [self._source.error]
             grace = 5.0
         except Exception:
             grace = LAST
@@ -153,14 +155,14 @@ class Run:
             budget: seconds of work after which to answer in any case.
         """
         self._caller.thread = self._dispatch.owner = threading.get_ident()
-        self._pilot.explaining = True
+        self._controller.explaining = True
         try:
             if self._forced in {None, "loop"}:
                 for _ in self._loop():
-                    if self._pilot.planned or clock() > self._pilot.begin + budget:
+                    if self._controller.planned or clock() > self._controller.begin + budget:
                         break
             else:
-                self._pilot.adopt(self._pilot.forced_plan(), clock())
+                self._controller.adopt(self._controller.forced_plan(), clock())
         finally:
             self.close(0.0)
         self.report.explained = True
@@ -176,7 +178,7 @@ class Run:
             if self._closed:
                 return
             self._closed = True
-            if entered() is self._pilot.inside:
+            if entered() is self._controller.inside:
                 enter(self._around)  # Ctrl-C came as a block was about to do so
             self._watchman.stop()
             self._caller.sample = []
@@ -186,30 +188,30 @@ class Run:
                 self._dispatch.close(grace)
                 if self._progress is not None:
                     self._progress.close()
-                self._pilot.close()
-        self._pilot.tell(last=True)  # handlers of the program, which Ctrl-C may end
+                self._controller.close()
+        self._controller.tell(last=True)  # handlers of the program, which Ctrl-C may end
 
     # -- the caller's thread as the loop -------------------------------------------------------
 
     def _loop(self) -> Iterator[list[Any]]:
         """Work as a loop would until the input ends or a plan opens the run."""
-        feed, router, dispatch = self._feed, self._router, self._dispatch
+        source, router, dispatch = self._source, self._router, self._dispatch
         measuring = self._forced is None
-        if measuring and self._pilot.recall():
+        if measuring and self._controller.recall():
             return
         self._watchman.start()
         size, last = 1, clock()
         first = True
-        while not dispatch.begun() and not feed.ended:
+        while not dispatch.begun() and not source.ended:
             if first and measuring and self._worth_watching():
                 # From the first item on: it may be a long one.
-                router.start_ticker(self._pilot.on_tick)
-            direct = feed.anywhere and size > 1 and not self._options.retries
-            items = None if direct else feed.take(size)
+                router.start_ticker(self._controller.on_tick)
+            direct = source.anywhere and size > 1 and not self._options.retries
+            items = None if direct else source.take(size)
             if items == []:
                 break
             if first and measuring and items:
-                router.inspect(tuple(items[0]) if feed.star else (items[0],))
+                router.inspect(tuple(items[0]) if source.star else (items[0],))
             first = False
             result = self._block(items, size, watch=measuring and router.watching)
             if not result.values:
@@ -235,23 +237,23 @@ class Run:
                 router.stop_ticker()
                 yield self._flush()
                 last = clock()
-                if measuring and not dispatch.begun() and not self._pilot.planned:
-                    router.start_ticker(self._pilot.on_tick)
+                if measuring and not dispatch.begun() and not self._controller.planned:
+                    router.start_ticker(self._controller.on_tick)
         if self._caller.out:
             yield self._flush()
 
     def _worth_watching(self) -> bool:
         """Whether there may be more than a moment's work."""
-        left, memory = self._feed.left, self._router.memory
+        left, memory = self._source.left, self._router.memory
         if left is not None and memory is not None:
             return left * memory.measurement.wall > SMALL
         return left != 1
 
     def _block(self, items: list[Any] | None, size: int, *, watch: bool) -> ChunkResult:
         """Run a block of items here; with ``items`` None straight off the input."""
-        router, feed, call = self._router, self._feed, self._call
+        router, source, call = self._router, self._source, self._call
         if watch and items:
-            router.before(tuple(items[0]) if feed.star else (items[0],))
+            router.before(tuple(items[0]) if source.star else (items[0],))
         if items and self._forced is None and self._router.payload is None:
             self._caller.sample = items[:1]
         values: list[Any] = []
@@ -260,10 +262,10 @@ class Run:
         if items is not None and len(items) == 1 and not watch and self._forced is None:
             self._caller.inside = items
         self._around = entered()
-        enter(self._pilot.inside)
+        enter(self._controller.inside)
         try:
             if items is None:
-                result = caller_loop.direct(call.fn, feed, size, values, stop=call.stop)
+                result = caller_loop.direct(call.fn, source, size, values, stop=call.stop)
             else:
                 result = caller_loop.listed(call, items, self._options.retries, values)
         finally:
@@ -293,20 +295,20 @@ class Run:
 
     def _reconsider(self, result: ChunkResult, now: float) -> None:
         """Between two blocks: is there enough left to think about workers?"""
-        left = self._feed.left
+        left = self._source.left
         each = result.wall / len(result.values)
         if left is not None and left * each < SMALL:
             self._router.stop_ticker()
             return
         if self._router.inline_wall < GLANCE:
             return
-        if self._pilot.planned:
+        if self._controller.planned:
             self._router.stop_ticker()  # the verdict is in; item times go on being looked at
         else:
-            self._router.start_ticker(self._pilot.on_tick)
-        if now >= self._pilot.review_at and not self._router.watching:
+            self._router.start_ticker(self._controller.on_tick)
+        if now >= self._controller.review_at and not self._router.watching:
             with self._dispatch.lock:
-                self._pilot.review(now)
+                self._controller.review(now)
 
     def _next_size(self, size: int, result: ChunkResult, *, measuring: bool) -> int:
         each = result.wall / len(result.values)
@@ -324,7 +326,7 @@ class Run:
         if not self._stream:
             return False
         full = len(self._caller.out) >= (self._options.buffersize or 1 << 16)
-        return full or self._forced == "loop" or self._pilot.planned or since > PATIENCE
+        return full or self._forced == "loop" or self._controller.planned or since > PATIENCE
 
     def _flush(self) -> list[Any]:
         out, self._caller.out = self._caller.out, []
@@ -341,7 +343,7 @@ class Run:
         while True:
             dispatch.waker.clear()
             ready = dispatch.take()
-            self._pilot.tell()  # first, what these items said
+            self._controller.tell()  # first, what these items said
             if ready:
                 self._count(len(ready))
                 yield ready
@@ -378,12 +380,12 @@ class Run:
         chunk, items = dispatch.caller_task
         dispatch.caller_task = None
         if self._forced is None and "processes" in dispatch.crews:
-            router.start_ticker(self._pilot.on_tick)
+            router.start_ticker(self._controller.on_tick)
         self._caller.inside = items
         values: list[Any] = []
         self._caller.block = clock(), chunk.size, values
         self._around = entered()
-        enter(self._pilot.inside)
+        enter(self._controller.inside)
         try:
             result = caller_loop.listed(self._call, items, 0, values)
         finally:

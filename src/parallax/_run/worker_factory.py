@@ -1,4 +1,4 @@
-"""Crews of workers for one run: making them, and weighing what sending to processes would cost.
+"""Makes the crews of one run, and weighs what sending to processes would cost.
 
 Guarantees: a crew is made once per run and route; what cannot travel between processes is found
 out before anything is sent.
@@ -32,13 +32,13 @@ from parallax._run.dispatcher import Dispatcher
 from parallax._transport.codec import Encoded
 from parallax._transport.pickle_diagnosis import culprit
 
-__all__ = ["Crews"]
+__all__ = ["WorkerFactory"]
 
 #: Mean seconds per item from which chunks are sent to processes that are not up yet.
 EAGER = 0.05
 
 
-class Crews:
+class WorkerFactory:
     """The crews that one run may call on."""
 
     def __init__(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-__all__ = ["Pace"]
+__all__ = ["BatchSize"]
 
 #: Seconds of work in one frame. Longer makes results wait, shorter pays more frames.
 FRAME = 0.001
@@ -27,7 +27,7 @@ MOST = 512
 REMEMBERED = 1024
 
 
-class Pace:
+class BatchSize:
     """What is known about the time that each callable takes."""
 
     def __init__(self) -> None:

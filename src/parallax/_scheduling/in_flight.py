@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from parallax._core.chunks import Chunk
 
-__all__ = ["Held", "Holdings"]
+__all__ = ["Held", "ItemsInFlight"]
 
 
 class Held(NamedTuple):
@@ -25,7 +25,7 @@ class Held(NamedTuple):
     items: Sequence[Any]
 
 
-class Holdings:
+class ItemsInFlight:
     """The items of one run. The dispatcher's lock guards it."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from time import perf_counter
 from typing import Any
 
-__all__ = ["Feed"]
+__all__ = ["Input"]
 
 #: Seconds to go on taking items from a generator before workers get what is there.
 PULL = 0.001
@@ -21,7 +21,7 @@ PULL = 0.001
 _PLAIN = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
 
 
-class Feed:
+class Input:
     """Items of one run."""
 
     def __init__(

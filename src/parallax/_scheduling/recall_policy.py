@@ -14,7 +14,7 @@ import heapq
 from collections.abc import Mapping
 
 from parallax._scheduling.chunk_size import COST
-from parallax._scheduling.worker_table import Worker
+from parallax._scheduling.worker_table import WorkerEntry
 
 __all__ = ["ask_again", "pause", "victims"]
 
@@ -55,7 +55,7 @@ def ask_again(since: float, asked: float) -> float:
 
 
 def victims(
-    workers: Mapping[int, Worker], idle: int, mean: float, now: float
+    workers: Mapping[int, WorkerEntry], idle: int, mean: float, now: float
 ) -> tuple[list[int], float | None]:
     """Which workers to ask now, and when to look again at the latest.
 

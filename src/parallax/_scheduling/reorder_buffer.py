@@ -11,10 +11,10 @@ from typing import Any
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.errors import RemoteTraceback, SerializationError, set_cause
 
-__all__ = ["Outcomes", "prepare"]
+__all__ = ["ReorderBuffer", "prepare"]
 
 
-class Outcomes:
+class ReorderBuffer:
     """Finished items of one run."""
 
     def __init__(self) -> None:

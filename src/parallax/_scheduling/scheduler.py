@@ -49,7 +49,7 @@ from parallax._scheduling.events import (
     Send,
     Tick,
 )
-from parallax._scheduling.worker_table import Roster
+from parallax._scheduling.worker_table import WorkerTable
 
 __all__ = [
     "Arrived",
@@ -113,7 +113,7 @@ class Scheduler:
         self._item_timeout = item_timeout
         self._stop_on_error = stop_on_error
 
-        self._roster = Roster()
+        self._table = WorkerTable()
         self._next = first  # first index never sent
         self._arrived = first  # items the input has given
         self._ended = False
@@ -155,7 +155,7 @@ class Scheduler:
     @property
     def in_flight(self) -> int:
         """Items that workers hold now."""
-        return sum(w.held for _, w in self._roster.all())
+        return sum(w.held for _, w in self._table.all())
 
     def left(self) -> int | None:
         """Items not yet finished, or None if the input's length is not known."""
@@ -170,37 +170,37 @@ class Scheduler:
         if self._ended or self.failed is not None or self._again:
             return 0
         want = self._next - self._arrived
-        roster = self._roster
-        for name in (*roster.idle, *(roster.half if self._ahead() else ())):
-            size = self._size(roster.active[name].target)
-            want += min(size, roster.quota.get(name, size))
+        table = self._table
+        for name in (*table.idle, *(table.half if self._ahead() else ())):
+            size = self._size(table.active[name].target)
+            want += min(size, table.quota.get(name, size))
         if self.window is not None:
             want = min(want, self._consumed + self.window - self._arrived)
         return max(0, want)
 
     def busy(self, worker: int) -> bool:
         """Whether a worker has chunks in flight."""
-        known = self._roster.find(worker)
+        known = self._table.find(worker)
         return bool(known and known.flight)
 
     def spent(self, worker: int) -> bool:
         """Whether a worker's quota is used up and nothing of it is in flight."""
-        return self._roster.spent(worker)
+        return self._table.spent(worker)
 
     def flights(self) -> list[tuple[int, Chunk, float]]:
         """Each busy worker with its oldest chunk, and when that can have begun."""
-        return [(name, w.flight[0], w.since) for name, w in self._roster.all() if w.flight]
+        return [(name, w.flight[0], w.since) for name, w in self._table.all() if w.flight]
 
     def under_way(self, now: float) -> float:
         """Seconds since the workers' oldest chunks began, added up."""
-        return sum(max(0.0, now - w.since) for _, w in self._roster.all() if w.flight)
+        return sum(max(0.0, now - w.since) for _, w in self._table.all() if w.flight)
 
     def deadline(self) -> float | None:
         """When the next ``Tick`` is needed, on the caller's clock."""
         if self._item_timeout is None:
             return self._look
         due = [
-            w.since + self._item_timeout for _, w in self._roster.all() if w.flight and not w.killed
+            w.since + self._item_timeout for _, w in self._table.all() if w.flight and not w.killed
         ]
         if self._look is not None:
             due.append(self._look)
@@ -225,7 +225,7 @@ class Scheduler:
         elif isinstance(event, Ready):
             self._on_ready(event)
         elif isinstance(event, Retire):
-            self._roster.retire(event.worker)
+            self._table.retire(event.worker)
         elif isinstance(event, Lost):
             self._on_lost(event, out)
         elif isinstance(event, Returned):
@@ -243,13 +243,13 @@ class Scheduler:
     def _on_ready(self, event: Ready) -> None:
         # With a limit on items each must be known to have begun when it was sent.
         depth = event.depth if self._item_timeout is None else min(1, event.depth)
-        self._roster.enlist(event.worker, depth, event.target, event.quota, event.recall)
+        self._table.enlist(event.worker, depth, event.target, event.quota, event.recall)
 
     def _on_finished(self, event: Finished, now: float, out: list[Command]) -> None:
-        worker = self._roster.find(event.worker)
+        worker = self._table.find(event.worker)
         if worker is not None and worker.flight and worker.flight[0].id == event.chunk:
             worker.since = now
-        chunk = self._roster.take(event.worker, event.chunk)
+        chunk = self._table.take(event.worker, event.chunk)
         if chunk is None:
             raise RuntimeError(f"worker {event.worker} does not have chunk {event.chunk}")
         if event.ran:
@@ -268,12 +268,12 @@ class Scheduler:
                 start = index + 1
         self._finish(start, chunk.start + event.ran - start, out)
         if event.ran < chunk.size:
-            self._roster.unrun(event.worker, chunk.size - event.ran)
+            self._table.unrun(event.worker, chunk.size - event.ran)
         if event.ran < chunk.size and (self.failed is None or chunk.start < self.failed):
             self._requeue(chunk.start + event.ran, chunk.size - event.ran, chunk.attempt)
 
     def _on_lost(self, event: Lost, out: list[Command]) -> None:
-        worker = self._roster.remove(event.worker)
+        worker = self._table.remove(event.worker)
         if worker is None:
             return
         flight = list(worker.flight)
@@ -296,24 +296,24 @@ class Scheduler:
             self._requeue(chunk.start, chunk.size, chunk.attempt)
 
     def _on_returned(self, event: Returned) -> None:
-        chunk = self._roster.take(event.worker, event.chunk)
+        chunk = self._table.take(event.worker, event.chunk)
         if chunk is None:
             return
-        self._roster.unrun(event.worker, chunk.size)
+        self._table.unrun(event.worker, chunk.size)
         pieces = chunk.size if event.split else 1
         for piece in range(pieces):
             self._requeue(chunk.start + piece, chunk.size // pieces, chunk.attempt)
 
     def _on_cut(self, event: Cut) -> None:
         # Late news of a chunk that has come back meanwhile, or of a worker that is gone, is none.
-        chunk = self._roster.cut(event.worker, event.chunk, event.keep)
+        chunk = self._table.cut(event.worker, event.chunk, event.keep)
         if chunk is not None:
             back = chunk.size - event.keep
-            self._roster.unrun(event.worker, back)
+            self._table.unrun(event.worker, back)
             size, end = back, chunk.start + chunk.size
             if self._chunksize is not None:
                 # Shared out, or the next idle worker would have to ask the first for its part.
-                size = chunk_size.piece_size(self.mean or 0.0, len(self._roster.idle), back)
+                size = chunk_size.piece_size(self.mean or 0.0, len(self._table.idle), back)
             for start in range(chunk.start + event.keep, end, size):
                 self._requeue(start, min(size, end - start), chunk.attempt)
 
@@ -321,10 +321,10 @@ class Scheduler:
         limit = self._item_timeout
         if limit is None:
             return
-        for name, worker in self._roster.all():
+        for name, worker in self._table.all():
             if worker.flight and not worker.killed and now >= worker.since + limit:
                 worker.killed = True
-                self._roster.file(name)
+                self._table.file(name)
                 out.append(Kill(name, worker.flight[0].start))
 
     # -- parts ---------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ class Scheduler:
             return False
         if any(start < low for start, _ in self._again):
             return True
-        return any(c.start < low for _, w in self._roster.all() for c in w.flight)
+        return any(c.start < low for _, w in self._table.all() for c in w.flight)
 
     def _ahead(self) -> bool:
         """Whether items are sent ahead to workers that are busy."""
@@ -384,24 +384,24 @@ class Scheduler:
             left = self._arrived - self._next
         elif self.total is not None:
             left = max(self.total, self._arrived) - self._next
-        crew = max(self.crew, len(self._roster.active))
-        active = len(self._roster.active)
-        idle = len(self._roster.idle) + max(0, crew - active)
+        crew = max(self.crew, len(self._table.active))
+        active = len(self._table.active)
+        idle = len(self._table.idle) + max(0, crew - active)
         size = chunk_size.chunk_size(mean, target, crew, left, self._finished_count(), idle)
         size = min(size, self.most)
         return size if self.mean is not None else min(size, GUESSED)
 
     def _dispatch(self, now: float, out: list[Command]) -> None:
-        roster = self._roster
+        table = self._table
         # Breadth first: every idle worker gets a chunk before any gets a second one.
-        for room in (roster.idle, roster.half):
-            while room and (room is roster.idle or self._ahead()):
+        for room in (table.idle, table.half):
+            while room and (room is table.idle or self._ahead()):
                 name = next(iter(room))
-                chunk = self._take(roster.active[name].target, roster.quota.get(name))
+                chunk = self._take(table.active[name].target, table.quota.get(name))
                 if chunk is None:
                     return
-                roster.give(name, chunk, now)
-                if self._stuck is None and roster.active[name].held > 1:
+                table.give(name, chunk, now)
+                if self._stuck is None and table.active[name].held > 1:
                     self._stuck = now + recall_policy.STUCK
                 out.append(Send(name, chunk))
 
@@ -434,7 +434,7 @@ class Scheduler:
             if self._next < self._arrived or not self._ended:
                 size = min(size, self._size(target))
             else:
-                unsent, idle = self.unsent + chunk.size, len(self._roster.idle)
+                unsent, idle = self.unsent + chunk.size, len(self._table.idle)
                 size = min(size, chunk_size.piece_size(self.mean or 0.0, idle, unsent))
         if size < chunk.size:
             self._requeue(chunk.start + size, chunk.size - size, chunk.attempt)
@@ -443,24 +443,24 @@ class Scheduler:
     def _take_back(self, now: float, out: list[Command], *, ticked: bool) -> None:
         """Have workers asked for what they have not begun, if it is better off with others."""
         self._look = None
-        roster = self._roster
-        if not roster.recall or self.failed is not None:
+        table = self._table
+        if not table.recall or self.failed is not None:
             return
-        idle = len(roster.idle)
+        idle = len(table.idle)
         if idle and (self._again or self._next < self._arrived or self.wanted()):
             idle = 0
-        look = self._looked + recall_policy.pause(len(roster.active)) if idle else self._stuck
+        look = self._looked + recall_policy.pause(len(table.active)) if idle else self._stuck
         # Unless somebody idles it is done at a Tick, when all that has come back is known: a
         # worker whose results have not been read yet is not stuck.
         if look is None or now < look or not (idle or ticked):
             self._look = look
             return
         self._looked = now
-        names, self._stuck = recall_policy.victims(roster.active, idle, self.mean or 0.0, now)
+        names, self._stuck = recall_policy.victims(table.active, idle, self.mean or 0.0, now)
         for name in names:
-            worker = roster.active[name]
+            worker = table.active[name]
             worker.asked, worker.answered = now, False
-            roster.file(name)
+            table.file(name)
             out.append(Recall(name))
             again = recall_policy.ask_again(worker.since, now)
             self._stuck = again if self._stuck is None else min(self._stuck, again)

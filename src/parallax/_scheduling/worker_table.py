@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from parallax._core.chunks import Chunk
 
-__all__ = ["Roster", "Worker"]
+__all__ = ["WorkerEntry", "WorkerTable"]
 
 
 @dataclass
-class Worker:
+class WorkerEntry:
     """One worker."""
 
     depth: int
@@ -36,16 +36,16 @@ class Worker:
         return sum(chunk.size for chunk in self.flight)
 
 
-class Roster:
+class WorkerTable:
     """Who is there."""
 
     def __init__(self) -> None:
         #: those that take chunks.
-        self.active: dict[int, Worker] = {}
+        self.active: dict[int, WorkerEntry] = {}
         #: whether any of them could ever be asked to give items back.
         self.recall = False
         #: those that get nothing more, and still hold something.
-        self.retired: dict[int, Worker] = {}
+        self.retired: dict[int, WorkerEntry] = {}
         #: those that hold nothing and may be given something, longest waiting first.
         self.idle: dict[int, None] = {}
         #: those that hold one chunk and may be given a second.
@@ -54,11 +54,11 @@ class Roster:
         #: younger.
         self.quota: dict[int, int] = {}
 
-    def find(self, name: int) -> Worker | None:
+    def find(self, name: int) -> WorkerEntry | None:
         """A worker, retired or not; None if it is not known."""
         return self.active.get(name) or self.retired.get(name)
 
-    def all(self) -> Iterator[tuple[int, Worker]]:
+    def all(self) -> Iterator[tuple[int, WorkerEntry]]:
         """Every worker with its name."""
         yield from self.active.items()
         yield from self.retired.items()
@@ -67,7 +67,7 @@ class Roster:
         """A worker takes chunks, for the first time or again."""
         worker = self.retired.pop(name, None) or self.active.get(name)
         if worker is None:
-            worker = Worker(depth, target)
+            worker = WorkerEntry(depth, target)
         worker.depth, worker.target, worker.recall = depth, target, recall
         self.recall = self.recall or recall
         self.active[name] = worker
@@ -82,7 +82,7 @@ class Roster:
             self.retired[name] = worker
         self.file(name)
 
-    def remove(self, name: int) -> Worker | None:
+    def remove(self, name: int) -> WorkerEntry | None:
         """A worker is gone; what was known of it."""
         worker = self.active.pop(name, None) or self.retired.pop(name, None)
         self.quota.pop(name, None)

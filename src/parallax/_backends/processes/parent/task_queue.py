@@ -11,7 +11,7 @@ from collections.abc import Callable
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.task import Lent, Task
 from parallax._backends.processes.parent.worker_client import KEPT_CALLS
-from parallax._scheduling.batch_size import Pace
+from parallax._scheduling.batch_size import BatchSize
 
 __all__ = ["Queue"]
 
@@ -33,7 +33,7 @@ class Queue:
     def __init__(self, max_tasks: int | None) -> None:
         self.tasks: deque[Task] = deque()
         #: how long the tasks of each callable take.
-        self.pace = Pace()
+        self.pace = BatchSize()
         self._max_tasks = max_tasks
 
     def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:

@@ -10,7 +10,7 @@ from ways import notes_of
 
 from parallax import RemoteTraceback, SerializationError
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._scheduling.reorder_buffer import Outcomes, prepare
+from parallax._scheduling.reorder_buffer import ReorderBuffer, prepare
 
 
 def result(values, *failures):
@@ -19,20 +19,20 @@ def result(values, *failures):
 
 def test_values_of_several_chunks():
     """Chunks that came in any order are taken as one run of items."""
-    outcomes = Outcomes()
-    assert outcomes.put(2, result("cd")) is None
-    assert outcomes.put(0, result("ab")) is None
-    outcomes.put_one(4, "e")
-    assert outcomes.take(0, 5) == ["a", "b", "c", "d", "e"]
+    buffer = ReorderBuffer()
+    assert buffer.put(2, result("cd")) is None
+    assert buffer.put(0, result("ab")) is None
+    buffer.put_one(4, "e")
+    assert buffer.take(0, 5) == ["a", "b", "c", "d", "e"]
 
 
 def test_failures_stand_in_their_place():
     """An exception is the value of its item, with a note, and is known by its index."""
-    outcomes = Outcomes()
+    buffer = ReorderBuffer()
     error = jobs.Oops(4)
-    assert outcomes.put(3, result([1, None, 3], Failure(1, error, "text"))) is None
-    assert outcomes.take(3, 3) == [1, error, 3]
-    assert outcomes.errors == {4: error}
+    assert buffer.put(3, result([1, None, 3], Failure(1, error, "text"))) is None
+    assert buffer.take(3, 3) == [1, error, 3]
+    assert buffer.errors == {4: error}
     assert notes_of(error) == ["parallax: raised by item 4"]
     assert isinstance(error.__cause__, RemoteTraceback)
     assert error.__cause__.text == "text"
@@ -41,19 +41,19 @@ def test_failures_stand_in_their_place():
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
 def test_interrupts_end_the_run(error):
     """What is not an ``Exception`` is given back, for the run to end with."""
-    outcomes = Outcomes()
-    assert outcomes.put(0, result([None], Failure(0, error))) is error
+    buffer = ReorderBuffer()
+    assert buffer.put(0, result([None], Failure(0, error))) is error
 
 
 def test_delivered_values_are_let_go():
     """A value that was taken is referenced no more."""
-    outcomes = Outcomes()
+    buffer = ReorderBuffer()
     things = [jobs.Thing(1), jobs.Thing(2)]
     refs = [weakref.ref(t) for t in things]
-    outcomes.put(0, result(things[:1]))
-    outcomes.put(1, result(things[1:]))
+    buffer.put(0, result(things[:1]))
+    buffer.put(1, result(things[1:]))
     del things
-    values = outcomes.take(0, 2)
+    values = buffer.take(0, 2)
     del values
     assert [ref() for ref in refs] == [None, None]
 

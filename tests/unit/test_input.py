@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax._scheduling.input import Feed
+from parallax._scheduling.input import Input
 
 
 def feed(*iterables, strict=False):
-    return Feed(iterables, strict=strict)
+    return Input(iterables, strict=strict)
 
 
 @given(st.integers(0, 50), st.lists(st.integers(1, 9), min_size=1), st.booleans())

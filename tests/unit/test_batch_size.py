@@ -7,14 +7,14 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallax._scheduling.batch_size import FRAME, MOST, REMEMBERED, Pace
+from parallax._scheduling.batch_size import FRAME, MOST, REMEMBERED, BatchSize
 
 seconds = st.floats(0.0, 100.0)
 short = st.floats(0.0, FRAME / 4)
 
 
 def paced(times, key="f"):
-    pace = Pace()
+    pace = BatchSize()
     for each in times:
         pace.took(key, each)
     return pace
@@ -43,7 +43,7 @@ def test_an_idle_worker_gets_something(times, queued, workers):
 @given(st.integers(1, 10**6), st.integers(1, 2000))
 def test_a_share_leaves_something_for_the_others(queued, workers):
     """Half of what would be fair, rounded up: all have work to the end."""
-    share = Pace().share(queued, workers)
+    share = BatchSize().share(queued, workers)
     assert (share - 1) * 2 * workers < queued
 
 
@@ -99,7 +99,7 @@ def test_what_becomes_short_is_believed_in_time(long):
 
 def test_callables_are_told_apart_and_forgotten():
     """One that is long does not slow another, and only so many are remembered."""
-    pace = Pace()
+    pace = BatchSize()
     pace.took("long", 1.0)
     pace.took("short", 0.0)
     assert frame(pace, ["short"] * 5) == 5
