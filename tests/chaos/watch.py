@@ -31,28 +31,28 @@ def dump() -> None:
     for pid in descendants():
         _state(pid)
     for each in gc.get_objects():
-        if type(each).__name__ == "Staff":
-            _staff(each)
+        if type(each).__name__ == "TaskWorkers":
+            _tell_tasks(each)
 
 
-def _staff(staff: Any) -> None:
+def _tell_tasks(workers: Any) -> None:
     """The workers of an executor, and what they hold."""
     print(
-        f"== executor: {len(staff.queue.tasks)} wait, {staff.starting} workers start, "
-        f"fatal {staff.fatal!r}, looks after {staff.look_at} at {time.monotonic()}",
+        f"== executor: {len(workers.queue.tasks)} wait, {workers.starting} workers start, "
+        f"fatal {workers.fatal!r}, looks after {workers.look_at} at {time.monotonic()}",
         file=sys.stderr,
     )
-    for lent in list(staff.lent):
-        held = [len(batch.tasks) for batch in lent.flight]
-        words = f"alive {lent.alive}, idle {lent.idle}, borrowed {lent.borrowed}, holds {held}"
-        print(f"   worker {lent.worker.pid}: {words}", file=sys.stderr, flush=True)
+    for worker in list(workers.workers.values()):
+        held = [len(batch.tasks) for batch in worker.batches]
+        words = f"{worker.state}, holds {held}"
+        print(f"   worker {worker.pid}: {words}", file=sys.stderr, flush=True)
 
 
 def _tell(worker: Any) -> None:
     words = {
-        "ready": worker.ready,
+        "state": worker.state,
         "begun": worker.begun,
-        "flight": worker.flight,
+        "owed": worker.owed,
         "unsent": worker.channel.unsent,
     }
     print(f"== worker {worker.pid}: {words}", file=sys.stderr, flush=True)

@@ -59,7 +59,7 @@ def says_who(item):
 
 def test_a_consumer_that_is_late_loses_nothing(monkeypatch):
     """A worker waits for work for a time only; for its result to be taken, as long as need be."""
-    monkeypatch.setattr(crew, "LONG", 0.0)  # it is told this short time beforehand
+    monkeypatch.setattr(crew, "MIN_EARLY_IDLE_TIMEOUT_S", 0.0)
     late = threading.Event()
     with options(idle_timeout=0.1):
         results = parallel_imap(

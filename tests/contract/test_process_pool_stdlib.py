@@ -91,7 +91,7 @@ def test_each_call_starts_a_worker_until_one_is_idle(eventually):
             with pytest.raises(SerializationError):
                 pool.submit(jobs.square, lock).result(30)
             assert len(pool._processes) == count
-            assert eventually(lambda: all(lent.idle for lent in pool._engine._staff.lent))
+            assert eventually(lambda: all(w.state == "idle" for w in pool._engine.workers))
 
 
 def test_the_processes(pool):

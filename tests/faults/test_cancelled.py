@@ -44,7 +44,7 @@ def test_what_a_worker_gave_back_does_not_begin_after_it_was_cancelled(tmp_path)
             executor.submit(noted, tmp_path / "long", gate)
             future = executor.submit(noted, begun)
         until(future.running)
-        until(lambda: future.lent is None)
+        until(lambda: future.worker is None)
         engine.kill(future)
         with pytest.raises(CancelledError):
             future.result(30)

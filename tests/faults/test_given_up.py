@@ -89,15 +89,15 @@ def test_a_mistake_of_ours_is_told_to_all_who_wait(monkeypatch):
     """The thread that they all depend on has ended."""
     with ProcessPoolExecutor(1) as executor:
         assert executor.submit(jobs.square, 7).result(30) == 49
-        staff = executor._engine._staff
+        workers = executor._engine._workers
 
-        def mistaken(finished):
+        def mistaken():
             raise LookupError("of ours")
 
         with executor._engine.lock:
             futures = [executor.submit(jobs.nap_square, n) for n in range(20)]
-            monkeypatch.setattr(staff, "look_after", mistaken)
-            staff.look_at = 0.0
+            monkeypatch.setattr(workers, "look_after", mistaken)
+            workers.look_at = 0.0
             executor._engine._wake()
         errors = [future.exception(30) for future in futures]
         assert any(isinstance(error.__cause__, LookupError) for error in errors if error)

@@ -248,7 +248,7 @@ def test_between_a_system_call_and_its_bookkeeping(monkeypatch, error):
 
     def look(crew, grace):
         if grace >= 1:  # all has come
-            owed.extend(worker.flight for worker in crew._workers.values())
+            owed.extend(worker.owed for worker in crew.workers.values())
         close(crew, grace)
 
     monkeypatch.setattr(ProcessCrew, "close", look)

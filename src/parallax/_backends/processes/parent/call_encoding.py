@@ -7,6 +7,7 @@ run may go on without processes.
 from __future__ import annotations
 
 import functools
+import itertools
 import pickletools
 import sys
 import time
@@ -21,6 +22,8 @@ from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import culprit
 
 __all__ = [
+    "MAX_HASHED_BYTES",
+    "call_key",
     "current_values",
     "encode_call",
     "modules_for",
@@ -31,12 +34,20 @@ __all__ = [
 ]
 
 
-#: Bytes of a pickle up to which what it needs is remembered. Reading it takes longer than a call.
-KNOWN = 1 << 16
+#: Bytes of a pickle up to which the modules that it needs are remembered. Reading it takes longer
+#: than a call.
+MAX_REMEMBERED_BYTES = 1 << 16
+
+#: Callables up to this many bytes are recognized by content in later runs. Hashing costs about
+#: what sending does, so a larger one is sent anew in each run.
+MAX_HASHED_BYTES = 1 << 20
+
+#: Callables whose keys are remembered. More hold memory, fewer are sent anew.
+MAX_KEYS = 256
 
 #: Seconds to encode on one side and decode on the other, per second that encoding took here.
 #: Decoding makes the objects anew and takes longer than writing them down.
-CODING = 1.5
+CODING_PER_ENCODING = 1.5
 
 
 def encode_call(
@@ -60,6 +71,20 @@ def encode_call(
     else:
         encoded = codec.encode(message, shared=shared)
     return encoded._replace(slabs={})
+
+
+_numbers = itertools.count(1)
+_keys: dict[bytes, int] = {}
+
+
+def call_key(call: codec.Encoded) -> int:
+    """A number for a callable: the same for the same content, if that is small enough to hash."""
+    if call.nbytes > MAX_HASHED_BYTES:
+        return next(_numbers)
+    content = b"".join((call.payload, *call.buffers))
+    if len(_keys) > MAX_KEYS:
+        _keys.clear()
+    return _keys.setdefault(content, next(_numbers))  # atomic: two threads get the same
 
 
 def weigh(
@@ -96,7 +121,7 @@ def weigh(
                 return f"the {path} cannot be pickled ({reason})"
         sizes.append(size)
     spent = (time.perf_counter() - begin) if items or results else 0.0
-    return Payload(sizes[0], sizes[1], CODING * spent, encoded.nbytes), encoded
+    return Payload(sizes[0], sizes[1], CODING_PER_ENCODING * spent, encoded.nbytes), encoded
 
 
 def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any]]:
@@ -139,7 +164,11 @@ def modules_for(call: codec.Encoded, fn: Callable[..., Any]) -> frozenset[str]:
         call: the encoded callable.
         fn: the callable.
     """
-    found = _modules_for(call.payload) if len(call.payload) < KNOWN else _find(call.payload)
+    found = (
+        _modules_for(call.payload)
+        if len(call.payload) < MAX_REMEMBERED_BYTES
+        else _find(call.payload)
+    )
     code = getattr(fn, "__code__", None)
     if not isinstance(code, CodeType):
         return found

@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 
 from parallax._backends.contract import Call
 from parallax._backends.processes.parent.call_encoding import (
+    call_key,
     current_values,
     encode_call,
     modules_for,
     names_in,
     stuck_value,
 )
-from parallax._backends.processes.parent.warm_pool import call_key
 from parallax._core.errors import SerializationError
 from parallax._guard.effects import scan
 from parallax._transport import codec

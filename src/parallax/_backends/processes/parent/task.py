@@ -7,22 +7,24 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.stack_dumps import Trace
 from parallax._backends.processes.parent.function_cache import Known
-from parallax._backends.processes.parent.process_view import ProcessHandle
-from parallax._backends.processes.parent.worker_client import WorkerClient
+from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
+from parallax._backends.processes.start.starter import Started
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.errors import RemoteTraceback, SerializationError, UnreadableError, set_cause
 from parallax._core.futures import Future, Helper
 from parallax._transport import codec
 from parallax._transport.framing import Frame
 from parallax._transport.pickle_diagnosis import culprit
-from parallax._transport.shm_channel import Parcel
+from parallax._transport.shm_channel import Parcel, ParcelChannel
 
 __all__ = [
     "Batch",
     "Finished",
-    "Lent",
     "Task",
+    "TaskWorker",
     "encode_arguments",
     "outcomes",
     "settle",
@@ -30,8 +32,8 @@ __all__ = [
 ]
 
 
-#: Seconds that a batch takes at least: what was thought to be over and is not.
-TINY = 1e-9
+#: Seconds that a batch with tasks in it takes at least, however long it has taken already.
+MIN_BATCH_S = 1e-9
 
 
 class Task(Future[Any]):
@@ -41,12 +43,12 @@ class Task(Future[Any]):
         super().__init__(engine)
         self.known = known
         self.data = data
-        #: who has it; None while it queues.
-        self.lent: Lent | None = None
+        #: the worker that it was sent to; None while it queues.
+        self.worker: TaskWorker | None = None
         #: it travels alone, because a worker died with it and others.
         self.alone = False
-        #: since when it is to be ended, whoever has it.
-        self.doomed: float | None = None
+        #: since when it is to be killed, whoever has it.
+        self.killed_at: float | None = None
         self.attempts = 0
 
 
@@ -55,40 +57,52 @@ class Batch:
 
     __slots__ = ("expected", "id", "recalled", "since", "tasks")
 
-    def __init__(self, name: int, tasks: deque[Task], expected: float) -> None:
-        self.id = name
+    def __init__(self, number: int, tasks: deque[Task], expected: float) -> None:
+        self.id = number
         self.tasks = tasks
         self.expected = expected
         self.since = time.monotonic()
         self.recalled = False
 
 
-class Lent:
-    """A worker at the engine's service."""
+class TaskWorker(WorkerClient):
+    """A worker of an executor."""
 
-    def __init__(self, worker: WorkerClient) -> None:
-        self.worker = worker
-        #: what programs that look for it see, made when one looks.
-        self.handle: ProcessHandle | None = None
-        self.flight: deque[Batch] = deque()
+    def __init__(
+        self, started: Started, channel: ParcelChannel, outputs: Outputs, trace: Trace | None = None
+    ) -> None:
+        super().__init__(started, channel, outputs, trace)
+        #: what was sent and not answered, oldest first.
+        self.batches: deque[Batch] = deque()
         #: tasks that it was given in its life.
         self.given = 0
-        #: a thread that waits for one of its results reads its socket.
-        self.borrowed = False
-        self.idle = False
         #: what it was told last of its relation to the program.
         self.relation: bytes | None = None
-        #: since when it has nothing to do.
-        self.rests = 0.0
-        self.alive = True
-        #: it was killed for the sake of one task; nothing else that it holds is to blame.
-        self.condemned = False
-        #: when it was asked to give back what it has not begun.
-        self.asked = 0.0
+        #: since when it is idle.
+        self.idle_since = 0.0
+        #: when it was last asked to give back what it has not begun.
+        self.recalled_at = 0.0
 
-    def busy(self) -> float:
+    @property
+    def owed(self) -> int:
+        """Frames of work that were sent and not answered."""
+        return len(self.batches)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks that it holds, oldest first."""
+        return [task for batch in self.batches for task in batch.tasks]
+
+    def expected(self) -> float:
         """Seconds of work that it has, as far as is known; 0 only if it has none."""
-        return sum(max(TINY, batch.expected) for batch in self.flight)
+        return sum(max(MIN_BATCH_S, batch.expected) for batch in self.batches)
+
+    def recall(self) -> None:
+        """Ask it to give back what it has not begun."""
+        if protocol.RECALL is not None:
+            for batch in self.batches:
+                batch.recalled = True
+            self.started.signal(protocol.RECALL)
 
 
 #: Tasks that have ended, each with its value or its error.

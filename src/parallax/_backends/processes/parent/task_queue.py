@@ -1,6 +1,6 @@
 """The tasks of an executor that no worker has, and what of them travels in one frame.
 
-Not thread-safe: the engine's lock guards every method.
+Assumptions: the engine's lock guards every method.
 """
 
 from __future__ import annotations
@@ -9,22 +9,23 @@ from collections import deque
 from collections.abc import Callable
 
 from parallax._backends.processes.common import protocol
-from parallax._backends.processes.parent.task import Lent, Task
-from parallax._backends.processes.parent.worker_client import KEPT_CALLS
+from parallax._backends.processes.parent.task import Task, TaskWorker
+from parallax._backends.processes.parent.worker_client import MAX_KEPT_CALLS
+from parallax._backends.processes.parent.worker_state import CONDEMNED
 from parallax._scheduling.batch_size import BatchSize
 
-__all__ = ["Queue"]
+__all__ = ["TaskQueue"]
 
 #: Bytes of arguments from which a task travels alone, and a frame takes no more. What a busy worker
 #: is sent must fit its socket, or it could not give it back.
-LARGE = 1 << 16
+MIN_LARGE_TASK_BYTES = 1 << 16
 
-#: Seconds that a task may take which was never timed.
-UNKNOWN = float("inf")
+#: Seconds that a task is expected to take which was never timed.
+UNTIMED_S = float("inf")
 
 
-class Queue:
-    """What waits, in order.
+class TaskQueue:
+    """Waiting tasks, in order.
 
     Args:
         max_tasks: tasks after which a worker is replaced.
@@ -37,11 +38,7 @@ class Queue:
         self._max_tasks = max_tasks
 
     def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:
-        """Take out tasks that nobody has begun.
-
-        Args:
-            wanted: says which.
-        """
+        """Take out the wanted tasks that no worker has begun."""
         back = [task for task in self.tasks if not task.running() and wanted(task)]
         if back:
             out = set(back)
@@ -49,7 +46,7 @@ class Queue:
         return back
 
     def drop(self, task: Task) -> bool:
-        """Take out a task that is to be ended; whether it was there."""
+        """Take out a task that is to be killed; False if it was not there."""
         try:
             self.tasks.remove(task)
         except ValueError:
@@ -57,11 +54,11 @@ class Queue:
         task.data = None
         return True
 
-    def choose(self, lent: Lent, workers: int) -> tuple[deque[Task], float]:
+    def choose(self, worker: TaskWorker, workers: int) -> tuple[deque[Task], float]:
         """Take what goes to a worker in one frame.
 
         Args:
-            lent: the worker.
+            worker: its state decides how much it may get.
             workers: how many share what waits.
 
         Returns:
@@ -73,11 +70,11 @@ class Queue:
         most = pace.share(len(queue), workers)
         if protocol.RECALL is None:
             most = 1
-        if lent.condemned:
+        if worker.state is CONDEMNED:
             most = 0
         if self._max_tasks is not None:
-            most = min(most, self._max_tasks - lent.given)
-        before = busy = lent.busy()
+            most = min(most, self._max_tasks - worker.given)
+        before = busy = worker.expected()
         size = 0
         while queue and len(tasks) < most:
             task = queue[0]
@@ -85,19 +82,19 @@ class Queue:
             if known is None or data is None or not task.begin():
                 queue.popleft()  # it was cancelled
                 continue
-            large = task.alone or data.nbytes > LARGE or bool(data.buffers)
-            if tasks and (large or (known.key not in keys and len(keys) >= KEPT_CALLS)):
+            large = task.alone or data.nbytes > MIN_LARGE_TASK_BYTES or bool(data.buffers)
+            if tasks and (large or (known.key not in keys and len(keys) >= MAX_KEPT_CALLS)):
                 break
             if not pace.fits(known.key, len(tasks), busy):
                 break
-            if large and lent.flight:
+            if large and worker.batches:
                 break
             queue.popleft()
             tasks.append(task)
             keys.add(known.key)
             mean = pace.mean(known.key)
-            busy += UNKNOWN if mean is None else mean
+            busy += UNTIMED_S if mean is None else mean
             size += data.nbytes
-            if large or mean is None or size > LARGE:
+            if large or mean is None or size > MIN_LARGE_TASK_BYTES:
                 break
         return tasks, busy - before

@@ -1,4 +1,4 @@
-"""An executor's worker processes as their watchman sees them."""
+"""An executor's worker processes as the stall monitor sees them."""
 
 from __future__ import annotations
 
@@ -6,54 +6,55 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from parallax._backends.processes.parent.task import Lent
-from parallax._backends.processes.parent.task_workers import Staff
+from parallax._backends.processes.parent.task import TaskWorker
+from parallax._backends.processes.parent.task_workers import TaskWorkers
 from parallax._reporting.stall_policy import InFlight, Scene
 
-__all__ = ["WatchedStaff"]
+__all__ = ["TaskStallView"]
 
 #: Seconds to wait for the executor's lock. Who holds it for longer is what hangs.
-PATIENCE = 1.0
+LOCK_TIMEOUT_S = 1.0
 
 
-class WatchedStaff:
+class TaskStallView:
     """The workers of one executor.
 
     Args:
-        staff: they.
+        workers: the workers and their tasks.
         lock: guards them.
     """
 
-    def __init__(self, staff: Staff, lock: Any) -> None:
-        self._staff = staff
+    def __init__(self, workers: TaskWorkers, lock: Any) -> None:
+        self._workers = workers
         self._lock = lock
 
     def scene(self) -> Scene | None:
-        """What is to be seen at a glance; None if no call is in flight."""
+        """A glance at them; None if no call is in flight."""
         found = self._in_flight()
         if not found:
             return None
-        return Scene(max(self._staff.last, min(begun for *_, begun in found)), len(found))
+        return Scene(max(self._workers.last, min(since for *_, since in found)), len(found))
 
     def flights(self) -> tuple[str, Sequence[InFlight], int | None]:
-        """What is in flight, with stacks, and how many calls wait."""
-        found, now = self._in_flight(), time.monotonic()
+        """The calls in flight, with stacks, and how many calls wait."""
+        now = time.monotonic()
         flights = []
-        for lent, name, begun in found:
-            at = lent.worker.where()
-            flights.append(InFlight(f"`{name}`", at.who, now - begun, at.stack))
-        return "call of an executor", flights, len(self._staff.queue.tasks)
+        for worker, name, since in self._in_flight():
+            at = worker.where()
+            flights.append(InFlight(f"`{name}`", at.who, now - since, at.stack))
+        return "call of an executor", flights, len(self._workers.queue.tasks)
 
-    def _in_flight(self) -> list[tuple[Lent, str, float]]:
-        if not self._lock.acquire(timeout=PATIENCE):
+    def _in_flight(self) -> list[tuple[TaskWorker, str, float]]:
+        """Workers with the name of the call that each is running, and since when."""
+        if not self._lock.acquire(timeout=LOCK_TIMEOUT_S):
             return []
         try:
             found = []
-            for lent in self._staff.lent:
-                if lent.flight and lent.worker.begun:
-                    batch = lent.flight[0]
+            for worker in self._workers.workers.values():
+                if worker.batches and worker.begun:
+                    batch = worker.batches[0]
                     known = batch.tasks[0].known if batch.tasks else None
-                    found.append((lent, known.name if known else "a call", batch.since))
+                    found.append((worker, known.name if known else "a call", batch.since))
             return found
         finally:
             self._lock.release()

@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
+from typing import TypeVar
 
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.channel_setup import keep_channel
@@ -24,6 +25,13 @@ from parallax._backends.processes.common.stack_dumps import Trace, keep_trace
 from parallax._backends.processes.parent.exit_diagnosis import expect_ends
 from parallax._backends.processes.parent.output_receiver import Hearing
 from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
+from parallax._backends.processes.parent.worker_state import (
+    GONE,
+    IDLE,
+    LEAVING,
+    STARTING,
+    WORKING,
+)
 from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.spawn import OUTPUT, installed, output_of
 from parallax._backends.processes.start.starter import Starter
@@ -31,15 +39,10 @@ from parallax._core.errors import WorkerStartError
 from parallax._shm.arena import arena, release
 from parallax._shm.segment import Store, make_store
 from parallax._shm.sender import Lender
-from parallax._transport import codec
 from parallax._transport.shm_channel import ParcelChannel
 from parallax._transport.wakeup import readable_now
 
-__all__ = ["Pool", "WorkerClient", "call_key", "shutdown_warm_pool", "warm_pool", "warm_resources"]
-
-#: Callables up to this many bytes are recognized by content in later runs. Hashing costs about
-#: what sending does, so a larger one is sent anew in each run.
-HASHED = 1 << 20
+__all__ = ["Pool", "shutdown_warm_pool", "warm_pool", "warm_resources"]
 
 #: Seconds to wait for another run's workers. Shorter starts more of them than there are cores,
 #: longer holds up a program that reads two streams in turns.
@@ -47,6 +50,8 @@ PATIENCE = 1.0
 
 #: Seconds that workers take to start, without the modules that they import.
 USUAL_START = 0.06
+
+W = TypeVar("W", bound=WorkerClient)
 
 
 class Pool:
@@ -93,7 +98,7 @@ class Pool:
             0 if they are up, infinity if other runs have them all.
         """
         with self._lock:
-            if count <= sum(w.ready for w in self._idle):
+            if count <= sum(w.state is IDLE for w in self._idle):
                 return 0.0
             if not self._idle and len(self._alive) >= limit:
                 return math.inf
@@ -123,11 +128,13 @@ class Pool:
                     worn = items is not None and worker.ran >= items
                     if worn or worker.outputs != outputs:
                         self.retire(worker)
-                    else:
-                        lent.append(worker)
+                        continue
+                    if worker.state is IDLE:
+                        worker.enter(WORKING)
+                    lent.append(worker)
                 while len(lent) < count and len(self._alive) < limit:
                     try:
-                        lent.append(self._start())
+                        lent.append(self._start(WorkerClient))
                     except WorkerStartError:
                         if not lent:
                             raise
@@ -144,23 +151,24 @@ class Pool:
         """Whether workers are forked from this very process."""
         return self.method == "fork"
 
-    def hire(self, initializer: Initializer | None = None) -> WorkerClient:
+    def hire(self, kind: type[W], initializer: Initializer | None = None) -> W:
         """Start a worker that is never lent to runs; ``discard`` lets go of it.
 
         Args:
-            initializer: what it is going to call first.
+            kind: the class of its client.
+            initializer: what the worker calls first.
 
         Raises:
             WorkerStartError: it could not be started.
         """
         with self._lock:
-            worker = self._start(initializer)
+            worker = self._start(kind, initializer)
             self._alive.discard(worker)
             self._hired.add(worker)
             _hired_anywhere.add(worker)
             return worker
 
-    def _start(self, initializer: Initializer | None = None) -> WorkerClient:
+    def _start(self, kind: type[W], initializer: Initializer | None = None) -> W:
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
@@ -186,7 +194,7 @@ class Pool:
         finally:
             self._making = ()
             theirs.close()
-        worker = WorkerClient(started, channel, outputs, trace)
+        worker = kind(started, channel, outputs, trace)
         self._alive.add(worker)
         return worker
 
@@ -213,9 +221,8 @@ class Pool:
             return self._starter.deadline(worker.started, worker.born)
 
     def greet(self, worker: WorkerClient, pid: int) -> None:
-        """Note that a worker said hello."""
-        worker.started.up(pid)
-        worker.ready = True
+        """Note that a worker said hello; its holder has it WORKING until it says otherwise."""
+        worker.greet(pid)
         self.start_seconds = time.monotonic() - worker.born
 
     def give_back(self, worker: WorkerClient, idle_timeout: float | None) -> None:
@@ -232,6 +239,8 @@ class Pool:
                 self.discard(worker, kill=True)
                 return
         with self._lock:
+            if worker.state is WORKING:
+                worker.enter(IDLE)
             self._idle.append(worker)
             self._changed.notify_all()
 
@@ -245,27 +254,21 @@ class Pool:
             worker.started.kill()
         worker.close()
         with self._lock:
-            self._alive.discard(worker)
-            self._hired.discard(worker)
-            _hired_anywhere.discard(worker)
-            if worker in self._idle:
-                self._idle.remove(worker)
-            self._changed.notify_all()
+            self._part(worker)
             code = worker.started.exitcode(timeout)
             if code is None and worker not in self._leaving:
                 self._leaving.append(worker)  # reaped when it ends at last
+            elif code is not None and worker.state is LEAVING:
+                worker.enter(GONE)
             return code
 
     def retire(self, worker: WorkerClient) -> None:
         """Let a worker go that leaves by itself once its socket is closed; it is reaped later."""
         worker.close()
         with self._lock:
-            self._alive.discard(worker)
-            self._hired.discard(worker)
-            _hired_anywhere.discard(worker)
-            if not worker.started.gone():
-                self._leaving.append(worker)
-            self._changed.notify_all()
+            self._part(worker)
+            self._leaving.append(worker)
+            self._sweep()
 
     def settle(self, timeout: float) -> None:
         """Reap the workers that were let go, as far as they are gone within ``timeout`` seconds."""
@@ -273,12 +276,28 @@ class Pool:
         with self._lock:
             for worker in self._leaving:
                 worker.started.exitcode(max(0.0, deadline - time.monotonic()))
-            self._leaving = [w for w in self._leaving if not w.started.gone()]
+            self._sweep()
+
+    def _part(self, worker: WorkerClient) -> None:
+        """Count a worker no more."""
+        self._alive.discard(worker)
+        self._hired.discard(worker)
+        _hired_anywhere.discard(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self._changed.notify_all()
+
+    def _sweep(self) -> None:
+        """Drop the leaving workers that are gone."""
+        for worker in self._leaving:
+            if worker.state is LEAVING and worker.started.gone():
+                worker.enter(GONE)
+        self._leaving = [w for w in self._leaving if w.state is not GONE]
 
     def _weed(self) -> None:
         """Let go of idle workers that have left."""
         if self._leaving:
-            self._leaving = [w for w in self._leaving if not w.started.gone()]
+            self._sweep()
         heard = readable_now([worker.channel for worker in self._idle])
         for worker in [w for w in self._idle if w.channel in heard] if heard else ():
             try:
@@ -286,17 +305,31 @@ class Pool:
             except (EOFError, OSError):
                 frames = None
             if frames is None or any(f.kind == protocol.BYE for f in frames):
-                self._idle.remove(worker)
-                self._alive.discard(worker)
-                worker.close()
-                worker.started.exitcode(0.5)
+                self.discard(worker, kill=False)
                 continue
             for frame in frames:
                 if frame.kind == protocol.HELLO:
                     self.greet(worker, frame.tag)
+                    worker.enter(IDLE)
                 elif frame.kind == protocol.SAID:
                     self._hearing.take(worker.ear, frame)
         self._hearing.pass_on()
+
+    def validate(self) -> None:
+        """Check what must hold whenever no method runs; for tests.
+
+        Raises:
+            AssertionError: it does not.
+        """
+        with self._lock:
+            assert {w.state for w in self._idle} <= {STARTING, IDLE}
+            assert self._alive.issuperset(self._idle)
+            assert self._alive.isdisjoint(self._hired)
+            assert all(w.alive for w in (*self._alive, *self._hired))
+            # What is lent is idle for nobody else.
+            lent = self._alive.difference(self._idle)
+            assert not any(w.state is IDLE for w in lent)
+            assert not any(w.alive for w in self._leaving)
 
     def shutdown(self) -> None:
         """End all workers, idle or not, and the zygote; returns when they are gone."""
@@ -306,7 +339,7 @@ class Pool:
             self._leaving.clear()
             self._idle.clear()
             for worker in workers:
-                if worker.flight or not worker.ready:
+                if worker.flight or worker.state is STARTING:
                     worker.started.kill()
                 worker.close()
             if self._starter.method != "zygote":
@@ -423,27 +456,3 @@ def _after_fork() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 atexit.register(shutdown_warm_pool)
-
-
-# -- what a run sends ahead of its tasks -----------------------------------------------------------
-
-_keys: dict[bytes, int] = {}
-_last_key = 0
-
-
-def call_key(call: codec.Encoded) -> int:
-    """A number for a callable: the same for the same content, if it is small enough to hash."""
-    global _last_key  # noqa: PLW0603 - a counter
-    if call.nbytes <= HASHED:
-        content = b"".join((call.payload, *call.buffers))
-        with _pools_lock:
-            key = _keys.get(content)
-            if key is None:
-                if len(_keys) > 256:
-                    _keys.clear()
-                _last_key += 1
-                key = _keys[content] = _last_key
-            return key
-    with _pools_lock:
-        _last_key += 1
-        return _last_key

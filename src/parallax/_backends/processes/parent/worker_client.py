@@ -1,4 +1,4 @@
-"""The parent's view of one worker process: what it has, what it knows, what it was given."""
+"""The parent's end of one worker process: its connections, and what the worker has been sent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from typing import TypeAlias
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.stack_dumps import Trace
 from parallax._backends.processes.parent.output_receiver import Ear
+from parallax._backends.processes.parent.worker_state import (
+    LEAVING,
+    STARTING,
+    WORKING,
+    WorkerLife,
+)
 from parallax._backends.processes.start.initializer import INITIALIZER_KEY, Initializer
 from parallax._backends.processes.start.starter import Started
 from parallax._reporting.stall_policy import Where
@@ -18,48 +24,66 @@ from parallax._transport.shm_channel import ParcelChannel
 __all__ = ["Outputs", "WorkerClient"]
 
 #: Callables that a worker keeps. Fewer are sent anew more often, more hold memory.
-KEPT_CALLS = 8
+MAX_KEPT_CALLS = 8
 
 Outputs: TypeAlias = list[tuple[int, ...] | None]
 
 
-class WorkerClient:
-    """The parent's view of one worker process."""
+class WorkerClient(WorkerLife):
+    """The parent's end of one worker process."""
 
     def __init__(
         self, started: Started, channel: ParcelChannel, outputs: Outputs, trace: Trace | None = None
     ) -> None:
+        super().__init__()
         self.started = started
-        #: where its stacks are written to; None where there is no such thing.
-        self.trace = trace
-        #: what its interpreter said when it crashed, known once the pool has let go of it.
-        self.crash = ""
-        #: where it writes to.
-        self.outputs = outputs
         self.channel = channel
-        self.ready = False
+        #: where the process writes to.
+        self.outputs = outputs
+        #: where the process writes its stacks to; None where there is no such file.
+        self.trace = trace
+        #: what the interpreter wrote when it crashed; known once the connections are closed.
+        self.crash = ""
         self.born = time.monotonic()
+        #: what was sent of this process's environment last.
         self.context = b""
+        #: keys of the callables that the worker keeps, least recently used first.
         self.calls: OrderedDict[int, None] = OrderedDict()
-        #: chunks that it has been given and not answered.
-        self.flight = 0
-        #: an exception came between, a time limit's or Ctrl-C's: nobody knows what was sent to it,
-        #: or heard.
-        self.torn = False
-        #: items that it has run, in all runs.
+        #: among the workers of its present holder.
+        self.number = 0
+        #: chunks that were sent and not answered, by id: bytes sent, seconds that this took.
+        self.flight: dict[int, tuple[int, float]] = {}
+        #: items that were run, for all holders.
         self.ran = 0
-        #: it took up a task of the run that it is lent to.
+        #: whether any work of the present holder was begun.
         self.begun = False
-        #: what it said and what makes no sense yet.
+        #: output that was received and is not complete.
         self.ear = Ear()
 
     @property
     def pid(self) -> int | None:
-        """Its process id, known once it said hello."""
+        """The process id, known once the worker said hello."""
         return self.started.pid
 
+    @property
+    def owed(self) -> int:
+        """Frames of work that were sent and not answered."""
+        return len(self.flight)
+
+    def greet(self, pid: int) -> None:
+        """Note that the worker said hello; its holder says what it is from now on.
+
+        Args:
+            pid: the process id.
+        """
+        self.started.up(pid)
+        if self.state is STARTING:
+            self.enter(WORKING)
+
     def close(self) -> None:
-        """Close our ends of what it has; what it said when it crashed is kept. Idempotent."""
+        """Close our ends of its connections; what it wrote when it crashed is kept. Idempotent."""
+        if self.alive:
+            self.enter(LEAVING)
         self.channel.close()
         if self.trace is not None:
             self.crash = self.trace.text()
@@ -67,17 +91,16 @@ class WorkerClient:
             self.trace = None
 
     def stacks(self, timeout: float = 0.5) -> str:
-        """Where its threads are now, as text; "" if it does not say within ``timeout`` seconds."""
-        if self.trace is None or not self.ready:  # one that starts would be ended by the signal
+        """The stacks of its threads; "" if it does not write them within ``timeout`` seconds."""
+        if self.trace is None or self.state is STARTING:  # the signal would end one that starts
             return ""
         return self.trace.ask(self.started.signal, timeout)
 
     def where(self) -> Where:
-        """What it is called, and where its threads are, or what keeps them from telling."""
-        return Where(f"worker process {self.pid}", self.stacks() or self._state())
+        """The process id, and the stacks of the threads, or what keeps them from writing any."""
+        return Where(f"worker process {self.pid}", self.stacks() or self._process_state())
 
-    def _state(self) -> str:
-        """The state of a process that does not say where it is."""
+    def _process_state(self) -> str:
         import psutil
 
         try:
@@ -88,14 +111,14 @@ class WorkerClient:
         return f"(it does not answer; its state is {state!r}{', by SIGSTOP' * stopped})"
 
     def use(self, key: int, call: codec.Encoded, context: bytes, limits: bytes) -> None:
-        """Make the worker ready for a run's tasks; sent with the first of them.
+        """Prepare the worker for a run's chunks; sent with the first of them.
 
         Args:
             key: the callable's number.
             call: the callable.
-            context: as ``context`` gives it.
-            limits: a pickled dict, as ``Wear.limit`` takes it, and "idle": seconds after which a
-                worker leaves that hears nothing, None until it is released.
+            context: the environment, as ``capture`` encodes it.
+            limits: a pickled dict, as ``Wear.limit`` takes it, and "idle": seconds without a frame
+                after which the worker leaves, None until it is released.
         """
         self.surround(context)
         self.teach(key, call)
@@ -103,24 +126,24 @@ class WorkerClient:
         self.begun = False
 
     def initialize(self, initializer: Initializer) -> None:
-        """Make the worker call an executor's initializer, before anything else."""
+        """Have the worker call an executor's initializer before anything else."""
         if initializer.encoded is not None:
             self.teach(INITIALIZER_KEY, initializer.encoded)
         self.channel.send(protocol.INIT, INITIALIZER_KEY)
         self.calls.pop(INITIALIZER_KEY, None)
 
     def surround(self, context: bytes) -> None:
-        """Make the worker take over this process's surroundings."""
+        """Have the worker take over this process's environment, if it has another one."""
         if context != self.context:
             self.channel.send(protocol.CONTEXT, 0, context, hold=True)
             self.context = context
 
     def teach(self, key: int, call: codec.Encoded) -> None:
-        """Make the worker know a callable, and forget the one that was not used for longest."""
+        """Send a callable unless the worker has it; the least recently used one is dropped."""
         if key in self.calls:
             self.calls.move_to_end(key)
             return
-        if len(self.calls) >= KEPT_CALLS:
+        if len(self.calls) >= MAX_KEPT_CALLS:
             self.channel.send(protocol.FORGET, self.calls.popitem(last=False)[0], hold=True)
         self.channel.send(
             protocol.CALL, key, call.payload, call.buffers, hold=True, kept=call.slabs
@@ -128,7 +151,7 @@ class WorkerClient:
         self.calls[key] = None
 
     def forget(self, key: int) -> None:
-        """Make the worker drop a callable that will not be used again."""
+        """Have the worker drop a callable that will not be used again."""
         if key in self.calls:
             del self.calls[key]
             self.channel.send(protocol.FORGET, key, hold=True)

@@ -1,0 +1,65 @@
+"""What a run sends to its workers in shared memory once, for many items: how much that saves.
+
+Two kinds of data: what the callable captured, which each worker maps; and buffers that are part of
+several items, which are found by their content.
+"""
+
+from __future__ import annotations
+
+from parallax._shm.arena import arena
+from parallax._shm.dedup import Repeats
+from parallax._shm.sender import COPY, SHARED
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from parallax._transport.codec import Encoded
+
+__all__ = ["SentOnce"]
+
+
+class SentOnce:
+    """The shared memory of one run.
+
+    Args:
+        call: the encoded callable.
+    """
+
+    def __init__(self, call: Encoded) -> None:
+        self._call = call
+        #: finds buffers of items that were sent before; None until there is a large one.
+        self.repeats: Repeats | None = None
+        self._captured_reported = False
+        self._repeats_reported = (0, 0)
+
+    def repeats_for(self, buffers: list[memoryview]) -> Repeats | None:
+        """What finds repeated buffers, from the first item with a large one on."""
+        if self.repeats is None and any(b.nbytes >= SHARED for b in buffers):
+            sender = arena()
+            if sender is not None:
+                self.repeats = Repeats(sender)
+        return self.repeats
+
+    def saved(self, items: int) -> tuple[int, int]:
+        """Bytes that were sent once since the last call of this, and that were not sent again.
+
+        Args:
+            items: how many results came, each of an item that used what the callable captured.
+        """
+        captured = sum(s.nbytes for s in (self._call.slabs or {}).values() if s.mode == COPY)
+        once, spared = 0, captured * items
+        if captured and not self._captured_reported:
+            self._captured_reported = True
+            once, spared = captured, spared - captured
+        if self.repeats is not None:
+            total = self.repeats.once, self.repeats.spared
+            once += total[0] - self._repeats_reported[0]
+            spared += total[1] - self._repeats_reported[1]
+            self._repeats_reported = total
+        return once, spared
+
+    def clear(self) -> None:
+        """Let go of the memory: a run is part of a cycle of references."""
+        if self.repeats is not None:
+            self.repeats.clear()
+        (self._call.slabs or {}).clear()

@@ -1,0 +1,257 @@
+"""The connected workers of one holder, a run or an executor: reading, writing, losing them.
+
+Guarantees: what a worker sent before it ended is handled before its end; each end is reported once,
+with its exit status; a worker that does not come up in time is given up. Workers that end one after
+the other before they begin any work are not replaced for ever.
+Assumptions: one lock guards every method; the state of each worker follows ``worker_state``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import time
+from typing import Generic, NamedTuple, TypeVar
+
+from parallax._backends.contract import WorkerEnd
+from parallax._backends.processes.common import protocol
+from parallax._backends.processes.parent.exit_diagnosis import describe_end, unreadable
+from parallax._backends.processes.parent.output_receiver import Hearing
+from parallax._backends.processes.parent.warm_pool import Pool
+from parallax._backends.processes.parent.worker_client import WorkerClient
+from parallax._backends.processes.parent.worker_state import BORROWED, CONDEMNED, STARTING
+from parallax._core.errors import exit_reason
+from parallax._core.light_stdlib import signals
+from parallax._transport.framing import Frame, WireError
+from parallax._transport.shm_channel import Parcel
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["EXIT_STATUS_TIMEOUT_S", "Loss", "WorkerSet"]
+
+#: Seconds to wait for the exit status of a worker whose socket closed. It is reaped within
+#: milliseconds; a process that closed its descriptors and lives on is killed after this.
+EXIT_STATUS_TIMEOUT_S = 0.5
+
+#: Workers in a row that end before they begin any work until no other one is started. One may be
+#: killed by somebody else; more only repeat what keeps them from starting.
+MAX_STILLBORN = 3
+
+_KILLED = frozenset({-signals.SIGTERM, -getattr(signals, "SIGKILL", 9)})
+
+W = TypeVar("W", bound=WorkerClient)
+
+
+class Loss(NamedTuple):
+    """A worker ended."""
+
+    end: WorkerEnd
+    #: whether it had said hello.
+    came_up: bool
+    #: whether the first frame that it owed may have been begun.
+    began: bool
+    #: whether the last frame that was sent was not read to its end.
+    unread: bool
+    #: why another worker would end like it; "" as long as one is worth starting.
+    hopeless: str
+
+
+class WorkerSet(Generic[W]):
+    """Connected workers. What is done about their frames and their ends, subclasses say."""
+
+    def __init__(self, pool: Pool, hearing: Hearing, *, killed_weight: float = 1.0) -> None:
+        """Prepare; there is no worker yet.
+
+        Args:
+            pool: where workers come from and go back to.
+            hearing: takes the output of workers.
+            killed_weight: what one counts for ``MAX_STILLBORN`` that was killed by a signal.
+        """
+        self._pool = pool
+        self.hearing = hearing
+        #: by number.
+        self.workers: dict[int, W] = {}
+        self._made: selectors.BaseSelector | None = None
+        self._killed_weight = killed_weight
+        self._stillborn = 0.0
+
+    # -- what subclasses do --------------------------------------------------------------------
+
+    def _heard(self, worker: W, frame: Frame | Parcel) -> None:
+        """Handle a frame; this handles the kinds that are the same for all holders."""
+        if frame.kind == protocol.SAID:
+            self.hearing.take(worker.ear, frame)
+        elif frame.kind == protocol.BEGUN:
+            worker.begun = True
+            self._stillborn = 0.0
+        elif frame.kind == protocol.HELLO:
+            self._pool.greet(worker, frame.tag)
+            self._came_up(worker)
+
+    def _came_up(self, worker: W) -> None:
+        """A worker said hello."""
+
+    def _ended(self, worker: W, loss: Loss) -> None:
+        """A worker was removed, because it ended."""
+
+    # -- membership ----------------------------------------------------------------------------
+
+    def selector(self) -> selectors.BaseSelector:
+        """The selector of the workers' sockets, for others to add to.
+
+        Raises:
+            OSError: there is no descriptor left for it.
+        """
+        if self._made is None:
+            self._made = selectors.DefaultSelector()
+        return self._made
+
+    @property
+    def starting(self) -> int:
+        """Workers that have not come up yet."""
+        return sum(worker.state is STARTING for worker in self.workers.values())
+
+    def _admit(self, worker: W, number: int) -> None:
+        """Begin to listen to a worker, which gets that number."""
+        worker.number = number
+        self.workers[number] = worker
+        self.selector().register(worker.channel, selectors.EVENT_READ, worker)
+
+    def _remove(self, worker: W) -> None:
+        """Part with a worker; the pool is told by whoever knows how it goes on."""
+        self._unregister(worker)
+        del self.workers[worker.number]
+
+    def _unregister(self, worker: W) -> None:
+        # A borrowed worker is not registered; and at the interpreter's exit the pool may have
+        # closed the channel already.
+        with contextlib.suppress(ValueError, KeyError):
+            self.selector().unregister(worker.channel)
+
+    # -- exchange ------------------------------------------------------------------------------
+
+    def watch(self, worker: W) -> bool:
+        """Ask for writability exactly while something waits to be written; whether that is new."""
+        channel = worker.channel
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.unsent else 0)
+        if self.selector().get_key(channel).events == events:
+            return False
+        self.selector().modify(channel, events, worker)
+        return True
+
+    def serve(self, ready: Iterable[tuple[selectors.SelectorKey, int]]) -> None:
+        """Write to and read from the workers whose sockets are ready; skips what is no worker's."""
+        for key, events in ready:
+            client = key.data
+            worker = self.workers.get(client.number) if isinstance(client, WorkerClient) else None
+            if worker is None or worker.state is BORROWED:
+                continue  # removed, or borrowed, since the selector was asked
+            try:
+                if events & selectors.EVENT_WRITE:
+                    self._flush(worker)
+                if events & selectors.EVENT_READ:
+                    self.receive(worker)
+            except BaseException:
+                # The handler of a signal raised: nobody knows what was sent or received.
+                worker.condemn()
+                raise
+
+    def _flush(self, worker: W) -> None:
+        """Go on sending what did not fit a worker's socket."""
+        try:
+            worker.channel.flush()
+        except TimeoutError:  # of a handler: sockets that do not block raise none
+            raise
+        except OSError:
+            return  # it is gone; what it sent last may still be read
+        self.watch(worker)
+
+    def receive(self, worker: W) -> None:
+        """Read what a worker sent, and handle its end if that is what there is."""
+        channel = worker.channel
+        try:
+            for frame in channel.receive():
+                if not worker.alive:
+                    return
+                self._heard(worker, frame)
+            if channel.broken is not None:
+                raise channel.broken
+        except TimeoutError:  # as above
+            raise
+        except (EOFError, OSError):
+            self._lose(worker)
+        except (WireError, MemoryError) as error:  # a wrong length asks for too much
+            self._lose(worker, detail=unreadable(error))
+
+    # -- ends ----------------------------------------------------------------------------------
+
+    def due(self) -> float | None:
+        """When the first of the starting workers will be given up; None if all are up."""
+        starting = [w for w in list(self.workers.values()) if w.state is STARTING]
+        return min(map(self._pool.deadline, starting)) if starting else None
+
+    def give_up_late(self) -> None:
+        """Take workers for lost that should have come up by now."""
+        for worker in list(self.workers.values()):
+            # With one that is given up all others may have ended.
+            if worker.state is STARTING and time.monotonic() >= self._pool.deadline(worker):
+                self._lose(worker, late=True)
+
+    def _lose(self, worker: W, *, late: bool = False, detail: str = "") -> None:
+        """Remove a worker that ended, or is killed for what it did, and find out why.
+
+        Args:
+            worker: the worker; nothing happens if it was removed before.
+            late: it did not come up in time.
+            detail: what else it is killed for.
+        """
+        if not worker.alive:
+            return
+        state, channel = worker.state, worker.channel
+        unread = channel.unsent or channel.reset
+        began = worker.begun and worker.owed > unread and state is not CONDEMNED
+        self._unregister(worker)
+        code = self._pool.discard(worker, kill=late or bool(detail), timeout=EXIT_STATUS_TIMEOUT_S)
+        if code is None:
+            self._pool.discard(worker, kill=True, timeout=EXIT_STATUS_TIMEOUT_S)
+        self.workers.pop(worker.number, None)
+        end, hopeless = WorkerEnd(worker.pid, code), ""
+        if state is not CONDEMNED:  # else it was killed from here
+            end = describe_end(worker, code, detail)
+        if state is not CONDEMNED and not worker.begun:
+            self._stillborn += self._killed_weight if code in _KILLED and not late else 1
+            said, again = "", False
+            if state is STARTING:
+                said, again = self._pool.trouble(worker, late=late)
+            if again:
+                self._stillborn = 0.0
+            elif self._stillborn >= MAX_STILLBORN:
+                hopeless = detail or said or _early_end(state, code, late=late)
+        self._ended(worker, Loss(end, state is not STARTING, began, unread, hopeless))
+
+    def validate(self) -> None:
+        """Check what must hold whenever no method runs; for tests.
+
+        Raises:
+            AssertionError: it does not.
+        """
+        registered = {key.data for key in self.selector().get_map().values()}
+        for number, worker in self.workers.items():
+            assert worker.number == number, worker
+            assert worker.alive, (number, worker.state)
+            if worker.state is not CONDEMNED:  # that one may have been borrowed before
+                assert (worker in registered) == (worker.state is not BORROWED), worker.state
+            registered.discard(worker)
+        left = [each for each in registered if isinstance(each, WorkerClient)]
+        assert not left, left
+
+
+def _early_end(state: str, exitcode: int | None, *, late: bool) -> str:
+    if late:
+        return "the worker did not come up in time"
+    reason = exit_reason(exitcode, at_work=False)
+    when = "while starting" if state is STARTING else "before its first task"
+    return f"the worker ended {when}: {reason}"
