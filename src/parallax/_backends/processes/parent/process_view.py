@@ -1,6 +1,6 @@
-"""A worker process as programs see it that look into an executor: like ``multiprocessing.Process``.
+"""A worker process as programs see it that read ``_processes``: like ``multiprocessing.Process``.
 
-Guarantees: to wait for its end collects no exit status, which is the pool's to collect.
+Guarantees: waiting for the end collects no exit status, which is the pool's to collect.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from parallax._backends.processes.parent.worker_client import WorkerClient
 
 __all__ = ["ProcessHandle"]
 
-#: Seconds between two looks at a process, where the system cannot tell of its end.
-LOOK = 0.01
+#: Seconds between two looks at a process, where the system cannot wait for its end. Shorter costs
+#: more wake-ups, longer notices the end later.
+POLL_INTERVAL_S = 0.01
 
 
 class ProcessHandle:
     """One worker process.
 
     Args:
-        worker: it.
-        pool: who started it.
+        worker: its client.
+        pool: the pool that started it.
     """
 
     def __init__(self, worker: WorkerClient, pool: Pool) -> None:
@@ -32,12 +33,12 @@ class ProcessHandle:
 
     @property
     def pid(self) -> int | None:
-        """Its process id; None as long as it is starting."""
+        """The process id; None as long as it is starting."""
         return self._worker.pid
 
     @property
     def name(self) -> str:
-        """A name to show."""
+        """A name for people."""
         return f"parallax-worker-{self.pid}"
 
     def __repr__(self) -> str:
@@ -49,24 +50,20 @@ class ProcessHandle:
 
     @property
     def exitcode(self) -> int | None:
-        """Its exit status, negative for a signal; None while it runs or if it is not known."""
+        """The exit status, negative for a signal; None while it runs or if it is not known."""
         return self._pool.exitcode(self._worker)
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its end.
-
-        Args:
-            timeout: seconds to wait at most.
-        """
+        """Wait for the end, for at most ``timeout`` seconds."""
         if self.exitcode is None:
             self._ended(timeout)
 
     def terminate(self) -> None:
-        """Ask it to end; as ``kill`` on Windows."""
+        """Send SIGTERM; as ``kill`` on Windows."""
         self._worker.started.signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Send SIGKILL."""
         self._worker.started.kill()
 
     def _ended(self, timeout: float | None) -> bool:
@@ -87,4 +84,4 @@ class ProcessHandle:
                 return True
             if deadline is not None and time.monotonic() >= deadline:
                 return False
-            time.sleep(LOOK)
+            time.sleep(POLL_INTERVAL_S)
