@@ -74,7 +74,7 @@ def locked(n):
     return threading.Lock()
 
 
-class Tally:
+class GilSamples:
     def __init__(self):
         self.seen = []
         self.last = None
@@ -166,7 +166,7 @@ def test_appending_to_a_global_list():
 @pytest.mark.parametrize("method", ["add", "keep"])
 def test_a_bound_method_that_changes_its_object(method):
     """It is this object."""
-    tally = Tally()
+    tally = GilSamples()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SharedStateWarning)
         with Executor() as executor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax._routing.route_state import MOST_CHANGES, PROBATION, Growth, Lane
+from parallax._routing.route_choice import MOST_CHANGES, PROBATION, RouteChoice, ThreadGrowth
 
 TIMES = st.floats(0.0, 0.3)
 SECONDS = st.one_of(st.floats(0.0, 1e-4), st.floats(0.0, 0.5))
@@ -25,18 +25,18 @@ EVENTS = st.one_of(
 @given(st.lists(EVENTS, max_size=80), st.integers(1, 8), st.integers(1, 8))
 def test_a_lane(events, cores, workers):
     """At most one call before the verdict; nobody waits long; changes end; what stays, stays."""
-    lane = Lane("fn", cores=cores, workers=workers)
+    choice = RouteChoice("fn", cores=cores, workers=workers)
     now, ended, reviews, since, held = 0.0, 0, 0, None, 0
     for event, pause, *values in events:
         now += pause
-        before, probing, stay = lane.route, lane.probing, lane.stay
+        before, probing, stay = choice.route, choice.probing, choice.stay
         if event == "place":
-            where = lane.place(now)
+            where = choice.place(now)
             if before is not None:
                 assert where == before
             elif where == "probe":
                 assert not probing
-                lane.begin_probe(now)
+                choice.begin_probe(now)
                 since = since if since is not None else now
             elif where == "hold":
                 assert probing
@@ -44,49 +44,49 @@ def test_a_lane(events, cores, workers):
                 held += 1
             else:
                 assert where == "threads"
-                assert lane.provisional
+                assert choice.provisional
                 assert now - since > PROBATION
         elif event == "end_probe":
-            lane.end_probe()
-            assert lane.probing is False
+            choice.end_probe()
+            assert choice.probing is False
         elif event == "rest":
-            lane.rest()
+            choice.rest()
             since = None
-            if lane.probing:
-                lane.end_probe()
-        elif event == "decide" and not lane.stay:
-            lane.decide(values[0], "so", now)
-            assert (lane.route, lane.reason, lane.provisional) == (values[0], "so", False)
+            if choice.probing:
+                choice.end_probe()
+        elif event == "decide" and not choice.stay:
+            choice.decide(values[0], "so", now)
+            assert (choice.route, choice.reason, choice.provisional) == (values[0], "so", False)
         elif event == "keep":
-            lane.keep("it must", now)
-            assert lane.route == "threads"
+            choice.keep("it must", now)
+            assert choice.route == "threads"
         elif event == "call":
             wall, cpu, worker = values
             if worker:
-                if lane.samples():
-                    lane.began(worker, now)
-                    lane.took(wall, min(wall, cpu), now + wall, worker)
+                if choice.samples():
+                    choice.began(worker, now)
+                    choice.took(wall, min(wall, cpu), now + wall, worker)
             else:
-                lane.took(wall, min(wall, cpu), now + wall)
+                choice.took(wall, min(wall, cpu), now + wall)
             now += wall
             ended += 1
         elif event == "sent":
-            lane.sent(values[0])
-            assert lane.sending >= 0
+            choice.sent(values[0])
+            assert choice.sending >= 0
         elif event == "review":
-            changed = lane.review(now)
-            assert changed is (lane.route != before)
+            changed = choice.review(now)
+            assert changed is (choice.route != before)
             reviews += changed
             if changed:
                 assert before is not None
                 assert not stay
-        if lane.stay:
-            assert lane.route == "threads"
-        assert lane.calls == ended
-        assert lane.wall >= 0
-        assert lane.cpu >= 0
+        if choice.stay:
+            assert choice.route == "threads"
+        assert choice.calls == ended
+        assert choice.wall >= 0
+        assert choice.cpu >= 0
         assert reviews <= MOST_CHANGES
-        assert isinstance(lane.waits(now), bool)
+        assert isinstance(choice.waits(now), bool)
 
 
 @given(
@@ -96,7 +96,7 @@ def test_a_lane(events, cores, workers):
 )
 def test_growth(first, more, events):
     """Threads never become fewer, double at most at a time, and keep within the bound."""
-    growth = Growth(first, first + more)
+    growth = ThreadGrowth(first, first + more)
     now, threads = 0.0, first
     for pause, waiting in events:
         now += pause
@@ -110,14 +110,14 @@ def test_growth(first, more, events):
 
 def test_growth_ends_where_more_bring_nothing():
     """The same number of calls per second, whatever the threads: they are doubled once."""
-    growth = Growth(8, 1024)
+    growth = ThreadGrowth(8, 1024)
     seen = [growth.ended(number * 0.001, 5000) for number in range(5000)]
     assert set(seen) == {8, 16}
 
 
 def test_growth_goes_on_while_more_bring_more():
     """Twice the threads, twice the calls: up to the bound."""
-    growth = Growth(8, 100)
+    growth = ThreadGrowth(8, 100)
     now = 0.0
     for _ in range(5000):
         now += 0.1 / growth.threads

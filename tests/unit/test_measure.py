@@ -20,8 +20,8 @@ import pytest
 
 from parallax._core.cores import gil_enabled
 from parallax._profiling import gil_estimate, gil_sampler, meters
-from parallax._profiling.gil_estimate import Tally, estimate, is_late, is_solid, mean_sleep
-from parallax._profiling.meters import CoresMeter, GilReading, Meter, Ticker, native_threads
+from parallax._profiling.gil_estimate import GilSamples, estimate, is_late, is_solid, mean_sleep
+from parallax._profiling.meters import CoresMeter, GilReading, GilSampler, Meter, native_threads
 
 INTERVAL = 0.005
 WAKE = 0.00006
@@ -57,10 +57,10 @@ def alternating(held: float, released: float) -> Holder:
 
 def simulate(
     holder: Holder, span: float, seed: int, *, wake: float = WAKE, counted: bool = True
-) -> tuple[Tally, float]:
-    """What the ticker would see in `span` seconds: the tally, and when its last sleep ends."""
+) -> tuple[GilSamples, float]:
+    """What the sampler would see in `span` seconds: the tally, and when its last sleep ends."""
     rng = random.Random(seed)
-    tally, now, least, lateness, forced = Tally(), 0.0, math.inf, 0.0, 0
+    tally, now, least, lateness, forced = GilSamples(), 0.0, math.inf, 0.0, 0
     while True:
         mean = mean_sleep(now, forced if lateness > 0.8 * INTERVAL else 0)
         due = now + max(gil_estimate.LEAST_SLEEP, rng.expovariate(1.0 / mean))
@@ -149,18 +149,18 @@ def test_slow_timers_are_not_taken_for_a_held_gil() -> None:
 
 
 def test_no_sample_is_no_verdict() -> None:
-    reading = estimate(Tally(), 0.01)
+    reading = estimate(GilSamples(), 0.01)
     assert (reading.held, reading.error) == (None, 1.0)
-    assert estimate(Tally(), 0.0).held is None
+    assert estimate(GilSamples(), 0.0).held is None
 
 
 def test_one_wait_that_covers_the_time_is_a_verdict() -> None:
-    pending = estimate(Tally(), 0.025, pending=0.0249)
+    pending = estimate(GilSamples(), 0.025, pending=0.0249)
     assert pending.held == pytest.approx(1.0)
     assert pending.error < 0.05
     assert pending.late == pending.ticks == 1
     assert pending.longest == pytest.approx(0.0249)
-    born = estimate(Tally().born(0.05), 0.051)
+    born = estimate(GilSamples().born(0.05), 0.051)
     assert born.held is not None
     assert born.held > 0.9
     assert born.error < 0.1
@@ -168,7 +168,7 @@ def test_one_wait_that_covers_the_time_is_a_verdict() -> None:
 
 def test_waits_weigh_by_their_length() -> None:
     """gh dask/distributed#8557: one long wait is not one short wait."""
-    tally = Tally()
+    tally = GilSamples()
     for _ in range(9):
         tally = tally.tick(0.001, WAKE, late=False)
     tally = tally.tick(0.001, 0.09, late=True)
@@ -178,9 +178,9 @@ def test_waits_weigh_by_their_length() -> None:
 
 
 def test_a_busy_machine_makes_the_reading_doubtful() -> None:
-    pending = estimate(Tally(), 0.025, pending=0.0249, delayed=0.6)
+    pending = estimate(GilSamples(), 0.025, pending=0.0249, delayed=0.6)
     assert pending.error > 0.4
-    tally = Tally()
+    tally = GilSamples()
     for late in (True, False, True, True):
         tally = tally.tick(0.0005, 0.004 if late else WAKE, late=late)
     calm, loaded = estimate(tally, 0.02), estimate(tally, 0.02, delayed=0.5)
@@ -229,7 +229,7 @@ def test_a_wait_with_many_wake_ups_was_not_solid() -> None:
     assert is_solid(0.05, 12, INTERVAL)
     assert is_solid(0.05, 0, INTERVAL)
     assert not is_solid(0.004, 9, INTERVAL)
-    base = Tally().tick(0.001, WAKE, late=False)
+    base = GilSamples().tick(0.001, WAKE, late=False)
     assert base.tick(0.001, 0.004, late=True, solid=False).waited == 0.0
     assert base.tick(0.001, 0.004, late=True).waited == pytest.approx(0.004, abs=0.0002)
 
@@ -251,7 +251,7 @@ def test_forced_hand_overs_stay_rare() -> None:
 
 
 def test_tallies_subtract() -> None:
-    first = Tally().tick(0.001, 0.01, late=True).born(0.002)
+    first = GilSamples().tick(0.001, 0.01, late=True).born(0.002)
     both = first.tick(0.002, 0.004, late=True).tick(0.002, WAKE, late=False, cpu=0.5)
     window = both.since(first)
     assert (window.ticks, window.late) == (2, 1)
@@ -284,15 +284,15 @@ def spin(seconds: float) -> None:
 
 
 def observe(work: Callable[[], object], seconds: float = 0.04) -> tuple[GilReading, float | None]:
-    ticker = Ticker()
-    ticker.start()
+    sampler = GilSampler()
+    sampler.start()
     try:
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             work()
-        return ticker.reading(), ticker.busy()
+        return sampler.reading(), sampler.busy()
     finally:
-        ticker.stop()
+        sampler.stop()
 
 
 needs_gil = pytest.mark.skipif(not gil_enabled(), reason="no GIL to look at")
@@ -341,17 +341,17 @@ def test_real_waiting_is_neither_busy_nor_holding() -> None:
 def test_busy_tells_computing_from_waiting_before_the_item_ends() -> None:
     seen: list[float | None] = []
     enough = threading.Event()
-    ticker: Ticker
+    sampler: GilSampler
 
-    def on_tick(now: float) -> None:
-        seen.append(ticker.busy())
+    def on_sample(now: float) -> None:
+        seen.append(sampler.busy())
         if len(seen) >= 20:
             enough.set()
 
-    ticker = Ticker(on_tick)
-    ticker.start()
+    sampler = GilSampler(on_sample)
+    sampler.start()
     assert enough.wait(10)
-    ticker.stop()
+    sampler.stop()
     assert all(share is None or 0.0 <= share <= 1.0 for share in seen)
     assert seen[-1] is None or seen[-1] < 0.5
 
@@ -367,11 +367,11 @@ def test_another_thread_can_be_watched() -> None:
     thread.start()
     try:
         assert ready.wait(10)
-        ticker = Ticker(watch=thread.ident)
-        ticker.start()
+        sampler = GilSampler(watch=thread.ident)
+        sampler.start()
         spin(0.02)
-        busy = ticker.busy()
-        ticker.stop()
+        busy = sampler.busy()
+        sampler.stop()
         assert busy is None or busy < 0.5
     finally:
         leave.set()
@@ -380,15 +380,15 @@ def test_another_thread_can_be_watched() -> None:
 
 def test_a_window_leaves_out_what_was_before_it() -> None:
     ticks = threading.Semaphore(0)
-    ticker = Ticker(lambda now: ticks.release())
-    ticker.start()
+    sampler = GilSampler(lambda now: ticks.release())
+    sampler.start()
     for _ in range(3):
         assert ticks.acquire(timeout=10)
-    mark = ticker.mark()
+    mark = sampler.mark()
     for _ in range(20):
         assert ticks.acquire(timeout=10)
-    whole, window = ticker.reading(), ticker.reading(since=mark)
-    ticker.stop()
+    whole, window = sampler.reading(), sampler.reading(since=mark)
+    sampler.stop()
     assert window.span < whole.span
     assert window.ticks < whole.ticks
     assert mark.cpu == mark.tally.cpu >= 0.0
@@ -401,50 +401,50 @@ def test_what_on_tick_raises_comes_out_of_stop_once() -> None:
         called.set()
         raise LookupError("on purpose")
 
-    ticker = Ticker(broken)
-    ticker.start()
+    sampler = GilSampler(broken)
+    sampler.start()
     assert called.wait(10)
-    ticks = ticker.reading().ticks
-    assert wait_for(lambda: ticker.reading().ticks > ticks + 1), "sampling goes on"
+    ticks = sampler.reading().ticks
+    assert wait_for(lambda: sampler.reading().ticks > ticks + 1), "sampling goes on"
     with pytest.raises(LookupError, match="on purpose"):
-        ticker.stop()
-    ticker.stop()
+        sampler.stop()
+    sampler.stop()
 
 
 def test_stop_may_come_at_any_time() -> None:
-    ticker = Ticker()
-    assert ticker.reading() == GilReading(0, 0, None, 1.0, 0.0, 0.0)
-    assert ticker.busy() is None
-    ticker.stop()
-    ticker.start()
-    ticker.stop()
-    first = ticker.reading()
-    ticker.stop()
-    assert ticker.reading().span == first.span, "time stands still after stop"
+    sampler = GilSampler()
+    assert sampler.reading() == GilReading(0, 0, None, 1.0, 0.0, 0.0)
+    assert sampler.busy() is None
+    sampler.stop()
+    sampler.start()
+    sampler.stop()
+    first = sampler.reading()
+    sampler.stop()
+    assert sampler.reading().span == first.span, "time stands still after stop"
     with pytest.raises(RuntimeError, match="starts once"):
-        ticker.start()
+        sampler.start()
 
 
 def test_stop_from_on_tick_does_not_wait_for_itself() -> None:
     stopped = threading.Event()
 
-    def on_tick(now: float) -> None:
-        ticker.stop()
+    def on_sample(now: float) -> None:
+        sampler.stop()
         stopped.set()
 
-    ticker = Ticker(on_tick)
-    ticker.start()
+    sampler = GilSampler(on_sample)
+    sampler.start()
     assert stopped.wait(10)
-    ticker.stop()
+    sampler.stop()
 
 
 def test_nothing_is_left_behind() -> None:
     before, interval = _thread._count(), sys.getswitchinterval()
     for _ in range(20):
-        ticker = Ticker()
-        ticker.start()
+        sampler = GilSampler()
+        sampler.start()
         spin(0.001)
-        ticker.stop()
+        sampler.stop()
     assert wait_for(lambda: _thread._count() <= before)
     assert sys.getswitchinterval() == interval
 
@@ -452,13 +452,13 @@ def test_nothing_is_left_behind() -> None:
 def test_start_and_stop_are_cheap() -> None:
     starts, stops = [], []
     for _ in range(30):
-        ticker = Ticker()
+        sampler = GilSampler()
         began = time.perf_counter()
-        ticker.start()
+        sampler.start()
         started = time.perf_counter()
-        ticker.reading()
+        sampler.reading()
         stopping = time.perf_counter()
-        ticker.stop()
+        sampler.stop()
         starts.append(started - began)
         stops.append(time.perf_counter() - stopping)
     # Usually 0.03 and 0.1 ms; a busy machine takes a few milliseconds to wake a thread.
@@ -471,11 +471,11 @@ def test_without_threads_it_cannot_tell(monkeypatch: pytest.MonkeyPatch) -> None
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(gil_sampler._thread, "start_new_thread", refuse)
-    ticker = Ticker()
-    ticker.start()
+    sampler = GilSampler()
+    sampler.start()
     spin(0.003)
-    assert ticker.reading().held in {None, 0.0}
-    ticker.stop()
+    assert sampler.reading().held in {None, 0.0}
+    sampler.stop()
 
 
 def test_without_gil_nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,20 +486,20 @@ def test_without_gil_nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_can_stop_a_ticker_that_it_does_not_have() -> None:
-    ticker = Ticker()
-    ticker.start()
+    sampler = GilSampler()
+    sampler.start()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forks with the ticker's thread
+        warnings.simplefilter("ignore", DeprecationWarning)  # forks with the sampler's thread
         child = os.fork()
     if child == 0:
         signal.alarm(20)
         try:
-            ticker.stop()
+            sampler.stop()
             os._exit(0)
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
-    ticker.stop()
+    sampler.stop()
     assert os.waitstatus_to_exitcode(status) == 0
 
 

@@ -11,7 +11,7 @@ import pytest
 from parallax._core import nesting
 from parallax._core.nesting import MAX_CALL_DEPTH, Place, enter, here
 from parallax._core.options import Options
-from parallax._routing.requested import asked
+from parallax._routing.requested import requested_route
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +117,7 @@ def test_a_thread_is_in_its_own_place():
 )
 def test_what_is_asked_for(place, options, route, workers, joins):
     """The table of routes, places and options."""
-    got = asked(Options(**options), place, stream=False)
+    got = requested_route(Options(**options), place, stream=False)
     assert (got.route, got.workers, got.joins) == (route, workers, joins)
 
 
@@ -125,12 +125,12 @@ def test_what_is_asked_for(place, options, route, workers, joins):
 def test_an_item_timeout_that_cannot_be_kept_is_refused(place):
     """In a worker, and in items that may come to run in one: the answer must not depend on it."""
     with pytest.raises(ValueError, match="item_timeout"):
-        asked(Options(item_timeout=1.0), place, stream=False)
+        requested_route(Options(item_timeout=1.0), place, stream=False)
 
 
 def test_a_stream_has_threads_of_its_own():
     """Its reader's thread has other things to do."""
-    got = asked(Options(backend="threads"), IN_PROCESS, stream=True)
+    got = requested_route(Options(backend="threads"), IN_PROCESS, stream=True)
     assert (got.route, got.joins) == ("threads", False)
 
 
@@ -138,5 +138,5 @@ def test_an_executor_is_not_used_from_its_own_threads():
     """All of them may wait for what was given to them."""
     with ThreadPoolExecutor(1) as executor:
         options = Options(backend=executor)
-        assert asked(options, TOP, stream=False).route == "threads"
-        assert executor.submit(asked, options, TOP, stream=False).result().route == "loop"
+        assert requested_route(options, TOP, stream=False).route == "threads"
+        assert executor.submit(requested_route, options, TOP, stream=False).result().route == "loop"

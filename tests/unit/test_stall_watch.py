@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallax._reporting import stall_monitor
-from parallax._reporting.stall_monitor import Watchman, stack_of, watching
-from parallax._reporting.stall_policy import TOLD, InFlight, Scene, Silence, describe
+from parallax._reporting.stall_monitor import StallMonitor, monitor_threads, stack_of
+from parallax._reporting.stall_policy import TOLD, Activity, InFlight, StallDetector, describe
 
 LIMIT = 8.0
 
@@ -22,11 +22,11 @@ class Work:
     def __init__(self, spans):
         self.spans = spans
 
-    def scene(self, now):
+    def activity(self, now):
         ends = [end for _, end in self.spans if end <= now]
         for begin, end in self.spans:
             if begin <= now < end:
-                return Scene(max([begin, *ends]), 1)
+                return Activity(max([begin, *ends]), 1)
         return None
 
     def stalls(self, until):
@@ -41,27 +41,27 @@ def test_each_stall_is_told_once(steps):
     for pause, length in steps:
         spans.append((now + pause, now + pause + length))
         now += pause + length
-    work, silence = Work(spans), Silence(LIMIT, 0.0)
+    work, detector = Work(spans), StallDetector(LIMIT, 0.0)
     told, clock = [], 0.0
     while clock < now:
-        clock = max(silence.due, clock + 1e-6)
-        scene = work.scene(clock)
-        if silence.look(scene, clock):
-            told.append((clock, scene))
-    for moment, scene in told:
-        assert moment - scene.since + 1e-9 >= LIMIT
-        assert moment - scene.since <= LIMIT * 1.5
-    assert len({scene.since for _, scene in told}) == len(told)
-    missed = {begin for begin, _ in work.stalls(now)} - {scene.since for _, scene in told}
+        clock = max(detector.due, clock + 1e-6)
+        activity = work.activity(clock)
+        if detector.is_stalled(activity, clock):
+            told.append((clock, activity))
+    for moment, activity in told:
+        assert moment - activity.since + 1e-9 >= LIMIT
+        assert moment - activity.since <= LIMIT * 1.5
+    assert len({activity.since for _, activity in told}) == len(told)
+    missed = {begin for begin, _ in work.stalls(now)} - {activity.since for _, activity in told}
     assert not missed
 
 
 def test_one_that_goes_on_is_not_told_again():
     """However often it is looked at, and though the clock is not exact."""
-    silence = Silence(1.0, 0.0)
-    told = [silence.look(Scene(0.001 * (n % 3), 1), 0.25 * n) for n in range(1, 100)]
+    detector = StallDetector(1.0, 0.0)
+    told = [detector.is_stalled(Activity(0.001 * (n % 3), 1), 0.25 * n) for n in range(1, 100)]
     assert sum(told) == 1
-    assert silence.look(Scene(24.9, 1), 26.0)
+    assert detector.is_stalled(Activity(24.9, 1), 26.0)
 
 
 def test_words():
@@ -101,17 +101,17 @@ def test_where_a_thread_is():
     assert stack_of(thread.ident) == ""
 
 
-class Stage:
+class HangingView:
     """One thing that hangs, until it is asked about."""
 
     def __init__(self):
         self.asked = threading.Event()
         self.since = 0.0
 
-    def scene(self):
-        return Scene(self.since, 1)
+    def activity(self):
+        return Activity(self.since, 1)
 
-    def flights(self):
+    def details(self):
         self.asked.set()
         raise RuntimeError("a fault of the watched")
 
@@ -119,7 +119,7 @@ class Stage:
 def ended():
     """The thread that watches is gone, or goes."""
     for _ in range(1000):
-        if not watching():
+        if not monitor_threads():
             return True
         threading.Event().wait(0.01)
     return False
@@ -127,54 +127,54 @@ def ended():
 
 def test_a_fault_of_what_is_watched_ends_its_watching_only(caplog):
     """Nobody hears of it, unless who looks for it; others are watched on."""
-    first, second = Stage(), Stage()
-    watchmen = [Watchman(stage, 0.01) for stage in (first, second)]
-    watchmen[0].start()
+    first, second = HangingView(), HangingView()
+    monitors = [StallMonitor(view, 0.01) for view in (first, second)]
+    monitors[0].start()
     assert first.asked.wait(10)
-    watchmen[1].start()
+    monitors[1].start()
     assert second.asked.wait(10)
-    for watchman in (*watchmen, *watchmen):
-        watchman.stop()
-    stall_monitor._post.pause()
+    for monitor in (*monitors, *monitors):
+        monitor.stop()
+    stall_monitor._monitor_thread.pause()
     assert ended()
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
 def test_one_that_is_due_sooner_is_not_told_later():
     """The thread sleeps until the first that is due, also if that came last."""
-    patient, hasty = Stage(), Stage()
-    watchmen = [Watchman(patient, 60), Watchman(hasty, 0.01)]
-    for watchman in watchmen:
-        watchman.start()
+    patient, hasty = HangingView(), HangingView()
+    monitors = [StallMonitor(patient, 60), StallMonitor(hasty, 0.01)]
+    for monitor in monitors:
+        monitor.start()
     assert hasty.asked.wait(4)
     assert not patient.asked.is_set()
-    for watchman in watchmen:
-        watchman.stop()
+    for monitor in monitors:
+        monitor.stop()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("error")
 def test_a_fork_meets_no_thread():
     """The thread ends before it, and goes on after it in the parent only."""
-    stage = Stage()
-    watchman = Watchman(stage, 0.3)
-    watchman.start()
-    while not watching():
+    view = HangingView()
+    monitor = StallMonitor(view, 0.3)
+    monitor.start()
+    while not monitor_threads():
         threading.Event().wait(0.001)
     pid = os.fork()
     if pid == 0:
-        os._exit(watching())
+        os._exit(monitor_threads())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert stage.asked.wait(10)
-    watchman.stop()
+    assert view.asked.wait(10)
+    monitor.stop()
 
 
 def test_nothing_is_watched_without_a_limit():
     """With 0 there is not even a thread."""
-    stall_monitor._post.pause()
+    stall_monitor._monitor_thread.pause()
     assert ended()
-    stall_monitor._post.resume()
-    watchman = Watchman(Stage(), 0.0)
-    watchman.start()
-    assert not watching()
-    watchman.stop()
+    stall_monitor._monitor_thread.resume()
+    monitor = StallMonitor(HangingView(), 0.0)
+    monitor.start()
+    assert not monitor_threads()
+    monitor.stop()

@@ -1,6 +1,6 @@
 """An executor that finds out for each function how its calls are best run.
 
-Joins the lanes, which decide, with the engines, which run: threads of its own and, from the first
+Joins the choices, which decide, with the engines, which run: threads of its own and, from the first
 call on that is better off there, worker processes. All of it is guarded by one lock.
 
 Guarantees: every call ends in its result or an error, and is run once unless its worker died, or
@@ -29,7 +29,7 @@ from parallax._core.errors import SerializationError
 from parallax._core.nesting import here
 from parallax._core.plans import Plan
 from parallax._routing.requested import MOST_THREADS, THREADS
-from parallax._routing.route_state import Growth, Lane
+from parallax._routing.route_choice import RouteChoice, ThreadGrowth
 
 __all__ = ["RoutedEngine"]
 
@@ -58,7 +58,7 @@ class RoutedEngine(Stoppable):
             stall_warn=settings.stall_warn,
         )
         self._limit = given
-        self._growth = None if given else Growth(THREADS, MOST_THREADS)
+        self._growth = None if given else ThreadGrowth(THREADS, MOST_THREADS)
         self.far = Far(settings, self._place, self.lock)
         self.expected_start, self.prepare = self.far.expected_start, self.far.prepare
         self._paths = Paths()
@@ -88,16 +88,16 @@ class RoutedEngine(Stoppable):
         return 2 * self.threads.max_workers
 
     @property
-    def lanes(self) -> list[Lane]:
+    def choices(self) -> list[RouteChoice]:
         """What is known of each function, oldest first."""
         with self.lock:
-            return [path.lane for path in self._paths.all()]
+            return [path.choice for path in self._paths.all()]
 
     def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
         """Whether such calls travel to processes now."""
         with self.lock:
             path = self._paths.quick(fn, args, {})
-        return path is not None and path.lane.route == "processes"
+        return path is not None and path.choice.route == "processes"
 
     def submit(
         self,
@@ -133,7 +133,7 @@ class RoutedEngine(Stoppable):
 
     def _submit(self, path: Path, what: Asked, context: Context | None = None) -> RoutedCall:
         call = RoutedCall(self, path, what, context)
-        if path.lane.route == "processes":
+        if path.choice.route == "processes":
             self.far.encode(call)
         with Shield(), self.lock:
             self._check()
@@ -226,7 +226,7 @@ class RoutedEngine(Stoppable):
                 path = self._paths.add(fn, args, kwargs, path)
         elif path.due() and (reason := path.inquiry.changed(fn, args)):
             with self.lock:
-                path.lane.keep(reason, clock())
+                path.choice.keep(reason, clock())
         return path
 
     def _explore(
@@ -237,16 +237,16 @@ class RoutedEngine(Stoppable):
         *,
         crowded: bool,
     ) -> Path:
-        lane = Lane(name_of(fn), cores=self.cores, workers=self.workers())
+        choice = RouteChoice(name_of(fn), cores=self.cores, workers=self.workers())
         whole = functools.partial(fn, **kwargs) if kwargs else fn
-        inquiry = Inquiry(self, whole, args, lane, crowded=crowded)
+        inquiry = Inquiry(self, whole, args, choice, crowded=crowded)
         path = Path(inquiry)
         verdict, now = inquiry.verdict, clock()
         inquiry.warn(args)
         if self.workers() < 2:
-            lane.keep(self.far.why_none, now)
+            choice.keep(self.far.why_none, now)
         elif verdict.limit != "free" and (verdict.settled or kwargs):
-            lane.keep(verdict.reason, now)
+            choice.keep(verdict.reason, now)
         elif plan := inquiry.remembered():
             self._follow(path, plan, now)
         return path
@@ -271,13 +271,13 @@ class RoutedEngine(Stoppable):
     def _place_call(self, call: RoutedCall) -> bool:
         """Hand a call on; False if it has to wait for others to end."""
         path, now = call.path, clock()
-        where = path.lane.place(now)
+        where = path.choice.place(now)
         if where == "hold":
             path.held.append(call)
             path.inquiry.held = len(path.held)
             if not path.inquiry.timed:
                 # Nobody looks at the clock for calls that have been short so far.
-                path.lane.give_up(now)
+                path.choice.give_up(now)
                 self.threads.take(Errand(self, path, self._release))
             return True
         if not self._fits("processes" if where == "processes" else "threads"):
@@ -321,7 +321,7 @@ class RoutedEngine(Stoppable):
 
     def _keep_all(self) -> None:
         for path in self._paths.all():
-            path.lane.keep(self.far.why_none, clock())
+            path.choice.keep(self.far.why_none, clock())
 
     def bring_back(self, call: RoutedCall, error: BaseException) -> bool:
         """A call has failed in worker processes; True if that is their fault, and it runs here.
@@ -330,7 +330,7 @@ class RoutedEngine(Stoppable):
         """
         if type(error) is SerializationError and error.what in {"result", "exception"}:
             if error.what == "result":
-                call.path.lane.keep(str(error), clock())
+                call.path.choice.keep(str(error), clock())
         elif self.far.failed():
             self._keep_all()
         else:
@@ -344,7 +344,7 @@ class RoutedEngine(Stoppable):
 
     def _begin_probe(self, path: Path, now: float) -> None:
         self.threads.take(Errand(self, path, self._probe))
-        path.lane.begin_probe(now)
+        path.choice.begin_probe(now)
         # Counted from here to its end, whatever it runs: between two calls its place is not free.
         self._flight["threads"] += 1
 
@@ -358,44 +358,44 @@ class RoutedEngine(Stoppable):
         finally:
             inquiry.end()
             with self.lock:
-                path.lane.end_probe()
+                path.choice.end_probe()
                 if not path.held:
-                    path.lane.rest()
+                    path.choice.rest()
                 self._flight["threads"] -= 1
                 self._advance()
             self._release(path)
 
     def _next_held(self, path: Path, ident: int) -> RoutedCall | None:
         with self.lock:
-            while path.lane.route is None and path.held:
+            while path.choice.route is None and path.held:
                 call: RoutedCall = path.held.popleft()
                 path.inquiry.held = len(path.held)
                 if call.claim():
                     call.via = "probe"
-                    path.lane.began(ident, clock())
+                    path.choice.began(ident, clock())
                     return call
             return None
 
-    def decided(self, lane: Lane, plan: Plan | None) -> None:
+    def decided(self, choice: RouteChoice, plan: Plan | None) -> None:
         """There is a verdict, None if it cannot be waited for any longer."""
         with self.lock:
-            path = next((p for p in self._paths.all() if p.lane is lane), None)
+            path = next((p for p in self._paths.all() if p.choice is choice), None)
             if path is None:
                 return
             if plan is None:
-                lane.give_up(clock())
+                choice.give_up(clock())
             else:
                 self._follow(path, plan, clock())
             if path.held:
                 self.threads.take(Errand(self, path, self._release))
 
     def _follow(self, path: Path, plan: Plan, now: float) -> None:
-        lane, stay, verdict = path.lane, path.inquiry.router.stay, path.inquiry.verdict
-        lane.decide("processes" if plan.route == "processes" else "threads", plan.reason, now)
+        choice, stay, verdict = path.choice, path.inquiry.profiler.stay, path.inquiry.verdict
+        choice.decide("processes" if plan.route == "processes" else "threads", plan.reason, now)
         if plan.route == "threads" and self._growth is not None:
             self.threads.widen(min(plan.workers, THREADS))
         if stay or verdict.limit != "free":
-            lane.keep(stay or verdict.reason, now)
+            choice.keep(stay or verdict.reason, now)
 
     def _release(self, path: Path) -> None:
         """Let go of the calls that were held."""
@@ -403,8 +403,8 @@ class RoutedEngine(Stoppable):
             with self.lock:
                 if not path.held:
                     return
-                if path.lane.route is None:
-                    if path.lane.probing:
+                if path.choice.route is None:
+                    if path.choice.probing:
                         return
                     if self._fits("threads"):
                         self._begin_probe(path, clock())
@@ -413,7 +413,7 @@ class RoutedEngine(Stoppable):
                         path.held.clear()
                     return
                 call = path.held.popleft()
-            if path.lane.route == "processes":
+            if path.choice.route == "processes":
                 self.far.encode(call)
             with self.lock:
                 fatal = self.threads.fatal
@@ -440,16 +440,16 @@ class RoutedEngine(Stoppable):
     def ran(self, call: RoutedCall, wall: float, cpu: float, ident: int) -> None:
         """A thread has run a call."""
         with self.lock:
-            now, lane = clock(), call.path.lane
-            lane.took(wall / call.count, cpu / call.count, now, ident)
+            now, choice = clock(), call.path.choice
+            choice.took(wall / call.count, cpu / call.count, now, ident)
             waiting = self.threads.queue.qsize()
-            if self._growth is not None and waiting and lane.waits(now):
+            if self._growth is not None and waiting and choice.waits(now):
                 self.threads.widen(self._growth.ended(now, waiting))
             self.review(call.path, now)
 
     def review(self, path: Path, now: float) -> None:
         """See whether a function had better go another way, and turn what waits; lock held."""
-        if self.threads.fatal is not None or not path.lane.review(now):
+        if self.threads.fatal is not None or not path.choice.review(now):
             return
 
         def waits(call: Any) -> bool:

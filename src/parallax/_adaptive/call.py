@@ -87,9 +87,9 @@ class RoutedCall(Task):
                 return
             if not self.via:  # a thread of ours that waits for it runs it before its turn
                 engine.starts(self, "threads")
-            measured = self.path.lane.samples()
+            measured = self.path.choice.samples()
             if measured:
-                self.path.lane.began(threading.get_ident(), clock())
+                self.path.choice.began(threading.get_ident(), clock())
         self.execute_with(_measured if measured else _plain)
 
     def execute_with(self, run: Callable[..., _Ran]) -> None:

@@ -29,11 +29,11 @@ AGAIN = 64
 
 
 class Path:
-    """The way of one function's calls: its lane, what is being found out, and who waits."""
+    """The way of one function's calls: its choice, what is being found out, and who waits."""
 
     def __init__(self, inquiry: Inquiry) -> None:
         self.inquiry = inquiry
-        self.lane = inquiry.lane
+        self.choice = inquiry.choice
         self.held: deque[Any] = deque()
         self._looked = 0
 

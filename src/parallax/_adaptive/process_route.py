@@ -113,9 +113,9 @@ class Far:
         except SerializationError as error:
             if error.what == "callable":
                 with self._lock:
-                    call.path.lane.keep(str(error), clock())
+                    call.path.choice.keep(str(error), clock())
         else:
-            call.path.lane.sent(time.thread_time() - begun)
+            call.path.choice.sent(time.thread_time() - begun)
 
     def take(self, call: RoutedCall) -> bool:
         """Hand an encoded call to the worker processes; the lock is held.
@@ -211,5 +211,5 @@ class Stoppable:
 def _timed(task: Task, wall: float, cpu: float) -> None:
     assert isinstance(task, RoutedCall)
     now = clock()
-    task.path.lane.took(wall / task.count, cpu / task.count, now)
+    task.path.choice.took(wall / task.count, cpu / task.count, now)
     task.engine.review(task.path, now)

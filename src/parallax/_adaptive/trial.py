@@ -1,6 +1,6 @@
 """A function's first calls in an executor: run one by one in a thread of it, and measured.
 
-Guarantees: every call runs once and its result counts; the ticker runs only while a call does; a
+Guarantees: every call runs once and its result counts; the sampler runs only while a call does; a
 verdict is acted on while the call that led to it is still running, so that a burst of calls behind
 a long one need not wait for it.
 """
@@ -18,8 +18,8 @@ from parallax._core.plans import Plan
 from parallax._guard.effects import Verdict, except_shared, judge, scan
 from parallax._guard.fingerprint import follow
 from parallax._routing.planner import Facts, seconds
-from parallax._routing.profiler import Router
-from parallax._routing.route_state import SHORT, Lane
+from parallax._routing.profiler import Profiler
+from parallax._routing.route_choice import SHORT, RouteChoice
 
 __all__ = ["Inquiry", "Owner"]
 
@@ -32,11 +32,11 @@ HORIZON = 0.5
 #: Seconds from which on a call is long in that sense.
 LONG = 0.005
 
-#: Seconds of a session after which the ticker is started for short calls, too. It costs as much as
+#: Seconds of a session after which the sampler is started for short calls, too. It costs as much as
 #: a few of them.
 TICKING = 0.002
 
-#: Seconds of a call from which on it is worth being watched by the ticker on its own.
+#: Seconds of a call from which on it is worth being watched by the sampler on its own.
 WORTH = 0.001
 
 #: Calls after which they are known to be short.
@@ -65,7 +65,7 @@ class Owner(Protocol):
     def prepare(self, modules: frozenset[str]) -> None:
         """Begin to make worker processes ready, in the background."""
 
-    def decided(self, lane: Lane, plan: Plan | None) -> None:
+    def decided(self, choice: RouteChoice, plan: Plan | None) -> None:
         """There is a verdict, None if it cannot be waited for any longer."""
 
 
@@ -76,7 +76,7 @@ class Inquiry:
         owner: the executor's engine.
         fn: the function, with the keyword arguments of the first call bound.
         args: the positional arguments of the first call.
-        lane: what is decided.
+        choice: what is decided.
         crowded: other threads may compete for the GIL now.
     """
 
@@ -85,15 +85,15 @@ class Inquiry:
         owner: Owner,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
-        lane: Lane,
+        choice: RouteChoice,
         *,
         crowded: bool,
     ) -> None:
         self._owner = owner
         self._fn = fn
-        self.lane = lane
-        self.router = Router(fn, guard=True, crowded=crowded)
-        self.router.inspect(args)
+        self.choice = choice
+        self.profiler = Profiler(fn, guard=True, crowded=crowded)
+        self.profiler.inspect(args)
         self._findings = set(except_shared(scan(fn, args), fn, args).findings)
         #: calls that wait for the verdict.
         self.held = 0
@@ -108,12 +108,12 @@ class Inquiry:
     @property
     def timed(self) -> bool:
         """Whether somebody sees to it that calls do not wait for the verdict for ever."""
-        return not self._seen or self.router.ticking
+        return not self._seen or self.profiler.sampling
 
     @property
     def verdict(self) -> Verdict:
         """What the guard says."""
-        return self.router.verdict
+        return self.profiler.verdict
 
     def changed(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
         """Why calls must stay in this process from now on; "" if they need not.
@@ -137,11 +137,11 @@ class Inquiry:
             return
         target = follow(finding.root, self._fn, args) if finding.root else None
         if type(target).__module__.partition(".")[0] not in FOR_THREADS:
-            self.router.warn()
+            self.profiler.warn()
 
     def remembered(self) -> Plan | None:
         """The verdict that an earlier call, of whatever kind, has left behind."""
-        if self.router.memory is None:
+        if self.profiler.past_run is None:
             return None
         return self._plan(clock(), None)
 
@@ -153,7 +153,7 @@ class Inquiry:
 
     def end(self) -> None:
         """It has run out of calls, or there is a verdict."""
-        self.router.stop_ticker()
+        self.profiler.stop_sampler()
 
     def run(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -163,31 +163,31 @@ class Inquiry:
         Returns:
             Its value, what it raised, its seconds on the clock and on the CPU clock.
         """
-        router = self.router
-        watched = router.watching and not kwargs
+        profiler = self.profiler
+        watched = profiler.watching and not kwargs
         if watched:
-            router.before(args)
-        if not router.ticking and self._worth_ticking(clock()):
-            router.start_ticker(self._on_tick)
+            profiler.before(args)
+        if not profiler.sampling and self._worth_ticking(clock()):
+            profiler.start_sampler(self._on_sample)
         value, error = None, None
         self._inside, self._call_began = args, clock()
         cpu = time.thread_time()
-        router.begins(self._call_began)
+        profiler.begins(self._call_began)
         try:
             value = fn(*args, **kwargs)
         except BaseException as raised:  # noqa: BLE001 - handed to the caller, whatever it is
             error = raised
         wall, cpu = clock() - self._call_began, time.thread_time() - cpu
         self._inside = None
-        router.ends(1, wall, cpu, alone=True)
+        profiler.ends(1, wall, cpu, alone=True)
         if watched:
-            router.after()
+            profiler.after()
         self._seen += 1
         self._spent += wall
-        if self.lane.route is None or self.lane.provisional:
+        if self.choice.route is None or self.choice.provisional:
             plan = self._short() or self._plan(clock(), (args, value))
             if plan is not None:
-                self._owner.decided(self.lane, plan)
+                self._owner.decided(self.choice, plan)
         try:
             return value, error, wall, cpu
         finally:
@@ -206,21 +206,21 @@ class Inquiry:
             return True
         return self._spent / self._seen > WORTH or now - self._started > TICKING
 
-    # -- in the ticker's thread ----------------------------------------------------------------
+    # -- in the sampler's thread ----------------------------------------------------------------
 
-    def _on_tick(self, now: float) -> None:
+    def _on_sample(self, now: float) -> None:
         args = self._inside
         if args is None or not self._owner.lock.acquire(blocking=False):
             return
         try:
-            if self._inside is None or self.lane.route is not None:
+            if self._inside is None or self.choice.route is not None:
                 return
             elapsed = now - self._call_began
             if elapsed > READY and not self._ready:
                 self._make_ready()
             plan = self._plan(now, (args, None))
-            if plan is not None or self.lane.overdue(now):
-                self._owner.decided(self.lane, plan)
+            if plan is not None or self.choice.overdue(now):
+                self._owner.decided(self.choice, plan)
         finally:
             self._owner.lock.release()
 
@@ -229,28 +229,28 @@ class Inquiry:
     def _make_ready(self) -> None:
         """Have worker processes started while the first call runs, if it may come to that."""
         self._ready = True
-        seen = self.router.measurement(clock())
+        seen = self.profiler.measurement(clock())
         free = self.verdict.limit == "free" and self._owner.workers() > 1
         if free and seen is not None and seen.waiting < 0.5:
             self._owner.prepare(self._modules)
 
     def _plan(self, now: float, sample: tuple[Any, Any] | None) -> Plan | None:
-        router = self.router
-        seen = router.measurement(now)
+        profiler = self.profiler
+        seen = profiler.measurement(now)
         if seen is None:
             return None
         left = self.held + 1
         if seen.wall >= LONG:
             left = max(left, math.ceil(HORIZON / seen.wall))
-        decided = router.plan(now, left, self._facts())
+        decided = profiler.plan(now, left, self._facts())
         if decided is None:
             return None
-        if decided[1].route == "processes" and router.payload is None and not router.stay:
+        if decided[1].route == "processes" and profiler.payload is None and not profiler.stay:
             self._weigh(sample)
-            decided = router.plan(now, left, self._facts())
+            decided = profiler.plan(now, left, self._facts())
             if decided is None:
                 return None
-        router.keep(decided[0])
+        profiler.keep(decided[0])
         return decided[1]
 
     def _facts(self) -> Facts:
@@ -270,12 +270,12 @@ class Inquiry:
         items = [sample[0]] if sample is not None else []
         results = [sample[1]] if sample is not None and sample[1] is not None else []
         call = Call(self._fn, star=True, stop=False)
-        weighed = weigh(call, self.router.reads, items, results)
+        weighed = weigh(call, self.profiler.reads, items, results)
         if isinstance(weighed, str):
-            self.router.stay = weighed
+            self.profiler.stay = weighed
             return
         payload, encoded = weighed
         self._modules = modules_for(encoded, self._fn)
-        self.router.payload = payload
+        self.profiler.payload = payload
         # It holds the data that the function captured, which may be large.
         encoded.buffers.clear()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeAlias
 
     from parallax._core.chunks import Chunk, ChunkResult, Failure, Route
-    from parallax._reporting.stall_policy import Where
+    from parallax._reporting.stall_policy import WorkerSnapshot
 else:
     Protocol = object
 
@@ -176,7 +176,7 @@ class Crew(Protocol):
     def kill(self, worker: int) -> bool:
         """End a worker in the middle of its item; False if this kind cannot."""
 
-    def where(self, worker: int) -> Where:
+    def where(self, worker: int) -> WorkerSnapshot:
         """What a worker is called, and what it is at.
 
         Called from any thread; may take a moment.

@@ -15,7 +15,7 @@ from parallax._backends.chunk import run_chunk
 from parallax._backends.contract import Call, Died, Done, Joined, Refused, Report, WorkerEnd
 from parallax._core.chunks import Chunk, ChunkResult, Route
 from parallax._core.nesting import Place, enter
-from parallax._reporting.stall_policy import Where
+from parallax._reporting.stall_policy import WorkerSnapshot
 
 __all__ = ["ExternalCrew"]
 
@@ -113,9 +113,9 @@ class ExternalCrew:
 
         future.add_done_callback(finished)
 
-    def where(self, worker: int) -> Where:  # noqa: ARG002 - the contract's parameter
+    def where(self, worker: int) -> WorkerSnapshot:  # noqa: ARG002 - the contract's parameter
         """Somebody else's workers are not looked at."""
-        return Where(type(self._executor).__name__)
+        return WorkerSnapshot(type(self._executor).__name__)
 
     def recall(self, worker: int) -> None:
         """Somebody else's workers are not asked."""

@@ -25,8 +25,8 @@ from typing import Any
 from parallax._backends.batch_call import run_part
 from parallax._core.deferred_signals import Shield
 from parallax._core.futures import RUNNING, Future
-from parallax._reporting.stall_monitor import Watchman, stack_of
-from parallax._reporting.stall_policy import InFlight, Scene
+from parallax._reporting.stall_monitor import StallMonitor, stack_of
+from parallax._reporting.stall_policy import Activity, InFlight
 
 __all__ = ["ThreadCall", "ThreadEngine"]
 
@@ -134,14 +134,14 @@ class ThreadEngine:
         self._busy: dict[int, float] = {}
         self._last = 0.0
         self._stall_warn = stall_warn
-        self._watchman = Watchman(self, stall_warn)
+        self._stall_monitor = StallMonitor(self, stall_warn)
 
-    def scene(self) -> Scene | None:
-        """What a watchman sees at a glance; None if no call runs."""
+    def activity(self) -> Activity | None:
+        """What a monitor sees at a glance; None if no call runs."""
         begun = list(self._busy.values())
-        return Scene(max(self._last, min(begun)), len(begun)) if begun else None
+        return Activity(max(self._last, min(begun)), len(begun)) if begun else None
 
-    def flights(self) -> tuple[str, Sequence[InFlight], int | None]:
+    def details(self) -> tuple[str, Sequence[InFlight], int | None]:
         """What runs, where, and how many calls wait."""
         now, busy = clock(), dict(self._busy)
         flights = [
@@ -316,7 +316,7 @@ class ThreadEngine:
         self._idents.clear()
         self.threads = set()
         self._busy = {}
-        self._watchman = Watchman(self, self._stall_warn)
+        self._stall_monitor = StallMonitor(self, self._stall_warn)
         lost = BrokenExecutor("this call belongs to the process that forked this one")
         while True:
             try:
@@ -328,14 +328,14 @@ class ThreadEngine:
 
     def _start(self) -> None:
         # A daemon: the interpreter waits for it in _lifetimes, unless it ends by Ctrl-C. Said,
-        # because to inherit it from a thread like the ticker's would enter that one into
+        # because to inherit it from a thread like the sampler's would enter that one into
         # threading's list for good.
         thread = threading.Thread(
             target=self._work, name=f"{self._name}_{len(self.threads)}", daemon=True
         )
         thread.start()
         self.threads.add(thread)
-        self._watchman.start()
+        self._stall_monitor.start()
 
     def _work(self) -> None:
         queue, busy = self.queue, self._busy
@@ -348,7 +348,7 @@ class ThreadEngine:
             if call is None:
                 queue.put(None)  # for the others
                 if not busy:
-                    self._watchman.stop()
+                    self._stall_monitor.stop()
                 return
             busy[me] = clock()
             call.execute()

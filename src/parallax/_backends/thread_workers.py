@@ -21,7 +21,7 @@ from parallax._core.deferred_signals import Shield
 from parallax._core.nesting import Place, enter
 from parallax._core.thread_clocks import thread_delay
 from parallax._reporting.stall_monitor import stack_of
-from parallax._reporting.stall_policy import Where
+from parallax._reporting.stall_policy import WorkerSnapshot
 
 __all__ = ["ThreadCrew"]
 
@@ -115,14 +115,14 @@ class ThreadCrew:
         """Put a chunk in a thread's inbox."""
         self._inboxes[worker].put((chunk, items))
 
-    def where(self, worker: int) -> Where:
+    def where(self, worker: int) -> WorkerSnapshot:
         """The thread's name, and where it is in the user's code."""
         thread = dict(zip(self._inboxes, self._threads, strict=False)).get(worker)
         if thread is None or thread.ident is None:
-            return Where("a thread that has ended")
+            return WorkerSnapshot("a thread that has ended")
         values = self._values.get(worker)
         done = None if values is None else len(values)
-        return Where(f"thread {thread.name}", stack_of(thread.ident), done)
+        return WorkerSnapshot(f"thread {thread.name}", stack_of(thread.ident), done)
 
     def recall(self, worker: int) -> None:
         """What a thread was handed stays with it."""

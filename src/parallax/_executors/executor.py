@@ -31,7 +31,7 @@ from parallax._executors.process_executor import (
     standard,
 )
 from parallax._executors.thread_executor import ThreadPoolExecutor, default_threads
-from parallax._reporting.tally import ExecutorReport, of_lane
+from parallax._reporting.tally import ExecutorReport, function_report
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -203,7 +203,7 @@ class Executor(concurrent.futures.Executor):
     def report(self) -> ExecutorReport:
         """What was chosen for each function so far, and why; ``print`` it, or read its fields."""
         if isinstance(self._engine, RoutedEngine):
-            return ExecutorReport("auto", tuple(map(of_lane, self._engine.lanes)))
+            return ExecutorReport("auto", tuple(map(function_report, self._engine.choices)))
         name = self._backend if isinstance(self._backend, str) else type(self._backend).__name__
         return ExecutorReport(name, ())
 

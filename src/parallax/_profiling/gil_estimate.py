@@ -1,9 +1,9 @@
-"""From wake-ups of the ticker to how long the GIL was held: the judgement, without thread or clock.
+"""From wake-ups of the sampler to how long the GIL was held: without thread or clock.
 
-Purpose: ``Tally`` adds up samples, ``estimate`` turns them into a ``GilReading``.
-Each sample answers: when a random sleep ended, was the GIL free? Time that the ticker waited was
+Purpose: ``GilSamples`` adds up samples, ``estimate`` turns them into a ``GilReading``.
+Each sample answers: when a random sleep ended, was the GIL free? Time that the sampler waited was
 held time for certain, so it counts as it is; the share of late wake-ups stands for the time the
-ticker slept. Weighing by time keeps a few long waits from counting like as many short ones
+sampler slept. Weighing by time keeps a few long waits from counting like as many short ones
 (dask/distributed#8557).
 
 Guarantees: pure functions and immutable values; every figure comes with its doubt, which grows
@@ -22,7 +22,7 @@ __all__ = [
     "LEAST_SLEEP",
     "PENDING",
     "GilReading",
-    "Tally",
+    "GilSamples",
     "estimate",
     "is_late",
     "is_solid",
@@ -68,20 +68,20 @@ class GilReading:
     delayed: float = 0.0  #: share of them in which the watched thread was ready but got no core
 
 
-class Tally(NamedTuple):
+class GilSamples(NamedTuple):
     """What the samples add up to. Every field but `longest` is a sum, so tallies subtract."""
 
     ticks: int = 0
     late: int = 0
     guessed: int = 0  #: ticks judged by their lateness alone
-    waited: float = 0.0  #: seconds the ticker waited for the GIL
+    waited: float = 0.0  #: seconds the sampler waited for the GIL
     birth: float = 0.0  #: the part of it before the thread first ran
     weight: float = 0.0  #: each tick stands for the mean of its sleep, in seconds
     weight_late: float = 0.0
     weight_squares: float = 0.0
     overshoot: float = 0.0  #: lateness of ticks that met a free GIL: what waking up costs
     longest: float = 0.0
-    cpu: float = 0.0  #: seconds of the ticker's own CPU time
+    cpu: float = 0.0  #: seconds of the sampler's own CPU time
 
     def base(self) -> float:
         """What waking up costs when nobody holds the GIL."""
@@ -97,7 +97,7 @@ class Tally(NamedTuple):
         solid: bool = True,
         guess: bool = False,
         cpu: float = 0.0,
-    ) -> Tally:
+    ) -> GilSamples:
         """Add one sample: the wake-up from a sleep that was drawn with that mean.
 
         Args:
@@ -106,10 +106,10 @@ class Tally(NamedTuple):
             late: whether the GIL was taken at the wake-up.
             solid: whether it was held throughout the lateness; otherwise that time tells nothing.
             guess: whether only the lateness could tell.
-            cpu: the ticker's own CPU seconds so far.
+            cpu: the sampler's own CPU seconds so far.
         """
         excess = max(0.0, lateness - self.base()) if late and solid else 0.0
-        return Tally(
+        return GilSamples(
             self.ticks + 1,
             self.late + late,
             self.guessed + guess,
@@ -123,7 +123,7 @@ class Tally(NamedTuple):
             cpu,
         )
 
-    def born(self, seconds: float) -> Tally:
+    def born(self, seconds: float) -> GilSamples:
         """Add a wait that began at no random moment: known time, but no sample."""
         return self._replace(
             waited=self.waited + seconds,
@@ -131,9 +131,9 @@ class Tally(NamedTuple):
             longest=max(self.longest, seconds),
         )
 
-    def since(self, mark: Tally) -> Tally:
+    def since(self, mark: GilSamples) -> GilSamples:
         """What was added after `mark`; `longest` stays that of the whole."""
-        return Tally(
+        return GilSamples(
             self.ticks - mark.ticks,
             self.late - mark.late,
             self.guessed - mark.guessed,
@@ -174,7 +174,7 @@ def is_solid(lateness: float, switches: int, interval: float) -> bool:
 
 
 def estimate(
-    tally: Tally,
+    tally: GilSamples,
     span: float,
     *,
     pending: float = 0.0,
@@ -214,14 +214,14 @@ def estimate(
         centre = (share + _Z * _Z / (2.0 * count)) / shrink
         half = math.sqrt(share * (1.0 - share) / count + (_Z / (2.0 * count)) ** 2) * _Z / shrink
     held = (waited + (span - waited) * share) / span
-    # A sleep cannot end while the ticker itself is on its way: alternation is seen a bit askew.
+    # A sleep cannot end while the sampler itself is on its way: alternation is seen a bit askew.
     error = (half + abs(centre - share) + 0.4 * share * (1.0 - share)) * (span - waited) / span
     if tally.guessed:
         # Short holds hide below the threshold, and a loaded machine wakes threads late.
         guessed = tally.guessed / ticks
         error += guessed * (0.5 * min(1.0, max(0.0, load - 0.9)) + min(0.2, 600.0 * _THRESHOLD))
     # The thread may have been kept waiting for a core with or without the GIL in its hands, and
-    # where it was, so may the ticker have been: only ticks prove that the GIL was in its way.
+    # where it was, so may the sampler have been: only ticks prove that the GIL was in its way.
     delayed = min(max(0.0, delayed), 0.98)
     doubt = min(min(unsure, _STARVED) / span, delayed) * (1.0 - max(0.0, centre - half))
     low = max(0.0, held - delayed - doubt) / (1.0 - delayed)

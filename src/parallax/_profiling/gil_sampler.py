@@ -27,14 +27,14 @@ from parallax._profiling.gil_estimate import (
     LEAST_SLEEP,
     PENDING,
     GilReading,
-    Tally,
+    GilSamples,
     estimate,
     is_late,
     is_solid,
     mean_sleep,
 )
 
-__all__ = ["Mark", "Ticker"]
+__all__ = ["GilSampler", "Mark"]
 
 if sys.platform == "linux":
     from resource import RUSAGE_THREAD, getrusage
@@ -68,7 +68,7 @@ class Mark(NamedTuple):
     """Where all clocks and counters stood at one moment."""
 
     at: float
-    tally: Tally
+    tally: GilSamples
     due: float  #: when the sleep that is going on ends; infinite while awake
     watched: float | None  #: CPU seconds of the watched thread
     process: float  #: CPU seconds of all threads
@@ -76,27 +76,27 @@ class Mark(NamedTuple):
 
     @property
     def cpu(self) -> float:
-        """CPU seconds that the ticker itself has used."""
+        """CPU seconds that the sampler itself has used."""
         return self.tally.cpu
 
 
-class Ticker:
+class GilSampler:
     """Samples from a thread of its own whether the GIL is free while another thread works.
 
     Start it in the thread that is about to run items, stop it there afterwards; `reading` and
     `busy` may be asked at any time and from any thread.
 
     Args:
-        on_tick: called in the ticker's thread after each sample, with `time.perf_counter()`. The
+        on_sample: called in the sampler's thread after each sample, with `time.perf_counter()`. The
             first exception it raises ends these calls and is raised by `stop`.
         watch: ident of the thread that runs the items; the constructing thread if not given. It
             must be alive.
     """
 
     def __init__(
-        self, on_tick: Callable[[float], None] | None = None, *, watch: int | None = None
+        self, on_sample: Callable[[float], None] | None = None, *, watch: int | None = None
     ) -> None:
-        self._on_tick = on_tick
+        self._on_sample = on_sample
         self._watch = threading.get_ident() if watch is None else watch
         self._clock = thread_cpu_clock(self._watch)
         self._delays = _delays_file(self._watch)
@@ -106,32 +106,32 @@ class Ticker:
         self._done = _thread.allocate_lock()
         self._failure: BaseException | None = None
         # One tuple, swapped as a whole: readers see samples and the wait going on as of one moment.
-        self._seen: tuple[Tally, float] = (Tally(), math.inf)
+        self._seen: tuple[GilSamples, float] = (GilSamples(), math.inf)
         self._first: Mark | None = None
         self._last: Mark | None = None
 
     def start(self) -> None:
         """Begin to sample; may be called once."""
         if self._first is not None:
-            raise RuntimeError("a Ticker starts once; make a new one")
+            raise RuntimeError("a GilSampler starts once; make a new one")
         self._wake.acquire()
         self._done.acquire()
         self._pid = os.getpid()
         self._first = self.mark()
-        self._seen = (Tally(), self._first.at + LEAST_SLEEP)
+        self._seen = (GilSamples(), self._first.at + LEAST_SLEEP)
         try:
             # Not threading.Thread: its start waits for the new thread, which costs three times
             # as much, and five milliseconds more once pure Python runs elsewhere.
             self._ident = _thread.start_new_thread(self._loop, ())
         except RuntimeError:  # no more threads: go without, `reading` says that it cannot tell
-            self._seen = (Tally(), math.inf)
+            self._seen = (GilSamples(), math.inf)
             self._done.release()
 
     def stop(self) -> None:
         """End sampling and wait for the thread, which wakes at once; again does nothing.
 
         Raises:
-            BaseException: what `on_tick` raised, once.
+            BaseException: what `on_sample` raised, once.
         """
         if self._first is None or self._pid != os.getpid():
             return  # never started, or this is a fork, where the thread does not exist
@@ -152,10 +152,10 @@ class Ticker:
         """Where things stand now, to be given to `reading` or `busy` later as `since`."""
         while True:
             seen, now = self._seen, time.perf_counter()
-            if seen is self._seen:  # else the ticker had a turn between the two
+            if seen is self._seen:  # else the sampler had a turn between the two
                 break
         watched, process = self._watched(), time.process_time()
-        # The ticker's thread would lose the GIL by reading a file, and queue for it again.
+        # The sampler's thread would lose the GIL by reading a file, and queue for it again.
         mine = threading.get_ident() == self._ident
         return Mark(now, *seen, watched, process, None if mine else _delay(self._delays))
 
@@ -201,7 +201,7 @@ class Ticker:
             return self._clock()
         return time.thread_time() if threading.get_ident() == self._watch else None
 
-    def _others(self, first: Mark, last: Mark, tally: Tally, busy: float | None) -> float:
+    def _others(self, first: Mark, last: Mark, tally: GilSamples, busy: float | None) -> float:
         """CPU share of threads that may hold the GIL instead of the watched one."""
         span = last.at - first.at
         if busy is None or span <= 0.0:
@@ -229,7 +229,7 @@ class Ticker:
         clock, interval = time.perf_counter, sys.getswitchinterval()
         rude = 0.8 * interval  # who waited so long made the holder let go
         began = self._first.at if self._first is not None else clock()
-        tally, least, lateness, forced = Tally(), math.inf, 0.0, 0
+        tally, least, lateness, forced = GilSamples(), math.inf, 0.0, 0
         birth = clock() - began
         if birth > PENDING and (_switches() or sys.platform != "linux"):
             tally = tally.born(birth - LEAST_SLEEP)
@@ -259,11 +259,11 @@ class Ticker:
                 cpu=time.thread_time(),
             )
             self._seen = (tally, math.inf)
-            if self._on_tick is not None:
+            if self._on_sample is not None:
                 try:
-                    self._on_tick(now)
+                    self._on_sample(now)
                 except BaseException as error:  # noqa: BLE001 - raised by `stop`
-                    self._failure, self._on_tick = error, None
+                    self._failure, self._on_sample = error, None
 
 
 def _busy(first: Mark, now: float, watched: float | None) -> float | None:

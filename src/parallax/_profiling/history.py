@@ -17,13 +17,13 @@ from typing import Any
 from parallax._core.plans import Measurement
 
 __all__ = [
-    "Memory",
+    "PastRun",
     "forget_all",
     "key_of",
-    "recall",
-    "recall_pace",
-    "remember",
-    "remember_pace",
+    "past_item_seconds",
+    "past_run",
+    "remember_item_seconds",
+    "remember_run",
 ]
 
 #: Callables remembered. A program has few hot ones; the least recently used goes.
@@ -31,7 +31,7 @@ KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class PastRun:
     """What one callable was like."""
 
     measurement: Measurement
@@ -42,7 +42,7 @@ class Memory:
     processes_speed: float | None = None
 
 
-_table: OrderedDict[Hashable, Memory] = OrderedDict()
+_table: OrderedDict[Hashable, PastRun] = OrderedDict()
 _paces: dict[Hashable, float] = {}
 _lock = threading.Lock()
 
@@ -72,7 +72,7 @@ def key_of(fn: Callable[..., Any]) -> Hashable | None:
     return None
 
 
-def recall(key: Hashable | None) -> Memory | None:
+def past_run(key: Hashable | None) -> PastRun | None:
     """What is known under a key."""
     if key is None:
         return None
@@ -83,7 +83,7 @@ def recall(key: Hashable | None) -> Memory | None:
         return found
 
 
-def remember(key: Hashable | None, memory: Memory) -> None:
+def remember_run(key: Hashable | None, memory: PastRun) -> None:
     """Keep a measurement for the next call."""
     if key is None:
         return
@@ -94,12 +94,12 @@ def remember(key: Hashable | None, memory: Memory) -> None:
             _table.popitem(last=False)
 
 
-def recall_pace(key: Hashable | None) -> float | None:
+def past_item_seconds(key: Hashable | None) -> float | None:
     """Seconds per item in the latest run of that callable on a route that was asked for."""
     return _paces.get(key)
 
 
-def remember_pace(key: Hashable | None, mean: float | None) -> None:
+def remember_item_seconds(key: Hashable | None, mean: float | None) -> None:
     """Keep the seconds per item of a run, for the first chunks of the next one."""
     if key is None or mean is None:
         return

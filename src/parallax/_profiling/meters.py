@@ -1,8 +1,8 @@
-"""What an item costs and how many cores the workers keep busy; with the GIL ticker, all we measure.
+"""What an item costs and how many cores the workers keep busy.
 
 Purpose: ``Meter`` adds up the items that run in the caller's thread, ``CoresMeter`` tells how many
 cores several workers really get, ``native_threads`` whether a callable is parallel by itself;
-``Ticker`` and ``GilReading`` come from ``_ticker`` and ``_gil``.
+``GilSampler`` and ``GilReading`` come from ``_sampler`` and ``_gil``.
 Guarantees: no thread, clock or I/O in this file; ``now`` and CPU seconds are arguments. A few
 arithmetic operations per call, and memory for one window.
 Assumption: each meter is fed from one thread at a time.
@@ -15,15 +15,15 @@ from collections import deque
 from dataclasses import dataclass
 
 from parallax._profiling.gil_estimate import GilReading
-from parallax._profiling.gil_sampler import Ticker
+from parallax._profiling.gil_sampler import GilSampler
 
 __all__ = [
     "CoresMeter",
     "GilReading",
+    "GilSampler",
     "ItemCost",
     "Meter",
-    "Neighbours",
-    "Ticker",
+    "OtherCallsLoad",
     "native_threads",
     "working",
 ]
@@ -194,7 +194,7 @@ def native_threads(process_cpu: float, thread_cpu: float, other: float = 0.0) ->
     Args:
         process_cpu: CPU seconds of the whole process meanwhile.
         thread_cpu: CPU seconds of the thread that ran the items.
-        other: CPU seconds of threads known to be unconcerned, such as the ticker's.
+        other: CPU seconds of threads known to be unconcerned, such as the sampler's.
     """
     if thread_cpu <= 0.0:
         return 1.0
@@ -215,7 +215,7 @@ def working(cpu: float, wall: float, delay: float) -> float:
     return min(1.0, cpu / free)
 
 
-class Neighbours:
+class OtherCallsLoad:
     """How busy threads of other calls keep this process: who queues behind them seems to wait."""
 
     def __init__(self, now: float, process_cpu: float) -> None:

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from parallax._core.own_code import is_own
-from parallax._reporting.stall_policy import InFlight, Scene, Silence, describe
+from parallax._reporting.stall_policy import Activity, InFlight, StallDetector, describe
 
-__all__ = ["Stage", "Watchman", "stack_of", "watching"]
+__all__ = ["StallMonitor", "StallView", "monitor_threads", "stack_of"]
 
 _log = logging.getLogger("parallax")
 
@@ -34,51 +34,51 @@ NAP = 5.0
 PATIENCE = 0.5
 
 
-class Stage(Protocol):
-    """What is watched. It is asked from the watchman's thread; times are ``time.monotonic``."""
+class StallView(Protocol):
+    """What is watched. It is asked from the monitor's thread; times are ``time.monotonic``."""
 
-    def scene(self) -> Scene | None:
+    def activity(self) -> Activity | None:
         """What is to be seen at a glance; None if nothing is in flight."""
 
-    def flights(self) -> tuple[str, Sequence[InFlight], int | None]:
+    def details(self) -> tuple[str, Sequence[InFlight], int | None]:
         """All of it, with stacks: a name, what is in flight, and how much waits."""
 
 
-class Watchman:
+class StallMonitor:
     """Watches one run or executor.
 
     Args:
-        stage: it.
-        limit: seconds of silence from which a stall is told; 0 for never.
+        view: it.
+        limit: seconds of detector from which a stall is told; 0 for never.
     """
 
-    __slots__ = ("_began", "limit", "silence", "stage")
+    __slots__ = ("_began", "detector", "limit", "view")
 
-    def __init__(self, stage: Stage, limit: float) -> None:
-        self.stage: Stage | None = stage
+    def __init__(self, view: StallView, limit: float) -> None:
+        self.view: StallView | None = view
         self.limit = limit
-        self.silence: Silence | None = None
+        self.detector: StallDetector | None = None
         self._began = False
 
     def start(self) -> None:
         """Begin to watch; does nothing if it does already."""
         if not self._began and self.limit:
             self._began = True
-            _post.enter(self)
+            _monitor_thread.enter(self)
 
     def stop(self) -> None:
         """End; returns at once. Idempotent."""
         if self._began:
-            _post.leave(self)
-            self.stage = None
+            _monitor_thread.leave(self)
+            self.view = None
 
 
-class _Post:
+class _MonitorThread:
     """The thread, and what it watches."""
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
-        self._watched: dict[Watchman, None] = {}
+        self._watched: dict[StallMonitor, None] = {}
         #: released to end the thread's sleep; None without a thread.
         self._wake: _thread.LockType | None = None
         #: when it looks next.
@@ -90,18 +90,18 @@ class _Post:
         #: somebody was entered since the thread has looked.
         self._fresh = False
 
-    def enter(self, watchman: Watchman) -> None:
+    def enter(self, monitor: StallMonitor) -> None:
         with self._lock:
-            self._watched[watchman] = None
+            self._watched[monitor] = None
             self._fresh = True
             if self._wake is None:
                 self._begin()
-            elif clock() + watchman.limit < self._until:
+            elif clock() + monitor.limit < self._until:
                 self._rouse()
 
-    def leave(self, watchman: Watchman) -> None:
+    def leave(self, monitor: StallMonitor) -> None:
         with self._lock:
-            self._watched.pop(watchman, None)
+            self._watched.pop(monitor, None)
 
     def _begin(self) -> None:
         self._wake, self._ends, self._until = _thread.allocate_lock(), False, 0.0
@@ -151,31 +151,31 @@ class _Post:
                 self._begin()
 
 
-def _look(watchman: Watchman, now: float) -> float:
+def _look(monitor: StallMonitor, now: float) -> float:
     """Look at one, and tell of it if it is time; when to look again."""
-    stage, silence = watchman.stage, watchman.silence
-    if stage is None:
+    view, detector = monitor.view, monitor.detector
+    if view is None:
         return now + NAP
-    if silence is None:
-        silence = watchman.silence = Silence(watchman.limit, now)
-        return silence.due
-    if now < silence.due:
-        return silence.due
+    if detector is None:
+        detector = monitor.detector = StallDetector(monitor.limit, now)
+        return detector.due
+    if now < detector.due:
+        return detector.due
     try:
-        scene = stage.scene()
-        if silence.look(scene, now) and scene is not None:
-            name, flights, waiting = stage.flights()
+        activity = view.activity()
+        if detector.is_stalled(activity, now) and activity is not None:
+            name, flights, waiting = view.details()
             if flights:
-                _log.warning("%s", describe(name, now - scene.since, flights, waiting))
+                _log.warning("%s", describe(name, now - activity.since, flights, waiting))
     except Exception:  # noqa: BLE001 - what is watched may be in any state
-        watchman.stage = None
+        monitor.view = None
         _log.debug("a stall cannot be told of", exc_info=True)
-    return silence.due
+    return detector.due
 
 
-def watching() -> int:
+def monitor_threads() -> int:
     """How many threads of this process watch."""
-    return int(_post.there.locked())
+    return int(_monitor_thread.there.locked())
 
 
 def stack_of(ident: int) -> str:
@@ -199,15 +199,15 @@ def stack_of(ident: int) -> str:
 
 
 def _start_afresh() -> None:
-    global _post  # noqa: PLW0603 - the parent's locks may be held by threads that are gone
-    _post = _Post()
+    global _monitor_thread  # noqa: PLW0603 - the parent's locks may be held by threads that are gone
+    _monitor_thread = _MonitorThread()
 
 
-_post = _Post()
+_monitor_thread = _MonitorThread()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=lambda: _post.pause(),  # noqa: PLW0108 - the one that there is then
-        after_in_parent=lambda: _post.resume(),  # noqa: PLW0108
+        before=lambda: _monitor_thread.pause(),  # noqa: PLW0108 - the one that there is then
+        after_in_parent=lambda: _monitor_thread.resume(),  # noqa: PLW0108
         after_in_child=_start_afresh,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["InFlight", "Scene", "Silence", "Where", "describe"]
+__all__ = ["Activity", "InFlight", "StallDetector", "WorkerSnapshot", "describe"]
 
 #: Workers of which is told where they are. More fill the log, and nobody reads them.
 TOLD = 8
@@ -19,7 +19,7 @@ TOLD = 8
 PARTS = 4
 
 
-class Where(NamedTuple):
+class WorkerSnapshot(NamedTuple):
     """A worker, and what it is at."""
 
     #: "worker process 123".
@@ -42,7 +42,7 @@ class InFlight(NamedTuple):
     stack: str = ""
 
 
-class Scene(NamedTuple):
+class Activity(NamedTuple):
     """What can be seen of a run, or of an executor, at one moment."""
 
     #: since when nothing has ended although something was in flight.
@@ -51,7 +51,7 @@ class Scene(NamedTuple):
     busy: int
 
 
-class Silence:
+class StallDetector:
     """Decides when one stall is told.
 
     Args:
@@ -70,21 +70,21 @@ class Silence:
         """When to look next."""
         return self._look
 
-    def look(self, scene: Scene | None, now: float) -> bool:
+    def is_stalled(self, activity: Activity | None, now: float) -> bool:
         """Whether a stall is to be told now.
 
         Args:
-            scene: what is seen; None if nothing is in flight.
+            activity: what is seen; None if nothing is in flight.
             now: the time.
         """
         self._look = now + self._limit / PARTS
-        if scene is None or not scene.busy:
+        if activity is None or not activity.busy:
             self._since, self._told = None, False
             return False
-        if self._told and self._since is not None and scene.since < self._since + self._limit:
+        if self._told and self._since is not None and activity.since < self._since + self._limit:
             return False  # what had ended since would have done so after the stall was told
-        self._since, self._told = scene.since, False
-        due = scene.since + self._limit
+        self._since, self._told = activity.since, False
+        due = activity.since + self._limit
         if now < due:
             self._look = due
             return False

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parallax._routing.planner import seconds
-from parallax._routing.route_state import Lane
+from parallax._routing.route_choice import RouteChoice
 
-__all__ = ["ExecutorReport", "FunctionReport", "of_lane"]
+__all__ = ["ExecutorReport", "FunctionReport", "function_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +68,20 @@ class ExecutorReport:
         return "\n".join(map(str, self.functions))
 
 
-def of_lane(lane: Lane) -> FunctionReport:
+def function_report(choice: RouteChoice) -> FunctionReport:
     """What is to be said of one function.
 
     Args:
-        lane: its lane.
+        choice: its choice.
     """
-    known = lane.calls > 0
+    known = choice.calls > 0
     return FunctionReport(
-        lane.name,
-        lane.route,
-        lane.stay or lane.reason,
-        lane.ended["threads"],
-        lane.ended["processes"],
-        lane.wall if known else None,
-        lane.cpu if known else None,
-        lane.changes,
+        choice.name,
+        choice.route,
+        choice.stay or choice.reason,
+        choice.ended["threads"],
+        choice.ended["processes"],
+        choice.wall if known else None,
+        choice.cpu if known else None,
+        choice.changes,
     )

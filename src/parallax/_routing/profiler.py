@@ -1,8 +1,8 @@
 """What is known about a run's callable, and the plan that follows from it at any moment.
 
-Purpose: joins the meter, the GIL ticker, the side-effect guard and the memory of earlier calls
+Purpose: joins the meter, the GIL sampler, the side-effect guard and the memory of earlier calls
 into one ``Measurement``, and asks the planner. Starts no worker and decides nothing itself.
-Guarantees: measuring happens on items that count; the ticker never runs outside an item of the
+Guarantees: measuring happens on items that count; the sampler never runs outside an item of the
 caller's thread; verdicts from a loaded machine are not remembered.
 """
 
@@ -22,18 +22,18 @@ from parallax._core.plans import Measurement, Payload, Plan
 from parallax._core.thread_clocks import RunDelay
 from parallax._guard.effects import Observer, Verdict, except_shared, judge, scan
 from parallax._profiling.gil_sampler import Mark
-from parallax._profiling.history import Memory, key_of, recall, remember
+from parallax._profiling.history import PastRun, key_of, past_run, remember_run
 from parallax._profiling.meters import (
     GilReading,
+    GilSampler,
     Meter,
-    Neighbours,
-    Ticker,
+    OtherCallsLoad,
     native_threads,
     working,
 )
 from parallax._routing.planner import Facts, plan
 
-__all__ = ["Router"]
+__all__ = ["Profiler"]
 
 SPREAD = "its items make parallel calls, which use the cores already"
 
@@ -74,7 +74,7 @@ CROWDED = 0.67
 STALE = 4.0
 
 
-class Router:
+class Profiler:
     """Sees to one run's measurement."""
 
     def __init__(
@@ -90,12 +90,12 @@ class Router:
         """
         self._fn = fn
         self._key = key_of(fn)
-        self.memory: Memory | None = recall(self._key)
+        self.past_run: PastRun | None = past_run(self._key)
         self.meter = Meter()
         self.payload: Payload | None = None
         self.speeds: dict[Route, float] = {}
         self.thread_cap = threads
-        self._crowd = Neighbours(time.perf_counter(), time.process_time()) if crowded else None
+        self._crowd = OtherCallsLoad(time.perf_counter(), time.process_time()) if crowded else None
         #: items were seen to have workers of their own.
         self.spread = False
         self.stay: str = ""  # a reason not to leave the process, found out on the way
@@ -105,7 +105,7 @@ class Router:
         self._observer: Observer | None = None
         self._history: tuple[bool, ...] = ()
         self.reads: tuple[Any, ...] = ()
-        self._ticker: Ticker | None = None
+        self._sampler: GilSampler | None = None
         self._tick: Callable[[float], None] | None = None
         self._mark: Mark | None = None
         self._frozen = False
@@ -126,7 +126,7 @@ class Router:
         self._tick_delay: RunDelay | None = None
         self._delayed = 0.0
         self._tick_wall = 0.0
-        self._thinking = 0.0  # since when the ticker's thread thinks, 0 if it does not
+        self._thinking = 0.0  # since when the sampler's thread thinks, 0 if it does not
         self._last_reading: GilReading | None = None
 
     # -- the guard -----------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class Router:
         self.reads = effects.reads
         if effects.findings or effects.opaque:
             self._observer = Observer(self._fn, effects)
-            self._history = self.memory.history if self.memory else ()
+            self._history = self.past_run.history if self.past_run else ()
             self._effects = effects
             self._verdict = judge(effects, self._history)
 
@@ -195,9 +195,9 @@ class Router:
 
     # -- measuring -----------------------------------------------------------------------------
 
-    def start_ticker(self, on_tick: Callable[[float], None]) -> None:
+    def start_sampler(self, on_sample: Callable[[float], None]) -> None:
         """Begin to sample the GIL while the caller's thread works."""
-        if self._ticker is None:
+        if self._sampler is None:
             self._process_cpu = time.process_time()
             self._own_cpu = time.thread_time()
             self._inline_cpu = 0.0
@@ -210,38 +210,38 @@ class Router:
                 if self._tick_delay is None:
                     self._tick_delay = RunDelay()
                 before, self._thinking = time.thread_time(), time.perf_counter()
-                on_tick(now)
+                on_sample(now)
                 spent = time.perf_counter() - self._thinking
                 self._thinking = 0.0
                 self._tick_cpu += time.thread_time() - before
                 self._tick_wall += spent
 
-            self._ticker = Ticker(tick)
-            self._ticker.start()
+            self._sampler = GilSampler(tick)
+            self._sampler.start()
 
-    def stop_ticker(self) -> None:
+    def stop_sampler(self) -> None:
         """End sampling; what was read is kept."""
-        ticker, self._ticker = self._ticker, None
-        if ticker is not None:
+        sampler, self._sampler = self._sampler, None
+        if sampler is not None:
             try:
-                ticker.stop()
+                sampler.stop()
             finally:
                 for reader in (self._delay, self._tick_delay):
                     if reader is not None:
                         reader.close()
                 self._delay = self._tick_delay = None
             if not self._frozen:
-                self._last_reading = ticker.reading()
+                self._last_reading = sampler.reading()
 
     @property
-    def ticking(self) -> bool:
-        """Whether the ticker runs."""
-        return self._ticker is not None
+    def sampling(self) -> bool:
+        """Whether the sampler runs."""
+        return self._sampler is not None
 
     def begins(self, now: float) -> None:
         """The caller's thread enters an item or a block of items."""
         self._began = now
-        self._mark = self._ticker.mark() if self._ticker is not None else None
+        self._mark = self._sampler.mark() if self._sampler is not None else None
 
     def ends(self, items: int, wall: float, cpu: float, *, alone: bool) -> None:
         """It left it.
@@ -259,13 +259,13 @@ class Router:
         cpu_share = working(cpu, wall, delay)
         if alone or (self._waiting > 0.8 and self.meter.summary().items == 0):
             self.meter.add(items, wall, wall * cpu_share)
-        if alone and self._ticker is not None and not self._frozen:
+        if alone and self._sampler is not None and not self._frozen:
             self._inline_cpu += cpu
             if self._inline_cpu > 0.005 and self._crowd is None:
                 used = time.process_time() - self._process_cpu
-                # Our own thinking, in this thread and the ticker's, is no thread of the callable.
+                # Our own thinking, in this thread and the sampler's, is no thread of the callable.
                 ours = time.thread_time() - self._own_cpu - self._inline_cpu
-                ours += self._ticker.mark().cpu + self._tick_cpu
+                ours += self._sampler.mark().cpu + self._tick_cpu
                 self._native = native_threads(used, self._inline_cpu, ours)
 
     def _delay_since(self) -> float:
@@ -273,7 +273,7 @@ class Router:
         return max(0.0, self._delayed - before)
 
     def _delay_now(self) -> float:
-        """Run queue delays of the caller's thread and of the ticker's, and our own thinking there.
+        """Run queue delays of the caller's thread and of the sampler's, and our own thinking there.
 
         A thread that hands over the GIL waits until the other has taken it. If that one gets no
         core, the first one sleeps, and it looks like waiting.
@@ -291,17 +291,17 @@ class Router:
         """What is known now, or None if it is too little to act on."""
         cost = self.meter.summary()
         elapsed = now - self._began if self._began else 0.0
-        ticker = self._ticker
+        sampler = self._sampler
         items = cost.items
         by_workers = self._by_workers()
         if by_workers is not None:
             items, wall, cpu = by_workers
         elif cost.items == 0:
-            if self.memory is not None:
-                return replace(self.memory.measurement, remembered=True, payload=self.payload)
-            if elapsed < LOOK or ticker is None:
+            if self.past_run is not None:
+                return replace(self.past_run.measurement, remembered=True, payload=self.payload)
+            if elapsed < LOOK or sampler is None:
                 return None
-            busy = ticker.busy(self._mark)
+            busy = sampler.busy(self._mark)
             cpu = elapsed * (1.0 if busy is None else busy)
             delay = max(0.0, self._delay_now() - self._delayed)
             wall, cpu = elapsed, elapsed * working(cpu, elapsed, delay)
@@ -314,8 +314,8 @@ class Router:
                 wall = (wall * cost.items + elapsed) / (cost.items + 1)
         held: float | None = None
         error = 1.0
-        live = ticker is not None and not self._frozen
-        reading = ticker.reading() if live and ticker else self._last_reading
+        live = sampler is not None and not self._frozen
+        reading = sampler.reading() if live and sampler else self._last_reading
         if reading is not None and reading.held is not None:
             held, error = reading.held, reading.error
         remembered = self._fitting(wall)
@@ -376,23 +376,23 @@ class Router:
 
     def _fitting(self, wall: float) -> Measurement | None:
         """The remembered measurement, if items still look like it."""
-        if self.memory is None:
+        if self.past_run is None:
             return None
-        then = self.memory.measurement
+        then = self.past_run.measurement
         if then.wall > wall * STALE or wall > then.wall * STALE:
-            self.memory = None
+            self.past_run = None
             return None
         return then
 
     def freeze(self) -> None:
-        """Workers begin: from now on what they do tells more than what the ticker hears."""
+        """Workers begin: from now on what they do tells more than what the sampler hears."""
         if self._frozen:
             return
         seen = self.measurement(time.perf_counter())
         if self._crowd is not None:
             self._crowd.freeze(time.perf_counter(), time.process_time())
-        if self._ticker is not None:
-            self._last_reading = self._ticker.reading()
+        if self._sampler is not None:
+            self._last_reading = self._sampler.reading()
         if seen is not None:
             self._waiting = seen.waiting
         if seen is not None and seen.held is not None and seen.cpu > 0:
@@ -466,7 +466,7 @@ class Router:
     @property
     def delayed(self) -> float:
         """Share of the time in which the caller's thread could run and had no core."""
-        reading = self._ticker.reading() if self._ticker is not None else self._last_reading
+        reading = self._sampler.reading() if self._sampler is not None else self._last_reading
         return reading.delayed if reading is not None else 0.0
 
     def keep(self, seen: Measurement | None) -> None:
@@ -482,9 +482,9 @@ class Router:
             history = (*self._history, *self._observer.history)[-WATCHED:]
             if self._history and self._history[0]:
                 history = (True, *history[1:])
-        remember(
+        remember_run(
             self._key,
-            Memory(
+            PastRun(
                 replace(seen, payload=None, remembered=False),
                 history,
                 self.speeds.get("threads"),

@@ -14,14 +14,14 @@ from parallax._core.chunks import Route
 from parallax._core.nesting import Place
 from parallax._core.options import Options
 
-__all__ = ["MOST_THREADS", "THREADS", "Asked", "asked"]
+__all__ = ["MOST_THREADS", "THREADS", "RequestedRoute", "requested_route"]
 
 #: Threads for waiting work at first, and as long as more of them bring more.
 THREADS = 32
 MOST_THREADS = 256
 
 
-class Asked(NamedTuple):
+class RequestedRoute(NamedTuple):
     """A route that was asked for; None leaves the choice to the planner."""
 
     route: Route | None
@@ -31,7 +31,7 @@ class Asked(NamedTuple):
     joins: bool = False
 
 
-def asked(options: Options, place: Place, *, stream: bool) -> Asked:
+def requested_route(options: Options, place: Place, *, stream: bool) -> RequestedRoute:
     """What a call's options ask for.
 
     Args:
@@ -48,37 +48,39 @@ def asked(options: Options, place: Place, *, stream: bool) -> Asked:
         return _limited(options.item_timeout, place, cores)
     inside = "this call is made inside another one's worker"
     if place.innermost:
-        return Asked("loop", 1, f"this call is made inside {place.depth} others")
+        return RequestedRoute("loop", 1, f"this call is made inside {place.depth} others")
     if place.level and backend in {"executor", "processes"}:
         # An executor's threads may all be inside items that wait for this call.
-        return Asked("loop", 1, f"{inside}: its cores are in use")
+        return RequestedRoute("loop", 1, f"{inside}: its cores are in use")
     if backend == "executor" and _runs(options.backend, threading.current_thread()):
-        return Asked("loop", 1, "this call is made inside a thread of that executor")
+        return RequestedRoute("loop", 1, "this call is made inside a thread of that executor")
     if backend == "auto":
         if place.level and place.cores == 1 and place.part(THREADS) == 1:
-            return Asked("loop", 1, f"{inside}: its cores are in use")
-        return Asked(None, cores)
+            return RequestedRoute("loop", 1, f"{inside}: its cores are in use")
+        return RequestedRoute(None, cores)
     reason = f"backend={backend!r} was asked for"
     if backend == "serial":
-        return Asked("loop", 1, reason)
+        return RequestedRoute("loop", 1, reason)
     if backend == "processes":
-        return Asked("processes", cores, reason)
+        return RequestedRoute("processes", cores, reason)
     if backend == "executor":
         default = getattr(options.backend, "_max_workers", place.cores)
-        return Asked("threads", options.max_workers or default, reason)
+        return RequestedRoute("threads", options.max_workers or default, reason)
     count = options.max_workers or _usual_threads(place)
     if not place.level or stream:
-        return Asked("threads", count, reason)
+        return RequestedRoute("threads", count, reason)
     if count == 1:
-        return Asked("loop", 1, f"{inside}, and its part is one thread: this one")
-    return Asked("threads", count, reason, joins=True)
+        return RequestedRoute("loop", 1, f"{inside}, and its part is one thread: this one")
+    return RequestedRoute("threads", count, reason, joins=True)
 
 
-def _limited(seconds: float, place: Place, cores: int) -> Asked:
+def _limited(seconds: float, place: Place, cores: int) -> RequestedRoute:
     if not place.movable:
-        return Asked("processes", cores, "item_timeout needs workers that can be ended")
+        return RequestedRoute("processes", cores, "item_timeout needs workers that can be ended")
     if place.limit is not None and place.limit <= seconds:
-        return Asked("loop", 1, f"the call around it ends its items after {place.limit:g} s")
+        return RequestedRoute(
+            "loop", 1, f"the call around it ends its items after {place.limit:g} s"
+        )
     raise ValueError(
         "item_timeout cannot be kept in a call that is made inside an item of another parallel "
         "call: only a process can be ended in the middle of an item, and workers start none of "

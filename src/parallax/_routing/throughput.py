@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from parallax._core.chunks import ChunkResult
 
-__all__ = ["Steady"]
+__all__ = ["RouteThroughput"]
 
 #: Seconds that a route is at work before it is judged. Shorter judges by chance, longer keeps a
 #: wrong route longer.
@@ -22,7 +22,7 @@ CHUNKS = 3
 SCARCE = 0.4
 
 
-class Steady:
+class RouteThroughput:
     """One route from the moment when all its workers are up."""
 
     def __init__(self, begin: float, workers: int, cores: int, delay: float) -> None:

@@ -1,4 +1,4 @@
-"""Who takes decisions during a run: asks the router, and has the dispatcher do what it says.
+"""Who takes decisions during a run: asks the profiler, and has the dispatcher do what it says.
 
 Purpose: turns plans into routes, judges routes at work, and finds another way when one fails.
 Guarantees: a route is kept until it had its chance; every change is in the report. All methods are
@@ -18,12 +18,12 @@ from parallax._core.chunks import Route
 from parallax._core.nesting import here
 from parallax._core.options import Options
 from parallax._core.plans import Plan
-from parallax._profiling.history import key_of, recall_pace, remember_pace
+from parallax._profiling.history import key_of, past_item_seconds, remember_item_seconds
 from parallax._reporting.reports import Report
 from parallax._routing.planner import LITTLE, Facts, hindsight, too_little
-from parallax._routing.profiler import Router
-from parallax._routing.requested import MOST_THREADS, THREADS, asked
-from parallax._routing.throughput import Steady
+from parallax._routing.profiler import Profiler
+from parallax._routing.requested import MOST_THREADS, THREADS, requested_route
+from parallax._routing.throughput import RouteThroughput
 from parallax._run.dispatcher import Dispatcher
 from parallax._run.worker_factory import WorkerFactory
 from parallax._scheduling.input import Input
@@ -113,15 +113,15 @@ class Controller:
         self._caller = caller
         self._place = here()
         self._cores = self._place.cores
-        self._asked = asked(options, self._place, stream=stream)
+        self._requested = requested_route(options, self._place, stream=stream)
         self._key = key_of(call.fn)
         #: the route that the caller asked for, None for auto.
-        self.forced: Route | None = self._asked.route
+        self.forced: Route | None = self._requested.route
         report.backend = options.backend if isinstance(options.backend, str) else "executor"
-        report.reason = self._asked.reason
+        report.reason = self._requested.reason
         #: where items are that the caller's own thread runs.
         self.inside = self._place.item(movable=self.forced != "loop")
-        self.router = Router(
+        self.profiler = Profiler(
             call.fn,
             guard=self.forced is None,
             threads=self._place.part(THREADS),
@@ -139,7 +139,7 @@ class Controller:
         self._factory = WorkerFactory(
             call,
             options,
-            self.router,
+            self.profiler,
             self.dispatch,
             cores=self._cores,
             forced=self.forced is not None,
@@ -157,18 +157,18 @@ class Controller:
         self._changes = 0
         self._closed = False
         #: how the present route does since all its workers are up.
-        self._steady: Steady | None = None
+        self._throughput: RouteThroughput | None = None
 
     def forced_plan(self) -> Plan:
         """The plan for a route that was asked for."""
-        count, left = self._asked.workers, self._source.left
+        count, left = self._requested.workers, self._source.left
         if left is not None:
             count = max(1, min(count, left))
         route = self.forced if left != 0 else "loop"  # no worker is needed for nothing
         return Plan(route or "loop", count, self._report.reason, {}, left)
 
-    def on_tick(self, now: float) -> None:
-        """In the ticker's thread, while the caller's is inside an item."""
+    def on_sample(self, now: float) -> None:
+        """In the sampler's thread, while the caller's is inside an item."""
         dispatch = self.dispatch
         if not self._may_overtake() or not dispatch.lock.acquire(blocking=False):
             return
@@ -205,43 +205,43 @@ class Controller:
 
     def recall(self) -> bool:
         """Open at once if an earlier call tells what to do; True if so."""
-        memory, left = self.router.memory, self._source.left
-        if memory is None or left is None or left < 2 or self.explaining:
+        past_run, left = self.profiler.past_run, self._source.left
+        if past_run is None or left is None or left < 2 or self.explaining:
             return False
-        if memory.measurement.wall < REMEMBERED or memory.measurement.wall * left < EARLY:
+        if past_run.measurement.wall < REMEMBERED or past_run.measurement.wall * left < EARLY:
             return False
         items = self._source.peek()
         if not items:
             return False
-        self.router.inspect(tuple(items[0]) if self._source.star else (items[0],))
-        if not self.router.watching:
+        self.profiler.inspect(tuple(items[0]) if self._source.star else (items[0],))
+        if not self.profiler.watching:
             with self.dispatch.lock:
                 self.review(clock())
         return self.dispatch.scheduler is not None
 
     def review(self, now: float) -> None:
-        """Ask the router what should be done now, and do it. The lock is held."""
-        router, dispatch = self.router, self.dispatch
+        """Ask the profiler what should be done now, and do it. The lock is held."""
+        profiler, dispatch = self.profiler, self.dispatch
         self.review_at = now + (REVIEW if dispatch.scheduler is not None else REVIEW / 5)
         left = self._left()
         if left is not None and left < 1:
             return
         self._judge(now)
-        router.spread = self.inside.spread
+        profiler.spread = self.inside.spread
         facts = self._facts()
-        decided = router.plan(now, left, facts)
+        decided = profiler.plan(now, left, facts)
         if decided is None:
             self._start_early(now, left)
             return
-        if decided[1].route == "processes" and router.payload is None and not router.stay:
+        if decided[1].route == "processes" and profiler.payload is None and not profiler.stay:
             self._weigh()
-            decided = router.plan(now, left, self._facts())
+            decided = profiler.plan(now, left, self._facts())
             if decided is None:
                 return
         seen, plan = decided
         self._report.measured = seen
-        if router.verdict.limit == "loop" and threading.get_ident() == self._caller.thread:
-            router.warn()
+        if profiler.verdict.limit == "loop" and threading.get_ident() == self._caller.thread:
+            profiler.warn()
         self.planned = self.planned or plan.settled
         self._follow(plan, now)
 
@@ -280,11 +280,11 @@ class Controller:
                 self.open(plan)
         elif change:
             self._changes += 1
-            self._steady, self._directed_at = None, now
+            self._throughput, self._directed_at = None, now
             self._hold_until = now + HOLD * 2**self._changes
             self._direct(plan)
         elif plan.workers > dispatch.wanted and plan.route != "loop":
-            self._steady = None
+            self._throughput = None
             self._direct(plan)
 
     def _direct(self, plan: Plan) -> None:
@@ -292,7 +292,7 @@ class Controller:
         apart = plan.route != "loop"
         self._place.spread = self._place.spread or apart
         self.inside.share(self._place, plan.workers if apart else 0)
-        workers = max(1, plan.workers - self._asked.joins)
+        workers = max(1, plan.workers - self._requested.joins)
         self.dispatch.direct(plan.route, workers, self._factory.crew(plan.route))
 
     def _starting(self, now: float) -> bool:
@@ -312,23 +312,23 @@ class Controller:
         if not self._report.changes:
             self.adopt(plan, clock())
         dispatch = self.dispatch
-        cost = self.router.meter.summary()
+        cost = self.profiler.meter.summary()
         seen = self._report.measured
         mean = cost.recent_wall if cost.items else (seen.wall if seen is not None else None)
-        caller = self.forced in {None, "loop"} or self._asked.joins
-        self.router.freeze()
+        caller = self.forced in {None, "loop"} or self._requested.joins
+        self.profiler.freeze()
         self._directed_at = clock()
-        dispatch.keeps_caller = self._asked.joins
+        dispatch.keeps_caller = self._requested.joins
         dispatch.begin(self._caller.delivered, mean, caller=caller, inside=self._caller.inside)
         assert dispatch.scheduler is not None
-        dispatch.scheduler.guess = recall_pace(self._key)
+        dispatch.scheduler.guess = past_item_seconds(self._key)
         self._direct(plan)
 
     def close(self) -> None:
         """The run is over: complete the report and remember what was seen."""
         self._closed = True
         self._factory.close()
-        report, router = self._report, self.router
+        report, profiler = self._report, self.profiler
         report.seconds = clock() - self.begin
         lost = self.dispatch.lost
         report.retried, report.workers_lost = self.dispatch.in_flight.again, len(lost)
@@ -340,18 +340,18 @@ class Controller:
                 )
         report.workers_recycled = self.dispatch.recycled
         if self.dispatch.scheduler is not None:
-            remember_pace(self._key, self.dispatch.scheduler.mean)
-        seen = router.measurement(clock()) or report.measured
+            remember_item_seconds(self._key, self.dispatch.scheduler.mean)
+        seen = profiler.measurement(clock()) or report.measured
         report.measured = seen
         if self.forced is not None or seen is None:
             return
-        router.keep(seen)
+        profiler.keep(seen)
         if not self.explaining and report.items:
             report.sum_up()
             if not report.changes and seen.wall * report.items < LITTLE:
                 report.reason = too_little(seen, report.items)
                 return
-            facts = replace(router.facts(self._facts()), current=report.route)
+            facts = replace(profiler.facts(self._facts()), current=report.route)
             report.costs, report.reason = hindsight(
                 seen, report.items, facts, report.route, report.workers
             )
@@ -365,26 +365,26 @@ class Controller:
 
     def _judge(self, now: float) -> None:
         """Note how fast the present route really is, once that can be told."""
-        dispatch, router, steady = self.dispatch, self.router, self._steady
+        dispatch, profiler, throughput = self.dispatch, self.profiler, self._throughput
         route = dispatch.route
-        if steady is None or route == "loop":
+        if throughput is None or route == "loop":
             return
-        speed = steady.speed(now, dispatch.under_way(now), dispatch.delay(route))
+        speed = throughput.speed(now, dispatch.under_way(now), dispatch.delay(route))
         if speed is not None:
-            router.speeds[route] = speed
-        cost = router.meter.summary()
+            profiler.speeds[route] = speed
+        cost = profiler.meter.summary()
         waits = cost.items and cost.cpu < 0.5 * cost.wall
-        if route == "threads" and waits and steady.chunks >= 2:
-            slower = steady.wall / steady.items / cost.wall
+        if route == "threads" and waits and throughput.chunks >= 2:
+            slower = throughput.wall / throughput.items / cost.wall
             most = self._place.part(MOST_THREADS)
-            if slower < 1.3 and dispatch.wanted >= router.thread_cap < most:
-                router.thread_cap *= 2
-                router.speeds.pop(route, None)
+            if slower < 1.3 and dispatch.wanted >= profiler.thread_cap < most:
+                profiler.thread_cap *= 2
+                profiler.speeds.pop(route, None)
 
     def _on_done(self, done: Done, route: Route) -> None:
         """A chunk came back; the lock is held."""
         self._caller.last = clock()
-        report, dispatch, router, result = self._report, self.dispatch, self.router, done.result
+        report, dispatch, profiler, result = self._report, self.dispatch, self.profiler, done.result
         report.worked(route, result.wall, result.cpu)
         report.bytes_in += done.bytes_in
         report.bytes_out += done.bytes_out
@@ -392,27 +392,31 @@ class Controller:
         report.bytes_spared += done.spared
         if route != dispatch.route or route == "loop":
             return
-        router.worker_did(result, threads=route == "threads", workers=dispatch.wanted)
+        profiler.worker_did(result, threads=route == "threads", workers=dispatch.wanted)
         if route == "processes":
-            router.coded(done.seconds, len(result.values))
+            profiler.coded(done.seconds, len(result.values))
             moved = done.bytes_in + done.bytes_out
             if moved and dispatch.scheduler is not None:
                 dispatch.scheduler.most = max(1, CHUNK_BYTES * len(result.values) // moved)
-        if self._steady is None:
+        if self._throughput is None:
             if dispatch.up(route) >= dispatch.wanted:
-                self._steady = Steady(clock(), dispatch.wanted, self._cores, dispatch.delay(route))
+                self._throughput = RouteThroughput(
+                    clock(), dispatch.wanted, self._cores, dispatch.delay(route)
+                )
             return
-        self._steady.add(clock(), result, router.equivalent(result, threads=route == "threads"))
+        self._throughput.add(
+            clock(), result, profiler.equivalent(result, threads=route == "threads")
+        )
 
     def _start_early(self, now: float, left: int | None) -> None:
         """Have the process machinery start while the verdict is still out."""
-        router = self.router
-        seen = router.measurement(now)
-        if seen is None or left is None or router.verdict.limit != "free" or router.stay:
+        profiler = self.profiler
+        seen = profiler.measurement(now)
+        if seen is None or left is None or profiler.verdict.limit != "free" or profiler.stay:
             return
         if self._place.level:
             return
-        if router.payload is None and seen.wall * left > EARLY and seen.waiting < 0.5:
+        if profiler.payload is None and seen.wall * left > EARLY and seen.waiting < 0.5:
             self._weigh()
 
     def _weigh(self) -> None:
@@ -425,7 +429,7 @@ class Controller:
 
     def _on_trouble(self, event: Refused | Unable | Died) -> bool:
         """Something could not be done the way it was planned; True if there is another way."""
-        router = self.router
+        profiler = self.profiler
         if isinstance(event, Died):
             return False
         if isinstance(event, Unable):
@@ -433,15 +437,15 @@ class Controller:
             if self.forced is not None:
                 return False
             if event.fatal:
-                router.stay = f"no worker process could be had: {event.reason}"
+                profiler.stay = f"no worker process could be had: {event.reason}"
         else:
             if self.forced is not None:
                 return False
-            router.stay = f"the {event.path} does not travel between processes: {event.reason}"
-            self._report.note(f"kept in this process: {router.stay}")
-        self._steady = None
+            profiler.stay = f"the {event.path} does not travel between processes: {event.reason}"
+            self._report.note(f"kept in this process: {profiler.stay}")
+        self._throughput = None
         self._changes += 1
-        plan = Plan("loop", 1, router.stay or event.reason, {}, self._left())
+        plan = Plan("loop", 1, profiler.stay or event.reason, {}, self._left())
         self.adopt(plan, clock())
         self._direct(plan)
         self.review_at = 0.0

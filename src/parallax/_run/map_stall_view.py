@@ -1,4 +1,4 @@
-"""A map call as its watchman sees it: what is in flight, with whom, and where."""
+"""A map call as its monitor sees it: what is in flight, with whom, and where."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from parallax._backends.contract import Crew
 from parallax._core.chunks import Chunk
 from parallax._reporting.stall_monitor import stack_of
-from parallax._reporting.stall_policy import InFlight, Scene, Where
+from parallax._reporting.stall_policy import Activity, InFlight, WorkerSnapshot
 from parallax._run.controller import CallerState
 from parallax._run.dispatcher import CALLER, Dispatcher
 from parallax._scheduling.input import Input
@@ -40,16 +40,16 @@ class MapStallView:
         self._dispatch = dispatch
         self._caller = caller
 
-    def scene(self) -> Scene | None:
+    def activity(self) -> Activity | None:
         """What is to be seen at a glance; None if nothing is in flight."""
         # While the reader of a stream is away, results wait for it that nobody has seen.
         found = [] if self._caller.away else self._in_flight()
         if not found:
             return None
         since = max(self._caller.last, min(begun for *_, begun in found))
-        return Scene(time.monotonic() - (clock() - since), len(found))
+        return Activity(time.monotonic() - (clock() - since), len(found))
 
-    def flights(self) -> tuple[str, Sequence[InFlight], int | None]:
+    def details(self) -> tuple[str, Sequence[InFlight], int | None]:
         """What is in flight, with stacks, and how many items wait."""
         found = self._asked(self._in_flight())
         now = clock()
@@ -96,12 +96,12 @@ class MapStallView:
         crews = list(self._dispatch.crews.values())
         return next((crew for crew in crews if crew.owns(worker)), None)
 
-    def _where(self, worker: int) -> Where:
+    def _where(self, worker: int) -> WorkerSnapshot:
         if worker == CALLER:
             stack = stack_of(self._caller.thread)
-            return Where("the caller's thread", stack, len(self._caller.block[2]))
+            return WorkerSnapshot("the caller's thread", stack, len(self._caller.block[2]))
         crew = self._crew(worker)
-        return crew.where(worker) if crew is not None else Where("a worker that has ended")
+        return crew.where(worker) if crew is not None else WorkerSnapshot("a worker that has ended")
 
 
 def _item(chunk: Chunk, done: int | None) -> str:

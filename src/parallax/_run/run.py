@@ -1,11 +1,11 @@
 """One run: from a loop in the caller's thread to workers, and back if that was wrong.
 
 A run begins *inline*: the caller's thread works through the items as a loop would, while the
-router measures. When a plan says so, the run *opens*: from then on the dispatcher hands chunks to
+profiler measures. When a plan says so, the run *opens*: from then on the dispatcher hands chunks to
 workers, of which the caller's thread may go on being one until the others are up.
 
 Who turns the loop: the caller's thread. While it is inside an item, worker threads report their
-own outcomes and the ticker's thread looks after worker processes and the plan, all under the
+own outcomes and the sampler's thread looks after worker processes and the plan, all under the
 dispatcher's lock, so that nothing waits for a long item of the caller's.
 
 Guarantees: an item runs once, except after its worker died or for ``retries``; ``close`` leaves
@@ -27,7 +27,7 @@ from parallax._core.nesting import enter, entered, here
 from parallax._core.options import Options
 from parallax._reporting.progress import make_progress
 from parallax._reporting.reports import Report
-from parallax._reporting.stall_monitor import Watchman
+from parallax._reporting.stall_monitor import StallMonitor
 from parallax._run import caller_loop
 from parallax._run.controller import CallerState, Controller
 from parallax._run.dispatcher import CALLER
@@ -92,13 +92,13 @@ class Run:
             self._call, source, options, self.report, self._caller, stream
         )
         self._forced = self._controller.forced
-        self._router = self._controller.router
+        self._profiler = self._controller.profiler
         self._dispatch = self._controller.dispatch
         self._progress = make_progress(options.progress, source.total)
         self._deadline = None if options.timeout is None else clock() + options.timeout
         watched = MapStallView(name, source, self._dispatch, self._caller)
-        # Calls inside of calls are part of what the outer one's watchman sees.
-        self._watchman = Watchman(watched, 0.0 if here().level else options.stall_warn)
+        # Calls inside of calls are part of what the outer one's monitor sees.
+        self._stall_monitor = StallMonitor(watched, 0.0 if here().level else options.stall_warn)
         self._failed_at: float | None = None
         self._closed = False
         #: where the caller's thread was put before it went inside this run.
@@ -180,10 +180,10 @@ class Run:
             self._closed = True
             if entered() is self._controller.inside:
                 enter(self._around)  # Ctrl-C came as a block was about to do so
-            self._watchman.stop()
+            self._stall_monitor.stop()
             self._caller.sample = []
             try:
-                self._router.stop_ticker()  # raises what was wrong in its thread
+                self._profiler.stop_sampler()  # raises what was wrong in its thread
             finally:
                 self._dispatch.close(grace)
                 if self._progress is not None:
@@ -195,29 +195,29 @@ class Run:
 
     def _loop(self) -> Iterator[list[Any]]:
         """Work as a loop would until the input ends or a plan opens the run."""
-        source, router, dispatch = self._source, self._router, self._dispatch
+        source, profiler, dispatch = self._source, self._profiler, self._dispatch
         measuring = self._forced is None
         if measuring and self._controller.recall():
             return
-        self._watchman.start()
+        self._stall_monitor.start()
         size, last = 1, clock()
         first = True
         while not dispatch.begun() and not source.ended:
             if first and measuring and self._worth_watching():
                 # From the first item on: it may be a long one.
-                router.start_ticker(self._controller.on_tick)
+                profiler.start_sampler(self._controller.on_sample)
             direct = source.anywhere and size > 1 and not self._options.retries
             items = None if direct else source.take(size)
             if items == []:
                 break
             if first and measuring and items:
-                router.inspect(tuple(items[0]) if source.star else (items[0],))
+                profiler.inspect(tuple(items[0]) if source.star else (items[0],))
             first = False
-            result = self._block(items, size, watch=measuring and router.watching)
+            result = self._block(items, size, watch=measuring and profiler.watching)
             if not result.values:
                 break
             if dispatch.begun():
-                # The ticker opened the run while we were inside the item.
+                # The sampler opened the run while we were inside the item.
                 dispatch.post(Done(CALLER, dispatch.caller_chunk.id, result))
                 del result, items
                 break
@@ -234,31 +234,31 @@ class Run:
             if self._deadline is not None and now > self._deadline:
                 raise self._timed_out()
             if self._caller.out and self._due(now - last):
-                router.stop_ticker()
+                profiler.stop_sampler()
                 yield self._flush()
                 last = clock()
                 if measuring and not dispatch.begun() and not self._controller.planned:
-                    router.start_ticker(self._controller.on_tick)
+                    profiler.start_sampler(self._controller.on_sample)
         if self._caller.out:
             yield self._flush()
 
     def _worth_watching(self) -> bool:
         """Whether there may be more than a moment's work."""
-        left, memory = self._source.left, self._router.memory
-        if left is not None and memory is not None:
-            return left * memory.measurement.wall > SMALL
+        left, past_run = self._source.left, self._profiler.past_run
+        if left is not None and past_run is not None:
+            return left * past_run.measurement.wall > SMALL
         return left != 1
 
     def _block(self, items: list[Any] | None, size: int, *, watch: bool) -> ChunkResult:
         """Run a block of items here; with ``items`` None straight off the input."""
-        router, source, call = self._router, self._source, self._call
+        profiler, source, call = self._profiler, self._source, self._call
         if watch and items:
-            router.before(tuple(items[0]) if source.star else (items[0],))
-        if items and self._forced is None and self._router.payload is None:
+            profiler.before(tuple(items[0]) if source.star else (items[0],))
+        if items and self._forced is None and self._profiler.payload is None:
             self._caller.sample = items[:1]
         values: list[Any] = []
         self._caller.block = (begin := clock()), size, values
-        router.begins(begin)
+        profiler.begins(begin)
         if items is not None and len(items) == 1 and not watch and self._forced is None:
             self._caller.inside = items
         self._around = entered()
@@ -270,13 +270,13 @@ class Run:
                 result = caller_loop.listed(call, items, self._options.retries, values)
         finally:
             enter(self._around)
-            with self._dispatch.lock:  # a plan in the ticker's thread is made before or after
+            with self._dispatch.lock:  # a plan in the sampler's thread is made before or after
                 self._caller.inside = None
                 self._caller.block = 0.0, 0, ()
         alone = self._dispatch.scheduler is None
-        router.ends(len(result.values), result.wall, result.cpu, alone=alone)
+        profiler.ends(len(result.values), result.wall, result.cpu, alone=alone)
         if watch:
-            router.after()
+            profiler.after()
         self.report.worked("loop", result.wall, result.cpu)
         return result
 
@@ -298,15 +298,15 @@ class Run:
         left = self._source.left
         each = result.wall / len(result.values)
         if left is not None and left * each < SMALL:
-            self._router.stop_ticker()
+            self._profiler.stop_sampler()
             return
-        if self._router.inline_wall < GLANCE:
+        if self._profiler.inline_wall < GLANCE:
             return
         if self._controller.planned:
-            self._router.stop_ticker()  # the verdict is in; item times go on being looked at
+            self._profiler.stop_sampler()  # the verdict is in; item times go on being looked at
         else:
-            self._router.start_ticker(self._controller.on_tick)
-        if now >= self._controller.review_at and not self._router.watching:
+            self._profiler.start_sampler(self._controller.on_sample)
+        if now >= self._controller.review_at and not self._profiler.watching:
             with self._dispatch.lock:
                 self._controller.review(now)
 
@@ -315,7 +315,7 @@ class Run:
         seconds = BLOCK if measuring else LONG_BLOCK
         most = size * 8
         size = max(1, min(most, int(seconds / each) if each > 0 else most))
-        if self._router.watching or self._options.retries:
+        if self._profiler.watching or self._options.retries:
             return 1
         if self._stream and self._options.buffersize is not None:
             size = min(size, self._options.buffersize - len(self._caller.out))
@@ -337,7 +337,7 @@ class Run:
     def _drive(self) -> Iterator[list[Any]]:
         """Turn the loop until all results are out."""
         dispatch = self._dispatch
-        self._watchman.start()
+        self._stall_monitor.start()
         if self._caller.out:
             yield self._flush()
         while True:
@@ -370,17 +370,17 @@ class Run:
                     raise self._timed_out()
                 self._work()
             elif not dispatch.pull():
-                self._router.stop_ticker()
+                self._profiler.stop_sampler()
                 dispatch.wait(self._patience())
 
     def _work(self) -> None:
         """The caller's thread runs a chunk like any other worker."""
-        dispatch, router = self._dispatch, self._router
+        dispatch, profiler = self._dispatch, self._profiler
         assert dispatch.caller_task is not None
         chunk, items = dispatch.caller_task
         dispatch.caller_task = None
         if self._forced is None and "processes" in dispatch.crews:
-            router.start_ticker(self._controller.on_tick)
+            profiler.start_sampler(self._controller.on_sample)
         self._caller.inside = items
         values: list[Any] = []
         self._caller.block = clock(), chunk.size, values
@@ -395,7 +395,7 @@ class Run:
                 self._caller.block = 0.0, 0, ()
         dispatch.post(Done(CALLER, chunk.id, result))
         if dispatch.caller_task is None:
-            router.stop_ticker()
+            profiler.stop_sampler()
 
     def _patience(self) -> float | None:
         """How long the caller's thread may wait for events."""

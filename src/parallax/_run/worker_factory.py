@@ -27,7 +27,7 @@ from parallax._core.chunks import Route
 from parallax._core.errors import SerializationError
 from parallax._core.nesting import Place
 from parallax._core.options import Options
-from parallax._routing.profiler import Router
+from parallax._routing.profiler import Profiler
 from parallax._run.dispatcher import Dispatcher
 from parallax._transport.codec import Encoded
 from parallax._transport.pickle_diagnosis import culprit
@@ -45,7 +45,7 @@ class WorkerFactory:
         self,
         call: Call,
         options: Options,
-        router: Router,
+        profiler: Profiler,
         dispatch: Dispatcher,
         *,
         cores: int,
@@ -57,7 +57,7 @@ class WorkerFactory:
         Args:
             call: the callable.
             options: the checked options.
-            router: what is known of the callable.
+            profiler: what is known of the callable.
             dispatch: takes the crews' events.
             cores: usable cores.
             forced: the caller named the backend.
@@ -65,7 +65,7 @@ class WorkerFactory:
         """
         self._call = call
         self._options = options
-        self._router = router
+        self._profiler = profiler
         self._dispatch = dispatch
         self._cores = cores
         self._forced = forced
@@ -143,7 +143,7 @@ class WorkerFactory:
         start = self._pool().expected_start(
             most or self._cores, max(self._cores, most or 0), self._modules
         )
-        cost = self._router.meter.summary()
+        cost = self._profiler.meter.summary()
         if start and cost.dear_first:
             # What made the first item dear (imports, tables) each new worker does once more.
             start += cost.first_wall
@@ -156,8 +156,8 @@ class WorkerFactory:
         except Exception as error:
             path, reason = culprit(self._call.fn, "callable")
             raise SerializationError("callable", None, path, reason) from error
-        self._router.look_for_reads()
-        values = [v for v in current_values(self._router.reads) if not stuck_value([v])]
+        self._profiler.look_for_reads()
+        values = [v for v in current_values(self._profiler.reads) if not stuck_value([v])]
         if values:
             self._encoded = encode_call(self._call, values)
         self._modules = modules_for(self._encoded, self._call.fn)
@@ -172,13 +172,13 @@ class WorkerFactory:
             items: an item, or nothing.
             results: a result, or nothing.
         """
-        router = self._router
-        if router.payload is not None or router.stay:
+        profiler = self._profiler
+        if profiler.payload is not None or profiler.stay:
             return
-        weighed = weigh(self._call, router.reads, items, results)
+        weighed = weigh(self._call, profiler.reads, items, results)
         if isinstance(weighed, str):
-            router.stay = weighed
+            profiler.stay = weighed
             return
-        router.payload, self._encoded = weighed
+        profiler.payload, self._encoded = weighed
         self._modules = modules_for(self._encoded, self._call.fn)
         self._pool().prepare(self._modules)

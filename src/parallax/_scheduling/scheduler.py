@@ -235,7 +235,7 @@ class Scheduler:
         elif isinstance(event, Consumed):
             self._consumed += event.items
         else:
-            self._on_tick(now, out)
+            self._on_sample(now, out)
         self._dispatch(now, out)
         self._take_back(now, out, ticked=isinstance(event, Tick))
         return out
@@ -317,7 +317,7 @@ class Scheduler:
             for start in range(chunk.start + event.keep, end, size):
                 self._requeue(start, min(size, end - start), chunk.attempt)
 
-    def _on_tick(self, now: float, out: list[Command]) -> None:
+    def _on_sample(self, now: float, out: list[Command]) -> None:
         limit = self._item_timeout
         if limit is None:
             return

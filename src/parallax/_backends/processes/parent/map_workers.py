@@ -26,7 +26,7 @@ from parallax._backends.processes.parent.worker_state import CONDEMNED, STARTING
 from parallax._core.chunks import Chunk, ChunkResult, Route
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import WorkerStartError
-from parallax._reporting.stall_policy import Where
+from parallax._reporting.stall_policy import WorkerSnapshot
 from parallax._shm.registry import find
 from parallax._transport import codec
 from parallax._transport.framing import Frame
@@ -199,10 +199,14 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         client.flight[chunk.id] = (sent, time.perf_counter() - begin)
         self.watch(client)
 
-    def where(self, worker: int) -> Where:
+    def where(self, worker: int) -> WorkerSnapshot:
         """The worker's process id, and where its threads are."""
         client = self.workers.get(worker)
-        return client.where() if client is not None else Where("a worker process that has ended")
+        return (
+            client.where()
+            if client is not None
+            else WorkerSnapshot("a worker process that has ended")
+        )
 
     def recall(self, worker: int) -> None:
         """Ask a worker for what it has not begun; it answers while an item of its chunk runs."""

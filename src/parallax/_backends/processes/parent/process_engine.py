@@ -39,7 +39,7 @@ from parallax._backends.processes.start.initializer import Initializer
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import SerializationError
 from parallax._core.futures import Future
-from parallax._reporting.stall_monitor import Watchman
+from parallax._reporting.stall_monitor import StallMonitor
 from parallax._transport.codec import Encoded
 from parallax._transport.wakeup import Waker, readable
 
@@ -124,7 +124,7 @@ class ProcessEngine:
         )
         self._waker = Waker()
         self._waker.attach(self._workers.selector())
-        self._watchman = Watchman(TaskStallView(self._workers, self.lock), stall_warn)
+        self._stall_monitor = StallMonitor(TaskStallView(self._workers, self.lock), stall_warn)
 
     # -- what executors ask for ----------------------------------------------------------------
 
@@ -247,7 +247,7 @@ class ProcessEngine:
             self.thread.start()
         if not self._forks:
             self._workers.add(task)
-        self._watchman.start()
+        self._stall_monitor.start()
 
     def rest_after(self, seconds: float) -> None:
         """From now on have workers leave that have been idle for so long."""
@@ -461,7 +461,7 @@ class ProcessEngine:
             self._release()
 
     def _release(self) -> None:
-        self._watchman.stop()
+        self._stall_monitor.stop()
         self._callables = Callables()  # what they captured may be large
         # An engine is part of a cycle of references, and the thread is over.
         self.thread = None

@@ -8,7 +8,7 @@ from typing import Any
 
 from parallax._backends.processes.parent.task import TaskWorker
 from parallax._backends.processes.parent.task_workers import TaskWorkers
-from parallax._reporting.stall_policy import InFlight, Scene
+from parallax._reporting.stall_policy import Activity, InFlight
 
 __all__ = ["TaskStallView"]
 
@@ -28,14 +28,14 @@ class TaskStallView:
         self._workers = workers
         self._lock = lock
 
-    def scene(self) -> Scene | None:
+    def activity(self) -> Activity | None:
         """A glance at them; None if no call is in flight."""
         found = self._in_flight()
         if not found:
             return None
-        return Scene(max(self._workers.last, min(since for *_, since in found)), len(found))
+        return Activity(max(self._workers.last, min(since for *_, since in found)), len(found))
 
-    def flights(self) -> tuple[str, Sequence[InFlight], int | None]:
+    def details(self) -> tuple[str, Sequence[InFlight], int | None]:
         """The calls in flight, with stacks, and how many calls wait."""
         now = time.monotonic()
         flights = []

@@ -17,7 +17,7 @@ from parallax._backends.processes.parent.worker_state import (
 )
 from parallax._backends.processes.start.initializer import INITIALIZER_KEY, Initializer
 from parallax._backends.processes.start.starter import Started
-from parallax._reporting.stall_policy import Where
+from parallax._reporting.stall_policy import WorkerSnapshot
 from parallax._transport import codec
 from parallax._transport.shm_channel import ParcelChannel
 
@@ -96,9 +96,9 @@ class WorkerClient(WorkerLife):
             return ""
         return self.trace.ask(self.started.signal, timeout)
 
-    def where(self) -> Where:
+    def where(self) -> WorkerSnapshot:
         """The process id, and the stacks of the threads, or what keeps them from writing any."""
-        return Where(f"worker process {self.pid}", self.stacks() or self._process_state())
+        return WorkerSnapshot(f"worker process {self.pid}", self.stacks() or self._process_state())
 
     def _process_state(self) -> str:
         import psutil

@@ -30,7 +30,7 @@ from parallax._backends.processes.start.zygote import reseed
 from parallax._backends.processes.worker import main as worker
 from parallax._core.errors import WorkerStartError
 from parallax._core.nesting import enter
-from parallax._reporting.stall_monitor import watching
+from parallax._reporting.stall_monitor import monitor_threads
 from parallax._shm.segment import Handle
 from parallax._transport import codec
 
@@ -188,10 +188,10 @@ def _fork() -> Callable[[], int]:
     threads = threading.enumerate()
     strangers = sum(not thread.name.startswith("parallax") for thread in threads)
     try:
-        natives = len(os.listdir("/proc/self/task")) - len(threads) - watching()
+        natives = len(os.listdir("/proc/self/task")) - len(threads) - monitor_threads()
     except OSError:
         natives = 0
-    if strangers + natives > 1 or len(threads) + watching() == 1:
+    if strangers + natives > 1 or len(threads) + monitor_threads() == 1:
         return _plain_fork
     if not any(entry[3] is not None and _is_ours(entry[3]) for entry in warnings.filters):
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=_PATTERN)

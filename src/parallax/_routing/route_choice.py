@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from parallax._profiling.meters import CoresMeter
 
-__all__ = ["PROBATION", "Growth", "Lane", "Place"]
+__all__ = ["PROBATION", "Place", "RouteChoice", "ThreadGrowth"]
 
 #: Where a call goes: to be measured, into the line that waits for that, or to workers.
 Place: TypeAlias = Literal["probe", "hold", "threads", "processes"]
@@ -54,7 +54,7 @@ NEWEST, JUMP = 0.2, 4.0
 SAMPLE = 16
 
 
-class Lane:
+class RouteChoice:
     """The calls of one function.
 
     Args:
@@ -231,7 +231,7 @@ class Lane:
         return False
 
 
-class Growth:
+class ThreadGrowth:
     """How many threads waiting calls get: doubled as long as that brings more.
 
     Args:
