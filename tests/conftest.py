@@ -15,7 +15,7 @@ import zlib
 
 import psutil
 import pytest
-from leaks import Held, shutdown_pool, stdlib_helpers, wait_until_clean
+from helpers.leaks import Held, shutdown_pool, stdlib_helpers, wait_until_clean
 
 BACKENDS = ("serial", "threads", "processes", "auto")
 

@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.leaks import children_of
+from tests.helpers.leaks import children_of
 
 from .ledger import Struck
 from .plan import Blow

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from tests.leaks import Held, shutdown_pool, wait_until_clean
+from tests.helpers.leaks import Held, shutdown_pool, wait_until_clean
 
 from .blows import Striker, workers_and_zygotes
 from .calls import make

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.leaks import descendants
+from tests.helpers.leaks import descendants
 
 __all__ = ["dump", "end_all"]
 

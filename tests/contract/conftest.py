@@ -7,13 +7,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from ways import WAYS
+from helpers.backends import WAYS
 
 from parallax import ProcessPoolExecutor, options
 
 #: Where executed workers are tried by default. They differ from forked ones in how they start and
 #: in what they inherit, which tests of their own are about; `make test-full` has them everywhere.
-EXECUTED = {"test_answers", "test_exceptions"}
+EXECUTED = {"test_results", "test_exceptions"}
 
 
 def pytest_generate_tests(metafunc):

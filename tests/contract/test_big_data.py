@@ -6,11 +6,11 @@ import array
 import functools
 import pickle
 
-import data_jobs
 import numpy as np
 import pandas as pd
 import pytest
-from data_jobs import BIG, MIDDLE, Record, describe
+from jobs import data as data_jobs
+from jobs.data import BIG, MIDDLE, Record, describe
 
 from parallax import ProcessPoolExecutor, parallel_imap, parallel_map
 

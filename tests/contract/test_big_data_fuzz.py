@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import array
 
-import data_jobs
 import numpy as np
 import pytest
-from data_jobs import Record, describe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jobs import data as data_jobs
+from jobs.data import Record, describe
 
 from parallax import ProcessPoolExecutor, parallel_map
 from parallax._transport import codec, shm_channel

@@ -8,10 +8,10 @@ import os
 import pickle
 import threading
 
-import decorated_jobs as jobs
 import pytest
-from decorated_jobs import Model, Wider
-from ways import INSIDE, notes_of
+from helpers.backends import INSIDE, notes_of
+from jobs import decorated as jobs
+from jobs.decorated import Model, Wider
 
 from parallax import Results, options, parallel, parallel_imap, parallel_map
 from parallax._executors import executor

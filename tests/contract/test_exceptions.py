@@ -7,7 +7,7 @@ import threading
 
 import jobs
 import pytest
-from ways import OUTSIDE, notes_of
+from helpers.backends import OUTSIDE, notes_of
 
 from parallax import RemoteTraceback, parallel_imap, parallel_map
 

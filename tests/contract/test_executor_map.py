@@ -11,10 +11,10 @@ import weakref
 
 import jobs
 import numpy as np
-import pool_jobs
 import psutil
 import pytest
-from executor_kinds import CONCURRENT, INSIDE, KINDS, OUTSIDE, SOON, held
+from helpers.executor_kinds import CONCURRENT, INSIDE, KINDS, OUTSIDE, SOON, held
+from jobs import pool as pool_jobs
 
 CHUNKS = [1, 2, 7, 1000]
 

@@ -10,12 +10,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import jobs
-import pool_jobs
 import pytest
-from executor_kinds import KINDS, SOON
+from helpers.executor_kinds import KINDS, SOON
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from jobs import pool as pool_jobs
 
 #: What a call does and what must come of it, given a number.
 DEEDS = {

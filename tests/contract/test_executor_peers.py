@@ -7,7 +7,7 @@ import os
 
 import jobs
 import pytest
-from executor_kinds import CONCURRENT, KINDS
+from helpers.executor_kinds import CONCURRENT, KINDS
 
 import parallax
 

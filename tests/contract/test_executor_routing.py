@@ -12,9 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import jobs
-import pool_jobs
 import pytest
-from executor_kinds import SOON
+from helpers.executor_kinds import SOON
+from jobs import pool as pool_jobs
 
 import parallax
 from parallax import Executor, SharedStateWarning

@@ -12,9 +12,9 @@ import weakref
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, as_completed, wait
 
 import jobs
-import pool_jobs
 import pytest
-from executor_kinds import CONCURRENT, INSIDE, KINDS, OUTSIDE, SOON, held
+from helpers.executor_kinds import CONCURRENT, INSIDE, KINDS, OUTSIDE, SOON, held
+from jobs import pool as pool_jobs
 
 import parallax
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 import pytest
-from guard_cases import EFFECTS, TWINS, Case
+from helpers.guard_cases import EFFECTS, TWINS, Case
 
 from parallax import SharedStateWarning, parallel_map
 

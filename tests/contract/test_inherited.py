@@ -13,10 +13,10 @@ import sys
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 
-import inherited_jobs as work
 import jobs
-import pool_jobs
 import pytest
+from jobs import inherited as work
+from jobs import pool as pool_jobs
 
 from parallax import ProcessPoolExecutor, SerializationError
 from parallax._backends.processes.start.initializer import MOST

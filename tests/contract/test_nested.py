@@ -8,9 +8,9 @@ import sys
 import threading
 
 import jobs
-import nested_jobs
 import pytest
-from ways import OUTSIDE, notes_of
+from helpers.backends import OUTSIDE, notes_of
+from jobs import nested as nested_jobs
 
 from parallax import ItemTimeoutError, cpu_count, parallel_imap, parallel_map
 from parallax._core import nesting

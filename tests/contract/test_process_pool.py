@@ -15,8 +15,8 @@ from concurrent.futures import Executor, Future, as_completed, wait
 
 import jobs
 import numpy as np
-import pool_jobs
 import pytest
+from jobs import pool as pool_jobs
 
 from parallax import ProcessPoolExecutor, SerializationError
 

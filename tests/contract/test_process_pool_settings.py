@@ -9,8 +9,8 @@ from concurrent.futures import BrokenExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
 import jobs
-import pool_jobs
 import pytest
+from jobs import pool as pool_jobs
 
 from parallax import ProcessPoolExecutor, SerializationError
 

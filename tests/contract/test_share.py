@@ -9,11 +9,11 @@ import pickle
 import sys
 from concurrent.futures import wait
 
-import data_jobs
 import numpy as np
 import pandas as pd
 import pytest
-from data_jobs import BIG, Record, describe, in_memory
+from jobs import data as data_jobs
+from jobs.data import BIG, Record, describe, in_memory
 
 from parallax import (
     ProcessPoolExecutor,

@@ -14,11 +14,11 @@ from concurrent.futures import CancelledError, wait
 from concurrent.futures.process import BrokenProcessPool
 
 import jobs
-import pool_jobs
 import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jobs import pool as pool_jobs
 
 from parallax import ProcessPoolExecutor, WorkerDiedError
 

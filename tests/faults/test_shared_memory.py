@@ -16,12 +16,12 @@ import textwrap
 import time
 from pathlib import Path
 
-import data_jobs
 import jobs
 import numpy as np
 import psutil
 import pytest
-from data_jobs import BIG, in_memory
+from jobs import data as data_jobs
+from jobs.data import BIG, in_memory
 
 from parallax import ProcessPoolExecutor, WorkerDiedError, parallel_map
 from parallax._shm import arena
@@ -29,7 +29,7 @@ from parallax._shm.segment import Store
 from parallax._transport import shm_channel
 
 MEGABYTE = 1 << 20
-TESTS = str(Path(data_jobs.__file__).parent)
+TESTS = str(Path(data_jobs.__file__).parents[1])
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc"),
     pytest.mark.sampled(2),
@@ -142,7 +142,7 @@ SCRIPT = """
     import faulthandler, gc, logging, os, random, signal, sys, threading, time
     faulthandler.enable()
     import numpy as np
-    import data_jobs
+    from jobs import data as data_jobs
     {before}
     from parallax import parallel_map, parallel_imap, ProcessPoolExecutor, WorkerDiedError
     {body}

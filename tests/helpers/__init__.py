@@ -1,0 +1,1 @@
+"""What tests of several folders share: checks for leaks, tables of cases, fixtures' ingredients."""

@@ -1,0 +1,278 @@
+"""The receiver's side of shared memory: views are right, one's own, and given back once."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import sys
+
+import numpy as np
+import pytest
+from helpers.shm import (
+    LARGE,
+    TaggedStore,
+    block,
+    content,
+    elsewhere,
+    failing,
+    held,
+    lending,
+    lent,
+    linux,
+    shown,
+)
+from helpers.shm import view as array
+
+from parallax._shm import receiver
+from parallax._shm.allocator import GRAIN
+from parallax._shm.segment import PAGE, pages
+from parallax._shm.sender import READ, SHARED, WRITE
+
+kinds = pytest.mark.parametrize("private", [True, False], ids=["worker", "parent"])
+
+
+# -- views -------------------------------------------------------------------------------------
+
+
+@kinds
+@pytest.mark.parametrize("nbytes", [1, PAGE, SHARED - 1, SHARED, LARGE])
+def test_views(private, nbytes):
+    """They show what was lent, can be written to, and come back when the last array is gone."""
+    with lending(private=private) as (ours, borrower):
+        slab = lent(ours, 3, nbytes)
+        view = array(borrower, slab)
+        part = view[: nbytes // 2 + 1][::-1]
+        assert view.tobytes() == block(nbytes, 3)
+        view[0] = 99
+        assert part[-1] == 99
+        copied = not private and nbytes < SHARED
+        assert borrower.told() == [slab.extent.start] * copied
+        del view
+        assert borrower.told() == []
+        assert part[-1] == 99
+        del part
+        assert borrower.told() == [slab.extent.start] * (not copied)
+        assert borrower.told() == []
+
+
+@pytest.mark.parametrize("way", ["usual", "old kernel", "elsewhere", "tags"])
+def test_what_a_worker_writes_is_its_own(monkeypatch, way):
+    """It reaches neither the store nor a second view nor one that is made later."""
+    if way == "old kernel":
+        monkeypatch.setattr(receiver, "populate", lambda *_, **__: False)
+    elif way != "usual":
+        elsewhere(monkeypatch)
+    with lending(private=True, store=TaggedStore() if way == "tags" else None) as (ours, borrower):
+        other = lent(ours, 6, GRAIN)  # so that the slab does not begin its window
+        slab = lent(ours, 3)
+        one, two = array(borrower, slab), array(borrower, slab)
+        one[:] = 1
+        two[:] = 2
+        assert set(one) == {1}
+        assert set(two) == {2}
+        assert content(ours, slab) == block(LARGE, 3)
+        del one
+        three = array(borrower, slab)
+        assert three.tobytes() == block(LARGE, 3)
+        three[:] = 3
+        assert set(two) == {2}
+        del two, three
+        assert borrower.told() == [slab.extent.start] * 3
+        assert array(borrower, slab).tobytes() == block(LARGE, 3)
+        assert array(borrower, other).tobytes() == block(GRAIN, 6)
+
+
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("way", ["usual", "elsewhere", "tags"])
+def test_used_again(monkeypatch, private, way):
+    """A slab that came back and holds something else shows that, also what was written to."""
+    if way != "usual":
+        elsewhere(monkeypatch)
+    tagged = TaggedStore() if way == "tags" else None
+    with lending(private=private, store=tagged) as (ours, borrower):
+        for seed in range(4):
+            slab = lent(ours, seed)
+            view = array(borrower, slab)
+            assert view.tobytes() == block(LARGE, seed)
+            view[:] = 7
+            del view, slab
+            if seed == 2:
+                ours.trim(0)
+        assert {start & ~1 for start in borrower.told()} == {0}
+
+
+def test_parts_of_a_slab():
+    """Each is a view of its own, and a slab is told as often as it has parts."""
+    sizes = [SHARED + 1, 3, SHARED + PAGE]
+    with lending(private=True) as (ours, borrower):
+        slab = ours.put(*(memoryview(block(n, n)) for n in sizes))
+        views, at = [], 0
+        for nbytes in sizes:
+            views.append(np.frombuffer(borrower.view(slab.ref(at, nbytes)), np.uint8))
+            at += pages(nbytes)
+        for view, nbytes in zip(views, sizes, strict=True):
+            assert view.tobytes() == block(nbytes, nbytes)
+        views[0][:] = 0
+        del view
+        views.pop(0)
+        assert [v.tobytes() for v in views] == [block(n, n) for n in sizes[1:]]
+        views.clear()
+        assert borrower.told() == [slab.extent.start] * 3
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_what_is_shared_by_name(private):
+    """ "r" is read-only, with "rw" both ends write to the same memory; small ones, too."""
+    with lending(private=private) as (ours, borrower):
+        reading, writing = shown(ours, 1, READ), shown(ours, 2, WRITE)
+        part = np.frombuffer(borrower.view(writing.ref(5, 10)), np.uint8)
+        read, write = array(borrower, reading), array(borrower, writing)
+        assert read.tobytes() == block(LARGE, 1)
+        assert not read.flags.writeable
+        with pytest.raises(ValueError, match="read-only"):
+            read[0] = 1
+        write[7] = 200
+        assert content(ours, writing)[7] == part[2] == 200
+        window, offset = ours.mapped(writing)
+        window[offset + 8] = 201
+        assert write[8] == part[3] == 201
+        empty = np.frombuffer(borrower.view(writing.ref(LARGE, 0)), np.uint8)
+        assert empty.size == 0
+        del read, write, part, empty
+        assert sorted(borrower.told()) == [reading.extent.start] + [writing.extent.start] * 3
+        assert content(ours, writing)[7:9] == bytes([200, 201])
+
+
+@kinds
+def test_nobody_looked(private):
+    """What is refused is given back once."""
+    with lending(private=private) as (ours, borrower):
+        slab = lent(ours)
+        borrower.refuse(slab.ref())
+        assert borrower.told() == [slab.extent.start]
+        assert bytes(borrower.copy(slab.ref())) == block(LARGE)
+        assert borrower.told() == [slab.extent.start]
+
+
+@kinds
+def test_everything_else_is_gone(private):
+    """A view shows the right values after its borrower, lender and store are collected."""
+    with lending(private=private) as (ours, borrower):
+        slabs = [lent(ours, seed) for seed in range(3)]
+        views = [array(borrower, slab) for slab in slabs]
+        kept = views[1][5:]
+        del views
+        borrower.abandon()
+    del slabs, ours, borrower
+    gc.collect()
+    assert kept.tobytes() == block(LARGE, 1)[5:]
+    kept[:] = 1
+    assert set(kept) == {1}
+
+
+@kinds
+@pytest.mark.parametrize("way", ["no mapping", "no ctypes"])
+def test_copies_where_views_cannot_be_had(monkeypatch, private, way):
+    """The data comes nevertheless, and is given back at once."""
+    with lending(private=private) as (ours, borrower):
+        slab = lent(ours, 4)
+        if way == "no ctypes":
+            monkeypatch.setitem(sys.modules, "ctypes", None)
+        else:
+            monkeypatch.setattr(borrower._store, "map", failing(OSError(errno.ENOMEM, "no room")))
+        view = borrower.view(slab.ref())
+        assert view == block(LARGE, 4)
+        view[0] = 1
+        assert borrower.told() == [slab.extent.start]
+        del view
+        assert borrower.told() == []
+
+
+# -- the end of a lender -----------------------------------------------------------------------
+
+
+@linux
+def test_abandoned():
+    """Of what a worker left only what is in use stays, and goes with its last view."""
+    with lending(private=False) as (ours, borrower):
+        slabs = [lent(ours, seed) for seed in range(6)]
+        size, whole = pages(LARGE), held(ours.store)
+        views = {seed: array(borrower, slabs[seed]) for seed in (0, 3, 4)}
+        assert held(ours.store) == whole > 6 * size
+        borrower.abandon()
+        borrower.abandon()
+        for left in (3, 2, 1):
+            assert held(ours.store) == left * size
+            assert borrower._store.handle >= 0
+            assert [v.tobytes() for v in views.values()] == [block(LARGE, n) for n in views]
+            views.popitem()
+        assert held(ours.store) == 0
+        assert borrower._store.handle == -1
+
+
+@kinds
+def test_abandoned_with_nothing_in_use(private):
+    """Its store is closed at once, and what comes too late is an error, not other memory."""
+    with lending(private=private) as (ours, borrower):
+        slab = lent(ours)
+        borrower.abandon()
+        assert borrower._store.handle == -1
+        with pytest.raises(OSError):
+            borrower.view(slab.ref())
+        with pytest.raises(OSError):
+            borrower.copy(slab.ref())
+
+
+def test_abandoned_but_something_is_in_use():
+    """The memory of other slabs is gone then: zeros must not be shown for it."""
+    with lending(private=False) as (ours, borrower):
+        slabs = [lent(ours, seed) for seed in range(2)]
+        view = array(borrower, slabs[0])
+        borrower.abandon()
+        with pytest.raises(OSError):
+            borrower.view(slabs[1].ref())
+        assert view.tobytes() == block(LARGE)
+
+
+@linux
+def test_abandoned_in_a_cycle():
+    """Views keep the rest of it going that gives their memory back, until they end."""
+    with lending(private=False) as (ours, borrower):
+        slab = lent(ours)
+        view = array(borrower, slab)
+        borrower.abandon()
+        del borrower
+        gc.collect()
+        assert held(ours.store) == pages(LARGE)
+        del view
+        assert held(ours.store) == 0
+
+
+@linux
+def test_little_waits_for_its_lender(monkeypatch):
+    """More goes to the system before the lender hears of it; the note says so."""
+    monkeypatch.setattr(receiver, "WAITING", 2 * LARGE)
+    with lending(private=False) as (ours, borrower):
+        slabs = [lent(ours, seed) for seed in range(4)]
+        views = [array(borrower, slab) for slab in slabs]
+        before = held(ours.store)
+        views.clear()
+        assert held(ours.store) == before - 2 * pages(LARGE)
+        notes = borrower.told()
+        assert sorted(note & ~1 for note in notes) == [slab.extent.start for slab in slabs]
+        gone = [note & ~1 for note in notes if note & 1]
+        assert len(gone) == 2
+        for slab in slabs:
+            assert (not any(content(ours, slab))) == (slab.extent.start in gone)
+
+
+def test_memory_stays_for_another_view(monkeypatch):
+    """What goes to the system is what nobody looks at."""
+    monkeypatch.setattr(receiver, "WAITING", 0)
+    with lending(private=False) as (ours, borrower):
+        slab = lent(ours)
+        one, two = array(borrower, slab), array(borrower, slab)
+        del one
+        assert two.tobytes() == block(LARGE)
+        del two
+        assert borrower.told() == [slab.extent.start, slab.extent.start + 1]

@@ -1,0 +1,282 @@
+"""Frames whose large parts go through shared memory: the same content, and nothing stays lent."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+
+import numpy as np
+import pytest
+from helpers.shm import block, failing, held, linux, move, opened, pair, settle, views
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parallax._shm import receiver as _borrower
+from parallax._shm import registry
+from parallax._shm.dedup import Repeats
+from parallax._shm.segment import PAGE
+from parallax._shm.sender import SHARED, WRITE, Ref
+from parallax._transport import shm_channel
+from parallax._transport.framing import Channel, WireError
+from parallax._transport.shm_channel import PACKED, Parcel, ParcelChannel
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+EDGES = [0, 1, PACKED - 1, PACKED, PAGE + PACKED, SHARED - 1, SHARED, SHARED + 1, 2 * SHARED + PAGE]
+SIZES = st.one_of(st.sampled_from(EDGES), st.integers(0, 2 * SHARED))
+FRAMES = st.tuples(SIZES, st.lists(SIZES, max_size=5))
+
+
+# -- round trips -------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), FRAMES), min_size=1, max_size=8))
+def test_round_trip(steps):
+    """Any frames in both directions, kept or dropped: they arrive, and all comes back at last."""
+    with pair() as (parent, worker):
+        kept = []
+        for tag, (down, keep, (size, sizes)) in enumerate(steps):
+            sender, receiver = (parent, worker) if down else (worker, parent)
+            payload = block(size, tag)
+            buffers = [block(n, tag + i) for i, n in enumerate(sizes)]
+            frame = move(sender, receiver, 7, tag, payload, views(*buffers))
+            assert (frame.kind, frame.tag) == (7, tag)
+            assert frame.nbytes == size + sum(sizes)
+            got = frame.open()
+            assert (bytes(got[0]), [bytes(b) for b in got[1]]) == (payload, buffers)
+            for buffer in got[1]:
+                buffer[:1] = b"\xff"[: len(buffer)]  # it is the receiver's own
+            if keep:
+                kept.append((got, payload, buffers))
+            del frame, got
+        for got, payload, buffers in kept:
+            assert bytes(got[0]) == payload
+            expected = [b"\xff"[: len(b)] + b[1:] for b in buffers]
+            assert [bytes(b) for b in got[1]] == expected
+        kept.clear()
+        got = buffer = None
+        settle(parent, worker)
+        assert parent.used == worker.used == 0
+
+
+def test_small_frames_are_as_they_were():
+    """Nothing is added to a frame without large parts."""
+    with pair() as (parent, worker):
+        ours, theirs = socket.socketpair()
+        plain, other = Channel(ours), Channel(theirs)
+        for channel in (plain, parent.channel):
+            channel.send(1, 2, b"p" * 9000, views(b"b" * (PACKED - 1), b""))
+        assert plain.bytes_sent == parent.channel.bytes_sent
+        (frame,) = worker.channel.receive()
+        assert not isinstance(frame, Parcel)
+        plain.close()
+        other.close()
+
+
+def test_middle_sized_buffers_share_a_slab():
+    """It is free when all of them have come back."""
+    blocks = [block(SHARED // 4, n) for n in range(6)] + [block(PACKED - 1)]
+    with pair() as (parent, worker):
+        frame = move(parent, worker, 1, 0, b"payload", views(*blocks))
+        slabs = {part.slab for part in frame._parts if isinstance(part, Ref)}
+        assert len(slabs) == 1
+        payload, buffers = frame.open()
+        assert bytes(payload) == b"payload"
+        assert [bytes(b) for b in buffers] == blocks
+        while len(buffers) > 2:
+            buffers.pop()
+            settle(worker, parent)
+            assert parent.used > 0
+        buffers.clear()
+        settle(worker, parent)
+        assert parent.used == 0
+
+
+# -- giving back -------------------------------------------------------------------------------
+
+
+def test_notes_go_along():
+    """With the next frame; who receives sees that frame only."""
+    with pair() as (parent, worker):
+        opened(move(parent, worker, 1, 0, block(SHARED)))
+        assert parent.used > 0
+        assert opened(move(worker, parent, 2, 5, b"answer")) == (b"answer", [])
+        assert parent.used == 0
+
+
+def test_never_opened():
+    """A parcel that is dropped, or whose opening fails, gives all of it back."""
+    with pair() as (parent, worker):
+        move(parent, worker, 1, 0, block(SHARED), views(block(SHARED, 1)))
+        settle(worker, parent)
+        assert parent.used == 0
+
+        frame = move(parent, worker, 1, 0, block(SHARED), views(*[block(SHARED, 1)] * 3))
+        borrower, calls = worker.channel._borrower, []
+        view = borrower.view
+
+        def third_fails(ref):
+            calls.append(ref)
+            if len(calls) == 3:
+                raise MemoryError
+            return view(ref)
+
+        borrower.view = third_fails
+        with pytest.raises(MemoryError):
+            frame.open()
+        del frame, borrower.view
+        settle(worker, parent)
+        assert parent.used == 0
+        assert len(calls) == 3
+
+
+@pytest.mark.parametrize("waiting", [0, 2 * SHARED])
+def test_memory_that_went_to_the_system(monkeypatch, waiting):
+    """What the parent gave away itself its worker does not take for memory that is there."""
+    monkeypatch.setattr(_borrower, "WAITING", waiting)
+    with pair() as (parent, worker):
+        for seed in range(4):
+            blocks = [block(SHARED + 1, seed + n) for n in range(3)]
+            assert opened(move(worker, parent, 1, 0, b"", views(*blocks))) == (b"", blocks)
+            settle(parent, worker)
+            assert worker.used == 0
+            assert worker.lender.idle <= waiting + SHARED
+            assert held(worker.lender.store) >= worker.lender.idle
+
+
+@linux
+def test_closed():
+    """What was lent comes back, what is borrowed stays as long as it is looked at."""
+    with pair(keep=0) as (parent, worker):
+        result = move(worker, parent, 1, 0, b"", views(block(SHARED, 3), block(SHARED, 4))).open()
+        move(parent, worker, 1, 0, b"", views(block(SHARED)))
+        parent.channel.close()
+        parent.channel.close()
+        assert parent.used == 0
+        assert held(parent.lender.store) == 0
+        assert [bytes(b) for b in result[1]] == [block(SHARED, 3), block(SHARED, 4)]
+        result[1].pop()
+        assert held(worker.lender.store) == SHARED
+        result[1].clear()
+        assert held(worker.lender.store) == 0
+        with pytest.raises(OSError):
+            os.fstat(parent.channel._store.handle)
+
+
+def test_opened_after_the_end():
+    """A parcel that comes to be opened after its channel is closed is an error, not zeros."""
+    with pair() as (parent, worker):
+        frame = move(worker, parent, 1, 0, block(SHARED, 3))
+        parent.channel.close()
+        with pytest.raises(OSError):
+            frame.open()
+
+
+# -- what is sent several times ----------------------------------------------------------------
+
+
+def test_kept():
+    """A call's own data is written once for all workers, and stays until it is let go."""
+    blocks = [block(SHARED, 1), block(SHARED // 2, 2), block(SHARED // 2, 3), block(10)]
+    kept = {}
+    with pair() as (parent, worker):
+        for _ in range(3):
+            frame = move(parent, worker, 1, 0, block(SHARED), views(*blocks), kept=kept)
+            assert opened(frame) == (block(SHARED), blocks)
+            assert sorted(kept) == [-1, 0]
+            used = parent.used
+        assert used == 2 * SHARED
+        assert parent.channel.lends(kept[0])
+        del frame
+        settle(worker, parent)
+        assert not parent.channel.lends(kept[0])
+        assert parent.used == used
+        kept.clear()
+        assert parent.used == 0
+
+
+def test_repeats():
+    """A buffer that comes again lies in the same slab; the payload is always new."""
+    with pair() as (parent, worker):
+        repeats = Repeats(parent.lender)
+        array, other = np.frombuffer(bytearray(block(SHARED)), np.uint8), block(SHARED, 2)
+        got = []
+        for _ in range(3):
+            parts = [memoryview(array), memoryview(other)]
+            got.append(move(parent, worker, 1, 0, other, parts, repeats=repeats))
+        slabs = [[part.slab for part in frame._parts] for frame in got]
+        assert [len(set(places)) for places in zip(*slabs, strict=True)] == [3, 1, 1]
+        assert [opened(frame) for frame in got] == [(other, [array.tobytes(), other])] * 3
+        got.clear()
+        settle(worker, parent)
+        assert parent.used == 2 * SHARED
+        repeats.clear()
+        assert parent.used == 0
+
+
+def test_shared_by_name():
+    """Nothing is copied of what lies in shared memory, however small the part."""
+    with pair() as (parent, worker):
+        slab = parent.lender.reserve(SHARED, WRITE)
+        memory = registry.expose(parent.lender, slab, readonly=False)
+        kept = {}
+        frame = move(parent, worker, 1, 0, b"", [memory[100:110], memory], kept=kept)
+        _, (part, whole) = frame.open()
+        part[3] = 9
+        assert memory[103] == whole[103] == 9
+        assert kept == {0: slab, 1: slab}
+        kept.clear()
+        del frame, part, whole, memory, slab
+        assert parent.used == SHARED
+        settle(worker, parent)
+        assert parent.used == 0
+
+
+# -- without shared memory ---------------------------------------------------------------------
+
+
+def test_no_stores():
+    """A worker that has none is sent everything through the socket, and answers so."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    asked = []
+    parent = ParcelChannel(
+        ours, waits=False, lender=lambda: asked.append(1), store=None, private=False
+    )
+    worker = ParcelChannel(theirs, lender=lambda: None, store=None, private=True)
+    data = block(3 * SHARED)
+    for sender, receiver in ((parent, worker), (worker, parent)):
+        sender.send(1, 2, data, views(data, b""), kept={})
+        got = []
+        while not got:
+            sender.flush()
+            got = receiver.receive()
+        assert opened(got[0]) == (data, [data, b""])
+        sender.give_back()
+        sender.trim()
+        assert not sender.idle
+    assert asked == [1]
+    parent.send(1, 0, b"", views(bytes(48)), tabled=True)
+    with pytest.raises(WireError, match="cannot be mapped"):
+        worker.receive()
+    parent.close()
+    worker.close()
+
+
+@pytest.mark.parametrize("sender", ["parent", "worker"])
+def test_no_room(monkeypatch, caplog, sender):
+    """The data goes through the socket, and the parent says so once."""
+    monkeypatch.setattr(shm_channel, "_said", False)
+    with pair() as (parent, worker), caplog.at_level(logging.WARNING, "parallax"):
+        ends = (parent, worker) if sender == "parent" else (worker, parent)
+        monkeypatch.setattr(ends[0].lender.store, "write", failing(FULL))
+        blocks = [block(SHARED, 1), *(block(SHARED // 3, n) for n in range(3))]
+        for _ in range(2):
+            frame = move(*ends, 1, 0, block(SHARED), views(*blocks))
+            assert opened(frame) == (block(SHARED), blocks)
+        assert ends[0].used == 0
+        assert len(caplog.records) == 1
+        assert "goes through sockets" in caplog.text
