@@ -86,17 +86,13 @@ LAZY_EDGES: set[tuple[str, str]] = {
     # Workers never need it.
     (f"{PROCESSES}.common.channel_setup", "_shm.arena"),
     # At the first failure only.
-    (f"{PROCESSES}.worker.main", "_backends.portable_errors"),
+    ("_backends.result_encoding", "_backends.portable_errors"),
     # If the program hears workers.
     (f"{PROCESSES}.worker.main", f"{PROCESSES}.worker.output_sender"),
     # Loads logging.
     (f"{PROCESSES}.worker.output_sender", f"{PROCESSES}.common.log_records"),
     # At the first record only.
     (f"{PROCESSES}.parent.output_receiver", f"{PROCESSES}.common.log_records"),
-    (f"{PROCESSES}.worker.batches", "_backends.portable_errors"),
-    ("_backends.batch_call", "_backends.portable_errors"),
-    # Maps of short calls only.
-    (f"{PROCESSES}.worker.batches", "_backends.batch_call"),
     # Loads concurrent.futures.
     (f"{PROCESSES}.worker.batches", "_core.errors"),
     # Workers rarely make calls of their own.

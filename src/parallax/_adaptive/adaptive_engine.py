@@ -123,7 +123,7 @@ class RoutedEngine(Stoppable):
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
     ) -> RoutedCall:
-        """Take several calls as one, whose result is a ``Part``.
+        """Take several calls as one, whose result is a ``PieceResult``.
 
         Raises:
             RuntimeError: the engine was shut down.

@@ -12,8 +12,9 @@ from contextvars import Context
 from typing import Any, Protocol, TypeAlias
 
 from parallax._adaptive.functions import Path
-from parallax._backends.batch_call import run_part
+from parallax._backends.capture import capture
 from parallax._backends.processes.parent.task import Task
+from parallax._backends.result_encoding import run_piece
 from parallax._core.futures import Helper
 
 __all__ = ["Asked", "Errand", "RoutedCall"]
@@ -90,7 +91,7 @@ class RoutedCall(Task):
             measured = self.path.choice.samples()
             if measured:
                 self.path.choice.began(threading.get_ident(), clock())
-        self.execute_with(_measured if measured else _plain)
+        self.execute_with(capture if measured else _plain)
 
     def execute_with(self, run: Callable[..., _Ran]) -> None:
         """Have it run in this thread; it was claimed."""
@@ -98,7 +99,7 @@ class RoutedCall(Task):
         assert call is not None
         try:
             if call[2] is None:
-                call = run_part, call[:2], {}
+                call = run_piece, call[:2], {}
             if self._context is None:
                 value, error, wall, cpu = run(*call)
             else:
@@ -131,21 +132,6 @@ class RoutedCall(Task):
 
 def _plain(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Ran:
     return fn(*args, **kwargs), None, 0.0, 0.0
-
-
-def _measured(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Ran:
-    value, error = None, None
-    cpu, begun = time.thread_time(), clock()
-    try:
-        value = fn(*args, **kwargs)
-    except BaseException as raised:  # noqa: BLE001 - handed to the caller, whatever it is
-        error = raised
-    wall, cpu = clock() - begun, time.thread_time() - cpu
-    try:
-        return value, error, wall, cpu
-    finally:
-        # An error's traceback refers to this frame.
-        del fn, args, kwargs, value, error
 
 
 class Errand:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from parallax._backends.capture import capture
 from parallax._backends.contract import Call
 from parallax._backends.processes.parent.call_encoding import modules_for, weigh
 from parallax._core.plans import Plan
@@ -169,15 +170,9 @@ class Inquiry:
             profiler.before(args)
         if not profiler.sampling and self._worth_ticking(clock()):
             profiler.start_sampler(self._on_sample)
-        value, error = None, None
         self._inside, self._call_began = args, clock()
-        cpu = time.thread_time()
         profiler.begins(self._call_began)
-        try:
-            value = fn(*args, **kwargs)
-        except BaseException as raised:  # noqa: BLE001 - handed to the caller, whatever it is
-            error = raised
-        wall, cpu = clock() - self._call_began, time.thread_time() - cpu
+        value, error, wall, cpu = capture(fn, args, kwargs)
         self._inside = None
         profiler.ends(1, wall, cpu, alone=True)
         if watched:

@@ -229,7 +229,7 @@ class Engine(Protocol):
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
     ) -> Future[Any]:
-        """Take several calls as one, whose result is a ``Part``. Raises as ``submit``.
+        """Take several calls as one, whose result is a ``PieceResult``. Raises as ``submit``.
 
         Args:
             fn: the callable.

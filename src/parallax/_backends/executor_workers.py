@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from typing import Any
 
-from parallax._backends.chunk import run_chunk
+from parallax._backends.capture import run_chunk
 from parallax._backends.contract import Call, Died, Done, Joined, Refused, Report, WorkerEnd
 from parallax._core.chunks import Chunk, ChunkResult, Route
 from parallax._core.nesting import Place, enter

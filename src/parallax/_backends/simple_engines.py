@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import Context
 from typing import Any
 
-from parallax._backends.batch_call import run_part
+from parallax._backends.result_encoding import run_piece
 
 __all__ = ["ExternalEngine", "SerialEngine"]
 
@@ -51,8 +51,8 @@ class SerialEngine:
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
     ) -> Future[Any]:
-        """Run several calls as one; see ``run_part``."""
-        return self.submit(run_part, (fn, piece), {})
+        """Run several calls as one; see ``run_piece``."""
+        return self.submit(run_piece, (fn, piece), {})
 
     def pieces(self, *_: Any) -> bool:
         """Nothing travels here."""
@@ -109,8 +109,8 @@ class ExternalEngine:
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
     ) -> Future[Any]:
-        """Run several calls as one; see ``run_part``."""
-        return self.submit(run_part, (fn, piece), {})
+        """Run several calls as one; see ``run_piece``."""
+        return self.submit(run_piece, (fn, piece), {})
 
     def pieces(self, *_: Any) -> bool:
         """Not known: calls travel one by one."""

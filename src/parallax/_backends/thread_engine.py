@@ -22,7 +22,7 @@ from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from parallax._backends.batch_call import run_part
+from parallax._backends.result_encoding import run_piece
 from parallax._core.deferred_signals import Shield
 from parallax._core.futures import RUNNING, Future
 from parallax._reporting.stall_monitor import StallMonitor, stack_of
@@ -210,8 +210,8 @@ class ThreadEngine:
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
     ) -> Future[Any]:
-        """Run several calls as one; see ``run_part``."""
-        return self.submit(run_part, (fn, piece), {})
+        """Run several calls as one; see ``run_piece``."""
+        return self.submit(run_piece, (fn, piece), {})
 
     def pieces(self, *_: Any) -> bool:
         """Nothing travels here."""

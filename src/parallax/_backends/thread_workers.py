@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
-from parallax._backends.chunk import run_chunk, unblock_interrupts
+from parallax._backends.capture import run_chunk, unblock_interrupts
 from parallax._backends.contract import Call, Done, Joined, Report, Unable
 from parallax._core.chunks import Chunk, Route
 from parallax._core.deferred_signals import Shield

@@ -21,9 +21,9 @@ from concurrent.futures import BrokenExecutor, Future
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from parallax._backends.batch_call import Packed, Part, run_part
-from parallax._backends.processes.parent.task import with_cause
-from parallax._core.errors import SerializationError, UnreadableError
+from parallax._backends.processes.parent.task import unpack
+from parallax._backends.result_encoding import PieceResult, run_piece
+from parallax._core.errors import SerializationError
 
 __all__ = ["MapResults", "check_window", "submitter"]
 
@@ -64,7 +64,7 @@ class Submitter(Protocol):
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
     ) -> Future[Any]:
-        """Queue several calls as one, whose result is a ``Part``."""
+        """Queue several calls as one, whose result is a ``PieceResult``."""
 
     @property
     def ahead(self) -> int:
@@ -106,7 +106,7 @@ class Through:
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
     ) -> Future[Any]:
         """Queue several calls as one."""
-        return self._submit(run_part, fn, piece)
+        return self._submit(run_piece, fn, piece)
 
     def pieces(self, *_: Any) -> bool:
         """Whoever replaces ``submit`` wants to see each call."""
@@ -328,12 +328,12 @@ class MapResults(Iterator[T]):
         finally:
             future.cancel()
             del future  # an exception's traceback refers to this frame
-        if type(result) is Part:
+        if type(result) is PieceResult:
             self._ready = _opened(result, getattr(self._engine, "failed", None))
-            self._timed(result.seconds / count)
+            self._timed(result.packed[1][0] / count)
         else:
             self._ready.append(result)
-        self._took(count, result)
+        self._took(count)
 
     def _apart(self, items: tuple[tuple[Any, ...], ...]) -> None:
         with self._lock:
@@ -341,14 +341,16 @@ class MapResults(Iterator[T]):
             for args in reversed(items):
                 self._submit([args], front=True)
 
-    def _took(self, count: int, result: Any) -> None:
+    def _took(self, count: int) -> None:
         """Widen the window if results are read as quickly as they come."""
         if self._fixed is not None:
             return
         before = self._taken
         self._taken += count
         if before // LOOKS != self._taken // LOOKS or not before:
-            self._bytes += (_size(result) - self._bytes) / 4 if before else _size(result)
+            sample = [_size(result) for result in self._ready[-LOOKS:]]
+            size = sum(sample) / len(sample)
+            self._bytes += (size - self._bytes) / 4 if before else size
         if self._taken < self._window:
             return
         now = time.perf_counter()
@@ -388,24 +390,18 @@ class _Raised:
         self.error = error
 
 
-def _opened(part: Part, failed: Callable[[BaseException], BaseException] | None) -> list[Any]:
+def _opened(
+    piece: PieceResult, failed: Callable[[BaseException], BaseException] | None
+) -> list[Any]:
     """The results of a piece, last first; of failures a ``_Raised``.
 
     Args:
-        part: the piece.
+        piece: the results as they came.
         failed: gives errors another form.
     """
-    form = failed or (lambda error: error)
-    values = part.values
-    for offset, value in enumerate(values):
-        if type(value) is Packed:
-            try:
-                values[offset] = value.open()
-            except BaseException as error:  # noqa: BLE001 - whatever a __setstate__ raises
-                reason = f"{type(error).__name__}: {error}"
-                values[offset] = _Raised(form(UnreadableError("result", None, "result", reason)))
-    for failure in part.failures:
-        values[failure.offset] = _Raised(form(with_cause(failure)))
+    values, errors = unpack(piece.packed, piece.buffers)
+    for offset, error in errors.items():
+        values[offset] = _Raised(error if failed is None else failed(error))
     values.reverse()
     return values
 
@@ -413,8 +409,6 @@ def _opened(part: Part, failed: Callable[[BaseException], BaseException] | None)
 def _size(result: Any) -> int:
     """Bytes that a result keeps, as far as that is cheap to tell."""
     try:
-        if type(result) is Part:
-            return int(sum(_size(v) for v in result.values[:LOOKS]) / len(result.values[:LOOKS]))
         nbytes = getattr(result, "nbytes", None)
         return nbytes if type(nbytes) is int else sys.getsizeof(result)
     except Exception:  # noqa: BLE001 - a result's own __getattr__ or __sizeof__

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from itertools import islice, starmap
 from typing import Any
 
-from parallax._backends.chunk import run_chunk
+from parallax._backends.capture import run_calls, run_chunk
 from parallax._backends.contract import Call
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._scheduling.input import Input
@@ -28,28 +27,12 @@ def direct(
         values: an empty list to fill with the results, for others to see how far it is.
         stop: stop at the first failure; otherwise the rest of the block is run too.
     """
-    failures: list[Failure] = []
     items = islice(source.iterator, count)
     calls = starmap(fn, items) if source.star else map(fn, items)
     left = source.left
-    cpu, begin = time.thread_time(), time.perf_counter()
-    while True:
-        try:
-            values.extend(calls)
-        except BaseException as error:  # noqa: BLE001 - handed on, whatever it is
-            failures.append(Failure(len(values), error))
-            values.append(None)
-            if stop or not isinstance(error, Exception):
-                break
-            continue
-        if len(values) == count or left is None or len(values) >= left:
-            break
-        # The callable raised StopIteration, which map took for the end of its input.
-        failures.append(Failure(len(values), StopIteration()))
-        values.append(None)
-        if stop:
-            break
-    wall, cpu = time.perf_counter() - begin, time.thread_time() - cpu
+    # Without the length of the input its end looks like a StopIteration of the callable.
+    enough = 0 if left is None else min(count, left)
+    failures, wall, cpu = run_calls(calls, values, lambda: len(values) >= enough, stop=stop)
     source.took(len(values))
     if len(values) < count and not failures:
         source.ended = True

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from parallax._backends.processes.parent.task import unpack
 from parallax._backends.thread_engine import ThreadEngine
 
 SOON = 30
@@ -180,9 +181,10 @@ def test_a_thread_of_the_pool_runs_what_it_waits_for(make):
 
 def test_pieces(make):
     """Several calls as one; nothing travels."""
-    part = make(1).submit_piece(lambda a, b: a // b, ((4, 2), (1, 0), (9, 3))).result(SOON)
-    assert part.values == [2, None, 3]
-    assert [failure.offset for failure in part.failures] == [1]
+    piece = make(1).submit_piece(lambda a, b: a // b, ((4, 2), (1, 0), (9, 3))).result(SOON)
+    values, errors = unpack(piece.packed, piece.buffers)
+    assert values == [2, None, 3]
+    assert [(offset, type(error)) for offset, error in errors.items()] == [(1, ZeroDivisionError)]
 
 
 def test_after_a_fork(make):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
 from parallax._backends.processes.parent.task import outcomes
-from parallax._backends.processes.worker import batches as batch
+from parallax._backends.result_encoding import encode_batch
 from parallax._core.chunks import ChunkResult
 from parallax._transport import codec, out_of_band
 
@@ -367,7 +367,7 @@ def test_the_look_is_short() -> None:
 def test_the_parts_of_a_batch_bring_the_only_buffers() -> None:
     """Some results are pickled twice: their own pickle is large bytes in that of the batch."""
     values = [1, list(range(40_000)), BLOCK, bytearray(BLOCK), np.arange(40_000.0)]
-    encoded = batch._encode(ChunkResult(list(values), (), 0.0, 0.0))
+    encoded = encode_batch(ChunkResult(list(values), (), 0.0, 0.0))
     buffers = [bytearray(b) for b in encoded.buffers]
     frame = SimpleNamespace(open=lambda: (encoded.payload, buffers))
     found, _, _ = outcomes(frame)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from parallax._backends.processes.common import protocol
@@ -12,6 +12,7 @@ from parallax._backends.processes.common.stack_dumps import Trace
 from parallax._backends.processes.parent.function_cache import Known
 from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
 from parallax._backends.processes.start.starter import Started
+from parallax._backends.result_encoding import Packed
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.errors import RemoteTraceback, SerializationError, UnreadableError, set_cause
 from parallax._core.futures import Future, Helper
@@ -28,7 +29,7 @@ __all__ = [
     "encode_arguments",
     "outcomes",
     "settle",
-    "with_cause",
+    "unpack",
 ]
 
 
@@ -123,7 +124,7 @@ def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> co
         raise SerializationError("item", None, "item", str(error)) from error
 
 
-def with_cause(failure: Failure) -> BaseException:
+def _with_cause(failure: Failure) -> BaseException:
     """The error of a task, with the traceback that its worker saw as its cause."""
     if failure.traceback:
         set_cause(failure.error, RemoteTraceback(failure.traceback))
@@ -171,24 +172,35 @@ def outcomes(frame: Frame | Parcel) -> tuple[list[Outcome], float, float]:
         return [(None, _unreadable(problem))], 0.0, 0.0  # only an answer with one can be like this
     if len(fields) == len(ChunkResult._fields):
         result = ChunkResult(*fields)
-        error = with_cause(result.failures[0]) if result.failures else None
+        error = _with_cause(result.failures[0]) if result.failures else None
         return [(result.values[0], error)], result.wall, result.cpu
-    values, (wall, cpu), packed, failed = fields
+    values, errors = unpack(fields, buffers)
     found: list[Outcome] = [(value, None) for value in values]
-    for offset, part in packed.items():
-        found[offset] = _unpack(part, buffers)
-    for offset, part in failed.items():
-        failure, stuck = _unpack(part, buffers)
-        found[offset] = None, stuck or with_cause(failure)
-    return found, wall, cpu
+    for offset, error in errors.items():
+        found[offset] = None, error
+    return found, *fields[1]
 
 
-def _unpack(part: tuple[bytes, int, int], buffers: list[Any]) -> Outcome:
-    payload, first, count = part
-    try:
-        return codec.decode(payload, buffers[first : first + count]), None
-    except BaseException as error:  # noqa: BLE001 - as above
-        return None, _unreadable(error)
+def unpack(packed: Packed, buffers: Sequence[Any]) -> tuple[list[Any], dict[int, BaseException]]:
+    """Decode packed results: the values, and by offset the errors of those that have none.
+
+    Args:
+        packed: the results; see ``pack``. The list of values is changed.
+        buffers: the buffers that came with them.
+    """
+    values, _, parts, failed = packed
+    errors: dict[int, BaseException] = {}
+    for offset, (payload, first, count) in (*parts.items(), *failed.items()):
+        try:
+            found = codec.decode(payload, buffers[first : first + count])
+        except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
+            errors[offset] = _unreadable(error)
+            continue
+        if offset in failed:
+            errors[offset] = _with_cause(found)
+        else:
+            values[offset] = found
+    return values, errors
 
 
 def _unreadable(error: BaseException) -> SerializationError:

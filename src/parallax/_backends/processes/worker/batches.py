@@ -17,9 +17,9 @@ import time
 from collections import deque
 
 from parallax._backends.processes.common import protocol
+from parallax._backends.result_encoding import encode_batch, run_piece
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import dumps, loads
-from parallax._core.plain_types import PLAIN_TYPES
 from parallax._transport import codec
 from parallax._transport.framing import Frame
 from parallax._transport.shm_channel import Parcel, ParcelChannel
@@ -162,7 +162,7 @@ class BatchRunner:
         try:
             if self._recalled:
                 self.recall()  # it was noted while the arguments were decoded
-            value = fn(*args, **kwargs) if kwargs is not None else _run_part(fn, args)
+            value = fn(*args, **kwargs) if kwargs is not None else run_piece(fn, args)
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
             self._inside = False
             self._failures.append(Failure(len(self._values), error))
@@ -190,7 +190,7 @@ class BatchRunner:
         cpu = 0.0 if running else time.thread_time() - self._cpu
         result = ChunkResult(self._values, tuple(self._failures), wall, cpu)
         self._values, self._failures = [], []
-        reply = _encode(result)
+        reply = encode_batch(result)
         del result
         if not running:  # a stream that a task is writing to cannot be entered again
             flush_output()
@@ -204,61 +204,3 @@ class BatchRunner:
         back += [(frame.tag, -1) for frame in self._later(protocol.BATCH)]
         if back:
             self._channel.send(protocol.RETURNED, self._tag, dumps(back, 5))
-
-
-def _run_part(fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]) -> Any:
-    from parallax._backends.batch_call import (
-        run_part,  # loads what only maps of short calls need
-    )
-
-    return run_part(fn, piece)
-
-
-def _encode(result: ChunkResult) -> codec.Encoded:
-    """Encode results so that one that does not unpickle leaves the others readable.
-
-    One alone is a tuple of a ``ChunkResult``'s fields. Several are (values, times, packed, failed):
-    the values are of plain types, and each other one is a pickle of its own in ``packed`` or, if it
-    is a failure, in ``failed``: {offset: (pickle, first buffer, number of buffers)}.
-    """
-    if result.failures:
-        from parallax._backends.portable_errors import (
-            portable,  # loads what a worker without failures never needs
-        )
-
-        result = portable(result)
-    values, failures = result.values, result.failures
-    if len(values) == 1:
-        try:
-            return codec.encode_reply(tuple(result))
-        except BaseException:  # noqa: BLE001 - whatever a __reduce__ raises
-            stuck = result._replace(values=[None], failures=_stuck(values[0], 0))
-            return codec.encode_reply(tuple(stuck))
-    buffers: list[memoryview] = []
-    packed: dict[int, tuple[bytes, int, int]] = {}
-    failed: dict[int, tuple[bytes, int, int]] = {}
-    for offset, value in enumerate(values):
-        if type(value) not in PLAIN_TYPES:
-            values[offset] = None
-            try:
-                packed[offset] = _pack(value, buffers)
-            except BaseException:  # noqa: BLE001 - whatever a __reduce__ raises
-                failures += _stuck(value, offset)
-    for failure in failures:
-        failed[failure.offset] = _pack(failure, buffers)
-    # Plainly: the buffers are those of the parts.
-    return codec.Encoded(dumps((values, (result.wall, result.cpu), packed, failed), 5), buffers)
-
-
-def _pack(obj: Any, buffers: list[memoryview]) -> tuple[bytes, int, int]:
-    reply = codec.encode_reply(obj)
-    first = len(buffers)
-    buffers += reply.buffers
-    return reply.payload, first, len(reply.buffers)
-
-
-def _stuck(value: Any, offset: int) -> tuple[Failure, ...]:
-    from parallax._backends.portable_errors import isolate
-
-    found = isolate(ChunkResult([value], (), 0.0, 0.0)).failures
-    return tuple(failure._replace(offset=offset) for failure in found)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 
-from parallax._backends.chunk import run_chunk
+from parallax._backends.capture import run_chunk
 from parallax._core.chunks import ChunkResult, Failure
 
 TYPE_CHECKING = False

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 
-from parallax._backends import chunk
+from parallax._backends.capture import unblock_interrupts
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.channel_setup import IDLE, open_channel
 from parallax._backends.processes.common.environment import Surroundings, heard
@@ -21,6 +21,7 @@ from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.common.stack_dumps import leave_traces
 from parallax._backends.processes.worker.batches import BatchRunner, flush_output
 from parallax._backends.processes.worker.limits import Wear
+from parallax._backends.result_encoding import encode_result
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import loads, signals, sockets
 from parallax._core.nesting import Place, settle
@@ -101,7 +102,7 @@ def serve(
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers. A
     # handler, not SIG_IGN, because an ignored signal would stay ignored in the user's subprocesses.
     signals.signal(signals.SIGINT, lambda *_: None)
-    chunk.unblock_interrupts()
+    unblock_interrupts()
     settle(Place(level=1, depth=1, movable=True))
     # A program that an item starts, or a fork of this process, must not hold the socket open:
     # the parent would not see our end.
@@ -274,13 +275,11 @@ class _Server:
         except BaseException as error:
             import logging
 
-            from parallax._backends.portable_errors import portable
-
             log = logging.getLogger("concurrent.futures")
             log.critical("Exception in initializer:", exc_info=True)
             _finish()  # now: the parent ends all workers when it hears of this
             failed = ChunkResult([None], (Failure(0, error),), 0.0, 0.0)
-            reply = codec.encode_reply(tuple(portable(failed)))
+            reply = encode_result(failed)
             self._channel.send(protocol.FAILED, frame.tag, reply.payload, reply.buffers)
             raise EOFError from None
         finally:
@@ -369,18 +368,7 @@ class _Server:
         result = self._wear.run(fn, items, values, star=star, stop=stop, delays=self._delays)
         self._chunk = None
         del items, values
-        try:
-            if result.failures:
-                from parallax._backends.portable_errors import (
-                    portable,  # loads what a worker without failures never needs
-                )
-
-                result = portable(result)
-            reply = codec.encode_reply(tuple(result))
-        except BaseException:  # noqa: BLE001 - told apart value by value
-            from parallax._backends.portable_errors import isolate
-
-            reply = codec.encode_reply(tuple(isolate(result)))
+        reply = encode_result(result)
         del result
         flush_output()
         self._channel.send(protocol.RESULT, frame.tag, reply.payload, reply.buffers)
