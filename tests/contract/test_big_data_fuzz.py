@@ -92,9 +92,9 @@ TREES = st.recursive(
 def test_equal_there_and_back(borders, monkeypatch):
     """In the worker it is what it was here, and so is what comes back."""
     if borders == "low":  # out of band, packed, and through shared memory
-        monkeypatch.setattr(codec, "OUT_OF_BAND", 16)
-        monkeypatch.setattr(shm_channel, "PACKED", 64)
-        monkeypatch.setattr(shm_channel, "SHARED", 1024)
+        monkeypatch.setattr(codec, "MIN_BUFFER_BYTES", 16)
+        monkeypatch.setattr(shm_channel, "MIN_PACKED_BYTES", 64)
+        monkeypatch.setattr(shm_channel, "MIN_SHARED_BYTES", 1024)
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 
     @settings(max_examples=30, deadline=None, suppress_health_check=checks)

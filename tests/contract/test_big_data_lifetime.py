@@ -20,7 +20,7 @@ from jobs import pool as pool_jobs
 from jobs.data import BIG, describe, in_memory
 
 from parallax import ProcessPoolExecutor, options, parallel_imap, parallel_map
-from parallax._shm.arena import arena
+from parallax._shm.arena import arena_sender
 
 MEGABYTE = 1 << 20
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lo
 
 def lent_out():
     """Bytes that are lent to workers, or shared by name."""
-    lender = arena()
-    assert lender is not None
-    return lender.resources()[0]
+    sender = arena_sender()
+    assert sender is not None
+    return sender.usage()[0]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from parallax import Executor, ProcessPoolExecutor, options, parallel_map
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.process_tree import descendants
-from parallax._shm.segment import make_store
+from parallax._shm.segment import create_segment
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
@@ -74,13 +74,13 @@ def test_memory_is_nobody_elses(monkeypatch, without):
     """Mode 0600, and no name that somebody could open."""
     for name in without:
         monkeypatch.delattr(os, name)
-    store = make_store()
+    segment = create_segment()
     try:
-        status = os.fstat(store.handle)
+        status = os.fstat(segment.handle)
         assert stat.S_IMODE(status.st_mode) == 0o600
         assert status.st_nlink == 0
     finally:
-        store.close()
+        segment.close()
 
 
 def opened_in_a_program(_):

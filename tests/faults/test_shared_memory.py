@@ -25,7 +25,7 @@ from jobs.data import BIG, in_memory
 
 from parallax import ProcessPoolExecutor, WorkerDiedError, parallel_map
 from parallax._shm import arena
-from parallax._shm.segment import Store
+from parallax._shm.segment import Segment
 from parallax._transport import shm_channel
 
 MEGABYTE = 1 << 20
@@ -46,9 +46,9 @@ def eventually(condition, seconds=5.0):
 
 
 def lent_out():
-    lender = arena.arena()
-    assert lender is not None
-    return lender.resources()[0]
+    slab_sender = arena.arena_sender()
+    assert slab_sender is not None
+    return slab_sender.usage()[0]
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def test_the_device_is_full(monkeypatch, cold_pool, caplog):
     made = [np.full(BIG, float(n)) for n in range(10)]
     monkeypatch.setattr(shm_channel, "_said", False)
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "parallax"):
-        patch.setattr(Store, "grow", full)
+        patch.setattr(Segment, "grow", full)
         for _ in range(2):
             found = parallel_map(data_jobs.doubled, made, backend="processes")
             assert [(back[0], back[-1]) for back in found] == [
@@ -332,7 +332,7 @@ def test_no_place_for_it(monkeypatch, cold_pool, caplog):
     monkeypatch.setattr(shm_channel, "_said", False)
     made = np.arange(BIG, dtype=float)
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "parallax"):
-        arena.forget()
+        arena.reset()
         patch.delattr(os, "memfd_create")
         patch.setattr(tempfile, "mkstemp", refuse)
         for _ in range(2):
@@ -344,7 +344,7 @@ def test_no_place_for_it(monkeypatch, cold_pool, caplog):
                     executor.submit(data_jobs.tail, back).result(), back[BIG // 2 :]
                 )
         cold_pool()
-    arena.forget()
+    arena.reset()
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("parallax", "WARNING")
     assert "Read-only file system" in record.getMessage()

@@ -1,4 +1,4 @@
-"""What the tests of shared memory have in common: lenders, borrowers, stores of other systems."""
+"""What the tests of shared memory have in common: senders, receivers, segments of other systems."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import warnings
 import numpy as np
 import pytest
 
-from parallax._shm import receiver as _borrower
+from parallax._shm import receiver as _receiver
 from parallax._shm import segment
-from parallax._shm import sender as _lender
-from parallax._shm.receiver import Borrower
-from parallax._shm.segment import PAGE, Store, make_store
-from parallax._shm.sender import SHARED, Lender
-from parallax._transport.shm_channel import ParcelChannel
+from parallax._shm import sender as _sender
+from parallax._shm.receiver import SlabReceiver
+from parallax._shm.segment import PAGE_BYTES, Segment, create_segment
+from parallax._shm.sender import MIN_SHARED_BYTES, SlabSender
+from parallax._transport.shm_channel import SharedMemoryChannel
 
 #: Bytes of a slab that is not copied.
-LARGE = SHARED + 3 * PAGE + 5
+LARGE = MIN_SHARED_BYTES + 3 * PAGE_BYTES + 5
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -35,24 +35,24 @@ def block(nbytes, seed=0):
     return (pattern * (nbytes // 251 + 1))[:nbytes]
 
 
-def content(lender, slab):
+def content(slab_sender, slab):
     """What lies in a slab, as another process would read it."""
     data = bytearray(slab.nbytes)
-    if not lender.store.read(slab.extent.start, data):
-        window, offset = lender.mapped(slab)
+    if not slab_sender.segment.read(slab.extent.start, data):
+        window, offset = slab_sender.mapping(slab)
         data[:] = window[offset : offset + slab.nbytes]
     return bytes(data)
 
 
-def held(store):
-    """Bytes of memory that a store uses."""
-    return os.fstat(store.handle).st_blocks * 512
+def held(segment):
+    """Bytes of memory that a segment uses."""
+    return os.fstat(segment.handle).st_blocks * 512
 
 
 @contextlib.contextmanager
-def lender(store=None, **settings):
-    """A lender of a new store; closed afterwards."""
-    made = Lender(store or make_store(), threading.Lock(), **settings)
+def slab_sender(segment=None, **settings):
+    """A slab_sender of a new segment; closed afterwards."""
+    made = SlabSender(segment or create_segment(), threading.Lock(), **settings)
     try:
         yield made
     finally:
@@ -60,14 +60,14 @@ def lender(store=None, **settings):
 
 
 @contextlib.contextmanager
-def lending(*, private, store=None, **settings):
-    """A lender and who borrows from it."""
-    with lender(store, **settings) as ours:
-        borrower = Borrower(ours.store.duplicate(), private=private)
+def lending(*, private, segment=None, **settings):
+    """A slab_sender and who borrows from it."""
+    with slab_sender(segment, **settings) as ours:
+        receiver = SlabReceiver(ours.segment.duplicate(), private=private)
         try:
-            yield ours, borrower
+            yield ours, receiver
         finally:
-            borrower.abandon()
+            receiver.abandon()
 
 
 def failing(error, *, after=0):
@@ -85,29 +85,29 @@ def failing(error, *, after=0):
 def elsewhere(monkeypatch):
     """Take the ways of a system that is not Linux."""
     monkeypatch.setattr(segment, "LINUX", False)
-    monkeypatch.setattr(_lender, "LINUX", False)
-    monkeypatch.setattr(_borrower, "LINUX", False)
+    monkeypatch.setattr(_sender, "LINUX", False)
+    monkeypatch.setattr(_receiver, "LINUX", False)
 
 
 def lent(ours, seed=0, nbytes=LARGE):
-    """A slab with content, as a channel holds it for a borrower."""
+    """A slab with content, as a channel holds it for a receiver."""
     return ours.put(memoryview(block(nbytes, seed)))
 
 
 def shown(ours, seed, mode):
     """A slab that is shared by name."""
     slab = ours.reserve(LARGE, mode)
-    window, offset = ours.mapped(slab)
+    window, offset = ours.mapping(slab)
     window[offset : offset + LARGE] = block(LARGE, seed)
     return slab
 
 
-def view(borrower, slab):
+def view(receiver, slab):
     """What a worker's function gets."""
-    return np.frombuffer(borrower.view(slab.ref()), np.uint8)
+    return np.frombuffer(receiver.view(slab.ref()), np.uint8)
 
 
-class TaggedStore(Store):
+class TaggedSegment(Segment):
     """Memory as Windows has it: each tag is a piece of its own, which can only be mapped."""
 
     def __init__(self, pieces=None):
@@ -124,11 +124,11 @@ class TaggedStore(Store):
         copy[:] = piece[:length]
         return copy
 
-    def punch(self, position, length):
+    def punch_hole(self, position, length):
         """Memory cannot be given back there."""
 
     def duplicate(self):
-        return TaggedStore(self._pieces)
+        return TaggedSegment(self._pieces)
 
 
 class Child:
@@ -178,14 +178,14 @@ class End:
     """One end: its channel and what it lends from."""
 
     def __init__(self, sock, ours, theirs, *, private, keep):
-        self.lender = Lender(ours, threading.Lock(), keep=keep)
-        self.channel = ParcelChannel(
-            sock, lender=lambda: self.lender, store=theirs, private=private, waits=private
+        self.sender = SlabSender(ours, threading.Lock(), keep=keep)
+        self.channel = SharedMemoryChannel(
+            sock, sender=lambda: self.sender, segment=theirs, private=private, waits=private
         )
 
     @property
     def used(self):
-        return self.lender.resources()[0]
+        return self.sender.usage()[0]
 
 
 @contextlib.contextmanager
@@ -193,15 +193,15 @@ def pair(*, keep=1 << 24):
     """The parent's end and a worker's; neither waits for the other."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    stores = make_store(), make_store()
-    parent = End(ours, stores[0], stores[1].duplicate(), private=False, keep=keep)
-    worker = End(theirs, stores[1], stores[0].duplicate(), private=True, keep=keep)
+    segments = create_segment(), create_segment()
+    parent = End(ours, segments[0], segments[1].duplicate(), private=False, keep=keep)
+    worker = End(theirs, segments[1], segments[0].duplicate(), private=True, keep=keep)
     try:
         yield parent, worker
     finally:
         for end in (parent, worker):
             end.channel.close()
-            end.lender.close()
+            end.sender.close()
 
 
 def move(sender, receiver, *frame, **how):
@@ -224,7 +224,7 @@ def opened(frame):
 def settle(*ends):
     """Tell each end what came back."""
     for end in ends:
-        end.channel.give_back()
+        end.channel.return_slabs()
     for end in ends:
         with contextlib.suppress(BlockingIOError):
             assert end.channel.receive() == []

@@ -33,7 +33,7 @@ from typing import (
 from parallax._core.light_stdlib import loads
 from parallax._core.options import EXPLAIN_OPTIONS, MAP_OPTIONS, check, check_names, resolve
 from parallax._transport.codec import dumps_by_value
-from parallax._transport.wrapped_functions import look_up, named, reduce_wrapped
+from parallax._transport.wrapped_functions import find_attribute, is_importable, reduce_wrapped
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -232,7 +232,7 @@ class ParallelFunction(_Called[P, R_co]):
         qualname = str(getattr(self, "__qualname__", ""))
         holder = qualname.rpartition(".")[0]
         if sys.version_info >= (3, 13) and holder and not holder.endswith("<locals>"):
-            found = look_up(str(self.__module__), qualname)
+            found = find_attribute(str(self.__module__), qualname)
             near = [found] if found is not None else gc.get_referrers(self)
             if any(type(each) is classmethod and each.__func__ is self for each in near):
                 raise TypeError(
@@ -281,7 +281,7 @@ class ParallelFunction(_Called[P, R_co]):
         return f"<parallel {self._fn!r}{options}>"
 
     def __reduce__(self) -> Any:
-        if named(self):
+        if is_importable(self):
             return self.__qualname__
         found = reduce_wrapped(self)
         return (loads, (dumps_by_value(self),)) if found is NotImplemented else found

@@ -14,10 +14,16 @@ import pickle
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from parallax._shm.arena import arena, refusal
+from parallax._shm.arena import arena_sender, unavailable_reason
 from parallax._shm.registry import expose
-from parallax._shm.sender import READ, WRITE, Lender
-from parallax._transport.out_of_band import MARK, loads_bulk, make_pickler, make_view, view_parts
+from parallax._shm.sender import READ, WRITE, SlabSender
+from parallax._transport.out_of_band import (
+    OUT_OF_BAND_MARK,
+    loads_out_of_band,
+    make_pickler,
+    make_view,
+    view_parts,
+)
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -60,7 +66,7 @@ def share(obj: T, *, mode: Literal["r", "rw"] = "r") -> T:
         if parts is None:
             raise ValueError(f"a memoryview of format {obj.format!r} cannot be made anew")
         whole, form, shape, _ = parts
-        view: Any = make_view(_put(_lender(), whole.raw(), mode), form, shape, mode == "r")
+        view: Any = make_view(_put(_sender(), whole.raw(), mode), form, shape, mode == "r")
         return view  # type: ignore[no-any-return]
     buffers: list[pickle.PickleBuffer] = []
     payload = _pickled(obj, buffers)
@@ -70,9 +76,9 @@ def share(obj: T, *, mode: Literal["r", "rw"] = "r") -> T:
             "array, or memoryview, whose memory could lie elsewhere (of bytes, share "
             "memoryview(data)). Let the function capture it instead: then it is sent once per call"
         )
-    lender = _lender()
-    views = [_put(lender, buffer.raw(), mode) for buffer in buffers]
-    shared: T = loads_bulk(payload, views)
+    sender = _sender()
+    views = [_put(sender, buffer.raw(), mode) for buffer in buffers]
+    shared: T = loads_out_of_band(payload, views)
     return shared
 
 
@@ -111,8 +117,8 @@ def shared_empty(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> ndar
     if any(length < 0 for length in axes):
         raise ValueError("negative dimensions are not allowed")
     nbytes = math.prod((kind.itemsize, *axes))
-    lender = _lender()
-    view = expose(lender, lender.reserve(nbytes, WRITE), readonly=False)
+    sender = _sender()
+    view = expose(sender, sender.reserve(nbytes, WRITE), readonly=False)
     array: ndarray[Any, Any] = np.ndarray(axes, kind, buffer=view)
     return array
 
@@ -136,17 +142,17 @@ def shared_copy(array: ArrayLike) -> ndarray[Any, Any]:
     return copy
 
 
-def _lender() -> Lender:
-    lender = arena()
-    if lender is None:
-        raise OSError(f"there is no shared memory to be had ({refusal()})")
-    return lender
+def _sender() -> SlabSender:
+    sender = arena_sender()
+    if sender is None:
+        raise OSError(f"there is no shared memory to be had ({unavailable_reason()})")
+    return sender
 
 
-def _put(lender: Lender, data: memoryview, mode: str) -> memoryview:
+def _put(sender: SlabSender, data: memoryview, mode: str) -> memoryview:
     """A copy of a buffer in shared memory, as long as it is referred to."""
-    slab = lender.reserve(data.nbytes, _MODES[mode])
-    view = expose(lender, slab, readonly=False)
+    slab = sender.reserve(data.nbytes, _MODES[mode])
+    view = expose(sender, slab, readonly=False)
     if data.nbytes:
         view[:] = data
     return view.toreadonly() if mode == "r" else view
@@ -164,6 +170,6 @@ def _pickled(obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
 
 def _dumps(base: Any, obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
     with io.BytesIO() as file:
-        file.write(MARK)
+        file.write(OUT_OF_BAND_MARK)
         make_pickler(base, arrays=True)(file, 5, buffer_callback=buffers.append).dump(obj)
         return file.getvalue()

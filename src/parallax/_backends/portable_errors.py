@@ -11,7 +11,7 @@ from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.errors import SerializationError
 from parallax._core.own_code import is_own
 from parallax._transport import codec
-from parallax._transport.pickle_diagnosis import culprit
+from parallax._transport.pickle_diagnosis import find_unpicklable
 
 __all__ = ["isolate", "portable"]
 
@@ -48,7 +48,7 @@ def isolate(result: ChunkResult) -> ChunkResult:
         try:
             codec.encode_reply(value)
         except Exception:  # noqa: BLE001 - whatever __reduce__ raises
-            path, reason = culprit(value, "result", reply=True)
+            path, reason = find_unpicklable(value, "result", reply=True)
             values[offset] = None
             failures[offset] = Failure(offset, SerializationError("result", None, path, reason))
         except BaseException as error:  # noqa: BLE001 - as if the callable had raised it

@@ -23,7 +23,7 @@ from parallax._guard.fingerprint import Path, State, differs, fingerprint, follo
 from parallax._guard.lookup import UNKNOWN, is_a, mark_of, resolve
 from parallax._guard.names import TooBig
 from parallax._guard.values import PLAIN, Outer
-from parallax._shm.registry import anything, really_shared
+from parallax._shm.registry import any_shared, is_shared_writable
 
 __all__ = [
     "STEPS",
@@ -121,11 +121,11 @@ def except_shared(effects: Effects, fn: Callable[..., Any], args: tuple[Any, ...
         fn: the callable.
         args: the arguments of one call.
     """
-    if not anything():
+    if not any_shared():
         return effects
     kept = []
     for finding in effects.findings:
-        if not finding.root or not really_shared(follow(finding.root, fn, args)):
+        if not finding.root or not is_shared_writable(follow(finding.root, fn, args)):
             kept.append(finding)
         elif finding.kind == "update":
             kept.append(replace(finding, shared=True))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from parallax._core.chunks import Route
 from parallax._core.plans import Measurement, Plan
-from parallax._shm.sender import SHARED
+from parallax._shm.sender import MIN_SHARED_BYTES
 
 __all__ = [
     "LITTLE",
@@ -211,7 +211,7 @@ def _processes(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     coding = payload.seconds if payload else 0.0
     parent = coding + moved / 2
     once = _moving(payload.callable_bytes) if payload else 0.0
-    if payload and payload.callable_bytes < SHARED:
+    if payload and payload.callable_bytes < MIN_SHARED_BYTES:
         once *= count  # each worker is sent its own
     per_item = seen.wall + moved + coding
     work = seen.cpu * seen.native + 2 * coding
@@ -235,7 +235,7 @@ def _processes(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
 
 def _moving(nbytes: float) -> float:
     """Seconds to move so many bytes to a worker, or from one."""
-    return nbytes / (SHARED_BANDWIDTH if nbytes >= SHARED else BANDWIDTH)
+    return nbytes / (SHARED_BANDWIDTH if nbytes >= MIN_SHARED_BYTES else BANDWIDTH)
 
 
 def _blend(smooth: float, rounds: float, left: float, count: int, seen: Measurement) -> float:

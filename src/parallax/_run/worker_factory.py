@@ -30,7 +30,7 @@ from parallax._core.options import Options
 from parallax._routing.profiler import Profiler
 from parallax._run.dispatcher import Dispatcher
 from parallax._transport.codec import Encoded
-from parallax._transport.pickle_diagnosis import culprit
+from parallax._transport.pickle_diagnosis import find_unpicklable
 
 __all__ = ["WorkerFactory"]
 
@@ -154,7 +154,7 @@ class WorkerFactory:
         try:
             self._encoded = encode_call(self._call, [])
         except Exception as error:
-            path, reason = culprit(self._call.fn, "callable")
+            path, reason = find_unpicklable(self._call.fn, "callable")
             raise SerializationError("callable", None, path, reason) from error
         self._profiler.look_for_reads()
         values = [v for v in current_values(self._profiler.reads) if not stuck_value([v])]

@@ -1,4 +1,4 @@
-"""The shared memory of this process: one store for all that it sends to worker processes.
+"""The shared memory of this process: one segment for all that it sends to worker processes.
 
 Few and large: the descriptor of it is given to each worker at its birth, so that nothing has to be
 passed later. Made when the first worker is started.
@@ -10,16 +10,16 @@ import os
 import threading
 import time
 
-from parallax._shm.segment import make_store
-from parallax._shm.sender import KEEP, Lender
+from parallax._shm.segment import create_segment
+from parallax._shm.sender import KEPT_FREE_BYTES, SlabSender
 
-__all__ = ["arena", "forget", "refusal", "release"]
+__all__ = ["arena_sender", "release_when_unused", "reset", "unavailable_reason"]
 
 #: Seconds that more free memory is kept than usual. The next call of a series comes sooner.
-LINGER = 2.0
+SURPLUS_KEPT_S = 2.0
 
 _lock = threading.Lock()
-_made: list[Lender] = []
+_made: list[SlabSender] = []
 _trimmers: list[_IdleTrimmer] = []
 _refused: list[OSError] = []
 
@@ -28,13 +28,13 @@ class _IdleTrimmer:
     """A thread that lives while large data comes and goes, and then trims what is left of it."""
 
     def __init__(self) -> None:
-        self.lender: Lender | None = None
+        self.sender: SlabSender | None = None
         self._thread: threading.Thread | None = None
         self._latest = 0.0
         #: nothing is to be kept for a while any more.
         self.over = threading.Event()
 
-    def taken(self, *, large: bool) -> None:
+    def on_allocate(self, *, large: bool) -> None:
         self._latest = time.monotonic()
         if large and self._thread is None and not self.over.is_set():
             self._thread = threading.Thread(
@@ -42,49 +42,53 @@ class _IdleTrimmer:
             )
             self._thread.start()
 
-    def surplus(self) -> bool:
+    def keeps_surplus(self) -> bool:
         return self._thread is not None
 
     def _run(self) -> None:
-        while (left := self._latest + LINGER - time.monotonic()) > 0 and not self.over.is_set():
+        while (
+            left := self._latest + SURPLUS_KEPT_S - time.monotonic()
+        ) > 0 and not self.over.is_set():
             self.over.wait(left)
         # First this: what comes back from now on is trimmed at once.
         self._thread = None
-        if self.lender is not None:
-            self.lender.trim(KEEP)
+        if self.sender is not None:
+            self.sender.trim(KEPT_FREE_BYTES)
 
 
-def arena() -> Lender | None:
+def arena_sender() -> SlabSender | None:
     """What lends this process's memory to its workers; None if there is none to be had."""
     with _lock:
         if not _made and not _refused:
             try:
                 trimmer = _IdleTrimmer()
-                lender = Lender(make_store(), threading.Lock(), trimmer=trimmer, threads=True)
-                trimmer.lender = lender
+                sender = SlabSender(
+                    create_segment(), threading.Lock(), trimmer=trimmer, threads=True
+                )
+                trimmer.sender = sender
                 _trimmers[:] = [trimmer]
-                _made.append(lender)
+                _made.append(sender)
             except OSError as error:
                 _refused.append(error)
-        for lender in _made:
-            lender.leaving = None
+        for sender in _made:
+            sender.on_unused = None
             _trimmers[-1].over.clear()
-            return lender
+            return sender
         return None
 
 
-def refusal() -> OSError | None:
+def unavailable_reason() -> OSError | None:
     """Why there is none, if there is none."""
     return _refused[0] if _refused else None
 
 
-def release() -> None:
+def release_when_unused() -> None:
     """Let go of it as no worker is left: now, or when nothing is shared by name any more."""
     with _lock:
-        for lender in _made:
+        for sender in _made:
             _trimmers[-1].over.set()
-            lender.leaving = _leave
-            lender.trim(0)
+            sender.on_unused = _leave
+            sender.trim(0)
 
 
 def _leave() -> None:
@@ -93,15 +97,15 @@ def _leave() -> None:
         _made.pop().close()
 
 
-def forget() -> None:
+def reset() -> None:
     """Begin anew: what was made belongs to the process that forked this one, or to a test."""
     global _lock  # noqa: PLW0603 - the parent's lock may be held by a thread that is gone
     _lock = threading.Lock()
-    for lender in _made:
-        lender.close()
+    for sender in _made:
+        sender.close()
     _made.clear()
     _refused.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=forget)
+    os.register_at_fork(after_in_child=reset)

@@ -6,7 +6,7 @@ thread writes the front while another fills the mapping's back. Measured for 1 G
 0.25 s instead of 0.37 s into fresh memory, 0.16 s instead of 0.37 s into memory that is not mapped
 yet, 0.05 s instead of 0.08 s into mapped memory.
 
-Guarantees: mapped memory is touched first only in a store that cannot run out of room there, where
+Guarantees: mapped memory is touched first only in a segment that cannot run out of room, where
 that would be a SIGBUS; nothing of the source is kept.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 
-from parallax._shm.segment import Store
+from parallax._shm.segment import Segment
 
 TYPE_CHECKING = False
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["LARGE", "address_of", "fill", "write_and_fill"]
+__all__ = ["MIN_THREADED_COPY_BYTES", "address_of", "fill", "write_and_fill"]
 
 #: Bytes from which a second thread is worth its start.
-LARGE = 1 << 25
+MIN_THREADED_COPY_BYTES = 1 << 25
 
 #: Share of fresh memory that is written, while the rest is filled through its mapping: that takes
 #: twice as long per page.
-WRITTEN = 0.7
+WRITTEN_SHARE = 0.7
 
 
 def address_of(part: memoryview) -> int | None:
@@ -76,12 +76,12 @@ def fill(window: mmap.mmap, offset: int, data: memoryview) -> bool:
 
 
 def write_and_fill(
-    store: Store, position: int, window: mmap.mmap, offset: int, data: memoryview
+    segment: Segment, position: int, window: mmap.mmap, offset: int, data: memoryview
 ) -> bool:
     """Copy a buffer into fresh memory.
 
     Args:
-        store: where that is.
+        segment: where that is.
         position: first byte there.
         window: a mapping of it.
         offset: the same byte in the mapping.
@@ -93,13 +93,13 @@ def write_and_fill(
     Raises:
         OSError: there is no room.
     """
-    move = _mover(window, offset, data) if store.roomy else None
+    move = _mover(window, offset, data) if segment.anonymous else None
     if move is None:
         return False
-    split = int(data.nbytes * WRITTEN)
+    split = int(data.nbytes * WRITTEN_SHARE)
     _beside(
         lambda: move(split, data.nbytes),
-        lambda: store.write(position, data[:split]) or move(0, split),
+        lambda: segment.write(position, data[:split]) or move(0, split),
     )
     return True
 

@@ -13,16 +13,16 @@ from collections import OrderedDict
 from typing import Any
 
 from parallax._shm.copying import address_of
-from parallax._shm.sender import Lender, Slab
+from parallax._shm.sender import Slab, SlabSender
 
-__all__ = ["Repeats"]
+__all__ = ["Deduplicator"]
 
 #: Bytes that are compared to see whether a buffer has changed: they cost 20 us.
-SAMPLES = 256
+COMPARED_BYTES = 256
 
 #: Buffers that were sent once and are kept in case they come again; and their bytes, of which the
 #: newest is not counted. An array that goes with every item comes again at once.
-RECENT, RECENT_BYTES = 4, 1 << 26
+MAX_RECENT_BUFFERS, MAX_RECENT_BYTES = 4, 1 << 26
 
 
 class _Known:
@@ -35,22 +35,22 @@ class _Known:
         self.times = 1
 
 
-class Repeats:
+class Deduplicator:
     """The buffers of one call's items."""
 
-    def __init__(self, lender: Lender) -> None:
+    def __init__(self, sender: SlabSender) -> None:
         """Begin a call.
 
         Args:
-            lender: where buffers are written to.
+            sender: where buffers are written to.
         """
-        self._lender = lender
+        self._sender = sender
         self._recent: OrderedDict[tuple[int, int], _Known] = OrderedDict()
         self._proven: dict[tuple[int, int], _Known] = {}
         #: bytes that were sent once although they were wanted several times, and bytes that were
         #: wanted again.
-        self.once = 0
-        self.spared = 0
+        self.bytes_once = 0
+        self.bytes_spared = 0
 
     def slab(self, data: memoryview) -> Slab | None:
         """The slab with a buffer's content; None if there is no memory for it."""
@@ -58,19 +58,19 @@ class Repeats:
         whole = type(owner) is bytes and data.nbytes == len(owner)
         address = id(owner) if whole else address_of(data)
         if owner is None or address is None:
-            return self._lender.put(data)
+            return self._sender.put(data)
         key = address, data.nbytes
         known = self._proven.get(key) or self._recent.get(key)
-        sample = bytes(data[:: max(1, data.nbytes // SAMPLES)])
+        sample = bytes(data[:: max(1, data.nbytes // COMPARED_BYTES)])
         if known is not None and known.owner() is owner and known.sample == sample:
             if known.times == 1:
                 self._recent.pop(key, None)
                 self._proven[key] = known
-                self.once += data.nbytes
+                self.bytes_once += data.nbytes
             known.times += 1
-            self.spared += data.nbytes
+            self.bytes_spared += data.nbytes
             return known.slab
-        slab = self._lender.put(data)
+        slab = self._sender.put(data)
         if slab is not None:
             if type(owner) is bytes:  # never changes, and cannot be referred to weakly
                 self._recent[key] = _Known(lambda: owner, slab, sample)
@@ -78,7 +78,7 @@ class Repeats:
                 self._proven.pop(key, None)
                 alive = weakref.ref(owner, lambda _: self._forget(key))
                 self._recent[key] = _Known(alive, slab, sample)
-            while len(self._recent) > RECENT or self._recent_bytes() > RECENT_BYTES:
+            while len(self._recent) > MAX_RECENT_BUFFERS or self._recent_bytes() > MAX_RECENT_BYTES:
                 self._recent.popitem(last=False)
         return slab
 

@@ -1,6 +1,6 @@
 """Big buffers out of shared memory: the receiver's side.
 
-A *borrower* maps the windows of another process's store and makes views of what it is lent. When
+A *receiver* maps the windows of another process's segment and makes views of what it is lent. When
 the last array over a view has been dropped, the slab is given back.
 
 In a worker mappings are private (copy-on-write): an item may write to what it was given, and
@@ -8,7 +8,7 @@ neither the parent nor a sibling sees it. In the parent they are shared: the wor
 result that it has sent, and pages that are written to need not be copied.
 
 Guarantees: a view stays right as long as anything refers to it, also after a fork of this process
-and after the end of the lender; every buffer is given back once, whether it was looked at or not,
+and after the end of the sender; every buffer is given back once, whether it was looked at or not,
 or when the channel is closed if it is shared by name and was looked at by a process that forked.
 Assumptions: a mapping is never closed, only dropped: memory that an array still shows must not go.
 """
@@ -21,18 +21,18 @@ import weakref
 from collections import deque
 
 from parallax._core.light_stdlib import NamedTuple, PickleBuffer
-from parallax._shm.segment import LINUX, PAGE, Store, pages, populate, refresh
-from parallax._shm.sender import COPY, READ, SHARED, WRITE, Ref
+from parallax._shm.segment import LINUX, PAGE_BYTES, Segment, populate, refresh, round_to_pages
+from parallax._shm.sender import COPY, MIN_SHARED_BYTES, READ, WRITE, Ref
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Borrower"]
+__all__ = ["SlabReceiver"]
 
-#: Bytes that may wait to be reused until their lender hears of it. More goes back to the system.
-WAITING = 1 << 26
+#: Bytes that may wait to be reused until their sender hears of it. More goes back to the system.
+MAX_UNREPORTED_BYTES = 1 << 26
 
 
 class _View(NamedTuple):
@@ -45,17 +45,17 @@ class _View(NamedTuple):
     alive: weakref.ref[Any]
 
 
-class Borrower:
-    """Views of one lender's store."""
+class SlabReceiver:
+    """Views of one sender's segment."""
 
-    def __init__(self, store: Store, *, private: bool) -> None:
-        """Take over a store.
+    def __init__(self, segment: Segment, *, private: bool) -> None:
+        """Take over a segment.
 
         Args:
-            store: the lender's.
+            segment: the sender's.
             private: what is written here is seen by nobody else.
         """
-        self._store = store
+        self._segment = segment
         self._private = private
         #: mapped windows by first byte and whether they are private.
         self._windows: dict[tuple[int, bool], mmap.mmap] = {}
@@ -64,20 +64,20 @@ class Borrower:
         #: how many views there are of a buffer, by its first byte.
         self._users: dict[int, int] = {}
         #: first bytes of slabs, as often as they are to be given back; see ``told``.
-        self.back: deque[int] = deque()
+        self.returns: deque[int] = deque()
         self._waiting = 0
         self._abandoned = False
         self._owner = os.getpid()
         _all.add(self)
 
-    def has(self, ref: Ref) -> bool:
-        """Whether a lender can have said so: it is in its window, and that is in the store."""
+    def is_valid(self, ref: Ref) -> bool:
+        """Whether a sender can have said so: it is in its window, and that is in the segment."""
         end = ref.window + ref.length
         return (
             ref.window <= ref.slab <= ref.position <= ref.position + ref.nbytes <= end
-            and (end <= self._store.size() or not isinstance(self._store.handle, int))
-            and not (ref.window | ref.slab) % PAGE
-            and (ref.mode in {READ, WRITE} or (ref.mode == COPY and not ref.position % PAGE))
+            and (end <= self._segment.size() or not isinstance(self._segment.handle, int))
+            and not (ref.window | ref.slab) % PAGE_BYTES
+            and (ref.mode in {READ, WRITE} or (ref.mode == COPY and not ref.position % PAGE_BYTES))
         )
 
     def view(self, ref: Ref) -> memoryview | bytearray:
@@ -88,7 +88,7 @@ class Borrower:
         """
         if self._abandoned or (
             # One of several in a slab, which must not be kept for it alone.
-            not self._private and ref.nbytes < SHARED and ref.mode == COPY
+            not self._private and ref.nbytes < MIN_SHARED_BYTES and ref.mode == COPY
         ):
             return self.copy(ref)
         try:
@@ -103,50 +103,50 @@ class Borrower:
             OSError: it is not there any more.
         """
         if self._abandoned:
-            raise OSError("the memory was given up when its lender was")
+            raise OSError("the memory was given up when its sender was")
         data = bytearray(ref.nbytes)
-        if not self._store.read(ref.position, data):
+        if not self._segment.read(ref.position, data):
             window = self._window(ref, private=False)
             data[:] = memoryview(window)[ref.position - ref.window :][: ref.nbytes]
-        self.refuse(ref)
+        self.give_back(ref)
         return data
 
-    def refuse(self, ref: Ref) -> None:
+    def give_back(self, ref: Ref) -> None:
         """Give back what was not looked at."""
-        self.back.append(ref.slab)
+        self.returns.append(ref.slab)
 
-    def told(self) -> list[int]:
-        """What is to be given back, for the lender to be told now.
+    def take_returns(self) -> list[int]:
+        """What is to be given back, for the sender to be told now.
 
         Returns:
             First bytes of slabs; one more where its memory went back to the system meanwhile.
         """
         told = []
-        while self.back:
-            told.append(self.back.popleft())
+        while self.returns:
+            told.append(self.returns.popleft())
         self._waiting = 0
         return told
 
     def abandon(self) -> None:
-        """The lender is gone: only what is in use here is kept. Idempotent."""
+        """The sender is gone: only what is in use here is kept. Idempotent."""
         if self._abandoned or os.getpid() != self._owner:
             return
         self._abandoned = True
         # Its views and it refer to each other only: together they would be collected in silence,
-        # and nobody would close the store.
+        # and nobody would close the segment.
         _orphans.add(self)
         self._windows.clear()
         if self._views and not self._private:
             # What it had not told us of, or was reusing, would stay as long as any view does.
             at = 0
             live = sorted((v.ref.position, v.ref.nbytes) for v in list(self._views.values()))
-            for position, nbytes in [*live, (self._store.size(), 0)]:
+            for position, nbytes in [*live, (self._segment.size(), 0)]:
                 if position > at:
-                    self._store.punch(at, position - at)
-                at = max(at, pages(position + nbytes))
+                    self._segment.punch_hole(at, position - at)
+                at = max(at, round_to_pages(position + nbytes))
         self._close_if_unused()
 
-    def detach(self) -> None:
+    def make_private(self) -> None:
         """Make what is in use this process's own memory: it is about to be forked.
 
         The copy of this process will know nothing of lending. What it sees must not be reused, and
@@ -162,8 +162,8 @@ class Borrower:
                 continue
             # From now on nobody else's buffer may be looked for in this mapping.
             self._windows.pop((ref.window, self._private), None)
-            size = pages(ref.nbytes)
-            if not self._private and not _remap(view, size, self._store):
+            size = round_to_pages(ref.nbytes)
+            if not self._private and not _remap(view, size, self._segment):
                 continue
             if not populate(view.window, view.offset, size, write=True):
                 touched = memoryview(view.window)[view.offset : view.offset + size]
@@ -181,9 +181,12 @@ class Borrower:
         private = self._private and ref.mode == COPY
         if private and (not LINUX or self._users.get(ref.position)):
             # What another item has written to its copy is not for this one to see.
-            if not isinstance(self._store.handle, int):
+            if not isinstance(self._segment.handle, int):
                 raise OSError("only whole windows can be mapped")
-            window, offset = self._store.map(ref.position, pages(ref.nbytes), private=True), 0
+            window, offset = (
+                self._segment.map(ref.position, round_to_pages(ref.nbytes), private=True),
+                0,
+            )
         else:
             window, offset = self._window(ref, private=private), ref.position - ref.window
         # NumPy asks the object behind a memoryview for its memory, so that object has to be one
@@ -198,7 +201,7 @@ class Borrower:
     def _window(self, ref: Ref, *, private: bool) -> mmap.mmap:
         window = self._windows.get((ref.window, private))
         if window is None:
-            window = self._store.map(ref.window, ref.length, private=private)
+            window = self._segment.map(ref.window, ref.length, private=private)
             self._windows[ref.window, private] = window
         return window
 
@@ -208,8 +211,8 @@ class Borrower:
         if view is None or os.getpid() != self._owner:
             return
         if self._private and view.ref.mode == COPY:
-            # What was written is dropped: the next one there sees what its lender wrote.
-            refresh(view.window, view.offset, pages(view.ref.nbytes))
+            # What was written is dropped: the next one there sees what its sender wrote.
+            refresh(view.window, view.offset, round_to_pages(view.ref.nbytes))
         self._release(view)
 
     def _release(self, view: _View) -> None:
@@ -222,24 +225,24 @@ class Borrower:
         note = ref.slab
         if not users and not self._private and ref.mode == COPY:
             self._waiting += ref.nbytes
-            if self._abandoned or self._waiting > WAITING:
+            if self._abandoned or self._waiting > MAX_UNREPORTED_BYTES:
                 self._waiting -= ref.nbytes
-                self._store.punch(ref.position, pages(ref.nbytes))
+                self._segment.punch_hole(ref.position, round_to_pages(ref.nbytes))
                 note += 1
-        self.back.append(note)
+        self.returns.append(note)
         self._close_if_unused()
 
     def _close_if_unused(self) -> None:
         if self._abandoned and not self._views:
-            self._store.close()
+            self._segment.close()
             _orphans.discard(self)
 
 
-def _remap(view: _View, size: int, store: Store) -> bool:
+def _remap(view: _View, size: int, segment: Segment) -> bool:
     """Make part of a shared mapping a private one in place; False if that cannot be done."""
     import ctypes
 
-    if not isinstance(store.handle, int):
+    if not isinstance(segment.handle, int):
         return False
     call = ctypes.CDLL(None, use_errno=True).mmap
     call.restype = ctypes.c_void_p
@@ -250,21 +253,21 @@ def _remap(view: _View, size: int, store: Store) -> bool:
     address = ctypes.addressof(ctypes.c_ubyte.from_buffer(view.window, view.offset))
     flags = mmap.MAP_PRIVATE | _MAP_FIXED
     protection = mmap.PROT_READ | mmap.PROT_WRITE
-    found = call(address, size, protection, flags, store.handle, view.ref.position)
+    found = call(address, size, protection, flags, segment.handle, view.ref.position)
     return bool(found == address)
 
 
 #: Of mmap(2), which replaces what is mapped at that address without a moment in between.
 _MAP_FIXED = 0x10
 
-_all: weakref.WeakSet[Borrower] = weakref.WeakSet()
-#: those whose lender is gone while something of it is in use.
-_orphans: set[Borrower] = set()
+_all: weakref.WeakSet[SlabReceiver] = weakref.WeakSet()
+#: those whose sender is gone while something of it is in use.
+_orphans: set[SlabReceiver] = set()
 
 
 def _before_fork() -> None:
-    for borrower in list(_all):
-        borrower.detach()
+    for receiver in list(_all):
+        receiver.make_private()
 
 
 if hasattr(os, "register_at_fork"):

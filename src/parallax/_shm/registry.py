@@ -20,9 +20,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from parallax._shm.sender import Lender, Ref, Slab
+    from parallax._shm.sender import Ref, Slab, SlabSender
 
-__all__ = ["anything", "expose", "find", "part_of", "really_shared"]
+__all__ = ["any_shared", "expose", "find_shared", "is_shared_writable", "strided_part"]
 
 #: address -> (bytes, slab), as long as there is an object over it.
 _shared: dict[int, tuple[int, Slab]] = {}
@@ -32,17 +32,17 @@ _held: dict[int, tuple[weakref.ref[Any], int]] = {}
 _pinned: list[Slab] = []
 
 
-def expose(lender: Lender, slab: Slab, *, readonly: bool) -> memoryview:
+def expose(sender: SlabSender, slab: Slab, *, readonly: bool) -> memoryview:
     """The memory of a slab in this process; it stays as long as anything refers to it.
 
     Args:
-        lender: what the slab belongs to.
+        sender: what the slab belongs to.
         slab: it.
         readonly: nobody may write to it.
     """
     import ctypes
 
-    window, offset = lender.mapped(slab)
+    window, offset = sender.mapping(slab)
     exporter = (ctypes.c_ubyte * slab.nbytes).from_buffer(window, offset)
     address = ctypes.addressof(exporter)
     _shared[address] = slab.nbytes, slab
@@ -52,7 +52,7 @@ def expose(lender: Lender, slab: Slab, *, readonly: bool) -> memoryview:
     return view.toreadonly() if readonly else view
 
 
-def find(part: memoryview) -> tuple[Slab, Ref] | None:
+def find_shared(part: memoryview) -> tuple[Slab, Ref] | None:
     """Where a buffer lies in memory that was shared by name; None if it does not."""
     if not _shared:
         return None
@@ -64,7 +64,7 @@ def find(part: memoryview) -> tuple[Slab, Ref] | None:
     return slab, slab.ref(address - start, part.nbytes)
 
 
-def really_shared(obj: Any) -> bool:
+def is_shared_writable(obj: Any) -> bool:
     """Whether what is written to an array is seen by all processes: it was shared as "rw"."""
     if not _shared:
         return False
@@ -83,7 +83,7 @@ def really_shared(obj: Any) -> bool:
     return around is not None and around[1].mode == WRITE
 
 
-def part_of(array: Any) -> tuple[Any, ...] | None:
+def strided_part(array: Any) -> tuple[Any, ...] | None:
     """What an array that is not in one piece shows of memory that was shared by name.
 
     NumPy pickles it as a copy, and what a worker writes to that is lost.
@@ -114,7 +114,7 @@ def part_of(array: Any) -> tuple[Any, ...] | None:
     return part, array.dtype, array.shape, array.strides, first - low
 
 
-def anything() -> bool:
+def any_shared() -> bool:
     """Whether anything is shared by name now."""
     return bool(_shared)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     #: What another process opens it by: a descriptor that it inherits, or a tag.
     Handle: TypeAlias = "int | str"
 
-__all__ = ["Handle", "Store", "make_store"]
+__all__ = ["Handle", "Segment", "create_segment"]
 
 if not TYPE_CHECKING:
     Handle = int
@@ -36,10 +36,10 @@ if not TYPE_CHECKING:
 #: Bytes that are written at once. The GIL is free for others in between, and larger pieces leave
 #: the processor's caches between the system's look at them and the copy (measured: 2.8 GB/s into
 #: fresh memory by pieces of this size, 2.2 in one).
-PIECE = 1 << 22
+COPY_PIECE_BYTES = 1 << 22
 
 #: Bytes of a page: what is mapped, and what memory is given back by.
-PAGE = mmap.PAGESIZE
+PAGE_BYTES = mmap.PAGESIZE
 
 #: Asks for all pages of a range at once, to be read or written (Linux 5.14).
 _POPULATE_READ, _POPULATE_WRITE = 22, 23
@@ -51,7 +51,7 @@ LINUX = sys.platform == "linux"
 WINDOWS = os.name == "nt"
 
 
-class Store:
+class Segment:
     """One piece of memory, mapped window by window."""
 
     def __init__(self, handle: Handle, *, anonymous: bool = False) -> None:
@@ -66,7 +66,7 @@ class Store:
         self._size = 0
 
     @property
-    def roomy(self) -> bool:
+    def anonymous(self) -> bool:
         """Whether no device can be full where it lies: its pages may be touched unwritten."""
         return self._anonymous
 
@@ -114,7 +114,7 @@ class Store:
             return False
         done = 0
         while done < data.nbytes:
-            done += os.pwrite(self.handle, data[done : done + PIECE], position + done)
+            done += os.pwrite(self.handle, data[done : done + COPY_PIECE_BYTES], position + done)
         return True
 
     def read(self, position: int, into: bytearray) -> bool:
@@ -123,7 +123,7 @@ class Store:
             return False
         view, done = memoryview(into), 0
         while done < len(into):
-            got = os.preadv(self.handle, [view[done : done + PIECE]], position + done)
+            got = os.preadv(self.handle, [view[done : done + COPY_PIECE_BYTES]], position + done)
             if not got:
                 return False
             done += got
@@ -140,14 +140,14 @@ class Store:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self.handle, position, length)
         else:
-            zeros = memoryview(bytes(min(PIECE, length)))
-            for done in range(0, length, PIECE):
+            zeros = memoryview(bytes(min(COPY_PIECE_BYTES, length)))
+            for done in range(0, length, COPY_PIECE_BYTES):
                 self.write(position + done, zeros[: length - done])
 
-    def punch(self, position: int, length: int) -> bool:
+    def punch_hole(self, position: int, length: int) -> bool:
         """Give the memory of a range back to the system, whoever has it mapped.
 
-        Where the system cannot do that, the memory goes when the whole store does.
+        Where the system cannot do that, the memory goes when the whole segment does.
 
         Args:
             position: its first byte, in whole pages.
@@ -172,9 +172,9 @@ class Store:
         """How far it reaches, as any of its users may have made it grow."""
         return os.fstat(self.handle).st_size if isinstance(self.handle, int) else 0
 
-    def duplicate(self) -> Store:
+    def duplicate(self) -> Segment:
         """Another one for the same memory, closed by itself."""
-        return Store(os.dup(self.handle) if isinstance(self.handle, int) else self.handle)
+        return Segment(os.dup(self.handle) if isinstance(self.handle, int) else self.handle)
 
     def close(self) -> None:
         """Let go of it; mappings live on. Idempotent."""
@@ -183,7 +183,7 @@ class Store:
             self.handle = -1
 
 
-def make_store() -> Store:
+def create_segment() -> Segment:
     """Make a new one, empty.
 
     Raises:
@@ -192,13 +192,13 @@ def make_store() -> Store:
     if WINDOWS:
         import secrets
 
-        return Store(f"parallax-{secrets.token_hex(16)}")
+        return Segment(f"parallax-{secrets.token_hex(16)}")
     problems = []
     if hasattr(os, "memfd_create"):
         try:
             fd = os.memfd_create("parallax")
             os.fchmod(fd, 0o600)  # it is 0777; whoever gets at it by way of /proc asks this
-            return Store(fd, anonymous=True)
+            return Segment(fd, anonymous=True)
         except OSError as error:
             problems.append(f"memfd_create: {error}")
     import tempfile
@@ -212,14 +212,14 @@ def make_store() -> Store:
         except OSError as error:
             problems.append(str(error))
         else:
-            return Store(fd)
+            return Segment(fd)
     raise OSError("; ".join(problems))
 
 
 def room() -> int:
     """Bytes of memory that can be had, as far as the system tells.
 
-    Asking for more of an anonymous store ends in the out-of-memory killer, and not in an error.
+    Asking for more of an anonymous segment ends in the out-of-memory killer, and not in an error.
     """
     found = [sys.maxsize]
     with contextlib.suppress(OSError, ValueError, StopIteration):
@@ -242,9 +242,9 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
-def pages(nbytes: int) -> int:
+def round_to_pages(nbytes: int) -> int:
     """That many bytes in whole pages."""
-    return (nbytes + PAGE - 1) // PAGE * PAGE
+    return (nbytes + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
 
 
 def refresh(window: mmap.mmap, offset: int, length: int) -> bool:

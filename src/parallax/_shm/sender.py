@@ -1,6 +1,6 @@
 """Big buffers into shared memory: the sender's side.
 
-A *lender* owns a store. What it sends it copies into a *slab* of it, and the receiver is told where
+A *sender* owns a segment. What is sent is copied into a *slab*, and the receiver is told where
 that lies. A slab is free again when its last holder here has dropped it: the channel that it was
 lent over (which holds it until the receiver has given it back, or is gone), a call that may send it
 again, or an object that the user shares. Slabs are reused, because a page that is touched for the
@@ -19,9 +19,17 @@ import os
 from collections import deque
 
 from parallax._core.light_stdlib import NamedTuple
-from parallax._shm.allocator import COLD, GRAIN, MAPPED, PRESENT, Extent, Extents, size_class
-from parallax._shm.copying import LARGE, fill, write_and_fill
-from parallax._shm.segment import LINUX, PIECE, Store, pages, populate, room
+from parallax._shm.allocator import (
+    GRAIN_BYTES,
+    MAPPED,
+    RESIDENT,
+    UNBACKED,
+    Extent,
+    ExtentAllocator,
+    size_class,
+)
+from parallax._shm.copying import MIN_THREADED_COPY_BYTES, fill, write_and_fill
+from parallax._shm.segment import COPY_PIECE_BYTES, LINUX, Segment, populate, room, round_to_pages
 
 TYPE_CHECKING = False
 
@@ -33,18 +41,18 @@ if TYPE_CHECKING:
 else:
     Protocol = object
 
-__all__ = ["KEEP", "SHARED", "Lender", "Ref", "Slab", "Trimmer"]
+__all__ = ["KEPT_FREE_BYTES", "MIN_SHARED_BYTES", "Ref", "Slab", "SlabSender", "Trimmer"]
 
 #: Bytes of a window at least. Each costs a descriptor on older Pythons; windows are address space,
 #: not memory.
-WINDOW = 1 << 26
+MIN_WINDOW_BYTES = 1 << 26
 
 #: Bytes of free slabs that are kept for the next ones.
-KEEP = 1 << 26
+KEPT_FREE_BYTES = 1 << 26
 
 #: Buffers from this many bytes on have a slab of their own. Less is as quick through a socket (two
 #: cores, there and back: they are level at 400 to 700 KB).
-SHARED = 1 << 19
+MIN_SHARED_BYTES = 1 << 19
 
 #: How a receiver may use what it is sent: as its own copy; reading; really shared.
 COPY, READ, WRITE = 0, 1, 2
@@ -68,10 +76,10 @@ class Ref(NamedTuple):
 class Slab:
     """A range of shared memory that is in use; free again when the last reference is dropped."""
 
-    __slots__ = ("__weakref__", "_lender", "extent", "mode", "nbytes")
+    __slots__ = ("__weakref__", "_sender", "extent", "mode", "nbytes")
 
-    def __init__(self, lender: Lender, extent: Extent, nbytes: int, mode: int) -> None:
-        self._lender = lender
+    def __init__(self, sender: SlabSender, extent: Extent, nbytes: int, mode: int) -> None:
+        self._sender = sender
         self.extent = extent
         self.nbytes = nbytes
         self.mode = mode
@@ -83,44 +91,44 @@ class Slab:
             offset: first byte of the part.
             nbytes: bytes of the part; None for all.
         """
-        window, length = self._lender.window(self.extent.start)
+        window, length = self._sender.window_at(self.extent.start)
         size = self.nbytes if nbytes is None else nbytes
         start = self.extent.start
         return Ref(window, length, start, start + offset, size, self.mode)
 
     def __del__(self) -> None:
-        self._lender.returned(self.extent)
+        self._sender.release(self.extent)
 
 
 class Trimmer(Protocol):
-    """Has a lender trimmed when its free memory has not been asked for in a while."""
+    """Has a sender trimmed when its free memory has not been asked for in a while."""
 
-    def taken(self, *, large: bool) -> None:
+    def on_allocate(self, *, large: bool) -> None:
         """A slab is taken; ``large`` if there may soon be more free memory than is kept."""
 
-    def surplus(self) -> bool:
+    def keeps_surplus(self) -> bool:
         """There is more than is kept; False if it is to be trimmed at once.
 
         From any thread, at any moment: nothing may be waited for.
         """
 
 
-class Lender:
-    """Lends slabs of one store."""
+class SlabSender:
+    """Lends slabs of one segment."""
 
     def __init__(
         self,
-        store: Store,
+        segment: Segment,
         lock: LockType,
         *,
-        keep: int = KEEP,
+        keep: int = KEPT_FREE_BYTES,
         trimmer: Trimmer | None = None,
         threads: bool = False,
     ) -> None:
-        """Take over a store.
+        """Take over a segment.
 
         Args:
-            store: where the slabs are.
+            segment: where the slabs are.
             lock: a new lock, not a reentrant one: the garbage collector may drop slabs at any
                 moment, and must then see that it is taken.
             keep: bytes of free slabs that are kept.
@@ -129,10 +137,10 @@ class Lender:
         """
         self._trimmer = trimmer
         self._threads = threads
-        self._store = store
+        self._segment = segment
         self._lock = lock
         self._keep = keep
-        self._extents = Extents()
+        self._extents = ExtentAllocator()
         self._windows: dict[int, mmap.mmap] = {}
         #: what was dropped and is not back among the free ones yet.
         self._back: deque[Extent] = deque()
@@ -141,14 +149,14 @@ class Lender:
         self._stale = False
         self._closed = False
         #: called when nothing is in use any more.
-        self.leaving: Callable[[], None] | None = None
+        self.on_unused: Callable[[], None] | None = None
         #: why the last buffer found no place.
-        self.problem: OSError | None = None
+        self.last_error: OSError | None = None
 
     @property
-    def store(self) -> Store:
+    def segment(self) -> Segment:
         """Where the slabs are."""
-        return self._store
+        return self._segment
 
     def put(self, *parts: memoryview) -> Slab | None:
         """Copy buffers into one slab.
@@ -159,27 +167,27 @@ class Lender:
         Returns:
             The slab; None if there is no memory for it, and then ``problem`` says why.
         """
-        nbytes = sum(pages(part.nbytes) for part in parts[:-1]) + parts[-1].nbytes
+        nbytes = sum(round_to_pages(part.nbytes) for part in parts[:-1]) + parts[-1].nbytes
         try:
             extent = self._take(nbytes)
         except OSError as error:
-            self.problem = error.with_traceback(None)  # which holds the data
+            self.last_error = error.with_traceback(None)  # which holds the data
             return None
-        warmth, at = MAPPED, extent.start
+        residency, at = MAPPED, extent.start
         try:
             for part in parts:
-                warmth = min(warmth, self._copy(extent, at, part))
-                at += pages(part.nbytes)
-            if extent.warmth == COLD and at < extent.end:
+                residency = min(residency, self._copy(extent, at, part))
+                at += round_to_pages(part.nbytes)
+            if extent.residency == UNBACKED and at < extent.end:
                 # The rest was not written: the next one must not find less than it was told.
-                self._store.reserve(at, extent.end - at)
+                self._segment.reserve(at, extent.end - at)
         except BaseException as error:
             self._give_up(extent)
             if not isinstance(error, OSError):
                 raise  # an interrupt, for one
-            self.problem = error.with_traceback(None)
+            self.last_error = error.with_traceback(None)
             return None
-        return Slab(self, extent._replace(warmth=warmth), nbytes, COPY)
+        return Slab(self, extent._replace(residency=residency), nbytes, COPY)
 
     def reserve(self, nbytes: int, mode: int) -> Slab:
         """A slab with zeros in it, to be written to by mapping.
@@ -193,29 +201,29 @@ class Lender:
         """
         extent = self._take(nbytes)
         try:
-            if extent.warmth == COLD:
-                self._store.reserve(extent.start, extent.size)
+            if extent.residency == UNBACKED:
+                self._segment.reserve(extent.start, extent.size)
                 if not self._stale:
-                    return Slab(self, extent._replace(warmth=PRESENT), nbytes, mode)
+                    return Slab(self, extent._replace(residency=RESIDENT), nbytes, mode)
             window, offset = self._mapped(extent)
-            zeros = bytes(min(PIECE, extent.size))
-            for done in range(0, extent.size, PIECE):
-                end = min(done + PIECE, extent.size)
+            zeros = bytes(min(COPY_PIECE_BYTES, extent.size))
+            for done in range(0, extent.size, COPY_PIECE_BYTES):
+                end = min(done + COPY_PIECE_BYTES, extent.size)
                 window[offset + done : offset + end] = zeros[: end - done]
         except BaseException:
             self._give_up(extent)
             raise
-        return Slab(self, extent._replace(warmth=MAPPED), nbytes, mode)
+        return Slab(self, extent._replace(residency=MAPPED), nbytes, mode)
 
-    def mapped(self, slab: Slab) -> tuple[mmap.mmap, int]:
+    def mapping(self, slab: Slab) -> tuple[mmap.mmap, int]:
         """The mapping that a slab is in here, and its first byte there."""
         return self._mapped(slab.extent)
 
-    def window(self, position: int) -> tuple[int, int]:
+    def window_at(self, position: int) -> tuple[int, int]:
         """Start and length of the window that a position is in."""
-        return self._extents.window(position)
+        return self._extents.window_at(position)
 
-    def returned(self, extent: Extent) -> None:
+    def release(self, extent: Extent) -> None:
         """A slab was dropped. From any thread, at any moment."""
         if os.getpid() != self._owner:
             return  # a forked copy of the owner: the memory is not ours to use again
@@ -233,49 +241,49 @@ class Lender:
         self._catch_up()
 
     @property
-    def idle(self) -> int:
+    def free_resident_bytes(self) -> int:
         """Bytes of free slabs that hold memory."""
-        return self._extents.idle
+        return self._extents.free_resident_bytes
 
-    def resources(self) -> tuple[int, int]:
+    def usage(self) -> tuple[int, int]:
         """Bytes of slabs in use, and of free ones that hold memory."""
         with self._lock:
             self._settle()
-            return self._extents.used, self._extents.idle
+            return self._extents.used_bytes, self._extents.free_resident_bytes
 
     def close(self) -> None:
-        """Let go of the store; what is lent lives on."""
-        self.leaving = None
+        """Let go of the segment; what is lent lives on."""
+        self.on_unused = None
         self._closed = True
-        self._store.close()
+        self._segment.close()
         self._windows.clear()
 
     def _copy(self, extent: Extent, position: int, data: memoryview) -> int:
         """Copy a buffer into a range; how warm that is then."""
-        large = self._threads and data.nbytes >= LARGE
+        large = self._threads and data.nbytes >= MIN_THREADED_COPY_BYTES
         window, offset = self._mapped(extent)
         offset += position - extent.start
-        if extent.warmth == COLD:
-            if large and write_and_fill(self._store, position, window, offset, data):
-                return PRESENT
-            if self._store.write(position, data):
-                return PRESENT
+        if extent.residency == UNBACKED:
+            if large and write_and_fill(self._segment, position, window, offset, data):
+                return RESIDENT
+            if self._segment.write(position, data):
+                return RESIDENT
         elif large and fill(window, offset, data):
             return MAPPED
         elif (
-            extent.warmth == PRESENT
-            and not populate(window, offset, pages(data.nbytes), write=True)
-            and self._store.write(position, data)
+            extent.residency == RESIDENT
+            and not populate(window, offset, round_to_pages(data.nbytes), write=True)
+            and self._segment.write(position, data)
         ):
-            return PRESENT
+            return RESIDENT
         # By pieces, so that other threads have the GIL in between.
-        for done in range(0, data.nbytes, PIECE):
-            end = min(done + PIECE, data.nbytes)
+        for done in range(0, data.nbytes, COPY_PIECE_BYTES):
+            end = min(done + COPY_PIECE_BYTES, data.nbytes)
             window[offset + done : offset + end] = data[done:end]
         return MAPPED
 
     def _mapped(self, extent: Extent) -> tuple[mmap.mmap, int]:
-        first = self.window(extent.start)[0]
+        first = self.window_at(extent.start)[0]
         return self._windows[first], extent.start - first
 
     def _take(self, nbytes: int) -> Extent:
@@ -283,24 +291,28 @@ class Lender:
         if os.getpid() != self._owner:
             raise OSError("this shared memory belongs to the process that forked this one")
         if self._trimmer is not None:
-            self._trimmer.taken(large=size + self._extents.used > self._keep)
+            self._trimmer.on_allocate(large=size + self._extents.used_bytes > self._keep)
         with self._lock:
             self._settle()
             if self._closed:
                 raise OSError("this shared memory was let go of")
-            if size >= LARGE and self._extents.idle < size and size > room():
+            if (
+                size >= MIN_THREADED_COPY_BYTES
+                and self._extents.free_resident_bytes < size
+                and size > room()
+            ):
                 raise OSError(errno.ENOMEM, f"{size:,} bytes are more than there is room for")
-            extent = self._extents.take(size)
+            extent = self._extents.allocate(size)
             if extent is None:
-                start = self._extents.end + GRAIN if self._windows else 0
+                start = self._extents.end + GRAIN_BYTES if self._windows else 0
                 # Each as large as all before it: few, however much there is. Memory of Windows is
                 # set aside as a whole, so there no larger than needed.
-                most = max(WINDOW, self._extents.end) if LINUX else WINDOW
+                most = max(MIN_WINDOW_BYTES, self._extents.end) if LINUX else MIN_WINDOW_BYTES
                 length = max(most, size)
-                self._store.grow(start + length)
-                self._windows[start] = self._store.map(start, length)
-                self._extents.add(start, length)
-                extent = self._extents.take(size)
+                self._segment.grow(start + length)
+                self._windows[start] = self._segment.map(start, length)
+                self._extents.add_window(start, length)
+                extent = self._extents.allocate(size)
                 assert extent is not None
         self._catch_up()
         return extent
@@ -316,29 +328,29 @@ class Lender:
     def _give_up(self, extent: Extent) -> None:
         """A range was not filled to its end."""
         self._punch(extent)
-        self.returned(extent._replace(warmth=COLD))
+        self.release(extent._replace(residency=UNBACKED))
 
     def _punch(self, extent: Extent) -> None:
-        if not self._store.punch(extent.start, extent.size):
+        if not self._segment.punch_hole(extent.start, extent.size):
             self._stale = True
 
     def _settle(self, keep: int | None = None) -> None:
         """Put what was dropped among the free ones; the lock is held.
 
         Args:
-            keep: bytes of free memory that may stay; None for what this lender keeps.
+            keep: bytes of free memory that may stay; None for what this sender keeps.
         """
         extents = self._extents
         while self._back:
-            extents.give(self._back.popleft())
-        if self.leaving is not None and not extents.used:
-            self.leaving()
+            extents.free(self._back.popleft())
+        if self.on_unused is not None and not extents.used_bytes:
+            self.on_unused()
             return
         if keep is None:
-            if extents.idle <= self._keep:
+            if extents.free_resident_bytes <= self._keep:
                 return
-            if self._trimmer is not None and self._trimmer.surplus():
+            if self._trimmer is not None and self._trimmer.keeps_surplus():
                 return
             keep = self._keep
-        for cooled in extents.cool(keep):
+        for cooled in extents.release_memory(keep):
             self._punch(cooled)

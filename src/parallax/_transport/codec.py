@@ -19,16 +19,16 @@ import sys
 from _thread import allocate_lock
 
 from parallax._core.light_stdlib import NamedTuple, Pickler, dumps, loads
-from parallax._shm.registry import anything, find
+from parallax._shm.registry import any_shared, find_shared
 from parallax._transport.out_of_band import (
-    MARK,
-    has_bulk,
+    OUT_OF_BAND_MARK,
+    has_large_buffers,
     is_hidden,
-    loads_bulk,
+    loads_out_of_band,
     make_pickler,
     reduce_view,
 )
-from parallax._transport.wrapped_functions import named, reduce_wrapped
+from parallax._transport.wrapped_functions import is_importable, reduce_wrapped
 
 TYPE_CHECKING = False
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 
 __all__ = [
-    "MARK",
+    "OUT_OF_BAND_MARK",
     "Encoded",
     "decode",
     "dumps_by_value",
@@ -57,11 +57,11 @@ __all__ = [
 
 #: Buffers from this many bytes on travel out of band. Below, one more part in a frame costs more
 #: than the copy that it saves.
-OUT_OF_BAND = 1 << 15
+MIN_BUFFER_BYTES = 1 << 15
 
 #: Buffers of one object that travel out of band. Their lengths stand in the frame's header, which
 #: has to fit what is read at once; the others are copied.
-BUFFERS = 4096
+MAX_BUFFERS = 4096
 
 
 class Encoded(NamedTuple):
@@ -90,7 +90,9 @@ class _Keeper:
 
     def __call__(self, buffer: PickleBuffer) -> bool:
         raw = buffer.raw()
-        if len(self.buffers) >= BUFFERS or (raw.nbytes < OUT_OF_BAND and not find(raw)):
+        if len(self.buffers) >= MAX_BUFFERS or (
+            raw.nbytes < MIN_BUFFER_BYTES and not find_shared(raw)
+        ):
             return True
         if type(raw.obj) is memoryview and raw.obj.format in _NATIVE:
             # Not as an export of that object: CPython crashes when it collects both together.
@@ -150,10 +152,10 @@ def encode_by_value(
             if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
                 cloudpickle.register_pickle_by_value(module)
                 registered.append(module)
-        bulk = anything() or has_bulk(obj)
+        bulk = any_shared() or has_large_buffers(obj)
         with io.BytesIO() as file:
             if bulk:
-                file.write(MARK)
+                file.write(OUT_OF_BAND_MARK)
             pickler = _taught(_value_pickler(bulk), reducers)(file, 5, buffer_callback=keep)
             if shared:
                 # Where cloudpickle looks for the namespace that functions of one module share.
@@ -177,29 +179,29 @@ def encode_reply(obj: Any) -> Encoded:
         return Encoded(data, keep.buffers)
     except Exception:  # noqa: BLE001 - as in encode
         keep = _Keeper()
-    bulk = has_bulk(obj)
+    bulk = has_large_buffers(obj)
     with io.BytesIO() as file:
         if bulk:
-            file.write(MARK)
+            file.write(OUT_OF_BAND_MARK)
         _reply_pickler(bulk)(file, 5, buffer_callback=keep).dump(obj)
         return Encoded(file.getvalue(), keep.buffers)
 
 
 def decode(payload: Any, buffers: Any = ()) -> Any:
     """Rebuild an object. The buffers become the memory of its arrays."""
-    if payload[0] == MARK[0]:
-        return loads_bulk(payload, buffers)
+    if payload[0] == OUT_OF_BAND_MARK[0]:
+        return loads_out_of_band(payload, buffers)
     return loads(payload, buffers=buffers)
 
 
 def _dumps(obj: Any, keep: _Keeper, reducers: Reducers | None = None) -> bytes:
-    if not reducers and not anything() and not has_bulk(obj):
+    if not reducers and not any_shared() and not has_large_buffers(obj):
         data = dumps(obj, 5, buffer_callback=keep)
         if not is_hidden(data):
             return data
         keep.buffers.clear()
     with io.BytesIO() as file:
-        file.write(MARK)
+        file.write(OUT_OF_BAND_MARK)
         _taught(_bulk_pickler(), reducers)(file, 5, buffer_callback=keep).dump(obj)
         return file.getvalue()
 
@@ -229,12 +231,12 @@ def _is_hidden(error: Exception) -> bool:
 
 def _dumps_wrapped(obj: Any, keep: _Keeper) -> bytes | None:
     """The same once more, with functions under decorators by reference; None if that fails too."""
-    bulk = anything() or has_bulk(obj)
+    bulk = any_shared() or has_large_buffers(obj)
     while True:
         keep.buffers.clear()
         with io.BytesIO() as file:
             if bulk:
-                file.write(MARK)
+                file.write(OUT_OF_BAND_MARK)
             try:
                 _wrapped_pickler(bulk)(file, 5, buffer_callback=keep).dump(obj)
             except Exception:  # noqa: BLE001 - as in encode
@@ -343,12 +345,12 @@ def _value_pickler(bulk: bool) -> Any:
                 here = by_value(obj.__module__)
                 if not here and (reduced := reduce_wrapped(obj)) is not NotImplemented:
                     return reduced
-                if kind is _CACHED and (here or not named(obj)):
+                if kind is _CACHED and (here or not is_importable(obj)):
                     make = (_empty_cache, (obj.cache_parameters(),))
                     return (*make, obj.__wrapped__, None, None, _fill_cache)
                 # What @parallel makes; its own __reduce__ must suit every pickler.
                 own = getattr(kind, "_reduce_by_value", None)
-                if own is not None and (here or not named(obj)):
+                if own is not None and (here or not is_importable(obj)):
                     return own(obj)
             if kind is memoryview and (reduced := reduce_view(obj)) is not NotImplemented:
                 return reduced

@@ -26,31 +26,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Channel", "Frame", "WireError", "small_frame"]
+__all__ = ["Channel", "Frame", "ProtocolError", "pack_small_frame"]
 
 MAGIC = b"plx1"
 _HEADER = struct.Struct("<4sBBHQQ")
 
 #: Bytes read at once into the buffer that small frames are cut from. Smaller costs system calls
 #: under load, larger costs memory per worker.
-READ = 1 << 16
+READ_BUFFER_BYTES = 1 << 16
 
 #: Parts up to this many bytes are joined before they are sent: one copy is cheaper than one
 #: more entry in the gather list.
-JOIN = 1 << 14
+MAX_JOINED_BYTES = 1 << 14
 
 #: Entries in one gather list (the system's limit is 1024 almost everywhere).
-GATHER = 512
+MAX_GATHERED_PARTS = 512
 
 #: No pickle of ours comes near this; a larger length is a broken or foreign header.
-SANE = 1 << 46
+MAX_PART_BYTES = 1 << 46
 
 
-class WireError(Exception):
+class ProtocolError(Exception):
     """The other end sent something that is not a frame."""
 
 
-def small_frame(kind: int, tag: int, payload: bytes | memoryview) -> bytes:
+def pack_small_frame(kind: int, tag: int, payload: bytes | memoryview) -> bytes:
     """A frame without buffers, in one piece, for those who write to the socket themselves."""
     return b"".join((_HEADER.pack(MAGIC, kind, False, 0, tag, len(payload)), payload))
 
@@ -63,7 +63,7 @@ class Frame(NamedTuple):
     payload: bytes | bytearray
     buffers: list[bytearray]
     #: the first buffer tells where the others are.
-    tabled: bool = False
+    has_table: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -94,7 +94,7 @@ class Channel:
             sock.setblocking(bool(self._flags))
         self._gathers = hasattr(sock, "sendmsg")
         self._unsent: deque[memoryview] = deque()
-        self._read = bytearray(READ)
+        self._read = bytearray(READ_BUFFER_BYTES)
         self._view = memoryview(self._read)
         self._peeked = bytearray(1)
         self._low = 0
@@ -131,7 +131,7 @@ class Channel:
         buffers: list[memoryview] | tuple[memoryview, ...] = (),
         *,
         hold: bool = False,
-        tabled: bool = False,
+        has_table: bool = False,
     ) -> bool:
         """Queue a frame and send what the socket takes.
 
@@ -142,7 +142,7 @@ class Channel:
             buffers: large contiguous byte buffers; they must stay unchanged until sent.
             hold: only queue it: it goes with the next frame, or with ``flush``. Each system call
                 wakes the other end, so what belongs together goes together.
-            tabled: the first buffer tells where the others are.
+            has_table: the first buffer tells where the others are.
 
         Returns:
             True if everything queued so far has left; False if ``flush`` must be called when
@@ -151,11 +151,11 @@ class Channel:
         Raises:
             OSError: the other end is gone.
         """
-        head = _HEADER.pack(MAGIC, kind, tabled, len(buffers), tag, len(payload))
+        head = _HEADER.pack(MAGIC, kind, has_table, len(buffers), tag, len(payload))
         if buffers:
             head += struct.pack(f"<{len(buffers)}Q", *(b.nbytes for b in buffers))
         size = len(head) + len(payload)
-        if size <= JOIN:
+        if size <= MAX_JOINED_BYTES:
             self._unsent.append(memoryview(head + payload))
         else:
             self._unsent.append(memoryview(head))
@@ -171,7 +171,7 @@ class Channel:
         while unsent:
             try:
                 if self._gathers:
-                    count = min(len(unsent), GATHER)
+                    count = min(len(unsent), MAX_GATHERED_PARTS)
                     parts = [unsent[i] for i in range(count)]
                     sent = self.sock.sendmsg(parts, (), self._flags)
                 else:
@@ -200,7 +200,7 @@ class Channel:
 
         Raises:
             EOFError: the other end closed, and every whole frame before that was returned.
-            WireError: the other end does not speak this protocol. Whole frames that came with
+            ProtocolError: the other end does not speak this protocol. Whole frames that came with
                 the wrong bytes are returned first, and ``broken`` is set.
             MemoryError: it announced more than there is memory for; the same holds.
             OSError: the connection broke.
@@ -258,7 +258,7 @@ class Channel:
                 rest = bytes(self._view[self._low : self._high])
                 self._view[: len(rest)] = rest
                 self._low, self._high = 0, len(rest)
-            wanted = READ - self._high
+            wanted = READ_BUFFER_BYTES - self._high
             got = self._read_into(self._view[self._high :], flags)
             self._high += got
         self.bytes_received += got
@@ -277,7 +277,7 @@ class Channel:
     def _cut_whole(self, frames: list[Frame]) -> bool:
         try:
             return self._cut(frames)
-        except (WireError, MemoryError) as error:
+        except (ProtocolError, MemoryError) as error:
             self.broken = error
             if not frames:
                 raise
@@ -289,18 +289,18 @@ class Channel:
             if self._header is not None:
                 if not self._advance():
                     return True
-                kind, tag, tabled = self._header
+                kind, tag, has_table = self._header
                 payload, *buffers = self._parts
-                frames.append(Frame(kind, tag, payload, buffers, tabled))
+                frames.append(Frame(kind, tag, payload, buffers, has_table))
                 self._header = None
                 self._parts = []
                 continue
             have = self._high - self._low
             if have < _HEADER.size:
                 return False
-            magic, kind, tabled, count, tag, length = _HEADER.unpack_from(self._read, self._low)
-            if magic != MAGIC or length > SANE:
-                raise WireError(f"wrong frame header {magic!r} (length {length})")
+            magic, kind, has_table, count, tag, length = _HEADER.unpack_from(self._read, self._low)
+            if magic != MAGIC or length > MAX_PART_BYTES:
+                raise ProtocolError(f"wrong frame header {magic!r} (length {length})")
             start = self._low + _HEADER.size + 8 * count
             if self._high < start:
                 return False
@@ -309,12 +309,12 @@ class Channel:
                 self._low = start + length
                 frames.append(Frame(kind, tag, small, []))
                 continue
-            if count == 0 and length < READ // 2:
+            if count == 0 and length < READ_BUFFER_BYTES // 2:
                 return False  # the rest of a small frame fits the buffer
             lengths = struct.unpack_from(f"<{count}Q", self._read, self._low + _HEADER.size)
-            if any(n > SANE for n in lengths):
-                raise WireError("wrong buffer length in a frame header")
-            self._begin((kind, tag, bool(tabled)), [length, *lengths], start)
+            if any(n > MAX_PART_BYTES for n in lengths):
+                raise ProtocolError("wrong buffer length in a frame header")
+            self._begin((kind, tag, bool(has_table)), [length, *lengths], start)
 
     def _begin(self, header: tuple[int, int, bool], lengths: list[int], start: int) -> None:
         """Start a large frame with what the small-frame buffer already holds of it."""

@@ -10,7 +10,7 @@ A ``memoryview`` of any size arrives as one over the memory that came, with its 
 content, read-only if it was. One that was not in one piece is copied once. A byte order that is
 this machine's own is not mentioned in the format any more.
 
-    payload = MARK | pickle, in which a large object is the persistent id (kind, ..., buffer)
+    payload = mark | pickle, in which a large object is the persistent id (kind, ..., buffer)
 
 Guarantees: what the look misses is still pickled rightly, in the stream; an object that is met
 twice is one object afterwards, as with pickle's memo; nothing is imported to send it; what can be
@@ -23,7 +23,7 @@ import sys
 from itertools import islice
 
 from parallax._core.light_stdlib import PickleBuffer, Unpickler
-from parallax._shm.registry import anything, part_of
+from parallax._shm.registry import any_shared, strided_part
 
 TYPE_CHECKING = False
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
-    "BULK",
-    "MARK",
-    "has_bulk",
+    "MIN_OUT_OF_BAND_BYTES",
+    "OUT_OF_BAND_MARK",
+    "has_large_buffers",
     "is_hidden",
-    "loads_bulk",
+    "loads_out_of_band",
     "make_pickler",
     "make_view",
     "reduce_view",
@@ -44,10 +44,10 @@ __all__ = [
 
 #: Bytes of an object from which it is sent beside the stream. Alone that pays from 32 KB on; among
 #: a thousand small objects, for each of which the hook is called, from 128 KB.
-BULK = 1 << 16
+MIN_OUT_OF_BAND_BYTES = 1 << 16
 
 #: First byte of such a payload. A pickle begins with 0x80.
-MARK = b"\x01"
+OUT_OF_BAND_MARK = b"\x01"
 
 #: Objects that the look goes through at most; entries of a short list or a dict; of a long list.
 #: More finds more of them, and holds up what has none: 50 ns each, and a number is pickled in 10.
@@ -72,7 +72,7 @@ def _wanted() -> dict[type, int]:
     return found
 
 
-def has_bulk(obj: Any) -> bool:
+def has_large_buffers(obj: Any) -> bool:
     """Whether a bounded look finds something large in an object.
 
     Args:
@@ -99,7 +99,7 @@ def _look(todo: list[Any]) -> bool:
         elif kind is dict:
             todo += islice(this.values(), SAMPLE)
         elif kind is bytes or kind is bytearray:
-            if len(this) >= BULK:
+            if len(this) >= MIN_OUT_OF_BAND_BYTES:
                 return True
         else:
             wanted = wanted or _wanted()
@@ -121,11 +121,11 @@ def _kind(obj: Any, kind: int, least: int | None = None) -> int | None:
         kind: what objects of its type usually are.
         least: bytes from which it is large; None for the usual.
     """
-    least = BULK if least is None else least
+    least = MIN_OUT_OF_BAND_BYTES if least is None else least
     if kind == _NUMPY:
         if obj.dtype.hasobject:
             return None
-        if anything() and part_of(obj) is not None:
+        if any_shared() and strided_part(obj) is not None:
             return _PART
         return _NUMPY if obj.nbytes >= least and not _has_buffer(obj) else None
     if kind == _VIEW:
@@ -166,7 +166,7 @@ def _is_plain_tensor(tensor: Any) -> bool:
         and not tensor.is_conj()
         and not tensor.is_neg()
         and not tensor.__dict__
-        and nbytes >= BULK
+        and nbytes >= MIN_OUT_OF_BAND_BYTES
         # An expanded one shows the same memory many times; PyTorch sends it once.
         and _storage(tensor).nbytes() >= nbytes
     )
@@ -174,7 +174,7 @@ def _is_plain_tensor(tensor: Any) -> bool:
 
 def is_hidden(pickle: bytes) -> bool:
     """Whether a large pickle has arrays of dates in it, which lie deep inside of data frames."""
-    return len(pickle) >= BULK and any(name in pickle for name in _DATES)
+    return len(pickle) >= MIN_OUT_OF_BAND_BYTES and any(name in pickle for name in _DATES)
 
 
 #: How pickle writes the names of their types.
@@ -227,7 +227,7 @@ def _parts(kind: int, obj: Any) -> tuple[Any, ...] | None:
         like = view_parts(obj)
         return like and (kind, *like)
     if kind == _PART:
-        part = part_of(obj)
+        part = strided_part(obj)
         assert part is not None
         return kind, *part
     if kind == _NUMPY:
@@ -274,11 +274,11 @@ def view_parts(view: memoryview) -> tuple[Any, ...] | None:
     return whole, form, view.shape, view.readonly
 
 
-def loads_bulk(payload: Any, buffers: Any) -> Any:
+def loads_out_of_band(payload: Any, buffers: Any) -> Any:
     """Rebuild an object.
 
     Args:
-        payload: bytes, beginning with ``MARK``.
+        payload: bytes, beginning with ``OUT_OF_BAND_MARK``.
         buffers: the memory of what went beside the stream.
     """
     return _BulkUnpickler(_Source(payload), buffers=buffers).load()

@@ -9,10 +9,10 @@ from typing import Any
 
 from parallax._transport.codec import encode, encode_reply
 
-__all__ = ["culprit"]
+__all__ = ["find_unpicklable"]
 
 
-def culprit(obj: Any, name: str, *, reply: bool = False) -> tuple[str, str]:
+def find_unpicklable(obj: Any, name: str, *, reply: bool = False) -> tuple[str, str]:
     """Find the innermost part of an object that cannot be encoded.
 
     Args:

@@ -15,13 +15,13 @@ from typing import Any
 
 from parallax._core.deferred_signals import Shield
 
-__all__ = ["LONGEST", "Waker", "readable", "readable_now"]
+__all__ = ["MAX_LOCK_WAIT_S", "Waker", "ready_now", "wait_readable"]
 
 #: Seconds that a lock can be waited for in one go, on every system.
-LONGEST = 1e6
+MAX_LOCK_WAIT_S = 1e6
 
 #: Seconds of a wait after which to look for signals that came as it began.
-LOOK = 0.05
+SIGNAL_CHECK_S = 0.05
 
 
 class Waker:
@@ -80,9 +80,9 @@ class Waker:
         self._waiting = True
         if not self._woken:
             # In two: a signal that comes just before a wait begins is not noticed before it ends.
-            first = LOOK if timeout is None else min(timeout, LOOK)
+            first = SIGNAL_CHECK_S if timeout is None else min(timeout, SIGNAL_CHECK_S)
             if not self._gate.acquire(timeout=first):
-                rest = -1 if timeout is None else min(timeout - first, LONGEST)
+                rest = -1 if timeout is None else min(timeout - first, MAX_LOCK_WAIT_S)
                 self._gate.acquire(timeout=rest)
         self._waiting = False
 
@@ -116,7 +116,7 @@ class Waker:
                 return
 
 
-def readable_now(channels: list[Any]) -> list[Any]:
+def ready_now(channels: list[Any]) -> list[Any]:
     """Those of many sockets that have something to read, or whose other end is gone."""
     if not channels:
         return []
@@ -129,7 +129,7 @@ def readable_now(channels: list[Any]) -> list[Any]:
     return [channel for channel in channels if channel.fileno() in ready]
 
 
-def readable(channel: Any, timeout: float | None) -> bool:
+def wait_readable(channel: Any, timeout: float | None) -> bool:
     """Wait until something can be read from one socket, without a selector of its own.
 
     Args:

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-__all__ = ["follow", "look_up", "named", "reduce_wrapped", "wrapped_in"]
+__all__ = ["find_attribute", "follow_wrapped", "is_importable", "iter_wrapped", "reduce_wrapped"]
 
 #: Decorators over one function that are looked through. A chain may be endless, as that of a mock.
-DEPTH = 32
+MAX_WRAPPERS = 32
 
 _MISSING = object()
 
 
-def named(obj: Any) -> bool:
+def is_importable(obj: Any) -> bool:
     """Whether importing its module and looking for its name finds this very object.
 
     Args:
@@ -46,13 +46,17 @@ def reduce_wrapped(obj: Any) -> Any:
         obj: a function, or what stands for one.
     """
     module, qualname = _names(obj)
-    for depth, found in enumerate(wrapped_in(look_up(module, qualname))):
+    for depth, found in enumerate(iter_wrapped(find_attribute(module, qualname))):
         if found is obj:
-            return NotImplemented if named(obj) else (follow, (module, qualname, depth))
+            return (
+                NotImplemented
+                if is_importable(obj)
+                else (follow_wrapped, (module, qualname, depth))
+            )
     return NotImplemented
 
 
-def follow(module: str, qualname: str, depth: int) -> Any:
+def follow_wrapped(module: str, qualname: str, depth: int) -> Any:
     """The object that ``reduce_wrapped`` named.
 
     Args:
@@ -65,7 +69,7 @@ def follow(module: str, qualname: str, depth: int) -> Any:
         AttributeError: it is not there, or has fewer decorators here.
     """
     __import__(module)
-    for number, found in enumerate(wrapped_in(look_up(module, qualname))):
+    for number, found in enumerate(iter_wrapped(find_attribute(module, qualname))):
         if number == depth:
             return found
     raise AttributeError(
@@ -73,7 +77,7 @@ def follow(module: str, qualname: str, depth: int) -> Any:
     )
 
 
-def look_up(module: str, qualname: str) -> Any:
+def find_attribute(module: str, qualname: str) -> Any:
     """What a loaded module has under a dotted name, as it stands in the class: nothing is bound.
 
     Args:
@@ -92,13 +96,13 @@ def look_up(module: str, qualname: str) -> Any:
     return None if found is _MISSING else found
 
 
-def wrapped_in(obj: Any) -> Iterator[Any]:
+def iter_wrapped(obj: Any) -> Iterator[Any]:
     """An object, what it wraps, and so on.
 
     Args:
         obj: the outermost; None for nothing.
     """
-    for _ in range(DEPTH):
+    for _ in range(MAX_WRAPPERS):
         if obj is None:
             return
         yield obj

@@ -540,11 +540,11 @@ def test_large_arrays_beside_such_a_function():
 def test_a_decorator_that_is_missing_in_the_worker_is_an_error():
     """Rather than another function in the place of the one that was meant."""
     with pytest.raises(AttributeError, match="'square' with 5 decorators"):
-        wrapped_functions.follow("jobs.decorated", "square", 5)
+        wrapped_functions.follow_wrapped("jobs.decorated", "square", 5)
     with pytest.raises(AttributeError, match="'gone'"):
-        wrapped_functions.follow("jobs.decorated", "gone", 0)
+        wrapped_functions.follow_wrapped("jobs.decorated", "gone", 0)
     with pytest.raises(ImportError):
-        wrapped_functions.follow("no_such_module_anywhere", "square", 1)
+        wrapped_functions.follow_wrapped("no_such_module_anywhere", "square", 1)
 
 
 # -- the guard -------------------------------------------------------------------------------------

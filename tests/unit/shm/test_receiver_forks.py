@@ -14,8 +14,8 @@ from helpers.shm import (
 )
 from helpers.shm import view as array
 
-from parallax._shm import receiver
-from parallax._shm.receiver import Borrower
+from parallax._shm import receiver as receiver_module
+from parallax._shm.receiver import SlabReceiver
 from parallax._shm.sender import COPY, READ, WRITE
 
 kinds = pytest.mark.parametrize("private", [True, False], ids=["worker", "parent"])
@@ -27,11 +27,11 @@ kinds = pytest.mark.parametrize("private", [True, False], ids=["worker", "parent
 def test_forked(monkeypatch, private, kernel):
     """A copy of this process sees what was there, whatever becomes of the slab; both are alone."""
     if kernel == "old":
-        monkeypatch.setattr(receiver, "populate", lambda *_, **__: False)
-    with lending(private=private, keep=0) as (ours, borrower):
+        monkeypatch.setattr(receiver_module, "populate", lambda *_, **__: False)
+    with lending(private=private, keep=0) as (ours, receiver):
         slabs = [lent(ours, seed) for seed in range(2)]
         starts = [slab.extent.start for slab in slabs]
-        views = [array(borrower, slab) for slab in slabs]
+        views = [array(receiver, slab) for slab in slabs]
         views[0][3] = 77
         first = bytearray(block(LARGE))
         first[3] = 77
@@ -47,7 +47,9 @@ def test_forked(monkeypatch, private, kernel):
             views.clear,
         ) as child:
             assert child.step()
-            assert sorted(borrower.told()) == starts  # they are this process's own memory now
+            assert (
+                sorted(receiver.take_returns()) == starts
+            )  # they are this process's own memory now
             views[1][:] = 9
             slabs.clear()  # the memory of both goes back to the system
             again = [lent(ours, seed + 7) for seed in range(2)]
@@ -56,7 +58,7 @@ def test_forked(monkeypatch, private, kernel):
             child.step()
             assert views[0].tobytes() == first
             assert set(views[1]) == {9}
-            fresh = [array(borrower, slab) for slab in again]
+            fresh = [array(receiver, slab) for slab in again]
             assert [v.tobytes() for v in fresh] == [block(LARGE, 7), block(LARGE, 8)]
             fresh[0][:] = 6
             assert child.step()
@@ -65,24 +67,24 @@ def test_forked(monkeypatch, private, kernel):
         assert set(views[1]) == {9}
         assert set(fresh[0]) == {6}
         views.clear()
-        assert borrower.told() == []
+        assert receiver.take_returns() == []
         del fresh
-        assert sorted(borrower.told()) == starts
+        assert sorted(receiver.take_returns()) == starts
 
 
 @forks
 @kinds
 def test_forked_after_the_end_of_the_lender(private):
     """What a dead worker left is copied as well; then nothing of it is held."""
-    with lending(private=private) as (ours, borrower):
+    with lending(private=private) as (ours, receiver):
         slab = lent(ours)
-        view = array(borrower, slab)
-        borrower.abandon()
+        view = array(receiver, slab)
+        receiver.abandon()
         assert slab.nbytes == LARGE
         with Child(lambda: view.tobytes() == block(LARGE)) as child:
             view[:] = 1
             assert child.step()
-        assert borrower._store.handle == -1
+        assert receiver._segment.handle == -1
         assert set(view) == {1}
 
 
@@ -90,58 +92,58 @@ def test_forked_after_the_end_of_the_lender(private):
 @pytest.mark.parametrize("mode", [READ, WRITE])
 def test_forked_with_what_is_shared_by_name(mode):
     """It is not copied, so it is never given back: nobody tells when the copy has done with it."""
-    with lending(private=True) as (ours, borrower):
+    with lending(private=True) as (ours, receiver):
         slab = shown(ours, 1, mode)
-        views = [array(borrower, slab)]
+        views = [array(receiver, slab)]
         with Child(lambda: views[0].tobytes() == block(LARGE, 1)) as child:
             views.clear()
-            assert borrower.told() == []
+            assert receiver.take_returns() == []
             assert child.step()
-        views.append(array(borrower, slab))
+        views.append(array(receiver, slab))
         views.clear()
-        assert borrower.told() == [slab.extent.start]
+        assert receiver.take_returns() == [slab.extent.start]
 
 
 @forks
 def test_a_forked_copy_abandons_nothing():
     """Channels that it closes are its parent's."""
-    with lending(private=False) as (ours, borrower):
+    with lending(private=False) as (ours, receiver):
         slab = lent(ours)
-        with Child(borrower.abandon) as child:
+        with Child(receiver.abandon) as child:
             child.step()
-        assert array(borrower, slab).tobytes() == block(LARGE)
+        assert array(receiver, slab).tobytes() == block(LARGE)
 
 
 def test_detached_at_last():
     """A view that ends after it became this process's own memory is not given back again."""
-    with lending(private=True) as (ours, borrower):
-        assert isinstance(borrower, Borrower)
+    with lending(private=True) as (ours, receiver):
+        assert isinstance(receiver, SlabReceiver)
         slab = lent(ours)
         assert slab.mode == COPY
-        view = array(borrower, slab)
+        view = array(receiver, slab)
         view[0] = 5
-        borrower.detach()
-        borrower.detach()
-        assert borrower.told() == [slab.extent.start]
-        fresh = array(borrower, slab)
+        receiver.make_private()
+        receiver.make_private()
+        assert receiver.take_returns() == [slab.extent.start]
+        fresh = array(receiver, slab)
         del view
         assert fresh.tobytes() == block(LARGE)
         del fresh
-        assert borrower.told() == [slab.extent.start]
+        assert receiver.take_returns() == [slab.extent.start]
 
 
 @forks
 def test_a_forked_copy_gives_no_memory_away(monkeypatch):
     """Not even where it could not get memory of its own: its parent looks at it."""
-    monkeypatch.setattr(receiver, "_remap", lambda *_: False)
-    monkeypatch.setattr(receiver, "WAITING", 0)
-    with lending(private=False) as (ours, borrower):
+    monkeypatch.setattr(receiver_module, "_remap", lambda *_: False)
+    monkeypatch.setattr(receiver_module, "MAX_UNREPORTED_BYTES", 0)
+    with lending(private=False) as (ours, receiver):
         slabs = [lent(ours, seed) for seed in range(3)]
-        views = [array(borrower, slab) for slab in slabs]
+        views = [array(receiver, slab) for slab in slabs]
         with Child(
-            lambda: views.pop() is None, borrower.abandon, lambda: views.pop() is None
+            lambda: views.pop() is None, receiver.abandon, lambda: views.pop() is None
         ) as child:
             for _ in range(3):
                 child.step()
         assert [view.tobytes() for view in views] == [block(LARGE, seed) for seed in range(3)]
-        assert borrower.told() == []
+        assert receiver.take_returns() == []

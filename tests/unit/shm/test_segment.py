@@ -13,7 +13,7 @@ import pytest
 from helpers.shm import block, held, lending, linux
 
 from parallax._shm import segment
-from parallax._shm.segment import PAGE, Store, make_store, pages
+from parallax._shm.segment import PAGE_BYTES, Segment, create_segment, round_to_pages
 
 posix = pytest.mark.skipif(os.name != "posix", reason="made of descriptors elsewhere")
 
@@ -34,9 +34,9 @@ def no_memfd(monkeypatch):
 
 
 @pytest.fixture
-def store():
-    made = make_store()
-    made.grow(16 * PAGE)
+def memory():
+    made = create_segment()
+    made.grow(16 * PAGE_BYTES)
     yield made
     made.close()
 
@@ -47,8 +47,8 @@ def store():
 @linux
 def test_anonymous_memory():
     """On Linux it has no name, and no device can be full."""
-    made = make_store()
-    assert made.roomy
+    made = create_segment()
+    assert made.anonymous
     assert os.readlink(f"/proc/self/fd/{made.handle}").startswith("/memfd:parallax")
     assert not os.get_inheritable(made.handle)
     assert held(made) == made.size() == 0
@@ -66,23 +66,23 @@ def test_files(monkeypatch, tmp_path, folder):
         monkeypatch.setattr(segment, "_MEMORY", "/proc")  # where nobody can make a file
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(os.listdir(tmp_path))
-    with lending(private=True) as (ours, borrower):
-        assert not ours.store.roomy  # a device can be full
-        assert os.fstat(ours.store.handle).st_nlink == 0
-        assert os.fstat(ours.store.handle).st_mode & 0o777 == 0o600
+    with lending(private=True) as (ours, receiver):
+        assert not ours.segment.anonymous  # a device can be full
+        assert os.fstat(ours.segment.handle).st_nlink == 0
+        assert os.fstat(ours.segment.handle).st_mode & 0o777 == 0o600
         slab = None
         for seed in range(3):
             del slab
-            slab = ours.put(memoryview(block(5 * PAGE, seed)))
-            view = borrower.view(slab.ref())
-            assert view == block(5 * PAGE, seed)
+            slab = ours.put(memoryview(block(5 * PAGE_BYTES, seed)))
+            view = receiver.view(slab.ref())
+            assert view == block(5 * PAGE_BYTES, seed)
             view[0] = 1
             del view
             ours.trim(0)
         assert set(os.listdir(tmp_path)) == before
         del slab
         ours.trim(0)
-        assert ours.resources() == (0, 0)
+        assert ours.usage() == (0, 0)
 
 
 @pytest.mark.usefixtures("no_memfd")
@@ -93,7 +93,7 @@ def test_read_only_folders(monkeypatch):
     monkeypatch.setattr(tempfile, "mkstemp", refuse("read-only folder"))
     monkeypatch.setattr(segment, "WINDOWS", False)
     with pytest.raises(OSError) as raised:
-        make_store()
+        create_segment()
     assert "memfd_create" in str(raised.value)
     assert "no memory" in str(raised.value)
     tried = 2 if sys.platform == "linux" else 1
@@ -108,13 +108,13 @@ def test_no_temporary_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "missing")])
     with pytest.raises(OSError, match="No usable temporary directory"):
-        make_store()
+        create_segment()
 
 
 def test_tags(monkeypatch):
     """On Windows it is a tag that cannot be guessed; nothing is reserved or read by it."""
     monkeypatch.setattr(segment, "WINDOWS", True)
-    one, two = make_store(), make_store()
+    one, two = create_segment(), create_segment()
     assert isinstance(one.handle, str)
     assert len(one.handle) > 32
     assert one.handle != two.handle
@@ -131,136 +131,146 @@ def test_tags(monkeypatch):
 # -- what can be done with it ------------------------------------------------------------------
 
 
-def test_mappings_and_writes_are_the_same_memory(store):
+def test_mappings_and_writes_are_the_same_memory(memory):
     """Whatever it is written by; a private mapping is seen by nobody else."""
-    window = store.map(PAGE, 4 * PAGE)
-    private = store.map(PAGE, 4 * PAGE, private=True)
-    assert store.write(2 * PAGE + 3, memoryview(b"written"))
-    assert window[PAGE + 3 : PAGE + 10] == private[PAGE + 3 : PAGE + 10] == b"written"
-    private[PAGE + 3] = 0
+    window = memory.map(PAGE_BYTES, 4 * PAGE_BYTES)
+    private = memory.map(PAGE_BYTES, 4 * PAGE_BYTES, private=True)
+    assert memory.write(2 * PAGE_BYTES + 3, memoryview(b"written"))
+    assert (
+        window[PAGE_BYTES + 3 : PAGE_BYTES + 10]
+        == private[PAGE_BYTES + 3 : PAGE_BYTES + 10]
+        == b"written"
+    )
+    private[PAGE_BYTES + 3] = 0
     window[0] = 5
-    data = bytearray(3 * PAGE)
-    assert store.read(0, data)
-    assert data[2 * PAGE + 3 : 2 * PAGE + 10] == b"written"
-    assert data[PAGE] == 5
+    data = bytearray(3 * PAGE_BYTES)
+    assert memory.read(0, data)
+    assert data[2 * PAGE_BYTES + 3 : 2 * PAGE_BYTES + 10] == b"written"
+    assert data[PAGE_BYTES] == 5
 
 
-def test_beyond_its_end(store):
+def test_beyond_its_end(memory):
     """There is nothing to be mapped, and nothing to be read."""
     with pytest.raises(OSError):
-        store.map(16 * PAGE, PAGE)
+        memory.map(16 * PAGE_BYTES, PAGE_BYTES)
     with pytest.raises(OSError):
-        store.map(0, 17 * PAGE)
-    assert not store.read(15 * PAGE, bytearray(2 * PAGE))
-    store.grow(8 * PAGE)
-    assert store.size() == 16 * PAGE
-    assert not store.punch(20 * PAGE, PAGE)
+        memory.map(0, 17 * PAGE_BYTES)
+    assert not memory.read(15 * PAGE_BYTES, bytearray(2 * PAGE_BYTES))
+    memory.grow(8 * PAGE_BYTES)
+    assert memory.size() == 16 * PAGE_BYTES
+    assert not memory.punch_hole(20 * PAGE_BYTES, PAGE_BYTES)
 
 
-def test_pieces(monkeypatch, store):
+def test_pieces(monkeypatch, memory):
     """What is large goes by pieces."""
-    monkeypatch.setattr(segment, "PIECE", PAGE - 7)
-    data, back = block(3 * PAGE + 5), bytearray(3 * PAGE + 5)
-    assert store.write(11, memoryview(data))
-    assert store.read(11, back)
+    monkeypatch.setattr(segment, "COPY_PIECE_BYTES", PAGE_BYTES - 7)
+    data, back = block(3 * PAGE_BYTES + 5), bytearray(3 * PAGE_BYTES + 5)
+    assert memory.write(11, memoryview(data))
+    assert memory.read(11, back)
     assert back == data
 
 
-def test_short_writes(monkeypatch, store):
+def test_short_writes(monkeypatch, memory):
     """A system that takes less than it is given is given the rest."""
     write = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[:100], at))
-    assert store.write(7, memoryview(block(999)))
+    assert memory.write(7, memoryview(block(999)))
     back = bytearray(999)
-    assert store.read(7, back)
+    assert memory.read(7, back)
     assert back == block(999)
 
 
 @linux
-def test_memory_is_reserved_and_given_back(store):
+def test_memory_is_reserved_and_given_back(memory):
     """Reserved pages are there; those that are given back are zeros, whoever has them mapped."""
-    store.reserve(2 * PAGE, 4 * PAGE)
-    assert held(store) == 4 * PAGE
-    window = store.map(0, 8 * PAGE)
-    window[2 * PAGE : 6 * PAGE] = b"x" * (4 * PAGE)
-    assert store.punch(3 * PAGE, 2 * PAGE)
-    assert held(store) == 2 * PAGE
-    expected = b"x" * PAGE + bytes(2 * PAGE) + b"x" * PAGE
-    assert window[2 * PAGE : 6 * PAGE] == expected
+    memory.reserve(2 * PAGE_BYTES, 4 * PAGE_BYTES)
+    assert held(memory) == 4 * PAGE_BYTES
+    window = memory.map(0, 8 * PAGE_BYTES)
+    window[2 * PAGE_BYTES : 6 * PAGE_BYTES] = b"x" * (4 * PAGE_BYTES)
+    assert memory.punch_hole(3 * PAGE_BYTES, 2 * PAGE_BYTES)
+    assert held(memory) == 2 * PAGE_BYTES
+    expected = b"x" * PAGE_BYTES + bytes(2 * PAGE_BYTES) + b"x" * PAGE_BYTES
+    assert window[2 * PAGE_BYTES : 6 * PAGE_BYTES] == expected
 
 
 @linux
-def test_reserved_without_fallocate(monkeypatch, store):
+def test_reserved_without_fallocate(monkeypatch, memory):
     """Where there is no such call zeros are written: at most what was asked for."""
     monkeypatch.delattr(os, "posix_fallocate")
-    monkeypatch.setattr(segment, "PIECE", 2 * PAGE)
-    store.reserve(PAGE, 5 * PAGE)
-    assert held(store) == 5 * PAGE
-    assert store.size() == 16 * PAGE
+    monkeypatch.setattr(segment, "COPY_PIECE_BYTES", 2 * PAGE_BYTES)
+    memory.reserve(PAGE_BYTES, 5 * PAGE_BYTES)
+    assert held(memory) == 5 * PAGE_BYTES
+    assert memory.size() == 16 * PAGE_BYTES
 
 
 @linux
-def test_punching_that_fails(monkeypatch, store):
+def test_punching_that_fails(monkeypatch, memory):
     """It is told that the memory is there still."""
-    monkeypatch.setattr(store, "map", refuse("no mapping"))
-    assert not store.punch(0, PAGE)
+    monkeypatch.setattr(memory, "map", refuse("no mapping"))
+    assert not memory.punch_hole(0, PAGE_BYTES)
 
 
 def test_closed():
-    """Mappings live on; a closed store shows no other memory."""
-    made = make_store()
-    made.grow(PAGE)
-    window = made.map(0, PAGE)
+    """Mappings live on; a closed memory shows no other memory."""
+    made = create_segment()
+    made.grow(PAGE_BYTES)
+    window = made.map(0, PAGE_BYTES)
     window[0] = 7
     made.close()
     made.close()
     assert window[0] == 7
     if os.name == "posix":
         for use in (
-            lambda: made.map(0, PAGE),
-            lambda: made.map(0, PAGE, private=True),
+            lambda: made.map(0, PAGE_BYTES),
+            lambda: made.map(0, PAGE_BYTES, private=True),
             lambda: made.write(0, memoryview(b"x")),
             lambda: made.read(0, bytearray(1)),
             made.size,
         ):
             with pytest.raises(OSError):
                 use()
-        assert not made.punch(0, PAGE)
+        assert not made.punch_hole(0, PAGE_BYTES)
 
 
-def test_duplicates(store):
+def test_duplicates(memory):
     """Each is closed by itself."""
-    other = store.duplicate()
-    assert isinstance(other, Store)
-    store.write(0, memoryview(b"same"))
-    store.close()
-    window = other.map(0, PAGE)
+    other = memory.duplicate()
+    assert isinstance(other, Segment)
+    memory.write(0, memoryview(b"same"))
+    memory.close()
+    window = other.map(0, PAGE_BYTES)
     assert window[:4] == b"same"
     other.close()
 
 
 @linux
-def test_refresh_and_populate(monkeypatch, store):
-    """A private page shows the store's again; pages of a private mapping become one's own."""
-    private = store.map(0, 4 * PAGE, private=True)
+def test_refresh_and_populate(monkeypatch, memory):
+    """A private page shows the memory's again; pages of a private mapping become one's own."""
+    private = memory.map(0, 4 * PAGE_BYTES, private=True)
     private[:2] = b"ab"
-    assert segment.refresh(private, 0, PAGE)
+    assert segment.refresh(private, 0, PAGE_BYTES)
     assert private[:2] == b"\0\0"
-    if segment.populate(private, 0, 2 * PAGE, write=True):  # Linux 5.14
-        store.write(0, memoryview(b"x" * (4 * PAGE)))
+    if segment.populate(private, 0, 2 * PAGE_BYTES, write=True):  # Linux 5.14
+        memory.write(0, memoryview(b"x" * (4 * PAGE_BYTES)))
         assert private[0] == 0
-        assert private[2 * PAGE] == ord("x")
+        assert private[2 * PAGE_BYTES] == ord("x")
     monkeypatch.setattr(segment, "_POPULATE_WRITE", 9999)
-    assert not segment.populate(private, 0, PAGE, write=True)
+    assert not segment.populate(private, 0, PAGE_BYTES, write=True)
     monkeypatch.setattr(segment, "LINUX", False)
-    assert not segment.refresh(private, 0, PAGE)
-    assert not segment.populate(private, 0, PAGE, write=True)
+    assert not segment.refresh(private, 0, PAGE_BYTES)
+    assert not segment.populate(private, 0, PAGE_BYTES, write=True)
 
 
 def test_pages():
     """Whole pages, none for nothing."""
-    assert [pages(n) for n in (0, 1, PAGE - 1, PAGE, PAGE + 1)] == [0, PAGE, PAGE, PAGE, 2 * PAGE]
-    assert PAGE == mmap.PAGESIZE
+    assert [round_to_pages(n) for n in (0, 1, PAGE_BYTES - 1, PAGE_BYTES, PAGE_BYTES + 1)] == [
+        0,
+        PAGE_BYTES,
+        PAGE_BYTES,
+        PAGE_BYTES,
+        2 * PAGE_BYTES,
+    ]
+    assert PAGE_BYTES == mmap.PAGESIZE
 
 
 def test_more_than_there_is_room_for(monkeypatch):
@@ -268,15 +278,15 @@ def test_more_than_there_is_room_for(monkeypatch):
     from parallax._shm import sender
 
     monkeypatch.setattr(sender, "room", lambda: 1 << 26)
-    store = make_store()
-    lender = sender.Lender(store, threading.Lock())
+    memory = create_segment()
+    slab_sender = sender.SlabSender(memory, threading.Lock())
     with pytest.raises(OSError, match="more than there is room for"):
-        lender.reserve(1 << 27, sender.WRITE)
-    assert lender.put(memoryview(bytearray(1 << 27))) is None
-    kept = lender.put(memoryview(bytearray(1 << 25)))
+        slab_sender.reserve(1 << 27, sender.WRITE)
+    assert slab_sender.put(memoryview(bytearray(1 << 27))) is None
+    kept = slab_sender.put(memoryview(bytearray(1 << 25)))
     assert kept is not None
     del kept
-    lender.close()
+    slab_sender.close()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -10,25 +10,33 @@ import threading
 import pytest
 from helpers.shm import (
     Child,
-    TaggedStore,
+    TaggedSegment,
     block,
     content,
     elsewhere,
     failing,
     forks,
     held,
-    lender,
     linux,
+    slab_sender,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallax._shm import sender
-from parallax._shm.allocator import COLD, GRAIN, MAPPED, PRESENT
-from parallax._shm.segment import PAGE, PIECE, pages
+from parallax._shm.allocator import GRAIN_BYTES, MAPPED, RESIDENT, UNBACKED
+from parallax._shm.segment import COPY_PIECE_BYTES, PAGE_BYTES, round_to_pages
 from parallax._shm.sender import COPY, READ, WRITE, Ref
 
-SIZES = [1, PAGE - 1, PAGE, PAGE + 1, GRAIN, 5 * GRAIN + 17, PIECE + GRAIN + 5]
+SIZES = [
+    1,
+    PAGE_BYTES - 1,
+    PAGE_BYTES,
+    PAGE_BYTES + 1,
+    GRAIN_BYTES,
+    5 * GRAIN_BYTES + 17,
+    COPY_PIECE_BYTES + GRAIN_BYTES + 5,
+]
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -43,17 +51,17 @@ def put(ours, data):
 @pytest.mark.parametrize("nbytes", SIZES)
 def test_reuse_after_every_warmth(nbytes):
     """A slab that is used again holds what it was given last, however warm it was found."""
-    with lender() as ours:
-        starts, warmths = set(), []
+    with slab_sender() as ours:
+        starts, found = set(), []
         for seed in range(4):
             slab = put(ours, block(nbytes, seed))
             starts.add(slab.extent.start)
-            warmths.append(slab.extent.warmth)
+            found.append(slab.extent.residency)
             del slab
         ours.trim(0)
-        warmths.append(put(ours, block(nbytes, 5)).extent.warmth)
+        found.append(put(ours, block(nbytes, 5)).extent.residency)
         assert len(starts) == 1
-        assert warmths == [PRESENT, MAPPED, MAPPED, MAPPED, PRESENT]
+        assert found == [RESIDENT, MAPPED, MAPPED, MAPPED, RESIDENT]
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -67,8 +75,8 @@ def test_systems_that_can_do_less(monkeypatch, way, nbytes, large):
         monkeypatch.delattr(os, "pwrite")
     elif way == "not Linux":
         elsewhere(monkeypatch)
-    monkeypatch.setattr(sender, "LARGE", GRAIN)
-    with lender(TaggedStore() if way == "tags" else None, threads=large) as ours:
+    monkeypatch.setattr(sender, "MIN_THREADED_COPY_BYTES", GRAIN_BYTES)
+    with slab_sender(TaggedSegment() if way == "tags" else None, threads=large) as ours:
         for seed in range(3):
             put(ours, bytearray(block(nbytes, seed + 50)))
             put(ours, block(nbytes, seed))
@@ -79,8 +87,8 @@ def test_systems_that_can_do_less(monkeypatch, way, nbytes, large):
 @given(st.data())
 def test_anything_in_any_order(data):
     """Slabs keep their content whatever is put, reserved, dropped and trimmed beside them."""
-    with pytest.MonkeyPatch.context() as patch, lender(keep=8 * GRAIN) as ours:
-        patch.setattr(sender, "WINDOW", 4 * GRAIN)  # so that there are many windows
+    with pytest.MonkeyPatch.context() as patch, slab_sender(keep=8 * GRAIN_BYTES) as ours:
+        patch.setattr(sender, "MIN_WINDOW_BYTES", 4 * GRAIN_BYTES)  # so that there are many windows
         live = []
         for seed in range(data.draw(st.integers(1, 30))):
             what = data.draw(st.sampled_from(["put", "put", "reserve", "drop", "drop", "trim"]))
@@ -91,46 +99,46 @@ def test_anything_in_any_order(data):
                 live.append((ours.reserve(size, WRITE), bytes(size)))
             elif what == "drop" and live:
                 slab = live.pop(data.draw(st.integers(0, len(live) - 1)))[0]
-                if data.draw(st.booleans()):  # its borrower gave the memory to the system
+                if data.draw(st.booleans()):  # its receiver gave the memory to the system
                     extent = slab.extent
-                    ours.store.punch(extent.start, extent.size)
-                    slab.extent = extent._replace(warmth=COLD)
+                    ours.segment.punch_hole(extent.start, extent.size)
+                    slab.extent = extent._replace(residency=UNBACKED)
                 del slab
             elif what == "trim":
-                ours.trim(data.draw(st.sampled_from([0, 3 * GRAIN])))
+                ours.trim(data.draw(st.sampled_from([0, 3 * GRAIN_BYTES])))
             assert [content(ours, slab) for slab, _ in live] == [data for _, data in live]
-            used, idle = ours.resources()
+            used, idle = ours.usage()
             assert used == sum(slab.extent.size for slab, _ in live)
-            assert idle <= 8 * GRAIN
-            assert held(ours.store) <= used + idle
+            assert idle <= 8 * GRAIN_BYTES
+            assert held(ours.segment) <= used + idle
         live.clear()
         ours.trim(0)
-        assert ours.resources() == (0, 0)
-        assert held(ours.store) == 0
+        assert ours.usage() == (0, 0)
+        assert held(ours.segment) == 0
 
 
 def test_parts():
     """Several buffers in one slab begin a page each; where each lies is told by its place."""
-    parts = [block(n, n) for n in (PAGE + 1, 20_000, 1, 3 * PAGE)]
-    with lender() as ours:
+    parts = [block(n, n) for n in (PAGE_BYTES + 1, 20_000, 1, 3 * PAGE_BYTES)]
+    with slab_sender() as ours:
         for _ in range(3):
             slab = ours.put(*map(memoryview, parts))
             at = 0
             for part in parts:
                 ref = slab.ref(at, len(part))
-                window, length = ours.window(slab.extent.start)
+                window, length = ours.window_at(slab.extent.start)
                 assert ref == Ref(window, length, slab.extent.start, ref.slab + at, len(part), COPY)
                 assert content(ours, slab)[at : at + len(part)] == part
-                at += pages(len(part))
+                at += round_to_pages(len(part))
             del slab
 
 
 def test_memory_behind_the_data_is_there():
     """A larger buffer in the same slab later finds memory for all of it, as it was told."""
-    with lender() as ours:
+    with slab_sender() as ours:
         ours.put(memoryview(b"x"))
-        assert held(ours.store) == GRAIN if os.name == "posix" else True
-        put(ours, block(GRAIN))
+        assert held(ours.segment) == GRAIN_BYTES if os.name == "posix" else True
+        put(ours, block(GRAIN_BYTES))
 
 
 @pytest.mark.parametrize("way", ["usual", "cannot punch", "tags", "old kernel"])
@@ -138,11 +146,11 @@ def test_reserved_memory_is_zeros(monkeypatch, way):
     """Also where other data was before, and where memory cannot be given back."""
     if way == "old kernel":
         monkeypatch.setattr(sender, "populate", lambda *_, **__: False)
-    store = TaggedStore() if way == "tags" else None
-    nbytes = PIECE + 3 * GRAIN + 1
-    with lender(store) as ours:
+    segment = TaggedSegment() if way == "tags" else None
+    nbytes = COPY_PIECE_BYTES + 3 * GRAIN_BYTES + 1
+    with slab_sender(segment) as ours:
         if way == "cannot punch":
-            monkeypatch.setattr(ours.store, "punch", lambda *_: False)
+            monkeypatch.setattr(ours.segment, "punch_hole", lambda *_: False)
         for uses in (0, 1, 2):
             for trim in (False, True):
                 for seed in range(uses):
@@ -152,7 +160,7 @@ def test_reserved_memory_is_zeros(monkeypatch, way):
                 slab = ours.reserve(nbytes, READ)
                 assert slab.mode == READ
                 assert content(ours, slab) == bytes(nbytes)
-                window, offset = ours.mapped(slab)
+                window, offset = ours.mapping(slab)
                 window[offset : offset + nbytes] = block(nbytes, 9)
                 assert content(ours, slab) == block(nbytes, 9)
                 del slab
@@ -164,18 +172,18 @@ def test_reserved_memory_is_zeros(monkeypatch, way):
 @linux
 def test_memory_beyond_what_is_kept_goes_back():
     """At once when a slab is dropped; the rest when it is asked for."""
-    keep = 16 * GRAIN
-    with lender(keep=keep) as ours:
-        slabs = [ours.put(memoryview(block(4 * GRAIN, n))) for n in range(16)]
-        assert held(ours.store) == 64 * GRAIN
+    keep = 16 * GRAIN_BYTES
+    with slab_sender(keep=keep) as ours:
+        slabs = [ours.put(memoryview(block(4 * GRAIN_BYTES, n))) for n in range(16)]
+        assert held(ours.segment) == 64 * GRAIN_BYTES
         while slabs:
             slabs.pop()
-            used, idle = 4 * GRAIN * len(slabs), ours.idle
+            used, idle = 4 * GRAIN_BYTES * len(slabs), ours.free_resident_bytes
             assert idle <= keep
-            assert held(ours.store) == used + idle
-        assert ours.idle > 0
+            assert held(ours.segment) == used + idle
+        assert ours.free_resident_bytes > 0
         ours.trim(0)
-        assert held(ours.store) == ours.idle == 0
+        assert held(ours.segment) == ours.free_resident_bytes == 0
 
 
 @linux
@@ -185,29 +193,29 @@ def test_surplus_waits_for_the_trimmer():
     class Trimmer:
         waits = True
 
-        def taken(self, *, large):
+        def on_allocate(self, *, large):
             asked.append(large)
 
-        def surplus(self):
+        def keeps_surplus(self):
             return self.waits
 
     asked, trimmer = [], Trimmer()
-    with lender(keep=2 * GRAIN, trimmer=trimmer) as ours:
-        put(ours, block(GRAIN))
-        put(ours, block(8 * GRAIN))
+    with slab_sender(keep=2 * GRAIN_BYTES, trimmer=trimmer) as ours:
+        put(ours, block(GRAIN_BYTES))
+        put(ours, block(8 * GRAIN_BYTES))
         assert asked == [False, True]
-        assert ours.idle == held(ours.store) >= 8 * GRAIN
+        assert ours.free_resident_bytes == held(ours.segment) >= 8 * GRAIN_BYTES
         trimmer.waits = False
-        put(ours, block(GRAIN))
-        assert held(ours.store) <= 2 * GRAIN
+        put(ours, block(GRAIN_BYTES))
+        assert held(ours.segment) <= 2 * GRAIN_BYTES
 
 
 def test_leaving():
     """Who wants to go is told when the last slab is dropped, and no sooner."""
-    with lender() as ours:
+    with slab_sender() as ours:
         left = []
         one, two = (ours.put(memoryview(b"x")) for _ in range(2))
-        ours.leaving = lambda: left.append(ours.resources)
+        ours.on_unused = lambda: left.append(ours.usage)
         del one
         assert not left
         del two
@@ -215,13 +223,13 @@ def test_leaving():
 
 
 def test_dropped_after_the_end():
-    """A slab may outlive its lender."""
-    with lender() as ours:
-        slab, reserved = ours.put(memoryview(block(GRAIN))), ours.reserve(GRAIN, WRITE)
-        window, offset = ours.mapped(reserved)
+    """A slab may outlive its slab_sender."""
+    with slab_sender() as ours:
+        slab, reserved = ours.put(memoryview(block(GRAIN_BYTES))), ours.reserve(GRAIN_BYTES, WRITE)
+        window, offset = ours.mapping(reserved)
     ours.close()
     assert ours.put(memoryview(b"x")) is None
-    assert "let go of" in str(ours.problem)
+    assert "let go of" in str(ours.last_error)
     with pytest.raises(OSError, match="let go of"):
         ours.reserve(1, WRITE)
     del slab
@@ -229,7 +237,7 @@ def test_dropped_after_the_end():
     window[offset] = 7
     del reserved
     assert window[offset] == 7
-    assert ours.store.handle == -1
+    assert ours.segment.handle == -1
 
 
 # -- no memory ---------------------------------------------------------------------------------
@@ -240,62 +248,64 @@ def test_dropped_after_the_end():
 @pytest.mark.parametrize("error", [FULL, OSError(errno.ENOMEM, "Cannot allocate memory")])
 def test_no_room(monkeypatch, method, error, threads):
     """The answer is None and the reason; nothing is used by it, and the next one works."""
-    monkeypatch.setattr(sender, "LARGE", GRAIN)
-    with lender(threads=threads) as ours:
-        data = bytearray(block(5 * GRAIN // 2))  # the end of its slab is reserved
+    monkeypatch.setattr(sender, "MIN_THREADED_COPY_BYTES", GRAIN_BYTES)
+    with slab_sender(threads=threads) as ours:
+        data = bytearray(block(5 * GRAIN_BYTES // 2))  # the end of its slab is reserved
         with monkeypatch.context() as patch:
-            patch.setattr(ours.store, method, failing(error))
+            patch.setattr(ours.segment, method, failing(error))
             assert ours.put(memoryview(data)) is None
-        assert ours.problem is error
+        assert ours.last_error is error
         assert error.__traceback__ is None  # it would keep the data
-        assert ours.resources() == (0, 0)
-        assert held(ours.store) == 0
+        assert ours.usage() == (0, 0)
+        assert held(ours.segment) == 0
         put(ours, data)
 
 
 @linux
 def test_no_room_half_way(monkeypatch):
     """What was written before the device was full goes back to the system."""
-    with lender() as ours:
-        write = ours.store.write
+    with slab_sender() as ours:
+        write = ours.segment.write
 
         def full(position, data):
-            write(position, data[:GRAIN])
+            write(position, data[:GRAIN_BYTES])
             raise FULL
 
         with monkeypatch.context() as patch:
-            patch.setattr(ours.store, "write", full)
-            assert ours.put(memoryview(block(4 * GRAIN)), memoryview(block(GRAIN))) is None
-        assert held(ours.store) == 0
-        assert ours.resources() == (0, 0)
-        put(ours, block(4 * GRAIN, 1))
+            patch.setattr(ours.segment, "write", full)
+            assert (
+                ours.put(memoryview(block(4 * GRAIN_BYTES)), memoryview(block(GRAIN_BYTES))) is None
+            )
+        assert held(ours.segment) == 0
+        assert ours.usage() == (0, 0)
+        put(ours, block(4 * GRAIN_BYTES, 1))
 
 
 @pytest.mark.parametrize("method", ["reserve", "map", "grow"])
 def test_no_room_to_reserve(monkeypatch, method):
     """Here it is an error, because the user asked for this very memory."""
-    with lender() as ours:
+    with slab_sender() as ours:
         with monkeypatch.context() as patch:
-            patch.setattr(ours.store, method, failing(FULL))
+            patch.setattr(ours.segment, method, failing(FULL))
             with pytest.raises(OSError, match="No space"):
-                ours.reserve(GRAIN, WRITE)
-        assert ours.resources() == (0, 0)
-        assert content(ours, ours.reserve(GRAIN, WRITE)) == bytes(GRAIN)
+                ours.reserve(GRAIN_BYTES, WRITE)
+        assert ours.usage() == (0, 0)
+        assert content(ours, ours.reserve(GRAIN_BYTES, WRITE)) == bytes(GRAIN_BYTES)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_interrupted(monkeypatch, error):
     """Whatever ends a copy half way, its slab is free again."""
-    with lender() as ours:
+    with slab_sender() as ours:
         with monkeypatch.context() as patch:
-            patch.setattr(ours.store, "write", failing(error))
+            patch.setattr(ours.segment, "write", failing(error))
             with pytest.raises(error):
-                ours.put(memoryview(block(GRAIN)))
-            patch.setattr(ours.store, "reserve", failing(error))
+                ours.put(memoryview(block(GRAIN_BYTES)))
+            patch.setattr(ours.segment, "reserve", failing(error))
             with pytest.raises(error):
-                ours.reserve(GRAIN, WRITE)
-        assert ours.resources() == (0, 0)
-        put(ours, block(GRAIN))
+                ours.reserve(GRAIN_BYTES, WRITE)
+        assert ours.usage() == (0, 0)
+        put(ours, block(GRAIN_BYTES))
 
 
 # -- from anywhere -----------------------------------------------------------------------------
@@ -303,16 +313,16 @@ def test_interrupted(monkeypatch, error):
 
 def test_dropped_while_the_lock_is_held():
     """By another thread, or by the collector in the midst of it: nobody waits for the lock."""
-    with lender(keep=0) as ours:
-        slabs = [ours.put(memoryview(block(GRAIN, n))) for n in range(2)]
+    with slab_sender(keep=0) as ours:
+        slabs = [ours.put(memoryview(block(GRAIN_BYTES, n))) for n in range(2)]
         with ours._lock:
             slabs.pop()
             thread = threading.Thread(target=slabs.pop)
             thread.start()
             thread.join(5)
             assert not thread.is_alive()
-        assert ours.resources() == (0, 0)
-        assert held(ours.store) == 0
+        assert ours.usage() == (0, 0)
+        assert held(ours.segment) == 0
 
 
 def test_collected_while_a_slab_is_taken(monkeypatch):
@@ -321,45 +331,47 @@ def test_collected_while_a_slab_is_taken(monkeypatch):
     class Cycle:
         pass
 
-    with lender(keep=0) as ours:
+    with slab_sender(keep=0) as ours:
         cycle = Cycle()
-        cycle.itself, cycle.slab = cycle, ours.put(memoryview(block(GRAIN)))
+        cycle.itself, cycle.slab = cycle, ours.put(memoryview(block(GRAIN_BYTES)))
         del cycle
-        take = ours._extents.take
+        allocate = ours._extents.allocate
 
         def collecting(size):
             gc.collect()
-            return take(size)
+            return allocate(size)
 
-        monkeypatch.setattr(ours._extents, "take", collecting)
-        slab = ours.put(memoryview(block(GRAIN, 1)))
-        assert ours._extents.used == slab.extent.size
-        assert held(ours.store) == slab.extent.size
-        assert content(ours, slab) == block(GRAIN, 1)
+        monkeypatch.setattr(ours._extents, "allocate", collecting)
+        slab = ours.put(memoryview(block(GRAIN_BYTES, 1)))
+        assert ours._extents.used_bytes == slab.extent.size
+        assert held(ours.segment) == slab.extent.size
+        assert content(ours, slab) == block(GRAIN_BYTES, 1)
 
 
 def test_last_slab_dropped_while_trimming(monkeypatch):
     """It is not missed by who waits for it to leave."""
-    with lender() as ours:
+    with slab_sender() as ours:
         slabs, left = [ours.put(memoryview(b"x"))], []
         with monkeypatch.context() as patch:
-            cool = ours._extents.cool
-            patch.setattr(ours._extents, "cool", lambda keep: (slabs.clear(), cool(keep))[1])
-            ours.leaving = lambda: left.append(1)
+            release = ours._extents.release_memory
+            patch.setattr(
+                ours._extents, "release_memory", lambda keep: (slabs.clear(), release(keep))[1]
+            )
+            ours.on_unused = lambda: left.append(1)
             ours.trim(0)
         assert left == [1]
 
 
 def test_many_threads():
     """Slabs are put and dropped by several threads at once, and each finds its own content."""
-    with lender(keep=4 * GRAIN) as ours:
+    with slab_sender(keep=4 * GRAIN_BYTES) as ours:
         wrong, start = [], threading.Barrier(4)
 
         def work(seed):
             start.wait(5)
             mine = []
             for n in range(40):
-                data = block(GRAIN * (1 + n % 3) - n, seed * 50 + n)
+                data = block(GRAIN_BYTES * (1 + n % 3) - n, seed * 50 + n)
                 mine.append((ours.put(memoryview(data)), data))
                 wrong.extend(n for slab, data in mine if content(ours, slab) != data)
                 if n % 4 == 3:
@@ -371,18 +383,18 @@ def test_many_threads():
         for thread in threads:
             thread.join()
         assert not wrong
-        used, idle = ours.resources()
+        used, idle = ours.usage()
         assert used == 0
-        assert idle <= 4 * GRAIN
-        assert held(ours.store) <= idle
+        assert idle <= 4 * GRAIN_BYTES
+        assert held(ours.segment) <= idle
 
 
 @forks
 def test_a_forked_copy_gives_nothing_back():
     """The memory is its parent's, who still uses it."""
-    with lender(keep=0) as ours:
-        slabs = [ours.put(memoryview(block(GRAIN)))]
+    with slab_sender(keep=0) as ours:
+        slabs = [ours.put(memoryview(block(GRAIN_BYTES)))]
         with Child(slabs.clear, lambda: ours.trim(0)) as child:
             child.step()
             child.step()
-        assert content(ours, slabs[0]) == block(GRAIN)
+        assert content(ours, slabs[0]) == block(GRAIN_BYTES)

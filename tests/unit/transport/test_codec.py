@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from parallax._backends.processes.parent.call_encoding import needs
 from parallax._transport import codec
-from parallax._transport.codec import OUT_OF_BAND, decode, encode, encode_by_value
-from parallax._transport.pickle_diagnosis import culprit
+from parallax._transport.codec import MIN_BUFFER_BYTES, decode, encode, encode_by_value
+from parallax._transport.pickle_diagnosis import find_unpicklable
 
 VALUES = st.recursive(
     st.none()
@@ -53,7 +53,7 @@ def test_round_trip(value):
     assert received(codec.encode_reply(value)) == value
 
 
-@pytest.mark.parametrize("size", [0, 1, OUT_OF_BAND // 8 - 1, OUT_OF_BAND // 8, 100_000])
+@pytest.mark.parametrize("size", [0, 1, MIN_BUFFER_BYTES // 8 - 1, MIN_BUFFER_BYTES // 8, 100_000])
 def test_arrays(size):
     """Arrays come back equal and writable; large ones travel out of band."""
     array = np.arange(float(size))
@@ -62,7 +62,7 @@ def test_arrays(size):
         back = received(encoded)
         np.testing.assert_array_equal(back[0], array)
         assert back[0].flags.writeable
-        assert bool(encoded.buffers) == (array.nbytes >= OUT_OF_BAND)
+        assert bool(encoded.buffers) == (array.nbytes >= MIN_BUFFER_BYTES)
         assert encoded.nbytes >= array.nbytes
         assert back[0] is back[1]
 
@@ -161,7 +161,7 @@ def _reads_global():
 )
 def test_culprit(make, path):
     """The path leads to the innermost part that does not travel, with the pickler's words."""
-    found, reason = culprit(make(), "item")
+    found, reason = find_unpicklable(make(), "item")
     assert found == path
     assert "lock" in reason
 
@@ -170,9 +170,9 @@ def test_culprit_in_a_partial():
     """Through the arguments of a partial and the owner of a bound method."""
     import functools
 
-    found, _ = culprit(functools.partial(jobs.add, threading.Lock()), "callable")
+    found, _ = find_unpicklable(functools.partial(jobs.add, threading.Lock()), "callable")
     assert found == "callable.args[0]"
-    found, _ = culprit(jobs.Adder(threading.Lock()).method, "callable")
+    found, _ = find_unpicklable(jobs.Adder(threading.Lock()).method, "callable")
     assert found.endswith("__self__.by")
 
 
@@ -180,7 +180,7 @@ def test_culprit_of_a_cycle():
     """A structure that contains itself does not lead in circles."""
     cycle: list = [threading.Lock()]
     cycle.insert(0, cycle)
-    assert culprit(cycle, "item")[0] == "item[1]"
+    assert find_unpicklable(cycle, "item")[0] == "item[1]"
 
 
 def test_culprit_is_told_of_odd_errors():
@@ -190,7 +190,7 @@ def test_culprit_is_told_of_odd_errors():
         def __reduce__(self):
             raise ZeroDivisionError("odd")
 
-    path, reason = culprit({"k": Odd()}, "result")
+    path, reason = find_unpicklable({"k": Odd()}, "result")
     assert path == "result['k']"
     assert "odd" in reason
 
@@ -232,8 +232,10 @@ def test_slotted_classes_of_main_come_back():
 def test_more_buffers_than_a_header_can_name_travel_all_the_same():
     """Those above the limit are copied into the pickle."""
     numpy = pytest.importorskip("numpy")
-    arrays = [numpy.full(1 << 15, number % 251, numpy.uint8) for number in range(codec.BUFFERS + 3)]
+    arrays = [
+        numpy.full(1 << 15, number % 251, numpy.uint8) for number in range(codec.MAX_BUFFERS + 3)
+    ]
     encoded = codec.encode(arrays)
-    assert len(encoded.buffers) == codec.BUFFERS
+    assert len(encoded.buffers) == codec.MAX_BUFFERS
     back = codec.decode(encoded.payload, [bytearray(b) for b in encoded.buffers])
     assert all(a.tobytes() == b.tobytes() for a, b in zip(arrays[-5:], back[-5:], strict=True))

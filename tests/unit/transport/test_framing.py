@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallax._transport import framing
-from parallax._transport.framing import Channel, WireError
+from parallax._transport.framing import Channel, ProtocolError
 
 
 @contextlib.contextmanager
@@ -48,16 +48,16 @@ SIZES = st.one_of(
     st.integers(0, 40),
     st.sampled_from(
         [
-            framing.JOIN - 24,
-            framing.JOIN,
-            framing.JOIN + 1,
-            framing.READ // 2 - 1,
-            framing.READ // 2,
-            framing.READ - 24,
-            framing.READ - 1,
-            framing.READ,
-            framing.READ + 1,
-            3 * framing.READ + 7,
+            framing.MAX_JOINED_BYTES - 24,
+            framing.MAX_JOINED_BYTES,
+            framing.MAX_JOINED_BYTES + 1,
+            framing.READ_BUFFER_BYTES // 2 - 1,
+            framing.READ_BUFFER_BYTES // 2,
+            framing.READ_BUFFER_BYTES - 24,
+            framing.READ_BUFFER_BYTES - 1,
+            framing.READ_BUFFER_BYTES,
+            framing.READ_BUFFER_BYTES + 1,
+            3 * framing.READ_BUFFER_BYTES + 7,
         ]
     ),
     st.integers(0, 300_000),
@@ -132,7 +132,7 @@ def test_wrong_header(wrong):
     """What is not a frame is refused at its first bytes."""
     with pair() as (sender, receiver):
         sender.sock.send(wrong)
-        with pytest.raises(WireError, match="wrong frame header"):
+        with pytest.raises(ProtocolError, match="wrong frame header"):
             receiver.receive()
 
 
@@ -140,12 +140,12 @@ def test_insane_length():
     """A length that cannot be meant is refused instead of asking for the memory."""
     with pair() as (sender, receiver):
         sender.sock.send(framing._HEADER.pack(framing.MAGIC, 1, 0, 0, 0, 1 << 60))
-        with pytest.raises(WireError):
+        with pytest.raises(ProtocolError):
             receiver.receive()
     with pair() as (sender, receiver):
         head = framing._HEADER.pack(framing.MAGIC, 1, 0, 1, 0, 1)
         sender.sock.send(head + struct.pack("<Q", 1 << 60))
-        with pytest.raises(WireError):
+        with pytest.raises(ProtocolError):
             receiver.receive()
 
 
@@ -239,9 +239,9 @@ def test_whole_frames_before_garbage():
         sender.send(1, 7, b"good")
         sender.sock.send(b"this is not the header of a frame")
         assert [(f.kind, f.tag) for f in receiver.receive()] == [(1, 7)]
-        assert isinstance(receiver.broken, WireError)
+        assert isinstance(receiver.broken, ProtocolError)
         for _ in range(2):
-            with pytest.raises(WireError, match="wrong frame header"):
+            with pytest.raises(ProtocolError, match="wrong frame header"):
                 receiver.receive()
 
 

@@ -217,7 +217,7 @@ def test_a_payload_is_read_where_it_lies(memory: Any) -> None:
 
 
 def test_small_objects_are_pickled_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "anything", lambda: False)  # shared by name
+    monkeypatch.setattr(codec, "any_shared", lambda: False)  # shared by name
     for obj in (b"x" * 1000, [1, 2.0, "x"], np.arange(100)[::2], array.array("i", [1])):
         encoded = codec.encode(obj)
         assert encoded.payload[0] == 0x80
@@ -255,7 +255,7 @@ def test_a_list_that_holds_itself() -> None:
     assert back[0] == BLOCK
     ring: list[Any] = []
     ring.append(ring)
-    assert not out_of_band.has_bulk(ring)
+    assert not out_of_band.has_large_buffers(ring)
 
 
 def test_arrays_of_objects_and_subclasses_are_left_to_themselves() -> None:
@@ -281,7 +281,7 @@ def test_the_look_runs_nobodys_code() -> None:
     class Slotted(Nosy):
         __slots__ = ()
 
-    assert not out_of_band.has_bulk([Nosy(), (Nosy(),), {"k": Nosy()}, Slotted()])
+    assert not out_of_band.has_large_buffers([Nosy(), (Nosy(),), {"k": Nosy()}, Slotted()])
 
 
 class OddMeta(type):
@@ -345,19 +345,21 @@ def test_types_are_known_by_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(Tensor="none"))
     monkeypatch.setitem(sys.modules, "numpy", None)
     monkeypatch.setitem(sys.modules, "array", SimpleNamespace())
-    assert out_of_band.has_bulk([array.array("d", range(40_000)), BLOCK])
-    assert not out_of_band.has_bulk([array.array("d", range(40_000)), np.arange(80_000)[::2]])
+    assert out_of_band.has_large_buffers([array.array("d", range(40_000)), BLOCK])
+    assert not out_of_band.has_large_buffers(
+        [array.array("d", range(40_000)), np.arange(80_000)[::2]]
+    )
 
 
 def test_the_look_is_short() -> None:
     """It finds the first and the last of many and looks at few; huge dicts are not copied."""
-    assert out_of_band.has_bulk([BLOCK, *range(5000)])
-    assert out_of_band.has_bulk([*range(5000), BLOCK])
-    assert out_of_band.has_bulk([(n, "x", Pair(n, {"k": BLOCK})) for n in range(5000)])
+    assert out_of_band.has_large_buffers([BLOCK, *range(5000)])
+    assert out_of_band.has_large_buffers([*range(5000), BLOCK])
+    assert out_of_band.has_large_buffers([(n, "x", Pair(n, {"k": BLOCK})) for n in range(5000)])
     many = dict.fromkeys(range(200_000))
     tracemalloc.start()
     try:
-        assert not out_of_band.has_bulk([many])
+        assert not out_of_band.has_large_buffers([many])
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -459,8 +461,8 @@ def equal(one: Any, other: Any) -> bool:
 @settings(max_examples=60, deadline=None)
 @given(value=VALUES)
 def test_nested_objects_come_back_equal(encode: Any, value: Any) -> None:
-    before = out_of_band.BULK, codec.OUT_OF_BAND
-    out_of_band.BULK, codec.OUT_OF_BAND = 64, 64
+    before = out_of_band.MIN_OUT_OF_BAND_BYTES, codec.MIN_BUFFER_BYTES
+    out_of_band.MIN_OUT_OF_BAND_BYTES, codec.MIN_BUFFER_BYTES = 64, 64
     try:
         for obj in (value, [cut(value), value]):
             encoded = encode(obj)
@@ -469,4 +471,4 @@ def test_nested_objects_come_back_equal(encode: Any, value: Any) -> None:
             back = codec.decode(memoryview(bytearray(encoded.payload)), buffers)
             assert equal(back, obj)
     finally:
-        out_of_band.BULK, codec.OUT_OF_BAND = before
+        out_of_band.MIN_OUT_OF_BAND_BYTES, codec.MIN_BUFFER_BYTES = before

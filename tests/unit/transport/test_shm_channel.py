@@ -13,19 +13,29 @@ from helpers.shm import block, failing, held, linux, move, opened, pair, settle,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallax._shm import receiver as _borrower
+from parallax._shm import receiver as _receiver
 from parallax._shm import registry
-from parallax._shm.dedup import Repeats
-from parallax._shm.segment import PAGE
-from parallax._shm.sender import SHARED, WRITE, Ref
+from parallax._shm.dedup import Deduplicator
+from parallax._shm.segment import PAGE_BYTES
+from parallax._shm.sender import MIN_SHARED_BYTES, WRITE, Ref
 from parallax._transport import shm_channel
-from parallax._transport.framing import Channel, WireError
-from parallax._transport.shm_channel import PACKED, Parcel, ParcelChannel
+from parallax._transport.framing import Channel, ProtocolError
+from parallax._transport.shm_channel import MIN_PACKED_BYTES, SharedFrame, SharedMemoryChannel
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
-EDGES = [0, 1, PACKED - 1, PACKED, PAGE + PACKED, SHARED - 1, SHARED, SHARED + 1, 2 * SHARED + PAGE]
-SIZES = st.one_of(st.sampled_from(EDGES), st.integers(0, 2 * SHARED))
+EDGES = [
+    0,
+    1,
+    MIN_PACKED_BYTES - 1,
+    MIN_PACKED_BYTES,
+    PAGE_BYTES + MIN_PACKED_BYTES,
+    MIN_SHARED_BYTES - 1,
+    MIN_SHARED_BYTES,
+    MIN_SHARED_BYTES + 1,
+    2 * MIN_SHARED_BYTES + PAGE_BYTES,
+]
+SIZES = st.one_of(st.sampled_from(EDGES), st.integers(0, 2 * MIN_SHARED_BYTES))
 FRAMES = st.tuples(SIZES, st.lists(SIZES, max_size=5))
 
 
@@ -68,17 +78,17 @@ def test_small_frames_are_as_they_were():
         ours, theirs = socket.socketpair()
         plain, other = Channel(ours), Channel(theirs)
         for channel in (plain, parent.channel):
-            channel.send(1, 2, b"p" * 9000, views(b"b" * (PACKED - 1), b""))
+            channel.send(1, 2, b"p" * 9000, views(b"b" * (MIN_PACKED_BYTES - 1), b""))
         assert plain.bytes_sent == parent.channel.bytes_sent
         (frame,) = worker.channel.receive()
-        assert not isinstance(frame, Parcel)
+        assert not isinstance(frame, SharedFrame)
         plain.close()
         other.close()
 
 
 def test_middle_sized_buffers_share_a_slab():
     """It is free when all of them have come back."""
-    blocks = [block(SHARED // 4, n) for n in range(6)] + [block(PACKED - 1)]
+    blocks = [block(MIN_SHARED_BYTES // 4, n) for n in range(6)] + [block(MIN_PACKED_BYTES - 1)]
     with pair() as (parent, worker):
         frame = move(parent, worker, 1, 0, b"payload", views(*blocks))
         slabs = {part.slab for part in frame._parts if isinstance(part, Ref)}
@@ -101,7 +111,7 @@ def test_middle_sized_buffers_share_a_slab():
 def test_notes_go_along():
     """With the next frame; who receives sees that frame only."""
     with pair() as (parent, worker):
-        opened(move(parent, worker, 1, 0, block(SHARED)))
+        opened(move(parent, worker, 1, 0, block(MIN_SHARED_BYTES)))
         assert parent.used > 0
         assert opened(move(worker, parent, 2, 5, b"answer")) == (b"answer", [])
         assert parent.used == 0
@@ -110,13 +120,15 @@ def test_notes_go_along():
 def test_never_opened():
     """A parcel that is dropped, or whose opening fails, gives all of it back."""
     with pair() as (parent, worker):
-        move(parent, worker, 1, 0, block(SHARED), views(block(SHARED, 1)))
+        move(parent, worker, 1, 0, block(MIN_SHARED_BYTES), views(block(MIN_SHARED_BYTES, 1)))
         settle(worker, parent)
         assert parent.used == 0
 
-        frame = move(parent, worker, 1, 0, block(SHARED), views(*[block(SHARED, 1)] * 3))
-        borrower, calls = worker.channel._borrower, []
-        view = borrower.view
+        frame = move(
+            parent, worker, 1, 0, block(MIN_SHARED_BYTES), views(*[block(MIN_SHARED_BYTES, 1)] * 3)
+        )
+        receiver, calls = worker.channel._receiver, []
+        view = receiver.view
 
         def third_fails(ref):
             calls.append(ref)
@@ -124,52 +136,57 @@ def test_never_opened():
                 raise MemoryError
             return view(ref)
 
-        borrower.view = third_fails
+        receiver.view = third_fails
         with pytest.raises(MemoryError):
             frame.open()
-        del frame, borrower.view
+        del frame, receiver.view
         settle(worker, parent)
         assert parent.used == 0
         assert len(calls) == 3
 
 
-@pytest.mark.parametrize("waiting", [0, 2 * SHARED])
+@pytest.mark.parametrize("waiting", [0, 2 * MIN_SHARED_BYTES])
 def test_memory_that_went_to_the_system(monkeypatch, waiting):
     """What the parent gave away itself its worker does not take for memory that is there."""
-    monkeypatch.setattr(_borrower, "WAITING", waiting)
+    monkeypatch.setattr(_receiver, "MAX_UNREPORTED_BYTES", waiting)
     with pair() as (parent, worker):
         for seed in range(4):
-            blocks = [block(SHARED + 1, seed + n) for n in range(3)]
+            blocks = [block(MIN_SHARED_BYTES + 1, seed + n) for n in range(3)]
             assert opened(move(worker, parent, 1, 0, b"", views(*blocks))) == (b"", blocks)
             settle(parent, worker)
             assert worker.used == 0
-            assert worker.lender.idle <= waiting + SHARED
-            assert held(worker.lender.store) >= worker.lender.idle
+            assert worker.sender.free_resident_bytes <= waiting + MIN_SHARED_BYTES
+            assert held(worker.sender.segment) >= worker.sender.free_resident_bytes
 
 
 @linux
 def test_closed():
     """What was lent comes back, what is borrowed stays as long as it is looked at."""
     with pair(keep=0) as (parent, worker):
-        result = move(worker, parent, 1, 0, b"", views(block(SHARED, 3), block(SHARED, 4))).open()
-        move(parent, worker, 1, 0, b"", views(block(SHARED)))
+        result = move(
+            worker, parent, 1, 0, b"", views(block(MIN_SHARED_BYTES, 3), block(MIN_SHARED_BYTES, 4))
+        ).open()
+        move(parent, worker, 1, 0, b"", views(block(MIN_SHARED_BYTES)))
         parent.channel.close()
         parent.channel.close()
         assert parent.used == 0
-        assert held(parent.lender.store) == 0
-        assert [bytes(b) for b in result[1]] == [block(SHARED, 3), block(SHARED, 4)]
+        assert held(parent.sender.segment) == 0
+        assert [bytes(b) for b in result[1]] == [
+            block(MIN_SHARED_BYTES, 3),
+            block(MIN_SHARED_BYTES, 4),
+        ]
         result[1].pop()
-        assert held(worker.lender.store) == SHARED
+        assert held(worker.sender.segment) == MIN_SHARED_BYTES
         result[1].clear()
-        assert held(worker.lender.store) == 0
+        assert held(worker.sender.segment) == 0
         with pytest.raises(OSError):
-            os.fstat(parent.channel._store.handle)
+            os.fstat(parent.channel._segment.handle)
 
 
 def test_opened_after_the_end():
     """A parcel that comes to be opened after its channel is closed is an error, not zeros."""
     with pair() as (parent, worker):
-        frame = move(worker, parent, 1, 0, block(SHARED, 3))
+        frame = move(worker, parent, 1, 0, block(MIN_SHARED_BYTES, 3))
         parent.channel.close()
         with pytest.raises(OSError):
             frame.open()
@@ -180,19 +197,24 @@ def test_opened_after_the_end():
 
 def test_kept():
     """A call's own data is written once for all workers, and stays until it is let go."""
-    blocks = [block(SHARED, 1), block(SHARED // 2, 2), block(SHARED // 2, 3), block(10)]
+    blocks = [
+        block(MIN_SHARED_BYTES, 1),
+        block(MIN_SHARED_BYTES // 2, 2),
+        block(MIN_SHARED_BYTES // 2, 3),
+        block(10),
+    ]
     kept = {}
     with pair() as (parent, worker):
         for _ in range(3):
-            frame = move(parent, worker, 1, 0, block(SHARED), views(*blocks), kept=kept)
-            assert opened(frame) == (block(SHARED), blocks)
+            frame = move(parent, worker, 1, 0, block(MIN_SHARED_BYTES), views(*blocks), kept=kept)
+            assert opened(frame) == (block(MIN_SHARED_BYTES), blocks)
             assert sorted(kept) == [-1, 0]
             used = parent.used
-        assert used == 2 * SHARED
-        assert parent.channel.lends(kept[0])
+        assert used == 2 * MIN_SHARED_BYTES
+        assert parent.channel.has_sent(kept[0])
         del frame
         settle(worker, parent)
-        assert not parent.channel.lends(kept[0])
+        assert not parent.channel.has_sent(kept[0])
         assert parent.used == used
         kept.clear()
         assert parent.used == 0
@@ -201,27 +223,30 @@ def test_kept():
 def test_repeats():
     """A buffer that comes again lies in the same slab; the payload is always new."""
     with pair() as (parent, worker):
-        repeats = Repeats(parent.lender)
-        array, other = np.frombuffer(bytearray(block(SHARED)), np.uint8), block(SHARED, 2)
+        dedup = Deduplicator(parent.sender)
+        array, other = (
+            np.frombuffer(bytearray(block(MIN_SHARED_BYTES)), np.uint8),
+            block(MIN_SHARED_BYTES, 2),
+        )
         got = []
         for _ in range(3):
             parts = [memoryview(array), memoryview(other)]
-            got.append(move(parent, worker, 1, 0, other, parts, repeats=repeats))
+            got.append(move(parent, worker, 1, 0, other, parts, dedup=dedup))
         slabs = [[part.slab for part in frame._parts] for frame in got]
         assert [len(set(places)) for places in zip(*slabs, strict=True)] == [3, 1, 1]
         assert [opened(frame) for frame in got] == [(other, [array.tobytes(), other])] * 3
         got.clear()
         settle(worker, parent)
-        assert parent.used == 2 * SHARED
-        repeats.clear()
+        assert parent.used == 2 * MIN_SHARED_BYTES
+        dedup.clear()
         assert parent.used == 0
 
 
 def test_shared_by_name():
     """Nothing is copied of what lies in shared memory, however small the part."""
     with pair() as (parent, worker):
-        slab = parent.lender.reserve(SHARED, WRITE)
-        memory = registry.expose(parent.lender, slab, readonly=False)
+        slab = parent.sender.reserve(MIN_SHARED_BYTES, WRITE)
+        memory = registry.expose(parent.sender, slab, readonly=False)
         kept = {}
         frame = move(parent, worker, 1, 0, b"", [memory[100:110], memory], kept=kept)
         _, (part, whole) = frame.open()
@@ -230,7 +255,7 @@ def test_shared_by_name():
         assert kept == {0: slab, 1: slab}
         kept.clear()
         del frame, part, whole, memory, slab
-        assert parent.used == SHARED
+        assert parent.used == MIN_SHARED_BYTES
         settle(worker, parent)
         assert parent.used == 0
 
@@ -243,11 +268,11 @@ def test_no_stores():
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     asked = []
-    parent = ParcelChannel(
-        ours, waits=False, lender=lambda: asked.append(1), store=None, private=False
+    parent = SharedMemoryChannel(
+        ours, waits=False, sender=lambda: asked.append(1), segment=None, private=False
     )
-    worker = ParcelChannel(theirs, lender=lambda: None, store=None, private=True)
-    data = block(3 * SHARED)
+    worker = SharedMemoryChannel(theirs, sender=lambda: None, segment=None, private=True)
+    data = block(3 * MIN_SHARED_BYTES)
     for sender, receiver in ((parent, worker), (worker, parent)):
         sender.send(1, 2, data, views(data, b""), kept={})
         got = []
@@ -255,12 +280,12 @@ def test_no_stores():
             sender.flush()
             got = receiver.receive()
         assert opened(got[0]) == (data, [data, b""])
-        sender.give_back()
+        sender.return_slabs()
         sender.trim()
-        assert not sender.idle
+        assert not sender.has_free_memory
     assert asked == [1]
-    parent.send(1, 0, b"", views(bytes(48)), tabled=True)
-    with pytest.raises(WireError, match="cannot be mapped"):
+    parent.send(1, 0, b"", views(bytes(48)), has_table=True)
+    with pytest.raises(ProtocolError, match="cannot be mapped"):
         worker.receive()
     parent.close()
     worker.close()
@@ -272,11 +297,11 @@ def test_no_room(monkeypatch, caplog, sender):
     monkeypatch.setattr(shm_channel, "_said", False)
     with pair() as (parent, worker), caplog.at_level(logging.WARNING, "parallax"):
         ends = (parent, worker) if sender == "parent" else (worker, parent)
-        monkeypatch.setattr(ends[0].lender.store, "write", failing(FULL))
-        blocks = [block(SHARED, 1), *(block(SHARED // 3, n) for n in range(3))]
+        monkeypatch.setattr(ends[0].sender.segment, "write", failing(FULL))
+        blocks = [block(MIN_SHARED_BYTES, 1), *(block(MIN_SHARED_BYTES // 3, n) for n in range(3))]
         for _ in range(2):
-            frame = move(*ends, 1, 0, block(SHARED), views(*blocks))
-            assert opened(frame) == (block(SHARED), blocks)
+            frame = move(*ends, 1, 0, block(MIN_SHARED_BYTES), views(*blocks))
+            assert opened(frame) == (block(MIN_SHARED_BYTES), blocks)
         assert ends[0].used == 0
         assert len(caplog.records) == 1
         assert "goes through sockets" in caplog.text

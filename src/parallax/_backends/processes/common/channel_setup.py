@@ -1,8 +1,8 @@
 """The two ends of a worker's channel, with the shared memory that goes with each.
 
-Every worker has two stores: it receives from its parent's, which all workers share, and sends from
-one of its own, so that a result needs no answer before it can be written. The parent makes both and
-keeps both: what lies in them outlives the worker as long as somebody looks at it.
+A worker has two segments. It receives from the segment of its parent, which all workers share, and
+sends from a segment of its own, so that a result can be written without asking. The parent creates
+and keeps both: their content outlives the worker as long as something refers to it.
 
 Guarantees: a worker whose parent has no shared memory to give works without.
 """
@@ -13,9 +13,9 @@ import os
 from _thread import allocate_lock
 
 from parallax._core.light_stdlib import sockets
-from parallax._shm.segment import Store
-from parallax._shm.sender import Lender
-from parallax._transport.shm_channel import ParcelChannel, say_once
+from parallax._shm.segment import Segment
+from parallax._shm.sender import SlabSender
+from parallax._transport.shm_channel import SharedMemoryChannel, warn_no_shared_memory
 
 TYPE_CHECKING = False
 
@@ -30,38 +30,40 @@ __all__ = ["IDLE", "keep_channel", "open_channel"]
 IDLE = 2.0
 
 
-def open_channel(sock: sockets.socket, stores: Sequence[Handle]) -> ParcelChannel:
+def open_channel(sock: sockets.socket, segments: Sequence[Handle]) -> SharedMemoryChannel:
     """The worker's end.
 
     Args:
         sock: its socket.
-        stores: what its parent lends from, and what it lends from; or nothing.
+        segments: the handles of the parent's segment and of the worker's; empty without them.
     """
-    for fd in stores:
+    for fd in segments:
         if isinstance(fd, int):
             # Programs that an item starts have no business with it.
             os.set_inheritable(fd, False)
-    if not stores:
-        return ParcelChannel(sock, lender=lambda: None, store=None, private=True)
-    theirs, ours = map(Store, stores)
-    return ParcelChannel(
-        sock, lender=lambda: Lender(ours, allocate_lock()), store=theirs, private=True
+    if not segments:
+        return SharedMemoryChannel(sock, sender=lambda: None, segment=None, private=True)
+    theirs, ours = map(Segment, segments)
+    return SharedMemoryChannel(
+        sock, sender=lambda: SlabSender(ours, allocate_lock()), segment=theirs, private=True
     )
 
 
-def keep_channel(sock: sockets.socket, lender: Lender | None, store: Store | None) -> ParcelChannel:
+def keep_channel(
+    sock: sockets.socket, sender: SlabSender | None, segment: Segment | None
+) -> SharedMemoryChannel:
     """The parent's end.
 
     Args:
         sock: its socket.
-        lender: what lends to the worker, which has its store.
-        store: what the worker lends from; None with either of both missing.
+        sender: sends to the worker, which inherited the sender's segment.
+        segment: the worker's own; None where one of the two is missing.
     """
-    find = _refuse if lender is None or store is None else lambda: lender
-    return ParcelChannel(sock, waits=False, lender=find, store=store, private=False)
+    find = _refuse if sender is None or segment is None else lambda: sender
+    return SharedMemoryChannel(sock, waits=False, sender=find, segment=segment, private=False)
 
 
 def _refuse() -> None:
-    from parallax._shm.arena import refusal  # loads what workers never need
+    from parallax._shm.arena import unavailable_reason  # loads what workers never need
 
-    say_once(refusal())
+    warn_no_shared_memory(unavailable_reason())

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from parallax._shm.segment import Store
+    from parallax._shm.segment import Segment
 
 __all__ = ["ASK", "Trace", "keep_trace", "leave_traces"]
 
@@ -49,17 +49,17 @@ class Trace:
     """The parent's side of one worker's traces.
 
     Args:
-        store: the file.
+        segment: the file.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
         self._seen = 0
 
     @property
     def handle(self) -> int:
         """Its descriptor, for the worker."""
-        handle = self._store.handle
+        handle = self._segment.handle
         assert isinstance(handle, int)
         return handle
 
@@ -97,7 +97,7 @@ class Trace:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._store.close()
+        self._segment.close()
 
 
 def _without_ours(text: str) -> str:
@@ -112,7 +112,7 @@ def _without_ours(text: str) -> str:
     return "\n".join(kept)
 
 
-def keep_trace(make: Callable[[], Store]) -> Trace | None:
+def keep_trace(make: Callable[[], Segment]) -> Trace | None:
     """The parent's side for a new worker; None where there can be none.
 
     Args:
@@ -121,10 +121,10 @@ def keep_trace(make: Callable[[], Store]) -> Trace | None:
     if ASK is None:
         return None
     try:
-        store = make()
+        segment = make()
     except OSError:  # no descriptor is left: it works without
         return None
-    return Trace(store)
+    return Trace(segment)
 
 
 def leave_traces(fd: int) -> None:

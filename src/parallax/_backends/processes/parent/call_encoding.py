@@ -19,7 +19,7 @@ from parallax._backends.contract import Call
 from parallax._backends.processes.start.spawn import installed
 from parallax._core.plans import Payload
 from parallax._transport import codec
-from parallax._transport.pickle_diagnosis import culprit
+from parallax._transport.pickle_diagnosis import find_unpicklable
 
 __all__ = [
     "MAX_HASHED_BYTES",
@@ -107,7 +107,7 @@ def weigh(
     except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
         if stuck := stuck_value(values):
             return stuck
-        path, reason = culprit(call.fn, "callable")
+        path, reason = find_unpicklable(call.fn, "callable")
         return f"the {path} cannot be pickled ({reason})"
     begin = time.perf_counter()
     sizes = []
@@ -117,7 +117,7 @@ def weigh(
             try:
                 size = codec.encode(part).nbytes
             except Exception:  # noqa: BLE001 - as above
-                path, reason = culprit(part, what)
+                path, reason = find_unpicklable(part, what)
                 return f"the {path} cannot be pickled ({reason})"
         sizes.append(size)
     spent = (time.perf_counter() - begin) if items or results else 0.0
@@ -215,7 +215,7 @@ def needs(payload: bytes) -> set[str]:
     """
     found: set[str] = set()
     try:
-        plain = payload.removeprefix(codec.MARK)
+        plain = payload.removeprefix(codec.OUT_OF_BAND_MARK)
         for count, (opcode, argument, _) in enumerate(pickletools.genops(plain)):
             if isinstance(argument, str) and len(argument) < 200 and argument in sys.modules:
                 found.add(argument)

@@ -30,7 +30,7 @@ from parallax._backends.processes.parent.call_encoding import (
 from parallax._core.errors import SerializationError
 from parallax._guard.effects import scan
 from parallax._transport import codec
-from parallax._transport.pickle_diagnosis import culprit
+from parallax._transport.pickle_diagnosis import find_unpicklable
 
 __all__ = ["Callables", "Known"]
 
@@ -92,7 +92,7 @@ class Callables:
         try:
             known, reads = _encode(fn)
         except Exception as error:
-            path, reason = culprit(fn, "callable")
+            path, reason = find_unpicklable(fn, "callable")
             raise SerializationError("callable", None, path, reason) from error
         if type(fn) in {FunctionType, BuiltinFunctionType, type}:
             if len(self._entries) >= KEPT:

@@ -27,12 +27,12 @@ from parallax._core.chunks import Chunk, ChunkResult, Route
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import WorkerStartError
 from parallax._reporting.stall_policy import WorkerSnapshot
-from parallax._shm.registry import find
+from parallax._shm.registry import find_shared
 from parallax._transport import codec
 from parallax._transport.framing import Frame
-from parallax._transport.pickle_diagnosis import culprit
-from parallax._transport.shm_channel import Parcel
-from parallax._transport.wakeup import LONGEST
+from parallax._transport.pickle_diagnosis import find_unpicklable
+from parallax._transport.shm_channel import SharedFrame
+from parallax._transport.wakeup import MAX_LOCK_WAIT_S
 
 __all__ = ["ProcessCrew"]
 
@@ -173,7 +173,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             encoded = codec.encode(items)
         except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
             if chunk.size == 1:
-                path, reason = culprit(items[0], "item")
+                path, reason = find_unpicklable(items[0], "item")
             else:
                 path, reason = "item", ""
             self._report(Refused(worker, chunk.id, "item", path, reason))
@@ -183,19 +183,19 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             return
         client.flight[chunk.id] = (0, 0.0)
         payload, buffers = encoded.payload, encoded.buffers
-        repeats = self._sent_once.repeats_for(buffers)
-        before = repeats.spared if repeats is not None else 0
+        dedup = self._sent_once.dedup_for(buffers)
+        before = dedup.bytes_spared if dedup is not None else 0
         try:
             tag = self._serial + chunk.id
-            client.channel.send(protocol.TASK, tag, payload, buffers, repeats=repeats)
+            client.channel.send(protocol.TASK, tag, payload, buffers, dedup=dedup)
         except BaseException as error:
             if isinstance(error, OSError) and not isinstance(error, TimeoutError):
                 return  # poll sees its end-of-file and reports the chunk lost
             client.condemn()
             raise
-        sent = len(payload) + sum(b.nbytes for b in buffers if not find(b))
-        if repeats is not None:
-            sent -= repeats.spared - before
+        sent = len(payload) + sum(b.nbytes for b in buffers if not find_shared(b))
+        if dedup is not None:
+            sent -= dedup.bytes_spared - before
         client.flight[chunk.id] = (sent, time.perf_counter() - begin)
         self.watch(client)
 
@@ -224,7 +224,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
     def poll(self, timeout: float | None) -> None:
         """Wait for the workers' sockets and report what they said."""
         if timeout is not None:
-            timeout = min(timeout, LONGEST)
+            timeout = min(timeout, MAX_LOCK_WAIT_S)
         if (due := self.due()) is not None:
             left = max(0.0, due - time.monotonic())
             timeout = left if timeout is None else min(left, timeout)
@@ -270,14 +270,14 @@ class ProcessCrew(WorkerSet[WorkerClient]):
                 worker.channel.flush()
         slabs = list((self._call.slabs or {}).values())
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
-        while any(w.channel.lends(slab) for w in idle for slab in slabs):
+        while any(w.channel.has_sent(slab) for w in idle for slab in slabs):
             # What it captured would stay in memory until the next call is sent.
             left = deadline - time.monotonic()
             if left <= 0:
                 break
             self.poll(left)
 
-    def _heard(self, worker: WorkerClient, frame: Frame | Parcel) -> None:
+    def _heard(self, worker: WorkerClient, frame: Frame | SharedFrame) -> None:
         kind, number, chunk = frame.kind, worker.number, frame.tag - self._serial
         if kind in {protocol.RESULT, protocol.REFUSED}:
             if chunk not in worker.flight:

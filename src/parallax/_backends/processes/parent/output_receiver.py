@@ -27,7 +27,7 @@ from parallax._backends.processes.common import protocol
 from parallax._core.light_stdlib import loads
 from parallax._transport import codec
 from parallax._transport.framing import Frame
-from parallax._transport.shm_channel import Parcel
+from parallax._transport.shm_channel import SharedFrame
 
 __all__ = ["Ear", "Hearing"]
 
@@ -121,7 +121,7 @@ class Hearing:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def take(self, ear: Ear, frame: Frame | Parcel) -> None:
+    def take(self, ear: Ear, frame: Frame | SharedFrame) -> None:
         """Keep what a worker said; never blocks for long.
 
         Args:

@@ -41,7 +41,7 @@ from parallax._core.errors import SerializationError
 from parallax._core.futures import Future
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._transport.codec import Encoded
-from parallax._transport.wakeup import Waker, readable
+from parallax._transport.wakeup import Waker, wait_readable
 
 __all__ = ["ProcessEngine"]
 
@@ -373,7 +373,9 @@ class ProcessEngine:
                     borrowed.append(worker)
                     self._workers.borrow(worker)
                 left = None if deadline is None else min(max(0.0, deadline - clock()), MAX_WAIT_S)
-                in_time = (left is None and worker.channel.wait()) or readable(worker.channel, left)
+                in_time = (left is None and worker.channel.wait()) or wait_readable(
+                    worker.channel, left
+                )
             finally:
                 # Also if a KeyboardInterrupt came at any point of this.
                 if borrowed:

@@ -6,9 +6,9 @@ several items, which are found by their content.
 
 from __future__ import annotations
 
-from parallax._shm.arena import arena
-from parallax._shm.dedup import Repeats
-from parallax._shm.sender import COPY, SHARED
+from parallax._shm.arena import arena_sender
+from parallax._shm.dedup import Deduplicator
+from parallax._shm.sender import COPY, MIN_SHARED_BYTES
 
 TYPE_CHECKING = False
 
@@ -28,17 +28,17 @@ class SentOnce:
     def __init__(self, call: Encoded) -> None:
         self._call = call
         #: finds buffers of items that were sent before; None until there is a large one.
-        self.repeats: Repeats | None = None
+        self.dedup: Deduplicator | None = None
         self._captured_reported = False
-        self._repeats_reported = (0, 0)
+        self._dedup_reported = (0, 0)
 
-    def repeats_for(self, buffers: list[memoryview]) -> Repeats | None:
+    def dedup_for(self, buffers: list[memoryview]) -> Deduplicator | None:
         """What finds repeated buffers, from the first item with a large one on."""
-        if self.repeats is None and any(b.nbytes >= SHARED for b in buffers):
-            sender = arena()
+        if self.dedup is None and any(b.nbytes >= MIN_SHARED_BYTES for b in buffers):
+            sender = arena_sender()
             if sender is not None:
-                self.repeats = Repeats(sender)
-        return self.repeats
+                self.dedup = Deduplicator(sender)
+        return self.dedup
 
     def saved(self, items: int) -> tuple[int, int]:
         """Bytes that were sent once since the last call of this, and that were not sent again.
@@ -51,15 +51,15 @@ class SentOnce:
         if captured and not self._captured_reported:
             self._captured_reported = True
             once, spared = captured, spared - captured
-        if self.repeats is not None:
-            total = self.repeats.once, self.repeats.spared
-            once += total[0] - self._repeats_reported[0]
-            spared += total[1] - self._repeats_reported[1]
-            self._repeats_reported = total
+        if self.dedup is not None:
+            total = self.dedup.bytes_once, self.dedup.bytes_spared
+            once += total[0] - self._dedup_reported[0]
+            spared += total[1] - self._dedup_reported[1]
+            self._dedup_reported = total
         return once, spared
 
     def clear(self) -> None:
         """Let go of the memory: a run is part of a cycle of references."""
-        if self.repeats is not None:
-            self.repeats.clear()
+        if self.dedup is not None:
+            self.dedup.clear()
         (self._call.slabs or {}).clear()

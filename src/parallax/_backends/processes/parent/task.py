@@ -18,8 +18,8 @@ from parallax._core.errors import RemoteTraceback, SerializationError, Unreadabl
 from parallax._core.futures import Future, Helper
 from parallax._transport import codec
 from parallax._transport.framing import Frame
-from parallax._transport.pickle_diagnosis import culprit
-from parallax._transport.shm_channel import Parcel, ParcelChannel
+from parallax._transport.pickle_diagnosis import find_unpicklable
+from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 __all__ = [
     "Batch",
@@ -70,7 +70,11 @@ class TaskWorker(WorkerClient):
     """A worker of an executor."""
 
     def __init__(
-        self, started: Started, channel: ParcelChannel, outputs: Outputs, trace: Trace | None = None
+        self,
+        started: Started,
+        channel: SharedMemoryChannel,
+        outputs: Outputs,
+        trace: Trace | None = None,
     ) -> None:
         super().__init__(started, channel, outputs, trace)
         #: what was sent and not answered, oldest first.
@@ -119,7 +123,7 @@ def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> co
             try:
                 codec.encode(part)
             except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
-                path, reason = culprit(part, name)
+                path, reason = find_unpicklable(part, name)
                 raise SerializationError("item", None, path, reason) from error
         raise SerializationError("item", None, "item", str(error)) from error
 
@@ -160,7 +164,7 @@ def settle(finished: Finished, failed: Callable[[BaseException], BaseException] 
 Outcome: TypeAlias = "tuple[Any, BaseException | None]"
 
 
-def outcomes(frame: Frame | Parcel) -> tuple[list[Outcome], float, float]:
+def outcomes(frame: Frame | SharedFrame) -> tuple[list[Outcome], float, float]:
     """Decode a worker's answer: outcomes in order, and the seconds that they took in all.
 
     On the clock, 0 if one is running yet, and on the CPU clock.

@@ -38,7 +38,7 @@ from parallax._backends.processes.start.initializer import Initializer
 from parallax._core.errors import WorkerStartError
 from parallax._core.nesting import here
 from parallax._transport.framing import Frame
-from parallax._transport.shm_channel import Parcel
+from parallax._transport.shm_channel import SharedFrame
 
 __all__ = ["TaskWorkers"]
 
@@ -201,7 +201,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         elif self.queue.tasks and self.fatal is None:
             self._fill(worker)
 
-    def _heard(self, worker: TaskWorker, frame: Frame | Parcel) -> None:
+    def _heard(self, worker: TaskWorker, frame: Frame | SharedFrame) -> None:
         if frame.kind == protocol.RESULT:
             self._answered(worker, frame)
         elif frame.kind == protocol.RETURNED:
@@ -215,7 +215,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
     def _came_up(self, worker: TaskWorker) -> None:  # noqa: ARG002 - as in the base class
         self._greeted()
 
-    def _answered(self, worker: TaskWorker, frame: Frame | Parcel) -> None:
+    def _answered(self, worker: TaskWorker, frame: Frame | SharedFrame) -> None:
         batch = worker.batches[0]
         self.last = now = clock()
         found, wall, cpu = outcomes(frame)
@@ -239,7 +239,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         task.data = task.worker = None
         self._finished.append((task, value, error))
 
-    def _returned(self, worker: TaskWorker, frame: Frame | Parcel) -> None:
+    def _returned(self, worker: TaskWorker, frame: Frame | SharedFrame) -> None:
         """Take back what the worker has not begun."""
         back: list[Task] = []
         for number, count in pickle.loads(frame.open()[0]):

@@ -36,11 +36,11 @@ from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.spawn import OUTPUT, installed, output_of
 from parallax._backends.processes.start.starter import Starter
 from parallax._core.errors import WorkerStartError
-from parallax._shm.arena import arena, release
-from parallax._shm.segment import Store, make_store
-from parallax._shm.sender import Lender
-from parallax._transport.shm_channel import ParcelChannel
-from parallax._transport.wakeup import readable_now
+from parallax._shm.arena import arena_sender, release_when_unused
+from parallax._shm.segment import Segment, create_segment
+from parallax._shm.sender import SlabSender
+from parallax._transport.shm_channel import SharedMemoryChannel
+from parallax._transport.wakeup import ready_now
 
 __all__ = ["Pool", "shutdown_warm_pool", "warm_pool", "warm_resources"]
 
@@ -63,7 +63,7 @@ class Pool:
         self._changed = threading.Condition(self._lock)
         self._starter = _starter(method)
         #: our ends of the worker that is being started.
-        self._making: Sequence[ParcelChannel | Trace] = ()
+        self._making: Sequence[SharedMemoryChannel | Trace] = ()
         self._idle: list[WorkerClient] = []
         self._alive: set[WorkerClient] = set()
         #: workers of executors: not lent, not counted.
@@ -175,12 +175,14 @@ class Pool:
             raise WorkerStartError(self.method, str(error)) from error
         outputs = _outputs()
         expect_ends()
-        lender, store = _shared_memory()
-        handles = [] if store is None or lender is None else [lender.store.handle, store.handle]
-        trace = keep_trace(make_store)
+        sender, segment = _shared_memory()
+        handles = (
+            [] if segment is None or sender is None else [sender.segment.handle, segment.handle]
+        )
+        trace = keep_trace(create_segment)
         if trace is not None:
             handles.append(trace.handle)
-        channel = keep_channel(ours, lender, store)
+        channel = keep_channel(ours, sender, segment)
         self._making = [channel, *([trace] if trace is not None else [])]
         try:
             load = modules_to_be_heard()
@@ -298,7 +300,7 @@ class Pool:
         """Let go of idle workers that have left."""
         if self._leaving:
             self._sweep()
-        heard = readable_now([worker.channel for worker in self._idle])
+        heard = ready_now([worker.channel for worker in self._idle])
         for worker in [w for w in self._idle if w.channel in heard] if heard else ():
             try:
                 frames = worker.channel.receive()
@@ -388,13 +390,13 @@ def _starter(method: str) -> Starter:
     return Forker()
 
 
-def _shared_memory() -> tuple[Lender | None, Store | None]:
+def _shared_memory() -> tuple[SlabSender | None, Segment | None]:
     """What lends to a new worker, and where that one lends from."""
-    lender = arena()
-    if lender is None:
+    sender = arena_sender()
+    if sender is None:
         return None, None
     try:
-        return lender, make_store()
+        return sender, create_segment()
     except OSError:  # no descriptor is left: it works without
         return None, None
 
@@ -429,7 +431,7 @@ def shutdown_warm_pool() -> None:
     for pool in pools:
         pool.shutdown()
     if not _hired_anywhere:  # executors' workers have the arena's descriptor
-        release()
+        release_when_unused()
 
 
 def warm_resources() -> tuple[set[int], set[int]]:

@@ -19,7 +19,7 @@ from parallax._backends.processes.start.initializer import INITIALIZER_KEY, Init
 from parallax._backends.processes.start.starter import Started
 from parallax._reporting.stall_policy import WorkerSnapshot
 from parallax._transport import codec
-from parallax._transport.shm_channel import ParcelChannel
+from parallax._transport.shm_channel import SharedMemoryChannel
 
 __all__ = ["Outputs", "WorkerClient"]
 
@@ -33,7 +33,11 @@ class WorkerClient(WorkerLife):
     """The parent's end of one worker process."""
 
     def __init__(
-        self, started: Started, channel: ParcelChannel, outputs: Outputs, trace: Trace | None = None
+        self,
+        started: Started,
+        channel: SharedMemoryChannel,
+        outputs: Outputs,
+        trace: Trace | None = None,
     ) -> None:
         super().__init__()
         self.started = started

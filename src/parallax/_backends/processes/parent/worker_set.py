@@ -22,8 +22,8 @@ from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_state import BORROWED, CONDEMNED, STARTING
 from parallax._core.errors import exit_reason
 from parallax._core.light_stdlib import signals
-from parallax._transport.framing import Frame, WireError
-from parallax._transport.shm_channel import Parcel
+from parallax._transport.framing import Frame, ProtocolError
+from parallax._transport.shm_channel import SharedFrame
 
 TYPE_CHECKING = False
 
@@ -80,7 +80,7 @@ class WorkerSet(Generic[W]):
 
     # -- what subclasses do --------------------------------------------------------------------
 
-    def _heard(self, worker: W, frame: Frame | Parcel) -> None:
+    def _heard(self, worker: W, frame: Frame | SharedFrame) -> None:
         """Handle a frame; this handles the kinds that are the same for all holders."""
         if frame.kind == protocol.SAID:
             self.hearing.take(worker.ear, frame)
@@ -183,7 +183,7 @@ class WorkerSet(Generic[W]):
             raise
         except (EOFError, OSError):
             self._lose(worker)
-        except (WireError, MemoryError) as error:  # a wrong length asks for too much
+        except (ProtocolError, MemoryError) as error:  # a wrong length asks for too much
             self._lose(worker, detail=unreadable(error))
 
     # -- ends ----------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Forker(Starter):
     def start(
         self,
         sock: socket.socket,
-        stores: Sequence[Handle] = (),
+        segments: Sequence[Handle] = (),
         initializer: Initializer | None = None,
         *,
         load: Sequence[str] = (),  # noqa: ARG002 - the parameter of what this overrides
@@ -118,7 +118,7 @@ class Forker(Starter):
         copies: list[Handle] = []
         try:
             # What belongs to this process is closed in forks of it.
-            copies.extend(os.dup(each) if isinstance(each, int) else each for each in stores)
+            copies.extend(os.dup(each) if isinstance(each, int) else each for each in segments)
             with _uninterrupted():
                 pid = _fork()()
                 if pid == 0:

@@ -22,7 +22,7 @@ from typing import Any
 from parallax._backends.processes.common.inherited_fds import Given
 from parallax._core.errors import SerializationError
 from parallax._transport import codec
-from parallax._transport.pickle_diagnosis import culprit
+from parallax._transport.pickle_diagnosis import find_unpicklable
 
 __all__ = ["InheritanceError", "Initializer", "forks_by_default"]
 
@@ -123,7 +123,7 @@ def forks_by_default() -> bool:
 
 
 def _refusal(parts: tuple[Any, ...]) -> SerializationError:
-    path, reason = culprit(parts[:2], "initializer")
+    path, reason = find_unpicklable(parts[:2], "initializer")
     return SerializationError("callable", None, path, reason)
 
 

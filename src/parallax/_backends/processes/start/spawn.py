@@ -34,7 +34,7 @@ OUTPUT = (1, 2)
 def execute(
     what: str,
     sock: socket.socket,
-    stores: Sequence[Handle] = (),
+    segments: Sequence[Handle] = (),
     given: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Execute a fresh Python that runs the ``main`` of a module.
@@ -42,7 +42,7 @@ def execute(
     Args:
         what: "worker" or "zygote".
         sock: its end of a socket pair.
-        stores: what a worker opens its stores by; see ``worker.serve``.
+        segments: what a worker opens its segments by; see ``worker.serve``.
         given: descriptors that a worker's initializer needs.
 
     Raises:
@@ -52,7 +52,7 @@ def execute(
         raise WorkerStartError("spawn", "this program has no Python interpreter of its own to run")
     # The search path goes along on the command line, because parallax itself may have been found
     # on a path that this program added at run time.
-    arguments = ", ".join(map(repr, (sock.fileno(), *stores)))
+    arguments = ", ".join(map(repr, (sock.fileno(), *segments)))
     if given:
         arguments += f", given={tuple(given)!r}"
     code = (
@@ -70,7 +70,7 @@ def execute(
             return subprocess.Popen(
                 [sys.executable, *flags, "-c", code],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(sock.fileno(), *(fd for fd in stores if isinstance(fd, int)), *given),
+                pass_fds=(sock.fileno(), *(fd for fd in segments if isinstance(fd, int)), *given),
                 env=env,
             )
     except OSError as error:

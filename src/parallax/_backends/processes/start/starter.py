@@ -151,7 +151,7 @@ class Starter:
     def start(
         self,
         sock: socket.socket,
-        stores: Sequence[Handle] = (),
+        segments: Sequence[Handle] = (),
         initializer: Initializer | None = None,
         *,
         load: Sequence[str] = (),
@@ -160,7 +160,7 @@ class Starter:
 
         Args:
             sock: the worker's end.
-            stores: what it opens the stores by that it receives from, and sends by; or nothing.
+            segments: what it opens the segments by that it receives from, and sends by; or nothing.
             initializer: what it is going to call first.
             load: modules of ours that it will want, and the next ones, too.
 
@@ -172,12 +172,12 @@ class Starter:
             zygote = self._ensure()
             try:
                 zygote.load(load)
-                zygote.fork(sock, stores, fds)
+                zygote.fork(sock, segments, fds)
             except ConnectionError:  # it is gone
                 self._bury(zygote)
             else:
                 return Started(None, zygote)
-        return Started(execute("worker", sock, stores, fds), None)
+        return Started(execute("worker", sock, segments, fds), None)
 
     def deadline(self, started: Started, born: float) -> float:
         """When a worker that is not up by then is given up, on the monotonic clock.
@@ -347,10 +347,10 @@ class _Zygote:
             self.imports += 1
             self._say(("import", [list(sys.path), *fresh]))
 
-    def fork(self, sock: socket.socket, stores: Sequence[Handle], given: Sequence[int]) -> None:
+    def fork(self, sock: socket.socket, segments: Sequence[Handle], given: Sequence[int]) -> None:
         numbers = [number for number in OUTPUT if output_of(number) is not None]
-        message = pickle.dumps(("fork", (numbers, len(stores), len(given))))
-        fds = [sock.fileno(), *(fd for fd in stores if isinstance(fd, int)), *given, *numbers]
+        message = pickle.dumps(("fork", (numbers, len(segments), len(given))))
+        fds = [sock.fileno(), *(fd for fd in segments if isinstance(fd, int)), *given, *numbers]
         socket.send_fds(self.control, [message], fds)
 
     def _say(self, message: Any) -> None:

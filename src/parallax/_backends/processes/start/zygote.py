@@ -8,7 +8,7 @@ fresh, never sees ``__main__``, and forks in about a millisecond.
     parent -> zygote (one message each, SOCK_SEQPACKET)     zygote -> parent
     ("import", [path, module, ...])                          ("importing", module, or "" at the end)
     ("fork", ([1, 2], 2, 0)) with the worker's socket,       ("threads", count, [module, ...])
-        so many stores of shared memory and so many          ("failed", words)
+        so many segments of shared memory and so many          ("failed", words)
         descriptors for its initializer, and the
         parent's descriptors of these numbers                ("exit", pid, exitcode)
 
@@ -39,8 +39,8 @@ __all__ = ["main", "reseed"]
 #: Bytes of the longest message. A list of module names is a few kilobytes.
 MESSAGE = 1 << 17
 
-#: Descriptors that may come with a message: a worker's socket, its two stores, where it writes to,
-#: and what its initializer needs. The system takes 253 at a time.
+#: Descriptors that may come with a message: a worker's socket, its two segments, where it writes
+#: to, and what its initializer needs. The system takes 253 at a time.
 DESCRIPTORS = 253
 
 #: Seconds that workers have to leave by themselves when the parent is gone.
@@ -92,8 +92,8 @@ def main(fd: int) -> None:
                 frozen = False
             elif kind == "fork":
                 try:
-                    numbers, stores, given = argument
-                    first = 1 + stores  # of those that the initializer needs
+                    numbers, segments, given = argument
+                    first = 1 + segments  # of those that the initializer needs
                     last = first + given
                     if len(fds) != last + len(numbers):
                         # The kernel drops what there is no room for.

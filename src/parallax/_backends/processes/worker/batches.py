@@ -22,7 +22,7 @@ from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import dumps, loads
 from parallax._transport import codec
 from parallax._transport.framing import Frame
-from parallax._transport.shm_channel import Parcel, ParcelChannel
+from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 TYPE_CHECKING = False
 
@@ -56,9 +56,9 @@ class BatchRunner:
 
     def __init__(
         self,
-        channel: ParcelChannel,
+        channel: SharedMemoryChannel,
         call: Callable[[int], tuple[Any, ...]],
-        later: Callable[[int], list[Frame | Parcel]],
+        later: Callable[[int], list[Frame | SharedFrame]],
     ) -> None:
         """Prepare.
 
@@ -100,7 +100,7 @@ class BatchRunner:
         finally:
             main.update(kept)
 
-    def run(self, frame: Frame | Parcel) -> None:
+    def run(self, frame: Frame | SharedFrame) -> None:
         """Run the tasks of a batch and answer them."""
         self._tag = frame.tag
         payload, self._buffers = frame.open()

@@ -27,8 +27,8 @@ from parallax._core.light_stdlib import loads, signals, sockets
 from parallax._core.nesting import Place, settle
 from parallax._core.thread_clocks import RunDelay
 from parallax._transport import codec
-from parallax._transport.framing import Frame, WireError
-from parallax._transport.shm_channel import Parcel, ParcelChannel
+from parallax._transport.framing import Frame, ProtocolError
+from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 TYPE_CHECKING = False
 
@@ -94,7 +94,7 @@ def serve(
 
     Args:
         sock: this end.
-        files: what it opens the stores by that its parent lends from, and that it lends from, if
+        files: what it opens the segments by that its parent lends from, and that it lends from, if
             there are such; and the one that its stacks are to be written to, if there is one.
         given: descriptors that what the initializer gets refers to by number.
         inherited: callables that it has by inheritance, under their keys.
@@ -109,12 +109,12 @@ def serve(
     os.set_inheritable(sock.fileno(), False)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=sock.close)
-    stores, trace = files[: len(files) // 2 * 2], files[len(files) // 2 * 2 :]
+    segments, trace = files[: len(files) // 2 * 2], files[len(files) // 2 * 2 :]
     if trace:
         leave_traces(int(trace[0]))
     code, me = 0, os.getpid()
     try:
-        _Server(open_channel(sock, stores), given, inherited).run()
+        _Server(open_channel(sock, segments), given, inherited).run()
     except (EOFError, OSError):
         pass
     except Exception:  # noqa: BLE001 - a fault of ours: it must not look like an orderly end
@@ -149,16 +149,16 @@ def _leave(code: int) -> None:
 class _Server:
     def __init__(
         self,
-        channel: ParcelChannel,
+        channel: SharedMemoryChannel,
         given: Sequence[int],
         inherited: dict[int, tuple[Any, ...]] | None,
     ) -> None:
         self._channel = channel
         #: descriptors for the initializer.
         self._given = given
-        self._calls: dict[int, Frame | Parcel | tuple[Any, ...]] = {**(inherited or {})}
+        self._calls: dict[int, Frame | SharedFrame | tuple[Any, ...]] = {**(inherited or {})}
         #: frames that came and were not handled yet.
-        self._inbox: deque[Frame | Parcel] = deque()
+        self._inbox: deque[Frame | SharedFrame] = deque()
         #: seconds to wait for more before it leaves; None for ever.
         self._idle: float | None = None
         self._batches = BatchRunner(channel, self._call_of, self._later)
@@ -192,12 +192,12 @@ class _Server:
             while self._inbox:
                 self._handle(self._inbox.popleft())
 
-    def _next(self) -> list[Frame | Parcel]:
+    def _next(self) -> list[Frame | SharedFrame]:
         """Wait for what the parent says next; TimeoutError if it says nothing for long."""
         channel, left = self._channel, self._idle
-        channel.give_back()
+        channel.return_slabs()
         try:
-            if channel.idle and (left is None or left > IDLE):
+            if channel.has_free_memory and (left is None or left > IDLE):
                 channel.sock.settimeout(IDLE)
                 try:
                     return channel.receive()
@@ -210,7 +210,7 @@ class _Server:
             # What is sent may wait for ever: the parent may have something else to do for long.
             channel.sock.settimeout(None)
 
-    def _handle(self, frame: Frame | Parcel) -> None:
+    def _handle(self, frame: Frame | SharedFrame) -> None:
         kind = frame.kind
         if kind in {protocol.TASK, protocol.BATCH} and protocol.RECALL is not None:
             # An item may have taken the signal for itself, and the next one is not to blame.
@@ -245,7 +245,7 @@ class _Server:
 
     def _call_of(self, key: int) -> tuple[Any, ...]:
         call = self._calls[key]
-        if isinstance(call, (Frame, Parcel)):
+        if isinstance(call, (Frame, SharedFrame)):
             call = self._batches.decode(*call.open())
             self._calls[key] = call
             if not self._initialized:
@@ -259,7 +259,7 @@ class _Server:
             self._voices = Voices(self._channel, self._recall, forked=self._adopted)
         self._voices.carry(wanted)
 
-    def _initialize(self, frame: Frame | Parcel) -> None:
+    def _initialize(self, frame: Frame | SharedFrame) -> None:
         """Call the initializer; a worker whose initializer fails takes no task."""
         try:
             fn, args = self._first(frame.tag)
@@ -325,14 +325,14 @@ class _Server:
             _, items, values = self._chunk
             del items[len(values) + 1 :]
 
-    def _later(self, wanted: int) -> list[Frame | Parcel]:
+    def _later(self, wanted: int) -> list[Frame | SharedFrame]:
         """Take the tasks that have come and are not begun, without waiting for more."""
         sock = self._channel.sock
         timeout = sock.gettimeout()
         sock.setblocking(False)
         try:
             self._inbox.extend(self._channel.receive())
-        except (EOFError, OSError, WireError):
+        except (EOFError, OSError, ProtocolError):
             pass  # found again by the next blocking read
         finally:
             sock.settimeout(timeout)
@@ -340,7 +340,7 @@ class _Server:
         self._inbox = deque(frame for frame in self._inbox if frame.kind != wanted)
         return found
 
-    def _task(self, frame: Frame | Parcel) -> None:
+    def _task(self, frame: Frame | SharedFrame) -> None:
         if not self._begun:
             # Tells a worker that its first item ended from one that was killed while idle.
             self._begun = True

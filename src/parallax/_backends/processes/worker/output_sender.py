@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from parallax._backends.processes.common import protocol
 from parallax._core.light_stdlib import dumps
 from parallax._transport import codec
-from parallax._transport.framing import small_frame
-from parallax._transport.shm_channel import ParcelChannel
+from parallax._transport.framing import pack_small_frame
+from parallax._transport.shm_channel import SharedMemoryChannel
 
 TYPE_CHECKING = False
 
@@ -46,7 +46,9 @@ WRITES = os.name == "posix"
 class Voices:
     """What one worker has to say."""
 
-    def __init__(self, channel: ParcelChannel, recall: Callable[[], None], *, forked: bool) -> None:
+    def __init__(
+        self, channel: SharedMemoryChannel, recall: Callable[[], None], *, forked: bool
+    ) -> None:
         """Take over a channel; from now on several threads may send.
 
         Args:
@@ -121,7 +123,7 @@ class Voices:
                     if start + PIECE < len(data):
                         flags |= protocol.MORE
                     piece = data[start : start + PIECE]
-                    self._send(small_frame(protocol.SAID, kind | flags, piece))
+                    self._send(pack_small_frame(protocol.SAID, kind | flags, piece))
                     flags = 0
         except OSError as error:
             if error.errno is None:
@@ -223,22 +225,22 @@ class Voices:
         self.lock = RLock()  # another thread may have had it
 
 
-class _Guarded(ParcelChannel):
+class _Guarded(SharedMemoryChannel):
     """A worker's channel that several threads send by."""
 
     voices: Voices
 
     def send(self, kind: int, *args: Any, **wishes: Any) -> bool:
-        """As ``ParcelChannel.send``."""
+        """As ``SharedMemoryChannel.send``."""
         with self.voices.lock:
             if self.voices.warned:
                 self.voices.forget_warnings()
             return super().send(kind, *args, **wishes)
 
-    def give_back(self) -> None:
-        """As ``ParcelChannel.give_back``."""
+    def return_slabs(self) -> None:
+        """As ``SharedMemoryChannel.give_back``."""
         with self.voices.lock:
-            super().give_back()
+            super().return_slabs()
 
 
 class _Output(io.RawIOBase):
