@@ -108,6 +108,14 @@ LAZY_EDGES: set[tuple[str, str]] = {
     # Workers import decorated functions, and only call them.
     ("_api.decorated", "_api.map"),
     ("_api.decorated", "_executors.executor"),
+    # Each engine when an executor that needs it is created.
+    ("_executors.executor", "_executors.process_executor"),
+    ("_executors.executor", "_executors.process_errors"),
+    ("_executors.executor", "_adaptive.adaptive_engine"),
+    ("_executors.executor", "_backends.simple_engines"),
+    ("_executors.executor", "_reporting.tally"),
+    # With the results of worker processes only.
+    ("_executors.map_results", f"{PROCESSES}.parent.task"),
 }
 
 # What may be imported from outside the standard library at all; "numpy" never at module level.

@@ -18,9 +18,14 @@ def ours() -> tuple[type, ...]:
     return parallax.ThreadPoolExecutor, parallax.ProcessPoolExecutor
 
 
+def standard_class(kind: type) -> type:
+    """The class of the standard library that ``kind`` takes the place of."""
+    return next(each for each in kind.__mro__[1:] if each.__name__ == kind.__name__)
+
+
 def install() -> None:
     """From now on whoever imports the standard library's pools gets parallax's."""
     for kind in ours():
-        home = sys.modules[kind.__base__.__module__]
+        home = sys.modules[standard_class(kind).__module__]
         setattr(concurrent.futures, kind.__name__, kind)
         setattr(home, kind.__name__, kind)

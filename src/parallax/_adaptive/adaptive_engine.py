@@ -31,26 +31,27 @@ from parallax._core.plans import Plan
 from parallax._routing.requested import MOST_THREADS, THREADS
 from parallax._routing.route_choice import RouteChoice, ThreadGrowth
 
-__all__ = ["RoutedEngine"]
+__all__ = ["AdaptiveEngine", "Settings"]
 
 clock = time.perf_counter
 
 
-class RoutedEngine(Stoppable):
+class AdaptiveEngine(Stoppable):
     """Runs calls where they are best run. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; nothing is started yet."""
-        self._failed = settings.failed
         self.lock: Any = threading.RLock()
         self._place = here()
         self.cores = self._place.cores
         given = settings.max_workers
-        self._broken = settings.broken
+        self._errors = settings.errors
+        if settings.initializer is not None:
+            self._errors()  # while it can be imported, see there
         self.threads = ThreadEngine(
             given or settings.default_threads,
             name=settings.name,
-            broken=settings.broken,
+            broken=self._broken,
             initializer=settings.initializer,
             initargs=settings.initargs,
             failed=self.fail_waiting,
@@ -78,9 +79,14 @@ class RoutedEngine(Stoppable):
         return self.threads.max_workers
 
     @property
-    def failed(self) -> Callable[[BaseException], BaseException]:
-        """Gives the error of a call another form."""
-        return self._failed
+    def failed(self) -> Callable[[BaseException], BaseException] | None:
+        """Converts the error of a call; None as long as no worker process may have raised it."""
+        engine = self.far.engine
+        return None if engine is None else engine.failed
+
+    def rest_after(self, seconds: float) -> None:
+        """Have worker processes leave that have had nothing to do for so long."""
+        self.far.rest_after(seconds)
 
     @property
     def ahead(self) -> int:
@@ -190,6 +196,9 @@ class RoutedEngine(Stoppable):
         self._flight = {"threads": 0, "processes": 0}
         self._open.clear()
 
+    def _broken(self, cause: BaseException) -> BaseException:
+        return self._errors().broken_pool(cause)
+
     # -- asked by futures ----------------------------------------------------------------------
 
     def help(self, call: Any, timeout: float | None) -> float | None:
@@ -243,6 +252,8 @@ class RoutedEngine(Stoppable):
         path = Path(inquiry)
         verdict, now = inquiry.verdict, clock()
         inquiry.warn(args)
+        if verdict.limit == "free" or not verdict.settled:
+            self.far.load()
         if self.workers() < 2:
             choice.keep(self.far.why_none, now)
         elif verdict.limit != "free" and (verdict.settled or kwargs):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from parallax._adaptive.call import RoutedCall
 from parallax._backends.contract import WorkerEnd
@@ -31,6 +31,19 @@ clock = time.perf_counter
 SLOW_START = 0.5
 
 
+class ProcessErrors(Protocol):
+    """Makes the errors of calls in worker processes."""
+
+    def lost_call(self, end: WorkerEnd, attempts: int, /) -> BaseException:
+        """The error of a call whose worker ended while it ran the call."""
+
+    def broken_pool(self, cause: BaseException, /) -> BaseException:
+        """The error of all calls when no worker can be started, or an initializer has failed."""
+
+    def standard_error(self, error: BaseException, /) -> BaseException:
+        """The error of a call, converted to a type that the standard library's pool raises."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What an executor was made with; see ``Executor``."""
@@ -40,11 +53,8 @@ class Settings:
     default_threads: int
     #: first part of the threads' names.
     name: str
-    #: make the error of a call whose worker ended, and of all calls when an initializer failed.
-    died: Callable[[WorkerEnd, int], BaseException]
-    broken: Callable[[BaseException], BaseException]
-    #: gives the error of a call another form.
-    failed: Callable[[BaseException], BaseException]
+    #: imports the functions that make the errors of calls in worker processes.
+    errors: Callable[[], ProcessErrors]
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     max_tasks: int | None
@@ -103,6 +113,13 @@ class Far:
         """Have worker processes leave that have had nothing to do for so long."""
         self._rest = seconds
 
+    def load(self) -> None:
+        """Import what worker processes need, if they may be needed; later it may be too late."""
+        try:
+            self._settings.errors()
+        except RuntimeError as error:  # the interpreter is shutting down
+            self._none = f"no worker process can be had: {error}"
+
     def encode(self, call: RoutedCall) -> None:
         """Make a call ready to travel; it has no data if it cannot."""
         if call.call is None:
@@ -158,13 +175,13 @@ class Far:
     def _made(self) -> ProcessEngine:
         with self._lock:
             if self.engine is None:
-                settings = self._settings
+                settings, errors = self._settings, self._settings.errors()
                 self.engine = ProcessEngine(
                     self.workers,
                     self._pool(),
-                    died=settings.died,
-                    broken=settings.broken,
-                    failed=settings.failed,
+                    died=errors.lost_call,
+                    broken=errors.broken_pool,
+                    failed=errors.standard_error,
                     initializer=settings.initializer,
                     initargs=settings.initargs,
                     max_tasks=settings.max_tasks,

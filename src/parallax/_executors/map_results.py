@@ -1,199 +1,94 @@
-"""``Executor.map``: lazy at both ends, for every kind of executor.
+"""``Executor.map``: reads its input and submits calls as its results are read.
 
 Calls are submitted ahead of the reader, inside a window that moves as results are read; short ones
-travel to processes many at a time. The window grows while results are read as quickly as they come,
-and is held small by results that are large.
+are sent to processes many at a time.
 
-Guarantees: results in order, and what the reader has taken is not kept alive here. Without a bound
-that was asked for no item is left out: results that nobody reads, or not before the executor is
-shut down, are worked out all the same.
+Guarantees: results come in order, and results that the reader has taken are not kept alive here.
+Without a ``buffersize`` no item is left out: calls whose results nobody reads, or not before the
+executor is shut down, are run all the same.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import BrokenExecutor, Future
+from collections.abc import Iterator, Sized
+from concurrent.futures import BrokenExecutor
 from itertools import islice
-from typing import Any, Protocol, TypeVar
 
-from parallax._backends.processes.parent.task import unpack
 from parallax._backends.result_encoding import PieceResult, run_piece
 from parallax._core.errors import SerializationError
+from parallax._executors.map_window import MapWindow
 
-__all__ = ["MapResults", "check_window", "submitter"]
+TYPE_CHECKING = False
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Future
+    from typing import Any
 
-#: Most calls between submission and reading, if nobody says.
-WIDEST = 4096
+    from parallax._backends.contract import Engine
 
-#: Seconds of reading that a window lasts at least; else it is doubled. Longer keeps more results in
-#: memory, shorter lets workers run dry while the reader looks away.
-LASTS = 0.05
-
-#: Bytes of results up to which a window grows.
-ROOM = 1 << 26
-
-#: Results that are looked at to learn their size, one in so many.
-LOOKS = 8
-
-#: Seconds that an item takes, its way included, below which items travel several at a time.
-SHORT = 5e-5
-
-#: Items of the first piece; seconds that a later one takes; its most items.
-FIRST, TAKES, LONGEST = 16, 0.004, 1024
+__all__ = ["MapResults"]
 
 
-class Submitter(Protocol):
-    """What a map submits its calls to."""
-
-    @property
-    def max_workers(self) -> int:
-        """Most calls that run at a time."""
-
-    def submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Future[Any]:
-        """Queue a call."""
-
-    def submit_piece(
-        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
-    ) -> Future[Any]:
-        """Queue several calls as one, whose result is a ``PieceResult``."""
-
-    @property
-    def ahead(self) -> int:
-        """Calls that should be submitted at a time, as long as their results are small."""
-
-    def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-        """Whether such calls travel to another process now."""
-
-
-class Through:
-    """Submits by way of an executor's own ``submit``, which a subclass or a tool has replaced.
-
-    Args:
-        engine: the executor's.
-        submit: the replacement.
-    """
-
-    def __init__(self, engine: Submitter, submit: Callable[..., Future[Any]]) -> None:
-        self._engine = engine
-        self._submit = submit
-
-    @property
-    def max_workers(self) -> int:
-        """As the engine's."""
-        return self._engine.max_workers
-
-    @property
-    def ahead(self) -> int:
-        """As the engine's."""
-        return self._engine.ahead
-
-    def submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Future[Any]:
-        """Queue a call."""
-        return self._submit(fn, *args, **kwargs)
-
-    def submit_piece(
-        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
-    ) -> Future[Any]:
-        """Queue several calls as one."""
-        return self._submit(run_piece, fn, piece)
-
-    def pieces(self, *_: Any) -> bool:
-        """Whoever replaces ``submit`` wants to see each call."""
-        return False
-
-
-def submitter(executor: Any, engine: Submitter, genuine: Callable[..., Any]) -> Submitter:
-    """What a map of that executor submits to.
-
-    Args:
-        executor: it.
-        engine: its engine.
-        genuine: the ``submit`` of our own class.
-    """
-    submit = executor.submit
-    # As the standard library's map calls self.submit. The bound method keeps the executor alive.
-    return engine if getattr(submit, "__func__", None) is genuine else Through(engine, submit)
-
-
-def check_window(buffersize: Any) -> None:
-    """Refuse a ``buffersize`` that cannot be used, in the standard library's words.
-
-    Raises:
-        TypeError: it is no whole number.
-        ValueError: it is less than 1.
-    """
-    if buffersize is not None and not isinstance(buffersize, int):
-        raise TypeError("buffersize must be an integer or None")
-    if buffersize is not None and buffersize < 1:
-        raise ValueError("buffersize must be None or > 0")
-
-
-class MapResults(Iterator[T]):
+class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost at run time
     """The results of one ``map``."""
 
     def __init__(
         self,
-        engine: Submitter,
-        fn: Callable[..., T],
+        engine: Engine,
+        fn: Callable[..., Any],
         iterables: tuple[Iterable[Any], ...],
         *,
         timeout: float | None,
         buffersize: int | None,
-        chunksize: int | None = None,
+        chunksize: int | None,
+        submit: Callable[..., Future[Any]] | None,
     ) -> None:
         """Submit the first calls.
 
         Args:
-            engine: where to.
+            engine: runs the calls.
             fn: the callable.
-            iterables: its arguments.
+            iterables: the arguments of the calls, one iterable per parameter.
             timeout: seconds from now until which results must have come.
-            buffersize: most items that are submitted and not yet read, None for our choice.
-            chunksize: items that travel in one piece, None for our choice.
+            buffersize: most items that are submitted and not yet read; None to adapt to the reader.
+            chunksize: items of each message to a worker; None to adapt to their measured time.
+            submit: ``submit`` of the executor if a subclass or a tool has replaced that method;
+                every call then goes through the replacement.
         """
         self._engine = engine
         self._fn = fn
-        self._end = None if timeout is None else time.monotonic() + timeout
-        # Known to end: what is left of it may be run through at a shutdown.
+        self._submit = submit
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        # Known to end: at a shutdown the rest may be submitted.
         self._finite = any(isinstance(each, Sized) for each in iterables)
         self._items: Iterator[tuple[Any, ...]] | None = zip(*iterables, strict=False)
-        self._fixed = buffersize
-        self._chunksize = chunksize
-        self._window = buffersize or engine.ahead
-        self._size = chunksize or 1
+        self._window = MapWindow(engine, buffersize, chunksize)
         self._lock = threading.RLock()
+        #: items that are submitted and not read yet; the arguments of the latest submitted call.
         self._waiting = 0
-        self._first: tuple[Any, ...] = ()
-        #: results of the piece that is being read, last first.
+        self._latest: tuple[Any, ...] = ()
+        #: results of the message that is being read, last first.
         self._ready: list[Any] = []
+        #: what the input or ``submit`` raised: raised to the reader where the item would be.
         self._failed: BaseException | None = None
+        #: the reader has asked for a result.
         self._begun = False
-        self._taken = 0
-        self._since = 0.0
-        self._bytes = 0.0
-        self._each = 0.0
-        #: what was submitted and not yet read: a future each, of so many items, with the items
-        #: themselves if there are several. Last: who has it can be finalized.
+        #: what was submitted and not read yet: a future each, the number of its items, and the
+        #: items themselves if they are several. Set last, see __del__.
         self._ahead: deque[tuple[Future[Any], int, Any]] = deque()
         self._fill()
         if not self._ahead:
             self._raise_failed()
 
-    def __iter__(self) -> MapResults[T]:
+    def __iter__(self) -> MapResults:
         return self
 
-    def __next__(self) -> T:
+    def __next__(self) -> Any:
         self._begun = True
         try:
             while not self._ready:
@@ -213,10 +108,10 @@ class MapResults(Iterator[T]):
                 raise RuntimeError("the callable raised StopIteration") from error
             finally:
                 del value
-        return value  # type: ignore[no-any-return]
+        return value
 
     def close(self) -> None:
-        """Cancel what has not begun; nothing more comes."""
+        """Cancel the calls that have not begun; no more results come."""
         with self._lock:
             self._begun = True
             self._items = None
@@ -226,18 +121,18 @@ class MapResults(Iterator[T]):
             future.cancel()
 
     def __del__(self) -> None:
-        # It may be that __init__ raised.
+        # __init__ may have raised.
         if self.__dict__.get("_ahead") is None:
             return
-        # Nobody else has it: the lock is free, unless an interrupt came as it was let go. The
-        # collector runs in any thread, also in one that others wait for.
+        # No other thread has this object: the lock is free, unless an interrupt came just before
+        # its release. Waiting could block for ever: the collector runs in any thread.
         if not self._lock.acquire(blocking=False):
             return
         try:
             if self._begun:
                 self.close()
             else:
-                self.submit_rest()  # nobody wants the results, only that it is done
+                self.submit_rest()  # the reader wants no results, only that the calls are run
         finally:
             self._lock.release()
 
@@ -247,57 +142,53 @@ class MapResults(Iterator[T]):
         self._items, self._begun = None, True
 
     def submit_rest(self) -> None:
-        """Submit what is left: the executor is about to take no more calls.
+        """Submit the rest of the input: the executor is about to accept no more calls.
 
-        Not if the reader has begun and the input may be endless: who reads on is told so.
+        Not if the reader has begun and the input may be endless; a reader that reads on gets the
+        error of the refused ``submit``.
         """
-        if self._fixed is not None or (self._begun and not self._finite):
+        if self._window.fixed or (self._begun and not self._finite):
             return
         with self._lock, contextlib.suppress(RuntimeError):
-            self._window = sys.maxsize
+            self._window.open()
             self._fill()
 
     # -- ahead of the reader -------------------------------------------------------------------
 
     def _fill(self) -> None:
+        """Submit calls as far as the window reaches."""
         with self._lock:
             while self._items is not None and self._failed is None:
-                room = self._room() - self._waiting
+                room = self._window.room(self._waiting)
                 if room <= 0:
                     return
-                size = min(self._size, room) if self._chunksize is None else self._size
-                piece: list[tuple[Any, ...]] = []
+                size = self._window.next_message(room)
+                calls: list[tuple[Any, ...]] = []
                 try:
-                    piece.extend(islice(self._items, size))
+                    calls.extend(islice(self._items, size))
                 except BaseException as error:  # noqa: BLE001 - raised where the item would be
                     self._failed = error
                 try:
-                    if piece:
-                        self._submit(piece)
-                except (RuntimeError, BrokenExecutor) as error:  # it takes no more calls
+                    if calls:
+                        self._ahead.append(self._submitted(calls))
+                except (RuntimeError, BrokenExecutor) as error:  # no more calls are accepted
                     self._failed = error
-                if len(piece) < size:
+                if len(calls) < size:
                     self._items = None
 
-    def _room(self) -> int:
-        if self._fixed is not None or self._bytes * self._window > ROOM:
-            return self._window
-        return max(self._window, self._engine.ahead)
-
-    def _submit(self, piece: list[tuple[Any, ...]], *, front: bool = False) -> None:
-        several: Any = None
-        if len(piece) == 1:
-            future = self._engine.submit(self._fn, piece[0], {})
+    def _submitted(self, calls: list[tuple[Any, ...]]) -> tuple[Future[Any], int, Any]:
+        """Submit calls as one message; returns the entry of ``_ahead``."""
+        several = tuple(calls) if len(calls) > 1 else None
+        if self._submit is not None:
+            args = calls[0] if several is None else (self._fn, several)
+            future = self._submit(self._fn if several is None else run_piece, *args)
+        elif several is None:
+            future = self._engine.submit(self._fn, calls[0], {})
         else:
-            several = tuple(piece)
             future = self._engine.submit_piece(self._fn, several)
-        entry = future, len(piece), several
-        self._first = piece[0]
-        self._waiting += len(piece)
-        if front:
-            self._ahead.appendleft(entry)
-        else:
-            self._ahead.append(entry)
+        self._latest = calls[0]
+        self._waiting += len(calls)
+        return future, len(calls), several
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -307,78 +198,39 @@ class MapResults(Iterator[T]):
             raise failed
 
     def _read(self) -> None:
-        """Wait for the next piece."""
+        """Wait for the results of the next message."""
         with self._lock:
             future, count, several = self._ahead.popleft()
             self._waiting -= count
         try:
             # First, so that there is work while this one is waited for.
             self._fill()
-            left = None if self._end is None else self._end - time.monotonic()
+            left = None if self._deadline is None else self._deadline - time.monotonic()
             result = future.result(left)
         except StopIteration as error:
             # Passed on, it would end the reader's loop as if there were no more items (PEP 479).
             raise RuntimeError("the callable raised StopIteration") from error
         except (BrokenExecutor, SerializationError):
-            if several is None or count == 1:
+            if several is None:
                 raise
-            # It names no item, and the others are not to blame.
-            self._apart(several)
+            # It names no item, and the other items may be well: submit them one by one.
+            with self._lock:
+                self._window.send_singly()
+                self._ahead.extendleft(self._submitted([args]) for args in reversed(several))
             return
         finally:
             future.cancel()
             del future  # an exception's traceback refers to this frame
         if type(result) is PieceResult:
             self._ready = _opened(result, getattr(self._engine, "failed", None))
-            self._timed(result.packed[1][0] / count)
+            self._window.timed(result.packed[1][0] / count, self._travels)
         else:
             self._ready.append(result)
-        self._took(count)
-
-    def _apart(self, items: tuple[tuple[Any, ...], ...]) -> None:
-        with self._lock:
-            self._size = self._chunksize = 1
-            for args in reversed(items):
-                self._submit([args], front=True)
-
-    def _took(self, count: int) -> None:
-        """Widen the window if results are read as quickly as they come."""
-        if self._fixed is not None:
-            return
-        before = self._taken
-        self._taken += count
-        if before // LOOKS != self._taken // LOOKS or not before:
-            sample = [_size(result) for result in self._ready[-LOOKS:]]
-            size = sum(sample) / len(sample)
-            self._bytes += (size - self._bytes) / 4 if before else size
-        if self._taken < self._window:
-            return
-        now = time.perf_counter()
-        took, self._since = (now - self._since) if self._since else 0.0, now
-        each, self._taken = took / self._taken, 0
-        if not took:
-            return
-        fits = self._bytes * 2 * self._window < ROOM
-        if took < LASTS and fits and self._window < WIDEST:
-            self._window *= 2
-        elif self._bytes * self._window > ROOM:
-            self._window = max(self._engine.max_workers + 1, int(ROOM / self._bytes))
-        if self._chunksize is None and self._size == 1 and each < SHORT and fits:
-            self._size = FIRST if self._travels() else 1
+        self._window.read(count, self._ready, time.perf_counter(), self._travels)
 
     def _travels(self) -> bool:
-        return self._engine.pieces(self._fn, self._first)
-
-    def _timed(self, each: float) -> None:
-        """A piece has told how long an item takes."""
-        if self._chunksize is not None:
-            return
-        self._each = each if not self._each else self._each + (each - self._each) / 4
-        most = max(1, self._window // (4 * self._engine.max_workers))
-        if self._each > 4 * SHORT or not self._travels():
-            self._size = 1
-        else:
-            self._size = max(1, min(int(TAKES / max(self._each, 1e-9)), LONGEST, most))
+        """Whether such calls are sent to another process; a replaced ``submit`` gets each one."""
+        return self._submit is None and self._engine.pieces(self._fn, self._latest)
 
 
 class _Raised:
@@ -393,23 +245,16 @@ class _Raised:
 def _opened(
     piece: PieceResult, failed: Callable[[BaseException], BaseException] | None
 ) -> list[Any]:
-    """The results of a piece, last first; of failures a ``_Raised``.
+    """The results of a message, last first; those of failed calls as ``_Raised``.
 
     Args:
-        piece: the results as they came.
-        failed: gives errors another form.
+        piece: the results as they were received.
+        failed: converts errors; None to leave them as they are.
     """
+    from parallax._backends.processes.parent.task import unpack
+
     values, errors = unpack(piece.packed, piece.buffers)
     for offset, error in errors.items():
         values[offset] = _Raised(error if failed is None else failed(error))
     values.reverse()
     return values
-
-
-def _size(result: Any) -> int:
-    """Bytes that a result keeps, as far as that is cheap to tell."""
-    try:
-        nbytes = getattr(result, "nbytes", None)
-        return nbytes if type(nbytes) is int else sys.getsizeof(result)
-    except Exception:  # noqa: BLE001 - a result's own __getattr__ or __sizeof__
-        return 0

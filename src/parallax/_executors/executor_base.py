@@ -1,0 +1,153 @@
+"""What every executor of parallax shares: a ``concurrent.futures.Executor`` on top of an engine.
+
+Guarantees: the signatures of ``concurrent.futures``; calls are submitted to the engine directly,
+except where a subclass or a tool has replaced ``submit``.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+
+from parallax._executors.lifetimes import Lifetime
+from parallax._executors.map_results import MapResults
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, ParamSpec, TypeVar
+
+    from parallax._backends.contract import Engine
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+
+__all__ = ["EngineExecutor", "check_initializer", "check_max_workers"]
+
+
+class EngineExecutor(concurrent.futures.Executor):
+    """An executor whose calls an engine runs."""
+
+    _engine: Engine
+    _lifetime: Lifetime
+
+    def _use(self, engine: Engine) -> None:
+        """Run calls on an engine, which ends with this executor or with the program."""
+        self._engine = engine
+        self._lifetime = Lifetime(self, engine)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Schedule ``fn(*args, **kwargs)``.
+
+        Returns:
+            The future of the call.
+
+        Raises:
+            RuntimeError: the executor was shut down.
+            BrokenExecutor: an initializer has failed, or no worker can be started. Pools raise
+                ``BrokenThreadPool`` and ``BrokenProcessPool``.
+        """
+        return self._engine.submit(fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Call ``fn`` on every item; results come in input order.
+
+        The input is read as results are read, and may be endless. If nobody reads the results,
+        ``shutdown``, and so the end of a ``with`` block, runs ``fn`` on the rest of the input.
+
+        Args:
+            fn: the callable.
+            *iterables: the arguments of the calls, one iterable per parameter; the shortest one
+                ends the map.
+            timeout: seconds from now until which results must have come.
+            chunksize: items that are sent to a worker process in one message. With the default, 1,
+                short items are sent many at a time and long ones one by one. Without effect in
+                threads, as in the standard library.
+            buffersize: maximum number of items that are submitted and whose results are not read
+                yet; the input is then read by the reader of the results only. Default: as many as
+                keep the workers busy.
+
+        Raises:
+            ValueError: ``chunksize`` or ``buffersize`` is less than 1.
+            TypeError: ``buffersize`` is not an integer.
+        """
+        message_size = self._message_size(chunksize)
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        submit = self.submit
+        # As the standard library's map calls self.submit. The bound method keeps the executor alive
+        # as long as the map; without one a dropped executor must be able to end.
+        replaced = getattr(submit, "__func__", None) is not EngineExecutor.submit
+        results = MapResults(
+            self._engine,
+            fn,
+            iterables,
+            timeout=timeout,
+            buffersize=buffersize,
+            chunksize=message_size,
+            submit=submit if replaced else None,
+        )
+        self._lifetime.maps.add(results)
+        return results
+
+    def _message_size(self, chunksize: int) -> int | None:
+        """The number of items of each message to a worker; None to choose by measured time."""
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        return chunksize if chunksize > 1 else None
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Shut down: wait for all calls, or after Ctrl-C end those that can be ended."""
+        interrupted = exc_type is not None and issubclass(exc_type, KeyboardInterrupt)
+        if interrupted:
+            self._lifetime.stop()
+        self.shutdown(wait=not interrupted)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more calls; workers end when all calls are done.
+
+        Args:
+            wait: return only when all calls are done and the workers have ended.
+            cancel_futures: cancel the calls that no worker has begun.
+        """
+        self._lifetime.shutdown(wait=wait, cancel=cancel_futures)
+
+    @property
+    def _max_workers(self) -> int:
+        return self._engine.max_workers
+
+
+def check_max_workers(max_workers: int) -> None:
+    """Refuse a number of workers that cannot be used.
+
+    Raises:
+        ValueError: ``max_workers`` is less than 1.
+    """
+    if max_workers <= 0:
+        raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+
+
+def check_initializer(initializer: object) -> None:
+    """Refuse an initializer that cannot be called.
+
+    Raises:
+        TypeError: ``initializer`` is neither None nor a callable.
+    """
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be a callable, not {initializer!r}")
