@@ -93,9 +93,7 @@ class MapWindow:
         """From now on send items one by one."""
         self.message, self._fixed_message = 1, True
 
-    def read(
-        self, count: int, results: list[Any], now: float, travels: Callable[[], bool]
-    ) -> None:
+    def read(self, count: int, results: list[Any], now: float, travels: Callable[[], bool]) -> None:
         """Adapt the window to results that were just read.
 
         Args:
