@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from parallax._core.chunks import Chunk
-from parallax._scheduling.scheduler import (
+from parallax._scheduling.events import (
     Arrived,
     Cut,
     Ended,
@@ -27,10 +27,10 @@ from parallax._scheduling.scheduler import (
     Finished,
     Ready,
     Recall,
-    Scheduler,
     Send,
     Tick,
 )
+from parallax._scheduling.scheduler import Scheduler
 
 
 @dataclass(frozen=True)

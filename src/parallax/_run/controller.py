@@ -319,9 +319,9 @@ class Controller:
         self.profiler.freeze()
         self._directed_at = clock()
         dispatch.keeps_caller = self._requested.joins
-        dispatch.begin(self._caller.delivered, mean, caller=caller, inside=self._caller.inside)
-        assert dispatch.scheduler is not None
-        dispatch.scheduler.guess = past_item_seconds(self._key)
+        guess = past_item_seconds(self._key)
+        done, inside = self._caller.delivered, self._caller.inside
+        dispatch.begin(done, mean, guess, caller=caller, inside=inside)
         self._direct(plan)
 
     def close(self) -> None:
@@ -331,7 +331,7 @@ class Controller:
         report, profiler = self._report, self.profiler
         report.seconds = clock() - self.begin
         lost = self.dispatch.lost
-        report.retried, report.workers_lost = self.dispatch.in_flight.again, len(lost)
+        report.retried, report.workers_lost = self.dispatch.in_flight.rerun, len(lost)
         for pid, indices in lost[:TOLD]:
             if len(indices) > 1:
                 report.note(
@@ -397,7 +397,8 @@ class Controller:
             profiler.coded(done.seconds, len(result.values))
             moved = done.bytes_in + done.bytes_out
             if moved and dispatch.scheduler is not None:
-                dispatch.scheduler.most = max(1, CHUNK_BYTES * len(result.values) // moved)
+                most = max(1, CHUNK_BYTES * len(result.values) // moved)
+                dispatch.scheduler.limit_chunks(most)
         if self._throughput is None:
             if dispatch.up(route) >= dispatch.wanted:
                 self._throughput = RouteThroughput(

@@ -36,28 +36,11 @@ from parallax._core.errors import (
     WorkerStartError,
 )
 from parallax._core.options import Options
+from parallax._scheduling import events
 from parallax._scheduling.in_flight import ItemsInFlight
 from parallax._scheduling.input import Input
 from parallax._scheduling.reorder_buffer import ReorderBuffer
-from parallax._scheduling.scheduler import (
-    Arrived,
-    Blame,
-    Consumed,
-    Cut,
-    Emit,
-    Ended,
-    Event,
-    Finished,
-    Kill,
-    Lost,
-    Ready,
-    Recall,
-    Retire,
-    Returned,
-    Scheduler,
-    Send,
-    Tick,
-)
+from parallax._scheduling.scheduler import Scheduler
 from parallax._transport.wakeup import Waker
 
 __all__ = ["CALLER", "Dispatcher"]
@@ -136,13 +119,20 @@ class Dispatcher:
     # -- beginning and directing ---------------------------------------------------------------
 
     def begin(
-        self, first: int, mean: float | None, *, caller: bool, inside: Sequence[Any] | None = None
+        self,
+        first: int,
+        mean: float | None,
+        guess: float | None,
+        *,
+        caller: bool,
+        inside: Sequence[Any] | None = None,
     ) -> None:
         """Make the scheduler.
 
         Args:
             first: index of the first item that is not finished.
-            mean: seconds per item as far as known.
+            mean: seconds per item as far as measured.
+            guess: seconds per item in an earlier run.
             caller: the caller's thread works until the workers of a route are up.
             inside: the items that the caller's thread is working on now, if it is.
         """
@@ -157,19 +147,20 @@ class Dispatcher:
             item_timeout=self._options.item_timeout,
             stop_on_error=self._call.stop,
             first=first,
+            mean=mean,
+            guess=guess,
         )
-        self.scheduler.mean = mean
         if inside:
             self.in_flight.add(list(inside))
-            self._handle(Arrived(len(inside)))
-            self._handle(Ready(CALLER))
+            self._handle(events.Arrived(len(inside)))
+            self._handle(events.Ready(CALLER))
             assert self.caller_task is not None
             self.caller_chunk = self.caller_task[0]
             self.caller_task = None
         elif caller:
-            self._handle(Ready(CALLER, DEPTH["loop"], TARGET["loop"]))
+            self._handle(events.Ready(CALLER, DEPTH["loop"], TARGET["loop"]))
         if self._source.ended:
-            self._handle(Ended())
+            self._handle(events.Ended())
 
     caller_chunk: Chunk
 
@@ -193,10 +184,10 @@ class Dispatcher:
         with self.lock:
             self.route, self.wanted = route, workers
             if self.scheduler is not None:
-                self.scheduler.crew = workers
+                self.scheduler.expect_workers(workers)
             if route == "loop":
                 self._up["loop"].add(CALLER)
-                self._handle(Ready(CALLER, DEPTH["loop"], TARGET["loop"]))
+                self._handle(events.Ready(CALLER, DEPTH["loop"], TARGET["loop"]))
                 self._retire_others()
                 self._turn()
                 return
@@ -211,7 +202,7 @@ class Dispatcher:
                     return
                 self.crews[route] = crew
             for name in self._up[route]:
-                self._handle(Ready(name, DEPTH[route], TARGET[route], recall=crew.recalls))
+                self._handle(events.Ready(name, DEPTH[route], TARGET[route], recall=crew.recalls))
             crew.open(workers)
             if len(self._up[route]) >= workers:
                 self._retire_others()
@@ -225,7 +216,8 @@ class Dispatcher:
     def under_way(self, now: float) -> float:
         """Seconds that workers have spent so far on chunks that have not come back."""
         scheduler = self.scheduler
-        return scheduler.under_way(now) if scheduler is not None else 0.0
+        flights = scheduler.flights() if scheduler is not None else []
+        return sum(max(0.0, now - since) for *_, since in flights)
 
     def delay(self, route: Route) -> float:
         """Seconds that a route's workers have spent without a core, as far as that is known."""
@@ -282,12 +274,12 @@ class Dispatcher:
             self._on_died(event)
         elif isinstance(event, Yielded):
             if self.in_flight.cut(event.chunk, event.keep):  # first: they are sent at once
-                self._handle(Cut(event.worker, event.chunk, event.keep))
+                self._handle(events.Cut(event.worker, event.chunk, event.keep))
                 self._replace(event.worker)  # there may be more to do than when another left
         elif isinstance(event, Left):
             self._forget(event.worker, began=False)
             self.recycled += event.worn
-            self._handle(Lost(event.worker, began=False))
+            self._handle(events.Lost(event.worker, began=False))
             self._replace(event.worker)
         elif not self._on_trouble(event) and not any(self._up.values()):
             raise WorkerStartError(event.method or self.route, event.reason)
@@ -300,7 +292,7 @@ class Dispatcher:
         if route == self.route:
             crew = self.crews[route]
             depth, target = DEPTH[route], TARGET[route]
-            self._handle(Ready(worker, depth, target, event.quota, crew.recalls))
+            self._handle(events.Ready(worker, depth, target, event.quota, crew.recalls))
             if len(self._up[route]) >= min(self.wanted, max(1, crew.size)):
                 self._retire_others()
 
@@ -308,9 +300,9 @@ class Dispatcher:
         for route, names in self._up.items():
             if route != self.route:
                 for name in names:
-                    self._handle(Retire(name))
+                    self._handle(events.Retire(name))
         if self.route != "loop" and not self.keeps_caller:
-            self._handle(Retire(CALLER))
+            self._handle(events.Retire(CALLER))
 
     def _on_result(self, event: Done) -> None:
         held = self.in_flight.answered(event.chunk)
@@ -335,7 +327,7 @@ class Dispatcher:
         if fatal is not None:
             self.fatal = self.fatal or fatal
             return
-        self._handle(Finished(worker, chunk.id, ran, offsets, result.wall, again))
+        self._handle(events.Finished(worker, chunk.id, ran, offsets, result.wall, again))
 
     def _on_refused(self, event: Refused) -> None:
         held = self.in_flight.answered(event.chunk)
@@ -344,15 +336,15 @@ class Dispatcher:
         worker, chunk, _ = held
         self.in_flight.put_all_back(held, ran=event.what == "result")
         if self._on_trouble(event):
-            self._handle(Returned(worker, chunk.id))
+            self._handle(events.Returned(worker, chunk.id))
         elif event.what == "callable":
             self.fatal = SerializationError("callable", None, event.path, event.reason)
         elif chunk.size > 1:
-            self._handle(Returned(worker, chunk.id, split=True))
+            self._handle(events.Returned(worker, chunk.id, split=True))
         else:
             error = SerializationError(event.what, chunk.start, event.path, event.reason)
             self._reorder.put(chunk.start, ChunkResult([None], (Failure(0, error),), 0.0, 0.0))
-            self._handle(Finished(worker, chunk.id, 1, (0,), 0.0))
+            self._handle(events.Finished(worker, chunk.id, 1, (0,), 0.0))
 
     def _on_died(self, event: Died) -> None:
         self._ends[event.worker] = event.end
@@ -360,7 +352,7 @@ class Dispatcher:
         if event.began:
             self.lost.append((event.end.pid, indices))
         self._on_trouble(event)
-        self._handle(Lost(event.worker, event.began))
+        self._handle(events.Lost(event.worker, event.began))
         self._replace(event.worker)
 
     def _forget(self, worker: int, *, began: bool) -> range:
@@ -380,20 +372,20 @@ class Dispatcher:
 
     # -- commands ------------------------------------------------------------------------------
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: events.Event) -> None:
         scheduler = self.scheduler
         if scheduler is None:
             return
         for command in scheduler.handle(event, time.perf_counter()):
-            if isinstance(command, Send):
+            if isinstance(command, events.Send):
                 self._send(command.worker, command.chunk)
-            elif isinstance(command, Emit):
+            elif isinstance(command, events.Emit):
                 self._ready.extend(self._reorder.take(command.start, command.size))
-            elif isinstance(command, Blame):
+            elif isinstance(command, events.Blame):
                 self._blame(command)
-            elif isinstance(command, Recall):
+            elif isinstance(command, events.Recall):
                 self.crews[self._route_of[command.worker]].recall(command.worker)
-            elif isinstance(command, Kill):
+            elif isinstance(command, events.Kill):
                 self._overran.add(command.worker)
                 self.crews[self._route_of[command.worker]].kill(command.worker)
 
@@ -404,7 +396,7 @@ class Dispatcher:
         else:
             self.crews[self._route_of[worker]].send(worker, chunk, items)
 
-    def _blame(self, blame: Blame) -> None:
+    def _blame(self, blame: events.Blame) -> None:
         end = self._ends.get(blame.worker, WorkerEnd())
         error: Exception
         if blame.worker in self._overran:
@@ -450,9 +442,9 @@ class Dispatcher:
     def _arrive(self, items: Sequence[Any]) -> bool:
         if items:
             self.in_flight.add(items)
-            self._handle(Arrived(len(items)))
+            self._handle(events.Arrived(len(items)))
         if self._source.ended:
-            self._handle(Ended())
+            self._handle(events.Ended())
         return bool(items)
 
     def take(self) -> list[Any]:
@@ -460,7 +452,7 @@ class Dispatcher:
         with self.lock:
             ready, self._ready = self._ready, []
             if ready:
-                self._handle(Consumed(len(ready)))
+                self._handle(events.Consumed(len(ready)))
                 self._turn()
         return ready
 
@@ -473,7 +465,7 @@ class Dispatcher:
     def tick(self) -> None:
         """Look at what is late."""
         with self.lock:
-            self._handle(Tick())
+            self._handle(events.Tick())
             self._turn()
 
     def poll(self) -> None:

@@ -432,4 +432,4 @@ class Run:
             window = max(window, crew * WAITING_SECONDS / scheduler.mean)
         if self.report.bytes_out and self._caller.delivered:
             window = min(window, WAITING_BYTES / (self.report.bytes_out / self._caller.delivered))
-        scheduler.window = int(max(2 * crew + 1, min(window, 1e6)))
+        scheduler.move_window(int(max(2 * crew + 1, min(window, 1e6))))

@@ -1,11 +1,10 @@
-"""How many single tasks travel to a worker in one frame: a pure rule over measured times.
+"""How many single tasks are sent to a worker in one frame: a pure rule over measured times.
 
-A task alone costs a system call, a wake-up and a reply, tens of microseconds; many short ones in a
-frame share that. What is sent together runs one after the other, so only tasks that are known to be
-short are: a task that nobody has timed yet, or a long one, travels alone and only to an idle
-worker.
+A task alone costs a system call, a wake-up and a reply, tens of microseconds; many short tasks in
+one frame share that cost. Tasks of a frame run one after the other, so only tasks known to be
+short are sent together: an untimed or long task is sent alone, and only to an idle worker.
 
-Guarantees: no clock, no input or output; never less than one task for an idle worker.
+Guarantees: no clock, no I/O; never less than one task for an idle worker.
 """
 
 from __future__ import annotations
@@ -15,65 +14,55 @@ from collections.abc import Hashable
 __all__ = ["BatchSize"]
 
 #: Seconds of work in one frame. Longer makes results wait, shorter pays more frames.
-FRAME = 0.001
+FRAME_WORK_S = 0.001
 
-#: Weight of the newest frame in a callable's mean time.
-NEWEST = 0.3
+#: Weight of the newest time in a callable's mean time.
+NEWEST_TASK_WEIGHT = 0.3
 
-#: Tasks in one frame, at most: so many arguments are pickled and unpickled in a row.
-MOST = 512
+#: Tasks in one frame. More would pickle and unpickle too many arguments in a row.
+MAX_FRAME_TASKS = 512
 
-#: Callables whose times are remembered.
-REMEMBERED = 1024
+#: Callables whose mean times are kept. More would keep too many callables alive.
+MAX_TIMED_CALLABLES = 1024
 
 
 class BatchSize:
-    """What is known about the time that each callable takes."""
+    """The mean times of callables, and the frame sizes that follow."""
 
     def __init__(self) -> None:
         self._mean: dict[Hashable, float] = {}
 
     def mean(self, key: Hashable) -> float | None:
-        """Seconds per task of that callable, None if it was never timed."""
+        """Mean seconds per task of a callable, None if it was never timed."""
         return self._mean.get(key)
 
     def took(self, key: Hashable, seconds: float) -> None:
-        """Learn from a task, or from the mean of several.
-
-        Args:
-            key: the callable.
-            seconds: what one task took.
-        """
+        """Learn the seconds of one task of a callable, or the mean of several."""
         mean = self._mean.pop(key, None)
         if mean is None:
-            if len(self._mean) >= REMEMBERED:
+            if len(self._mean) >= MAX_TIMED_CALLABLES:
                 del self._mean[next(iter(self._mean))]
             mean = seconds
         elif seconds > mean:
-            # At once: what is thought short and is not holds up its neighbours.
-            mean = max(mean + NEWEST * (seconds - mean), seconds / 4)
+            # At once: a long task that is taken for a short one holds up its neighbours.
+            mean = max(mean + NEWEST_TASK_WEIGHT * (seconds - mean), seconds / 4)
         else:
-            mean += NEWEST * (seconds - mean)
+            mean += NEWEST_TASK_WEIGHT * (seconds - mean)
         self._mean[key] = mean
 
     def share(self, queued: int, workers: int) -> int:
-        """How many of the queued tasks one worker may get now, so that all have work to the end.
-
-        Args:
-            queued: tasks that wait.
-            workers: workers that could take them.
-        """
-        return max(1, min(MOST, -(-queued // (2 * max(1, workers)))))
+        """How many of ``queued`` tasks one of ``workers`` may get, so all have work to the end."""
+        return max(1, min(MAX_FRAME_TASKS, -(-queued // (2 * max(1, workers)))))
 
     def fits(self, key: Hashable, count: int, busy: float) -> bool:
         """Whether one more task may go into a frame.
 
         Args:
-            key: its callable.
+            key: the task's callable.
             count: tasks that are in the frame already.
-            busy: seconds of work that the worker has, the frame's included; 0 if it is idle.
+            busy: seconds of work of the worker, the frame's included; 0 if it is idle.
         """
         mean = self._mean.get(key)
         if count == 0 and busy == 0.0:
             return True
-        return mean is not None and busy + mean <= FRAME
+        return mean is not None and busy + mean <= FRAME_WORK_S

@@ -1,7 +1,7 @@
-"""What a run's scheduler is told and what it answers: the vocabulary of ``_scheduler``.
+"""The events that a scheduler handles, and the commands that it returns.
 
-Events say what happened, commands say what is to be done. All are frozen values without behaviour,
-so that a test, a simulation and a real run speak to the scheduler in the same words.
+Guarantees: frozen values without behaviour, so that a test, a simulation and a real run use the
+scheduler in the same way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Arrived(NamedTuple):
-    """The input gave this many more items."""
+    """The input gave ``items`` more items."""
 
     items: int
 
@@ -44,9 +44,9 @@ class Ended(NamedTuple):
 class Ready(NamedTuple):
     """A worker can take chunks of about ``target`` seconds, ``depth`` of them at a time.
 
-    ``quota`` is the most items that it may still be given, None for no limit. Items that it gives
-    back unrun do not count. Said again of a worker that is known, it can only lower its quota.
-    ``recall`` says that it can be asked to give back what it has not begun.
+    ``quota`` is the most items that the worker may still be sent, None for no limit. Items that
+    are given back unrun do not count. A second ``Ready`` can only lower the quota. ``recall``
+    tells whether the worker can be asked to give back unbegun items.
     """
 
     worker: int
@@ -57,13 +57,17 @@ class Ready(NamedTuple):
 
 
 class Retire(NamedTuple):
-    """A worker gets nothing more; what it has in flight still counts."""
+    """A worker gets nothing more; the chunks that it holds still count."""
 
     worker: int
 
 
 class Finished(NamedTuple):
-    """A worker ran the first ``ran`` items of a chunk; those in ``again`` are run anew."""
+    """A worker ran the first ``ran`` items of a chunk, in ``wall`` seconds.
+
+    ``failed`` and ``again`` are offsets: of items that raised, and of items that are run again
+    without counting as a retry.
+    """
 
     worker: int
     chunk: int
@@ -74,9 +78,9 @@ class Finished(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A worker ended; its chunks in flight did not come back.
+    """A worker ended, and with it the chunks that it held.
 
-    ``began`` is False if it cannot have started on its oldest chunk.
+    ``began`` is False if the worker cannot have started on its oldest chunk.
     """
 
     worker: int
@@ -84,7 +88,7 @@ class Lost(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """A worker gave a chunk back unrun; ``split`` it so that each item goes alone."""
+    """A worker gave a chunk back unrun; with ``split`` each item is sent alone from now on."""
 
     worker: int
     chunk: int
@@ -94,8 +98,8 @@ class Returned(NamedTuple):
 class Cut(NamedTuple):
     """A worker gave back the items of a chunk from offset ``keep`` on, unrun.
 
-    It goes on with those before, and its ``Finished`` will tell of them alone. With ``keep`` 0 it
-    had begun none, and the chunk is no longer with it.
+    The worker goes on with those before, and ``Finished`` will report only these. With ``keep`` 0
+    none had begun, and the worker no longer holds the chunk.
     """
 
     worker: int
@@ -104,31 +108,31 @@ class Cut(NamedTuple):
 
 
 class Consumed(NamedTuple):
-    """The reader took this many results."""
+    """The reader took ``items`` results, so the window moves."""
 
     items: int
 
 
 class Tick(NamedTuple):
-    """Time passed."""
+    """Time passed: item timeouts and overdue workers are looked for."""
 
 
 class Send(NamedTuple):
-    """Give these items to this worker."""
+    """Send a chunk to a worker."""
 
     worker: int
     chunk: Chunk
 
 
 class Emit(NamedTuple):
-    """The results of these items may be delivered."""
+    """The results of ``size`` items from ``start`` on may be delivered."""
 
     start: int
     size: int
 
 
 class Blame(NamedTuple):
-    """This item ended its worker once too often; its result is that loss."""
+    """An item ended its worker more often than it may be retried; its result is that error."""
 
     item: int
     worker: int
@@ -136,16 +140,16 @@ class Blame(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """This item overran its time limit on this worker."""
+    """End a worker whose item overran its time limit."""
 
     worker: int
     item: int
 
 
 class Recall(NamedTuple):
-    """Ask this worker to give back what it has not begun; ``Cut`` answers, if there is any.
+    """Ask a worker to give back unbegun items; ``Cut`` answers, if there are any.
 
-    The answer may be late, and may be missing: what the worker finishes all the same counts.
+    The answer may be late or missing: items that the worker finishes all the same count.
     """
 
     worker: int

@@ -1,8 +1,8 @@
-"""The input: items taken from the caller's iterables as they are wanted, never ahead of need.
+"""The input of a run: items taken from the caller's iterables when they are needed, not earlier.
 
 Guarantees: each item is taken once, in order; an error of the input is kept, with the items
-before it intact; iterables that run user code (generators) are only advanced in the thread that
-the caller sees to.
+before it intact. Assumption: unless ``anywhere``, only the caller's thread takes items, because
+iterables may run user code.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import Any
 
 __all__ = ["Input"]
 
-#: Seconds to go on taking items from a generator before workers get what is there.
-PULL = 0.001
+#: Seconds of taking items from a slow input before workers get those that are there. Smaller makes
+#: chunks too small, larger lets workers wait.
+PULL_S = 0.001
 
-#: Iterating these runs no code of the user's, so that any thread may do it.
-_PLAIN = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
+#: Iterating these runs no user code, so any thread may do it.
+_PLAIN_CONTAINERS = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
 
 
 class Input:
-    """Items of one run."""
+    """The items of one run."""
 
     def __init__(
         self, iterables: tuple[Iterable[Any], ...], *, strict: bool, spread: bool = False
     ) -> None:
-        """Take the iterables' iterators.
+        """Make the iterator; nothing is taken yet.
 
         Args:
             iterables: one or more; several are zipped.
             strict: several must be equally long, as in ``zip``.
-            spread: the one iterable gives the arguments of each call together.
+            spread: the one iterable gives the arguments of each call as one tuple.
 
         Raises:
             TypeError: none was given, or one is not iterable.
@@ -47,7 +48,7 @@ class Input:
                 )
         #: items are tuples of arguments.
         self.star = spread or len(iterables) > 1
-        #: the iterator; whoever takes from it directly says so with ``took``.
+        #: the iterator; items taken from it directly are reported to ``took``.
         self.iterator: Iterator[Any] = (
             map(tuple, iterables[0])
             if spread
@@ -56,14 +57,14 @@ class Input:
             else iter(iterables[0])
         )
         #: any thread may take items.
-        self.anywhere = all(type(i) in _PLAIN for i in iterables)
-        #: number of items if every iterable tells its length, else None.
+        self.anywhere = all(type(i) in _PLAIN_CONTAINERS for i in iterables)
+        #: number of items if every iterable has a length, else None.
         self.total = _length(iterables)
-        #: the input itself, if it is a range: a part of it travels as two numbers.
+        #: the input if it is a range: its slices are pickled as two numbers.
         self._range = iterables[0] if not self.star and type(iterables[0]) is range else None
         self.taken = 0
         self.ended = False
-        #: what the input raised, if it did.
+        #: the input's exception, if it raised one.
         self.error: Exception | None = None
 
     @property
@@ -74,11 +75,7 @@ class Input:
         return None if self.total is None else max(0, self.total - self.taken)
 
     def take(self, count: int) -> list[Any]:
-        """Take up to ``count`` items; fewer only at the end of the input or at its error.
-
-        Args:
-            count: how many.
-        """
+        """Take up to ``count`` items; fewer only at the end of the input or at its error."""
         items: list[Any] = []
         if self.ended:
             return items
@@ -93,11 +90,7 @@ class Input:
         return items
 
     def slice(self, count: int) -> Sequence[Any]:
-        """As ``take``; of a range a part, which is a range too.
-
-        Args:
-            count: how many.
-        """
+        """As ``take``, but the items of a range come as a range."""
         if self._range is None or self.ended:
             return self.take(count)
         part = self._range[self.taken : self.taken + count]
@@ -107,13 +100,9 @@ class Input:
         return part
 
     def pull(self, count: int) -> list[Any]:
-        """Take up to ``count`` items from an input that may be slow; fewer after a moment.
-
-        Args:
-            count: how many.
-        """
+        """Take up to ``count`` items from an input that may be slow; fewer after ``PULL_S``."""
         items: list[Any] = []
-        until = perf_counter() + PULL
+        until = perf_counter() + PULL_S
         while len(items) < count and not self.ended:
             items += self.take(1)
             if perf_counter() > until:
@@ -129,7 +118,7 @@ class Input:
         return items
 
     def took(self, count: int) -> None:
-        """Note that this many items were taken from ``iterator`` directly."""
+        """Note that ``count`` items were taken from ``iterator`` directly."""
         self.taken += count
 
 

@@ -1,7 +1,7 @@
-"""Values and exceptions of finished items, kept until they are delivered in order.
+"""Finished items until they are delivered: their order, their values and exceptions.
 
 Guarantees: an exception keeps its type, carries a note that names its item, and has the worker's
-traceback as its cause; a delivered value is referenced no more.
+traceback as its cause; a delivered value is not referenced any more.
 """
 
 from __future__ import annotations
@@ -10,32 +10,72 @@ from typing import Any
 
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.errors import RemoteTraceback, SerializationError, set_cause
+from parallax._scheduling.events import Command, Emit
 
-__all__ = ["ReorderBuffer", "prepare"]
+__all__ = ["EmitOrder", "ReorderBuffer", "prepare"]
+
+
+class EmitOrder:
+    """Decides when finished items may be delivered.
+
+    Args:
+        first: the index of the first item.
+        ordered: an item waits until all items before it are finished.
+    """
+
+    def __init__(self, first: int, *, ordered: bool) -> None:
+        self.ordered = ordered
+        #: the number of items delivered; in ordered mode also the index of the next one.
+        self.emitted = first
+        #: finished and not delivered, sizes by first index.
+        self.waiting: dict[int, int] = {}
+        self._waiting_items = 0
+
+    @property
+    def finished(self) -> int:
+        """Items that are finished, delivered or not."""
+        return self.emitted + self._waiting_items
+
+    def finish(self, start: int, size: int, out: list[Command]) -> None:
+        """Items are finished; ``out`` gets what may be delivered now."""
+        if size <= 0:
+            return
+        if not self.ordered:
+            self.emitted += size
+            out.append(Emit(start, size))
+            return
+        self.waiting[start] = size
+        self._waiting_items += size
+        begin = self.emitted
+        while (ready := self.waiting.pop(self.emitted, None)) is not None:
+            self.emitted += ready
+        if self.emitted > begin:
+            self._waiting_items -= self.emitted - begin
+            out.append(Emit(begin, self.emitted - begin))
 
 
 class ReorderBuffer:
-    """Finished items of one run."""
+    """The values and exceptions of one run's finished items."""
 
     def __init__(self) -> None:
-        self._runs: dict[int, list[Any]] = {}
+        self._values: dict[int, list[Any]] = {}  # consecutive ones, by first index
         #: exceptions by index, for a run that stops at the first.
         self.errors: dict[int, BaseException] = {}
 
     def put(self, start: int, result: ChunkResult, *, split: bool = False) -> BaseException | None:
-        """Keep a chunk's values; exceptions stand in their place.
+        """Keep a chunk's values; the exception of a failed item is kept as its value.
 
         Args:
             start: index of the chunk's first item.
-            result: what came back.
-            split: some of the items will come again, so that each stands alone.
+            result: the outcome of the chunk.
+            split: some of the items are run again, so each value is kept by itself.
 
         Returns:
             An exception that ends the run whatever ``on_error`` says (``KeyboardInterrupt``,
             ``SystemExit``), or None.
         """
         if not result.failures and not split:
-            self._runs[start] = result.values
+            self._values[start] = result.values
             return None
         fatal: BaseException | None = None
         values = result.values
@@ -46,36 +86,31 @@ class ReorderBuffer:
             if not isinstance(error, Exception):
                 fatal = fatal or error
         for offset, value in enumerate(values):
-            self._runs[start + offset] = [value]
+            self._values[start + offset] = [value]
         return fatal
 
     def put_one(self, index: int, value: Any) -> None:
         """Keep one item's value or exception."""
-        self._runs[index] = [value]
+        self._values[index] = [value]
         if isinstance(value, BaseException):
             self.errors[index] = value
 
     def take(self, start: int, size: int) -> list[Any]:
-        """Give up the values of consecutive finished items.
-
-        Args:
-            start: index of the first.
-            size: how many.
-        """
-        first = self._runs.pop(start)
+        """Hand over the values of ``size`` consecutive finished items."""
+        first = self._values.pop(start)
         if len(first) == size:
             return first
         values = list(first)
         while len(values) < size:
-            values.extend(self._runs.pop(start + len(values)))
+            values.extend(self._values.pop(start + len(values)))
         return values
 
 
 def prepare(failure: Failure, index: int) -> BaseException:
-    """Dress an exception for the caller: which item, and where in the worker.
+    """An item's exception for the caller, with the item's index and the worker's traceback.
 
     Args:
-        failure: as the worker reported it.
+        failure: the worker's report.
         index: position of the item in the input.
     """
     error = failure.error
@@ -89,6 +124,6 @@ def prepare(failure: Failure, index: int) -> BaseException:
             error.add_note(note)
         else:
             setattr(error, "__notes__", [*getattr(error, "__notes__", ()), note])  # noqa: B010
-    except Exception:  # noqa: BLE001 - a class that refuses attributes goes without a note
+    except Exception:  # noqa: BLE001 - the class may refuse attributes
         return error
     return error

@@ -1,84 +1,33 @@
-"""Who runs which items next: a state machine without threads, clock or I/O.
+"""Which worker runs which items next: a state machine without threads, clock or I/O.
 
-``Scheduler.handle(event, now)`` takes what happened and returns what to do::
-
-    Arrived, Ended        the input gave items / has no more
-    Ready, Retire         a worker can take chunks / gets no more
-    Finished, Lost        a chunk came back / a worker ended with its chunks in flight
-    Returned, Cut         a worker gave a chunk back unrun / the end of one
-    Consumed              the reader took results (moves the window)
-    Tick                  time passed (item timeouts, workers that keep others waiting)
-
-                          Send(worker, chunk)      give it these items
-                          Emit(start, size)        these results may be delivered
-                          Blame(item, worker)      this item ended its worker, for good
-                          Kill(worker, item)       this item ran too long
-                          Recall(worker)           ask back what it has not begun
+``Scheduler.handle(event, now)`` takes an event and returns commands; ``events`` describes each.
+State changes only there and in ``expect_workers``, ``limit_chunks`` and ``move_window``.
 
 Guarantees: every item that arrived is emitted exactly once, or the run failed; in ordered mode in
 input order; never an item beyond ``consumed + window``; an item runs again only when its worker
-was lost or a retry is owed. Chunk sizes are ``chunk_size``'s rules, who is asked to give items back
-``recall_policy``'s; ``worker_table`` knows who holds what.
+was lost or a retry is owed. Chunk sizes are ``chunk_size``'s rules, recalls ``recall_policy``'s;
+``worker_table`` knows which worker holds what. ``validate`` checks that these agree.
 """
 
 from __future__ import annotations
 
 import heapq
-import math
 import sys
+from itertools import pairwise
 
 from parallax._core.chunks import Chunk
-from parallax._scheduling import chunk_size, recall_policy
-from parallax._scheduling.chunk_size import AHEAD
-from parallax._scheduling.events import (
-    Arrived,
-    Blame,
-    Command,
-    Consumed,
-    Cut,
-    Emit,
-    Ended,
-    Event,
-    Finished,
-    Kill,
-    Lost,
-    Ready,
-    Recall,
-    Retire,
-    Returned,
-    Send,
-    Tick,
-)
+from parallax._scheduling import events
+from parallax._scheduling.chunk_size import ChunkSizer
+from parallax._scheduling.event_log import EventLog, InconsistencyError, check
+from parallax._scheduling.recall_policy import RecallPolicy
+from parallax._scheduling.reorder_buffer import EmitOrder
 from parallax._scheduling.worker_table import WorkerTable
 
-__all__ = [
-    "Arrived",
-    "Blame",
-    "Command",
-    "Consumed",
-    "Cut",
-    "Emit",
-    "Ended",
-    "Event",
-    "Finished",
-    "Kill",
-    "Lost",
-    "Ready",
-    "Recall",
-    "Retire",
-    "Returned",
-    "Scheduler",
-    "Send",
-    "Tick",
-]
-
-
-#: Items in a chunk while the time of one is only a guess. More could be many times too long.
-GUESSED = 8
+__all__ = ["Scheduler"]
 
 
 class Scheduler:
-    """Decides for one run. See the module's docstring for events, commands and guarantees."""
+    """Decides for one run. See the module's docstring for its guarantees."""
 
     def __init__(
         self,
@@ -91,6 +40,8 @@ class Scheduler:
         item_timeout: float | None = None,
         stop_on_error: bool = True,
         first: int = 0,
+        mean: float | None = None,
+        guess: float | None = None,
     ) -> None:
         """Start with no workers and no items.
 
@@ -103,54 +54,51 @@ class Scheduler:
             item_timeout: seconds after which an item's worker is to be killed.
             stop_on_error: send nothing more after an item failed for good.
             first: index of the first item; lower ones were finished elsewhere.
+            mean: seconds per item as measured before this run, None if they were not.
+            guess: seconds per item in an earlier run, used until a time is measured.
         """
-        self.total = total
-        self._chunksize = 1 if item_timeout is not None else chunksize
-        #: may be moved during the run.
-        self.window = window
-        self._ordered = ordered
+        self._total = total
         self._retries = retries
         self._item_timeout = item_timeout
         self._stop_on_error = stop_on_error
-
         self._table = WorkerTable()
+        self._sizer = ChunkSizer(1 if item_timeout is not None else chunksize, mean, guess)
+        self._recalls = RecallPolicy()
+        self._order = EmitOrder(first, ordered=ordered)
         self._next = first  # first index never sent
         self._arrived = first  # items the input has given
         self._ended = False
-        self._again: list[tuple[int, Chunk]] = []  # heap by start: lost or failed, to run again
+        self._resend: list[tuple[int, Chunk]] = []  # heap by start: lost, failed or given back
         self._attempts: dict[int, int] = {}
-        self._done: dict[int, int] = {}  # ordered mode: start -> size, finished but not emitted
-        self._waiting = 0  # items in _done
-        self._emitted = first  # ordered mode: next index; else a count
         self._consumed = first
-        self._ids = 0
-        self._looked = -math.inf  # when it was last considered to ask for items back
-        self._look: float | None = None  # when it is to be considered again
-        self._stuck: float | None = None  # the same while no worker idles
-        #: running mean of seconds per item; may be set to what is known beforehand.
-        self.mean: float | None = None
-        #: items of a chunk at most, because of the memory that they take on their way.
-        self.most = sys.maxsize
-        #: seconds per item in an earlier run: good for first chunks of a few items.
-        self.guess: float | None = None
-        #: how many workers there will be: the first one that is up must not get all there is.
-        self.crew = 1
+        self._window = window
+        self._sendable = sys.maxsize if window is None else first + window  # end of the window
+        self._last_id = 0
         #: lowest index that failed for good while ``stop_on_error``.
         self.failed: int | None = None
+        self._log: EventLog | None = None
 
     # -- questions -----------------------------------------------------------------------------
 
     @property
+    def mean(self) -> float | None:
+        """Running mean of seconds per item; None before the first."""
+        return self._sizer.mean
+
+    @property
     def finished(self) -> bool:
-        """Nothing is left to do: all emitted, or the failure can no longer be undercut."""
-        if self.failed is not None:
-            return not self._undercut()
-        return self._ended and self._emitted == self._arrived
+        """Nothing is left to do: all emitted, or no earlier item can fail any more."""
+        if self.failed is None:
+            return self._ended and self._order.emitted == self._arrived
+        low = self.failed
+        if any(start < low for start, _ in self._resend):
+            return False
+        return all(c.start >= low for _, w in self._table.all() for c in w.chunks)
 
     @property
     def unsent(self) -> int:
         """Items that have arrived and wait for a worker."""
-        return self._arrived - self._next + sum(c.size for _, c in self._again)
+        return self._arrived - self._next + sum(c.size for _, c in self._resend)
 
     @property
     def in_flight(self) -> int:
@@ -160,100 +108,100 @@ class Scheduler:
     def left(self) -> int | None:
         """Items not yet finished, or None if the input's length is not known."""
         if self._ended:
-            return self._arrived - self._finished_count()
-        if self.total is None:
+            return self._arrived - self._order.finished
+        if self._total is None:
             return None
-        return max(self.total, self._arrived) - self._finished_count()
+        return max(self._total, self._arrived) - self._order.finished
 
     def wanted(self) -> int:
         """How many more items would be sent at once if the input gave them now."""
-        if self._ended or self.failed is not None or self._again:
+        if self._ended or self.failed is not None or self._resend:
             return 0
         want = self._next - self._arrived
         table = self._table
-        for name in (*table.idle, *(table.half if self._ahead() else ())):
+        for name in (*table.idle, *(table.half_full if self._sizer.sends_ahead else ())):
             size = self._size(table.active[name].target)
             want += min(size, table.quota.get(name, size))
-        if self.window is not None:
-            want = min(want, self._consumed + self.window - self._arrived)
-        return max(0, want)
-
-    def busy(self, worker: int) -> bool:
-        """Whether a worker has chunks in flight."""
-        known = self._table.find(worker)
-        return bool(known and known.flight)
-
-    def spent(self, worker: int) -> bool:
-        """Whether a worker's quota is used up and nothing of it is in flight."""
-        return self._table.spent(worker)
+        return max(0, min(want, self._sendable - self._arrived))
 
     def flights(self) -> list[tuple[int, Chunk, float]]:
-        """Each busy worker with its oldest chunk, and when that can have begun."""
-        return [(name, w.flight[0], w.since) for name, w in self._table.all() if w.flight]
-
-    def under_way(self, now: float) -> float:
-        """Seconds since the workers' oldest chunks began, added up."""
-        return sum(max(0.0, now - w.since) for _, w in self._table.all() if w.flight)
+        """Each busy worker with its oldest chunk, and the earliest time of that chunk's begin."""
+        return [(name, w.chunks[0], w.since) for name, w in self._table.all() if w.chunks]
 
     def deadline(self) -> float | None:
         """When the next ``Tick`` is needed, on the caller's clock."""
-        if self._item_timeout is None:
-            return self._look
-        due = [
-            w.since + self._item_timeout for _, w in self._table.all() if w.flight and not w.killed
-        ]
-        if self._look is not None:
-            due.append(self._look)
+        due = [] if self._recalls.due is None else [self._recalls.due]
+        if self._item_timeout is not None:
+            workers = (w for _, w in self._table.all() if w.chunks and not w.killed)
+            due += [w.since + self._item_timeout for w in workers]
         return min(due, default=None)
+
+    # -- what is known from outside ------------------------------------------------------------
+
+    def expect_workers(self, count: int) -> None:
+        """So many workers will take chunks, whether or not they are up."""
+        self._sizer.workers = count
+
+    def limit_chunks(self, items: int) -> None:
+        """No chunk of new items may be longer, because of the memory that it takes on its way."""
+        self._sizer.max_items = items
+
+    def move_window(self, items: int) -> None:
+        """Change the window; items that were sent under a larger one stay sent."""
+        self._window = items
+        self._sendable = max(self._next, self._consumed + items)
 
     # -- the machine ---------------------------------------------------------------------------
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def handle(self, event: events.Event, now: float) -> list[events.Command]:
         """Take one event, return the commands that follow from it, in order.
 
         Args:
             event: what happened.
             now: seconds on any monotonic clock, the same at every call.
         """
-        out: list[Command] = []
-        if isinstance(event, Finished):
+        out: list[events.Command] = []
+        if isinstance(event, events.Finished):
             self._on_finished(event, now, out)
-        elif isinstance(event, Arrived):
+        elif isinstance(event, events.Arrived):
             self._arrived += event.items
-        elif isinstance(event, Ended):
+        elif isinstance(event, events.Ended):
             self._ended = True
-        elif isinstance(event, Ready):
+        elif isinstance(event, events.Ready):
             self._on_ready(event)
-        elif isinstance(event, Retire):
+        elif isinstance(event, events.Retire):
             self._table.retire(event.worker)
-        elif isinstance(event, Lost):
+        elif isinstance(event, events.Lost):
             self._on_lost(event, out)
-        elif isinstance(event, Returned):
+        elif isinstance(event, events.Returned):
             self._on_returned(event)
-        elif isinstance(event, Cut):
+        elif isinstance(event, events.Cut):
             self._on_cut(event)
-        elif isinstance(event, Consumed):
+        elif isinstance(event, events.Consumed):
             self._consumed += event.items
+            if self._window is not None:
+                self._sendable = max(self._sendable, self._consumed + self._window)
         else:
-            self._on_sample(now, out)
+            self._on_tick(now, out)
         self._dispatch(now, out)
-        self._take_back(now, out, ticked=isinstance(event, Tick))
+        self._recall(now, out, ticked=isinstance(event, events.Tick))
+        if self._log is not None:
+            self._log.record(now, event, out)
         return out
 
-    def _on_ready(self, event: Ready) -> None:
-        # With a limit on items each must be known to have begun when it was sent.
+    def _on_ready(self, event: events.Ready) -> None:
+        # With a time limit per item each must be known to have begun when it was sent.
         depth = event.depth if self._item_timeout is None else min(1, event.depth)
-        self._table.enlist(event.worker, depth, event.target, event.quota, event.recall)
+        self._table.add(event.worker, depth, event.target, event.quota, event.recall)
 
-    def _on_finished(self, event: Finished, now: float, out: list[Command]) -> None:
+    def _on_finished(self, event: events.Finished, now: float, out: list[events.Command]) -> None:
         worker = self._table.find(event.worker)
-        if worker is not None and worker.flight and worker.flight[0].id == event.chunk:
+        if worker is not None and worker.chunks and worker.chunks[0].id == event.chunk:
             worker.since = now
         chunk = self._table.take(event.worker, event.chunk)
         if chunk is None:
             raise RuntimeError(f"worker {event.worker} does not have chunk {event.chunk}")
-        if event.ran:
-            self.mean = chunk_size.learn(self.mean, event.wall / event.ran)
+        self._sizer.learn(event.wall, event.ran)
         start = chunk.start
         for offset in sorted((*event.failed, *event.again)):
             index = chunk.start + offset
@@ -261,73 +209,74 @@ class Scheduler:
             if offset in event.again:
                 self._requeue(index, 1, chunk.attempt + 1)
             if not again and self._stop_on_error:
-                self.failed = index if self.failed is None else min(index, self.failed)
+                self._fail(index)
             if again or self._stop_on_error:
                 # Run again, or the run's error: in neither case a result to deliver.
-                self._finish(start, index - start, out)
+                self._order.finish(start, index - start, out)
                 start = index + 1
-        self._finish(start, chunk.start + event.ran - start, out)
+        self._order.finish(start, chunk.start + event.ran - start, out)
         if event.ran < chunk.size:
-            self._table.unrun(event.worker, chunk.size - event.ran)
-        if event.ran < chunk.size and (self.failed is None or chunk.start < self.failed):
-            self._requeue(chunk.start + event.ran, chunk.size - event.ran, chunk.attempt)
+            self._table.restore_quota(event.worker, chunk.size - event.ran)
+            if self.failed is None or chunk.start < self.failed:
+                self._requeue(chunk.start + event.ran, chunk.size - event.ran, chunk.attempt)
 
-    def _on_lost(self, event: Lost, out: list[Command]) -> None:
+    def _on_lost(self, event: events.Lost, out: list[events.Command]) -> None:
         worker = self._table.remove(event.worker)
         if worker is None:
             return
-        flight = list(worker.flight)
-        if flight and (event.began or worker.killed):
-            suspect = flight.pop(0)
-            if suspect.size == 1:
-                if worker.killed or not self._retry(suspect.start):
-                    out.append(Blame(suspect.start, event.worker, suspect.attempt + 1))
-                    if self._stop_on_error:
-                        lowest = suspect.start if self.failed is None else self.failed
-                        self.failed = min(suspect.start, lowest)
-                    else:
-                        self._finish(suspect.start, 1, out)
-            else:
-                # Which of them did it is not known: each runs alone, so that the culprit is
-                # named and its neighbours live.
+        chunks = list(worker.chunks)
+        if chunks and (event.began or worker.killed):
+            suspect = chunks.pop(0)
+            if suspect.size > 1:
+                # Which of them ended the worker is not known: each runs alone, so that the
+                # culprit is named and its neighbours live.
                 for index in range(suspect.start, suspect.start + suspect.size):
                     self._requeue(index, 1, suspect.attempt + 1)
-        for chunk in flight:
+            elif worker.killed or not self._retry(suspect.start):
+                out.append(events.Blame(suspect.start, event.worker, suspect.attempt + 1))
+                if self._stop_on_error:
+                    self._fail(suspect.start)
+                else:
+                    self._order.finish(suspect.start, 1, out)
+        for chunk in chunks:
             self._requeue(chunk.start, chunk.size, chunk.attempt)
 
-    def _on_returned(self, event: Returned) -> None:
+    def _on_returned(self, event: events.Returned) -> None:
         chunk = self._table.take(event.worker, event.chunk)
         if chunk is None:
             return
-        self._table.unrun(event.worker, chunk.size)
+        self._table.restore_quota(event.worker, chunk.size)
         pieces = chunk.size if event.split else 1
         for piece in range(pieces):
             self._requeue(chunk.start + piece, chunk.size // pieces, chunk.attempt)
 
-    def _on_cut(self, event: Cut) -> None:
-        # Late news of a chunk that has come back meanwhile, or of a worker that is gone, is none.
+    def _on_cut(self, event: events.Cut) -> None:
+        # The chunk may have come back meanwhile, or its worker may be gone: then it is None.
         chunk = self._table.cut(event.worker, event.chunk, event.keep)
-        if chunk is not None:
-            back = chunk.size - event.keep
-            self._table.unrun(event.worker, back)
-            size, end = back, chunk.start + chunk.size
-            if self._chunksize is not None:
-                # Shared out, or the next idle worker would have to ask the first for its part.
-                size = chunk_size.piece_size(self.mean or 0.0, len(self._table.idle), back)
-            for start in range(chunk.start + event.keep, end, size):
-                self._requeue(start, min(size, end - start), chunk.attempt)
+        if chunk is None:
+            return
+        back, end = chunk.size - event.keep, chunk.start + chunk.size
+        self._table.restore_quota(event.worker, back)
+        size = back
+        if self._sizer.fixed is not None:
+            # In pieces, or the next idle worker would have to recall its part from the first one.
+            size = self._sizer.piece(len(self._table.idle), back)
+        for start in range(chunk.start + event.keep, end, size):
+            self._requeue(start, min(size, end - start), chunk.attempt)
 
-    def _on_sample(self, now: float, out: list[Command]) -> None:
+    def _on_tick(self, now: float, out: list[events.Command]) -> None:
         limit = self._item_timeout
         if limit is None:
             return
         for name, worker in self._table.all():
-            if worker.flight and not worker.killed and now >= worker.since + limit:
-                worker.killed = True
-                self._table.file(name)
-                out.append(Kill(name, worker.flight[0].start))
+            if worker.chunks and not worker.killed and now >= worker.since + limit:
+                self._table.mark_killed(name)
+                out.append(events.Kill(name, worker.chunks[0].start))
 
     # -- parts ---------------------------------------------------------------------------------
+
+    def _fail(self, index: int) -> None:
+        self.failed = index if self.failed is None else min(index, self.failed)
 
     def _retry(self, index: int) -> bool:
         used = self._attempts.get(index, 0)
@@ -338,130 +287,111 @@ class Scheduler:
         return True
 
     def _requeue(self, start: int, size: int, attempt: int) -> None:
-        self._ids += 1
-        heapq.heappush(self._again, (start, Chunk(self._ids, start, size, attempt)))
-
-    def _finish(self, start: int, size: int, out: list[Command]) -> None:
-        if size <= 0:
-            return
-        if not self._ordered:
-            self._emitted += size
-            out.append(Emit(start, size))
-            return
-        self._done[start] = size
-        self._waiting += size
-        begin = self._emitted
-        while (run := self._done.pop(self._emitted, None)) is not None:
-            self._emitted += run
-        if self._emitted > begin:
-            self._waiting -= self._emitted - begin
-            out.append(Emit(begin, self._emitted - begin))
-
-    def _finished_count(self) -> int:
-        return self._emitted + self._waiting
-
-    def _undercut(self) -> bool:
-        """Whether items before the failed one are still to come: they may fail earlier."""
-        low = self.failed
-        if low is None:
-            return False
-        if any(start < low for start, _ in self._again):
-            return True
-        return any(c.start < low for _, w in self._table.all() for c in w.flight)
-
-    def _ahead(self) -> bool:
-        """Whether items are sent ahead to workers that are busy."""
-        return self.mean is not None and self.mean <= AHEAD
+        self._last_id += 1
+        heapq.heappush(self._resend, (start, Chunk(self._last_id, start, size, attempt)))
 
     def _size(self, target: float) -> int:
-        if self._chunksize is not None:
-            return self._chunksize
-        mean = self.mean if self.mean is not None else self.guess
-        if mean is None:
-            return 1
         left = None
         if self._ended:
             left = self._arrived - self._next
-        elif self.total is not None:
-            left = max(self.total, self._arrived) - self._next
-        crew = max(self.crew, len(self._table.active))
-        active = len(self._table.active)
-        idle = len(self._table.idle) + max(0, crew - active)
-        size = chunk_size.chunk_size(mean, target, crew, left, self._finished_count(), idle)
-        size = min(size, self.most)
-        return size if self.mean is not None else min(size, GUESSED)
+        elif self._total is not None:
+            left = max(self._total, self._arrived) - self._next
+        active, idle = len(self._table.active), len(self._table.idle)
+        return self._sizer.size(target, left, self._order.finished, active, idle)
 
-    def _dispatch(self, now: float, out: list[Command]) -> None:
+    def _dispatch(self, now: float, out: list[events.Command]) -> None:
         table = self._table
         # Breadth first: every idle worker gets a chunk before any gets a second one.
-        for room in (table.idle, table.half):
-            while room and (room is table.idle or self._ahead()):
+        for room in (table.idle, table.half_full):
+            while room and (room is table.idle or self._sizer.sends_ahead):
                 name = next(iter(room))
-                chunk = self._take(table.active[name].target, table.quota.get(name))
+                chunk = self._take(table.active[name].target, table.quota.get(name, sys.maxsize))
                 if chunk is None:
                     return
-                table.give(name, chunk, now)
-                if self._stuck is None and table.active[name].held > 1:
-                    self._stuck = now + recall_policy.STUCK
-                out.append(Send(name, chunk))
+                self._recalls.sent(table.send(name, chunk, now), now)
+                out.append(events.Send(name, chunk))
 
-    def _take(self, target: float, quota: int | None) -> Chunk | None:
-        if self._again:
-            if self.failed is not None and self._again[0][0] >= self.failed:
+    def _take(self, target: float, quota: int) -> Chunk | None:
+        if self._resend:
+            if self.failed is not None and self._resend[0][0] >= self.failed:
                 return None
             return self._take_again(target, quota)
-        if self.failed is not None:
+        unsent = min(self._arrived, self._sendable) - self._next
+        if self.failed is not None or unsent <= 0:
             return None
-        unsent = self._arrived - self._next
-        if not unsent:
-            return None
-        size = min(self._size(target), unsent)
-        if quota is not None:
-            size = min(size, quota)
-        if self.window is not None:
-            size = min(size, self._consumed + self.window - self._next)
-        if size <= 0:
-            return None
-        self._ids += 1
-        chunk = Chunk(self._ids, self._next, size)
+        size = min(self._size(target), unsent, quota)
+        self._last_id += 1
+        chunk = Chunk(self._last_id, self._next, size)
         self._next += size
         return chunk
 
-    def _take_again(self, target: float, quota: int | None) -> Chunk:
-        chunk = heapq.heappop(self._again)[1]
-        size = chunk.size if quota is None else min(quota, chunk.size)
-        if size > 1 and self._chunksize is None:
+    def _take_again(self, target: float, quota: int) -> Chunk:
+        chunk = heapq.heappop(self._resend)[1]
+        size = min(quota, chunk.size)
+        if size > 1 and self._sizer.fixed is None:
             if self._next < self._arrived or not self._ended:
                 size = min(size, self._size(target))
             else:
-                unsent, idle = self.unsent + chunk.size, len(self._table.idle)
-                size = min(size, chunk_size.piece_size(self.mean or 0.0, idle, unsent))
+                idle = len(self._table.idle)
+                size = min(size, self._sizer.piece(idle, self.unsent + chunk.size))
         if size < chunk.size:
             self._requeue(chunk.start + size, chunk.size - size, chunk.attempt)
         return chunk._replace(size=size)
 
-    def _take_back(self, now: float, out: list[Command], *, ticked: bool) -> None:
-        """Have workers asked for what they have not begun, if it is better off with others."""
-        self._look = None
+    def _recall(self, now: float, out: list[events.Command], *, ticked: bool) -> None:
+        """Recall items that their workers have not begun, if others can run them sooner."""
         table = self._table
-        if not table.recall or self.failed is not None:
+        if not table.recallable or self.failed is not None:
+            self._recalls.stop()
             return
         idle = len(table.idle)
-        if idle and (self._again or self._next < self._arrived or self.wanted()):
+        if idle and (self._resend or self._next < self._arrived or self.wanted()):
             idle = 0
-        look = self._looked + recall_policy.pause(len(table.active)) if idle else self._stuck
-        # Unless somebody idles it is done at a Tick, when all that has come back is known: a
-        # worker whose results have not been read yet is not stuck.
-        if look is None or now < look or not (idle or ticked):
-            self._look = look
-            return
-        self._looked = now
-        names, self._stuck = recall_policy.victims(table.active, idle, self.mean or 0.0, now)
-        for name in names:
-            worker = table.active[name]
-            worker.asked, worker.answered = now, False
-            table.file(name)
-            out.append(Recall(name))
-            again = recall_policy.ask_again(worker.since, now)
-            self._stuck = again if self._stuck is None else min(self._stuck, again)
-        self._look = self._stuck
+        for name in self._recalls.choose(table.active, idle, self.mean or 0.0, now, ticked=ticked):
+            table.mark_recalled(name, now)
+            out.append(events.Recall(name))
+
+    # -- for tests -----------------------------------------------------------------------------
+
+    def keep_log(self, limit: int) -> None:
+        """Log the last ``limit`` events from now on."""
+        self._log = EventLog(limit)
+
+    def story(self, item: int) -> list[str]:
+        """The logged events and commands that concerned one item, oldest first."""
+        return [] if self._log is None else self._log.story(item)
+
+    def validate(self) -> None:
+        """Check that each item is in exactly one place, and that all counts agree.
+
+        Raises:
+            InconsistencyError: a check failed.
+        """
+        self._table.validate()
+        emitted = self._order.emitted
+        check(self._consumed <= emitted, "more was consumed than emitted")
+        check(emitted <= self._next <= self._arrived, "sent before it arrived, or never sent")
+        check(self._next <= self._sendable, "sent beyond the window", self._next - 1)
+        check(all(n <= self._retries for n in self._attempts.values()), "too many retries")
+        spans = [(c.start, c.start + c.size, "waits again") for _, c in self._resend]
+        for name, worker in self._table.all():
+            spans += [(c.start, c.start + c.size, f"at worker {name}") for c in worker.chunks]
+        spans += [(start, start + size, "finished") for start, size in self._order.waiting.items()]
+        if self._order.ordered and emitted:
+            spans.append((0, emitted, "emitted"))
+        spans.sort()
+        for (start, end, place), (other, _, other_place) in pairwise(spans):
+            check(start < end, "an empty chunk", start)
+            check(end <= other, f"in two places: {place} and {other_place}", other)
+        check(not spans or spans[-1][1] <= self._next, "known, but never sent", self._next)
+        # Of items after one that failed for good nothing is asked, and of those that were emitted
+        # out of order only the number is kept.
+        end = self._next if self.failed is None else self.failed
+        placed = sum(min(stop, end) - start for start, stop, _ in spans if start < end)
+        if self._order.ordered:
+            if placed != end:
+                known = {i for start, stop, _ in spans for i in range(start, stop)}
+                lost = tuple(i for i in range(end) if i not in known)
+                raise InconsistencyError("items are in no place", lost)
+        elif self.failed is None:
+            check(placed + emitted == end, f"{end} were sent, {placed} and {emitted} are known")

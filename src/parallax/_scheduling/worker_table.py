@@ -1,61 +1,62 @@
-"""The workers of one run as the scheduler sees them: what each holds, and who has room.
+"""The workers of one run as the scheduler sees them: what each holds, and which have room.
 
 Guarantees: finding a worker with room takes the same time with two workers and with a thousand,
-because those with room are filed, not searched for.
+because workers with room are indexed, not searched for.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from parallax._core.chunks import Chunk
+from parallax._core.records import field, record
+from parallax._scheduling.event_log import check
 
 __all__ = ["WorkerEntry", "WorkerTable"]
 
 
-@dataclass
+@record
 class WorkerEntry:
     """One worker."""
 
     depth: int
     target: float
-    recall: bool = False
-    flight: deque[Chunk] = field(default_factory=deque)
-    #: when its oldest chunk can have begun.
+    recallable: bool = False
+    chunks: deque[Chunk] = field(default_factory=deque)
+    #: the earliest time at which its oldest chunk can have begun.
     since: float = 0.0
     killed: bool = False
-    #: when it was asked to give back what it has not begun; None again when it holds nothing.
-    asked: float | None = None
+    #: when it was asked to give back unbegun items; None again when it holds nothing.
+    recalled_at: float | None = None
     answered: bool = False
 
     @property
     def held(self) -> int:
         """Items that it holds."""
-        return sum(chunk.size for chunk in self.flight)
+        return sum(chunk.size for chunk in self.chunks)
 
 
 class WorkerTable:
-    """Who is there."""
+    """All workers of a run."""
 
     def __init__(self) -> None:
-        #: those that take chunks.
+        #: workers that take chunks.
         self.active: dict[int, WorkerEntry] = {}
-        #: whether any of them could ever be asked to give items back.
-        self.recall = False
-        #: those that get nothing more, and still hold something.
+        #: workers that get nothing more, and still hold something.
         self.retired: dict[int, WorkerEntry] = {}
-        #: those that hold nothing and may be given something, longest waiting first.
+        #: whether any worker could ever be asked to give items back.
+        self.recallable = False
+        #: workers that hold nothing and may be sent a chunk, longest waiting first.
         self.idle: dict[int, None] = {}
-        #: those that hold one chunk and may be given a second.
-        self.half: dict[int, None] = {}
-        #: items that a worker may still be given. Kept while it is retired: taken back, it is no
-        #: younger.
+        #: workers that hold one chunk and may be sent a second.
+        self.half_full: dict[int, None] = {}
+        #: items that a worker may still be sent. Kept while the worker is retired: being taken
+        #: back does not renew it.
         self.quota: dict[int, int] = {}
 
     def find(self, name: int) -> WorkerEntry | None:
-        """A worker, retired or not; None if it is not known."""
+        """A worker, retired or not; None if unknown."""
         return self.active.get(name) or self.retired.get(name)
 
     def all(self) -> Iterator[tuple[int, WorkerEntry]]:
@@ -63,96 +64,121 @@ class WorkerTable:
         yield from self.active.items()
         yield from self.retired.items()
 
-    def enlist(self, name: int, depth: int, target: float, quota: int | None, recall: bool) -> None:
+    def add(self, name: int, depth: int, target: float, quota: int | None, recall: bool) -> None:
         """A worker takes chunks, for the first time or again."""
         worker = self.retired.pop(name, None) or self.active.get(name)
         if worker is None:
             worker = WorkerEntry(depth, target)
-        worker.depth, worker.target, worker.recall = depth, target, recall
-        self.recall = self.recall or recall
+        worker.depth, worker.target, worker.recallable = depth, target, recall
+        self.recallable = self.recallable or recall
         self.active[name] = worker
         if quota is not None:
             self.quota[name] = min(quota, self.quota.get(name, quota))
-        self.file(name)
+        self._index(name)
 
     def retire(self, name: int) -> None:
         """A worker gets nothing more."""
         worker = self.active.pop(name, None)
-        if worker is not None and worker.flight:
+        if worker is not None and worker.chunks:
             self.retired[name] = worker
-        self.file(name)
+        self._index(name)
 
     def remove(self, name: int) -> WorkerEntry | None:
-        """A worker is gone; what was known of it."""
+        """A worker is gone; return its last state."""
         worker = self.active.pop(name, None) or self.retired.pop(name, None)
         self.quota.pop(name, None)
-        self.file(name)
+        self._index(name)
         return worker
 
-    def give(self, name: int, chunk: Chunk, now: float) -> None:
+    def send(self, name: int, chunk: Chunk, now: float) -> WorkerEntry:
         """A worker is sent a chunk."""
         worker = self.active[name]
-        if not worker.flight:
+        if not worker.chunks:
             worker.since = now
-        worker.flight.append(chunk)
+        worker.chunks.append(chunk)
         if name in self.quota:
             self.quota[name] -= chunk.size
-        self.file(name)
+        self._index(name)
+        return worker
 
     def take(self, name: int, number: int) -> Chunk | None:
         """A worker no longer has a chunk; None if it had no such chunk."""
         worker = self.find(name)
         if worker is None:
             return None
-        for chunk in worker.flight:
+        for chunk in worker.chunks:
             if chunk.id == number:
-                worker.flight.remove(chunk)
+                worker.chunks.remove(chunk)
                 break
         else:
             return None
-        if not worker.flight:
-            worker.asked = None
+        if not worker.chunks:
+            worker.recalled_at = None
             self.retired.pop(name, None)
-        self.file(name)
+        self._index(name)
         return chunk
 
     def cut(self, name: int, number: int, keep: int) -> Chunk | None:
-        """A worker gave back the end of a chunk; the chunk as it was, None if it had no such."""
+        """A worker gave back the end of a chunk; return the uncut chunk, None if unknown."""
         worker = self.find(name)
         if worker is None:
             return None
         worker.answered = True
-        for place, chunk in enumerate(worker.flight):
+        for place, chunk in enumerate(worker.chunks):
             if chunk.id == number and 0 <= keep < chunk.size:
                 if not keep:
                     return self.take(name, number)
-                worker.flight[place] = chunk._replace(size=keep)
+                worker.chunks[place] = chunk._replace(size=keep)
                 return chunk
         return None
 
-    def unrun(self, name: int, items: int) -> None:
-        """A worker did not run so many items of what it was given."""
+    def restore_quota(self, name: int, items: int) -> None:
+        """A worker did not run so many items of those that it was sent."""
         if name in self.quota:
             self.quota[name] += items
-            self.file(name)
+            self._index(name)
 
-    def spent(self, name: int) -> bool:
-        """Whether a worker may be given nothing more, and holds nothing."""
-        worker = self.find(name)
-        return self.quota.get(name) == 0 and not (worker and worker.flight)
+    def mark_killed(self, name: int) -> None:
+        """A worker is being ended, and gets nothing more."""
+        if (worker := self.find(name)) is not None:
+            worker.killed = True
+            self._index(name)
 
-    def file(self, name: int) -> None:
+    def mark_recalled(self, name: int, now: float) -> None:
+        """A worker is asked to give back unbegun items."""
+        worker = self.active[name]
+        worker.recalled_at, worker.answered = now, False
+        self._index(name)
+
+    def validate(self) -> None:
+        """Check that the indices agree with what the workers hold; for tests."""
+        check(not self.active.keys() & self.retired.keys(), "a worker is both active and retired")
+        check(all(w.chunks for w in self.retired.values()), "a retired worker holds nothing")
+        check(all(left >= 0 for left in self.quota.values()), "a quota was exceeded")
+        for name, worker in self.active.items():
+            full = worker.killed or self.quota.get(name) == 0
+            idle = not worker.chunks and worker.depth > 0 and not full
+            half = len(worker.chunks) == 1 < worker.depth and not full
+            half = half and worker.recalled_at is None
+            check((name in self.idle) == idle, f"worker {name} is indexed as idle wrongly")
+            check(
+                (name in self.half_full) == half, f"worker {name} is indexed as half full wrongly"
+            )
+        known = self.idle.keys() | self.half_full.keys()
+        check(known <= self.active.keys(), "a worker with room is not active")
+
+    def _index(self, name: int) -> None:
         """Note whether a worker has room, after anything about it has changed."""
         worker = self.active.get(name)
-        held, depth = (len(worker.flight), worker.depth) if worker else (0, 0)
+        held, depth = (len(worker.chunks), worker.depth) if worker else (0, 0)
         if worker and (worker.killed or self.quota.get(name) == 0):
             depth = 0
         if held == 0 < depth:
             self.idle.setdefault(name)
         else:
             self.idle.pop(name, None)
-        # Nothing is queued again behind what a worker was asked to give back.
-        if held == 1 < depth and worker and worker.asked is None:
-            self.half.setdefault(name)
+        # Nothing is queued again behind items that a worker was asked to give back.
+        if held == 1 < depth and worker and worker.recalled_at is None:
+            self.half_full.setdefault(name)
         else:
-            self.half.pop(name, None)
+            self.half_full.pop(name, None)

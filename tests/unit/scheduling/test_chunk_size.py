@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax._scheduling.chunk_size import COST, chunk_size, learn, piece_size
+from parallax._scheduling.chunk_size import DISPATCH_COST_S, chunk_size, learn, piece_size
 
 SIMULATION = Path(__file__).parents[3] / "benchmarks" / "_simulation.py"
 
@@ -79,7 +79,7 @@ def test_bounds(mean, target, crew, left, done):
     size = chunk_size(mean, target, crew, left, done)
     even = done // crew if left is None else -(-left // crew)
     assert size >= 1
-    assert size <= max(1, even) or size * mean <= COST / 2
+    assert size <= max(1, even) or size * mean <= DISPATCH_COST_S / 2
     assert piece_size(mean, crew, size) >= 1
 
 

@@ -48,7 +48,7 @@ def test_what_came_back_goes_out_again_and_once():
     assert in_flight.hand_out(2, Chunk(4, 0, 1)) == ["a"]
     assert in_flight.hand_out(2, Chunk(5, 3, 1)) == ["d"]
     assert list(in_flight.abandoned(1, began=True)) == []
-    assert in_flight.again == 4
+    assert in_flight.rerun == 4
 
 
 def test_a_cut_leaves_the_front_with_the_worker():

@@ -6,9 +6,9 @@ from collections import deque
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scheduler_checks import checked_schedulers  # noqa: F401
 
-from parallax._scheduling.recall_policy import AGAIN
-from parallax._scheduling.scheduler import (
+from parallax._scheduling.events import (
     Arrived,
     Blame,
     Consumed,
@@ -22,10 +22,11 @@ from parallax._scheduling.scheduler import (
     Recall,
     Retire,
     Returned,
-    Scheduler,
     Send,
     Tick,
 )
+from parallax._scheduling.recall_policy import RECALL_RETRY_S
+from parallax._scheduling.scheduler import Scheduler
 
 
 class Simulator:
@@ -78,8 +79,8 @@ class Simulator:
         assert worker not in self.retired
         assert sum(chunk.size for chunk in flight) > 1, "it has nothing to give back"
         for chunk in flight:
-            last = self.recalled.get(chunk.id, -AGAIN)
-            assert self.now - last > 0.99 * AGAIN, "asked twice"
+            last = self.recalled.get(chunk.id, -RECALL_RETRY_S)
+            assert self.now - last > 0.99 * RECALL_RETRY_S, "asked twice"
             self.recalled[chunk.id] = self.now
 
     def on_send(self, send):
