@@ -401,12 +401,12 @@ class AdaptiveEngine(Stoppable):
                 self.threads.take(Errand(self, path, self._release))
 
     def _follow(self, path: Path, plan: Plan, now: float) -> None:
-        choice, stay, verdict = path.choice, path.inquiry.profiler.stay, path.inquiry.verdict
+        choice, verdict = path.choice, path.inquiry.verdict
         choice.decide("processes" if plan.route == "processes" else "threads", plan.reason, now)
         if plan.route == "threads" and self._growth is not None:
             self.threads.widen(min(plan.workers, THREADS))
-        if stay or verdict.limit != "free":
-            choice.keep(stay or verdict.reason, now)
+        if verdict.limit != "free":
+            choice.keep(verdict.reason, now)
 
     def _release(self, path: Path) -> None:
         """Let go of the calls that were held."""

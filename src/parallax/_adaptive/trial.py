@@ -94,7 +94,7 @@ class Inquiry:
         self._fn = fn
         self.choice = choice
         self.profiler = Profiler(fn, guard=True, crowded=crowded)
-        self.profiler.inspect(args)
+        self.profiler.limits.inspect(args)
         self._findings = set(except_shared(scan(fn, args), fn, args).findings)
         #: calls that wait for the verdict.
         self.held = 0
@@ -109,12 +109,12 @@ class Inquiry:
     @property
     def timed(self) -> bool:
         """Whether somebody sees to it that calls do not wait for the verdict for ever."""
-        return not self._seen or self.profiler.sampling
+        return not self._seen or self.profiler.caller.sampling
 
     @property
     def verdict(self) -> Verdict:
         """What the guard says."""
-        return self.profiler.verdict
+        return self.profiler.limits.verdict
 
     def changed(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
         """Why calls must stay in this process from now on; "" if they need not.
@@ -138,7 +138,7 @@ class Inquiry:
             return
         target = follow(finding.root, self._fn, args) if finding.root else None
         if type(target).__module__.partition(".")[0] not in FOR_THREADS:
-            self.profiler.warn()
+            self.profiler.limits.warn()
 
     def remembered(self) -> Plan | None:
         """The verdict that an earlier call, of whatever kind, has left behind."""
@@ -154,7 +154,7 @@ class Inquiry:
 
     def end(self) -> None:
         """It has run out of calls, or there is a verdict."""
-        self.profiler.stop_sampler()
+        self.profiler.caller.stop_sampler()
 
     def run(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -165,18 +165,18 @@ class Inquiry:
             Its value, what it raised, its seconds on the clock and on the CPU clock.
         """
         profiler = self.profiler
-        watched = profiler.watching and not kwargs
+        watched = profiler.limits.watching and not kwargs
         if watched:
-            profiler.before(args)
-        if not profiler.sampling and self._worth_ticking(clock()):
-            profiler.start_sampler(self._on_sample)
+            profiler.limits.before_item(args)
+        if not profiler.caller.sampling and self._worth_ticking(clock()):
+            profiler.caller.start_sampler(self._on_sample)
         self._inside, self._call_began = args, clock()
-        profiler.begins(self._call_began)
+        profiler.caller.begin(self._call_began)
         value, error, wall, cpu = capture(fn, args, kwargs)
         self._inside = None
-        profiler.ends(1, wall, cpu, alone=True)
+        profiler.caller.end(1, wall, cpu, alone=True)
         if watched:
-            profiler.after()
+            profiler.limits.after_item()
         self._seen += 1
         self._spent += wall
         if self.choice.route is None or self.choice.provisional:
@@ -240,12 +240,12 @@ class Inquiry:
         decided = profiler.plan(now, left, self._facts())
         if decided is None:
             return None
-        if decided[1].route == "processes" and profiler.payload is None and not profiler.stay:
+        if decided[1].route == "processes" and not profiler.weighed:
             self._weigh(sample)
             decided = profiler.plan(now, left, self._facts())
             if decided is None:
                 return None
-        profiler.keep(decided[0])
+        profiler.remember(decided[0])
         return decided[1]
 
     def _facts(self) -> Facts:
@@ -265,12 +265,12 @@ class Inquiry:
         items = [sample[0]] if sample is not None else []
         results = [sample[1]] if sample is not None and sample[1] is not None else []
         call = Call(self._fn, star=True, stop=False)
-        weighed = weigh(call, self.profiler.reads, items, results)
+        weighed = weigh(call, self.profiler.limits.reads, items, results)
         if isinstance(weighed, str):
-            self.profiler.stay = weighed
+            self.profiler.limits.stay_reason = weighed
             return
         payload, encoded = weighed
         self._modules = modules_for(encoded, self._fn)
-        self.profiler.payload = payload
+        self.profiler.workers.payload = payload
         # It holds the data that the function captured, which may be large.
         encoded.buffers.clear()

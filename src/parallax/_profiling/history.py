@@ -37,9 +37,6 @@ class PastRun:
     measurement: Measurement
     #: whether shared state changed, item by item, while it was watched.
     history: tuple[bool, ...] = ()
-    #: observed speeds in loop seconds per second.
-    threads_speed: float | None = None
-    processes_speed: float | None = None
 
 
 _table: OrderedDict[Hashable, PastRun] = OrderedDict()

@@ -1,8 +1,7 @@
 """What an item costs and how many cores the workers keep busy.
 
-Purpose: ``Meter`` adds up the items that run in the caller's thread, ``CoresMeter`` tells how many
-cores several workers really get, ``native_threads`` whether a callable is parallel by itself;
-``GilSampler`` and ``GilReading`` come from ``_sampler`` and ``_gil``.
+Purpose: ``ItemMeter`` adds up the items that run in the caller's thread, ``CoresMeter`` tells how
+many cores several workers really get, ``native_threads`` whether a callable is parallel by itself.
 Guarantees: no thread, clock or I/O in this file; ``now`` and CPU seconds are arguments. A few
 arithmetic operations per call, and memory for one window.
 Assumption: each meter is fed from one thread at a time.
@@ -12,25 +11,25 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
-from parallax._profiling.gil_estimate import GilReading
-from parallax._profiling.gil_sampler import GilSampler
+from parallax._core.light_stdlib import NamedTuple
 
 __all__ = [
     "CoresMeter",
-    "GilReading",
-    "GilSampler",
     "ItemCost",
-    "Meter",
+    "ItemMeter",
     "OtherCallsLoad",
     "native_threads",
-    "working",
+    "working_share",
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ItemCost:
+#: Spread of item times up to which one item is taken to be like the other. Smaller counts no items
+#: as even on a noisy machine, larger judges workers by items that they did not have.
+EVEN_SPREAD = 0.25
+
+
+class ItemCost(NamedTuple):
     """What one item costs in the caller's thread, all in seconds."""
 
     items: int  #: items seen, the first block included
@@ -44,8 +43,13 @@ class ItemCost:
     dear_first: bool  #: the first block was far dearer and was left out
     total_wall: float  #: of everything seen
 
+    @property
+    def even(self) -> bool:
+        """Whether items are known well enough, and alike enough, to count work in items."""
+        return self.items >= 3 and self.spread < EVEN_SPREAD and not self.dear_first
 
-class Meter:
+
+class ItemMeter:
     """Adds up blocks of items that ran alone in the caller's thread.
 
     The first block often pays for imports, caches and page faults. It is left out of the means
@@ -201,7 +205,7 @@ def native_threads(process_cpu: float, thread_cpu: float, other: float = 0.0) ->
     return max(1.0, (process_cpu - max(0.0, other)) / thread_cpu)
 
 
-def working(cpu: float, wall: float, delay: float) -> float:
+def working_share(cpu: float, wall: float, delay: float) -> float:
     """Share of an item's time in which it worked, or would have if it had been let.
 
     Args:

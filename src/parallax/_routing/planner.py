@@ -12,12 +12,18 @@ Lavenberg 1980): one station with a queue, the GIL; and two delays, work outside
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from parallax._core.chunks import Route
-from parallax._core.plans import Measurement, Plan
+from parallax._core.plans import Plan
+from parallax._core.records import field, record
 from parallax._shm.sender import MIN_SHARED_BYTES
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from parallax._core.chunks import Route
+    from parallax._core.plans import Measurement
 
 __all__ = [
     "LITTLE",
@@ -67,7 +73,7 @@ WORTH = 0.97
 UNSURE = 0.3
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Facts:
     """What the planner has to know besides the measurement."""
 

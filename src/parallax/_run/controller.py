@@ -213,8 +213,8 @@ class Controller:
         items = self._source.peek()
         if not items:
             return False
-        self.profiler.inspect(tuple(items[0]) if self._source.star else (items[0],))
-        if not self.profiler.watching:
+        self.profiler.limits.inspect(tuple(items[0]) if self._source.star else (items[0],))
+        if not self.profiler.limits.watching:
             with self.dispatch.lock:
                 self.review(clock())
         return self.dispatch.scheduler is not None
@@ -227,21 +227,21 @@ class Controller:
         if left is not None and left < 1:
             return
         self._judge(now)
-        profiler.spread = self.inside.spread
+        profiler.limits.nested = self.inside.spread
         facts = self._facts()
         decided = profiler.plan(now, left, facts)
         if decided is None:
             self._start_early(now, left)
             return
-        if decided[1].route == "processes" and profiler.payload is None and not profiler.stay:
+        if decided[1].route == "processes" and not profiler.weighed:
             self._weigh()
             decided = profiler.plan(now, left, self._facts())
             if decided is None:
                 return
         seen, plan = decided
         self._report.measured = seen
-        if profiler.verdict.limit == "loop" and threading.get_ident() == self._caller.thread:
-            profiler.warn()
+        if profiler.limits.verdict.limit == "loop" and threading.get_ident() == self._caller.thread:
+            profiler.limits.warn()
         self.planned = self.planned or plan.settled
         self._follow(plan, now)
 
@@ -312,11 +312,11 @@ class Controller:
         if not self._report.changes:
             self.adopt(plan, clock())
         dispatch = self.dispatch
-        cost = self.profiler.meter.summary()
+        cost = self.profiler.caller.cost()
         seen = self._report.measured
         mean = cost.recent_wall if cost.items else (seen.wall if seen is not None else None)
         caller = self.forced in {None, "loop"} or self._requested.joins
-        self.profiler.freeze()
+        self.profiler.workers_begin(clock())
         self._directed_at = clock()
         dispatch.keeps_caller = self._requested.joins
         guess = past_item_seconds(self._key)
@@ -345,13 +345,13 @@ class Controller:
         report.measured = seen
         if self.forced is not None or seen is None:
             return
-        profiler.keep(seen)
+        profiler.remember(seen)
         if not self.explaining and report.items:
             report.sum_up()
             if not report.changes and seen.wall * report.items < LITTLE:
                 report.reason = too_little(seen, report.items)
                 return
-            facts = replace(profiler.facts(self._facts()), current=report.route)
+            facts = replace(profiler.facts_with_limits(self._facts()), current=report.route)
             report.costs, report.reason = hindsight(
                 seen, report.items, facts, report.route, report.workers
             )
@@ -371,15 +371,15 @@ class Controller:
             return
         speed = throughput.speed(now, dispatch.under_way(now), dispatch.delay(route))
         if speed is not None:
-            profiler.speeds[route] = speed
-        cost = profiler.meter.summary()
+            profiler.observed_speeds[route] = speed
+        cost = profiler.caller.cost()
         waits = cost.items and cost.cpu < 0.5 * cost.wall
         if route == "threads" and waits and throughput.chunks >= 2:
             slower = throughput.wall / throughput.items / cost.wall
             most = self._place.part(MOST_THREADS)
             if slower < 1.3 and dispatch.wanted >= profiler.thread_cap < most:
                 profiler.thread_cap *= 2
-                profiler.speeds.pop(route, None)
+                profiler.observed_speeds.pop(route, None)
 
     def _on_done(self, done: Done, route: Route) -> None:
         """A chunk came back; the lock is held."""
@@ -392,9 +392,9 @@ class Controller:
         report.bytes_spared += done.spared
         if route != dispatch.route or route == "loop":
             return
-        profiler.worker_did(result, threads=route == "threads", workers=dispatch.wanted)
+        profiler.workers.add_chunk(result, threads=route == "threads", workers=dispatch.wanted)
         if route == "processes":
-            profiler.coded(done.seconds, len(result.values))
+            profiler.workers.add_encoding(done.seconds, len(result.values))
             moved = done.bytes_in + done.bytes_out
             if moved and dispatch.scheduler is not None:
                 most = max(1, CHUNK_BYTES * len(result.values) // moved)
@@ -406,18 +406,18 @@ class Controller:
                 )
             return
         self._throughput.add(
-            clock(), result, profiler.equivalent(result, threads=route == "threads")
+            clock(), result, profiler.caller.loop_seconds(result, threads=route == "threads")
         )
 
     def _start_early(self, now: float, left: int | None) -> None:
         """Have the process machinery start while the verdict is still out."""
         profiler = self.profiler
         seen = profiler.measurement(now)
-        if seen is None or left is None or profiler.verdict.limit != "free" or profiler.stay:
+        if seen is None or left is None or profiler.limits.verdict.limit != "free":
             return
         if self._place.level:
             return
-        if profiler.payload is None and seen.wall * left > EARLY and seen.waiting < 0.5:
+        if profiler.workers.payload is None and seen.wall * left > EARLY and seen.waiting < 0.5:
             self._weigh()
 
     def _weigh(self) -> None:
@@ -438,15 +438,17 @@ class Controller:
             if self.forced is not None:
                 return False
             if event.fatal:
-                profiler.stay = f"no worker process could be had: {event.reason}"
+                profiler.limits.stay_reason = f"no worker process could be had: {event.reason}"
         else:
             if self.forced is not None:
                 return False
-            profiler.stay = f"the {event.path} does not travel between processes: {event.reason}"
-            self._report.note(f"kept in this process: {profiler.stay}")
+            profiler.limits.stay_reason = (
+                f"the {event.path} does not travel between processes: {event.reason}"
+            )
+            self._report.note(f"kept in this process: {profiler.limits.stay_reason}")
         self._throughput = None
         self._changes += 1
-        plan = Plan("loop", 1, profiler.stay or event.reason, {}, self._left())
+        plan = Plan("loop", 1, profiler.limits.stay_reason or event.reason, {}, self._left())
         self.adopt(plan, clock())
         self._direct(plan)
         self.review_at = 0.0

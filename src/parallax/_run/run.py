@@ -183,7 +183,7 @@ class Run:
             self._stall_monitor.stop()
             self._caller.sample = []
             try:
-                self._profiler.stop_sampler()  # raises what was wrong in its thread
+                self._profiler.caller.stop_sampler()  # raises what was wrong in its thread
             finally:
                 self._dispatch.close(grace)
                 if self._progress is not None:
@@ -205,15 +205,15 @@ class Run:
         while not dispatch.begun() and not source.ended:
             if first and measuring and self._worth_watching():
                 # From the first item on: it may be a long one.
-                profiler.start_sampler(self._controller.on_sample)
+                profiler.caller.start_sampler(self._controller.on_sample)
             direct = source.anywhere and size > 1 and not self._options.retries
             items = None if direct else source.take(size)
             if items == []:
                 break
             if first and measuring and items:
-                profiler.inspect(tuple(items[0]) if source.star else (items[0],))
+                profiler.limits.inspect(tuple(items[0]) if source.star else (items[0],))
             first = False
-            result = self._block(items, size, watch=measuring and profiler.watching)
+            result = self._block(items, size, watch=measuring and profiler.limits.watching)
             if not result.values:
                 break
             if dispatch.begun():
@@ -234,11 +234,11 @@ class Run:
             if self._deadline is not None and now > self._deadline:
                 raise self._timed_out()
             if self._caller.out and self._due(now - last):
-                profiler.stop_sampler()
+                profiler.caller.stop_sampler()
                 yield self._flush()
                 last = clock()
                 if measuring and not dispatch.begun() and not self._controller.planned:
-                    profiler.start_sampler(self._controller.on_sample)
+                    profiler.caller.start_sampler(self._controller.on_sample)
         if self._caller.out:
             yield self._flush()
 
@@ -253,12 +253,12 @@ class Run:
         """Run a block of items here; with ``items`` None straight off the input."""
         profiler, source, call = self._profiler, self._source, self._call
         if watch and items:
-            profiler.before(tuple(items[0]) if source.star else (items[0],))
-        if items and self._forced is None and self._profiler.payload is None:
+            profiler.limits.before_item(tuple(items[0]) if source.star else (items[0],))
+        if items and self._forced is None and self._profiler.workers.payload is None:
             self._caller.sample = items[:1]
         values: list[Any] = []
         self._caller.block = (begin := clock()), size, values
-        profiler.begins(begin)
+        profiler.caller.begin(begin)
         if items is not None and len(items) == 1 and not watch and self._forced is None:
             self._caller.inside = items
         self._around = entered()
@@ -274,9 +274,9 @@ class Run:
                 self._caller.inside = None
                 self._caller.block = 0.0, 0, ()
         alone = self._dispatch.scheduler is None
-        profiler.ends(len(result.values), result.wall, result.cpu, alone=alone)
+        profiler.caller.end(len(result.values), result.wall, result.cpu, alone=alone)
         if watch:
-            profiler.after()
+            profiler.limits.after_item()
         self.report.worked("loop", result.wall, result.cpu)
         return result
 
@@ -298,15 +298,15 @@ class Run:
         left = self._source.left
         each = result.wall / len(result.values)
         if left is not None and left * each < SMALL:
-            self._profiler.stop_sampler()
+            self._profiler.caller.stop_sampler()
             return
-        if self._profiler.inline_wall < GLANCE:
+        if self._profiler.caller.wall < GLANCE:
             return
         if self._controller.planned:
-            self._profiler.stop_sampler()  # the verdict is in; item times go on being looked at
+            self._profiler.caller.stop_sampler()  # the plan is settled; items are timed on
         else:
-            self._profiler.start_sampler(self._controller.on_sample)
-        if now >= self._controller.review_at and not self._profiler.watching:
+            self._profiler.caller.start_sampler(self._controller.on_sample)
+        if now >= self._controller.review_at and not self._profiler.limits.watching:
             with self._dispatch.lock:
                 self._controller.review(now)
 
@@ -315,7 +315,7 @@ class Run:
         seconds = BLOCK if measuring else LONG_BLOCK
         most = size * 8
         size = max(1, min(most, int(seconds / each) if each > 0 else most))
-        if self._profiler.watching or self._options.retries:
+        if self._profiler.limits.watching or self._options.retries:
             return 1
         if self._stream and self._options.buffersize is not None:
             size = min(size, self._options.buffersize - len(self._caller.out))
@@ -370,7 +370,7 @@ class Run:
                     raise self._timed_out()
                 self._work()
             elif not dispatch.pull():
-                self._profiler.stop_sampler()
+                self._profiler.caller.stop_sampler()
                 dispatch.wait(self._patience())
 
     def _work(self) -> None:
@@ -380,7 +380,7 @@ class Run:
         chunk, items = dispatch.caller_task
         dispatch.caller_task = None
         if self._forced is None and "processes" in dispatch.crews:
-            profiler.start_sampler(self._controller.on_sample)
+            profiler.caller.start_sampler(self._controller.on_sample)
         self._caller.inside = items
         values: list[Any] = []
         self._caller.block = clock(), chunk.size, values
@@ -395,7 +395,7 @@ class Run:
                 self._caller.block = 0.0, 0, ()
         dispatch.post(Done(CALLER, chunk.id, result))
         if dispatch.caller_task is None:
-            profiler.stop_sampler()
+            profiler.caller.stop_sampler()
 
     def _patience(self) -> float | None:
         """How long the caller's thread may wait for events."""

@@ -143,7 +143,7 @@ class WorkerFactory:
         start = self._pool().expected_start(
             most or self._cores, max(self._cores, most or 0), self._modules
         )
-        cost = self._profiler.meter.summary()
+        cost = self._profiler.caller.cost()
         if start and cost.dear_first:
             # What made the first item dear (imports, tables) each new worker does once more.
             start += cost.first_wall
@@ -156,8 +156,8 @@ class WorkerFactory:
         except Exception as error:
             path, reason = find_unpicklable(self._call.fn, "callable")
             raise SerializationError("callable", None, path, reason) from error
-        self._profiler.look_for_reads()
-        values = [v for v in current_values(self._profiler.reads) if not stuck_value([v])]
+        self._profiler.limits.find_reads()
+        values = [v for v in current_values(self._profiler.limits.reads) if not stuck_value([v])]
         if values:
             self._encoded = encode_call(self._call, values)
         self._modules = modules_for(self._encoded, self._call.fn)
@@ -173,12 +173,12 @@ class WorkerFactory:
             results: a result, or nothing.
         """
         profiler = self._profiler
-        if profiler.payload is not None or profiler.stay:
+        if profiler.weighed:
             return
-        weighed = weigh(self._call, profiler.reads, items, results)
+        weighed = weigh(self._call, profiler.limits.reads, items, results)
         if isinstance(weighed, str):
-            profiler.stay = weighed
+            profiler.limits.stay_reason = weighed
             return
-        profiler.payload, self._encoded = weighed
+        profiler.workers.payload, self._encoded = weighed
         self._modules = modules_for(self._encoded, self._call.fn)
         self._pool().prepare(self._modules)

@@ -20,8 +20,16 @@ import pytest
 
 from parallax._core.cores import gil_enabled
 from parallax._profiling import gil_estimate, gil_sampler, meters
-from parallax._profiling.gil_estimate import GilSamples, estimate, is_late, is_solid, mean_sleep
-from parallax._profiling.meters import CoresMeter, GilReading, GilSampler, Meter, native_threads
+from parallax._profiling.gil_estimate import (
+    GilReading,
+    GilSamples,
+    estimate,
+    is_late,
+    is_solid,
+    mean_sleep,
+)
+from parallax._profiling.gil_sampler import GilSampler
+from parallax._profiling.meters import CoresMeter, ItemMeter, native_threads
 
 INTERVAL = 0.005
 WAKE = 0.00006
@@ -516,7 +524,7 @@ def test_a_missing_or_odd_schedstat_is_no_error(tmp_path: Path) -> None:
 
 
 def test_meter_adds_up() -> None:
-    meter = Meter()
+    meter = ItemMeter()
     assert meter.summary().items == 0
     for items, wall in ((1, 0.01), (2, 0.02), (4, 0.04)):
         meter.add(items, wall, wall / 2)
@@ -530,7 +538,7 @@ def test_meter_adds_up() -> None:
 
 
 def test_a_dear_first_item_is_left_out_but_told() -> None:
-    meter = Meter()
+    meter = ItemMeter()
     meter.add(1, 0.5, 0.4)
     assert meter.summary().wall == 0.5
     for _ in range(3):
@@ -544,7 +552,7 @@ def test_a_dear_first_item_is_left_out_but_told() -> None:
 
 
 def test_meter_shows_unevenness_and_trend() -> None:
-    meter = Meter()
+    meter = ItemMeter()
     for number in range(1, 21):
         meter.add(1, number * 0.001, number * 0.001)
     cost = meter.summary()
@@ -555,7 +563,7 @@ def test_meter_shows_unevenness_and_trend() -> None:
 
 
 def test_meter_takes_odd_blocks() -> None:
-    meter = Meter()
+    meter = ItemMeter()
     meter.add(0, 1.0, 1.0)
     assert meter.summary().items == 0
     meter.add(3, 0.0, -1.0)

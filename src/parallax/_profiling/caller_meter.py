@@ -1,0 +1,256 @@
+"""Items in the caller's thread: how long they take, whether they hold the GIL, what held them up.
+
+Purpose: the measurements that routes are predicted from, taken on items whose results count.
+Guarantees: samples are taken only between ``start_sampler`` and ``stop_sampler``; time without a
+core and time that measuring itself took are told apart from waiting.
+Assumptions: ``begin`` and ``end`` are called in the thread of the items. Any thread may read.
+"""
+
+from __future__ import annotations
+
+import time
+
+from parallax._core.thread_clocks import RunDelay
+from parallax._profiling.gil_sampler import GilSampler
+from parallax._profiling.meters import ItemMeter, OtherCallsLoad, native_threads, working_share
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from parallax._core.chunks import ChunkResult
+    from parallax._profiling.gil_estimate import GilReading
+    from parallax._profiling.gil_sampler import Mark
+    from parallax._profiling.meters import ItemCost
+
+__all__ = ["CallerMeter"]
+
+#: Seconds inside an unfinished item before anything is concluded from it. Shorter takes the start
+#: of an item for the whole, longer delays the plan for long items.
+UNFINISHED_ITEM_S = 0.006
+
+#: Blocks from which on the later half of the work predicts the rest. Fewer would let one long item
+#: speak for all.
+TREND_BLOCKS = 4
+
+#: CPU seconds of items before native threads are counted. Less is noise of the process's clock.
+NATIVE_THREADS_MIN_CPU_S = 0.005
+
+#: Share of waiting from which on an item counts as one that waits.
+MOSTLY_WAITING = 0.8
+
+
+class CallerMeter:
+    """Measures the items of one call that run in the caller's thread.
+
+    Args:
+        crowded: whether workers of other calls may compete for this process's GIL.
+    """
+
+    def __init__(self, *, crowded: bool) -> None:
+        self._items = ItemMeter()
+        #: seconds of all items so far, by the clock.
+        self.wall = 0.0
+        self._cpu = 0.0
+        #: cores that one item keeps busy by itself, with threads of native code.
+        self.native = 1.0
+        #: share of waiting in an item, as measured before workers began.
+        self.waiting = 0.0
+        self._began = 0.0  # of the present block, 0 outside
+        self._mark: Mark | None = None
+        self._session: _SamplingSession | None = None
+        self._hindered = 0.0  # what the session said at the end of the last block
+        self._reading: GilReading | None = None
+        self._workers_began = False
+        self._other_calls = (
+            OtherCallsLoad(time.perf_counter(), time.process_time()) if crowded else None
+        )
+
+    @property
+    def sampling(self) -> bool:
+        """Whether the GIL is being sampled."""
+        return self._session is not None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether workers of other calls may compete for this process's GIL."""
+        return self._other_calls is not None
+
+    def start_sampler(self, on_sample: Callable[[float], None]) -> None:
+        """Begin to sample the GIL; ``on_sample`` is called in the sampler's thread."""
+        if self._session is None:
+            session = self._session = _SamplingSession(on_sample)
+            self._hindered = session.hindered()
+            session.sampler.start()
+
+    def stop_sampler(self) -> None:
+        """End sampling and keep the reading. Raises what ``on_sample`` raised."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.stop()
+            if not self._workers_began:
+                self._reading = session.sampler.reading()
+
+    def begin(self, now: float) -> None:
+        """The caller's thread enters an item or a block of items."""
+        self._began = now
+        self._mark = self._session.sampler.mark() if self._session is not None else None
+
+    def end(self, items: int, wall: float, cpu: float, *, alone: bool) -> None:
+        """The caller's thread has left a block.
+
+        Args:
+            items: number of items in the block.
+            wall: seconds on the clock.
+            cpu: seconds on the thread's CPU clock.
+            alone: whether no other worker of the call has begun.
+        """
+        self._began = 0.0
+        self.wall += wall
+        self._cpu += cpu
+        session, hindered = self._session, 0.0
+        if session is not None:
+            before, self._hindered = self._hindered, session.hindered()
+            hindered = max(0.0, self._hindered - before)
+        if alone or (self.waiting > MOSTLY_WAITING and not self.cost().items):
+            self._items.add(items, wall, wall * working_share(cpu, wall, hindered))
+        if alone and session is not None and not self._workers_began:
+            native = session.native_threads(cpu)
+            if native is not None and not self.crowded:
+                self.native = native
+
+    def workers_begin(self, now: float, waiting: float | None) -> None:
+        """Other workers begin: the GIL is theirs as well now, so its reading is final.
+
+        Args:
+            now: the clock.
+            waiting: share of waiting in an item; None if unknown.
+        """
+        if self._other_calls is not None:
+            self._other_calls.freeze(now, time.process_time())
+        if self._session is not None:
+            self._reading = self._session.sampler.reading()
+        if waiting is not None:
+            self.waiting = waiting
+        self._workers_began = True
+
+    def cost(self) -> ItemCost:
+        """What the finished items cost."""
+        return self._items.summary()
+
+    def elapsed(self, now: float) -> float:
+        """Seconds inside the present block, 0 outside."""
+        return now - self._began if self._began else 0.0
+
+    def times(self, now: float) -> tuple[int, float, float] | None:
+        """Items, wall and CPU seconds per item; None if too little is known to act on."""
+        cost, elapsed = self.cost(), self.elapsed(now)
+        if cost.items == 0:
+            session = self._session
+            if elapsed < UNFINISHED_ITEM_S or session is None:
+                return None
+            busy = session.sampler.busy(self._mark)
+            cpu = elapsed * (1.0 if busy is None else busy)
+            hindered = max(0.0, session.hindered() - self._hindered)
+            return 0, elapsed, elapsed * working_share(cpu, elapsed, hindered)
+        wall, cpu = cost.wall, cost.cpu
+        if cost.recent_blocks >= TREND_BLOCKS:
+            wall, cpu = cost.recent_wall, cpu * (cost.recent_wall / wall if wall else 1.0)
+        if elapsed > 2 * wall:
+            wall = (wall * cost.items + elapsed) / (cost.items + 1)
+        return cost.items, wall, cpu
+
+    def reading(self) -> GilReading | None:
+        """How the GIL was held, until other workers began."""
+        session = self._session
+        if session is None or self._workers_began:
+            return self._reading
+        return session.sampler.reading()
+
+    def delayed(self) -> float:
+        """Share of the time in which the caller's thread was runnable and had no core."""
+        session = self._session
+        reading = session.sampler.reading() if session is not None else self._reading
+        return reading.delayed if reading is not None else 0.0
+
+    def others_busy(self, now: float) -> float:
+        """Share of the time, 0..1, in which threads of other calls kept this process busy."""
+        if self._other_calls is None:
+            return 0.0
+        return self._other_calls.busy(now, time.process_time())
+
+    def loop_seconds(self, result: ChunkResult, *, threads: bool) -> float:
+        """Seconds that a plain loop would take for a worker's chunk.
+
+        The wall time of a thread includes queueing for the GIL, so its CPU time is better evidence;
+        for even items their number is the best.
+
+        Args:
+            result: the outcome of the chunk.
+            threads: whether the worker is a thread.
+        """
+        cost = self.cost()
+        if cost.even:
+            return len(result.values) * cost.wall
+        if cost.items and cost.cpu > 0.2 * cost.wall and self._cpu > 0:
+            return result.cpu * self.wall / self._cpu
+        if cost.items == 0 and threads and result.cpu > 0.2 * result.wall:
+            return result.cpu
+        return result.wall
+
+
+class _SamplingSession:
+    """A time in which the GIL is sampled, with clocks that tell its own cost from the items'."""
+
+    def __init__(self, on_sample: Callable[[float], None]) -> None:
+        self._on_sample = on_sample
+        self._process_cpu = time.process_time()
+        self._thread_cpu = time.thread_time()
+        self._items_cpu = 0.0
+        self._delay = RunDelay()
+        self._sampler_delay: RunDelay | None = None  # opened in the sampler's thread
+        self._callback_cpu = self._callback_wall = 0.0
+        self._callback_began = 0.0  # 0 outside the callback
+        self.sampler = GilSampler(self._sample)
+
+    def stop(self) -> None:
+        try:
+            self.sampler.stop()
+        finally:
+            self._delay.close()
+            if self._sampler_delay is not None:
+                self._sampler_delay.close()
+
+    def _sample(self, now: float) -> None:
+        if self._sampler_delay is None:
+            self._sampler_delay = RunDelay()
+        cpu, self._callback_began = time.thread_time(), time.perf_counter()
+        self._on_sample(now)
+        spent = time.perf_counter() - self._callback_began
+        self._callback_began = 0.0
+        self._callback_cpu += time.thread_time() - cpu
+        self._callback_wall += spent
+
+    def hindered(self) -> float:
+        """Seconds so far in which the caller's thread could not have worked.
+
+        Run queue delays of the caller's thread and of the sampler's, and the time of the callback.
+        A thread that hands over the GIL waits until the other has taken it. If that one gets no
+        core, the first one sleeps, and looks as if it waited.
+        """
+        began = self._callback_began
+        seconds = self._callback_wall + (time.perf_counter() - began if began else 0.0)
+        seconds += self._delay()
+        return seconds + (self._sampler_delay() if self._sampler_delay is not None else 0.0)
+
+    def native_threads(self, cpu: float) -> float | None:
+        """Native threads that items keep busy, given the CPU seconds of another block."""
+        self._items_cpu += cpu
+        if self._items_cpu <= NATIVE_THREADS_MIN_CPU_S:
+            return None
+        used = time.process_time() - self._process_cpu
+        # Measuring and planning, in this thread and the sampler's, is no thread of the callable.
+        ours = time.thread_time() - self._thread_cpu - self._items_cpu
+        ours += self.sampler.mark().cpu + self._callback_cpu
+        return native_threads(used, self._items_cpu, ours)
