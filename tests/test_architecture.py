@@ -96,13 +96,15 @@ LAZY_EDGES: set[tuple[str, str]] = {
     # Loads concurrent.futures.
     (f"{PROCESSES}.worker.batches", "_core.errors"),
     # Workers rarely make calls of their own.
-    (f"{PROCESSES}.common.environment", "_core.options"),
+    (f"{PROCESSES}.worker.environment_setup", "_core.options"),
     # Loaded once, before forking.
     (f"{PROCESSES}.start.zygote", f"{PROCESSES}.worker.main"),
     # Loads multiprocessing.
     (f"{PROCESSES}.parent.warm_pool", f"{PROCESSES}.start.direct_fork"),
     # Workers of the zygote never need it.
     (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.process_exit"),
+    # Workers that are forked from the program only.
+    (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.output_needs"),
     # For some initializers only.
     (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.inherited_fds"),
     # Workers import decorated functions, and only call them.

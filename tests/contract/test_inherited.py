@@ -19,7 +19,7 @@ from jobs import inherited as work
 from jobs import pool as pool_jobs
 
 from parallax import ProcessPoolExecutor, SerializationError
-from parallax._backends.processes.start.initializer import MOST
+from parallax._backends.processes.start.initializer import MAX_INHERITED_FDS
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="handles go another way"),
@@ -226,9 +226,9 @@ def test_what_only_a_fork_has(method):
 def test_too_many_descriptors():
     """They are counted, and given back."""
     with socket.socket() as one:
-        many = [one.dup() for _ in range(MOST + 1)]
+        many = [one.dup() for _ in range(MAX_INHERITED_FDS + 1)]
         try:
-            with pytest.raises(SerializationError, match=f"{MOST + 1} descriptors"):
+            with pytest.raises(SerializationError, match=f"{MAX_INHERITED_FDS + 1} descriptors"):
                 ProcessPoolExecutor(1, initializer=work.keep, initargs=tuple(many))
             with ProcessPoolExecutor(1, initializer=work.keep, initargs=tuple(many[1:])) as pool:
                 assert pool.submit(jobs.square, 3).result(30) == 9

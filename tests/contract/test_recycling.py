@@ -22,7 +22,7 @@ from parallax import (
     parallel_imap,
     parallel_map,
 )
-from parallax._backends.processes.worker.limits import Wear, resident
+from parallax._backends.processes.worker.limits import WorkerLimits, private_memory
 
 pytestmark = pytest.mark.sampled(2)
 
@@ -257,7 +257,7 @@ def no_delay():
 
 def test_wear_stops_in_the_middle_of_a_chunk():
     """It runs what is left of its life, and knows that it is over."""
-    wear = Wear()
+    wear = WorkerLimits()
     wear.limit({"items": 5})
     first = wear.run(abs, [-1, -2, -3], [], star=False, stop=True, delays=no_delay)
     assert (first.values, wear.out) == ([1, 2, 3], False)
@@ -269,7 +269,7 @@ def test_wear_stops_in_the_middle_of_a_chunk():
 
 def test_wear_counts_what_failed():
     """An item that raised was run; with ``stop`` the rest of its chunk was not."""
-    wear = Wear()
+    wear = WorkerLimits()
     wear.limit({"items": 3, "memory": 1 << 60})
     got = wear.run(abs, [-1, "x", -3], [], star=False, stop=True, delays=no_delay)
     assert got.values == [1, None]
@@ -280,7 +280,7 @@ def test_wear_counts_what_failed():
 
 def test_wear_without_limits_is_endless():
     """Limits of an earlier run are gone with it."""
-    wear = Wear()
+    wear = WorkerLimits()
     wear.limit({"items": 1, "memory": 1})
     wear.limit({})
     assert wear.run(abs, [-1, -2], [], star=False, stop=True, delays=no_delay).values == [1, 2]
@@ -289,8 +289,8 @@ def test_wear_without_limits_is_endless():
 
 def test_resident_is_what_the_system_says():
     """It agrees with psutil, and grows with what is held."""
-    before = resident()
+    before = private_memory()
     assert 0.5 < before / psutil.Process().memory_info().rss < 2
     held = bytearray(b"x") * (64 * MEGABYTE)
-    assert resident() >= before + 32 * MEGABYTE
+    assert private_memory() >= before + 32 * MEGABYTE
     del held

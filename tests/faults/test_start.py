@@ -134,7 +134,7 @@ def test_worker_that_hangs_at_its_start(tmp_path, method):
         import os
         from parallax import parallel_map, WorkerStartError, options
         from parallax._backends.processes.start import starter as start
-        start.START = start.IMPORT = 0.3
+        start.HELLO_TIMEOUT_S = start.IMPORT_TIMEOUT_S = 0.3
         os.environ["IN_A_WORKER"] = "1"
         os.environ["PYTHONPATH"] = os.getcwd()
         with options(start_method={method!r}, backend="processes"):
@@ -248,8 +248,8 @@ def test_module_that_breaks_the_zygote(tmp_path, name):
         from parallax._backends.processes.start import spawn as execute
         from parallax._backends.processes.parent import warm_pool as pool
         from parallax._backends.processes.start import starter as start
-        execute._INSTALLED += (os.getcwd(),)
-        start.IMPORT = 0.3
+        execute._INSTALL_PATHS += (os.getcwd(),)
+        start.IMPORT_TIMEOUT_S = 0.3
         def work(x):
             return x + breaks.NUMBER, good.NUMBER != os.getpid()
         for _ in range(4):

@@ -34,7 +34,7 @@ __all__ = ["ThreadCall", "ThreadEngine"]
 clock = time.monotonic
 
 #: Calls that wait for a thread while all are busy, so that none runs out of work.
-SPARE = 8
+MAX_QUEUED_AHEAD = 8
 
 
 class ThreadCall(Future[Any]):
@@ -205,7 +205,7 @@ class ThreadEngine:
     @property
     def ahead(self) -> int:
         """Calls that should be submitted at a time: some more than run."""
-        return self.max_workers + min(self.max_workers, SPARE)
+        return self.max_workers + min(self.max_workers, MAX_QUEUED_AHEAD)
 
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]

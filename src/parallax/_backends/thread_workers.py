@@ -26,7 +26,7 @@ from parallax._reporting.stall_policy import WorkerSnapshot
 __all__ = ["ThreadCrew"]
 
 #: Threads whose delays are worth reading one by one.
-FEW = 16
+MAX_MEASURED_THREADS = 16
 
 
 class ThreadCrew:
@@ -78,7 +78,7 @@ class ThreadCrew:
 
     def delay(self) -> float:
         """Seconds that the threads could run and had no core."""
-        if len(self._threads) > FEW:
+        if len(self._threads) > MAX_MEASURED_THREADS:
             return 0.0  # they take turns on the cores themselves
         return sum(thread_delay(t.native_id) for t in self._threads)
 

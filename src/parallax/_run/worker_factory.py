@@ -11,7 +11,6 @@ from typing import Any
 
 from parallax._backends.contract import Call, Crew
 from parallax._backends.executor_workers import ExternalCrew
-from parallax._backends.processes.common.environment import capture
 from parallax._backends.processes.parent.call_encoding import (
     current_values,
     encode_call,
@@ -19,6 +18,7 @@ from parallax._backends.processes.parent.call_encoding import (
     stuck_value,
     weigh,
 )
+from parallax._backends.processes.parent.environment_capture import capture_environment
 from parallax._backends.processes.parent.map_workers import ProcessCrew
 from parallax._backends.processes.parent.output_receiver import Hearing
 from parallax._backends.processes.parent.warm_pool import Pool, warm_pool
@@ -130,7 +130,7 @@ class WorkerFactory:
     def _surround(self, workers: int) -> bytes:
         # In the caller's context, whoever asks: settings of arithmetic are kept there.
         place = self._place.worker(workers, self._options.item_timeout)
-        return self._context.copy().run(capture, place)
+        return self._context.copy().run(capture_environment, place)
 
     def _pool(self) -> Pool:
         return warm_pool(self._options.start_method)

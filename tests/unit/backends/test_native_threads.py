@@ -8,8 +8,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from parallax._backends.processes.common.native_threads import (
-    BRINGERS,
-    NATIVE,
+    _MODULES_WITH_THREADS,
+    THREAD_COUNT_VARIABLES,
     limit_loaded,
     variables,
 )
@@ -37,29 +37,29 @@ def libraries(monkeypatch):
 
 def test_each_library_obeys_its_own_variable(libraries):
     """As it would if it were loaded now."""
-    limit_loaded(dict.fromkeys(NATIVE, "3") | {"MKL_NUM_THREADS": "7"})
+    limit_loaded(dict.fromkeys(THREAD_COUNT_VARIABLES, "3") | {"MKL_NUM_THREADS": "7"})
     assert [library.threads for library in libraries] == [3, 7, 3, 3, None]
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "many", "1,2"])
 def test_a_value_that_means_nothing_changes_nothing(libraries, value):
     """Libraries read such variables in their own ways."""
-    limit_loaded(dict.fromkeys(NATIVE, value))
+    limit_loaded(dict.fromkeys(THREAD_COUNT_VARIABLES, value))
     assert [library.threads for library in libraries] == [None] * 5
 
 
 def test_threadpoolctl_is_left_alone_without_a_library(libraries, monkeypatch):
     """Nothing that has such threads is loaded: its import would be for nothing."""
-    for name in BRINGERS:
+    for name in _MODULES_WITH_THREADS:
         monkeypatch.delitem(sys.modules, name, raising=False)
-    limit_loaded(dict.fromkeys(NATIVE, "3"))
+    limit_loaded(dict.fromkeys(THREAD_COUNT_VARIABLES, "3"))
     assert [library.threads for library in libraries] == [None] * 5
 
 
 def test_without_threadpoolctl(libraries, monkeypatch):
     """It is optional."""
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    limit_loaded(dict.fromkeys(NATIVE, "3"))
+    limit_loaded(dict.fromkeys(THREAD_COUNT_VARIABLES, "3"))
     assert [library.threads for library in libraries] == [None] * 5
 
 
@@ -70,7 +70,7 @@ def test_a_library_that_refuses(libraries, monkeypatch):
         raise OSError
 
     monkeypatch.setattr(libraries[0], "set_num_threads", fail)
-    limit_loaded(dict.fromkeys(NATIVE, "3"))
+    limit_loaded(dict.fromkeys(THREAD_COUNT_VARIABLES, "3"))
     assert libraries[0].threads is None
 
 

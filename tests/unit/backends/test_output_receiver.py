@@ -21,12 +21,12 @@ FIRST, MORE = protocol.FIRST, protocol.MORE
 
 def out(text):
     data = text.encode() if isinstance(text, str) else text
-    return Frame(protocol.SAID, protocol.OUT | FIRST, data, [])
+    return Frame(protocol.OUTPUT, protocol.OUT | FIRST, data, [])
 
 
 def record(message, name="hearing"):
     made = logging.LogRecord(name, logging.INFO, "file.py", 1, message, None, None)
-    return Frame(protocol.SAID, protocol.RECORD | FIRST, pack(made, []), [])
+    return Frame(protocol.OUTPUT, protocol.RECORD | FIRST, pack(made, []), [])
 
 
 class Stream(io.StringIO):

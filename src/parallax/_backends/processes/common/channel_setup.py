@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from parallax._shm.segment import Handle
 
-__all__ = ["IDLE", "keep_channel", "open_channel"]
+__all__ = ["TRIM_AFTER_S", "keep_channel", "open_channel"]
 
 #: Seconds without work after which a worker gives free shared memory back to the system.
-IDLE = 2.0
+TRIM_AFTER_S = 2.0
 
 
 def open_channel(sock: sockets.socket, segments: Sequence[Handle]) -> SharedMemoryChannel:

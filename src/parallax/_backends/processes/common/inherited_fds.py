@@ -10,12 +10,12 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
-__all__ = ["Given", "lent"]
+__all__ = ["InheritedFd", "inherited_fds"]
 
 _given: list[int] = []
 
 
-class Given:
+class InheritedFd:
     """Stands for a descriptor in a pickle, as ``multiprocessing.reduction.DupFd`` does."""
 
     def __init__(self, number: int) -> None:
@@ -32,7 +32,7 @@ class Given:
 
 
 @contextlib.contextmanager
-def lent(fds: Sequence[int]) -> Iterator[None]:
+def inherited_fds(fds: Sequence[int]) -> Iterator[None]:
     """Have them there for as long as it takes to rebuild what refers to them; close them."""
     _given[:] = fds
     try:

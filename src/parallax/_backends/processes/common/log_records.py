@@ -19,12 +19,12 @@ from parallax._core.light_stdlib import dumps, loads
 from parallax._core.plain_types import PLAIN_TYPES
 from parallax._transport import codec
 
-__all__ = ["Speaker", "pack", "replay", "unpack"]
+__all__ = ["RecordSender", "pack", "replay", "unpack"]
 
 _formatter = logging.Formatter()
 
 
-class Speaker(logging.Handler):
+class RecordSender(logging.Handler):
     """Sends records to the parent."""
 
     def __init__(self, say: Callable[[bytes], bool], *, adopt: bool) -> None:
@@ -79,7 +79,7 @@ class Speaker(logging.Handler):
         """Loggers with handlers of the worker's own that a record of this logger passes."""
         found = logging.root.manager.loggerDict.get(name, logging.root)
         logger = found if isinstance(found, logging.Logger) else logging.root
-        silent = (Speaker, logging.NullHandler)
+        silent = (RecordSender, logging.NullHandler)
         passed = []
         while logger is not None:
             if any(not isinstance(handler, silent) for handler in logger.handlers):

@@ -17,10 +17,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NATIVE", "limit_loaded", "variables"]
+__all__ = ["THREAD_COUNT_VARIABLES", "limit_loaded", "variables"]
 
 #: Variables that size native thread pools.
-NATIVE = (
+THREAD_COUNT_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -31,10 +31,10 @@ NATIVE = (
 )
 
 #: Modules that bring such a pool. Without one of them threadpoolctl is not worth its import.
-BRINGERS = ("numpy", "scipy", "torch", "sklearn", "mkl", "faiss")
+_MODULES_WITH_THREADS = ("numpy", "scipy", "torch", "sklearn", "mkl", "faiss")
 
 #: Which variable a library obeys, by threadpoolctl's name for it.
-OBEYS = {
+_LIBRARY_VARIABLES = {
     "openblas": "OPENBLAS_NUM_THREADS",
     "mkl": "MKL_NUM_THREADS",
     "blis": "BLIS_NUM_THREADS",
@@ -44,7 +44,7 @@ OBEYS = {
 
 def variables(environment: Mapping[str, str]) -> tuple[str | None, ...]:
     """The values of the variables, to see whether they have changed."""
-    return tuple(environment.get(name) for name in NATIVE)
+    return tuple(environment.get(name) for name in THREAD_COUNT_VARIABLES)
 
 
 def limit_loaded(environment: Mapping[str, str]) -> None:
@@ -53,13 +53,13 @@ def limit_loaded(environment: Mapping[str, str]) -> None:
     Args:
         environment: where the variables are.
     """
-    if not any(name in sys.modules for name in BRINGERS):
+    if not any(name in sys.modules for name in _MODULES_WITH_THREADS):
         return
     try:
         import threadpoolctl
 
         for library in threadpoolctl.ThreadpoolController().lib_controllers:
-            threads = environment.get(OBEYS.get(library.internal_api, ""), "")
+            threads = environment.get(_LIBRARY_VARIABLES.get(library.internal_api, ""), "")
             if threads.isdecimal() and int(threads) > 0:
                 library.set_num_threads(int(threads))
     except Exception:  # noqa: BLE001 - not installed, or at odds with a library: they go on as is

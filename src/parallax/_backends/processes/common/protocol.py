@@ -4,13 +4,13 @@
     CONTEXT   cwd, environment, sys.path...   HELLO    tag = pid: it can take work
     CALL      tag = key: a callable           RESULT   tag = chunk: outcome of a chunk
     FORGET    tag = key: drop that callable   REFUSED  tag = chunk: (what, path, reason)
-    USE       tag = key: next tasks use it    BYE      it leaves, idle or WORN; nothing was begun
+    USE       tag = key: next tasks use it    BYE      it leaves, idle or AT_LIMIT; nothing begun
     TASK      tag = chunk: items
     RELEASE   tag = milliseconds to idle      BEGUN    it takes up its first task since USE
     INIT      tag = key: call it once         FAILED   tag = key: the exception that INIT raised
     BATCH     tag = batch: (key, arguments)   RETURNED [(batch, how many were not begun)]
                                               YIELDED  [(chunk, how many it keeps)]
-                                              SAID     tag = what: output, record, warning
+                                              OUTPUT     tag = what: output, record, warning
     the signal RECALL: give back what has not begun
 
 States of a worker: starting -> HELLO -> idle -> (USE) leased -> (RELEASE) idle -> BYE or
@@ -39,14 +39,18 @@ BEGUN = 69
 FAILED = 70
 RETURNED = 71
 YIELDED = 72
-SAID = 73
+OUTPUT = 73
 
 #: The tag of a BYE at a limit on a worker's items or memory.
-WORN = 1
+AT_LIMIT = 1
 
-#: The tag of SAID: one of these, with FIRST if a record or warning begins, MORE if it goes on.
+#: The tag of OUTPUT: one of these, with FIRST if a record or warning begins, MORE if it goes on.
 OUT, ERR, RECORD, WARNING = range(4)
 FIRST, MORE = 4, 8
+
+#: Seconds that a worker has to leave by itself when its parent is gone. Shorter loses output that
+#: was not written yet, longer keeps the items of a program running that has ended.
+ORPHAN_GRACE_S = 0.3
 
 #: Asks a worker to give back what it has not begun. Ignored by programs unless they ask for it, so
 #: what an item starts is not disturbed. None where there are no signals between processes.

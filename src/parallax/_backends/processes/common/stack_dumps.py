@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 
     from parallax._shm.segment import Segment
 
-__all__ = ["ASK", "Trace", "keep_trace", "leave_traces"]
+__all__ = ["DUMP_SIGNAL", "StackDump", "enable_stack_dumps", "open_stack_dump"]
 
 #: Asks a worker for the stacks of its threads. One that nobody uses by name: the C library takes
 #: the lowest real-time signals, programs that count take them from there.
-ASK: int | None = None
+DUMP_SIGNAL: int | None = None
 if hasattr(signals, "SIGRTMAX"):
-    ASK = int(signals.SIGRTMAX) - 3
+    DUMP_SIGNAL = int(signals.SIGRTMAX) - 3
 elif hasattr(signals, "SIGINFO"):
-    ASK = int(signals.SIGINFO)
+    DUMP_SIGNAL = int(signals.SIGINFO)
 
 #: Bytes of a trace that are shown: about 200 frames.
-MOST = 16_384
+_MAX_SHOWN_BYTES = 16_384
 
 #: Seconds between two looks whether it is complete: it is written frame by frame.
-LOOK = 0.005
+_DUMP_POLL_S = 0.005
 
 
 #: In the lines of frames of our own.
 _OURS = f'File "{FOLDER}'
 
 
-class Trace:
+class StackDump:
     """The parent's side of one worker's traces.
 
     Args:
@@ -67,7 +67,7 @@ class Trace:
         """What was written since the last look, "" if nothing; its end if that is long."""
         try:
             size = os.fstat(self.handle).st_size
-            start = max(self._seen, size - MOST)
+            start = max(self._seen, size - _MAX_SHOWN_BYTES)
             data = os.pread(self.handle, size - start, start)
         except OSError:  # closed by a fork or at the interpreter's end
             return ""
@@ -81,14 +81,14 @@ class Trace:
             send: sends it a signal.
             timeout: seconds to wait at most. A process that is stopped says nothing.
         """
-        if ASK is None:
+        if DUMP_SIGNAL is None:
             return ""
         self.text()
-        send(ASK)
+        send(DUMP_SIGNAL)
         deadline = time.monotonic() + timeout
         found = ""
         while time.monotonic() < deadline:
-            time.sleep(LOOK)
+            time.sleep(_DUMP_POLL_S)
             more = self.text()
             if found and not more:
                 break
@@ -112,22 +112,22 @@ def _without_ours(text: str) -> str:
     return "\n".join(kept)
 
 
-def keep_trace(make: Callable[[], Segment]) -> Trace | None:
+def open_stack_dump(make: Callable[[], Segment]) -> StackDump | None:
     """The parent's side for a new worker; None where there can be none.
 
     Args:
         make: makes a file without a name.
     """
-    if ASK is None:
+    if DUMP_SIGNAL is None:
         return None
     try:
         segment = make()
     except OSError:  # no descriptor is left: it works without
         return None
-    return Trace(segment)
+    return StackDump(segment)
 
 
-def leave_traces(fd: int) -> None:
+def enable_stack_dumps(fd: int) -> None:
     """From now on write this process's stacks to a file: at a crash, and when asked.
 
     Args:
@@ -136,7 +136,7 @@ def leave_traces(fd: int) -> None:
     os.set_inheritable(fd, False)
     try:
         faulthandler.enable(fd)
-        if ASK is not None:
-            faulthandler.register(ASK, fd)
+        if DUMP_SIGNAL is not None:
+            faulthandler.register(DUMP_SIGNAL, fd)
     except (OSError, RuntimeError, ValueError):  # no memory for the handler's stack
         return

@@ -313,7 +313,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             self._report(Refused(number, chunk, what, path or what, reason))
             self._retire_spent(worker)
         elif kind == protocol.BYE:
-            self._retire(worker, worn=frame.tag == protocol.WORN)
+            self._retire(worker, worn=frame.tag == protocol.AT_LIMIT)
         else:
             super()._heard(worker, frame)
 

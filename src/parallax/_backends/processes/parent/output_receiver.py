@@ -126,7 +126,7 @@ class Hearing:
 
         Args:
             ear: the worker's.
-            frame: a frame of kind SAID.
+            frame: a frame of kind OUTPUT.
         """
         data = bytes(frame.open()[0])
         with self._lock:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from parallax._backends.processes.common import protocol
-from parallax._backends.processes.common.stack_dumps import Trace
+from parallax._backends.processes.common.stack_dumps import StackDump
 from parallax._backends.processes.parent.function_cache import Known
 from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
-from parallax._backends.processes.start.starter import Started
+from parallax._backends.processes.start.starter import StartedProcess
 from parallax._backends.result_encoding import Packed
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.errors import RemoteTraceback, SerializationError, UnreadableError, set_cause
@@ -71,12 +71,12 @@ class TaskWorker(WorkerClient):
 
     def __init__(
         self,
-        started: Started,
+        started: StartedProcess,
         channel: SharedMemoryChannel,
         outputs: Outputs,
-        trace: Trace | None = None,
+        dump: StackDump | None = None,
     ) -> None:
-        super().__init__(started, channel, outputs, trace)
+        super().__init__(started, channel, outputs, dump)
         #: what was sent and not answered, oldest first.
         self.batches: deque[Batch] = deque()
         #: tasks that it was given in its life.

@@ -20,7 +20,10 @@ from concurrent.futures import BrokenExecutor, CancelledError
 
 from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
-from parallax._backends.processes.common.environment import capture, kinship
+from parallax._backends.processes.parent.environment_capture import (
+    capture_environment,
+    capture_live,
+)
 from parallax._backends.processes.parent.output_receiver import Hearing
 from parallax._backends.processes.parent.task import Batch, Finished, Task, TaskWorker, outcomes
 from parallax._backends.processes.parent.task_killer import RECALL_RETRY_S, TaskKiller
@@ -96,7 +99,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self.idle_limit: float | None = None
         self._greeted = greeted
         self._timed = timed
-        self._context = capture(here().worker(max_workers))
+        self._context = capture_environment(here().worker(max_workers))
         #: numbers of workers and of batches.
         self._numbers = itertools.count(1)
         #: the one that became idle last at the end.
@@ -379,7 +382,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         worker.batches.append(batch)
         worker.given += len(batch.tasks)
         try:
-            if (relation := kinship()) != worker.relation and relation is not None:
+            if (relation := capture_live()) != worker.relation and relation is not None:
                 worker.relation = relation
                 worker.channel.send(protocol.CONTEXT, 0, relation, hold=True)
             for task in batch.tasks:

@@ -20,8 +20,8 @@ from typing import TypeVar
 
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.channel_setup import keep_channel
-from parallax._backends.processes.common.environment import modules_to_be_heard
-from parallax._backends.processes.common.stack_dumps import Trace, keep_trace
+from parallax._backends.processes.common.output_needs import modules_for_output
+from parallax._backends.processes.common.stack_dumps import StackDump, open_stack_dump
 from parallax._backends.processes.parent.exit_diagnosis import expect_ends
 from parallax._backends.processes.parent.output_receiver import Hearing
 from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
@@ -33,7 +33,7 @@ from parallax._backends.processes.parent.worker_state import (
     WORKING,
 )
 from parallax._backends.processes.start.initializer import Initializer
-from parallax._backends.processes.start.spawn import OUTPUT, installed, output_of
+from parallax._backends.processes.start.spawn import OUTPUT_FDS, installed, output_of
 from parallax._backends.processes.start.starter import Starter
 from parallax._core.errors import WorkerStartError
 from parallax._shm.arena import arena_sender, release_when_unused
@@ -63,7 +63,7 @@ class Pool:
         self._changed = threading.Condition(self._lock)
         self._starter = _starter(method)
         #: our ends of the worker that is being started.
-        self._making: Sequence[SharedMemoryChannel | Trace] = ()
+        self._making: Sequence[SharedMemoryChannel | StackDump] = ()
         self._idle: list[WorkerClient] = []
         self._alive: set[WorkerClient] = set()
         #: workers of executors: not lent, not counted.
@@ -179,13 +179,13 @@ class Pool:
         handles = (
             [] if segment is None or sender is None else [sender.segment.handle, segment.handle]
         )
-        trace = keep_trace(create_segment)
-        if trace is not None:
-            handles.append(trace.handle)
+        dump = open_stack_dump(create_segment)
+        if dump is not None:
+            handles.append(dump.handle)
         channel = keep_channel(ours, sender, segment)
-        self._making = [channel, *([trace] if trace is not None else [])]
+        self._making = [channel, *([dump] if dump is not None else [])]
         try:
-            load = modules_to_be_heard()
+            load = modules_for_output()
             started = self._starter.start(theirs, handles, initializer, load=load)
         except BaseException as error:
             for each in self._making:
@@ -196,7 +196,7 @@ class Pool:
         finally:
             self._making = ()
             theirs.close()
-        worker = kind(started, channel, outputs, trace)
+        worker = kind(started, channel, outputs, dump)
         self._alive.add(worker)
         return worker
 
@@ -313,7 +313,7 @@ class Pool:
                 if frame.kind == protocol.HELLO:
                     self.greet(worker, frame.tag)
                     worker.enter(IDLE)
-                elif frame.kind == protocol.SAID:
+                elif frame.kind == protocol.OUTPUT:
                     self._hearing.take(worker.ear, frame)
         self._hearing.pass_on()
 
@@ -374,8 +374,8 @@ class Pool:
                 if worker.pid is not None:
                     pids.add(worker.pid)
                 fds.add(worker.channel.fileno())
-                if worker.trace is not None:
-                    fds.add(worker.trace.handle)
+                if worker.dump is not None:
+                    fds.add(worker.dump.handle)
             pids |= {w.pid for w in self._leaving if w.pid is not None}
             return pids, fds
 
@@ -384,10 +384,10 @@ def _starter(method: str) -> Starter:
     if method != "fork":
         return Starter(method)
     from parallax._backends.processes.start.direct_fork import (
-        Forker,  # loads what only workers need otherwise
+        ForkStarter,  # loads what only workers need otherwise
     )
 
-    return Forker()
+    return ForkStarter()
 
 
 def _shared_memory() -> tuple[SlabSender | None, Segment | None]:
@@ -403,7 +403,7 @@ def _shared_memory() -> tuple[SlabSender | None, Segment | None]:
 
 def _outputs() -> Outputs:
     """Where this process writes to now: a program may redirect it while workers are warm."""
-    return [output_of(number) for number in OUTPUT]
+    return [output_of(number) for number in OUTPUT_FDS]
 
 
 # -- one pool per start method, shared by all runs -------------------------------------------------

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import TypeAlias
 
 from parallax._backends.processes.common import protocol
-from parallax._backends.processes.common.stack_dumps import Trace
+from parallax._backends.processes.common.stack_dumps import StackDump
 from parallax._backends.processes.parent.output_receiver import Ear
 from parallax._backends.processes.parent.worker_state import (
     LEAVING,
@@ -16,7 +16,7 @@ from parallax._backends.processes.parent.worker_state import (
     WorkerLife,
 )
 from parallax._backends.processes.start.initializer import INITIALIZER_KEY, Initializer
-from parallax._backends.processes.start.starter import Started
+from parallax._backends.processes.start.starter import StartedProcess
 from parallax._reporting.stall_policy import WorkerSnapshot
 from parallax._transport import codec
 from parallax._transport.shm_channel import SharedMemoryChannel
@@ -34,10 +34,10 @@ class WorkerClient(WorkerLife):
 
     def __init__(
         self,
-        started: Started,
+        started: StartedProcess,
         channel: SharedMemoryChannel,
         outputs: Outputs,
-        trace: Trace | None = None,
+        dump: StackDump | None = None,
     ) -> None:
         super().__init__()
         self.started = started
@@ -45,7 +45,7 @@ class WorkerClient(WorkerLife):
         #: where the process writes to.
         self.outputs = outputs
         #: where the process writes its stacks to; None where there is no such file.
-        self.trace = trace
+        self.dump = dump
         #: what the interpreter wrote when it crashed; known once the connections are closed.
         self.crash = ""
         self.born = time.monotonic()
@@ -89,16 +89,16 @@ class WorkerClient(WorkerLife):
         if self.alive:
             self.enter(LEAVING)
         self.channel.close()
-        if self.trace is not None:
-            self.crash = self.trace.text()
-            self.trace.close()
-            self.trace = None
+        if self.dump is not None:
+            self.crash = self.dump.text()
+            self.dump.close()
+            self.dump = None
 
     def stacks(self, timeout: float = 0.5) -> str:
         """The stacks of its threads; "" if it does not write them within ``timeout`` seconds."""
-        if self.trace is None or self.state is STARTING:  # the signal would end one that starts
+        if self.dump is None or self.state is STARTING:  # the signal would end one that starts
             return ""
-        return self.trace.ask(self.started.signal, timeout)
+        return self.dump.ask(self.started.signal, timeout)
 
     def where(self) -> WorkerSnapshot:
         """The process id, and the stacks of the threads, or what keeps them from writing any."""
@@ -120,9 +120,9 @@ class WorkerClient(WorkerLife):
         Args:
             key: the callable's number.
             call: the callable.
-            context: the environment, as ``capture`` encodes it.
-            limits: a pickled dict, as ``Wear.limit`` takes it, and "idle": seconds without a frame
-                after which the worker leaves, None until it is released.
+            context: the environment, as ``capture_environment`` encodes it.
+            limits: a pickled dict, as ``WorkerLimits.limit`` takes it, and "idle": seconds
+                without a frame after which the worker leaves, None until it is released.
         """
         self.surround(context)
         self.teach(key, call)

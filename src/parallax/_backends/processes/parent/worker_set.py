@@ -82,7 +82,7 @@ class WorkerSet(Generic[W]):
 
     def _heard(self, worker: W, frame: Frame | SharedFrame) -> None:
         """Handle a frame; this handles the kinds that are the same for all holders."""
-        if frame.kind == protocol.SAID:
+        if frame.kind == protocol.OUTPUT:
             self.hearing.take(worker.ear, frame)
         elif frame.kind == protocol.BEGUN:
             worker.begun = True

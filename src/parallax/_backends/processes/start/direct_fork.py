@@ -25,7 +25,7 @@ from typing import Any
 
 from parallax._backends.processes.common.process_exit import open_pidfd, wait_for_exit
 from parallax._backends.processes.start.initializer import Initializer
-from parallax._backends.processes.start.starter import Started, Starter
+from parallax._backends.processes.start.starter import StartedProcess, Starter
 from parallax._backends.processes.start.zygote import reseed
 from parallax._backends.processes.worker import main as worker
 from parallax._core.errors import WorkerStartError
@@ -34,13 +34,13 @@ from parallax._reporting.stall_monitor import monitor_threads
 from parallax._shm.segment import Handle
 from parallax._transport import codec
 
-__all__ = ["Forked", "Forker"]
+__all__ = ["ForkStarter", "ForkedProcess"]
 
 #: Seconds between two looks at a child that is about to end, where the system cannot tell.
-LOOK = 0.005
+EXIT_POLL_S = 0.005
 
 
-class Forked(Started):
+class ForkedProcess(StartedProcess):
     """A child of this process."""
 
     def __init__(self, pid: int) -> None:
@@ -83,10 +83,10 @@ class Forked(Started):
             return
         deadline = time.monotonic() + timeout
         while not self.gone() and time.monotonic() < deadline:
-            time.sleep(LOOK)
+            time.sleep(EXIT_POLL_S)
 
 
-class Forker(Starter):
+class ForkStarter(Starter):
     """Starts workers by forking. Not thread-safe; the pool's lock guards it."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Forker(Starter):
         initializer: Initializer | None = None,
         *,
         load: Sequence[str] = (),  # noqa: ARG002 - the parameter of what this overrides
-    ) -> Started:
+    ) -> StartedProcess:
         """Fork a worker; see ``Starter.start``.
 
         Raises:
@@ -129,7 +129,7 @@ class Forker(Starter):
             for handle in copies:
                 if isinstance(handle, int):
                     os.close(handle)
-        return Forked(pid)
+        return ForkedProcess(pid)
 
 
 @contextlib.contextmanager
@@ -177,9 +177,9 @@ def _plain_fork() -> int:
 
 
 #: The same function, in a module of another name by which the filter below knows it.
-_QUIET = "parallax._quiet_fork"
+_QUIET_MODULE = "parallax._quiet_fork"
 _quiet_fork: Callable[[], int] = types.FunctionType(
-    _plain_fork.__code__, {"__name__": _QUIET, "os": os}
+    _plain_fork.__code__, {"__name__": _QUIET_MODULE, "os": os}
 )
 
 
@@ -194,12 +194,12 @@ def _fork() -> Callable[[], int]:
     if strangers + natives > 1 or len(threads) + monitor_threads() == 1:
         return _plain_fork
     if not any(entry[3] is not None and _is_ours(entry[3]) for entry in warnings.filters):
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=_PATTERN)
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=_QUIET_MODULE_PATTERN)
     return _quiet_fork
 
 
-_PATTERN = r"parallax\._quiet_fork\Z"
+_QUIET_MODULE_PATTERN = r"parallax\._quiet_fork\Z"
 
 
 def _is_ours(pattern: Any) -> bool:
-    return bool(getattr(pattern, "pattern", pattern) == _PATTERN)
+    return bool(getattr(pattern, "pattern", pattern) == _QUIET_MODULE_PATTERN)

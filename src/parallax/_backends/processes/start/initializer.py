@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from parallax._backends.processes.common.inherited_fds import Given
+from parallax._backends.processes.common.inherited_fds import InheritedFd
 from parallax._core.errors import SerializationError
 from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import find_unpicklable
@@ -30,11 +30,11 @@ __all__ = ["InheritanceError", "Initializer", "forks_by_default"]
 INITIALIZER_KEY = 0
 
 #: Descriptors that the initializer may need: what the system sends at a time, without the worker's.
-MOST = 240
+MAX_INHERITED_FDS = 240
 
 #: Where types are defined for which ``multiprocessing`` has reducers that are no better than what
 #: pickle does, or that change what is sent.
-_ORDINARY = ("builtins", "functools", "torch")
+_MODULES_WITHOUT_REDUCERS = ("builtins", "functools", "torch")
 
 
 class InheritanceError(SerializationError):
@@ -101,8 +101,9 @@ class Initializer:
                     raise _refusal(parts) from error
                 failure = error
             else:
-                if len(self.fds) > MOST:
-                    words = f"it needs {len(self.fds)} descriptors, and {MOST} can be passed on"
+                if len(self.fds) > MAX_INHERITED_FDS:
+                    needs = f"it needs {len(self.fds)} descriptors"
+                    words = f"{needs}, and {MAX_INHERITED_FDS} can be passed on"
                     raise SerializationError("callable", None, "initializer", words)
                 return encoded
         # Outside, where what stands in the way is found by what it says itself.
@@ -130,7 +131,7 @@ def _refusal(parts: tuple[Any, ...]) -> SerializationError:
 class _Spawning:
     """What ``multiprocessing`` takes for the process that is being started."""
 
-    DupFd = Given
+    DupFd = InheritedFd
 
     def __init__(self, fds: list[int]) -> None:
         self._fds = fds
@@ -168,7 +169,7 @@ def _reducers(spawning: _Spawning) -> codec.Reducers:
     reducers: dict[type, Callable[[Any], Any]] = {
         kind: reduce
         for kind, reduce in known.items()
-        if kind.__module__.partition(".")[0] not in _ORDINARY
+        if kind.__module__.partition(".")[0] not in _MODULES_WITHOUT_REDUCERS
     }
     synchronize = sys.modules.get("multiprocessing.synchronize")
     if synchronize is not None:

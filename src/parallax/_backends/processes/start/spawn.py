@@ -15,20 +15,20 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 
-from parallax._backends.processes.common.native_threads import NATIVE
+from parallax._backends.processes.common.native_threads import THREAD_COUNT_VARIABLES
 from parallax._core.errors import WorkerStartError
 from parallax._shm.segment import Handle
 
-__all__ = ["OUTPUT", "execute", "import_seconds", "installed", "output_of"]
+__all__ = ["OUTPUT_FDS", "execute", "import_seconds", "installed", "output_of"]
 
 #: Seconds to import one module, in the mean over large packages.
-MODULE = 0.0005
+MODULE_IMPORT_S = 0.0005
 
 #: What a fresh Python can be.
-_MAIN = {"worker": "worker.main", "zygote": "start.zygote"}
+_ENTRY_MODULES = {"worker": "worker.main", "zygote": "start.zygote"}
 
 #: Descriptors that workers share with this process.
-OUTPUT = (1, 2)
+OUTPUT_FDS = (1, 2)
 
 
 def execute(
@@ -57,10 +57,10 @@ def execute(
         arguments += f", given={tuple(given)!r}"
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; "
-        f"from parallax._backends.processes.{_MAIN[what]} import main; main({arguments})"
+        f"from parallax._backends.processes.{_ENTRY_MODULES[what]} import main; main({arguments})"
     )
     env = dict(os.environ)
-    for name in NATIVE:
+    for name in THREAD_COUNT_VARIABLES:
         env.setdefault(name, "1")
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:
@@ -101,7 +101,7 @@ def output_of(number: int) -> tuple[int, ...] | None:
 def import_seconds(packages: set[str]) -> float:
     """Rough seconds to import packages as far as this process has loaded them."""
     loaded = sum(1 for name in list(sys.modules) if name.partition(".")[0] in packages)
-    return loaded * MODULE
+    return loaded * MODULE_IMPORT_S
 
 
 def installed(name: str) -> bool:
@@ -119,10 +119,10 @@ def installed(name: str) -> bool:
     if spec.origin in {"built-in", "frozen"}:
         return True
     origin = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
-    return origin.startswith(_INSTALLED)
+    return origin.startswith(_INSTALL_PATHS)
 
 
-_INSTALLED = tuple(
+_INSTALL_PATHS = tuple(
     {
         path
         for path in (

@@ -21,37 +21,37 @@ from typing import Any
 
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.start.initializer import Initializer
-from parallax._backends.processes.start.spawn import OUTPUT, execute, import_seconds, output_of
+from parallax._backends.processes.start.spawn import OUTPUT_FDS, execute, import_seconds, output_of
 from parallax._core.cores import start_methods
 from parallax._core.errors import WorkerStartError, exit_reason
 from parallax._shm.segment import Handle
 
 _log = logging.getLogger("parallax")
 
-__all__ = ["Started", "Starter"]
+__all__ = ["StartedProcess", "Starter"]
 
 
 #: Seconds that a worker may take to say hello. Shorter gives up on a loaded machine, longer makes
 #: whoever waits for one that hangs wait longer.
-START = 30.0
+HELLO_TIMEOUT_S = 30.0
 
 #: The same while the zygote imports: base, and per second that it should take. Giving up too early
 #: costs an import per worker, so it may be much shorter.
-IMPORT, IMPORTS = 5.0, 10.0
+IMPORT_TIMEOUT_S, IMPORT_TIMEOUT_FACTOR = 5.0, 10.0
 
 #: Seconds to wait for what a zygote says of a worker that did not come up. It says so at once.
-TELL = 0.1
+ZYGOTE_REPORT_S = 0.1
 
 #: Times that the zygote may end while it imports a module, until that is not imported ahead again.
 #: More repeat what breaks it, one gives up a module for what somebody else did (a kill).
 #: Zygotes that end before they had a worker are also given up after so many.
-BLAMES = 2
+MAX_BLAMES = 2
 
 #: How often each module kept a zygote of this program from forking.
 _blames: dict[str, int] = {}
 
 
-class Started:
+class StartedProcess:
     """One process that was asked to start, and how to learn of its end."""
 
     def __init__(self, popen: subprocess.Popen[bytes] | None, zygote: _Zygote | None) -> None:
@@ -132,7 +132,7 @@ class Starter:
     def prepare(self, modules: set[str]) -> None:
         """Import modules ahead where that helps, in the background."""
         if self.method == "zygote":
-            spoiled = {name for name, times in _blames.items() if times >= BLAMES}
+            spoiled = {name for name, times in _blames.items() if times >= MAX_BLAMES}
             self._ensure().prepare(modules - spoiled)
 
     def expected_import(self, modules: Collection[str]) -> float:
@@ -155,7 +155,7 @@ class Starter:
         initializer: Initializer | None = None,
         *,
         load: Sequence[str] = (),
-    ) -> Started:
+    ) -> StartedProcess:
         """Start a worker on its end of a socket pair; the caller closes its copy afterwards.
 
         Args:
@@ -176,10 +176,10 @@ class Starter:
             except ConnectionError:  # it is gone
                 self._bury(zygote)
             else:
-                return Started(None, zygote)
-        return Started(execute("worker", sock, segments, fds), None)
+                return StartedProcess(None, zygote)
+        return StartedProcess(execute("worker", sock, segments, fds), None)
 
-    def deadline(self, started: Started, born: float) -> float:
+    def deadline(self, started: StartedProcess, born: float) -> float:
         """When a worker that is not up by then is given up, on the monotonic clock.
 
         Args:
@@ -189,13 +189,13 @@ class Starter:
         zygote = started.zygote
         if zygote is not None and zygote is self._zygote:
             zygote.listen(0)
-            due = max(born, zygote.asked) + IMPORT + IMPORTS * zygote.cost
+            due = max(born, zygote.asked) + IMPORT_TIMEOUT_S + IMPORT_TIMEOUT_FACTOR * zygote.cost
             # One that has not come as far as to import is a slow starter.
             if zygote.imports and (zygote.importing or time.monotonic() < due):
                 return due
-        return born + START
+        return born + HELLO_TIMEOUT_S
 
-    def trouble(self, started: Started | None, *, late: bool = False) -> tuple[str, bool]:
+    def trouble(self, started: StartedProcess | None, *, late: bool = False) -> tuple[str, bool]:
         """Why a worker did not come up, as far as that is known, and whether to try again.
 
         A zygote that found itself threaded, or hangs in an import, cannot fork any more. It stays
@@ -209,11 +209,11 @@ class Starter:
         if zygote is None:
             return "", False
         # A worker's socket may be seen to close a moment before its zygote's.
-        zygote.listen(0 if late or zygote.complaints else TELL)
+        zygote.listen(0 if late or zygote.complaints else ZYGOTE_REPORT_S)
         if zygote is not self._zygote:  # another worker's trouble had it replaced
             return zygote.verdict, zygote.replaced
         if zygote.threaded:
-            culprits, times = set(zygote.suspects) or zygote.imported, BLAMES
+            culprits, times = set(zygote.suspects) or zygote.imported, MAX_BLAMES
             did = f"{_named(zygote.suspects)} started threads ({zygote.threaded} in all)"
         elif zygote.gone or (late and zygote.importing):
             culprits, times = {zygote.importing} - {""}, 1
@@ -290,7 +290,7 @@ class Starter:
         zygote.close()
         zygote.replaced = True
         self._useless += not zygote.proven
-        if self._useless >= BLAMES and self.method == "zygote":
+        if self._useless >= MAX_BLAMES and self.method == "zygote":
             self.method = "spawn"
             _log.warning("parallax: %s; starting workers another way", zygote.verdict)
         return zygote.verdict, zygote.replaced
@@ -348,7 +348,7 @@ class _Zygote:
             self._say(("import", [list(sys.path), *fresh]))
 
     def fork(self, sock: socket.socket, segments: Sequence[Handle], given: Sequence[int]) -> None:
-        numbers = [number for number in OUTPUT if output_of(number) is not None]
+        numbers = [number for number in OUTPUT_FDS if output_of(number) is not None]
         message = pickle.dumps(("fork", (numbers, len(segments), len(given))))
         fds = [sock.fileno(), *(fd for fd in segments if isinstance(fd, int)), *given, *numbers]
         socket.send_fds(self.control, [message], fds)

@@ -27,6 +27,7 @@ import sys
 import time
 
 from parallax._backends.processes.common.process_tree import kill_tree
+from parallax._backends.processes.common.protocol import ORPHAN_GRACE_S
 from parallax._core.light_stdlib import dumps, loads, signals, sockets
 
 TYPE_CHECKING = False
@@ -37,14 +38,11 @@ if TYPE_CHECKING:
 __all__ = ["main", "reseed"]
 
 #: Bytes of the longest message. A list of module names is a few kilobytes.
-MESSAGE = 1 << 17
+MAX_MESSAGE_BYTES = 1 << 17
 
 #: Descriptors that may come with a message: a worker's socket, its two segments, where it writes
 #: to, and what its initializer needs. The system takes 253 at a time.
-DESCRIPTORS = 253
-
-#: Seconds that workers have to leave by themselves when the parent is gone.
-GRACE = 0.3
+MAX_MESSAGE_FDS = 253
 
 
 def main(fd: int) -> None:
@@ -132,7 +130,9 @@ def main(fd: int) -> None:
 
 def _receive(control: sockets.socket) -> tuple[bytes, list[int]]:
     """One message with the descriptors that came with it; see ``socket.recv_fds``."""
-    data, ancillary, _, _ = control.recvmsg(MESSAGE, sockets.CMSG_LEN(DESCRIPTORS * 4))
+    data, ancillary, _, _ = control.recvmsg(
+        MAX_MESSAGE_BYTES, sockets.CMSG_LEN(MAX_MESSAGE_FDS * 4)
+    )
     fds: list[int] = []
     for level, kind, numbers in ancillary:
         if (level, kind) == (sockets.SOL_SOCKET, sockets.SCM_RIGHTS):
@@ -216,7 +216,7 @@ def _end(children: set[int], wake: int) -> None:
         children: their process ids.
         wake: becomes readable when one has left.
     """
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + ORPHAN_GRACE_S
     poll = select.poll()
     poll.register(wake, select.POLLIN)
     _reap(children, None)

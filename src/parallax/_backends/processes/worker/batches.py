@@ -36,7 +36,7 @@ clock = time.perf_counter
 
 #: Seconds that a result may wait for the next ones. Longer delays those who wait for it, shorter
 #: makes frames of single results.
-HOLD = 0.001
+RESULT_HOLD_S = 0.001
 
 
 def flush_output() -> None:
@@ -111,7 +111,7 @@ class BatchRunner:
             key, data = self._tasks.popleft()
             self._one(key, data)
             del data
-            if self._tasks and (self._recalled or clock() - self._begun > HOLD):
+            if self._tasks and (self._recalled or clock() - self._begun > RESULT_HOLD_S):
                 self._answer()
                 self._start()
                 if self._recalled:

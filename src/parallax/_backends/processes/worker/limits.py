@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Wear", "resident"]
+__all__ = ["WorkerLimits", "private_memory"]
 
 #: Seconds between two looks at the memory. A look takes about 10 us; between two of them items of
 #: less than this go unseen.
-LOOK = 0.001
+MEMORY_CHECK_S = 0.001
 
 
-class Wear:
+class WorkerLimits:
     """What one worker has run, and how much it may."""
 
     def __init__(self) -> None:
@@ -95,15 +95,15 @@ class Wear:
             if any(stop or not isinstance(f.error, Exception) for f in part.failures):
                 break
             now = time.perf_counter()
-            if now - self._looked >= LOOK:
+            if now - self._looked >= MEMORY_CHECK_S:
                 self._looked = now
-                if self._memory is not None and resident() > self._memory:
+                if self._memory is not None and private_memory() > self._memory:
                     self.out = True
                     break
         return ChunkResult(values, tuple(failures), wall, cpu, delays() - delay)
 
 
-def resident() -> int:
+def private_memory() -> int:
     """Bytes of memory that this process has for itself.
 
     What it maps together with others does not count: large arguments lie in their parent's memory.
@@ -116,7 +116,7 @@ def resident() -> int:
 
         return int(psutil.Process().memory_info().rss)
     try:
-        _, resident, shared, *_ = map(int, os.read(fd, 200).split())
-        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+        _, private_memory, shared, *_ = map(int, os.read(fd, 200).split())
+        return (private_memory - shared) * os.sysconf("SC_PAGE_SIZE")
     finally:
         os.close(fd)

@@ -15,12 +15,12 @@ from collections import deque
 
 from parallax._backends.capture import unblock_interrupts
 from parallax._backends.processes.common import protocol
-from parallax._backends.processes.common.channel_setup import IDLE, open_channel
-from parallax._backends.processes.common.environment import Surroundings, heard
+from parallax._backends.processes.common.channel_setup import TRIM_AFTER_S, open_channel
 from parallax._backends.processes.common.process_tree import kill_tree
-from parallax._backends.processes.common.stack_dumps import leave_traces
+from parallax._backends.processes.common.stack_dumps import enable_stack_dumps
 from parallax._backends.processes.worker.batches import BatchRunner, flush_output
-from parallax._backends.processes.worker.limits import Wear
+from parallax._backends.processes.worker.environment_setup import WorkerEnvironment
+from parallax._backends.processes.worker.limits import WorkerLimits
 from parallax._backends.result_encoding import encode_result
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import loads, signals, sockets
@@ -36,16 +36,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from parallax._backends.processes.worker.output_sender import Voices
+    from parallax._backends.processes.worker.output_sender import OutputSender
     from parallax._shm.segment import Handle
 
 __all__ = ["main", "serve", "watch_parent"]
 
-#: Seconds that a worker has to leave by itself when its parent is gone.
-GRACE = 0.3
-
 #: Seconds that a worker may take to leave: queues of its own may have no reader any more.
-LEAVE = 60
+EXIT_FUNCTIONS_S = 60
 
 
 def main(fd: int, *files: Handle, given: Sequence[int] = ()) -> None:
@@ -75,7 +72,7 @@ def watch_parent() -> None:
     def watch() -> None:
         wait()
         # A worker that is between two items leaves by itself, with its output written.
-        time.sleep(GRACE)
+        time.sleep(protocol.ORPHAN_GRACE_S)
         kill_tree(os.getpid(), itself=False)
         os.kill(os.getpid(), signals.SIGKILL)
 
@@ -109,9 +106,9 @@ def serve(
     os.set_inheritable(sock.fileno(), False)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=sock.close)
-    segments, trace = files[: len(files) // 2 * 2], files[len(files) // 2 * 2 :]
-    if trace:
-        leave_traces(int(trace[0]))
+    segments, dump = files[: len(files) // 2 * 2], files[len(files) // 2 * 2 :]
+    if dump:
+        enable_stack_dumps(int(dump[0]))
     code, me = 0, os.getpid()
     try:
         _Server(open_channel(sock, segments), given, inherited).run()
@@ -133,7 +130,7 @@ def _finish() -> None:
         return
     if hasattr(signals, "alarm"):
         signals.signal(signals.SIGALRM, signals.SIG_DFL)
-        signals.alarm(LEAVE)
+        signals.alarm(EXIT_FUNCTIONS_S)
     try:
         util._exit_function()
     except BaseException:  # noqa: BLE001 - any finalizer may raise anything
@@ -166,12 +163,15 @@ class _Server:
         self._begun = False
         self._initialized = False
         self._delays = RunDelay()
-        self._wear = Wear()
-        self._surroundings = Surroundings(self._speak)
-        self._voices: Voices | None = None
+        self._wear = WorkerLimits()
+        self._environment = WorkerEnvironment(self._speak)
+        self._voices: OutputSender | None = None
         self._adopted = inherited is not None
-        if self._adopted and (wanted := heard()) is not None:
-            self._speak(wanted)  # before anything here writes to a handler of the parent's
+        if self._adopted:
+            from parallax._backends.processes.common.output_needs import wanted_output
+
+            if (wanted := wanted_output()) is not None:
+                self._speak(wanted)  # before anything here writes to a handler of the parent's
         #: the chunk whose items are running: its tag, items, and results so far.
         self._chunk: tuple[int, list[Any], list[Any]] | None = None
 
@@ -197,13 +197,13 @@ class _Server:
         channel, left = self._channel, self._idle
         channel.return_slabs()
         try:
-            if channel.has_free_memory and (left is None or left > IDLE):
-                channel.sock.settimeout(IDLE)
+            if channel.has_free_memory and (left is None or left > TRIM_AFTER_S):
+                channel.sock.settimeout(TRIM_AFTER_S)
                 try:
                     return channel.receive()
                 except TimeoutError:
                     channel.trim()
-                    left = None if left is None else left - IDLE
+                    left = None if left is None else left - TRIM_AFTER_S
             channel.sock.settimeout(left)
             return channel.receive()
         finally:
@@ -232,12 +232,12 @@ class _Server:
             self._key = frame.tag
             self._begun = False
             self._wear.limit(limits)
-            self._surroundings.renew()
+            self._environment.renew()
             call = self._calls[frame.tag]
             if type(call) is tuple:
                 _apply_globals(call[3])
         elif kind == protocol.CONTEXT:
-            self._surroundings.apply(codec.decode(*frame.open()), settled=self._initialized)
+            self._environment.apply(codec.decode(*frame.open()), initialized=self._initialized)
         elif kind == protocol.INIT:
             self._initialize(frame)
         elif kind == protocol.RELEASE:
@@ -254,9 +254,9 @@ class _Server:
 
     def _speak(self, wanted: tuple[bool, ...]) -> None:
         if self._voices is None:
-            from parallax._backends.processes.worker.output_sender import Voices
+            from parallax._backends.processes.worker.output_sender import OutputSender
 
-            self._voices = Voices(self._channel, self._recall, forked=self._adopted)
+            self._voices = OutputSender(self._channel, self._recall, forked=self._adopted)
         self._voices.carry(wanted)
 
     def _initialize(self, frame: Frame | SharedFrame) -> None:
@@ -288,9 +288,9 @@ class _Server:
     def _first(self, key: int) -> tuple[Any, ...]:
         if not self._given:
             return self._call_of(key)[:2]
-        from parallax._backends.processes.common.inherited_fds import lent
+        from parallax._backends.processes.common.inherited_fds import inherited_fds
 
-        with lent(self._given):
+        with inherited_fds(self._given):
             return self._call_of(key)[:2]
 
     def _recall(self, *_: Any) -> None:
@@ -374,7 +374,7 @@ class _Server:
         self._channel.send(protocol.RESULT, frame.tag, reply.payload, reply.buffers)
         del reply
         if self._wear.out:
-            self._channel.send(protocol.BYE, protocol.WORN)
+            self._channel.send(protocol.BYE, protocol.AT_LIMIT)
             raise EOFError
 
     def _refuse(self, tag: int, what: str, error: BaseException) -> None:

@@ -1,11 +1,11 @@
-"""What items print, log and warn, on its way to the parent; the worker's side, loaded when wanted.
+"""What items print, log and warn, sent to the parent; loaded when the parent wants it.
 
-It goes through the worker's socket, in frames of kind SAID among the answers: so what an item said
-is there before its result is, in the order in which it was said.
+Output goes through the worker's socket, in frames of kind OUTPUT among the answers: so the output
+of an item arrives before its result, in the order in which it was made.
 
-Guarantees: any thread of an item may speak, and signal handlers; frames do not mix; a recall that
-comes while one is written is answered after it. A fork that an item makes writes to the descriptors
-that it has inherited. Whoever speaks waits while the parent does not read.
+Guarantees: any thread of an item may send, and signal handlers; frames do not mix; a recall that
+comes while a frame is written is answered after it. A fork that an item makes writes to the
+descriptors that it has inherited. A sender waits while the parent does not read.
 Assumptions: one write of a small frame to a stream socket is all or nothing, as on Linux; elsewhere
 an exception that a signal handler raises in the middle of one breaks the connection.
 """
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from parallax._backends.processes.common.log_records import Speaker
+    from parallax._backends.processes.common.log_records import RecordSender
 
-__all__ = ["Voices"]
+__all__ = ["OutputSender"]
 
 #: Bytes of one frame. Smaller takes more of them; from 32 KB on the system may take a part of one.
-PIECE = 1 << 14
+MAX_OUTPUT_FRAME_BYTES = 1 << 14
 
 #: Sockets are written to as files are.
-WRITES = os.name == "posix"
+_SOCKETS_ARE_FILES = os.name == "posix"
 
 
-class Voices:
+class OutputSender:
     """What one worker has to say."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Voices:
         self._mute = self._alone = False
         self._carried: tuple[bool, ...] = (False,) * 4
         self._streams: list[io.TextIOWrapper] = []
-        self._speaker: Speaker | None = None
+        self._speaker: RecordSender | None = None
         self._show = getattr(warnings, "_showwarning_orig", warnings.showwarning)
         channel.__class__ = _Guarded
         assert isinstance(channel, _Guarded)
@@ -93,9 +93,9 @@ class Voices:
             if new[kind] and (ours or self._forked):
                 setattr(sys, name, self._stream(kind, number))
         if new[protocol.RECORD]:
-            from parallax._backends.processes.common.log_records import Speaker
+            from parallax._backends.processes.common.log_records import RecordSender
 
-            self._speaker = Speaker(self._say_record, adopt=self._forked)
+            self._speaker = RecordSender(self._say_record, adopt=self._forked)
         if new[protocol.WARNING] and (self._forked or warnings.showwarning is self._show):
             warnings.showwarning = self._warn
         self._forked = False  # what comes later has been set up here
@@ -119,11 +119,11 @@ class Voices:
         try:
             with self.lock:
                 flags = protocol.FIRST
-                for start in range(0, len(data), PIECE):
-                    if start + PIECE < len(data):
+                for start in range(0, len(data), MAX_OUTPUT_FRAME_BYTES):
+                    if start + MAX_OUTPUT_FRAME_BYTES < len(data):
                         flags |= protocol.MORE
-                    piece = data[start : start + PIECE]
-                    self._send(pack_small_frame(protocol.SAID, kind | flags, piece))
+                    piece = data[start : start + MAX_OUTPUT_FRAME_BYTES]
+                    self._send(pack_small_frame(protocol.OUTPUT, kind | flags, piece))
                     flags = 0
         except OSError as error:
             if error.errno is None:
@@ -166,15 +166,17 @@ class Voices:
             try:
                 # Not by the socket: the main thread may have set that to wait for some time only,
                 # and its TimeoutError could as well be that of a signal handler of the item's.
-                left = left[os.write(fd, left) if WRITES else self._channel.sock.send(left) :]
+                left = left[
+                    os.write(fd, left) if _SOCKETS_ARE_FILES else self._channel.sock.send(left) :
+                ]
             except (BlockingIOError, TimeoutError) as error:
-                if WRITES and error.errno is None:
+                if _SOCKETS_ARE_FILES and error.errno is None:
                     raise
                 _wait_for_room(fd)
 
     def _stream(self, kind: int, number: int) -> io.TextIOWrapper:
         raw = _Output(self, kind, number)
-        buffer = io.BufferedWriter(raw, PIECE)
+        buffer = io.BufferedWriter(raw, MAX_OUTPUT_FRAME_BYTES)
         stream = io.TextIOWrapper(
             buffer, "utf-8", "surrogatepass", newline="\n", line_buffering=True
         )
@@ -228,7 +230,7 @@ class Voices:
 class _Guarded(SharedMemoryChannel):
     """A worker's channel that several threads send by."""
 
-    voices: Voices
+    voices: OutputSender
 
     def send(self, kind: int, *args: Any, **wishes: Any) -> bool:
         """As ``SharedMemoryChannel.send``."""
@@ -246,7 +248,7 @@ class _Guarded(SharedMemoryChannel):
 class _Output(io.RawIOBase):
     """What is under a worker's ``sys.stdout`` or ``sys.stderr``."""
 
-    def __init__(self, voices: Voices, kind: int, number: int) -> None:
+    def __init__(self, voices: OutputSender, kind: int, number: int) -> None:
         self._voices = voices
         self._kind = kind
         self._number = number

@@ -1,0 +1,200 @@
+"""The environment of items in a worker: taken over from the caller's process.
+
+Guarantees: a setting that the program has taken back is taken back in warm workers too; each
+setting is touched only when it has changed, for most cost an import.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+
+from parallax._backends.processes.common.native_threads import (
+    THREAD_COUNT_VARIABLES,
+    limit_loaded,
+    variables,
+)
+from parallax._core.light_stdlib import loads
+from parallax._core.nesting import Place, settle
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["NUMPY_ERROR_DEFAULTS", "WorkerEnvironment"]
+
+#: What NumPy does about floating-point errors unless told otherwise.
+NUMPY_ERROR_DEFAULTS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+
+
+class WorkerEnvironment:
+    """Takes over what ``capture_environment`` and ``capture_live`` encode."""
+
+    def __init__(self, send_output: Callable[[tuple[bool, ...]], None]) -> None:
+        """Prepare.
+
+        Args:
+            send_output: has the output of items sent to the parent, as ``wanted_output`` says.
+        """
+        self._send_output = send_output
+        self._last: dict[str, Any] = {}
+        #: the raw environment variables that items were to find.
+        self._raw: dict[Any, Any] | None = None
+        self._native: tuple[str | None, ...] = variables(os.environ)
+
+    def apply(self, context: dict[str, Any], *, initialized: bool = False) -> None:
+        """Take over a captured environment.
+
+        Args:
+            context: the decoded result of ``capture_environment``, or of ``capture_live``.
+            initialized: an initializer has run, which may have set levels of loggers.
+        """
+        if context["output"] is not None:
+            self._send_output(context["output"])
+        if "place" not in context:
+            _set_multiprocessing(context["multiprocessing"], None)
+            if not initialized and context["logging"] != self._last.get("logging"):
+                _set_logging(context["logging"], self._last.get("logging"))
+                self._last["logging"] = context["logging"]
+            return
+        last, self._last = self._last, context
+        settle(Place(*context["place"]))
+        self._set_folder_and_paths()
+        self._set_variables()
+        _set_filters(context["filters"])
+        _set_limits(context)
+        for name, change in (
+            ("logging", _set_logging),
+            ("decimal", _set_decimal),
+            ("numpy", _set_numpy),
+            ("options", _set_options),
+            ("multiprocessing", _set_multiprocessing),
+        ):
+            if context[name] != last.get(name):
+                change(context[name], last.get(name))
+
+    def renew(self) -> None:
+        """Take back what the items of earlier runs have done to folder, environment and paths."""
+        if self._last:
+            self._set_folder_and_paths()
+            if self._raw is not None and getattr(os.environ, "_data", None) != self._raw:
+                self._set_variables()
+
+    def _set_folder_and_paths(self) -> None:
+        sys.path[:] = self._last["path"]
+        sys.argv[:] = self._last["argv"]
+        if self._last["cwd"] is not None:
+            try:
+                os.chdir(self._last["cwd"])
+            except OSError:  # it was removed
+                pass
+
+    def _set_variables(self) -> None:
+        place = Place(*self._last["place"])
+        # Not place.cores alone: the parent has looked at the machine, which takes a millisecond.
+        threads = str(place.budget or place.cores)
+        # The program's own variables win.
+        env = {**dict.fromkeys(THREAD_COUNT_VARIABLES, threads), **self._last["env"]}
+        zone = os.environ.get("TZ")
+        for name in set(os.environ) - set(env):
+            del os.environ[name]
+        for name, value in env.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
+        if os.environ.get("TZ") != zone and hasattr(time, "tzset"):
+            time.tzset()
+        native = variables(os.environ)
+        if native != self._native:
+            self._native = native
+            limit_loaded(os.environ)
+        raw = getattr(os.environ, "_data", None)
+        self._raw = None if raw is None else dict(raw)
+
+
+def _set_filters(encoded: bytes) -> None:
+    try:
+        filters = loads(encoded) if encoded else None
+    except Exception:  # noqa: BLE001 - a category in a module that cannot be imported here
+        return
+    if filters is not None:
+        warnings.resetwarnings()  # for its other effect: what was shown once may show again
+        warnings.filters[:] = filters  # type: ignore[index]
+
+
+def _set_limits(context: dict[str, Any]) -> None:
+    if context["recursion"] != sys.getrecursionlimit():
+        sys.setrecursionlimit(context["recursion"])
+    if hasattr(sys, "set_int_max_str_digits"):
+        digits = context["digits"]
+        sys.set_int_max_str_digits(
+            sys.int_info.default_max_str_digits if digits is None else digits
+        )
+
+
+def _set_logging(
+    now: tuple[int, dict[str, int]] | None, last: tuple[int, dict[str, int]] | None
+) -> None:
+    import logging
+
+    off, levels = now or (0, {"": logging.WARNING})
+    logging.disable(off)
+    for name in (last[1] if last else {}).keys() - levels.keys():
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    for name, level in levels.items():
+        logging.getLogger(name or None).setLevel(level)
+
+
+def _set_decimal(now: tuple[Any, ...] | None, last: tuple[Any, ...] | None) -> None:
+    import decimal
+
+    if now is None:
+        decimal.setcontext(decimal.DefaultContext.copy())
+        return
+    prec, rounding, least, most, capitals, clamp, traps = now
+    decimal.setcontext(
+        decimal.Context(prec, rounding, least, most, capitals, clamp, [], list(traps))
+    )
+
+
+def _set_numpy(now: dict[str, str] | None, last: dict[str, str] | None) -> None:
+    try:
+        import numpy as np
+    except ImportError:
+        return
+    np.seterr(**(now or NUMPY_ERROR_DEFAULTS))  # type: ignore[arg-type]
+
+
+def _set_multiprocessing(
+    now: tuple[bytes | None, tuple[int, int] | None] | None,
+    last: tuple[bytes | None, tuple[int, int] | None] | None,
+) -> None:
+    if now is None:
+        return
+    key, tracker = now
+    if key is not None:
+        from multiprocessing import process
+
+        process.current_process().authkey = key
+    if tracker is not None and (last is None or last[1] != tracker):
+        from multiprocessing import resource_tracker
+
+        # A tracker of our own would remove what the program has shared by name, as soon as this
+        # worker leaves. The standard library hands the descriptor down in the same way.
+        try:
+            fd = os.open(f"/proc/{tracker[0]}/fd/{tracker[1]}", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:  # no Linux, or the parent is going
+            return
+        ours = resource_tracker._resource_tracker
+        before, ours._fd = ours._fd, fd  # type: ignore[attr-defined]
+        if before is not None and last is not None:
+            os.close(before)
+
+
+def _set_options(now: dict[str, Any] | None, last: dict[str, Any] | None) -> None:
+    from parallax._core.options import adopt
+
+    adopt(now or {})
