@@ -20,10 +20,11 @@ from contextvars import Context
 from typing import Any
 
 from parallax._adaptive.call import Asked, Errand, RoutedCall
-from parallax._adaptive.functions import Path, Paths, name_of
+from parallax._adaptive.functions import Path, Paths
 from parallax._adaptive.process_route import Far, Settings, Stoppable
 from parallax._adaptive.trial import Inquiry
 from parallax._backends.thread_engine import ThreadEngine
+from parallax._core.callables import name_of
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import SerializationError
 from parallax._core.nesting import here

@@ -15,7 +15,7 @@ from typing import Any
 from parallax._adaptive.trial import Inquiry
 from parallax._profiling.history import key_of
 
-__all__ = ["Path", "Paths", "name_of"]
+__all__ = ["Path", "Paths"]
 
 #: Functions that are kept; the oldest goes.
 KEPT = 512
@@ -86,13 +86,6 @@ class Paths:
         """Forget everything."""
         self._paths.clear()
         self._quick.clear()
-
-
-def name_of(fn: Any) -> str:
-    """A callable's name, for people."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
 
 
 def _quick_key(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hashable, ...]:

@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextvars import Context
 from queue import Empty, SimpleQueue
@@ -236,11 +236,7 @@ class ThreadEngine:
         """
         back: list[Any] = []
         others: list[Any] = []
-        while True:
-            try:
-                call = self.queue.get_nowait()
-            except Empty:
-                break
+        for call in _drain(self.queue):
             (back if call is not None and wanted(call) else others).append(call)
         for call in others:
             self.queue.put(call)
@@ -252,11 +248,7 @@ class ThreadEngine:
 
     def cancel_queued(self) -> None:
         """Cancel the calls that no thread has yet."""
-        while True:
-            try:
-                call = self.queue.get_nowait()
-            except Empty:
-                return
+        for call in _drain(self.queue):
             if call is not None:
                 call.cancel()
 
@@ -318,11 +310,7 @@ class ThreadEngine:
         self._busy = {}
         self._stall_monitor = StallMonitor(self, self._stall_warn)
         lost = BrokenExecutor("this call belongs to the process that forked this one")
-        while True:
-            try:
-                call = queue.get_nowait()
-            except Empty:
-                break
+        for call in _drain(queue):
             if call is not None:
                 call.abandon(lost)
 
@@ -370,13 +358,19 @@ class ThreadEngine:
                 self.fatal = self.fatal or error
             if self._failed is not None:
                 self._failed(self._broken(error))
-            while True:
-                try:
-                    call = self.queue.get_nowait()
-                except Empty:
-                    break
+            for call in _drain(self.queue):
                 if call is not None:
                     call.fail(self._broken(error))
             self.queue.put(None)
             return False
         return True
+
+
+def _drain(queue: SimpleQueue[Any]) -> Iterator[Any]:
+    """Take out one entry after the other until the queue is empty."""
+    while True:
+        try:
+            entry = queue.get_nowait()
+        except Empty:
+            return
+        yield entry

@@ -6,7 +6,6 @@ Guarantees: holds no user data and no instance alive, only code objects and name
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from collections import OrderedDict
@@ -14,6 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from parallax._core.callables import unwrap_partial
 from parallax._core.plans import Measurement
 
 __all__ = [
@@ -53,8 +53,7 @@ def key_of(fn: Callable[..., Any]) -> Hashable | None:
     Returns:
         A key, or None if there is nothing stable to name.
     """
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+    fn = unwrap_partial(fn)
     fn = getattr(fn, "__func__", fn)
     code = getattr(fn, "__code__", None)
     if code is not None:
