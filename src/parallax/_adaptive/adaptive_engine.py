@@ -3,9 +3,8 @@
 Joins the choices, which decide, with the engines, which run: threads of its own and, from the first
 call on that is better off there, worker processes. All of it is guarded by one lock.
 
-Guarantees: every call ends in its result or an error, and is run once unless its worker died, or
-its result turned out not to travel, then here; no more calls run at a time than ``max_workers``, if
-that was given.
+Guarantees: every call ends in its result or an error. It runs once, unless its worker died or its
+result could not be sent: then again here. At most ``max_workers`` calls, if given, run at a time.
 """
 
 from __future__ import annotations
