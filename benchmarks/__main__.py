@@ -1,7 +1,8 @@
 """The table of benchmark commands.
 
-A command is a module with `configure(parser)` and `run(options) -> exit status`; it is imported
-only when it is asked for, so that one benchmark's missing library does not stop another's.
+A command is the module `benchmarks.NAME.command` with `configure(parser)` and
+`run(options) -> exit status`. Only the one that is asked for is imported, so that one benchmark's
+missing library does not stop another's.
 """
 
 from __future__ import annotations
@@ -11,35 +12,20 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    # name: (module, what it answers)
-    "routing": (
-        "benchmarks.routing",
-        "does parallel_map with no options keep up with the best way chosen by hand?",
-    ),
-    "engine": (
-        "benchmarks.engine",
-        "how far is the process engine ahead of the standard library's pools?",
-    ),
-    "executor": (
-        "benchmarks.executor",
-        "what does changing the import line of concurrent.futures' pools bring, or cost?",
-    ),
-    "data": (
-        "benchmarks.data",
-        "how fast, and in how much memory, do arrays and frames get to processes and back?",
-    ),
-    "schedule": (
-        "benchmarks.schedule",
-        "how far from a perfect schedule are the runs, with 8 to 1024 workers? (simulated)",
-    ),
+COMMANDS = {
+    # name: what it answers
+    "routing": "does parallel_map with no options keep up with the best way chosen by hand?",
+    "engine": "how far is the process engine ahead of the standard library's pools?",
+    "executor": "what does changing the import line of concurrent.futures' pools bring, or cost?",
+    "data": "how fast, and in how much memory, do arrays and frames get to processes and back?",
+    "schedule": "how far from a perfect schedule are the runs, with 8 to 1024 workers? (simulated)",
 }
 
 
 def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in {"-h", "--help"}:
         print("usage: python -m benchmarks COMMAND [options]\n\ncommands:")
-        for name, (_, question) in COMMANDS.items():
+        for name, question in COMMANDS.items():
             print(f"  {name:<10} {question}")
         print("\npython -m benchmarks COMMAND --help shows the options of one.")
         return 0
@@ -47,9 +33,10 @@ def main(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         print(f"unknown benchmark {name!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    module_name, question = COMMANDS[name]
-    command = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=question)
+    command = importlib.import_module(f"benchmarks.{name}.command")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks {name}", description=COMMANDS[name]
+    )
     command.configure(parser)
     return int(command.run(parser.parse_args(rest)))
 

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.schedule import simulation
 from parallax._scheduling.chunk_size import DISPATCH_COST_S, chunk_size, learn, piece_size
-
-SIMULATION = Path(__file__).parents[3] / "benchmarks" / "_simulation.py"
-
-
-@pytest.fixture(scope="module")
-def simulation():
-    """The benchmark's module; benchmarks are no package that tests could import."""
-    name = "benchmarks_simulation"
-    spec = importlib.util.spec_from_file_location(name, SIMULATION)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        del sys.modules[name]
 
 
 def test_first_and_later_means():
@@ -83,7 +65,7 @@ def test_bounds(mean, target, crew, left, done):
     assert piece_size(mean, crew, size) >= 1
 
 
-def run(simulation, times, workers, answer):
+def run(times, workers, answer):
     costs = simulation.Costs()
     return simulation.Simulation(
         times, workers, depth=2, target=0.02, costs=costs, answer=answer
@@ -91,34 +73,34 @@ def run(simulation, times, workers, answer):
 
 
 @pytest.mark.parametrize("answer", ["signal", "item", "none"])
-def test_even_items_take_little_more_than_the_ideal(simulation, answer):
+def test_even_items_take_little_more_than_the_ideal(answer):
     """The price of dispatching is hidden behind the work."""
     times = [0.001] * 2000
     assert simulation.ideal(times, 8) == pytest.approx(0.25)
-    assert run(simulation, times, 8, answer).makespan < 0.25 * 1.05
+    assert run(times, 8, answer).makespan < 0.25 * 1.05
 
 
-def test_a_long_item_does_not_keep_what_waits_behind_it(simulation):
+def test_a_long_item_does_not_keep_what_waits_behind_it():
     """Taking back makes the end of the run short where one item in a chunk takes very long."""
     times = [0.001] * 2000
     times[1700] = 0.2
-    plain = run(simulation, times, 8, "none")
-    taken = run(simulation, times, 8, "signal")
+    plain = run(times, 8, "none")
+    taken = run(times, 8, "signal")
     assert plain.recalls == 0
     assert taken.recalls > 0
     assert taken.makespan <= plain.makespan
 
 
-def test_many_workers_do_not_wait_for_their_master(simulation):
+def test_many_workers_do_not_wait_for_their_master():
     """Chunks of 20 ms would keep it busy nearly all the time."""
     source = random.Random(1)
     times = [source.expovariate(100) for _ in range(30_000)]
-    done = run(simulation, times, 150, "signal")
+    done = run(times, 150, "signal")
     assert done.busy < 0.5 * done.makespan
     assert done.makespan < 1.1 * simulation.ideal(times, 150)
 
 
-def test_bounds_of_a_schedule(simulation):
+def test_bounds_of_a_schedule():
     """What the ratios are measured against: each of the three bounds is the largest once."""
     assert simulation.ideal([1.0, 1.0, 1.0, 1.0], 2) == 2.0
     assert simulation.ideal([5.0, 1.0, 1.0], 2) == 5.0

@@ -1,0 +1,1 @@
+"""Arrays and frames to processes and back, in time and in memory."""

@@ -1,0 +1,1 @@
+"""The process engine against the pools of the standard library."""

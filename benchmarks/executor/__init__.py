@@ -1,0 +1,1 @@
+"""The executors in the place of those of `concurrent.futures`."""

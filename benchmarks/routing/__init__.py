@@ -1,0 +1,1 @@
+"""`parallel_map` without options against the best way chosen by hand."""

@@ -1,0 +1,1 @@
+"""How close the scheduler comes to a perfect schedule, simulated."""
