@@ -9,7 +9,7 @@ Guarantees: nothing is looked up, and nothing is imported, in a process that sha
 from __future__ import annotations
 
 import os
-import weakref
+from _weakref import ref  # without weakref, which takes 0.7 ms to load
 
 from parallax._core.light_stdlib import PickleBuffer
 from parallax._shm.copying import address_of
@@ -27,7 +27,7 @@ __all__ = ["any_shared", "expose", "find_shared", "is_shared_writable", "strided
 #: address -> (bytes, slab), as long as there is an object over it.
 _shared: dict[int, tuple[int, Slab]] = {}
 #: the references that tell of the end of that object, by their identities, and its address.
-_held: dict[int, tuple[weakref.ref[Any], int]] = {}
+_held: dict[int, tuple[ref[Any], int]] = {}
 #: slabs that a forked copy of this process may look at: never used again.
 _pinned: list[Slab] = []
 
@@ -46,7 +46,7 @@ def expose(sender: SlabSender, slab: Slab, *, readonly: bool) -> memoryview:
     exporter = (ctypes.c_ubyte * slab.nbytes).from_buffer(window, offset)
     address = ctypes.addressof(exporter)
     _shared[address] = slab.nbytes, slab
-    alive = weakref.ref(exporter, _dropped)
+    alive = ref(exporter, _dropped)
     _held[id(alive)] = alive, address
     view = PickleBuffer(exporter).raw()
     return view.toreadonly() if readonly else view
@@ -127,7 +127,7 @@ def _around(address: int) -> tuple[int, Slab] | None:
     return None
 
 
-def _dropped(alive: weakref.ref[Any]) -> None:
+def _dropped(alive: ref[Any]) -> None:
     found = _held.pop(id(alive), None)
     if found is not None:
         _shared.pop(found[1], None)

@@ -13,7 +13,6 @@ of the page file under a random tag, ``mmap(-1, size, tag)``.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
 import os
@@ -156,7 +155,7 @@ class Segment:
         Returns:
             False if the memory is there still, with what it holds.
         """
-        with contextlib.suppress(OSError):
+        try:
             if hasattr(mmap, "MADV_REMOVE"):
                 self.map(position, length).madvise(mmap.MADV_REMOVE, 0, length)
                 return True
@@ -166,6 +165,8 @@ class Segment:
                 # F_PUNCHHOLE, with a struct fpunchhole: flags, reserved, offset, length.
                 fcntl.fcntl(self.handle, 99, struct.pack("IIqq", 0, 0, position, length))
                 return True
+        except OSError:
+            pass
         return False
 
     def size(self) -> int:
@@ -222,15 +223,19 @@ def room() -> int:
     Asking for more of an anonymous segment ends in the out-of-memory killer, and not in an error.
     """
     found = [sys.maxsize]
-    with contextlib.suppress(OSError, ValueError, StopIteration):
+    try:
         lines = _read("/proc/meminfo").splitlines()
         line = next(line for line in lines if line.startswith(b"MemAvailable:"))
         found.append(int(line.split()[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError):
+    except (OSError, ValueError, StopIteration):
+        pass
+    try:
         # The limit of a container, of which files that are only cached are not a part.
         limit, used = (int(_read(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
         fields = dict(line.split() for line in _read("/sys/fs/cgroup/memory.stat").splitlines())
         found.append(limit - used + int(fields.get(b"inactive_file", 0)))
+    except (OSError, ValueError):
+        pass
     return max(0, min(found))
 
 

@@ -11,7 +11,6 @@ runs the caller's main script.
 from __future__ import annotations
 
 import collections
-import contextlib
 import copyreg
 import functools
 import io
@@ -279,8 +278,10 @@ def track_main() -> None:
         from cloudpickle import cloudpickle as tracking
 
         for each in found:
-            with contextlib.suppress(TypeError):  # one that cannot be hashed
+            try:
                 tracking._get_or_create_tracker_id(each)
+            except TypeError:  # one that cannot be hashed
+                continue
 
 
 def live_in_main() -> None:
