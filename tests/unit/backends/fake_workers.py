@@ -9,11 +9,11 @@ import time
 from collections import deque
 
 from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.channel_setup import keep_channel
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._core.chunks import ChunkResult
 from parallax._transport import codec
 from parallax._transport.framing import Channel
-from parallax._transport.shm_channel import ParcelChannel
 
 __all__ = ["FakePool", "FakeProcess"]
 
@@ -149,7 +149,7 @@ class FakePool:
         ours, theirs = socket.socketpair()
         process = FakeProcess(theirs, 1000 + len(self.processes))
         self.processes.append(process)
-        channel = ParcelChannel(ours, waits=False, lender=lambda: None, store=None, private=True)
+        channel = keep_channel(ours, None, None)
         return kind(process, channel, [])
 
     def lease(self, count, limit, *, wait, items):

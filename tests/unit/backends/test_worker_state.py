@@ -34,7 +34,7 @@ from parallax._backends.processes.parent.worker_state import (
     WorkerLife,
 )
 from parallax._core.chunks import Chunk
-from parallax._shm.arena import release
+from parallax._shm.arena import release_when_unused
 from parallax._transport import codec
 from tests.unit.backends.fake_workers import FakePool, FakeProcess
 
@@ -438,7 +438,7 @@ class PoolMachine(RuleBasedStateMachine):
         for worker in self.hired:
             self.pool.discard(worker, kill=True)
         self.pool.shutdown()
-        release()
+        release_when_unused()
 
 
 def test_a_late_worker_is_given_up():
