@@ -119,7 +119,7 @@ class FakeProcess:
         self._send(protocol.YIELDED, 0, codec.encode(back).payload)
 
     def bye(self, *, worn):
-        self._send(protocol.BYE, protocol.WORN if worn else 0)
+        self._send(protocol.BYE, protocol.AT_LIMIT if worn else 0)
         self.end(0)
 
     def garbage(self):
