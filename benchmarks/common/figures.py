@@ -40,11 +40,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Note:
-    """A figure without a goal, printed under its row; with no side, both and their ratio."""
+    """A figure without a goal, printed under its row."""
 
     text: str
-    figure: Figure
+    fact: str
+    """In the unit of the row."""
     side: str = ""
+    """Whose value is shown; without one both values are, and their ratio."""
+    cell: str = ""
+    """Where it is measured; without one, where the row is."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,12 @@ class Row:
         return self.figure.unit == "/s"
 
     def cells(self) -> list[str]:
-        return list(dict.fromkeys([self.figure.cell, *(note.figure.cell for note in self.notes)]))
+        return list(
+            dict.fromkeys([self.figure.cell, *(note.cell for note in self.notes if note.cell)])
+        )
+
+    def figure_of(self, note: Note) -> Figure:
+        return Figure(note.cell or self.figure.cell, note.fact, self.figure.unit)
 
 
 # From seconds, bytes or multiples to what is shown.
@@ -90,7 +99,7 @@ class Table:
     """The rows of a benchmark, and how samples become text.
 
     Args:
-        cells: what is measured.
+        cells: those that are not measured on the usual sides, or more than once a round.
         rows: what is shown, in this order.
         digits: decimals of a ratio.
     """
@@ -100,7 +109,7 @@ class Table:
     digits: int = 2
 
     def cell(self, name: str) -> Cell:
-        return next(cell for cell in self.cells if cell.name == name)
+        return next((cell for cell in self.cells if cell.name == name), Cell(name))
 
     def header(self) -> str:
         return underlined(aligned(_TITLES, _WIDTHS))
@@ -179,11 +188,12 @@ def result(row: Row, samples: Samples) -> dict[str, Any]:
 
 
 def _note(note: Note, row: Row, samples: Samples) -> dict[str, Any]:
+    figure = row.figure_of(note)
     if not note.side:
-        return _compare(note.figure, row.peers, samples)
-    value = _median(note.figure, note.side, samples)
-    peer = _best([_median(note.figure, side, samples) for side in row.peers])
-    return {"value": _show(note.figure, value), "ratio": _ratio(note.figure, peer, value)}
+        return _compare(figure, row.peers, samples)
+    value = _median(figure, note.side, samples)
+    peer = _best([_median(figure, side, samples) for side in row.peers])
+    return {"value": _show(figure, value), "ratio": _ratio(figure, peer, value)}
 
 
 def _compare(figure: Figure, peers: Sequence[str], samples: Samples) -> dict[str, Any]:

@@ -29,9 +29,9 @@ from benchmarks.common.events import MARK
 
 ROOT = Path(__file__).resolve().parents[2]
 # The largest set-up here takes a second; a loaded machine may need many.
-SETUP_LIMIT = 60.0
+SETUP_LIMIT_S = 60.0
 # An interpreter that stays longer after its last result hangs in its shutdown.
-EXIT_LIMIT = 10.0
+EXIT_LIMIT_S = 10.0
 
 
 def compile_package(name: str) -> None:
@@ -89,7 +89,7 @@ def _follow(process: subprocess.Popen[str], side: str, limit: float) -> Sample:
     # A thread, because a worker that outlives the cell may hold the pipe open.
     threading.Thread(target=_read, args=(process.stdout, events), daemon=True).start()
     partial: dict[str, Any] = {}
-    wait = SETUP_LIMIT
+    wait = SETUP_LIMIT_S
     while True:
         try:
             event = events.get(timeout=wait)
@@ -119,7 +119,7 @@ def _wait(process: subprocess.Popen[str]) -> float | None:
     """Seconds the interpreter took to leave; None when it did not."""
     started = time.perf_counter()
     try:
-        process.wait(EXIT_LIMIT)
+        process.wait(EXIT_LIMIT_S)
     except subprocess.TimeoutExpired:
         return None
     return time.perf_counter() - started

@@ -23,7 +23,7 @@ DEFAULT = "default"
 FORKED = "forked"
 
 # A pool that has not used all its workers by then is measured as it is, and says so.
-WARM_UP = 3.0
+WARM_UP_LIMIT_S = 3.0
 
 
 def executor(side: str, workers: int, **options: Any) -> Callable[[], Any]:
@@ -59,7 +59,7 @@ def warm_up(mapped: Callable[..., Any], workers: int, task: Callable[[float], in
         task: sleeps for so many seconds and returns the process id.
     """
     seen: set[int] = set()
-    until = time.perf_counter() + WARM_UP
+    until = time.perf_counter() + WARM_UP_LIMIT_S
     while len(seen) < workers and time.perf_counter() < until:
         seen.update(mapped(task, [0.01] * (2 * workers)))
     return len(seen)

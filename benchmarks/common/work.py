@@ -8,7 +8,7 @@ import time
 
 # Longer than any worker takes to start; shorter than the limit of a cell, so that a pool that
 # never fills is reported as such.
-PATIENCE = 10.0
+MEETING_LIMIT_S = 10.0
 
 
 def noop(item: int) -> int:
@@ -34,10 +34,10 @@ def open_gate(folder: str) -> None:
     os.mkfifo(f"{folder}/gate")
 
 
-def meet(folder: str, number: int, patience: float = PATIENCE) -> tuple[int, bool]:
+def meet(folder: str, number: int, limit: float = MEETING_LIMIT_S) -> tuple[int, bool]:
     """Waits until `number` workers are here; returns the process id and whether they all came.
 
-    It waits no longer than `patience`, in seconds.
+    It waits no longer than `limit`, in seconds.
     Nobody polls: who waits sleeps on a named pipe, and the last to come writes a byte for each.
     A worker holds the pipe open before it is counted, so the bytes cannot be lost.
     """
@@ -49,7 +49,7 @@ def meet(folder: str, number: int, patience: float = PATIENCE) -> tuple[int, boo
         if os.fstat(counter).st_size >= number:
             os.write(gate, b"." * (number - 1))
             return os.getpid(), True
-        ready, _, _ = select.select([gate], [], [], patience)
+        ready, _, _ = select.select([gate], [], [], limit)
         if ready:
             os.read(gate, 1)
         return os.getpid(), bool(ready)

@@ -23,23 +23,23 @@ from benchmarks.data.memory import Peak, check, family, held, proportional
 from benchmarks.data.sides import CHUNKED, JOBLIB, Map, ramp, warm_map, wrong_unless
 
 # Elements of 40 MB and 8 MB.
-CAPTURED, STREAMED = 5_000_000, 1_000_000
+CAPTURED_ELEMENTS, STREAMED_ELEMENTS = 5_000_000, 1_000_000
 # As often as a sample's time allows: the peer takes seconds for one call.
 CAPTURED_CALLS = {PARALLAX: 7, JOBLIB: 7, CHUNKED: 5, PEER: 1}
 STREAM_CALLS = 3
 FRAME_CALLS = 2
 # A frame: 15,625 rows of four columns of float64 and four of int64 are 1 MB.
-ROWS, COLUMNS = 15_625, 4
+FRAME_ROWS, FRAME_COLUMNS = 15_625, 4
 # Of so many frames one is compared value by value, the others by their index.
-COMPARED = 50
+COMPARED_EVERY = 50
 READERS = 4
-READ = 125_000_000  # elements of 1 GB
+READ_ELEMENTS = 125_000_000  # elements of 1 GB
 
 
 def captured(side: str, quick: bool) -> Facts:
     """A function with 40 MB of its own on 100 items."""
     items = range(20 if quick else 100)
-    array = ramp(CAPTURED)
+    array = ramp(CAPTURED_ELEMENTS)
     times = []
     with warm_map(side, 2, work.rest, chunksize=len(items) // 2) as (run, seen):
         call = _capturing(side, run, items)
@@ -77,9 +77,9 @@ def stream(side: str, quick: bool) -> Facts:
             taken.append(time.perf_counter() - started)
             wrong_unless(ends == _ends(number))
         started = time.perf_counter()
-        sums = [array.sum() for array in run(partial(work.make, STREAMED), range(number))]
+        sums = [array.sum() for array in run(partial(work.make, STREAMED_ELEMENTS), range(number))]
         summed.append(time.perf_counter() - started)
-        wrong_unless(sums == [ramp(STREAMED, item).sum() for item in range(number)])
+        wrong_unless(sums == [ramp(STREAMED_ELEMENTS, item).sum() for item in range(number)])
     return {
         "call": median(taken),
         "first": taken[0],
@@ -99,15 +99,17 @@ def stream_memory(side: str, quick: bool) -> Facts:
 
 
 def _streaming(side: str) -> Any:
-    return warm_map(side, 2, partial(work.prepare, STREAMED), lazy=True)
+    return warm_map(side, 2, partial(work.prepare, STREAMED_ELEMENTS), lazy=True)
 
 
 def _take(run: Map, number: int) -> list[tuple[float, float]]:
-    return [(array[0], array[-1]) for array in run(partial(work.make, STREAMED), range(number))]
+    return [
+        (array[0], array[-1]) for array in run(partial(work.make, STREAMED_ELEMENTS), range(number))
+    ]
 
 
 def _ends(number: int) -> list[tuple[float, float]]:
-    return [(item, item + STREAMED - 1) for item in range(number)]
+    return [(item, item + STREAMED_ELEMENTS - 1) for item in range(number)]
 
 
 def frames(side: str, quick: bool) -> Facts:
@@ -120,11 +122,11 @@ def frames(side: str, quick: bool) -> Facts:
             marks, compared = [], []
             for number, frame in enumerate(run(work.same_frame, items)):
                 marks.append(frame.index[0])
-                if number % COMPARED == 0:
+                if number % COMPARED_EVERY == 0:
                     compared.append(frame)
             times.append(time.perf_counter() - started)
-            wrong_unless(marks == [number * ROWS for number in range(len(items))])
-            pairs = zip(items[::COMPARED], compared, strict=True)
+            wrong_unless(marks == [number * FRAME_ROWS for number in range(len(items))])
+            pairs = zip(items[::COMPARED_EVERY], compared, strict=True)
             wrong_unless(all(one.equals(other) for one, other in pairs))
     return {"call": median(times), "first": times[0], "workers_seen": seen}
 
@@ -135,10 +137,12 @@ def _frames(number: int) -> list[Any]:
 
     found = []
     for item in range(number):
-        start = item * ROWS
-        index = pd.RangeIndex(start, start + ROWS)
-        columns: dict[str, Any] = {f"x{n}": ramp(ROWS, start) / (n + 1) for n in range(COLUMNS)}
-        columns |= {f"n{n}": np.arange(start, start + ROWS) for n in range(COLUMNS)}
+        start = item * FRAME_ROWS
+        index = pd.RangeIndex(start, start + FRAME_ROWS)
+        columns: dict[str, Any] = {
+            f"x{n}": ramp(FRAME_ROWS, start) / (n + 1) for n in range(FRAME_COLUMNS)
+        }
+        columns |= {f"n{n}": np.arange(start, start + FRAME_ROWS) for n in range(FRAME_COLUMNS)}
         found.append(pd.DataFrame(columns, index=index))
     return found
 
@@ -146,7 +150,7 @@ def _frames(number: int) -> list[Any]:
 def four(side: str, quick: bool) -> Facts:
     """Memory, in arrays, while four workers have one array of 1 GB, which each has read."""
     check()
-    array = ramp(READ // 10 if quick else READ)
+    array = ramp(READ_ELEMENTS // 10 if quick else READ_ELEMENTS)
     with (
         warm_map(side, READERS, work.rest) as (run, _),
         tempfile.TemporaryDirectory() as folder,
@@ -196,7 +200,7 @@ class _Watcher:
 
     def _watch(self) -> None:
         arrived = Path(self._folder, "arrived")
-        until = time.perf_counter() + work.PATIENCE
+        until = time.perf_counter() + work.MEETING_LIMIT_S
         while time.perf_counter() < until:
             if arrived.exists() and arrived.stat().st_size >= READERS:
                 break

@@ -24,15 +24,15 @@ from benchmarks.data.memory import Peak
 from benchmarks.data.sides import ramp, wrong_unless
 
 # float64 elements: 40 MB, 64 KB, and 1 GB.
-LARGE = 5_000_000
-SMALL = 8192
-HUGE = 125_000_000
+LARGE_ELEMENTS = 5_000_000
+SMALL_ELEMENTS = 8192
+HUGE_ELEMENTS = 125_000_000
 CALLS, QUICK_CALLS = 9, 3
 ROUND_TRIPS, QUICK_ROUND_TRIPS = 2000, 200
 HUGE_CALLS = 4
 # Times the array: what both sides find already touched. The first touch of a page is the machine's
 # own affair, and a virtual one may have to ask its host.
-TOUCHED = 2.5
+TOUCHED_ARRAYS = 2.5
 
 
 def _timed(
@@ -74,7 +74,7 @@ def _is_same(array: work.Array, answer: work.Array) -> bool:
 def argument(side: str, quick: bool) -> Facts:
     """40 MB to a worker that looks at the ends, or reads everything; by submit and by map."""
     calls = QUICK_CALLS if quick else CALLS
-    array = ramp(LARGE)
+    array = ramp(LARGE_ELEMENTS)
     with executor(side, 2)() as pool:
         seen = warm_up(pool.map, 2, work.rest)
         gc.collect()
@@ -102,18 +102,18 @@ def result(side: str, quick: bool) -> Facts:
     """40 MB from a worker that has them; taken, or taken and summed."""
     calls = QUICK_CALLS if quick else CALLS
     with executor(side, 2)() as pool:
-        seen = warm_up(pool.map, 2, partial(work.prepare, LARGE))
+        seen = warm_up(pool.map, 2, partial(work.prepare, LARGE_ELEMENTS))
         gc.collect()
         taken, summed = [], []
         for number in range(calls):
-            expected = ramp(LARGE, number)
+            expected = ramp(LARGE_ELEMENTS, number)
             started = time.perf_counter()
-            answer = pool.submit(work.make, LARGE, number).result()
+            answer = pool.submit(work.make, LARGE_ELEMENTS, number).result()
             taken.append(time.perf_counter() - started)
             wrong_unless(_is_same(expected, answer))
             del answer
             started = time.perf_counter()
-            answer = pool.submit(work.make, LARGE, number).result()
+            answer = pool.submit(work.make, LARGE_ELEMENTS, number).result()
             found = answer.sum()
             summed.append(time.perf_counter() - started)
             wrong_unless(found == expected.sum())
@@ -129,7 +129,7 @@ def result(side: str, quick: bool) -> Facts:
 def both(side: str, quick: bool) -> Facts:
     """40 MB to a worker and back."""
     calls = QUICK_CALLS if quick else CALLS
-    array = ramp(LARGE)
+    array = ramp(LARGE_ELEMENTS)
     with executor(side, 2)() as pool:
         seen = warm_up(pool.map, 2, work.rest)
         gc.collect()
@@ -140,7 +140,7 @@ def both(side: str, quick: bool) -> Facts:
 def small(side: str, quick: bool) -> Facts:
     """64 KB to a worker and back, many times."""
     trips = QUICK_ROUND_TRIPS if quick else ROUND_TRIPS
-    array = ramp(SMALL)
+    array = ramp(SMALL_ELEMENTS)
     with executor(side, 2)() as pool:
         seen = warm_up(pool.map, 2, work.rest)
         for _ in range(20):
@@ -156,8 +156,8 @@ def small(side: str, quick: bool) -> Facts:
 
 def huge(side: str, quick: bool) -> Facts:
     """1 GB to a worker, or just copied: the first call, the second, and later ones."""
-    array = ramp(HUGE // 10 if quick else HUGE)
-    np.ones(int(array.size * TOUCHED))
+    array = ramp(HUGE_ELEMENTS // 10 if quick else HUGE_ELEMENTS)
+    np.ones(int(array.size * TOUCHED_ARRAYS))
     if side != PARALLAX:
         gc.collect()
         times = _timed(array, HUGE_CALLS, array.copy, _has_same_ends)
@@ -187,7 +187,7 @@ def _warm_with_tiny(pool: Any) -> int:
 
 def huge_memory(side: str, quick: bool) -> Facts:
     """How much more memory two such calls take at a time, in arrays."""
-    array = ramp(HUGE // 10 if quick else HUGE)
+    array = ramp(HUGE_ELEMENTS // 10 if quick else HUGE_ELEMENTS)
     if side != PARALLAX:
         with Peak() as peak:
             _timed(array, 2, array.copy, _has_same_ends)

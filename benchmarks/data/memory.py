@@ -27,9 +27,9 @@ _PRIVATE = re.compile(r"^RssAnon:\s+(\d+) kB", re.MULTILINE)
 _PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
 _SHARED = re.compile(r"^Shmem:\s+(\d+) kB", re.MULTILINE)
 # Longer misses short peaks, shorter takes a core from the work.
-_INTERVAL = 0.002
+_INTERVAL_S = 0.002
 # Samples between two looks for new processes. Pools are warm when they are measured.
-_FAMILY = 20
+_SAMPLES_PER_SCAN = 20
 
 
 class Peak:
@@ -112,9 +112,9 @@ def _sample(root: int) -> int:
     start = highest = held(pids)
     print("started", flush=True)
     number = 0
-    while not select.select([sys.stdin], [], [], _INTERVAL)[0]:
+    while not select.select([sys.stdin], [], [], _INTERVAL_S)[0]:
         number += 1
-        if number % _FAMILY == 0:
+        if number % _SAMPLES_PER_SCAN == 0:
             pids = family(root, without=os.getpid())
         highest = max(highest, held(pids))
     return max(highest, held(pids)) - start

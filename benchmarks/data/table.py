@@ -7,16 +7,8 @@ from benchmarks.common.pools import PARALLAX, PEER
 from benchmarks.data.sides import CHUNKED, JOBLIB
 
 _CELLS = (
-    Cell("argument"),
-    Cell("result"),
-    Cell("both"),
-    Cell("huge"),
-    Cell("huge_memory"),
     Cell("captured", (PEER, CHUNKED, JOBLIB, PARALLAX)),
-    Cell("stream"),
-    Cell("stream_memory"),
     Cell("frames", (PEER, CHUNKED, JOBLIB, PARALLAX)),
-    Cell("small"),
     Cell("four", (PEER, JOBLIB, PARALLAX)),
 )
 
@@ -31,9 +23,9 @@ _ROWS = (
         Figure("argument", "call", "ms"),
         1 / 12,
         (
-            Note("parallel_map(fn, [array]), pool.map", Figure("argument", "map", "ms")),
-            Note("the worker sums it", Figure("argument", "read", "ms")),
-            Note("first call", Figure("argument", "first", "ms")),
+            Note("parallel_map(fn, [array]), pool.map", "map"),
+            Note("the worker sums it", "read"),
+            Note("first call", "first"),
         ),
         goal_text="1/12",
     ),
@@ -43,10 +35,7 @@ _ROWS = (
         _POOL,
         Figure("result", "call", "ms"),
         1 / 10,
-        (
-            Note("the parent sums it", Figure("result", "summed", "ms")),
-            Note("first call", Figure("result", "first", "ms")),
-        ),
+        (Note("the parent sums it", "summed"), Note("first call", "first")),
         goal_text="1/10",
     ),
     Row(
@@ -55,7 +44,7 @@ _ROWS = (
         _POOL,
         Figure("both", "call", "ms"),
         1 / 10,
-        (Note("first call", Figure("both", "first", "ms")),),
+        (Note("first call", "first"),),
         goal_text="1/10",
     ),
     Row("huge", "1 GB array as argument, first call", _COPY, Figure("huge", "first", "ms"), 2.0),
@@ -65,7 +54,7 @@ _ROWS = (
         _COPY,
         Figure("huge", "second", "ms"),
         2.0,
-        (Note("third and fourth", Figure("huge", "later", "ms")),),
+        (Note("third and fourth", "later"),),
     ),
     Row(
         "huge_memory",
@@ -81,7 +70,7 @@ _ROWS = (
         "joblib, array as argument (memmap)",
         Figure("captured", "call", "ms"),
         0.5,
-        (Note("first call", Figure("captured", "first", "ms")),),
+        (Note("first call", "first"),),
         peers=(JOBLIB,),
     ),
     Row(
@@ -90,11 +79,7 @@ _ROWS = (
         "ProcessPoolExecutor.map, partial",
         Figure("captured", "call", "ms"),
         1 / 50,
-        (
-            Note(
-                "the peer with one chunk for each worker", Figure("captured", "call", "ms"), CHUNKED
-            ),
-        ),
+        (Note("the peer with one chunk for each worker", "call", CHUNKED),),
         goal_text="1/50",
     ),
     Row(
@@ -103,10 +88,7 @@ _ROWS = (
         "ProcessPoolExecutor.map",
         Figure("stream", "call", "ms"),
         1 / 5,
-        (
-            Note("each summed by the parent", Figure("stream", "summed", "ms")),
-            Note("first time", Figure("stream", "first", "ms")),
-        ),
+        (Note("each summed by the parent", "summed"), Note("first time", "first")),
         goal_text="1/5",
     ),
     Row(
@@ -125,9 +107,9 @@ _ROWS = (
         Figure("frames", "call", "ms"),
         1 / 3,
         (
-            Note("ProcessPoolExecutor.map", Figure("frames", "call", "ms"), PEER),
-            Note("with chunksize=10", Figure("frames", "call", "ms"), CHUNKED),
-            Note("joblib", Figure("frames", "call", "ms"), JOBLIB),
+            Note("ProcessPoolExecutor.map", "call", PEER),
+            Note("with chunksize=10", "call", CHUNKED),
+            Note("joblib", "call", JOBLIB),
         ),
         peers=(PEER, CHUNKED, JOBLIB),
         goal_text="1/3",
@@ -138,7 +120,7 @@ _ROWS = (
         _POOL,
         Figure("small", "call", "us"),
         1.0,
-        (Note("95th percentile", Figure("small", "p95", "us")),),
+        (Note("95th percentile", "p95"),),
     ),
     Row(
         "four",
@@ -147,11 +129,8 @@ _ROWS = (
         Figure("four", "proportional", "copies"),
         1.1,
         (
-            Note(
-                "private memory and shared, mapped or not",
-                Figure("four", "held", "copies"),
-            ),
-            Note("joblib (memmap)", Figure("four", "proportional", "copies"), JOBLIB),
+            Note("private memory and shared, mapped or not", "held"),
+            Note("joblib (memmap)", "proportional", JOBLIB),
         ),
         absolute=True,
     ),

@@ -23,7 +23,7 @@ SPARE = 1000
 # Elements that an item of a captured array is about.
 SLICE = 1000
 # Longer than four pools' worth of copies take to arrive; shorter than the limit of a sample.
-PATIENCE = 60.0
+MEETING_LIMIT_S = 60.0
 
 
 def rest(seconds: float) -> int:
@@ -94,7 +94,7 @@ def looker(array: Array) -> Callable[[int], tuple[float, float]]:
 def hold(array: Array, folder: str, visitors: int, item: int) -> tuple[int, bool, float]:
     """Sums the array, then keeps it until all have met; see `meet`."""
     found = float(array.sum())
-    return (*meet(folder, visitors, PATIENCE), found)
+    return (*meet(folder, visitors, MEETING_LIMIT_S), found)
 
 
 def holder(array: Array, folder: str, visitors: int) -> Callable[[int], tuple[int, bool, float]]:

@@ -23,9 +23,9 @@ POOL_TOO = "pool too"
 OURS = (PARALLAX, POOL_TOO)
 
 # Many enough that a pool's start-up thoughts do not show, few enough for a second per sample.
-TASKS = 20_000
+BURST_TASKS = 20_000
 ROUND_TRIPS = 2_000
-MAPPED = 100_000
+MAP_ITEMS = 100_000
 MAP_CALLS = 5
 INTERPRETERS = 3
 QUICK = 10  # a quick run does this many times less
@@ -41,7 +41,7 @@ def _warm_up(pool: Any, workers: int) -> int:
 
 def burst(side: str, quick: bool) -> Facts:
     """Submits no-ops all at once and awaits them in order; also the CPU time this process took."""
-    number = TASKS // QUICK if quick else TASKS
+    number = BURST_TASKS // QUICK if quick else BURST_TASKS
     with executor(side, 2)() as pool:
         seen = _warm_up(pool, 2)
         gc.collect()
@@ -105,7 +105,7 @@ def _socket_round_trips(number: int) -> list[float]:
 
 def mapping(side: str, quick: bool) -> Facts:
     """A map of no-ops in processes: the first call with the start of the pool, and later ones."""
-    items = range(MAPPED // QUICK if quick else MAPPED)
+    items = range(MAP_ITEMS // QUICK if quick else MAP_ITEMS)
     calls = 3 if quick else MAP_CALLS
     close: Callable[[], None] | None = None
     if side == PARALLAX:

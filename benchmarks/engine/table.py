@@ -7,12 +7,9 @@ from benchmarks.common.pools import PARALLAX, PEER
 from benchmarks.engine.measures import POOL_TOO, SOCKET
 
 _CELLS = (
-    Cell("burst"),
     Cell("latency", (PEER, PARALLAX, SOCKET)),
-    Cell("map"),
     Cell("cold_first", more=3),
     Cell("cold_all", more=3),
-    Cell("cold_pandas"),
     Cell("second_short", more=3),
     Cell("import", (PEER, PARALLAX, POOL_TOO), more=4),
     Cell("first_call", more=4),
@@ -33,7 +30,7 @@ _ROWS = (
         _FORKSERVER,
         Figure("latency", "median", "us"),
         0.5,
-        (Note("a pickled round trip on a socket pair", Figure("latency", "median", "us"), SOCKET),),
+        (Note("a pickled round trip on a socket pair", "median", SOCKET),),
     ),
     Row(
         "map",
@@ -41,7 +38,7 @@ _ROWS = (
         "multiprocessing.Pool.map (fork)",
         Figure("map", "call", "ms"),
         1.0,
-        (Note("first call, with the start of the pool", Figure("map", "cold", "ms")),),
+        (Note("first call, with the start of the pool", "cold"),),
     ),
     Row(
         "cold",
@@ -49,7 +46,7 @@ _ROWS = (
         _FORKSERVER,
         Figure("cold_first", "seconds", "ms"),
         0.6,
-        (Note("until both workers have answered", Figure("cold_all", "seconds", "ms")),),
+        (Note("until both workers have answered", "seconds", cell="cold_all"),),
     ),
     Row(
         "pandas",
@@ -64,10 +61,7 @@ _ROWS = (
         "creating ProcessPoolExecutor (fork)",
         Figure("second_short", "second", "ms"),
         0.1,
-        (
-            Note("first", Figure("second_short", "first", "ms")),
-            Note("third and later", Figure("second_short", "later", "ms")),
-        ),
+        (Note("first", "first"), Note("third and later", "later")),
     ),
     Row(
         "import",
@@ -75,7 +69,7 @@ _ROWS = (
         "import concurrent.futures.process",
         Figure("import", "seconds", "ms"),
         1.0,
-        (Note("with ProcessPoolExecutor, too", Figure("import", "seconds", "ms"), POOL_TOO),),
+        (Note("with ProcessPoolExecutor, too", "seconds", POOL_TOO),),
     ),
     Row(
         "first_call",

@@ -30,32 +30,25 @@ def _threads(name: str, what: str, fact: str = "seconds", unit: str = "ms") -> R
 def _processes(name: str, what: str, fact: str = "seconds", unit: str = "ms") -> Row:
     """Against both start methods of the standard library."""
     figure = Figure(f"processes_{name}", fact, unit)
-    notes = (Note("forkserver", figure, PEER), Note("default", figure, DEFAULT))
+    notes = (Note("forkserver", fact, PEER), Note("default", fact, DEFAULT))
     return Row(
-        f"p_{name}",
-        f"processes: {what}",
-        _BETTER,
-        figure,
-        _SWAP,
-        notes,
-        peers=(PEER, DEFAULT),
+        f"p_{name}", f"processes: {what}", _BETTER, figure, _SWAP, notes, peers=(PEER, DEFAULT)
     )
 
 
 def _default(name: str, what: str, figure: Figure) -> Row:
     notes: tuple[Note, ...] = ()
     if figure.cell in _FORKS:
-        notes = (Note("with the context fork, as the peer's", figure, FORKED),)
+        notes = (Note("with the context fork, as the peer's", figure.fact, FORKED),)
     return Row(f"p_{name}", f"processes: {what}", _DEFAULT, figure, _SWAP, notes, (DEFAULT,))
 
 
 def _routed(name: str, what: str) -> Row:
     first = Figure(f"routed_{name}", "first", "ms")
-    second = Figure(f"routed_{name}", "second", "ms")
     notes = (
-        Note("ThreadPoolExecutor()", first, THREADS),
-        Note("ProcessPoolExecutor()", first, PROCESSES),
-        Note("the second time", second),
+        Note("ThreadPoolExecutor()", "first", THREADS),
+        Note("ProcessPoolExecutor()", "first", PROCESSES),
+        Note("the second time", "second"),
     )
     return Row(
         f"e_{name}",
@@ -88,9 +81,7 @@ _ROWS = (
         6.0,
     ),
     _default(
-        "submit_default",
-        "a no-op, 20,000 at once",
-        Figure("processes_submit", "per_task", "us"),
+        "submit_default", "a no-op, 20,000 at once", Figure("processes_submit", "per_task", "us")
     ),
     Row(
         "p_latency",
@@ -98,12 +89,10 @@ _ROWS = (
         _FORKSERVER,
         Figure("processes_latency", "median", "us"),
         0.5,
-        (Note("95th percentile", Figure("processes_latency", "p95", "us")),),
+        (Note("95th percentile", "p95"),),
     ),
     _default(
-        "latency_default",
-        "median submit().result()",
-        Figure("processes_latency", "median", "us"),
+        "latency_default", "median submit().result()", Figure("processes_latency", "median", "us")
     ),
     Row(
         "p_cold",
@@ -113,9 +102,7 @@ _ROWS = (
         0.6,
     ),
     _default(
-        "cold_default",
-        "cold pool to first result",
-        Figure("processes_cold", "seconds", "ms"),
+        "cold_default", "cold pool to first result", Figure("processes_cold", "seconds", "ms")
     ),
     _processes("map", "map of 20,000 no-ops"),
     _processes("chunks", "the same with chunksize=100"),
@@ -141,7 +128,7 @@ _ROWS = (
         _FORKSERVER,
         Figure("processes_create", "later", "ms"),
         _SWAP,
-        (Note("the first time", Figure("processes_create", "first", "ms")),),
+        (Note("the first time", "first"),),
     ),
     _default(
         "create_default",
@@ -178,7 +165,4 @@ def _cell(name: str) -> Cell:
     return Cell(name, _SIDES.get(name, _BOTH), more)
 
 
-TABLE = Table(
-    tuple(_cell(name) for name in dict.fromkeys(row.figure.cell for row in _ROWS)),
-    _ROWS,
-)
+TABLE = Table(tuple(_cell(name) for name in dict.fromkeys(row.figure.cell for row in _ROWS)), _ROWS)

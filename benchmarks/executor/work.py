@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-NAP = 0.002  # seconds
+NAP_S = 0.002  # seconds
 
 
 def pure_python(item: int) -> int:
@@ -17,7 +17,7 @@ def pure_python(item: int) -> int:
 
 
 def nap(item: int) -> int:
-    time.sleep(NAP)
+    time.sleep(NAP_S)
     return item
 
 

@@ -23,14 +23,14 @@ from benchmarks.routing.ways import LOOP, PARALLAX, PEERS, WAYS
 from benchmarks.routing.workloads.definition import Workload, digest
 
 # Smaller drops peers that a noisy machine only made look slow, larger costs minutes.
-STILL_IN_THE_RACE = 1.5
+CONTENDER_FACTOR = 1.5
 # Peers kept for each call: with one, a lucky first sample would decide; each more costs minutes.
-KEPT = 2
+KEPT_PEERS = 2
 # A workload this short costs little and varies much: it gets MORE_ROUNDS times the rounds.
-SHORT = 0.05
+SHORT_WORKLOAD_S = 0.05
 MORE_ROUNDS = 3
 # A loop takes some seconds where the work is waiting; nothing here takes a minute.
-LONGEST = 60.0
+CALL_LIMIT_S = 60.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +94,7 @@ def _run_all(
         rows.append(row)
         _run_round(row, ways, 0, verbose=options.verbose)
         best = row.best("first")
-        factor = MORE_ROUNDS if best and best[1] < SHORT and rounds > 1 else 1
+        factor = MORE_ROUNDS if best and best[1] < SHORT_WORKLOAD_S and rounds > 1 else 1
         for number in range(1, rounds * factor):
             _run_round(row, ways, number, verbose=options.verbose)
         print(table.line(row), flush=True)
@@ -116,7 +116,7 @@ def _run_all(
 
 def _run_round(row: Row, ways: Sequence[str], number: int, *, verbose: bool) -> None:
     if number:
-        kept = row.contenders(STILL_IN_THE_RACE, KEPT)
+        kept = row.contenders(CONTENDER_FACTOR, KEPT_PEERS)
         ways = [way for way in ways if way in kept or way == PARALLAX]
         if number % 2:
             ways = ways[::-1]
@@ -137,10 +137,10 @@ def _limits(row: Row, way: str) -> tuple[float, float]:
     """Seconds that each call may take, and of a first call above which there is no second."""
     best = row.best("first")
     if best is None or way == PARALLAX:
-        return LONGEST, LONGEST
+        return CALL_LIMIT_S, CALL_LIMIT_S
     start_up = WAYS[way].start_up
-    limit = LONGEST if way == LOOP else 3 * best[1] + 1.0 + start_up
-    return limit, STILL_IN_THE_RACE * best[1] + start_up
+    limit = CALL_LIMIT_S if way == LOOP else 3 * best[1] + 1.0 + start_up
+    return limit, CONTENDER_FACTOR * best[1] + start_up
 
 
 def _sketch(sample: Sample) -> str:

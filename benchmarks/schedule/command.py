@@ -84,11 +84,11 @@ SHAPES: dict[str, Draw] = {
     "fast-slow": fast_then_slow,
     "rare-huge": rare_huge,
 }
-HARD: dict[str, Draw] = {"lognormal 2": heavy_lognormal, "rare-huge": rare_huge}
-RANDOM = (exponential, lognormal, heavy_lognormal, rare_huge)
+HARD_SHAPES: dict[str, Draw] = {"lognormal 2": heavy_lognormal, "rare-huge": rare_huge}
+RANDOM_SHAPES = (exponential, lognormal, heavy_lognormal, rare_huge)
 
 
-class Crew(NamedTuple):
+class Scenario(NamedTuple):
     """One row of cells: workers, mean seconds per item, items per worker."""
 
     workers: int
@@ -96,19 +96,24 @@ class Crew(NamedTuple):
     each: int
 
 
-CREWS = (
-    Crew(8, 0.001, 2000),
-    Crew(8, 0.02, 500),
-    Crew(8, 0.1, 300),
-    Crew(64, 0.001, 2000),
-    Crew(64, 0.02, 500),
-    Crew(64, 0.1, 300),
-    Crew(1024, 0.02, 1500),
-    Crew(1024, 0.1, 300),
+SCENARIOS = (
+    Scenario(8, 0.001, 2000),
+    Scenario(8, 0.02, 500),
+    Scenario(8, 0.1, 300),
+    Scenario(64, 0.001, 2000),
+    Scenario(64, 0.02, 500),
+    Scenario(64, 0.1, 300),
+    Scenario(1024, 0.02, 1500),
+    Scenario(1024, 0.1, 300),
 )
 #: Runs so short that one item can be a large part of them.
-SHORT = (Crew(8, 0.001, 250), Crew(8, 0.1, 50), Crew(64, 0.02, 100), Crew(1024, 0.1, 50))
-QUICK = (Crew(8, 0.001, 1000), Crew(8, 0.02, 250), Crew(64, 0.02, 250))
+SHORT_SCENARIOS = (
+    Scenario(8, 0.001, 250),
+    Scenario(8, 0.1, 50),
+    Scenario(64, 0.02, 100),
+    Scenario(1024, 0.1, 50),
+)
+QUICK_SCENARIOS = (Scenario(8, 0.001, 1000), Scenario(8, 0.02, 250), Scenario(64, 0.02, 250))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +143,9 @@ def run(options: argparse.Namespace) -> int:
     spent = ", ".join(f"{name} {value * 1e6:g}" for name, value in asdict(costs).items())
     print(f"items are given back: {options.answer}; {seeds} seeds, medians; costs in us: {spent}")
     print("makespan / ideal, and in brackets single items in order at no cost")
-    cells = _table(QUICK if options.quick else CREWS, SHAPES, seeds, options.answer, costs)
+    cells = _table(
+        QUICK_SCENARIOS if options.quick else SCENARIOS, SHAPES, seeds, options.answer, costs
+    )
     ratios = [cell["ratio"] for cell in cells]
     mean, worst = math.exp(statistics.fmean(map(math.log, ratios))), max(ratios)
     busiest = max(cell["busy"] for cell in cells)
@@ -147,7 +154,9 @@ def run(options: argparse.Namespace) -> int:
     hard: list[dict[str, Any]] = []
     if options.hard:
         print("\nhard, and not in the mean: short runs, and heavier tails")
-        hard = _table((*SHORT, *CREWS[1:-1:2]), HARD, seeds, options.answer, costs)
+        hard = _table(
+            (*SHORT_SCENARIOS, *SCENARIOS[1:-1:2]), HARD_SHAPES, seeds, options.answer, costs
+        )
     if options.json is not None:
         content = {
             "benchmark": "schedule",
@@ -164,14 +173,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _table(
-    crews: Sequence[Crew], shapes: dict[str, Draw], seeds: int, answer: str, costs: Costs
+    scenarios: Sequence[Scenario], shapes: dict[str, Draw], seeds: int, answer: str, costs: Costs
 ) -> list[dict[str, Any]]:
     print(f"{'workers':>8}{'mean':>8}{'each':>6}", *(f"{name:>14}" for name in shapes), sep="")
     cells = []
-    for crew in crews:
-        print(f"{crew.workers:>8}{crew.mean * 1e3:>5g} ms{crew.each:>6}", end="", flush=True)
+    for scenario in scenarios:
+        print(
+            f"{scenario.workers:>8}{scenario.mean * 1e3:>5g} ms{scenario.each:>6}",
+            end="",
+            flush=True,
+        )
         for name, draw in shapes.items():
-            cell = _cell(crew, name, draw, seeds if draw in RANDOM else 1, answer, costs)
+            cell = _cell(scenario, name, draw, seeds if draw in RANDOM_SHAPES else 1, answer, costs)
             cells.append(cell)
             print(f"{cell['ratio']:>7.3f} ({cell['free']:.2f})", end="", flush=True)
         print()
@@ -179,28 +192,30 @@ def _table(
 
 
 def _cell(
-    crew: Crew, shape: str, draw: Draw, seeds: int, answer: str, costs: Costs
+    scenario: Scenario, shape: str, draw: Draw, seeds: int, answer: str, costs: Costs
 ) -> dict[str, Any]:
     ratios, free, runs = [], [], []
     for seed in range(seeds):
-        source = random.Random(f"{crew}{shape}{seed}")
-        times = draw(source, crew.workers * crew.each + crew.workers // 3, crew.mean)
+        source = random.Random(f"{scenario}{shape}{seed}")
+        times = draw(
+            source, scenario.workers * scenario.each + scenario.workers // 3, scenario.mean
+        )
         simulation = Simulation(
             times,
-            crew.workers,
+            scenario.workers,
             depth=DEPTH["processes"],
             target=TARGET["processes"],
             costs=costs,
             answer=answer,
         )
         runs.append(simulation.run())
-        bound = ideal(times, crew.workers)
+        bound = ideal(times, scenario.workers)
         ratios.append(runs[-1].makespan / bound)
-        free.append(free_of_charge(times, crew.workers) / bound)
+        free.append(free_of_charge(times, scenario.workers) / bound)
     return {
-        "workers": crew.workers,
-        "mean_ms": crew.mean * 1e3,
-        "items_per_worker": crew.each,
+        "workers": scenario.workers,
+        "mean_ms": scenario.mean * 1e3,
+        "items_per_worker": scenario.each,
         "shape": shape,
         "ratio": round(statistics.median(ratios), 4),
         "ratios": [round(ratio, 4) for ratio in ratios],

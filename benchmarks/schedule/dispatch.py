@@ -16,9 +16,9 @@ from typing import Any
 from parallax import parallel_map
 
 #: Seconds that an item sleeps. Shorter ones keep the cores busy with waking up 64 workers.
-NAP = 0.02
+NAP_S = 0.02
 #: Items per chunk in the run with few chunks.
-LARGE = 16
+LARGE_CHUNK = 16
 
 
 def nap(seconds: float) -> float:
@@ -28,7 +28,7 @@ def nap(seconds: float) -> float:
 
 def measure(workers: int, items: int, chunksize: int | None) -> tuple[float, float]:
     """Wall seconds and the parent's CPU seconds of one call on warm workers."""
-    work = [NAP] * items
+    work = [NAP_S] * items
     cpu, wall = time.process_time(), time.perf_counter()
     results = parallel_map(nap, work, backend="processes", max_workers=workers, chunksize=chunksize)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -40,19 +40,19 @@ def measure(workers: int, items: int, chunksize: int | None) -> tuple[float, flo
 def row(workers: int, rounds: int, naps: int) -> dict[str, Any]:
     """The figures of one number of workers; medians over rounds."""
     items = max(workers, 4) * naps
-    items -= items % (LARGE * workers)  # full chunks, and as many for each worker
-    items = max(items, LARGE * workers)
-    parallel_map(nap, [NAP] * workers * 2, backend="processes", max_workers=workers, chunksize=1)
+    items -= items % (LARGE_CHUNK * workers)  # full chunks, and as many for each worker
+    items = max(items, LARGE_CHUNK * workers)
+    parallel_map(nap, [NAP_S] * workers * 2, backend="processes", max_workers=workers, chunksize=1)
     many, few, large, adaptive, walls = [], [], [], [], []
     for _ in range(rounds):
         many.append(measure(workers, items, 1)[1])
         few.append(measure(workers, items // 4, 1)[1])
-        large.append(measure(workers, items, LARGE)[1])
+        large.append(measure(workers, items, LARGE_CHUNK)[1])
         wall, cpu = measure(workers, items, None)
         walls.append(wall)
         adaptive.append(cpu)
     both = (statistics.median(many) - statistics.median(few)) / (items - items // 4)
-    chunk = (statistics.median(many) - statistics.median(large)) / (items - items // LARGE)
+    chunk = (statistics.median(many) - statistics.median(large)) / (items - items // LARGE_CHUNK)
     wall = statistics.median(walls)
     return {
         "workers": workers,
@@ -60,7 +60,7 @@ def row(workers: int, rounds: int, naps: int) -> dict[str, Any]:
         "us_per_chunk": chunk * 1e6,
         "us_per_item": (both - chunk) * 1e6,
         "parent_load": statistics.median(adaptive) / wall,
-        "efficiency": items * NAP / workers / wall,
+        "efficiency": items * NAP_S / workers / wall,
     }
 
 
@@ -69,7 +69,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     heads = f"{'workers':>8}{'items':>8}{'us/chunk':>10}{'us/item':>9}"
     heads += f"{'parent busy':>13}{'efficiency':>12}"
     return [
-        f"items that sleep {NAP * 1e3:.0f} ms; parent's CPU time; default chunk size on the right",
+        f"items sleep {NAP_S * 1e3:.0f} ms; the parent's CPU time; default chunk size on the right",
         heads,
     ] + [
         f"{r['workers']:>8}{r['items']:>8}{r['us_per_chunk']:>10.0f}{r['us_per_item']:>9.1f}"

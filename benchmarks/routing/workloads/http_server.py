@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 
-THINKING = 0.040
+THINKING_S = 0.040
 BODY = b"<p>a page of a small site</p>\n" * 680
 REPLY = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n"
@@ -17,7 +17,7 @@ REPLY = (
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(THINKING)
+        await asyncio.sleep(THINKING_S)
         writer.write(REPLY)
         await writer.drain()
     writer.close()
