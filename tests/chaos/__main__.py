@@ -1,4 +1,4 @@
-"""Chaos: random calls, and random blows at the workers, round by round: ``make chaos``.
+"""Chaos: random calls, and random faults injected into the workers, round by round: ``make chaos``.
 
     python -m tests.chaos [--seconds 600] [--seed N] [--replay N [--rounds K]]
     python -m tests.chaos kills [--count 200] [--seed N]
@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator
 
 from . import watch
-from .kills import strike
+from .kills import kill_at_random
 from .plan import plan
 from .rounds import HangError, Rounds
 
@@ -54,7 +54,7 @@ def main() -> int:
     # An executor that asks for "fork" gets it, threads or not.
     warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
     if asked.what == "kills":
-        figures = strike(asked.count, asked.seed)
+        figures = kill_at_random(asked.count, asked.seed)
         print(figures)
         return 0 if figures.good else 1
     folder = tempfile.mkdtemp(prefix="parallax-chaos-")

@@ -57,15 +57,15 @@ def _input(ledger: Ledger) -> Any:
 
 def _maps(ledger: Ledger) -> None:
     call = ledger.call
-    wishes = {"backend": call.backend, **call.options}
+    options = {"backend": call.backend, **call.options}
     if call.api == "starmap":
         items = _input(ledger)
         tuples = ((item, item.index) for item in items)
-        results = spread.options(**wishes).starmap(tuples)
+        results = spread.options(**options).starmap(tuples)
     elif call.api == "map":
-        results = parallax.parallel_map(work, _input(ledger), **wishes)
+        results = parallax.parallel_map(work, _input(ledger), **options)
     else:
-        _stream(ledger, parallax.parallel_imap(work, _input(ledger), **wishes))
+        _stream(ledger, parallax.parallel_imap(work, _input(ledger), **options))
         return
     for index, value in enumerate(results):
         ledger.value(index, value)
@@ -85,16 +85,16 @@ def _stream(ledger: Ledger, results: Any) -> None:
 
 
 def _new_executor(call: Call) -> Any:
-    wishes = dict(call.options)
+    options = dict(call.options)
     if call.face == "ThreadPoolExecutor":
-        return parallax.ThreadPoolExecutor(**wishes)
+        return parallax.ThreadPoolExecutor(**options)
     if call.face == "Executor":
-        return parallax.Executor(backend=call.backend, **wishes)
+        return parallax.Executor(backend=call.backend, **options)
     if call.backend in {"spawn", "fork"}:
         if call.backend == "fork":
-            wishes.pop("max_tasks_per_child", None)
-        wishes["mp_context"] = multiprocessing.get_context(call.backend)
-    return parallax.ProcessPoolExecutor(**wishes)
+            options.pop("max_tasks_per_child", None)
+        options["mp_context"] = multiprocessing.get_context(call.backend)
+    return parallax.ProcessPoolExecutor(**options)
 
 
 def _executor(ledger: Ledger) -> None:

@@ -18,12 +18,12 @@ from typing import Any
 
 import parallax
 
-from .blows import workers_and_zygotes
+from .injector import workers_and_zygotes
 from .work import Item, ballast_of, fits, work
 
-__all__ = ["WAYS", "Figures", "strike"]
+__all__ = ["WAYS", "Figures", "kill_at_random"]
 
-#: Calls in flight when the blow falls, and the bytes that each has at most: too few to be shared.
+#: Calls in flight when the kill falls, and the bytes that each has at most: too few to be shared.
 CALLS, BYTES = 24, 300_000
 
 #: Seconds within which all has to end.
@@ -94,7 +94,7 @@ def _in_executor(play: Callable[[Callable[[list[Item]], list[Any]]], None]) -> N
 WAYS = {"map": _in_map, "pool": _in_pool, "executor": _in_executor}
 
 
-def strike(count: int, seed: int, ways: tuple[str, ...] = tuple(WAYS)) -> Figures:
+def kill_at_random(count: int, seed: int, ways: tuple[str, ...] = tuple(WAYS)) -> Figures:
     """Kill so many workers at random moments, shared out among the ways to ask for work.
 
     Args:
@@ -120,30 +120,30 @@ def strike(count: int, seed: int, ways: tuple[str, ...] = tuple(WAYS)) -> Figure
 def _once(
     run: Callable[[list[Item]], list[Any]], rng: random.Random, usual: float, figures: Figures
 ) -> float:
-    """Strike once; returns how long the work would take without a blow, roughly."""
+    """Kill one worker; returns how long the work would take without a kill, roughly."""
     items = _items(rng)
-    struck: list[tuple[int, float]] = []
+    killed: list[tuple[int, float]] = []
     begin = time.monotonic()
     after, which = rng.random() * usual, rng.random()
 
-    def blow() -> None:
+    def kill() -> None:
         workers, _ = workers_and_zygotes()
         if workers:
             pid = workers[int(which * len(workers))]
-            struck.append((pid, time.monotonic()))
+            killed.append((pid, time.monotonic()))
             os.kill(pid, signal.SIGKILL)
 
-    timer = threading.Timer(after, blow)
+    timer = threading.Timer(after, kill)
     timer.start()
     values = run(items)
     end = time.monotonic()
     timer.join()
     figures.items += len(items)
-    _judge(items, values, {pid for pid, _ in struck}, figures)
-    if not struck:
+    _judge(items, values, {pid for pid, _ in killed}, figures)
+    if not killed:
         return usual
     figures.kills += 1
-    figures.slowest = max(figures.slowest, end - struck[0][1])
+    figures.slowest = max(figures.slowest, end - killed[0][1])
     return 0.8 * usual + 0.2 * min(0.1, end - begin)
 
 

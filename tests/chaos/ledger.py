@@ -1,6 +1,6 @@
 """The ledger of a call: every item ends exactly once, in the right result or in an error that fits.
 
-What may have gone wrong from outside is told by ``Struck``: an error without a cause is a fault.
+``Injected`` says what was done to workers from outside: an error without a cause is a fault.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from parallax import ItemTimeoutError, SerializationError, WorkerDiedError, Work
 from .plan import ASYNC, Call
 from .work import EXIT, Item, SourError, fits
 
-__all__ = ["BrokenInputError", "Ledger", "Struck"]
+__all__ = ["BrokenInputError", "Injected", "Ledger"]
 
 #: Workers that end before they begin an item until parallax may say that none can be had.
 STILLBORN = 3
@@ -33,7 +33,7 @@ class BrokenInputError(Exception):
 
 
 @dataclass
-class Struck:
+class Injected:
     """What was done to workers from outside in this round, in whatever call."""
 
     killed: set[int] = field(default_factory=set)
@@ -116,7 +116,7 @@ class Ledger:
 
     # -- judging -------------------------------------------------------------------------------
 
-    def faults(self, struck: Struck) -> list[str]:
+    def faults(self, injected: Injected) -> list[str]:
         """What is wrong with all that, in words that begin with "lost", "wrong" or "twice"."""
         found = [f"wrong: {words}" for words in self._wrong]
         for index, errors in self._errors.items():
@@ -126,9 +126,9 @@ class Ledger:
                     continue
                 if not 0 <= index < len(self.call.items):
                     found.append(f"wrong: an error that names no item: {error!r}")
-                elif not self._fits(self.call.items[index], error, struck):
+                elif not self._fits(self.call.items[index], error, injected):
                     found.append(f"wrong: item {index} failed with {_words(error)}")
-        if self.error is not None and not self._may_end(self.error, struck):
+        if self.error is not None and not self._may_end(self.error, injected):
             found.append(f"wrong: the call raised {_words(self.error)}")
         for index in range(len(self.call.items)):
             ends = (
@@ -137,14 +137,14 @@ class Ledger:
             if ends > 1:
                 found.append(f"twice: item {index} ended {ends} times")
             elif not ends and self.complete and index < self._promised():
-                found.append(f"lost: item {index} ({self.call.items[index].deed})")
-        return found + self._runs(struck)
+                found.append(f"lost: item {index} ({self.call.items[index].action})")
+        return found + self._runs(injected)
 
     def _promised(self) -> int:
         count = len(self.call.items)
         return count // 2 if self.call.source == "broken" else count
 
-    def _runs(self, struck: Struck) -> list[str]:
+    def _runs(self, injected: Injected) -> list[str]:
         """Compare what ran with what ended."""
         path = Path(self.trail) if self.trail else None
         if path is None:
@@ -153,10 +153,10 @@ class Ledger:
         runs = Counter(int(line.split()[0]) for line in self._read.splitlines())
         found = [f"wrong: item {n} returned and never ran" for n in self._values if not runs[n]]
         found += [f"wrong: item {n} was cancelled and ran" for n in self._cancelled if runs[n]]
-        deeds = {item.deed for item in self.call.items}
+        actions = {item.action for item in self.call.items}
         retries = "retries" in self.call.options or "PARALLAX_RETRIES" in os.environ
-        repeats = retries or deeds & {"exit", "kill", "hang", "unsendable"}
-        if not (struck.violent or struck.stops or repeats):
+        repeats = retries or actions & {"exit", "kill", "hang", "unsendable"}
+        if not (injected.violent or injected.stops or repeats):
             found += [f"twice: item {n} ran {k} times" for n, k in runs.items() if k > 1]
         return found
 
@@ -173,55 +173,55 @@ class Ledger:
         limit = self.ended + (SOON if self.call.api in ASYNC else 0.0)
         return [f"late: item {n} [{self}]" for n, begun in more if float(begun) > limit]
 
-    def _may_end(self, error: BaseException, struck: Struck) -> bool:
+    def _may_end(self, error: BaseException, injected: Injected) -> bool:
         call = self.call
         if isinstance(error, BrokenInputError):
             return call.source == "broken"
         if isinstance(error, TimeoutError) and not isinstance(error, ItemTimeoutError):
             return "timeout" in call.options
         if "on_error" in call.options:
-            return isinstance(error, WorkerStartError) and struck.hopeless
+            return isinstance(error, WorkerStartError) and injected.hopeless
         index = getattr(error, "index", None)
         items = call.items if index is None else call.items[index : index + 1]
-        return any(self._fits(item, error, struck) for item in items)
+        return any(self._fits(item, error, injected) for item in items)
 
-    def _fits(self, item: Item, error: BaseException, struck: Struck) -> bool:
+    def _fits(self, item: Item, error: BaseException, injected: Injected) -> bool:
         """Whether an item may have failed with that."""
         call = self.call
         named = getattr(error, "index", None)
-        if item.deed == "nested" and isinstance(error, WorkerDiedError):
-            return error.pid in struck.killed  # a worker of the call inside it
+        if item.action == "nested" and isinstance(error, WorkerDiedError):
+            return error.pid in injected.killed  # a worker of the call inside it
         if isinstance(error, WorkerStartError):
-            return struck.hopeless
+            return injected.hopeless
         in_executor = call.api not in {"map", "starmap", "imap", "imap_unordered"}
         if named != item.index and not (named is None and in_executor):
             return False
         if isinstance(error, SourError):
-            return item.deed == "raise"
+            return item.action == "raise"
         if isinstance(error, ItemTimeoutError):
-            late = item.deed == "hang" or bool(struck.stops)
+            late = item.action == "hang" or bool(injected.stops)
             return late and "item_timeout" in call.options
         if isinstance(error, SerializationError):
-            return item.deed == "unsendable"
+            return item.action == "unsendable"
         if isinstance(error, WorkerDiedError):
-            return self._died(item, error, struck)
+            return self._died(item, error, injected)
         if isinstance(error, BrokenExecutor):
-            return struck.hopeless
+            return injected.hopeless
         if type(error) is RuntimeError:  # another thread has shut the executor down
             return call.leave is not None and call.callers > 1
         if isinstance(error, (CancelledError, asyncio.CancelledError)):
             return item.index in call.cancel or call.leave is not None
         return False
 
-    def _died(self, item: Item, error: WorkerDiedError, struck: Struck) -> bool:
-        statuses = {None} if struck.zygotes or error.pid in struck.orphans else set()
-        if item.deed == "exit" and error.exitcode in statuses | {EXIT}:
+    def _died(self, item: Item, error: WorkerDiedError, injected: Injected) -> bool:
+        statuses = {None} if injected.zygotes or error.pid in injected.orphans else set()
+        if item.action == "exit" and error.exitcode in statuses | {EXIT}:
             return True
-        if item.deed == "kill" and error.exitcode in statuses | {-9}:
+        if item.action == "kill" and error.exitcode in statuses | {-9}:
             return True
         if not self.call.processes and self.call.backend != "auto":
             return False
-        return error.pid in struck.killed and error.exitcode in statuses | {-9}
+        return error.pid in injected.killed and error.exitcode in statuses | {-9}
 
 
 def _words(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Rounds of a chaos run as values: what is called, on what, and what befalls it from outside.
+"""Rounds of a chaos run as values: what is called, on what, and what is injected from outside.
 
 A round follows from its seed and nothing else, so that it can be run again. What happens in it does
 not: that depends on the machine's timing, so a failure may need several replays.
@@ -12,7 +12,7 @@ from typing import Any
 
 from .work import Item
 
-__all__ = ["ASYNC", "Blow", "Call", "Round", "plan"]
+__all__ = ["ASYNC", "Call", "Injection", "Round", "plan"]
 
 #: How work is asked for.
 MAPS = ("map", "starmap", "imap", "imap_unordered")
@@ -55,7 +55,7 @@ class Call:
 
 
 @dataclass
-class Blow:
+class Injection:
     """What is done to a process from outside."""
 
     #: seconds after the one before.
@@ -70,42 +70,42 @@ class Blow:
 
 @dataclass
 class Round:
-    """Calls of several threads, and the blows."""
+    """Calls of several threads, and the faults that are injected meanwhile."""
 
     seed: int
     threads: list[list[Call]]
-    blows: list[Blow]
+    injections: list[Injection]
     #: seconds that a thread may keep the GIL for; short ones bring races to light.
     switch: float = 0.005
 
     def __str__(self) -> str:
         calls = [c for calls in self.threads for c in calls]
         words = ", ".join(f"{c.face}.{c.api}/{c.backend}/{c.start_method}" for c in calls)
-        blows = ", ".join(b.what for b in self.blows) or "no blows"
-        return f"{len(self.threads)} threads: {words}; {blows}"
+        injections = ", ".join(b.what for b in self.injections) or "no injections"
+        return f"{len(self.threads)} threads: {words}; {injections}"
 
 
 def plan(seed: int) -> Round:
     """The round that follows from a seed."""
     rng = random.Random(seed)
-    blows = _blows(rng)
+    injections = _injections(rng)
     threads = rng.choice([1, 1, 2, 2, 3, 4])
     calls = [[_call(rng, threads) for _ in range(rng.randint(1, 3))] for _ in range(threads)]
-    return Round(seed, calls, blows, rng.choice([0.005, 0.005, 1e-4, 1e-5]))
+    return Round(seed, calls, injections, rng.choice([0.005, 0.005, 1e-4, 1e-5]))
 
 
-def _blows(rng: random.Random) -> list[Blow]:
+def _injections(rng: random.Random) -> list[Injection]:
     if rng.random() < 0.4:
         return []
-    blows = []
+    injections = []
     if rng.random() < 0.1:
-        return [Blow(rng.random() * 0.02, "kill", rng.random()) for _ in range(40)]
+        return [Injection(rng.random() * 0.02, "kill", rng.random()) for _ in range(40)]
     for _ in range(rng.choice([1, 3, 6, 12])):
         after = rng.choice([0.0, 0.001, 0.01, 0.05, 0.2]) * rng.random() * 2
         what = rng.choice(["kill"] * 5 + ["stop"] * 3 + ["kill zygote", "stop zygote"])
         length = rng.choice([0.001, 0.01, 0.05, 0.1, 0.5, 6.0]) if "stop" in what else 0.0
-        blows.append(Blow(after, what, rng.random(), length))
-    return blows
+        injections.append(Injection(after, what, rng.random(), length))
+    return injections
 
 
 def _call(rng: random.Random, threads: int) -> Call:
@@ -126,34 +126,34 @@ def _call(rng: random.Random, threads: int) -> Call:
     elif face == "thread":
         backend, face = "threads", "ThreadPoolExecutor"
     call = Call(api, face, backend, method, [])
-    _wish(rng, call)
+    _choose_options(rng, call)
     call.items = _items(rng, call)
     return call
 
 
-def _wish(rng: random.Random, call: Call) -> None:
+def _choose_options(rng: random.Random, call: Call) -> None:
     """Options, and what the reader does."""
-    wishes = call.options
+    options = call.options
     if rng.random() < 0.5:
-        wishes["max_workers"] = rng.randint(1, 6)
+        options["max_workers"] = rng.randint(1, 6)
     if call.api in MAPS:
         if rng.random() < 0.5:
-            wishes["on_error"] = "return"
+            options["on_error"] = "return"
         if rng.random() < 0.2:
-            wishes["retries"] = rng.randint(1, 3)
+            options["retries"] = rng.randint(1, 3)
         if rng.random() < 0.15:
-            wishes["timeout"] = rng.choice([0.05, 0.3, 20.0])
+            options["timeout"] = rng.choice([0.05, 0.3, 20.0])
         if call.backend == "processes" and rng.random() < 0.3:
-            wishes["item_timeout"] = 2.5
+            options["item_timeout"] = 2.5
         elif rng.random() < 0.3:
-            wishes["chunksize"] = rng.choice([1, 2, 7, 100])
+            options["chunksize"] = rng.choice([1, 2, 7, 100])
         call.source = rng.choice(["list", "generator", "generator", "broken"])
     if call.api in {"imap", "imap_unordered"}:
         if rng.random() < 0.3:
-            wishes["buffersize"] = rng.choice([1, 3, 50])
-        wishes["ordered"] = call.api == "imap"
+            options["buffersize"] = rng.choice([1, 3, 50])
+        options["ordered"] = call.api == "imap"
     if call.backend == "processes" and call.api not in ASYNC and rng.random() < 0.1:
-        wishes["max_tasks_per_child"] = rng.choice([1, 3, 20])
+        options["max_tasks_per_child"] = rng.choice([1, 3, 20])
     if call.api not in {"map", "starmap", "arun"} and rng.random() < 0.3:
         call.leave = rng.choice([0, 1, 5, 50])
     if call.api == "submit":
@@ -171,34 +171,34 @@ def _items(rng: random.Random, call: Call) -> list[Item]:
     seconds = min(0.1, MOST_SECONDS / count) * rng.choice([0.0, 0.01, 0.3, 1.0])
     heavy = rng.choice([0.0, 0.0, 0.02, 0.3, 1.0])
     limit = MOST_BYTES / max(1.0, count * heavy)
-    bad = _deeds(rng, call)
+    bad = _actions(rng, call)
     rate = rng.choice([0.01, 0.2, 1.0]) if bad else 0.0
     left = 4 if rng.random() < 0.8 else 10
     call.trailed = rng.random() < 0.5
     items = []
     for index in range(count):
-        deed = "plain"
+        action = "plain"
         if left and rng.random() < rate:
-            deed = rng.choice(bad)
-            left -= deed != "raise"
+            action = rng.choice(bad)
+            left -= action != "raise"
         spent = seconds * rng.expovariate(1.0) * rng.choice([-1, 1])
         weight = size = 0
         if rng.random() < heavy:
             weight, size = (_size(rng, limit) for _ in range(2))
-        items.append(Item(index, deed, spent, weight, size))
+        items.append(Item(index, action, spent, weight, size))
     return items
 
 
-def _deeds(rng: random.Random, call: Call) -> list[str]:
+def _actions(rng: random.Random, call: Call) -> list[str]:
     """What items of this call may do besides working."""
     if rng.random() < 0.5:
         return []
-    deeds = ["raise", "nested"]
+    actions = ["raise", "nested"]
     if call.processes:
-        deeds += ["exit", "kill", "unsendable"]
+        actions += ["exit", "kill", "unsendable"]
         if "item_timeout" in call.options:
-            deeds += ["hang"]
-    return rng.sample(deeds, rng.randint(1, len(deeds)))
+            actions += ["hang"]
+    return rng.sample(actions, rng.randint(1, len(actions)))
 
 
 def _size(rng: random.Random, limit: float) -> int:

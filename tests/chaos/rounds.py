@@ -1,4 +1,4 @@
-"""Running rounds: the threads of callers, the blows, the watchdog, and what is left afterwards."""
+"""Runs rounds: the threads of callers, the injected faults, the watchdog, the check for leaks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import psutil
 
 from tests.helpers.leaks import Held, shutdown_pool, wait_until_clean
 
-from .blows import Striker, workers_and_zygotes
 from .calls import make
-from .ledger import Ledger, Struck
+from .injector import Injector, workers_and_zygotes
+from .ledger import Injected, Ledger
 from .plan import Round
 
 __all__ = ["HangError", "Rounds"]
@@ -55,7 +55,7 @@ class Rounds:
             HangError: it does not end.
         """
         counts = self.counts
-        struck = Struck(orphans=self._orphans)
+        injected = Injected(orphans=self._orphans)
         ledgers: list[Ledger] = []
         threads: list[threading.Thread] = []
         mistakes: list[BaseException] = []
@@ -68,23 +68,23 @@ class Rounds:
             threads.append(
                 threading.Thread(target=_caller, args=(mine, mistakes), name="chaos-caller")
             )
-        striker = Striker(played.blows, struck)
+        injector = Injector(played.injections, injected)
         usual = sys.getswitchinterval()
         sys.setswitchinterval(played.switch)
-        for thread in (striker, *threads):
+        for thread in (injector, *threads):
             thread.daemon = True  # so that a hang can be told of
             thread.start()
         self._await(threads, ledgers)
         sys.setswitchinterval(usual)
         self._remember()
-        striker.end()
+        injector.end()
         for mistake in mistakes:
             raise mistake
-        found = [f"{fault} [{each}]" for each in ledgers for fault in each.faults(struck)]
+        found = [f"{fault} [{each}]" for each in ledgers for fault in each.faults(injected)]
         counts["rounds"] += 1
         counts["calls"] += len(ledgers)
         counts["items"] += sum(ledger.moves for ledger in ledgers)
-        for hit in striker.hits:
+        for hit in injector.hits:
             counts[hit] += 1
         settle()
         found += [late for ledger in ledgers for late in ledger.late()]

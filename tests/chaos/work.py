@@ -38,7 +38,7 @@ class Item(NamedTuple):
 
     index: int
     #: "plain", "raise", "exit", "kill", "hang", "nested" or "unsendable".
-    deed: str = "plain"
+    action: str = "plain"
     #: seconds that it takes; negative ones are spent computing.
     seconds: float = 0.0
     #: bytes that go in and out; negative ones as an array.
@@ -98,20 +98,20 @@ def work(item: Item) -> Answer:
         end = time.perf_counter() - item.seconds
         while time.perf_counter() < end:
             pass
-    if item.deed == "raise":
+    if item.action == "raise":
         raise SourError(item.index, bytes(abs(item.size)))
-    if item.deed == "exit":
+    if item.action == "exit":
         os._exit(EXIT)
-    if item.deed == "kill":
+    if item.action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if item.deed == "hang":
+    if item.action == "hang":
         time.sleep(10_000)
-    if item.deed == "nested":
+    if item.action == "nested":
         from parallax import parallel_map
 
         found = parallel_map(square, range(item.index, item.index + 20))
         assert found == [square(n) for n in range(item.index, item.index + 20)], found
-    if item.deed == "unsendable":
+    if item.action == "unsendable":
         return Answer(item.index, seen(item.ballast), threading.Lock())
     return Answer(item.index, seen(item.ballast), ballast_of(item.index, item.size))
 
@@ -130,11 +130,11 @@ def answer(item: Item) -> Answer:
 
 def fits(item: Item, value: Any) -> bool:
     """Whether that is what ``work`` returns for the item."""
-    if item.deed in {"raise", "exit", "kill", "hang"} or type(value) is not Answer:
+    if item.action in {"raise", "exit", "kill", "hang"} or type(value) is not Answer:
         return False
     right = answer(item)
     if (value.index, value.received) != (right.index, right.received):
         return False
-    if item.deed == "unsendable":
+    if item.action == "unsendable":
         return not isinstance(value.payload, bytes)
     return type(value.payload) is type(right.payload) and seen(value.payload) == seen(right.payload)

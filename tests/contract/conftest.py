@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from helpers.backends import WAYS
+from helpers.backends import VARIANTS
 
 from parallax import ProcessPoolExecutor, options
 
@@ -18,28 +18,28 @@ EXECUTED = {"test_results", "test_exceptions"}
 
 def pytest_generate_tests(metafunc):
     if "backend" in metafunc.fixturenames:
-        mark = metafunc.definition.get_closest_marker("ways")
-        ways = list(mark.args if mark else WAYS)
-        if "spawn" in ways and metafunc.module.__name__ not in EXECUTED:
-            ways[ways.index("spawn")] = pytest.param("spawn", marks=pytest.mark.full)
-        metafunc.parametrize("way", ways, scope="function")
+        mark = metafunc.definition.get_closest_marker("variants")
+        variants = list(mark.args if mark else VARIANTS)
+        if "spawn" in variants and metafunc.module.__name__ not in EXECUTED:
+            variants[variants.index("spawn")] = pytest.param("spawn", marks=pytest.mark.full)
+        metafunc.parametrize("variant", variants, scope="function")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "ways(*names): the backends that a contract test is for")
+    config.addinivalue_line("markers", "variants(*names): the backends that a contract test is for")
 
 
 @pytest.fixture
-def backend(way):
-    """What to pass as ``backend=``, for each way in turn."""
-    if way == "spawn":
+def backend(variant):
+    """What to pass as ``backend=``, for each variant in turn."""
+    if variant == "spawn":
         with options(start_method="spawn"):
             yield "processes"
-    elif way == "executor":
+    elif variant == "executor":
         with ThreadPoolExecutor(2) as executor:
             yield executor
     else:
-        yield way
+        yield variant
 
 
 @pytest.fixture(params=["auto", "spawn"])
@@ -47,10 +47,10 @@ def make_pool(request):
     """Makes executors, of each start method in turn; they are shut down at the end."""
     made = []
 
-    def new(max_workers=2, **wishes):
+    def new(max_workers=2, **kwargs):
         if request.param == "spawn":
-            wishes["mp_context"] = multiprocessing.get_context("spawn")
-        made.append(ProcessPoolExecutor(max_workers, **wishes))
+            kwargs["mp_context"] = multiprocessing.get_context("spawn")
+        made.append(ProcessPoolExecutor(max_workers, **kwargs))
         return made[-1]
 
     yield new

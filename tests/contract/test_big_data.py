@@ -126,8 +126,8 @@ class Through:
         if self.name == "map":
             return parallel_map(fn, items, backend="processes", max_workers=2, chunksize=chunksize)
         if self.name == "imap":
-            wishes = {"backend": "processes", "max_workers": 2, "chunksize": chunksize}
-            return list(parallel_imap(fn, items, **wishes))
+            kwargs = {"backend": "processes", "max_workers": 2, "chunksize": chunksize}
+            return list(parallel_imap(fn, items, **kwargs))
         if self._executor is None:
             self._executor = ProcessPoolExecutor(2)
         return list(self._executor.map(fn, items, chunksize=chunksize))

@@ -178,13 +178,13 @@ def test_a_big_callable_and_workers_that_are_replaced(come_back):
     assert come_back()
 
 
-@pytest.mark.parametrize("way", ["map", "pool"])
-def test_one_slow_item_among_quick_ones(tmp_path, way, come_back):
+@pytest.mark.parametrize("variant", ["map", "pool"])
+def test_one_slow_item_among_quick_ones(tmp_path, variant, come_back):
     """What waits behind it with big arguments runs elsewhere, and once."""
     count = 60
     items = [(np.full(40_000 + n, float(n)), n, count - 1) for n in range(count)]
     job = functools.partial(data_jobs.patient_total, str(tmp_path))
-    if way == "map":
+    if variant == "map":
         found = list(parallel_map(job, items, backend="processes", max_workers=2))
     else:
         with ProcessPoolExecutor(2) as executor:

@@ -19,13 +19,13 @@ class Kept(np.ndarray):
     """An array that can be referred to weakly."""
 
 
-@pytest.mark.parametrize("way", ["serial", "threads", "processes", "auto"])
-def test_what_was_captured_goes_with_the_call(way):
+@pytest.mark.parametrize("kind", ["serial", "threads", "processes", "auto"])
+def test_what_was_captured_goes_with_the_call(kind):
     """At once, not when the garbage collector comes."""
 
     def call():
         big = np.ones(1000).view(Kept)
-        results = parallel_map(lambda n: float(np.asarray(big)[n]), range(9), backend=way)
+        results = parallel_map(lambda n: float(np.asarray(big)[n]), range(9), backend=kind)
         assert sum(results) == 9
         return weakref.ref(big)
 

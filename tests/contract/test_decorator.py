@@ -158,7 +158,7 @@ def test_as_an_argument_and_a_result(backend):
     assert got[0] is jobs.square
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 @pytest.mark.parametrize(
     "fn",
     [
@@ -183,7 +183,7 @@ def test_the_state_in_a_worker_is_the_module_s_own(backend, fn):
     assert jobs.calls_here() == before
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 def test_a_round_trip_through_plain_pickle_in_a_worker(backend):
     """The worker's pickles of it are references as well."""
     pickles = parallel_map(pickle.dumps, [jobs.square, Model.times], backend=backend)
@@ -191,7 +191,7 @@ def test_a_round_trip_through_plain_pickle_in_a_worker(backend):
     assert pickle.loads(pickles[0]) is jobs.square
 
 
-@pytest.mark.ways("auto")
+@pytest.mark.variants("auto")
 def test_side_effects_are_not_lost(backend):
     """The guard looks through decorated functions: the log is filled in this process."""
     for fn in (jobs.logged, jobs.calls_logged, jobs.maps_logged):
@@ -202,7 +202,7 @@ def test_side_effects_are_not_lost(backend):
     jobs.LOG.clear()
 
 
-@pytest.mark.ways("auto")
+@pytest.mark.variants("auto")
 def test_hot_functions_leave_the_process(backend):
     """Measuring sees the user's function; the route is that of the bare one."""
     got = jobs.spinning_square.map(range(40), backend=backend)
@@ -237,7 +237,7 @@ def test_submit(backend):
     assert [future.result() for future in futures] == [x * x for x in ITEMS]
 
 
-@pytest.mark.ways("threads")
+@pytest.mark.variants("threads")
 @pytest.mark.usefixtures("_no_default_executors")
 def test_submit_shares_executors(backend):
     """One for each pair of backend and number of workers, whatever else the options are."""
@@ -256,7 +256,7 @@ def test_submit_shares_executors(backend):
     assert len(executor._defaults) == 2
 
 
-@pytest.mark.ways("executor")
+@pytest.mark.variants("executor")
 @pytest.mark.usefixtures("_no_default_executors")
 def test_submit_to_an_executor_that_was_named(backend):
     """It is used itself, and gets the user's own function."""
@@ -265,7 +265,7 @@ def test_submit_to_an_executor_that_was_named(backend):
     assert executor._defaults == {}
 
 
-@pytest.mark.ways(*INSIDE)
+@pytest.mark.variants(*INSIDE)
 def test_threads_share_the_state(backend):
     """In this process it is the module's state anyway."""
     before = jobs.calls_here()

@@ -19,7 +19,7 @@ from helpers.backends import INSIDE, OUTSIDE
 from parallax import parallel_imap, parallel_map
 
 
-@pytest.mark.ways("serial", "threads", "auto")
+@pytest.mark.variants("serial", "threads", "auto")
 def test_context_variables(backend):
     """A context variable that the caller set is seen in items."""
     token = jobs.VARIABLE.set("set")
@@ -97,7 +97,7 @@ def test_arguments_of_the_program(backend, monkeypatch):
 # -- data ------------------------------------------------------------------------------------------
 
 
-def test_numpy_arrays(backend, way):
+def test_numpy_arrays(backend, variant):
     """Arrays arrive writable and come back equal and writable; in processes they are copies."""
     for size in (3, 100_000):
         arrays = [np.full(size, float(i)) for i in range(4)]
@@ -107,9 +107,9 @@ def test_numpy_arrays(backend, way):
             expected[0] = 14.0
             np.testing.assert_array_equal(array, expected)
             array[:] = 1.0
-        if way in OUTSIDE:
+        if variant in OUTSIDE:
             assert [a[0] for a in arrays] == [0.0, 1.0, 2.0, 3.0]
-        elif way in INSIDE or way == "auto":
+        elif variant in INSIDE or variant == "auto":
             assert [a[0] for a in arrays] == [7.0] * 4
 
 
@@ -139,7 +139,7 @@ def _itself(x):
     return x
 
 
-@pytest.mark.ways("serial", "threads", "processes", "spawn", "auto")
+@pytest.mark.variants("serial", "threads", "processes", "spawn", "auto")
 def test_large_argument(backend):
     """50 MB go in."""
     data = np.ones(50 << 20, dtype=np.uint8)
@@ -147,14 +147,14 @@ def test_large_argument(backend):
     assert parallel_map(jobs.length, [bytes(50 << 20)], backend=backend) == [50 << 20]
 
 
-@pytest.mark.ways("serial", "threads", "processes", "spawn", "auto")
+@pytest.mark.variants("serial", "threads", "processes", "spawn", "auto")
 def test_large_result(backend):
     """50 MB come back."""
     got = parallel_map(jobs.numpy_zeros, [50, 0, 50], backend=backend)
     assert [len(a) for a in got] == [50 << 20, 0, 50 << 20]
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 def test_large_both_ways_at_once(backend):
     """Both ends write much at the same time: neither waits for the other for ever."""
     blocks = [bytes([i]) * (8 << 20) for i in range(12)]
@@ -162,7 +162,7 @@ def test_large_both_ways_at_once(backend):
     assert got == blocks
 
 
-@pytest.mark.ways("processes", "spawn", "auto")
+@pytest.mark.variants("processes", "spawn", "auto")
 def test_captured_array(backend):
     """A large array that the callable captured is there in every item."""
     table = np.arange(2_000_000)
@@ -197,7 +197,7 @@ def test_sixteen_callers_at_once(backend):
     assert answers == {c: [(c, x) for x in range(20)] for c in range(16)}
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 def test_workers_stay_warm(backend):
     """The second call finds the workers of the first."""
     first = set(parallel_map(jobs.pid_of, range(20), backend=backend))
@@ -207,23 +207,23 @@ def test_workers_stay_warm(backend):
     assert len(first | second) <= 2
 
 
-@pytest.mark.ways("threads", "executor", "serial")
+@pytest.mark.variants("threads", "executor", "serial")
 def test_these_stay_in_this_process(backend):
     """What was asked to stay in this process does."""
     assert set(parallel_map(jobs.pid_of, range(8), backend=backend)) == {os.getpid()}
 
 
-@pytest.mark.ways("threads", "processes", "spawn")
-def test_max_workers_is_kept(backend, way):
+@pytest.mark.variants("threads", "processes", "spawn")
+def test_max_workers_is_kept(backend, variant):
     """No more workers than asked for take part."""
-    if way == "threads":
+    if variant == "threads":
         got = set(parallel_map(jobs.thread_name, range(40), backend=backend, max_workers=2))
     else:
         got = set(parallel_map(jobs.pid_of, range(40), backend=backend, max_workers=2))
     assert 1 <= len(got) <= 2
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 def test_more_workers_than_cores(backend):
     """A caller who asks for more workers than cores gets them; the machine is theirs."""
     got = parallel_map(jobs.nap_square, range(20), backend=backend, max_workers=5)
@@ -247,7 +247,7 @@ def test_executor_that_was_shut_down():
         parallel_map(jobs.square, range(10), backend=executor)
 
 
-@pytest.mark.ways("threads", "processes", "auto", "spawn")
+@pytest.mark.variants("threads", "processes", "auto", "spawn")
 def test_call_in_a_thread(backend):
     """A call from a thread that is not the main one works; so does its stream."""
     got = []

@@ -13,7 +13,7 @@ from parallax import RemoteTraceback, parallel_imap, parallel_map
 
 
 @pytest.mark.parametrize("bad", [0, 1, 17, 39])
-def test_exception_keeps_type_fields_and_item(backend, way, bad):
+def test_exception_keeps_type_fields_and_item(backend, variant, bad):
     """The callable's exception is raised with its type and fields, and a note names the item."""
     with pytest.raises(jobs.Oops) as info:
         parallel_map(functools.partial(jobs.oops_at, {bad}), range(40), backend=backend)
@@ -21,15 +21,15 @@ def test_exception_keeps_type_fields_and_item(backend, way, bad):
     assert error.number == bad
     assert error.text == "oops"
     assert any(f"item {bad}" in note for note in notes_of(error))
-    if way in OUTSIDE:
+    if variant in OUTSIDE:
         assert isinstance(error.__cause__, RemoteTraceback)
         assert "oops_at" in str(error.__cause__)
         assert "run_chunk" not in str(error.__cause__)
 
 
-def test_traceback_leads_to_the_users_line_in_this_process(backend, way):
+def test_traceback_leads_to_the_users_line_in_this_process(backend, variant):
     """Where nothing is copied the real traceback is kept."""
-    if way not in {"serial", "threads", "executor"}:
+    if variant not in {"serial", "threads", "executor"}:
         pytest.skip("the traceback of another process is text")
     with pytest.raises(jobs.Oops) as info:
         parallel_map(functools.partial(jobs.oops_at, {2}), range(4), backend=backend)

@@ -65,12 +65,12 @@ def filled(n):
 @pytest.mark.parametrize("buffersize", [None, 1, 5])
 def test_results_come_in_order(executor, chunksize, buffersize):
     """Of as many items as the shortest of the iterables has."""
-    wishes = {"chunksize": chunksize, "buffersize": buffersize}
-    results = executor.map(jobs.add, range(300), itertools.count(1), **wishes)
+    kwargs = {"chunksize": chunksize, "buffersize": buffersize}
+    results = executor.map(jobs.add, range(300), itertools.count(1), **kwargs)
     assert iter(results) is results
     assert list(results) == [2 * n + 1 for n in range(300)]
     assert list(results) == []
-    assert list(executor.map(jobs.square, [], **wishes)) == []
+    assert list(executor.map(jobs.square, [], **kwargs)) == []
 
 
 @pytest.mark.parametrize("chunksize", CHUNKS)
@@ -118,7 +118,7 @@ def test_what_cannot_be_iterated(executor):
 
 
 @pytest.mark.parametrize(
-    ("wishes", "error"),
+    ("kwargs", "error"),
     [
         ({"chunksize": 0}, ValueError),
         ({"buffersize": 0}, ValueError),
@@ -127,22 +127,22 @@ def test_what_cannot_be_iterated(executor):
         ({"buffersize": 1.0}, TypeError),
     ],
 )
-def test_wrong_wishes(executor, kind, wishes, error):
+def test_wrong_wishes(executor, kind, kwargs, error):
     """As the standard library, whose threads do not mind the size of chunks."""
-    if "chunksize" in wishes and kind == "ThreadPoolExecutor":
-        assert list(executor.map(jobs.square, [2], **wishes)) == [4]
+    if "chunksize" in kwargs and kind == "ThreadPoolExecutor":
+        assert list(executor.map(jobs.square, [2], **kwargs)) == [4]
         return
     with pytest.raises(error):
-        executor.map(jobs.square, [1], **wishes)
+        executor.map(jobs.square, [1], **kwargs)
 
 
 @pytest.mark.parametrize("name", CONCURRENT)
-@pytest.mark.parametrize("wishes", [{}, {"buffersize": 2}, {"chunksize": 2}])
-def test_timeout(name, wishes, tmp_path):
+@pytest.mark.parametrize("kwargs", [{}, {"buffersize": 2}, {"chunksize": 2}])
+def test_timeout(name, kwargs, tmp_path):
     """Counted from the call of ``map``; what nobody will read is cancelled."""
     go = tmp_path / "go"
     with KINDS[name](1) as executor:
-        results = executor.map(pool_jobs.wait_for, [str(go)] * 6, timeout=0.05, **wishes)
+        results = executor.map(pool_jobs.wait_for, [str(go)] * 6, timeout=0.05, **kwargs)
         with pytest.raises(concurrent.futures.TimeoutError):
             next(results)
         assert list(results) == []

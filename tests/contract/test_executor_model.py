@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from jobs import pool as pool_jobs
 
 #: What a call does and what must come of it, given a number.
-DEEDS = {
+ACTIONS = {
     "return": lambda n: n * n,
     "burn": lambda n: n * n,
     "nap": lambda n: n * n,
@@ -26,14 +26,14 @@ DEEDS = {
 }
 
 
-def work(log, n, deed):
+def work(log, n, action):
     """Note that it ran; then as it is told."""
     pool_jobs.note(log, n)
-    if deed == "burn":
+    if action == "burn":
         jobs.spin(0.003)
-    elif deed == "nap":
+    elif action == "nap":
         return jobs.nap_square(n)
-    elif deed == "raise":
+    elif action == "raise":
         raise KeyError(n)
     return n * n
 
@@ -53,23 +53,23 @@ class Model(RuleBasedStateMachine):
     def make(self, workers, limit):
         self.folder = tempfile.mkdtemp(prefix="model-")
         self.log, self.go = f"{self.folder}/log", f"{self.folder}/go"
-        wishes = {} if self.kind == "ThreadPoolExecutor" else {"max_tasks_per_child": limit}
-        self.executor = KINDS[self.kind](workers, **wishes)
+        kwargs = {} if self.kind == "ThreadPoolExecutor" else {"max_tasks_per_child": limit}
+        self.executor = KINDS[self.kind](workers, **kwargs)
         #: per call its future and what must come of it.
         self.calls = []
         self.cancelled = set()
         self.closed = self.cancels = False
         self.killed = 0
 
-    def note(self, future, deed, value):
-        self.calls.append((future, deed, value))
+    def note(self, future, action, value):
+        self.calls.append((future, action, value))
 
     @precondition(lambda self: not self.closed)
-    @rule(deed=st.sampled_from(sorted(DEEDS)), count=st.integers(1, 12))
-    def submit(self, deed, count):
+    @rule(action=st.sampled_from(sorted(ACTIONS)), count=st.integers(1, 12))
+    def submit(self, action, count):
         for _ in range(count):
             n = len(self.calls)
-            self.note(self.executor.submit(work, self.log, n, deed), deed, n)
+            self.note(self.executor.submit(work, self.log, n, action), action, n)
 
     @precondition(lambda self: not self.closed)
     @rule()
@@ -128,7 +128,7 @@ class Model(RuleBasedStateMachine):
             assert self.calls[n][0].cancelled()
 
     def check(self, n):
-        future, deed, value = self.calls[n]
+        future, action, value = self.calls[n]
         try:
             error = future.exception(SOON)
         except CancelledError:
@@ -137,7 +137,7 @@ class Model(RuleBasedStateMachine):
         assert n not in self.cancelled
         if isinstance(error, BrokenProcessPool):
             assert self.killed
-        elif deed == "raise":
+        elif action == "raise":
             assert type(error) is KeyError
             assert error.args == (value,)
         else:
@@ -175,9 +175,9 @@ def test_any_sequence(kind, examples):
     """Every future ends, with what its call came to; each call runs at most once."""
     machine = type(f"Model_{kind}", (Model,), {"kind": kind})
     checks = list(HealthCheck)
-    wishes = settings(
+    kwargs = settings(
         max_examples=examples, stateful_step_count=20, deadline=None, suppress_health_check=checks
     )
     from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(machine, settings=wishes)
+    run_state_machine_as_test(machine, settings=kwargs)

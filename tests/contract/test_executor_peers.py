@@ -34,16 +34,16 @@ def test_tqdm(name, kind, monkeypatch):
     made = []
 
     class Spy(KINDS[kind]):
-        def __init__(self, *args, **wishes):
+        def __init__(self, *args, **kwargs):
             made.append(self)
-            super().__init__(*args, **wishes)
+            super().__init__(*args, **kwargs)
 
     monkeypatch.setattr(concurrent.futures, kind, Spy)
     run = getattr(contrib, name)
-    wishes = {"max_workers": 2, "disable": True}
+    kwargs = {"max_workers": 2, "disable": True}
     if name == "process_map":
-        wishes["chunksize"] = 3
-    assert run(jobs.square, range(40), **wishes) == [n * n for n in range(40)]
+        kwargs["chunksize"] = 3
+    assert run(jobs.square, range(40), **kwargs) == [n * n for n in range(40)]
     assert len(made) == 1
 
 

@@ -42,9 +42,9 @@ def make(request, context):
     named = context is not multiprocessing.get_context()
     made = []
 
-    def new(*things, workers=2, **wishes):
-        wishes = {"initializer": work.keep, "initargs": things, **wishes}
-        pool = ProcessPoolExecutor(workers, mp_context=context if named else None, **wishes)
+    def new(*things, workers=2, **kwargs):
+        kwargs = {"initializer": work.keep, "initargs": things, **kwargs}
+        pool = ProcessPoolExecutor(workers, mp_context=context if named else None, **kwargs)
         made.append(pool)
         return pool
 
@@ -247,9 +247,9 @@ def forked():
         pytest.skip("no fork")
     made = []
 
-    def new(workers=2, **wishes):
+    def new(workers=2, **kwargs):
         fork = multiprocessing.get_context("fork")
-        made.append(ProcessPoolExecutor(workers, mp_context=fork, **wishes))
+        made.append(ProcessPoolExecutor(workers, mp_context=fork, **kwargs))
         return made[-1]
 
     yield new

@@ -41,7 +41,7 @@ def test_timeout_that_is_not_reached(backend):
     assert got == [x * x for x in range(20)]
 
 
-@pytest.mark.ways("processes", "spawn", "auto")
+@pytest.mark.variants("processes", "spawn", "auto")
 def test_item_timeout(backend, eventually):
     """One endless item of 40 fails alone, its process is gone, the others come back."""
     got = parallel_map(
@@ -65,7 +65,7 @@ def _runs(pid):
         return False
 
 
-@pytest.mark.ways("processes", "spawn", "auto")
+@pytest.mark.variants("processes", "spawn", "auto")
 def test_item_timeout_raises(backend):
     """With ``on_error="raise"`` the overrun is the call's error."""
     with pytest.raises(ItemTimeoutError, match="item 2 ran longer than item_timeout"):
@@ -74,7 +74,7 @@ def test_item_timeout_raises(backend):
         )
 
 
-@pytest.mark.ways("serial", "threads", "executor")
+@pytest.mark.variants("serial", "threads", "executor")
 def test_item_timeout_is_refused_where_it_cannot_be_kept(backend):
     """Where nothing can be ended an item timeout is refused, never ignored."""
     with pytest.raises(ValueError, match="item_timeout cannot be kept"):
@@ -146,7 +146,7 @@ def test_unordered(backend):
     assert sorted(stream) == [x * x for x in range(30)]
 
 
-@pytest.mark.ways("threads", "processes", "spawn", "executor")
+@pytest.mark.variants("threads", "processes", "spawn", "executor")
 def test_unordered_does_not_wait_for_a_slow_item(backend, tmp_path):
     """Finished results come while an earlier item still runs; one chunk may queue behind it."""
     gate = str(tmp_path / "gate")
@@ -305,11 +305,11 @@ def test_progress_that_raises(backend):
         parallel_map(jobs.nap_square, range(20), progress=fail, backend=backend)
 
 
-@pytest.mark.ways("serial", "threads", "processes")
+@pytest.mark.variants("serial", "threads", "processes")
 def test_limits_that_are_years_away(backend):
     """More than the system can wait for in one go."""
-    wishes = {"item_timeout": 1e12} if backend == "processes" else {}
-    assert parallel_map(jobs.nap_square, range(4), backend=backend, timeout=1e12, **wishes) == [
+    kwargs = {"item_timeout": 1e12} if backend == "processes" else {}
+    assert parallel_map(jobs.nap_square, range(4), backend=backend, timeout=1e12, **kwargs) == [
         0,
         1,
         4,

@@ -51,7 +51,7 @@ def test_an_exception_names_the_item_of_each_call(backend):
 # -- who works -------------------------------------------------------------------------------------
 
 
-@pytest.mark.ways("threads", "processes", "spawn", "executor")
+@pytest.mark.variants("threads", "processes", "spawn", "executor")
 def test_processes_are_not_started_by_workers(backend):
     """Asked for by name inside a worker they are a loop, and the report says so."""
     work = functools.partial(nested_jobs.report_of, "processes", 4)
@@ -60,7 +60,7 @@ def test_processes_are_not_started_by_workers(backend):
         assert "inside another one's worker" in reason
 
 
-@pytest.mark.ways(*OUTSIDE)
+@pytest.mark.variants(*OUTSIDE)
 def test_waiting_work_gets_threads_in_a_worker_process(backend):
     """Work that waits is spread over threads whatever the budget of cores is."""
     work = functools.partial(nested_jobs.report_of, "auto", 12)
@@ -69,7 +69,7 @@ def test_waiting_work_gets_threads_in_a_worker_process(backend):
     assert max(workers for _, workers, _ in got) <= 16
 
 
-@pytest.mark.ways("threads", "processes", "spawn", "executor")
+@pytest.mark.variants("threads", "processes", "spawn", "executor")
 def test_the_thread_that_calls_works_too(backend):
     """Threads asked for by name inside a worker: its own thread is one of them."""
     work = functools.partial(nested_jobs.threads_of, "threads")
@@ -78,7 +78,7 @@ def test_the_thread_that_calls_works_too(backend):
         assert len(used) <= max(cpu_count(), (cpu_count() + 4) // 2)
 
 
-@pytest.mark.ways("threads", "processes", "auto")
+@pytest.mark.variants("threads", "processes", "auto")
 def test_options_hold_where_the_calling_thread_works_too(backend):
     """Items that wait for each other, retries, errors as results and the limit of the whole."""
     assert parallel_map(nested_jobs.meets, [0, 1], backend=backend) == [list(range(6))] * 2
@@ -90,7 +90,7 @@ def test_options_hold_where_the_calling_thread_works_too(backend):
         assert begun < 100
 
 
-@pytest.mark.ways("threads", "processes")
+@pytest.mark.variants("threads", "processes")
 def test_the_third_level_is_a_loop(backend):
     """Work that was divided twice is not divided again."""
     got = parallel_map(nested_jobs.route_two_levels_down, ["threads"] * 2, backend=backend)
@@ -109,7 +109,7 @@ def test_items_that_are_parallel_themselves_keep_the_outer_call_a_loop():
 # -- budgets ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.ways("threads", "processes", "spawn", "executor")
+@pytest.mark.variants("threads", "processes", "spawn", "executor")
 @pytest.mark.parametrize(("cores", "workers"), [(8, 2), (2, 2), (3, 2), (1, 2), (9, 1)])
 def test_budget(backend, monkeypatch, cores, workers):
     """Each of W workers on C cores has C // W of them; the public count stays what it is."""
@@ -118,7 +118,7 @@ def test_budget(backend, monkeypatch, cores, workers):
     assert set(got) == {(1, max(1, cores // workers), workers, cpu_count())}
 
 
-@pytest.mark.ways("serial")
+@pytest.mark.variants("serial")
 def test_a_loop_keeps_the_whole_budget(backend):
     """Items of a plain loop are in no worker."""
     assert set(parallel_map(nested_jobs.place, range(4), backend=backend)) == {
@@ -127,7 +127,7 @@ def test_a_loop_keeps_the_whole_budget(backend):
 
 
 @pytest.mark.cold_pool
-@pytest.mark.ways("processes", "auto")
+@pytest.mark.variants("processes", "auto")
 def test_sixteen_callers_share_the_workers(backend):
     """Sixteen threads that call at once get right results from at most ``cpu_count()`` workers."""
     barrier = threading.Barrier(16)
@@ -153,14 +153,14 @@ def test_sixteen_callers_share_the_workers(backend):
 # -- limits ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.ways("threads", "processes", "spawn", "auto", "executor")
+@pytest.mark.variants("threads", "processes", "spawn", "auto", "executor")
 def test_item_timeout_is_refused_where_it_cannot_be_kept(backend):
     """Only a process can be ended, and workers start none: no route may drop the limit."""
     with pytest.raises(ValueError, match="item_timeout cannot be kept in a call that is made"):
         parallel_map(functools.partial(nested_jobs.timed, 5), range(4), backend=backend)
 
 
-@pytest.mark.ways("processes", "spawn", "auto")
+@pytest.mark.variants("processes", "spawn", "auto")
 def test_item_timeout_inside_a_call_with_a_shorter_one(backend):
     """The outer limit ends the inner item in time, so the inner one is kept."""
     work = functools.partial(nested_jobs.timed, 9)

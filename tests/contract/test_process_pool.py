@@ -352,11 +352,11 @@ def test_map_raises_where_the_item_is(pool, chunksize):
     assert list(results) == []
 
 
-@pytest.mark.parametrize("wishes", [{}, {"buffersize": 2}, {"chunksize": 2}])
-def test_map_times_out(pool, tmp_path, wishes):
+@pytest.mark.parametrize("kwargs", [{}, {"buffersize": 2}, {"chunksize": 2}])
+def test_map_times_out(pool, tmp_path, kwargs):
     """And what nobody will read is cancelled."""
     go = tmp_path / "go"
-    results = pool.map(pool_jobs.wait_for, [str(go)] * 6, timeout=0.02, **wishes)
+    results = pool.map(pool_jobs.wait_for, [str(go)] * 6, timeout=0.02, **kwargs)
     try:
         with pytest.raises(concurrent.futures.TimeoutError):
             next(results)
@@ -365,14 +365,14 @@ def test_map_times_out(pool, tmp_path, wishes):
 
 
 @pytest.mark.parametrize(
-    ("wishes", "kind"),
+    ("kwargs", "kind"),
     [
         ({"chunksize": 0}, ValueError),
         ({"buffersize": 0}, ValueError),
         ({"buffersize": 1.5}, TypeError),
     ],
 )
-def test_map_refuses(pool, wishes, kind):
+def test_map_refuses(pool, kwargs, kind):
     """What makes no sense."""
     with pytest.raises(kind):
-        pool.map(jobs.square, [1], **wishes)
+        pool.map(jobs.square, [1], **kwargs)

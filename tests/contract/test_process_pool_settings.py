@@ -20,7 +20,7 @@ pytestmark = pytest.mark.sampled(2)
 
 
 @pytest.mark.parametrize(
-    ("wishes", "kind"),
+    ("kwargs", "kind"),
     [
         ({"max_workers": 0}, ValueError),
         ({"max_workers": -1}, ValueError),
@@ -30,10 +30,10 @@ pytestmark = pytest.mark.sampled(2)
         ({"max_tasks_per_child": 1.5}, TypeError),
     ],
 )
-def test_the_constructor_refuses(wishes, kind):
+def test_the_constructor_refuses(kwargs, kind):
     """What makes no sense, before anything is started."""
     with pytest.raises(kind):
-        ProcessPoolExecutor(**wishes)
+        ProcessPoolExecutor(**kwargs)
 
 
 def test_initializer(make_pool):

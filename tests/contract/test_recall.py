@@ -11,7 +11,7 @@ from parallax import parallel_imap, parallel_map
 from parallax._backends.processes.common import protocol
 
 pytestmark = [
-    pytest.mark.ways("processes", "spawn"),
+    pytest.mark.variants("processes", "spawn"),
     pytest.mark.skipif(protocol.RECALL is None, reason="there are no signals between processes"),
 ]
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.sampled(2)
 MEGABYTE = 1 << 20
 
 
-def run_once(log, limit, count, workers, **wishes):
+def run_once(log, limit, count, workers, **kwargs):
     """Run numbered items with that limit; prove that each ran once, in a worker that was fresh."""
     log.write_bytes(b"")
     work = functools.partial(jobs.noted_worker, str(log))
@@ -39,7 +39,7 @@ def run_once(log, limit, count, workers, **wishes):
         max_tasks_per_child=limit,
         max_workers=workers,
         backend="processes",
-        **wishes,
+        **kwargs,
     )
     assert [x for x, _ in results] == list(range(count))
     ran = sorted(int(line) for line in log.read_bytes().split())

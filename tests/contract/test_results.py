@@ -115,9 +115,9 @@ def test_one_item(backend):
 
 
 @pytest.mark.parametrize("make", [list, iter])
-def test_many_tiny_items(backend, way, make):
+def test_many_tiny_items(backend, variant, make):
     """A huge number of tiny items comes back whole and in order."""
-    count = 20_000 if way == "executor" else 100_000
+    count = 20_000 if variant == "executor" else 100_000
     got = parallel_map(operator.neg, make(range(count)), backend=backend)
     assert got == [-x for x in range(count)]
 
@@ -201,9 +201,9 @@ def test_recursive_local_function(backend):
     assert parallel_map(fact, range(6), backend=backend) == [1, 1, 2, 6, 24, 120]
 
 
-def test_identity_of_results_in_this_process(backend, way):
+def test_identity_of_results_in_this_process(backend, variant):
     """In the caller's process results are the very objects; items are too."""
-    if way not in {"serial", "threads", "executor"}:
+    if variant not in {"serial", "threads", "executor"}:
         pytest.skip("copies are made between processes")
     items = [object() for _ in range(5)]
     got = parallel_map(lambda x: x, items, backend=backend)

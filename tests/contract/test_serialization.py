@@ -30,7 +30,7 @@ def _spinning(fn):
     return slow
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 def test_unpicklable_callable(backend):
     """A callable that holds a lock is refused by name, before an item is run."""
     lock = threading.Lock()
@@ -43,7 +43,7 @@ def test_unpicklable_callable(backend):
     assert "backend='threads'" in str(info.value)
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 def test_unpicklable_attribute_of_a_callable(backend):
     """The path goes through attributes of a callable instance and of a bound method's self."""
     adder = jobs.Adder(threading.Lock())
@@ -53,7 +53,7 @@ def test_unpicklable_attribute_of_a_callable(backend):
         parallel_map(adder.method, range(5), backend=backend)
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 @pytest.mark.parametrize("bad", [0, 11, 19])
 def test_unpicklable_item(backend, bad):
     """An item that does not travel is an error of that item alone, with the path in it."""
@@ -69,7 +69,7 @@ def test_unpicklable_item(backend, bad):
     assert got[bad].index == bad
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 @pytest.mark.parametrize("chunksize", [None, 5])
 def test_unpicklable_result(backend, chunksize):
     """A result that does not travel is an error of that item alone, with the path in it."""
@@ -88,7 +88,7 @@ def test_unpicklable_result(backend, chunksize):
         parallel_map(functools.partial(jobs.lock_at, 7), range(20), backend=backend)
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 @pytest.mark.parametrize("chunksize", [None, 5])
 def test_exception_that_does_not_unpickle(backend, chunksize):
     """An exception whose ``__init__`` breaks unpickling is an error of its item alone."""
@@ -106,7 +106,7 @@ def test_exception_that_does_not_unpickle(backend, chunksize):
     assert [v for i, v in enumerate(got) if i != 7] == [x for x in range(20) if x != 7]
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 def test_exception_with_an_unpicklable_field(backend):
     """An exception that carries a lock is an error of its item alone."""
 
@@ -121,7 +121,7 @@ def test_exception_with_an_unpicklable_field(backend):
     assert got[:3] + got[4:] == [0, 1, 2, 4, 5]
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 @pytest.mark.parametrize("chunksize", [None, 5])
 def test_result_that_does_not_unpickle(backend, chunksize):
     """A result that breaks on its way in is an error of its item alone."""
@@ -138,7 +138,7 @@ def test_result_that_does_not_unpickle(backend, chunksize):
     assert [v for i, v in enumerate(got) if i != 7] == [x for x in range(20) if x != 7]
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 @pytest.mark.parametrize("chunksize", [None, 5])
 def test_item_that_does_not_unpickle(backend, chunksize):
     """An item that breaks in the worker is an error of that item alone."""
@@ -153,7 +153,7 @@ def test_item_that_does_not_unpickle(backend, chunksize):
     assert got[8] == "int:8"
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 def test_after_a_refusal_the_next_call_works(backend):
     """Whatever did not travel, the workers take the next call."""
     for bad in (lambda x, lock=LOCK: x, functools.partial(jobs.lock_at, 1)):
@@ -162,7 +162,7 @@ def test_after_a_refusal_the_next_call_works(backend):
         assert parallel_map(jobs.square, range(5), backend=backend) == [0, 1, 4, 9, 16]
 
 
-@pytest.mark.ways("auto", "threads", "serial", "executor")
+@pytest.mark.variants("auto", "threads", "serial", "executor")
 def test_unpicklable_callable_stays_here(backend):
     """Where the way is not prescribed, what does not travel stays, and the answer is right."""
     lock = threading.Lock()
@@ -175,7 +175,7 @@ def test_unpicklable_callable_stays_here(backend):
     assert parallel_map(run, range(30), backend=backend) == [x * x for x in range(30)]
 
 
-@pytest.mark.ways("auto", "threads", "serial", "executor")
+@pytest.mark.variants("auto", "threads", "serial", "executor")
 def test_unpicklable_items_and_results_stay_here(backend):
     """The same for items and results, at the first item or late in the run."""
     locks = [threading.Lock() for _ in range(30)]
@@ -189,7 +189,7 @@ def test_unpicklable_items_and_results_stay_here(backend):
         assert [v for i, v in enumerate(got) if i != bad] == [x for x in range(30) if x != bad]
 
 
-@pytest.mark.ways("auto", "threads", "serial", "executor")
+@pytest.mark.variants("auto", "threads", "serial", "executor")
 def test_late_unpicklable_item_stays_here(backend):
     """One item in the middle that does not travel is run here, the answer is right."""
     items = [*range(20), threading.Lock(), *range(21, 30)]
@@ -197,7 +197,7 @@ def test_late_unpicklable_item_stays_here(backend):
     assert got == [jobs.described(x) for x in items]
 
 
-@pytest.mark.ways("auto", "threads", "serial", "executor")
+@pytest.mark.variants("auto", "threads", "serial", "executor")
 def test_unpicklable_exception_stays_here(backend):
     """Under ``auto`` an exception that does not travel keeps its type."""
     with pytest.raises(jobs.Awkward):
@@ -264,7 +264,7 @@ def test_open_files_stay_here():
         )
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 def test_open_files_are_refused(backend):
     """As results, as items and in closures."""
     with Path(__file__).open() as file:

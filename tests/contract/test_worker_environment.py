@@ -25,7 +25,7 @@ from parallax import cpu_count, options, parallel_map
 THREADPOOLCTL = pytest.mark.skipif(find_spec("threadpoolctl") is None, reason="no threadpoolctl")
 
 #: An executor runs items in the contexts of its own threads.
-IN_CONTEXT = pytest.mark.ways("serial", "threads", "processes", "spawn", "auto")
+IN_CONTEXT = pytest.mark.variants("serial", "threads", "processes", "spawn", "auto")
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_defaults_of_nested_calls(two):
         two(nested_jobs.nested_failure, 0)
 
 
-@pytest.mark.ways(*OUTSIDE)
+@pytest.mark.variants(*OUTSIDE)
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="no time zones by environment")
 def test_time_zone(two, monkeypatch):
     """A time zone that the environment names is in force."""
@@ -150,7 +150,7 @@ def test_settings_of_the_calling_thread(backend):
 # -- random numbers and streams --------------------------------------------------------------------
 
 
-@pytest.mark.ways(*OUTSIDE)
+@pytest.mark.variants(*OUTSIDE)
 def test_workers_draw_different_random_numbers(backend, tmp_path):
     """Python's and NumPy's global generators are seeded anew in each worker."""
     work = functools.partial(nested_jobs.draws, str(tmp_path))
@@ -160,7 +160,7 @@ def test_workers_draw_different_random_numbers(backend, tmp_path):
     assert len({number for _, _, number in got}) == 20
 
 
-@pytest.mark.ways(*OUTSIDE)
+@pytest.mark.variants(*OUTSIDE)
 def test_standard_input_is_empty(backend):
     """Two workers cannot both read what the program is given."""
     assert parallel_map(nested_jobs.standard_input, [0, 1], backend=backend) == ["", ""]
@@ -225,7 +225,7 @@ os.write(0, repr(list(got)).encode())
 
 
 @THREADPOOLCTL
-@pytest.mark.ways(*OUTSIDE)
+@pytest.mark.variants(*OUTSIDE)
 def test_native_threads_follow_the_budget(backend):
     """Each of W workers gets C // W native threads, also in a library that is loaded already."""
     for workers in (2, 1, 2):
@@ -238,7 +238,7 @@ def test_native_threads_follow_the_budget(backend):
 
 
 @THREADPOOLCTL
-@pytest.mark.ways(*OUTSIDE)
+@pytest.mark.variants(*OUTSIDE)
 def test_native_threads_as_the_program_says(backend, monkeypatch):
     """Variables that the program has set itself win."""
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")

@@ -24,11 +24,11 @@ from parallax._backends.processes.common import protocol
 
 pytestmark = pytest.mark.sampled(2)
 
-WAYS = ["map", "map-spawn", "pool", "pool-spawn", "pool-fork"]
+CALLS = ["map", "map-spawn", "pool", "pool-spawn", "pool-fork"]
 
 
 @pytest.fixture(
-    params=[w if w in {"map", "pool"} else pytest.param(w, marks=pytest.mark.full) for w in WAYS]
+    params=[w if w in {"map", "pool"} else pytest.param(w, marks=pytest.mark.full) for w in CALLS]
 )
 def run(request):
     """Calls a function for each item, in two worker processes or in as many as are asked for."""
@@ -83,11 +83,11 @@ def kept():
 def test_records_reach_handlers(run, kept):
     """As they were made, with the process that they were made in; by level, as in one process."""
     pids = run(voice_jobs.informs, range(8))
-    assert sorted(kept.messages) == [f"item {x} of voices" for x in range(8)]
+    assert sorted(kept.messages) == [f"item {x} of output" for x in range(8)]
     assert {record.process for record in kept.records} == set(pids)
     assert os.getpid() not in pids
     (record,) = (r for r in kept.records if r.args[0] == 3)
-    assert (record.name, record.levelname, record.msg) == ("voices.jobs", "INFO", "item %d of %s")
+    assert (record.name, record.levelname, record.msg) == ("output.jobs", "INFO", "item %d of %s")
     assert (record.funcName, record.filename) == ("informs", "output.py")
     assert record.processName != multiprocessing.current_process().name
     assert record.relativeCreated > 0.0
@@ -101,14 +101,14 @@ def test_logging_is_set_up_after_an_executor_was_made(make_pool, request):
     pool.submit(voice_jobs.informs, 1).result()
     logging.root.setLevel(logging.WARNING)
     pool.submit(voice_jobs.informs, 2).result()
-    assert kept.messages == ["item 1 of voices"]
+    assert kept.messages == ["item 1 of output"]
 
 
 def test_caplog(run, caplog):
     """The tool that tests of programs use."""
-    with caplog.at_level(logging.INFO, "voices"):
+    with caplog.at_level(logging.INFO, "output"):
         run(voice_jobs.informs, range(4))
-    assert sorted(caplog.messages) == [f"item {x} of voices" for x in range(4)]
+    assert sorted(caplog.messages) == [f"item {x} of output" for x in range(4)]
 
 
 def test_exceptions_and_stacks(run, kept):
@@ -135,7 +135,7 @@ def test_what_does_not_pickle_comes_as_text(run, kept, capsys):
 
 def test_the_program_decides_on_the_way(run, kept, capsys):
     """Loggers that do not propagate, filters; nothing is shown twice."""
-    apart, filtered = logging.getLogger("voices.apart"), Kept()
+    apart, filtered = logging.getLogger("output.apart"), Kept()
     apart.addHandler(filtered)
     apart.propagate = False
     apart.addFilter(lambda record: record.args != (2,))
@@ -166,7 +166,7 @@ def test_an_initializer_may_set_up_logging(make_pool, kept, capsys):
     pool = make_pool(1, initializer=voice_jobs.set_up)
     pool.submit(voice_jobs.informs, 1).result()
     assert kept.messages == []
-    assert capsys.readouterr().err == "set up: item 1 of voices\nset up: not wanted\n"
+    assert capsys.readouterr().err == "set up: item 1 of output\nset up: not wanted\n"
 
 
 def test_queue_handler(run):
@@ -181,7 +181,7 @@ def test_queue_handler(run):
         voice_jobs.log.removeHandler(handler)
         voice_jobs.log.setLevel(logging.NOTSET)
     found = [records.get_nowait().getMessage() for _ in range(3)]
-    assert sorted(found) == [f"item {x} of voices" for x in range(3)]
+    assert sorted(found) == [f"item {x} of output" for x in range(3)]
 
 
 def test_a_handler_that_raises_harms_nobody(run, kept, capsys, monkeypatch):
@@ -198,7 +198,7 @@ def test_a_handler_may_use_parallax(kept):
     """Calls of its own, also with the executor that it hears of."""
 
     def again(record):
-        if record.name == "voices.jobs":
+        if record.name == "output.jobs":
             with options(start_method="spawn" if len(kept.records) > 1 else "auto"):
                 found = parallel_map(abs, [-1, -2], backend="processes", max_workers=2)
             assert found == [1, 2]
@@ -213,7 +213,7 @@ def test_a_handler_may_use_parallax(kept):
         ended = threading.Event()
         futures[-1].add_done_callback(lambda _: ended.set())
         assert ended.wait(30.0)
-    assert sorted(kept.messages) == [f"item {x} of voices" for x in range(1, 6)]
+    assert sorted(kept.messages) == [f"item {x} of output" for x in range(1, 6)]
 
 
 # -- output ----------------------------------------------------------------------------------------
@@ -370,10 +370,10 @@ def heard_of(events):
     return [event for event in events if event]
 
 
-@pytest.mark.parametrize("way", ["auto", "spawn"])
-def test_order_with_results(kept, way):
+@pytest.mark.parametrize("start_method", ["auto", "spawn"])
+def test_order_with_results(kept, start_method):
     """When the result of an item is there, all that it said is, in its order."""
-    with options(start_method=way), heard(kept) as events:
+    with options(start_method=start_method), heard(kept) as events:
         stream = parallel_imap(
             voice_jobs.says_all, range(20), backend="processes", max_workers=1, chunksize=1
         )
@@ -420,7 +420,7 @@ def test_threads_that_outlive_their_item(run, kept, eventually):
     """Between two calls nobody listens; what they said comes with the next."""
     run(voice_jobs.leaves_a_thread, [1, 2], 1)
     run(voice_jobs.informs, [1], 1)
-    assert "item 1 of voices" in kept.messages
+    assert "item 1 of output" in kept.messages
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -460,7 +460,7 @@ def test_last_words(kept, capsys):
     assert kept.messages == ["dying"] * 4
 
 
-@pytest.mark.ways("processes", "spawn")
+@pytest.mark.variants("processes", "spawn")
 @pytest.mark.skipif(protocol.RECALL is None, reason="there are no signals between processes")
 def test_recall_during_a_storm(backend, tmp_path, kept, capsys):
     """Items that are taken back from a worker that speaks are run elsewhere, once."""

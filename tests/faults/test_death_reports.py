@@ -46,8 +46,8 @@ def crashes(x):
     return x
 
 
-def lost(fn, count=6, **wishes):
-    results = parallel_map(fn, range(count), backend="processes", on_error="return", **wishes)
+def lost(fn, count=6, **kwargs):
+    results = parallel_map(fn, range(count), backend="processes", on_error="return", **kwargs)
     (error,) = [v for v in results if not isinstance(v, int)]
     return error
 

@@ -10,8 +10,8 @@ import jobs
 import psutil
 import pytest
 from helpers.fault_table import ROWS
-from jobs import deeds
-from jobs.deeds import BAD, COUNT
+from jobs import actions
+from jobs.actions import BAD, COUNT
 
 from parallax import (
     Executor,
@@ -47,11 +47,11 @@ def cases(wanted=lambda row: True, *, full=lambda row: row.full):
 def submits(row):
     """Whether it has a counterpart in executors."""
     # An argument that ends the program while it is pickled is never submitted.
-    return not row.wishes and (row.argument is None or row.error is not SystemExit)
+    return not row.kwargs and (row.argument is None or row.error is not SystemExit)
 
 
 def kind_of(row, *, inside=False):
-    kind = deeds.kind_of(row.error) if isinstance(row.error, str) else row.error
+    kind = actions.kind_of(row.error) if isinstance(row.error, str) else row.error
     # Where nothing has to travel nothing fails to.
     return None if inside and kind is SerializationError else kind
 
@@ -71,7 +71,7 @@ def check(row, error, kind, index):
     """The error is the one of the table, with all that it says; it names its item."""
     # An executor's are subclasses, of the standard library's types too.
     assert type(error) is kind or (index is None and isinstance(error, kind))
-    assert row.error is deeds.Mute or row.words in str(error)
+    assert row.error is actions.Mute or row.words in str(error)
     for name, value in row.fields.items():
         assert getattr(error, name) == value, name
     if "index" in row.fields:
@@ -91,17 +91,17 @@ def call(row, backend, *, inside=False):
     """One call for each ``on_error``, and another call after them."""
     kind = kind_of(row, inside=inside)
     ends = kind is not None and not issubclass(kind, Exception)
-    work = functools.partial(deeds.run, row.deed)
-    wishes = {"backend": backend, **row.wishes}
+    work = functools.partial(actions.run, row.action)
+    kwargs = {"backend": backend, **row.kwargs}
     if kind is not None:
         for on_error in ("raise", "return") if ends else ("raise",):
             with pytest.raises(kind) as info:
-                parallel_map(work, items_of(row), on_error=on_error, **wishes)
+                parallel_map(work, items_of(row), on_error=on_error, **kwargs)
             check(row, info.value, kind, BAD)
             del info
     if not ends:
         # It has neighbours in its chunk.
-        results = parallel_map(work, items_of(row), on_error="return", **{"chunksize": 4, **wishes})
+        results = parallel_map(work, items_of(row), on_error="return", **{"chunksize": 4, **kwargs})
         if kind is None:
             check_value(row, results[BAD])
         else:
@@ -109,9 +109,9 @@ def call(row, backend, *, inside=False):
         assert len(results) == COUNT
         assert [results[x] for x in NUMBERS] == SQUARES
     assert parallel_map(jobs.square, NUMBERS, backend=backend) == SQUARES
-    if not inside and row.deed is deeds.moves:
-        got = parallel_map(deeds.where, NUMBERS, backend=backend, chunksize=1)
-        expected = deeds.where(None)
+    if not inside and row.action is actions.moves:
+        got = parallel_map(actions.where, NUMBERS, backend=backend, chunksize=1)
+        expected = actions.where(None)
         assert [(cwd, path, argv) for cwd, _, path, argv in got] == [
             (expected[0], *expected[2:])
         ] * len(NUMBERS)
@@ -124,7 +124,7 @@ def call(row, backend, *, inside=False):
 def submit(row, executor, *, inside=False):
     """The call with the fault among others, and another call after them."""
     kind = kind_of(row, inside=inside)
-    work = functools.partial(deeds.run, row.deed)
+    work = functools.partial(actions.run, row.action)
     futures = [executor.submit(work, item) for item in items_of(row)]
     error = futures[BAD].exception(SOON)
     if kind is None:

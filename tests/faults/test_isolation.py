@@ -14,7 +14,7 @@ from pathlib import Path
 import jobs
 import psutil
 import pytest
-from jobs import deeds
+from jobs import actions
 from jobs import faults as fault_jobs
 from jobs import pool as pool_jobs
 
@@ -136,7 +136,7 @@ def test_the_same_executor_takes_more(method):
         assert len(executor._engine.workers) <= 2
 
 
-@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, deeds.Halt])
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, actions.Halt])
 @pytest.mark.parametrize("make", [ProcessPoolExecutor, ThreadPoolExecutor, Executor])
 def test_a_callback_that_raises(make, kind, tmp_path, caplog):
     """It costs nobody anything: not the other callbacks, not the thread that others depend on."""
@@ -145,7 +145,7 @@ def test_a_callback_that_raises(make, kind, tmp_path, caplog):
     with make(2) as executor:
         futures = [executor.submit(pool_jobs.wait_for, gate) for _ in range(2)]
         for future in futures:
-            future.add_done_callback(lambda _: deeds.throws(kind))
+            future.add_done_callback(lambda _: actions.throws(kind))
             future.add_done_callback(called.append)
         Path(gate).touch()
         # Nobody asks for these results: an executor's own thread takes them.
@@ -162,7 +162,7 @@ def test_an_interrupt_in_a_callback():
     with ProcessPoolExecutor(1) as executor:
         futures = [executor.submit(jobs.nap_square, x) for x in range(6)]
         for future in futures:
-            future.add_done_callback(lambda _: deeds.throws(KeyboardInterrupt))
+            future.add_done_callback(lambda _: actions.throws(KeyboardInterrupt))
         for future in futures:
             with contextlib.suppress(KeyboardInterrupt, CancelledError):
                 future.result(30)
@@ -178,14 +178,14 @@ def test_the_first_failure_is_raised_while_another_item_runs(way, call, tmp_path
     """Item 0 ends only after the call has: nobody waits for it, and nothing more is begun."""
     work = functools.partial(fault_jobs.fails_beside, str(tmp_path))
     backend = "threads" if way == "threads" else "processes"
-    wishes = {"backend": backend, "chunksize": 1, "max_workers": 2}
+    kwargs = {"backend": backend, "chunksize": 1, "max_workers": 2}
     with options(start_method="auto" if way == "threads" else way):
         try:
             with pytest.raises(jobs.Oops) as info:
                 if call == "map":
-                    parallel_map(work, range(MANY), **wishes)
+                    parallel_map(work, range(MANY), **kwargs)
                 else:
-                    list(parallel_imap(work, range(MANY), ordered=False, **wishes))
+                    list(parallel_imap(work, range(MANY), ordered=False, **kwargs))
             assert info.value.number == 1
         finally:
             assert not (tmp_path / "over").exists()
@@ -224,6 +224,6 @@ def test_a_whole_call_does_not_end(method):
     """``timeout`` ends the call, and the processes that are at it."""
     begin = set(parallel_map(jobs.pid_of, range(8), max_workers=2, chunksize=1))
     with pytest.raises(TimeoutError, match=r"timeout=0\.3 s was over"):
-        parallel_map(deeds.never_ends, range(8), timeout=0.3, max_workers=2, chunksize=1)
+        parallel_map(actions.never_ends, range(8), timeout=0.3, max_workers=2, chunksize=1)
     assert eventually(lambda: all(map(gone, begin)))
     assert parallel_map(jobs.square, range(4)) == [0, 1, 4, 9]

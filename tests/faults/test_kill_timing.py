@@ -1,7 +1,7 @@
-"""Blows from outside: when a worker is killed, and what becomes of the items around that moment.
+"""When a worker is killed from outside, and what becomes of the items around that moment.
 
-A table as data. A blow is struck by an item while it is pickled, so that it is known what its
-worker has received by then and what it has not.
+The moments are a table. An item kills while it is pickled, so it is known what its worker has
+received by then and what it has not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/p
 #: More than a socket takes while nobody reads it, in parts that are too small for shared memory.
 LARGE = [bytes([n]) * 20_000 for n in range(24)]
 
-#: The item that strikes, and how many there are.
+#: The item that injects the fault, and the number of items.
 BAD, COUNT = 5, 10
 
 
@@ -75,121 +75,121 @@ def item_says_so(_, flag):
     return flag.exists()
 
 
-class Blow(NamedTuple):
-    """Something that befalls the workers."""
+class Injection(NamedTuple):
+    """A fault that is injected into the workers, and what must follow."""
 
     name: str
-    #: is given their process ids, before the item is sent.
-    strike: Callable[[Iterable[int]], None] = lambda _: None
-    #: they are killed when this is so, seen from another thread.
+    #: called with the workers' process ids before the item is sent.
+    inject: Callable[[Iterable[int]], None] = lambda _: None
+    #: the workers are killed when this is true, seen from another thread.
     later: Callable[[int, Path], bool] | None = None
-    #: what the item holds besides.
+    #: further content of the item.
     ballast: object = None
-    #: where the item waits to be killed in its worker, if it does.
+    #: where in its worker the item waits to be killed.
     waits: str = ""
-    #: the item was begun, so that it is lost.
+    #: whether the item was begun, and so is lost.
     lost: bool = False
-    #: it is not the workers that die.
+    #: whether the workers survive.
     spares: bool = False
 
 
-BLOWS = (
-    Blow("before it is sent", kill_and_wait),
-    Blow("while it is sent", kill),
-    Blow("before it is received", stop, this_thread_waits),
-    Blow("while it is received", stop, this_thread_waits, LARGE),
-    Blow("while it is unpickled", later=item_says_so, waits="unpickled", lost=True),
-    Blow("while it runs", later=item_says_so, waits="running", lost=True),
-    Blow("the zygote, before it is sent", kill_zygote, spares=True),
+INJECTIONS = (
+    Injection("before it is sent", kill_and_wait),
+    Injection("while it is sent", kill),
+    Injection("before it is received", stop, this_thread_waits),
+    Injection("while it is received", stop, this_thread_waits, LARGE),
+    Injection("while it is unpickled", later=item_says_so, waits="unpickled", lost=True),
+    Injection("while it runs", later=item_says_so, waits="running", lost=True),
+    Injection("the zygote, before it is sent", kill_zygote, spares=True),
 )
 
 
-class Struck:
-    """An item that strikes when it is pickled for the first time."""
+class InjectingItem:
+    """An item that injects a fault when it is pickled for the first time."""
 
-    def __init__(self, blow, pids, flag):
-        self.blow = blow
+    def __init__(self, injection, pids, flag):
+        self.injection = injection
         self.pids = pids
         self.flag = flag
-        self.thread = threading.Thread(target=self.strike, args=(pids, threading.get_ident()))
+        self.thread = threading.Thread(target=self.inject, args=(pids, threading.get_ident()))
 
     def __reduce__(self):
         pids, self.pids = self.pids, []
         if pids:
-            self.blow.strike(pids)
-            if self.blow.later is not None:
+            self.injection.inject(pids)
+            if self.injection.later is not None:
                 self.thread.start()
-        return fault_jobs.received, (self.blow.waits, str(self.flag), self.blow.ballast)
+        return fault_jobs.received, (self.injection.waits, str(self.flag), self.injection.ballast)
 
-    def strike(self, pids, thread):
+    def inject(self, pids, thread):
         deadline = time.monotonic() + 30
-        while not self.blow.later(thread, self.flag) and time.monotonic() < deadline:
+        while not self.injection.later(thread, self.flag) and time.monotonic() < deadline:
             time.sleep(0.001)
         kill(pids)
 
 
-def items_of(struck):
-    return [struck if x == BAD else x for x in range(COUNT)]
+def items_of(injecting):
+    return [injecting if x == BAD else x for x in range(COUNT)]
 
 
-def check(struck, found, index):
+def check(injecting, found, index):
     """The others come back, and the item too if it was not begun."""
-    blow, error = struck.blow, found[BAD]
-    if blow.lost:
+    injection, error = injecting.injection, found[BAD]
+    if injection.lost:
         assert isinstance(error, WorkerDiedError)
         assert error.index == index
         assert error.signal == "SIGKILL"
         found[BAD] = BAD
     assert found == [BAD if x == BAD else x * x for x in range(COUNT)]
-    if blow.later is not None:
-        struck.thread.join()
+    if injection.later is not None:
+        injecting.thread.join()
 
 
 def cases(**ids):
     return pytest.mark.parametrize(
-        ("blow", "method"),
+        ("injection", "method"),
         [
             pytest.param(
-                blow,
+                injection,
                 method,
-                id=f"{blow.name}-{name}",
+                id=f"{injection.name}-{name}",
                 marks=[
-                    *[pytest.mark.cold_pool] * (blow.spares or name == "spawn"),
+                    *[pytest.mark.cold_pool] * (injection.spares or name == "spawn"),
                     *[pytest.mark.full] * (name == "spawn"),
                 ],
             )
             for name, method in ids.items()
-            for blow in BLOWS
-            if name == "zygote" or not blow.spares
+            for injection in INJECTIONS
+            if name == "zygote" or not injection.spares
         ],
     )
 
 
 @cases(zygote="zygote", spawn="spawn")
-def test_calls(blow, method, tmp_path):
+def test_calls(injection, method, tmp_path):
     """Who has not begun is not blamed: it runs in another worker."""
     with options(start_method=method, backend="processes", max_workers=1):
         pids = list(set(parallel_map(jobs.pid_of, range(4))))
-        struck = Struck(blow, pids, tmp_path / "flag")
+        injecting = InjectingItem(injection, pids, tmp_path / "flag")
         # One item at a time: when it is pickled the ones before it have come back.
         stream = parallel_imap(
-            fault_jobs.squared, items_of(struck), buffersize=1, chunksize=1, on_error="return"
+            fault_jobs.squared, items_of(injecting), buffersize=1, chunksize=1, on_error="return"
         )
-        check(struck, list(stream), BAD)
-        assert any(map(alive, pids)) == blow.spares
+        check(injecting, list(stream), BAD)
+        assert any(map(alive, pids)) == injection.spares
         assert parallel_map(jobs.square, range(4), max_workers=2) == [0, 1, 4, 9]
 
 
 @cases(zygote=None, spawn="spawn")
-def test_executors(blow, method, tmp_path):
+def test_executors(injection, method, tmp_path):
     """The same with the calls of an executor."""
     context = multiprocessing.get_context(method) if method else None
     with ProcessPoolExecutor(1, context) as executor:
         pids = [executor.submit(os.getpid).result(30)]
-        struck = Struck(blow, pids, tmp_path / "flag")
+        injecting = InjectingItem(injection, pids, tmp_path / "flag")
         found = []
-        for item in items_of(struck):
+        for item in items_of(injecting):
             future = executor.submit(fault_jobs.squared, item)
             found.append(future.exception(30) or future.result())
-        check(struck, found, None)
-        assert any(map(alive, pids)) == blow.spares
+        check(injecting, found, None)
+        assert any(map(alive, pids)) == injection.spares

@@ -6,7 +6,7 @@ import random
 import sys
 
 import pytest
-from chaos.kills import LIMIT, WAYS, strike
+from chaos.kills import LIMIT, WAYS, kill_at_random
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
 
@@ -22,7 +22,7 @@ def seed():
 @pytest.mark.parametrize("way", WAYS)
 def test_a_few_kills(way, seed):
     """Also while workers receive what does not fit their sockets, and while they write results."""
-    figures = strike(7, seed, (way,))
+    figures = kill_at_random(7, seed, (way,))
     assert not figures.wrong
     assert figures.kills == 7
     assert figures.lost <= figures.kills
@@ -32,7 +32,7 @@ def test_a_few_kills(way, seed):
 @pytest.mark.timeout(300)
 def test_two_hundred_kills(seed):
     """Nothing waits for a worker that is gone."""
-    figures = strike(200, seed)
+    figures = kill_at_random(200, seed)
     assert not figures.wrong
     assert (figures.kills, figures.lost <= 200) == (200, True)
     assert figures.slowest < LIMIT

@@ -33,10 +33,10 @@ def make(request):
     """Makes executors; they are shut down at the end."""
     made = []
 
-    def new(max_workers=2, **wishes):
+    def new(max_workers=2, **kwargs):
         if request.param != "auto":
-            wishes["mp_context"] = multiprocessing.get_context(request.param)
-        made.append(ProcessPoolExecutor(max_workers, **wishes))
+            kwargs["mp_context"] = multiprocessing.get_context(request.param)
+        made.append(ProcessPoolExecutor(max_workers, **kwargs))
         return made[-1]
 
     new.method = request.param
@@ -113,18 +113,19 @@ def test_a_waiting_thread_hears_of_the_death(make, tmp_path):
     assert all(lost(error) for error in errors)
 
 
-@pytest.mark.parametrize("deed", ["exit", "kill"])
-def test_one_call_of_many_ends_its_worker(make, tmp_path, deed):
+@pytest.mark.parametrize("action", ["exit", "kill"])
+def test_one_call_of_many_ends_its_worker(make, tmp_path, action):
     """Exactly that one fails; each other one runs at least once, and its result is not lost."""
     executor = make(2)
     log = str(tmp_path / "log")
     for n in range(20):
         executor.submit(pool_jobs.noted_then, os.devnull, n, "").result()
     futures = [
-        executor.submit(pool_jobs.noted_then, log, n, deed if n == 500 else "") for n in range(1000)
+        executor.submit(pool_jobs.noted_then, log, n, action if n == 500 else "")
+        for n in range(1000)
     ]
     assert lost(error := futures[500].exception(30))
-    assert error.exitcode == (3 if deed == "exit" else -signal.SIGKILL)
+    assert error.exitcode == (3 if action == "exit" else -signal.SIGKILL)
     others = [n for n in range(1000) if n != 500]
     assert [futures[n].result(30) for n in others] == others
     ran = Counter(pool_jobs.noted(log))
@@ -137,7 +138,7 @@ def test_one_call_of_many_ends_its_worker(make, tmp_path, deed):
 
 
 def test_long_calls_run_once(make, tmp_path):
-    """What travels alone is not suspected of another one's deed."""
+    """What travels alone is not suspected of another one's action."""
     executor = make(2)
     log = str(tmp_path / "log")
 
@@ -249,9 +250,9 @@ def test_workers_are_killed_again_and_again(make):
     assert executor.submit(jobs.square, 3).result(30) == 9
 
 
-# -- any sequence of deeds -------------------------------------------------------------------------
+# -- any sequence of actions -----------------------------------------------------------------------
 
-DEEDS = st.one_of(
+ACTIONS = st.one_of(
     st.tuples(st.just("submit"), st.integers(1, 40)),
     st.tuples(st.just("long"), st.integers(1, 3)),
     st.tuples(st.just("raise"), st.integers(1, 5)),
@@ -276,12 +277,12 @@ CALLS = {
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    deeds=st.lists(DEEDS, min_size=1, max_size=25),
+    actions=st.lists(ACTIONS, min_size=1, max_size=25),
     workers=st.integers(1, 3),
     limit=st.sampled_from([None, None, 1, 5]),
     cancel=st.booleans(),
 )
-def test_any_sequence(deeds, workers, limit, cancel):
+def test_any_sequence(actions, workers, limit, cancel):
     """Against a model: what each call may come to, given what was done before and after."""
     executor = ProcessPoolExecutor(workers, max_tasks_per_child=limit)
     futures, cancelled, kills = [], set(), 0
@@ -302,17 +303,17 @@ def test_any_sequence(deeds, workers, limit, cancel):
             assert future.result() == (bytearray(CALLS[kind][1]) if kind == "large" else 9)
 
     try:
-        for deed, number in deeds:
-            if deed in CALLS:
-                futures += [(deed, executor.submit(*CALLS[deed])) for _ in range(number)]
-            elif deed == "kill":
+        for action, number in actions:
+            if action in CALLS:
+                futures += [(action, executor.submit(*CALLS[action])) for _ in range(number)]
+            elif action == "kill":
                 for worker in executor._engine.workers[:number]:
                     if worker.pid:
                         worker.started.kill()
                         kills += 1
             elif not futures:
                 continue
-            elif deed == "cancel":
+            elif action == "cancel":
                 if futures[number % len(futures)][1].cancel():
                     cancelled.add(number % len(futures))
             else:

@@ -28,8 +28,8 @@ TESTS = str(Path(__file__).parents[1])
 BEGIN = """
 import functools, os, resource, signal, sys, time
 import jobs
-from jobs import deeds, faults as fault_jobs
-from jobs.deeds import BAD, COUNT
+from jobs import actions, faults as fault_jobs
+from jobs.actions import BAD, COUNT
 from parallax import *
 configure(start_method=sys.argv[1])
 SQUARES = [x * x for x in range(COUNT)]
@@ -43,9 +43,9 @@ def both(fn, items=range(COUNT), **more):
         futures = [pool.submit(fn, item) for item in items]
         yield [future.exception() or future.result() for future in futures]
 
-def does(deed, *args):
+def does(action, *args):
     "A callable whose item at BAD does that."
-    return functools.partial(deeds.run, functools.partial(deed, *args))
+    return functools.partial(actions.run, functools.partial(action, *args))
 
 def others(found):
     return [v for x, v in enumerate(found) if x != BAD] == [
@@ -104,10 +104,10 @@ PROGRAMS = (
         free = os.dup(0); os.close(free)
         resource.setrlimit(resource.RLIMIT_NOFILE, (free + 3, free + 3))
         work = does(os._exit, 1)
-        wishes = {"backend": "processes", "chunksize": 1}
-        found = parallel_map(work, range(COUNT), on_error="return", **wishes)
+        kwargs = {"backend": "processes", "chunksize": 1}
+        found = parallel_map(work, range(COUNT), on_error="return", **kwargs)
         print(others(found), type(found[BAD]).__name__)
-        print(parallel_map(jobs.square, range(COUNT), **wishes) == SQUARES)
+        print(parallel_map(jobs.square, range(COUNT), **kwargs) == SQUARES)
         """,
         "True WorkerDiedError\nTrue\n",
     ),
@@ -129,7 +129,7 @@ PROGRAMS = (
         "no disk",
         """
         del os.memfd_create
-        for found in both(does(deeds.segfault)):
+        for found in both(does(actions.segfault)):
             print(others(found), isinstance(found[BAD], WorkerDiedError), found[BAD].signal)
         """,
         "True True SIGSEGV\n" * 2,
@@ -210,7 +210,7 @@ PROGRAMS = (
         "an argument ends the program while it is pickled",
         """
         warm()
-        parallel_map(fault_jobs.described, [1, deeds.Reduced("dies"), 2], backend="processes")
+        parallel_map(fault_jobs.described, [1, actions.Reduced("dies"), 2], backend="processes")
         """,
         status=7,
         usual=(),
@@ -219,7 +219,7 @@ PROGRAMS = (
         "a result ends the program while it is unpickled",
         """
         warm()
-        work = does(deeds.Reduced, "arrives and dies")
+        work = does(actions.Reduced, "arrives and dies")
         parallel_map(work, range(COUNT), backend="processes")
         """,
         status=8,
@@ -247,8 +247,8 @@ PROGRAMS = (
         "the program leaves with an executor at work",
         """
         pool = ProcessPoolExecutor(1)
-        pool.submit(deeds.starts_threads).result()
-        for found in both(does(deeds.starts_threads)):
+        pool.submit(actions.starts_threads).result()
+        for found in both(does(actions.starts_threads)):
             print(others(found))
         """,
         "True\n" * 2,

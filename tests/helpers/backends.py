@@ -1,8 +1,8 @@
-"""The ways in which contract tests run, and what is known of each."""
+"""The backends, and start methods, that contract tests run on."""
 
 from __future__ import annotations
 
-WAYS = ("serial", "threads", "processes", "auto", "spawn", "executor")
+VARIANTS = ("serial", "threads", "processes", "auto", "spawn", "executor")
 
 #: Items run in the caller's own process.
 INSIDE = ("serial", "threads", "executor")

@@ -1,4 +1,4 @@
-"""Callables for the tests of faults that are no deeds of the table; see ``deeds.py``."""
+"""Callables for the tests of faults that are no actions of the table; see ``actions.py``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import jobs
-from jobs import deeds
-from jobs.deeds import BAD, DONE
+from jobs import actions
+from jobs.actions import BAD, DONE
 
 # -- items that something befalls ------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ def notes_and_exits(folder, bad, x):
 
 def notes_and_sticks(folder, bad, x):
     jobs.note_call(folder, x)
-    return deeds.Reduced("arrives and fails") if x == bad else x
+    return actions.Reduced("arrives and fails") if x == bad else x
 
 
 def fails_twice(folder, raising, dying, x):

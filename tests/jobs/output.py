@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from parallax import ProcessPoolExecutor
 
-log = logging.getLogger("voices.jobs")
+log = logging.getLogger("output.jobs")
 
 #: A logger to which this module gives a handler, as many do: in workers, too.
-own = logging.getLogger("voices.own")
+own = logging.getLogger("output.own")
 own.addHandler(logging.StreamHandler())
 
 
@@ -48,7 +48,7 @@ class Unloadable:
 
 
 def informs(x):
-    log.info("item %d of %s", x, "voices")
+    log.info("item %d of %s", x, "output")
     log.debug("not wanted")
     return os.getpid()
 
@@ -78,7 +78,7 @@ def logs_odd_things(x):
 
 def logs_by_others(x):
     """A logger that does not propagate in the program, and one that has a handler here, too."""
-    logging.getLogger("voices.apart").warning("apart %d", x)
+    logging.getLogger("output.apart").warning("apart %d", x)
     own.warning("own %d", x)
     return x
 

@@ -52,13 +52,13 @@ def started_then_wait(started, release):
     return os.getpid()
 
 
-def noted_then(log, x, deed):
+def noted_then(log, x, action):
     note(log, x)
-    if deed == "exit":
+    if action == "exit":
         os._exit(3)
-    if deed == "kill":
+    if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if deed == "raise":
+    if action == "raise":
         raise KeyError(x)
     return x
 

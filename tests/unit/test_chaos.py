@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import pytest
-from chaos.ledger import Ledger, Struck
+from chaos.ledger import Injected, Ledger
 from chaos.plan import Call, plan
 from chaos.work import EXIT, Item, SourError, work
 
 from parallax import WorkerDiedError
 
 
-def ledger_of(*deeds, **fields):
-    items = [Item(index, deed, size=10) for index, deed in enumerate(deeds)]
+def ledger_of(*actions, **fields):
+    items = [Item(index, action, size=10) for index, action in enumerate(actions)]
     return Ledger(Call("map", "parallel", "processes", "auto", items, **fields), "")
 
 
-def whole(*deeds, **fields):
+def whole(*actions, **fields):
     """One whose items have all come back."""
-    ledger = ledger_of(*deeds, **fields)
+    ledger = ledger_of(*actions, **fields)
     for item in ledger.call.items:
         ledger.value(item.index, work(item))
     ledger.complete = True
     return ledger
 
 
-def kinds(ledger, struck=None):
-    return [fault.partition(":")[0] for fault in ledger.faults(struck or Struck())]
+def kinds(ledger, injected=None):
+    return [fault.partition(":")[0] for fault in ledger.faults(injected or Injected())]
 
 
 def test_a_round_follows_from_its_seed():
@@ -58,7 +58,7 @@ def test_a_result_is_that_of_another_item():
 
 
 @pytest.mark.parametrize(
-    ("deed", "error", "good"),
+    ("action", "error", "good"),
     [
         ("raise", SourError(0), True),
         ("raise", SourError(1), False),
@@ -72,9 +72,9 @@ def test_a_result_is_that_of_another_item():
         ("plain", WorkerDiedError(0, 78, None), True),
     ],
 )
-def test_errors_have_a_cause(deed, error, good):
+def test_errors_have_a_cause(action, error, good):
     """77 was killed from outside; so was 78, whose zygote was killed before."""
-    ledger = ledger_of(deed)
+    ledger = ledger_of(action)
     ledger.failed(0, error)
-    found = kinds(ledger, Struck(killed={77, 78}, orphans={78}))
+    found = kinds(ledger, Injected(killed={77, 78}, orphans={78}))
     assert found == ([] if good else ["wrong"])

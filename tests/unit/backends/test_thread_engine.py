@@ -31,8 +31,8 @@ def make():
     """Makes engines, which are shut down at the end."""
     made = []
 
-    def new(workers, **wishes):
-        made.append(ThreadEngine(workers, name="test", broken=broken, **wishes))
+    def new(workers, **kwargs):
+        made.append(ThreadEngine(workers, name="test", broken=broken, **kwargs))
         return made[-1]
 
     yield new

@@ -18,18 +18,18 @@ from pathlib import Path
 
 import jobs
 
-#: What a deed returns that does not end its item.
+#: What a action returns that does not end its item.
 DONE = "done"
 
-#: The item that does the deed, and how many there are.
+#: The item that does the action, and how many there are.
 BAD, COUNT = 5, 12
 
 
-def run(deed, x):
-    """The callable of the calls: one item does the deed of a row, the others are squared."""
+def run(action, x):
+    """The callable of the calls: one item does the action of a row, the others are squared."""
     if _forked:
         os._exit(99)
-    return x * x if isinstance(x, int) and x != BAD else deed()
+    return x * x if isinstance(x, int) and x != BAD else action()
 
 
 # -- exceptions ------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def arrives_elsewhere():
 
 
 def nothing():
-    """An item that has done its deed by coming here."""
+    """An item that has done its action by coming here."""
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""Striking worker processes and zygotes from outside, as a plan says."""
+"""Kills and stops worker processes and zygotes from outside, as a plan says."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tests.helpers.leaks import children_of
 
-from .ledger import Struck
-from .plan import Blow
+from .ledger import Injected
+from .plan import Injection
 
-__all__ = ["Striker", "workers_and_zygotes"]
+__all__ = ["Injector", "workers_and_zygotes"]
 
-#: Seconds that a blow waits for somebody to strike.
-SEEK = 1.0
+#: Seconds for which an injection looks for a process.
+SEARCH_LIMIT_S = 1.0
 
 
 def workers_and_zygotes() -> tuple[list[int], list[int]]:
@@ -40,25 +40,25 @@ def _command(pid: int) -> str:
         return ""
 
 
-class Striker(threading.Thread):
-    """Strikes one after the other, while the calls of a round go on."""
+class Injector(threading.Thread):
+    """Injects one fault after the other, while the calls of a round go on."""
 
-    def __init__(self, blows: list[Blow], struck: Struck) -> None:
-        super().__init__(name="chaos-striker", daemon=True)
-        self._blows = blows
-        self._struck = struck
+    def __init__(self, injections: list[Injection], injected: Injected) -> None:
+        super().__init__(name="chaos-injector", daemon=True)
+        self._injections = injections
+        self._injected = injected
         self._over = threading.Event()
         #: when each process that is stopped goes on.
         self._asleep: dict[int, float] = {}
-        #: blows that hit somebody, by what they were.
+        #: `Injection.what` of those that found a process.
         self.hits: list[str] = []
 
     def run(self) -> None:
-        for blow in self._blows:
-            if self._pause(blow.after):
+        for injection in self._injections:
+            if self._pause(injection.after):
                 break
-            deadline = time.monotonic() + SEEK
-            while not self._strike(blow) and time.monotonic() < deadline:
+            deadline = time.monotonic() + SEARCH_LIMIT_S
+            while not self._inject(injection) and time.monotonic() < deadline:
                 if self._pause(0.005):
                     break
         while self._asleep and not self._pause(0.05):
@@ -66,7 +66,7 @@ class Striker(threading.Thread):
         self._wake(force=True)
 
     def end(self) -> None:
-        """The calls are over: nobody stays stopped."""
+        """Ends the thread; processes that it stopped go on."""
         self._over.set()
         self.join()
 
@@ -87,26 +87,28 @@ class Striker(threading.Thread):
                 _send(pid, signal.SIGCONT)
                 del self._asleep[pid]
 
-    def _strike(self, blow: Blow) -> bool:
+    def _inject(self, injection: Injection) -> bool:
         workers, zygotes = workers_and_zygotes()
-        among = zygotes if "zygote" in blow.what else workers
+        among = zygotes if "zygote" in injection.what else workers
         if not among:
             return False
-        pid = among[int(blow.which * len(among))]
-        # Noted first: what comes of it may be seen before the signal's sender goes on.
+        pid = among[int(injection.which * len(among))]
+        # Noted first: its consequences may be seen before this thread goes on.
         if pid in zygotes:
-            self._struck.zygotes += 1
-            self._struck.orphans.update(children_of(pid) if blow.what == "kill zygote" else ())
-        elif blow.what == "kill":
-            self._struck.killed.add(pid)
-        if blow.what.startswith("stop"):
-            self._struck.stops += 1
-            self._asleep[pid] = time.monotonic() + blow.length
+            self._injected.zygotes += 1
+            self._injected.orphans.update(
+                children_of(pid) if injection.what == "kill zygote" else ()
+            )
+        elif injection.what == "kill":
+            self._injected.killed.add(pid)
+        if injection.what.startswith("stop"):
+            self._injected.stops += 1
+            self._asleep[pid] = time.monotonic() + injection.length
             hit = _send(pid, signal.SIGSTOP)
         else:
             hit = _send(pid, signal.SIGKILL)
         if hit:
-            self.hits.append(blow.what)
+            self.hits.append(injection.what)
         return hit
 
 
