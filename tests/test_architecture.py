@@ -115,7 +115,7 @@ LAZY_EDGES: set[tuple[str, str]] = {
     ("_executors.executor", "_executors.process_errors"),
     ("_executors.executor", "_adaptive.adaptive_engine"),
     ("_executors.executor", "_backends.simple_engines"),
-    ("_executors.executor", "_reporting.tally"),
+    ("_executors.executor", "_reporting.reports"),
     # With the results of worker processes only.
     ("_executors.map_results", f"{PROCESSES}.parent.task"),
 }

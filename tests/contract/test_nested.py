@@ -57,7 +57,7 @@ def test_processes_are_not_started_by_workers(backend):
     work = functools.partial(nested_jobs.report_of, "processes", 4)
     for route, workers, reason in parallel_map(work, [jobs.square] * 2, backend=backend):
         assert (route, workers) == ("loop", 1)
-        assert "inside another one's worker" in reason
+        assert "inside a worker of another parallel call" in reason
 
 
 @pytest.mark.variants(*OUTSIDE)

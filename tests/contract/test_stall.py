@@ -36,7 +36,7 @@ class Gate(logging.Handler):
         self.told = []
 
     def emit(self, record):
-        if record.name == "parallax" and "has ended for" in record.getMessage():
+        if record.name == "parallax" and "has finished for" in record.getMessage():
             self.told.append(record)
             self.path.touch()
 

@@ -254,6 +254,7 @@ class Inquiry:
             cores=self._owner.cores,
             max_workers=None,
             process_start=self._owner.expected_start(self._modules),
+            noun="call",
             current="loop",
             allowed=frozenset(
                 {"loop", "threads", "processes"} if workers > 1 else {"loop", "threads"}

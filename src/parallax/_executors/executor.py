@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any
 
-    from parallax._reporting.tally import ExecutorReport
+    from parallax._reporting.reports import ExecutorReport
 
 __all__ = ["Executor", "close_default_executors", "default_executor"]
 
@@ -129,7 +129,7 @@ class Executor(EngineExecutor):
 
     def report(self) -> ExecutorReport:
         """What was chosen for each function so far, and why; ``print`` it, or read its fields."""
-        from parallax._reporting.tally import ExecutorReport, function_report
+        from parallax._reporting.reports import ExecutorReport, function_report
 
         if self._backend == "auto":
             return ExecutorReport("auto", tuple(map(function_report, self._engine.choices)))

@@ -1,21 +1,26 @@
-"""The report of a run: what was measured, what was chosen and why, what it came to.
+"""Reports: what was measured, which route was chosen and why, and what that came to.
 
-Purpose: one value that the run fills in; its text reads like a person's answer.
+Purpose: values that a run or an executor fills in; their text answers a user who asks why.
+Guarantees: the text uses no word of this package but those of its public interface.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from parallax._core.chunks import Route
-from parallax._core.plans import Measurement, Plan
+from parallax._core.records import field, record
 from parallax._routing.planner import nature, seconds
 
-__all__ = ["Change", "Report"]
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from parallax._core.chunks import Route
+    from parallax._core.plans import Measurement, Plan
+    from parallax._routing.route_choice import RouteChoice
+
+__all__ = ["ExecutorReport", "FunctionReport", "Report", "RouteChange", "function_report"]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+@record(frozen=True, slots=True)
+class RouteChange:
     """A change of route during a run."""
 
     #: seconds after the start, and items finished by then.
@@ -26,14 +31,16 @@ class Change:
     reason: str
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Report:
     """What a run measured, chose and achieved.
+
+    Each figure is an attribute of its own, because users read them by name: that makes 21.
 
     Attributes:
         callable: the name of the user's function.
         backend: what was asked for: "auto", or the backend that was named.
-        route: the way most of the run went: "loop", "threads" or "processes".
+        route: where most of the items ran: "loop", "threads" or "processes".
         workers: how many workers that route had.
         reason: why, in one sentence.
         items: items finished.
@@ -64,7 +71,7 @@ class Report:
     cpu_seconds: float = 0.0
     measured: Measurement | None = None
     costs: dict[Route, float] = field(default_factory=dict)
-    changes: list[Change] = field(default_factory=list)
+    changes: list[RouteChange] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     bytes_in: int = 0
     bytes_out: int = 0
@@ -73,11 +80,10 @@ class Report:
     retried: int = 0
     workers_lost: int = 0
     workers_recycled: int = 0
-    #: only a prediction: nothing but the first items was run.
+    #: whether this is only a prediction: nothing but the first items was run.
     explained: bool = False
-    #: seconds of items by route, and most workers by route.
-    _work: dict[Route, float] = field(default_factory=dict, repr=False)
-    _crews: dict[Route, int] = field(default_factory=dict, repr=False)
+    #: seconds of items, and most workers, by route.
+    _totals: dict[Route, tuple[float, int]] = field(default_factory=dict, repr=False)
 
     @property
     def cores_busy(self) -> float:
@@ -85,37 +91,27 @@ class Report:
         return self.cpu_seconds / self.seconds if self.seconds > 0 else 0.0
 
     def choose(self, plan: Plan, at: float, *, change: bool) -> None:
-        """Note a choice of route.
-
-        Args:
-            plan: the choice.
-            at: seconds after the start.
-            change: the route is another one than before.
-        """
+        """Note a plan, made so many seconds after the start; ``change``: it has a new route."""
         self.reason = plan.reason
         self.costs = dict(plan.costs)
         self.workers = plan.workers
         self.route = plan.route
-        self._crews[plan.route] = max(plan.workers, self._crews.get(plan.route, 0))
+        work, workers = self._totals.get(plan.route, (0.0, 0))
+        self._totals[plan.route] = work, max(plan.workers, workers)
         if change or not self.changes:
-            self.changes.append(Change(at, self.items, plan.route, plan.workers, plan.reason))
+            self.changes.append(RouteChange(at, self.items, plan.route, plan.workers, plan.reason))
 
     def worked(self, route: Route, wall: float, cpu: float) -> None:
-        """Add the time of items that a route has run.
-
-        Args:
-            route: the route.
-            wall: seconds on the clock, summed over its workers.
-            cpu: seconds of CPU time.
-        """
-        self._work[route] = self._work.get(route, 0.0) + wall
+        """Add the time of items: seconds on the clock, summed over workers, and of CPU time."""
+        work, workers = self._totals.get(route, (0.0, 1))
+        self._totals[route] = work + wall, workers
         self.cpu_seconds += cpu
 
     def sum_up(self) -> None:
         """Name the route that did most of the work."""
-        if self._work:
-            self.route = max(self._work, key=lambda r: self._work[r])
-            self.workers = self._crews.get(self.route, 1)
+        if any(work for work, _ in self._totals.values()):
+            self.route = max(self._totals, key=lambda route: self._totals[route][0])
+            self.workers = self._totals[self.route][1]
 
     def note(self, text: str) -> None:
         """Add a sentence, once."""
@@ -123,54 +119,68 @@ class Report:
             self.notes.append(text)
 
     def __str__(self) -> str:
-        lines = [self._headline()]
-        if self.measured is not None and self.measured.items:
-            source = "remembered from an earlier call" if self.measured.remembered else "measured"
-            counted = f"{self.measured.items} item{'s' * (self.measured.items != 1)}"
-            about = "" if self.measured.remembered else f" on {counted}"
-            lines.append(f"  {source}{about}: {nature(self.measured)}")
-        lines.append(f"  route: {self._way()}, because {self.reason or 'it was asked for'}")
-        others = {r: c for r, c in self.costs.items() if r != self.route}
-        if others:
-            said = ", ".join(f"{_WAYS[r]} about {seconds(c)}" for r, c in others.items())
-            lines.append(f"  the rest would have cost: {said}")
-            lines[-1] += f" ({_WAYS[self.route]}: {seconds(self.costs[self.route])})"
-        if len(self.changes) > 1:
-            told = "; ".join(
-                f"{_WAYS[c.route]} after {c.items} items ({seconds(c.at)})" for c in self.changes
-            )
-            lines.append(f"  it changed its mind: {told}")
+        lines = [self._headline(), f"  why: {self._why()}"]
+        if len(self.costs) > 1:
+            said = ", ".join(f"{seconds(cost)} {_PLACES[r]}" for r, cost in self.costs.items())
+            lines.append(f"  estimated time: {said}")
+        if len(self.changes) > 1 and not self.explained:
+            lines.append(f"  where it ran: {', then '.join(map(_told, self.changes))}")
         if not self.explained and self.seconds > 0:
             lines.append(f"  cores kept busy: {self.cores_busy:.1f}")
         if self.bytes_in or self.bytes_out:
-            lines.append(f"  moved: {_bytes(self.bytes_in)} out, {_bytes(self.bytes_out)} back")
+            sent, received = _bytes(self.bytes_in), _bytes(self.bytes_out)
+            lines.append(f"  data sent to workers: {sent}, received from them: {received}")
         if self.bytes_spared:
             times = round((self.bytes_once + self.bytes_spared) / self.bytes_once)
             lines.append(f"  {_bytes(self.bytes_once)} sent once, not {times} times")
         if self.workers_lost or self.retried:
-            lines.append(f"  workers lost: {self.workers_lost}, items run again: {self.retried}")
+            lost, again = self.workers_lost, self.retried
+            lines.append(f"  worker processes that died: {lost}, items run again: {again}")
         if self.workers_recycled:
             lines.append(
-                f"  workers recycled: {self.workers_recycled}, at the limits that were set"
+                f"  workers recycled: {self.workers_recycled}, at max_tasks_per_child or "
+                f"max_memory_per_worker"
             )
         lines.extend(f"  note: {text}" for text in self.notes)
         return "\n".join(lines)
 
     def _headline(self) -> str:
         what = f"`{self.callable}`" if self.callable else "the callable"
-        if self.explained:
-            return f"{what}: would take the route {self._way()}"
-        return f"{what}: {self.items} items in {seconds(self.seconds)} by {self._way()}"
-
-    def _way(self) -> str:
         if self.route == "loop":
-            return "a plain loop"
-        if self.workers == 1:
-            return "one thread" if self.route == "threads" else "one process"
-        return f"{self.workers} {self.route}"
+            where = _PLACES["loop"]
+        else:
+            many = self.workers != 1
+            kind = "worker process" if self.route == "processes" else "thread"
+            where = f"in {self.workers} {kind}{('es' if kind[-1] == 's' else 's') * many}"
+        if self.explained:
+            return f"{what}: would run {where}"
+        return f"{what}: {_items(self.items)} in {seconds(self.seconds)}, {where}"
+
+    def _why(self) -> str:
+        seen = self.measured
+        if not self.reason and not self.items:
+            return "there were no items"
+        why = self.reason or "it was asked for"
+        if seen is None or not (seen.items or seen.remembered):
+            return why
+        if " takes " not in why and " taken " not in why:
+            why += f"; {nature(seen)}"
+        counted = f"measured on {_items(seen.items)}"
+        return f"{why} ({'known from an earlier call' if seen.remembered else counted})"
 
 
-_WAYS: dict[Route, str] = {"loop": "a loop", "threads": "threads", "processes": "processes"}
+_PLACES = {"loop": "in a plain loop", "threads": "in threads", "processes": "in worker processes"}
+
+
+def _told(change: RouteChange) -> str:
+    place = _PLACES[change.route]
+    if change.route == "loop" or not change.items:
+        return place
+    return f"{place} after {_items(change.items)} ({seconds(change.at)})"
+
+
+def _items(count: int) -> str:
+    return f"{count} item{'s' * (count != 1)}"
 
 
 def _bytes(count: int) -> str:
@@ -178,3 +188,84 @@ def _bytes(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} B"
+
+
+@record(frozen=True, slots=True)
+class FunctionReport:
+    """How the calls of one function are run.
+
+    Attributes:
+        name: the function's qualified name.
+        route: "threads" or "processes"; None while that is not decided.
+        reason: why, in words.
+        threads: number of calls that ended in threads.
+        processes: number of calls that ended in worker processes.
+        seconds: what a call takes on the clock, weighted towards the latest; None before the first.
+        cpu_seconds: the same on the CPU clock of its thread.
+        changes: how often the route was changed.
+    """
+
+    name: str
+    route: str | None
+    reason: str
+    threads: int
+    processes: int
+    seconds: float | None
+    cpu_seconds: float | None
+    changes: int
+
+    def __str__(self) -> str:
+        ended = {"threads": self.threads, "processes": self.processes}
+        counts = [
+            f"{count} call{'s' * (count > 1)} {_PLACES[where]}"
+            for where, count in ended.items()
+            if count
+        ]
+        text = f"`{self.name}`: {' and '.join(counts) or 'no call has ended'}"
+        if self.seconds is not None:
+            text += f", about {seconds(self.seconds)} each"
+        if self.route is None:
+            return f"{text}; where further calls run is not decided: {self.reason}"
+        text += f"; calls run {_PLACES[self.route]}, because {self.reason}"
+        if self.changes:
+            text += f" (changed {self.changes} time{'s' * (self.changes > 1)})"
+        return text
+
+
+@record(frozen=True, slots=True)
+class ExecutorReport:
+    """What ``Executor.report`` returns.
+
+    Attributes:
+        backend: what was asked for.
+        functions: one entry per function and kind of arguments, oldest first; empty unless the
+            backend is "auto".
+    """
+
+    backend: str
+    functions: tuple[FunctionReport, ...]
+
+    def __str__(self) -> str:
+        if self.backend == "serial":
+            return "every call runs in the calling thread, because backend='serial' was asked for"
+        if self.backend in _PLACES:
+            where = _PLACES[self.backend]
+            return f"every call runs {where}, because backend={self.backend!r} was asked for"
+        if self.backend != "auto":
+            return f"every call runs in the {self.backend} that was passed as backend"
+        return "\n".join(map(str, self.functions)) or "no call was submitted yet"
+
+
+def function_report(choice: RouteChoice) -> FunctionReport:
+    """The report on one function."""
+    known = choice.calls > 0
+    return FunctionReport(
+        choice.name,
+        choice.route,
+        choice.stay or choice.reason,
+        choice.ended["threads"],
+        choice.ended["processes"],
+        choice.wall if known else None,
+        choice.cpu if known else None,
+        choice.changes,
+    )

@@ -101,15 +101,15 @@ def describe(name: str, silent: float, flights: Sequence[InFlight], waiting: int
         flights: what is in flight.
         waiting: what waits besides; None if nobody knows how much.
     """
-    lines = [f"no {name} has ended for {_seconds(silent)}; in flight:"]
+    lines = [f"no {name} has finished for {_seconds(silent)}; still running:"]
     for each in sorted(flights, key=lambda each: -each.age)[:TOLD]:
         lines.append(f"  {each.what} in {each.who}, for {_seconds(each.age)}")
         lines += [f"    {line}" for line in each.stack.splitlines()]
     if len(flights) > TOLD:
         lines.append(f"  and {len(flights) - TOLD} more")
     if waiting:
-        lines.append(f"  {waiting} wait{'s' * (waiting == 1)} to be begun")
-    lines.append("  (stall_warn sets after how many seconds this is said, 0 for never)")
+        lines.append(f"  {waiting} more {'is' if waiting == 1 else 'are'} waiting to start")
+    lines.append("  (stall_warn sets the seconds until this warning; stall_warn=0 turns it off)")
     return "\n".join(lines)
 
 

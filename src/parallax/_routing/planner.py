@@ -90,6 +90,8 @@ class Facts:
     process_start: float = 0.0
     #: routes that the caller allows.
     allowed: frozenset[Route] = frozenset({"loop", "threads", "processes"})
+    #: what one piece of work is called in reasons.
+    noun: str = "item"
     #: the route in use: the others must promise more than a little to replace it.
     current: Route = "loop"
     #: routes seen at work in this run: loop seconds done per second.
@@ -135,17 +137,6 @@ def hindsight(
     """
     costs = plan(seen, items, facts).costs
     return costs, _reason(seen, route, workers, costs, facts)
-
-
-def too_little(seen: Measurement, items: int) -> str:
-    """Why a run with little work was a loop.
-
-    Args:
-        seen: what an item costs.
-        items: items of the run.
-    """
-    whole = seconds(seen.wall * items)
-    return f"an item takes {seconds(seen.wall)}: {whole} in all, less than workers cost"
 
 
 def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
@@ -253,13 +244,11 @@ def _blend(smooth: float, rounds: float, left: float, count: int, seen: Measurem
 
 # -- words -----------------------------------------------------------------------------------------
 
+GIL = "Python's global lock (GIL)"
+
 
 def seconds(value: float) -> str:
-    """A duration as a person would say it.
-
-    Args:
-        value: seconds.
-    """
+    """A duration as a person would say it, of so many seconds."""
     if value >= 100:
         return f"{value:.0f} s"
     if value >= 1:
@@ -271,60 +260,73 @@ def seconds(value: float) -> str:
     return f"{value * 1e9:.0f} ns"
 
 
-def nature(seen: Measurement) -> str:
-    """What an item does with its time, in words.
-
-    Args:
-        seen: the measurement.
-    """
-    each = f"an item takes {seconds(seen.wall)}"
+def nature(seen: Measurement, noun: str = "item") -> str:
+    """What an item does with its time, in words; ``noun`` is what an item is called."""
+    each = f"{'an' if noun == 'item' else 'a'} {noun} takes {seconds(seen.wall)}"
     if not seen.items and not seen.remembered:
-        each = f"the first item has taken {seconds(seen.wall)} so far"
+        each = f"the first {noun} has taken {seconds(seen.wall)} so far"
     if seen.waiting > 0.9:
-        return f"{each}, nearly all of it waiting"
+        return f"{each}, nearly all of it waiting (using no CPU)"
     if seen.native > 1.4:
-        return f"{each} and keeps {seen.native:.1f} cores busy by itself (native threads)"
+        return f"{each} and keeps {seen.native:.1f} cores busy by itself, with native threads"
     wait = f", {seen.waiting:.0%} of it waiting" if seen.waiting > 0.15 else ""
     if seen.held is None or seen.error > UNSURE:
-        return f"{each}{wait}; how much of it holds the GIL is not clear yet"
-    if seen.held > 0.85:
-        return f"{each} and holds the GIL {seen.held:.0%} of the time"
+        return f"{each}{wait}; how much of it holds {GIL} is not clear yet"
+    if wait and seen.held <= 0.85:
+        each += f"{wait},"
     if seen.held < 0.1:
-        return f"{each}{wait} and leaves the GIL free {1 - seen.held:.0%} of the time"
-    return f"{each}{wait} and holds the GIL {seen.held:.0%} of the time"
+        return f"{each} and leaves {GIL} free {1 - seen.held:.0%} of the time"
+    return f"{each} and holds {GIL} {seen.held:.0%} of the time"
+
+
+def too_little(seen: Measurement, items: int) -> str:
+    """Why a run of so many items had too little work for workers."""
+    whole = seconds(seen.wall * items)
+    return f"an item takes {seconds(seen.wall)}, {whole} in all: workers would take longer to start"
 
 
 def _reason(
     seen: Measurement, route: Route, count: int, costs: Mapping[Route, float], facts: Facts
 ) -> str:
-    text = nature(seen)
+    text = nature(seen, facts.noun)
+    stay = f"worker processes are not used because {facts.limit_reason}"
     if route == "loop":
         if facts.limit == "loop":
-            return f"{text}; {facts.limit_reason}"
+            return f"{text}; {facts.noun}s run one after the other because {facts.limit_reason}"
         if facts.limit == "process" and "processes" not in costs:
-            return f"{text}; threads would not be faster, and {facts.limit_reason}"
+            return f"{text}; threads would not be faster, and {stay}"
         if seen.native > 1.4:
             return f"{text}, so more workers would only share the same cores"
         if facts.max_workers == 1:
-            return f"{text}; max_workers=1"
+            return f"{text}; max_workers=1 allows one worker only"
         if facts.cores == 1:
-            return f"{text}; there is one core for it"
-        others = min((c for r, c in costs.items() if r != "loop"), default=costs["loop"])
-        return f"{text}; workers would not pay: {seconds(costs['loop'])} against {seconds(others)}"
+            return f"{text}; only one core is available"
+        loop = costs["loop"]
+        others = min((c for r, c in costs.items() if r != "loop"), default=loop)
+        if facts.noun == "call":
+            return f"{text}; worker processes would not be clearly faster"
+        return (
+            f"{text}; workers would not be clearly faster: about {seconds(others)}, "
+            f"a plain loop {seconds(loop)}"
+        )
+    speed = facts.observed.get("threads")
     if route == "threads":
         if seen.waiting > 0.5:
             return f"{text}, so {count} threads wait at the same time"
-        speed = facts.observed.get("threads")
         if speed is not None:
-            return f"{text}; {count} threads were seen to do the work of {speed:.1f} loops"
-        text = f"{text}, so {count} threads run it at once"
-        return text if facts.limit == "free" else f"{text}; {facts.limit_reason}"
-    seen_threads = facts.observed.get("threads")
-    if seen_threads is not None:
+            return f"{text}; {count} threads were seen to be {speed:.1f} times as fast as a loop"
+        text = f"{text}, so {count} threads run at the same time"
+        return text if facts.limit == "free" else f"{text}; {stay}"
+    if speed is not None:
         return (
-            f"{text}; threads were seen to do the work of only {seen_threads:.1f} loops, "
-            f"{count} processes do more"
+            f"{text}; threads were seen to be only {speed:.1f} times as fast as a loop, "
+            f"so {count} worker processes are used"
         )
-    if "threads" in costs:
-        return f"{text}, so threads would take turns; {count} processes run it at once"
-    return f"{text}; {count} processes run it at once"
+    if "threads" not in costs:
+        return f"{text}; {count} worker processes run at the same time"
+    if seen.held is None or seen.error > UNSURE:
+        return f"{text}, but {count} worker processes run at the same time in any case"
+    return (
+        f"{text}, so threads would run one after the other; "
+        f"{count} worker processes run at the same time"
+    )

@@ -46,17 +46,17 @@ def requested_route(options: Options, place: Place, *, stream: bool) -> Requeste
     cores = options.max_workers or place.cores
     if options.item_timeout is not None:
         return _limited(options.item_timeout, place, cores)
-    inside = "this call is made inside another one's worker"
+    inside = "this call is made inside a worker of another parallel call"
     if place.innermost:
-        return RequestedRoute("loop", 1, f"this call is made inside {place.depth} others")
+        return RequestedRoute("loop", 1, f"this call is made inside {place.depth} parallel calls")
     if place.level and backend in {"executor", "processes"}:
         # An executor's threads may all be inside items that wait for this call.
-        return RequestedRoute("loop", 1, f"{inside}: its cores are in use")
+        return RequestedRoute("loop", 1, f"{inside}, which uses the cores already")
     if backend == "executor" and _runs(options.backend, threading.current_thread()):
         return RequestedRoute("loop", 1, "this call is made inside a thread of that executor")
     if backend == "auto":
         if place.level and place.cores == 1 and place.part(THREADS) == 1:
-            return RequestedRoute("loop", 1, f"{inside}: its cores are in use")
+            return RequestedRoute("loop", 1, f"{inside}, which uses the cores already")
         return RequestedRoute(None, cores)
     reason = f"backend={backend!r} was asked for"
     if backend == "serial":
@@ -70,16 +70,18 @@ def requested_route(options: Options, place: Place, *, stream: bool) -> Requeste
     if not place.level or stream:
         return RequestedRoute("threads", count, reason)
     if count == 1:
-        return RequestedRoute("loop", 1, f"{inside}, and its part is one thread: this one")
+        return RequestedRoute("loop", 1, f"{inside}, and its share of threads is one: this one")
     return RequestedRoute("threads", count, reason, joins=True)
 
 
 def _limited(seconds: float, place: Place, cores: int) -> RequestedRoute:
     if not place.movable:
-        return RequestedRoute("processes", cores, "item_timeout needs workers that can be ended")
+        return RequestedRoute(
+            "processes", cores, "item_timeout needs worker processes, which can be ended"
+        )
     if place.limit is not None and place.limit <= seconds:
         return RequestedRoute(
-            "loop", 1, f"the call around it ends its items after {place.limit:g} s"
+            "loop", 1, f"the outer call ends items like this one after {place.limit:g} s"
         )
     raise ValueError(
         "item_timeout cannot be kept in a call that is made inside an item of another parallel "

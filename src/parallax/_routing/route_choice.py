@@ -130,7 +130,9 @@ class RouteChoice:
 
     def give_up(self, now: float) -> None:
         """Calls wait no longer for the verdict; it may come yet."""
-        self.decide("threads", "its first call takes long and is not clear yet", now)
+        self.decide(
+            "threads", "its first call is still running, and what suits it is not clear yet", now
+        )
         self.provisional = True
 
     def rest(self) -> None:
@@ -214,7 +216,7 @@ class RouteChoice:
             return False
         self.decide(
             "processes",
-            f"{busy:.0f} threads were seen to keep only {effective:.1f} cores busy between them",
+            f"{busy:.0f} threads together kept only {effective:.1f} cores busy",
             now,
         )
         return True
@@ -223,10 +225,10 @@ class RouteChoice:
         if self._seen < WAITED * 2**self.changes:
             return False
         if self.waiting and self.wall > SHORT:
-            self.decide("threads", "its calls have come to wait most of the time", now)
+            self.decide("threads", "its calls now wait most of the time", now)
             return True
         if self.sending > self.cpu and self.calls > WAITED:
-            self.decide("threads", "sending a call costs more than running it", now)
+            self.decide("threads", "sending a call to a process takes longer than running it", now)
             return True
         return False
 

@@ -24,7 +24,7 @@ __all__ = ["MAX_WATCHED_ITEMS", "RouteLimits"]
 #: this keeps its callable in the process; more items delay the plan.
 MAX_WATCHED_ITEMS = 12
 
-NESTED_CALLS = "its items make parallel calls themselves, and those already use the cores"
+NESTED_CALLS = "they make parallel calls themselves, which use the cores already"
 
 
 class RouteLimits:

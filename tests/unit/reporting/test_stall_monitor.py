@@ -68,10 +68,10 @@ def test_words():
     """The oldest first, some of many, and what waits."""
     flights = [InFlight(f"item {n}", f"worker process {n}", n, "File x\nFile y") for n in range(12)]
     text = describe("item of `work`", 61.2, flights, 30)
-    assert text.startswith("no item of `work` has ended for 61 s; in flight:")
+    assert text.startswith("no item of `work` has finished for 61 s; still running:")
     assert text.index("item 11 in worker process 11, for 11 s") < text.index("item 10")
     assert f"and {12 - TOLD} more" in text
-    assert "30 wait to be begun" in text
+    assert "30 more are waiting to start" in text
     assert "\n    File x\n    File y\n" in text
     assert "item 1 in" not in text
 

@@ -26,7 +26,13 @@ ONE = Facts(cores=1, process_start=0.08)
 @pytest.mark.parametrize(
     ("seen", "left", "facts", "route", "words"),
     [
-        (PURE, 1000, FOUR, "processes", "threads would take turns; 4 processes"),
+        (
+            PURE,
+            1000,
+            FOUR,
+            "processes",
+            "threads would run one after the other; 4 worker processes",
+        ),
         (PURE, 0, FOUR, "loop", ""),
         (PURE, 1, FOUR, "loop", ""),
         (PURE, 4, FOUR, "loop", ""),
@@ -36,7 +42,7 @@ ONE = Facts(cores=1, process_start=0.08)
         (PURE, 1000, replace(FOUR, limit="process", limit_reason="it logs"), "loop", "it logs"),
         (PURE, 1000, replace(FOUR, allowed=frozenset({"loop"})), "loop", ""),
         (PURE, 1000, replace(FOUR, process_start=float("inf")), "loop", ""),
-        (FREE, 1000, FOUR, "threads", "leaves the GIL free"),
+        (FREE, 1000, FOUR, "threads", "leaves Python's global lock (GIL) free"),
         (FREE, 1000, ONE, "loop", ""),
         (FREE, 1000, replace(FOUR, limit="process"), "threads", ""),
         (FREE, 1000, replace(FOUR, limit="loop"), "loop", ""),
@@ -45,7 +51,7 @@ ONE = Facts(cores=1, process_start=0.08)
             1000,
             replace(FOUR, observed={"threads": 1.0}, current="threads"),
             "processes",
-            "seen to do the work of only 1.0 loops",
+            "seen to be only 1.0 times as fast as a loop",
         ),
         (NATIVE, 1000, FOUR, "loop", "4.0 cores busy by itself"),
         (WAIT, 1000, FOUR, "threads", "wait at the same time"),
