@@ -1,38 +1,36 @@
-"""Follows calls into the program's own functions, and drives the whole analysis.
+"""Calls: follows those of the program's own functions, and hands all others to `InstalledCalls`.
 
-Guarantees: never calls the program's code; stops at a fixed budget by raising `TooBig`.
-Assumes: one thread per `Scan`; the objects are not changed meanwhile (if they are, look-ups fail
-softly and the guard's marks notice at the next scan).
+Guarantees: never runs code of the program; raises `TooBig` when the budget is used up.
+Assumes: one thread per scan. Objects that are changed during a scan make look-ups fail without an
+error, and the marks of the scan's trail reveal the change before the result is used again.
 """
 
 from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
-from typing import Any, Final
 
-from parallax._guard import ops_data as _ops_data  # noqa: F401 - they fill `frame.OPERATIONS`
-from parallax._guard import ops_flow as _ops_flow  # noqa: F401
-from parallax._guard.frame import Frame
-from parallax._guard.installed import Installed
+from parallax._guard.attributes import METHOD_DESCRIPTORS
+from parallax._guard.builtin_calls import CALL_STEPS
+from parallax._guard.frame import AbstractFrame, TooBig
+from parallax._guard.installed_calls import InstalledCalls
 from parallax._guard.lookup import (
-    MISSING,
-    UNKNOWN,
+    NO_ATTRIBUTE,
+    UNKNOWN_OBJECT,
     class_lookup,
     is_a,
+    is_lru_cache,
     is_own_class,
-    is_own_code,
+    is_own_function,
     top_module,
 )
-from parallax._guard.names import TooBig
-from parallax._guard.objects import METHOD_DESCRIPTORS
 from parallax._guard.values import (
-    CHANCE,
+    ANY_ELEMENT,
     CLASS_VALUE,
-    ELEM,
     EMPTY,
-    PLAIN,
+    NONDETERMINISTIC,
+    PLAIN_VALUE,
+    Arguments,
     Cell,
     Fresh,
     Func,
@@ -41,362 +39,302 @@ from parallax._guard.values import (
     Outer,
     Value,
     elements,
+    exactly,
     join,
+    join_all,
     value_of,
 )
 
-__all__ = ["Scan"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
 
-_MAX_CALLS: Final = 40
-# Below this depth of calls, lists made on the way are no longer told apart, or each combination of
+    from parallax._guard.frame import Operation
+
+__all__ = ["Calls"]
+
+# Depth of calls. Smaller: deeply layered programs are not analysed; larger: the interpreter's own
+# recursion limit is reached first.
+_MAX_CALL_DEPTH: Final = 40
+# Below this depth of calls, objects made on the way are no longer told apart: each combination of
 # arguments would be analysed anew.
-_EXACT_DEPTH: Final = 3
-# Of a recursive function, so many rounds are followed; what a further one does to its arguments,
-# an earlier one did to what they were reached from.
-_MAX_ROUNDS: Final = 3
+_MAX_EXACT_DEPTH: Final = 3
+# Activations of one recursive function. What a further one does to its arguments, an earlier one
+# did to the objects that they were reached from.
+_MAX_ACTIVATIONS: Final = 3
+_CO_VARARGS: Final = 0x04
+_CO_VARKEYWORDS: Final = 0x08
+_UNKNOWN_RESULT: Final = Value(EMPTY, frozenset((NONDETERMINISTIC,)))
 
 
-def _driver(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    return fn(*args)
+class Calls(InstalledCalls):
+    """Calls of whatever a value may be."""
 
+    operations: dict[str, Operation]
+    """What each opcode does; set by the subclass that composes the table."""
 
-class Scan(Installed):
-    """One analysis of one callable."""
-
-    def __init__(self, fn: Callable[..., Any], sample: tuple[Any, ...], budget: int) -> None:
-        super().__init__(fn, budget)
-        self._frames: dict[tuple[Any, ...], tuple[Frame, Value | None]] = {}
+    def __init__(self, fn: Callable[..., Any], steps: int) -> None:
+        super().__init__(fn, steps)
+        self._frames: dict[tuple[Any, ...], tuple[AbstractFrame, Value | None]] = {}
         self._active: dict[types.CodeType, int] = {}
         self._spaces: dict[int, Outer] = {}
-        self.items = [
-            Outer(self.trail, None, "arg", k, value, "the item") for k, value in enumerate(sample)
-        ]
 
-    def run(self) -> Value:
-        """Analyse a call of the callable with the sample as arguments; what it returns."""
-        space = Outer([], None, "import", "builtins", {}, "")
-        args = Fresh()
-        for k, node in enumerate(self.items):
-            args.fields["item", k] = self._item_value(node)
-        names = {"fn": value_of(self.root), "args": Value(frozenset((args,)), EMPTY)}
-        self.driver = Frame(self, _driver.__code__, space, names, {}, None, "")
-        return self.driver.run()
-
-    @staticmethod
-    def _item_value(node: Outer) -> Value:
-        value = value_of(node)
-        # Whatever is computed from the item depends on it, even when it is a plain number.
-        return Value(value.origins, frozenset((node,)))
-
-    def import_name(self, _: Frame, name: str) -> Value:
-        """`import name`, which is looked up among the modules that are already there."""
-        node = self.root.child("import", name)
-        return Value(frozenset((node,)), EMPTY)
-
-    def call(
-        self, frame: Frame, target: Value, args: list[Value], names: dict[str, Value],
-        star: Value | None,
-    ) -> Value:  # fmt: skip
-        """A call of whatever `target` may be."""
+    def call(self, frame: AbstractFrame, target: Value, args: Arguments) -> Value:
+        """Call whatever `target` may be; what the call returns."""
         if target is CLASS_VALUE:
-            return self._build_class(frame, args)
+            return self._build_class(frame, args.positional)
         result: Value | None = None
         for origin in target.origins:
-            found = self._call_origin(frame, origin, args, names, star)
+            found = self._call_origin(frame, origin, args)
             result = found if result is None else join(result, found)
         if result is None:
-            result = self._external(frame, "", "", args, names, star)
-        if target.deps:
-            result = Value(result.origins, result.deps | target.deps, result.const)
-        return result
+            result = self.external(frame, "", "", args)
+        return result.with_deps(target.deps)
 
-    def _call_origin(
-        self, frame: Frame, origin: Origin, args: list[Value], names: dict[str, Value],
-        star: Value | None,
-    ) -> Value:  # fmt: skip
+    def _call_origin(self, frame: AbstractFrame, origin: Origin, args: Arguments) -> Value:
         if type(origin) is Func:
-            origin.used = True
-            return self._inline(
-                frame, origin.code, origin.ns, origin.cells, origin, origin.defaults,
-                origin.kwdefaults, args, names, star, None,
-            )  # fmt: skip
-        if type(origin) is Method:
-            receiver = Value(frozenset((origin.receiver,)), EMPTY)
-            func = origin.func
-            if func is not None:
-                obj = func.obj
-                if type(obj).__name__ == "_lru_cache_wrapper":
-                    func = func.child("wrapped")
-                    obj = func.obj
-                if type(obj) is types.FunctionType and is_own_code(obj.__code__.co_filename):
-                    return self.inline_outer(frame, func, [receiver, *args], names, star)
-                self._follow_wrapped(frame, func, [receiver, *args], names, star)
-            return self._method(frame, origin.receiver, origin.name, args, names)
-        if type(origin) is Fresh:
-            if origin.cls is not None:
-                own = self.special(frame, origin, "__call__", args)
-                if own is not None:
-                    return own
-            return self._external(frame, "", "", args, names, star)
+            return self._run(frame, origin, args)
         if type(origin) is Outer:
-            return self._call_outer(frame, origin, args, names, star)
-        return PLAIN
+            return self._call_outer(frame, origin, args)
+        if type(origin) is Fresh:
+            own = self.special(frame, origin, "__call__", *args.positional)
+            return self.external(frame, "", "", args) if own is None else own
+        if type(origin) is not Method:
+            return PLAIN_VALUE
+        func = origin.func
+        if func is not None:
+            bound = args.after(exactly(origin.receiver))
+            if is_lru_cache(func.obj):
+                func = func.child("wrapped")
+            if is_own_function(func.obj):
+                return self.follow(frame, func, bound)
+            self._follow_wrapped(frame, func, bound)
+        return self.method(frame, origin.receiver, origin.name, args)
 
-    def _call_outer(
-        self, frame: Frame, node: Outer, args: list[Value], names: dict[str, Value],
-        star: Value | None,
-    ) -> Value:  # fmt: skip
+    def _call_outer(self, frame: AbstractFrame, node: Outer, args: Arguments) -> Value:
         obj = node.obj
-        kind = type(obj)
-        if obj is UNKNOWN:
+        if obj is UNKNOWN_OBJECT:
             if node.kind == "attr" and node.parent is not None:
-                return self._method(frame, node.parent, node.key, args, names)
-            return self._external(frame, "", "", args, names, star)
-        if kind is types.FunctionType:
-            if is_own_code(obj.__code__.co_filename):
-                return self.inline_outer(frame, node, args, names, star)
-            self._follow_wrapped(frame, node, args, names, star)
-            return self._external(frame, top_module(obj), obj.__name__, args, names, star)
-        if kind is types.MethodType:
+                return self.method(frame, node.parent, node.key, args)
+            return self.external(frame, "", "", args)
+        if type(obj) is types.FunctionType:
+            if is_own_function(obj):
+                return self.follow(frame, node, args)
+            self._follow_wrapped(frame, node, args)
+            return self.external(frame, top_module(obj), obj.__name__, args)
+        if type(obj) is types.MethodType:
             func, receiver = node.child("func"), node.child("self")
-            if type(func.obj) is types.FunctionType and is_own_code(func.obj.__code__.co_filename):
-                return self.inline_outer(frame, func, [value_of(receiver), *args], names, star)
+            if is_own_function(func.obj):
+                return self.follow(frame, func, args.after(value_of(receiver)))
             name = getattr(func.obj, "__name__", "")
-            self._external(frame, top_module(func.obj), name, args, names, star)
-            return self._method(frame, receiver, name, args, names)
+            self.external(frame, top_module(func.obj), name, args)
+            return self.method(frame, receiver, name, args)
         if is_a(obj, functools.partial):
             bound = [value_of(node.child("bound", k)) for k in range(len(obj.args))]
             named = {k: value_of(node.child("bound name", k)) for k in obj.keywords}
-            inside = value_of(node.child("partial"))
-            return self.call(frame, inside, [*bound, *args], {**named, **names}, star)
-        if kind.__name__ == "_lru_cache_wrapper":
-            return self.call(frame, value_of(node.child("wrapped")), args, names, star)
+            all_args = Arguments([*bound, *args.positional], {**named, **args.named}, args.rest)
+            return self.call(frame, value_of(node.child("partial")), all_args)
+        if is_lru_cache(obj):
+            return self.call(frame, value_of(node.child("wrapped")), args)
         if is_a(obj, type):
-            return self._instantiate(frame, node, args, names, star)
-        if kind is types.BuiltinFunctionType:
-            holder = obj.__self__
-            if holder is None or is_a(holder, types.ModuleType):
-                return self._external(frame, top_module(obj), obj.__name__, args, names, star)
-            receiver = node.child("self")
-            if is_a(holder, type):
-                return self._external(frame, top_module(holder), obj.__name__, args, names, star)
-            self._external(frame, top_module(type(holder)), obj.__name__, args, names, star)
-            return self._method(frame, receiver, obj.__name__, args, names)
-        if kind is types.MethodWrapperType:
-            return self._method(frame, node.child("self"), obj.__name__, args, names)
-        if kind in METHOD_DESCRIPTORS and args:
-            result = PLAIN
-            for origin in args[0].origins:
-                if type(origin) in (Outer, Fresh):
-                    assert isinstance(origin, Outer | Fresh)
-                    found = self._method(frame, origin, obj.__name__, args[1:], names)
-                    result = join(result, found)
-            return result
-        own = self.special(frame, node, "__call__", args) if not (names or star) else None
-        if own is None:
-            raw = class_lookup(kind, "__call__")
-            if type(raw) is types.FunctionType and is_own_code(raw.__code__.co_filename):
-                func = node.child("type").child("attr", "__call__")
-                return self.inline_outer(frame, func, [value_of(node), *args], names, star)
-            self._follow_wrapped(frame, node, args, names, star)
-            if kind.__module__ in ("operator", "_operator") and kind.__name__ == "methodcaller":
-                return self._methodcaller(frame, obj, args)
-            return self._external(frame, top_module(kind), "__call__", args, names, star)
-        return own
+            return self._instantiate(frame, node, args)
+        if type(obj) is types.BuiltinFunctionType:
+            return self._call_builtin_object(frame, node, args)
+        if type(obj) is types.MethodWrapperType:
+            return self.method(frame, node.child("self"), obj.__name__, args)
+        if type(obj) in METHOD_DESCRIPTORS and args.positional:
+            receivers = args.positional[0].origins
+            rest = Arguments(args.positional[1:], args.named)
+            return join_all(
+                self.method(frame, origin, obj.__name__, rest)
+                for origin in receivers
+                if isinstance(origin, (Outer, Fresh))
+            )
+        return self._call_instance(frame, node, args)
 
-    def _methodcaller(self, frame: Frame, obj: Any, args: list[Value]) -> Value:
-        name = obj.__reduce__()[1][0]
-        target = self.attribute(frame, args[0], name) if args else PLAIN
-        return self.call(frame, target, [], {}, None)
+    def _call_builtin_object(self, frame: AbstractFrame, node: Outer, args: Arguments) -> Value:
+        """A function of a C module, or a bound method of an object or class made in C."""
+        holder, name = node.obj.__self__, node.obj.__name__
+        if holder is None or is_a(holder, types.ModuleType):
+            return self.external(frame, top_module(node.obj), name, args)
+        receiver = node.child("self")
+        if is_a(holder, type):
+            return self.external(frame, top_module(holder), name, args)
+        self.external(frame, top_module(type(holder)), name, args)
+        return self.method(frame, receiver, name, args)
 
-    def _follow_wrapped(
-        self, frame: Frame, node: Outer, args: list[Value], names: dict[str, Value],
-        star: Value | None,
-    ) -> None:  # fmt: skip
-        """The program's own functions inside a wrapper made by an installed decorator."""
-        inside = [node.child("wrapped"), *self._free_of(node)]
+    def _call_instance(self, frame: AbstractFrame, node: Outer, args: Arguments) -> Value:
+        kind = type(node.obj)
+        if is_own_function(class_lookup(kind, "__call__")):
+            func = node.child("type").child("attr", "__call__")
+            return self.follow(frame, func, args.after(value_of(node)))
+        self._follow_wrapped(frame, node, args)
+        if kind.__module__ in ("operator", "_operator") and kind.__name__ == "methodcaller":
+            name = node.obj.__reduce__()[1][0]
+            target = PLAIN_VALUE
+            if args.positional:
+                target = self.attribute(frame, args.positional[0], name)
+            return self.call(frame, target, Arguments())
+        return self.external(frame, top_module(kind), "__call__", args)
+
+    def _follow_wrapped(self, frame: AbstractFrame, node: Outer, args: Arguments) -> None:
+        """Follow the program's own functions inside a wrapper made by an installed decorator."""
+        inside = [node.child("wrapped"), *_free_variables(node)]
         # One level further in is the registry of `functools.singledispatch`.
-        inside += [each for child in list(inside) for each in self._free_of(child)]
+        inside += [each for child in list(inside) for each in _free_variables(child)]
         for child in list(inside):
             if is_a(child.obj, dict):
                 inside += [each for each in elements(child).origins if type(each) is Outer]
         for child in inside:
-            obj = child.obj
-            if type(obj) is types.FunctionType and is_own_code(obj.__code__.co_filename):
-                self.inline_outer(frame, child, args, names, star)
+            if is_own_function(child.obj):
+                self.follow(frame, child, args)
 
-    @staticmethod
-    def _free_of(node: Outer) -> list[Outer]:
-        """The variables that an installed function has from the functions around it."""
-        func = node.obj
-        if type(func) is not types.FunctionType or is_own_code(func.__code__.co_filename):
-            return []
-        return [node.child("free", name) for name in func.__code__.co_freevars]
-
-    def _build_class(self, frame: Frame, args: list[Value]) -> Value:
-        """A class statement inside the call: look at its methods as if each were called."""
+    def _build_class(self, frame: AbstractFrame, args: list[Value]) -> Value:
+        """A class statement inside the call: follow each method as if it were called."""
         for origin in args[0].origins if args else ():
             if type(origin) is Func:
                 origin.used = True
-                for const in origin.code.co_consts:
-                    if type(const) is types.CodeType:
+                for code in origin.code.co_consts:
+                    if type(code) is types.CodeType:
                         cells = {**frame.cells, **origin.cells}
-                        self._inline(
-                            frame, const, origin.ns, cells, const, (), {}, [], {}, PLAIN, None
-                        )
+                        method = Func(code, origin.ns, cells, owner=code)
+                        self._run(frame, method, Arguments(rest=PLAIN_VALUE))
         return frame.fresh("class")
 
-    def _instantiate(
-        self, frame: Frame, node: Outer, args: list[Value], names: dict[str, Value],
-        star: Value | None,
-    ) -> Value:  # fmt: skip
+    def _instantiate(self, frame: AbstractFrame, node: Outer, args: Arguments) -> Value:
         cls = node.obj
+        if cls is type and len(args.positional) == 1:
+            origins = args.positional[0].origins
+            return join_all(exactly(o.child("type")) for o in origins if type(o) is Outer)
         if not is_own_class(cls):
-            name = cls.__name__
-            if name == "type" and len(args) == 1:
-                found = PLAIN
-                for origin in args[0].origins:
-                    if type(origin) is Outer:
-                        found = join(found, Value(frozenset((origin.child("type"),)), EMPTY))
-                return found
-            return self._external(frame, top_module(cls), name, args, names, star)
-        made = Value(frozenset((frame.site(("new", cls), cls=cls),)), EMPTY)
-        meta = class_lookup(type(cls), "__call__")
-        if type(meta) is types.FunctionType and is_own_code(meta.__code__.co_filename):
+            return self.external(frame, top_module(cls), cls.__name__, args)
+        made = exactly(frame.site(("new", cls), cls=cls))
+        if is_own_function(class_lookup(type(cls), "__call__")):
             func = node.child("type").child("attr", "__call__")
-            self.inline_outer(frame, func, [value_of(node), *args], names, star)
+            self.follow(frame, func, args.after(value_of(node)))
         for name in ("__new__", "__init__"):
             raw = class_lookup(cls, name)
             func = node.child("attr", name)
             first = made
             if is_a(raw, staticmethod):
                 func, raw, first = func.child("unwrap"), raw.__func__, value_of(node)
-            if type(raw) is types.FunctionType and is_own_code(raw.__code__.co_filename):
-                result = self.inline_outer(frame, func, [first, *args], names, star)
+            if is_own_function(raw):
+                result = self.follow(frame, func, args.after(first))
                 if name == "__new__":
-                    made = join(made, result)  # a singleton hands out an older object
-            elif name == "__init__" and raw is not MISSING:
-                for key, value in names.items():
+                    made = join(made, result)  # a singleton returns an older object
+            elif name == "__init__" and raw is not NO_ATTRIBUTE:
+                for key, value in args.named.items():
                     for origin in made.origins:
                         if type(origin) is Fresh:
                             frame.store(origin, ("attr", key), value)
         return made
 
-    def inline_outer(
-        self, frame: Frame, node: Outer, args: list[Value], names: dict[str, Value],
-        star: Value | None,
-    ) -> Value:  # fmt: skip
-        """Follow a call into a function that was there before the call."""
+    def follow(self, frame: AbstractFrame, node: Outer, args: Arguments) -> Value:
+        """Follow a call into an outer function; what the call returns."""
         func = node.obj
         if type(func) is not types.FunctionType:
-            return PLAIN
+            return PLAIN_VALUE
         code = func.__code__
         space = self._spaces.get(id(func.__globals__))
         if space is None:
             space = self._spaces[id(func.__globals__)] = node.child("globals")
             space.label = ""
         cells = {name: Cell(node.child("free", name)) for name in code.co_freevars}
-        defaults: list[Value] = []
-        if func.__defaults__:
-            first = code.co_argcount - len(func.__defaults__)
-            for k in range(len(func.__defaults__)):
-                child = node.child("default", k)
-                if not child.is_item:
-                    child.label = code.co_varnames[first + k]
-                defaults.append(value_of(child))
-        kwdefaults = {k: value_of(node.child("kwdefault", k)) for k in func.__kwdefaults__ or ()}
-        return self._inline(
-            frame, code, space, cells, func, tuple(defaults), kwdefaults, args, names, star,
-            func.__qualname__,
-        )  # fmt: skip
+        made = Func(code, space, cells, func, func.__qualname__)
+        first = code.co_argcount - len(func.__defaults__ or ())
+        for k in range(len(func.__defaults__ or ())):
+            child = node.child("default", k)
+            if not child.is_item:
+                child.label = code.co_varnames[first + k]
+            made.defaults += (value_of(child),)
+        for name in func.__kwdefaults__ or ():
+            made.kwdefaults[name] = value_of(node.child("kwdefault", name))
+        return self._run(frame, made, args)
 
-    def _inline(
-        self, frame: Frame, code: types.CodeType, space: Outer, cells: dict[str, Cell],
-        owner: object, defaults: tuple[Value, ...], kwdefaults: dict[str, Value],
-        args: list[Value], names: dict[str, Value], star: Value | None, label: str | None,
-    ) -> Value:  # fmt: skip
-        bound = self._bind(frame, code, defaults, kwdefaults, args, names, star)
-        if frame.depth >= _EXACT_DEPTH:
-            bound = {name: self._blurred(value) for name, value in bound.items()}
-        key = (id(code), id(owner), *(value.origins for value in bound.values()))
+    def _run(self, frame: AbstractFrame, func: Func, args: Arguments) -> Value:
+        """Analyse a call, or return what an earlier analysis with such arguments found."""
+        func.used = True
+        bound = _bind(frame, func, args)
+        if frame.depth >= _MAX_EXACT_DEPTH:
+            bound = {name: _blurred(value) for name, value in bound.items()}
+        key = (id(func.code), id(func.owner), *(value.origins for value in bound.values()))
         known = self._frames.get(key)
         if known is not None:
             callee, result = known
             if (frame, frame.at) not in callee.callers:
                 callee.callers.append((frame, frame.at))
-            if result is None:
-                return Value(EMPTY, frozenset((CHANCE,)))  # recursion: the outer round says more
-            return result
-        if frame.depth >= _MAX_CALLS:
+            # In a recursion, the result is found by the activation that is still running.
+            return _UNKNOWN_RESULT if result is None else result
+        if frame.depth >= _MAX_CALL_DEPTH:
             raise TooBig
-        active = self._active.get(code, 0)
-        if active >= _MAX_ROUNDS:
-            return Value(EMPTY, frozenset((CHANCE,)))
-        self.spend(20)
-        callee = Frame(self, code, space, bound, cells, (frame, frame.at), label)
+        active = self._active.get(func.code, 0)
+        if active >= _MAX_ACTIVATIONS:
+            return _UNKNOWN_RESULT
+        self.budget.spend(CALL_STEPS)
+        callee = AbstractFrame(self.budget, func, bound, (frame, frame.at))
         self._frames[key] = (callee, None)
-        self._active[code] = active + 1
-        result = callee.run()
-        self._active[code] = active
+        self._active[func.code] = active + 1
+        result = callee.run(self, self.operations)
+        self._active[func.code] = active
         self._frames[key] = (callee, result)
         for made in list(callee.sites.values()):
             if type(made) is Func and not made.used:
-                # Handed to something that is not followed, which may well call it.
-                made.used = True
-                self._inline(
-                    callee, made.code, made.ns, made.cells, made, made.defaults,
-                    made.kwdefaults, [], {}, PLAIN, None,
-                )  # fmt: skip
+                # It was handed to code that is not followed and may well call it.
+                self._run(callee, made, Arguments(rest=PLAIN_VALUE))
         return result
 
-    @staticmethod
-    def _blurred(value: Value) -> Value:
-        """The same without the things made on the way that hold nothing outer."""
-        kept = [
-            origin
-            for origin in value.origins
-            if type(origin) is not Fresh
-            or origin.cls is not None
-            or any(field.origins for field in origin.fields.values())
-        ]
-        if len(kept) == len(value.origins):
-            return value
-        return Value(frozenset(kept), value.deps, value.const)
 
-    def _bind(
-        self, frame: Frame, code: types.CodeType, defaults: tuple[Value, ...],
-        kwdefaults: dict[str, Value], args: list[Value], names: dict[str, Value],
-        star: Value | None,
-    ) -> dict[str, Value]:  # fmt: skip
-        count = code.co_argcount
-        params = code.co_varnames
-        bound: dict[str, Value] = dict(zip(params[:count], args, strict=False))
-        for k in range(len(args), count):
-            name = params[k]
-            default = k - (count - len(defaults))
-            if name in names:
-                bound[name] = names[name]
-            elif default >= 0:
-                bound[name] = defaults[default]
-                if star is not None:
-                    bound[name] = join(defaults[default], star)
-            else:
-                bound[name] = PLAIN if star is None else star
-        more = count + code.co_kwonlyargcount
-        for name in params[count:more]:
-            bound[name] = names.get(name) or kwdefaults.get(name) or star or PLAIN
-        if code.co_flags & 0x04:
-            rest = frame.site(("rest", id(code)))
-            for k, value in enumerate(args[count:]):
-                frame.store(rest, ("item", k), value)
-            if star is not None and star is not PLAIN:
-                frame.store(rest, ELEM, star)
-            bound[params[more]] = Value(frozenset((rest,)), EMPTY)
-            more += 1
-        if code.co_flags & 0x08:
-            rest = frame.site(("named", id(code)))
-            for name, value in names.items():
-                if name not in bound:
-                    frame.store(rest, ("item", name), value)
-            bound[params[more]] = Value(frozenset((rest,)), EMPTY)
-        return bound
+def _free_variables(node: Outer) -> list[Outer]:
+    """The variables that an installed function has from the functions around it."""
+    func = node.obj
+    if type(func) is not types.FunctionType or is_own_function(func):
+        return []
+    return [node.child("free", name) for name in func.__code__.co_freevars]
+
+
+def _blurred(value: Value) -> Value:
+    """The same value without objects made in the call that hold nothing from outside."""
+    kept = [
+        origin
+        for origin in value.origins
+        if type(origin) is not Fresh
+        or origin.cls is not None
+        or any(field.origins for field in origin.fields.values())
+    ]
+    if len(kept) == len(value.origins):
+        return value
+    return Value(frozenset(kept), value.deps, value.const)
+
+
+def _bind(frame: AbstractFrame, func: Func, args: Arguments) -> dict[str, Value]:
+    """The parameters' values for a call."""
+    code, rest = func.code, args.rest
+    count = code.co_argcount
+    params = code.co_varnames
+    bound: dict[str, Value] = dict(zip(params[:count], args.positional, strict=False))
+    for k in range(len(args.positional), count):
+        default = k - (count - len(func.defaults))
+        value = args.named.get(params[k])
+        if value is None and default >= 0:
+            value = func.defaults[default]
+            value = value if rest is None else join(value, rest)
+        bound[params[k]] = value or rest or PLAIN_VALUE
+    more = count + code.co_kwonlyargcount
+    for name in params[count:more]:
+        bound[name] = args.named.get(name) or func.kwdefaults.get(name) or rest or PLAIN_VALUE
+    if code.co_flags & _CO_VARARGS:
+        star = frame.site(("rest", id(code)))
+        for k, value in enumerate(args.positional[count:]):
+            frame.store(star, ("item", k), value)
+        if rest is not None and rest is not PLAIN_VALUE:
+            frame.store(star, ANY_ELEMENT, rest)
+        bound[params[more]] = exactly(star)
+        more += 1
+    if code.co_flags & _CO_VARKEYWORDS:
+        named = frame.site(("named", id(code)))
+        for name, value in args.named.items():
+            if name not in bound:
+                frame.store(named, ("item", name), value)
+        bound[params[more]] = exactly(named)
+    return bound

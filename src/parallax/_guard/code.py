@@ -7,37 +7,47 @@ from __future__ import annotations
 
 import dis
 import types
-from typing import Any, Final, NamedTuple
+
+from parallax._core.light_stdlib import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 __all__ = ["Code", "Instruction", "decode", "line_of"]
 
 _JUMPS: Final = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
-_ENDS: Final = frozenset(
-    {"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT"}
-)
-_GOTO: Final = frozenset(
+# After these, control never goes on to the next instruction.
+_NO_FALL_THROUGH: Final = frozenset(
     {
+        "RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT",
         "JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE", "JUMP",
         "JUMP_NO_INTERRUPT",
     }
 )  # fmt: skip
+# Smaller: large programs are decoded again and again; larger: more memory for decoded code.
+_MAX_DECODED: Final = 1024
 
 
 class Instruction(NamedTuple):
-    """One instruction, with the handler its exceptions go to as (index, stack depth, pushes)."""
+    """One instruction of a code object."""
 
     op: str
     code: int
     arg: int
     value: Any
+    """The argument as `dis` resolves it: a name, a constant."""
     offset: int
     target: int
+    """The index of the instruction that this one may jump to, or -1."""
     text: str
+    """The symbol of a binary operator."""
     handler: tuple[int, int, int] | None
+    """Where exceptions go: the handler's index, its stack depth, the values pushed on top."""
 
 
 class Code:
-    """A code object ready for interpretation."""
+    """A decoded code object and its control flow."""
 
     __slots__ = ("_edges", "_reach", "instructions", "merges", "raw")
 
@@ -49,38 +59,40 @@ class Code:
     ) -> None:
         self.raw = raw
         self.instructions = instructions
-        self.merges = merges  # where several ways meet
+        self.merges = merges  # instructions that control reaches in several ways
         self._edges: tuple[tuple[int, ...], ...] | None = None
         self._reach: dict[tuple[int, int], frozenset[int]] = {}
 
     def edges(self) -> tuple[tuple[int, ...], ...]:
-        """Where control may go after each instruction; exceptions are left out."""
+        """The successors of each instruction; exceptions are left out."""
         if self._edges is None:
-            ways: list[tuple[int, ...]] = []
-            last = len(self.instructions) - 1
+            edges: list[tuple[int, ...]] = []
             for i, ins in enumerate(self.instructions):
-                follow: list[int] = []
-                if ins.op not in _ENDS and ins.op not in _GOTO and i < last:
-                    follow.append(i + 1)
+                successors = [i + 1] if self.falls_through(i) else []
                 if ins.target >= 0 and not ins.op.startswith("SETUP_"):
-                    follow.append(ins.target)
-                ways.append(tuple(follow))
-            self._edges = tuple(ways)
+                    successors.append(ins.target)
+                edges.append(tuple(successors))
+            self._edges = tuple(edges)
         return self._edges
 
+    def falls_through(self, i: int) -> bool:
+        """Whether control may go on to the next instruction."""
+        following = i + 1 < len(self.instructions)
+        return following and self.instructions[i].op not in _NO_FALL_THROUGH
+
     def controls(self, branch: int, at: int) -> bool:
-        """Whether the branch decides if `at` is reached: from one of its ways, not from another."""
-        ways = self.edges()[branch]
-        if branch == at or len(ways) < 2:
+        """Whether `at` is reached from one successor of the branch, and not from the other."""
+        successors = self.edges()[branch]
+        if branch == at or len(successors) < 2:
             return False
-        return len({at in self._reachable(way, branch) for way in ways}) > 1
+        return len({at in self._reachable(start, branch) for start in successors}) > 1
 
     def reaches(self, start: int, at: int) -> bool:
         """Whether control can get from one instruction to another without an exception."""
         return at in self._reachable(start, -1)
 
     def handlers(self) -> frozenset[int]:
-        """Where exceptions of this code are handled."""
+        """The first instructions of this code's exception handlers."""
         instructions = self.instructions
         table = {ins.handler[0] for ins in instructions if ins.handler}
         return frozenset(table | {i.target for i in instructions if i.op == "SETUP_FINALLY"})
@@ -135,7 +147,7 @@ def _exception_table(code: types.CodeType) -> list[tuple[int, int, int, int, boo
 
 
 def decode(code: types.CodeType) -> Code:
-    """The instructions of a code object, remembered."""
+    """The instructions of a code object, cached."""
     known = _decoded.get(id(code))
     if known is not None and known.raw is code:
         return known
@@ -158,7 +170,7 @@ def decode(code: types.CodeType) -> Code:
             target = position[ins.argval]
             merges.add(target)
         text = ins.argrepr if ins.opname == "BINARY_OP" else ""
-        # `dis` of 3.11 does not know that this one names a constant.
+        # `dis` of 3.11 does not resolve the constant that KW_NAMES refers to.
         value = code.co_consts[ins.arg or 0] if ins.opname == "KW_NAMES" else ins.argval
         instructions.append(
             Instruction(
@@ -167,7 +179,7 @@ def decode(code: types.CodeType) -> Code:
             )
         )  # fmt: skip
     result = Code(code, tuple(instructions), frozenset(merges))
-    if len(_decoded) > 1024:
+    if len(_decoded) > _MAX_DECODED:
         _decoded.clear()
     _decoded[id(code)] = result
     return result

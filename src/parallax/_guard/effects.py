@@ -1,52 +1,51 @@
 """The guard: decides whether a callable may leave the caller's process, or even its thread.
 
 Two kinds of evidence: what the code does to state outside the call (`scan`, from the bytecode of
-the callable and of the program's own functions it calls), and what the first items did to that
-state (`Observer`). `judge` joins them into a `Verdict` by the table of docs/design.md.
+the callable and of the program's own functions that it calls), and what the first items did to
+that state (`Observer`). `judge` combines both into a `Verdict` by the table of docs/design.md.
 
-Guarantees: no code of the program is run; nothing raises. What cannot be looked into is `opaque`.
-Assumes: types and code found in one scan hold for the next as long as the marks of its trail do.
+Guarantees: no code of the program is run; nothing raises. What cannot be analysed is `opaque`.
+Assumes: a scan's result is valid as long as the marks of its trail (types, code) are unchanged.
 """
 
 from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, NamedTuple
 
-from parallax._guard.calls import Scan
+from parallax._core.light_stdlib import NamedTuple
 from parallax._guard.code import line_of
 from parallax._guard.evidence import Judged, weigh
-from parallax._guard.fingerprint import Path, State, differs, fingerprint, follow
-from parallax._guard.lookup import UNKNOWN, is_a, mark_of, resolve
-from parallax._guard.names import TooBig
-from parallax._guard.values import PLAIN, Outer
-from parallax._shm.registry import any_shared, is_shared_writable
+from parallax._guard.fingerprint import differs, fingerprint, follow
+from parallax._guard.frame import TooBig
+from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, mark_of, resolve
+from parallax._guard.scan import Scan
+from parallax._guard.values import PLAIN_VALUE, Outer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Final, Literal, TypeAlias
+
+    from parallax._guard.fingerprint import Path, State
 
 __all__ = [
-    "STEPS",
-    "Effects",
-    "Finding",
-    "GlobalRead",
-    "Observer",
-    "Verdict",
-    "except_shared",
-    "judge",
-    "scan",
-]
+    "SCAN_STEPS", "Effects", "Finding", "GlobalRead", "Observer", "Verdict", "except_shared",
+    "follow", "judge", "scan",
+]  # fmt: skip
 
-# Quiet items that are asked for before a cache counts as filled. Smaller: a change that comes with
+# Items without a change after which a cache counts as filled. Smaller: a change that comes with
 # every third item is taken for one; larger: items run in the caller that workers could have.
-_QUIET: Final = 2
+_UNCHANGED_ITEMS: Final = 2
 # Steps of a scan, of about 5 us each. Smaller: programs of a few hundred functions count as too big
-# to look through; larger: the first scan of such a program takes longer than it could save.
-STEPS: Final = 20_000
+# to be analysed; larger: the first scan of such a program takes longer than it could save.
+SCAN_STEPS: Final = 20_000
 # Smaller: caches that fill over several items are given up too early; larger: a callable that
 # might go to processes is kept back for longer.
-_LAST_LOOK: Final = 8
-_MAX_KEYS: Final = 512
+_MAX_WATCHED_ITEMS: Final = 8
+# Scans remembered. Smaller: programs of many callables are scanned again; larger: more memory.
+_MAX_SCANNED: Final = 512
+# Scans remembered of one callable, for different types of arguments and captured variables.
 _MAX_VARIANTS: Final = 4
 
 
@@ -57,28 +56,27 @@ class GlobalRead(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One place in the code that changes something from outside the call."""
 
     kind: Literal["grow", "update"]
-    """`update` where threads would race (read, change, write), else `grow`."""
+    """`update` if threads would race (read, change, write), else `grow`."""
     target: str
     """What is changed, in the user's words."""
     function: str
-    """The function in which it is seen."""
+    """The function that contains the code."""
     filename: str
     line: int
     """0 where there is no line, as for a bound method of a builtin type."""
     how: str
     """The verb: `f` *appends to* `log`."""
     guarded: bool = False
-    """It only happens while the state it sets is unset: a lazily filled cache."""
+    """The change only happens while the state it sets is unset: a lazily filled cache."""
     constant: bool = False
-    """Whether it happens does not depend on the item."""
+    """Whether the change happens does not depend on the item."""
     shared: bool = False
-    """It is in memory that all processes share."""
-    root: Path = field(default=(), compare=False, repr=False)
+    """What is changed is in memory that all processes share."""
+    root: Path = ()
     """Where the changed object is found, as a path from the callable or an argument."""
 
     def __str__(self) -> str:
@@ -86,24 +84,22 @@ class Finding:
         return f"`{self.function}` {self.how} `{self.target}`{where}"
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """What the code of a callable does to the world outside a call."""
+class Effects(NamedTuple):
+    """What the code of a callable does to state outside a call."""
 
     findings: tuple[Finding, ...] = ()
     reads: tuple[GlobalRead, ...] = ()
     opaque: bool = False
-    """Some of the program's own code could not be looked into."""
+    """Some of the program's own code could not be analysed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Where a callable may run."""
 
     limit: Literal["free", "process", "loop"]
     """`free`: anywhere; `process`: in this process; `loop`: in the caller's thread only."""
     reason: str
-    """In words; empty where there is nothing to say."""
+    """The reason in words; empty where no evidence was found."""
     finding: Finding | None
     """The evidence that decided."""
     settled: bool
@@ -111,16 +107,21 @@ class Verdict:
 
 
 def except_shared(effects: Effects, fn: Callable[..., Any], args: tuple[Any, ...]) -> Effects:
-    """The same without what is written to memory that all processes share.
+    """The same effects without those on memory that all processes share.
 
     Each item's own place in such an array may be filled by any process. A change that threads would
     race for (``counts[k] += 1``) stays a finding: processes would race for it as well.
 
     Args:
-        effects: what the code does.
+        effects: the effects of `fn`.
         fn: the callable.
         args: the arguments of one call.
     """
+    if not effects.findings:
+        return effects
+    # Imported here: most programs share no memory, and most callables have no finding.
+    from parallax._shm.registry import any_shared, is_shared_writable
+
     if not any_shared():
         return effects
     kept = []
@@ -128,88 +129,85 @@ def except_shared(effects: Effects, fn: Callable[..., Any], args: tuple[Any, ...
         if not finding.root or not is_shared_writable(follow(finding.root, fn, args)):
             kept.append(finding)
         elif finding.kind == "update":
-            kept.append(replace(finding, shared=True))
-    return replace(effects, findings=tuple(kept))
+            kept.append(finding._replace(shared=True))
+    return effects._replace(findings=tuple(kept))
 
 
-# ---------------------------------------------------------------- scanning, and remembering it
+# ---------------------------------------------------------------- scans and their cache
 
-# One entry of a trail: the parent's index, the step from it, and the mark that must still hold.
-_Mark = tuple[int, str, Any, Any]
-# What must hold, what was found, and how many steps it was allowed to take.
-_Entry = tuple[tuple[_Mark, ...], Effects, int]
-_remembered: dict[Any, tuple[_Entry, ...]] = {}
+# One object that a scan relied on: the index of its parent, the step from there, and its mark.
+_Mark: TypeAlias = "tuple[int, str, Any, Any]"
+# The marks that must be unchanged, the result, and the steps that the scan was allowed.
+_Entry: TypeAlias = "tuple[tuple[_Mark, ...], Effects, int]"
+_scanned: dict[Any, tuple[_Entry, ...]] = {}
 
 
 def scan(
-    fn: Callable[..., Any], sample: tuple[Any, ...] | None = None, *, steps: int = STEPS
+    fn: Callable[..., Any], sample: tuple[Any, ...] | None = None, *, steps: int = SCAN_STEPS
 ) -> Effects:
-    """What the code of `fn` may do to state outside one call of it.
+    """What the code of `fn` may do to state outside one call of `fn`.
 
     Args:
         fn: any callable.
         sample: the arguments of one call, for their types: `x += 1` changes a list and not a
-            number. Without it, arguments count as being of unknown type.
-        steps: how much code to look through before it counts as too big, and so as opaque.
+            number. None: the arguments are of unknown type.
+        steps: the number of instructions to analyse before the code counts as too big (opaque).
     """
     try:
-        args = (UNKNOWN,) * _arity(fn) if sample is None else sample
+        args = (UNKNOWN_OBJECT,) * _arity(fn) if sample is None else sample
         key = _key_of(fn)
-        entries = _remembered.get(key, ())
+        entries = _scanned.get(key, ())
         for marks, effects, spent in entries:
             if (spent >= steps or not effects.opaque) and _holds(marks, fn, args):
                 return effects
         effects, marks = _scan_anew(fn, args, steps)
-        if len(_remembered) >= _MAX_KEYS:
-            _remembered.clear()
-        _remembered[key] = ((marks, effects, steps), *entries)[:_MAX_VARIANTS]
+        if len(_scanned) >= _MAX_SCANNED:
+            _scanned.clear()
+        _scanned[key] = ((marks, effects, steps), *entries)[:_MAX_VARIANTS]
     except Exception:  # noqa: BLE001
-        # A callable of an unforeseen kind must not stop the run: it stays in the process instead.
+        # A callable of an unforeseen kind must not fail the run: it stays in the process instead.
         return Effects(opaque=True)
     return effects
 
 
-def _key_of(fn: Any) -> Any:
-    bound: tuple[Any, ...] = ()
+def _unwrap(fn: Any) -> tuple[Any, tuple[int | str, ...]]:
+    """The callable inside partials and methods, and what these bind: numbers and names."""
+    bound: tuple[int | str, ...] = ()
     for _ in range(8):
         if is_a(fn, functools.partial):
-            # Where one binds less, a default is used: nothing marks that it was not bound.
+            # If a partial binds less, a default is used, and no mark records that.
             bound += (len(fn.args), *fn.keywords)
             fn = fn.func
         elif type(fn) is types.MethodType:
+            bound += (1,)
             fn = fn.__func__
         else:
             break
+    return fn, bound
+
+
+def _key_of(fn: Any) -> Any:
+    fn, bound = _unwrap(fn)
     if type(fn) is types.FunctionType:
         return id(fn.__code__), bound
     return (id(fn) if is_a(fn, type) else id(type(fn))), bound
 
 
 def _arity(fn: Any) -> int:
-    """How many arguments a call needs at least; one where it cannot be told."""
-    taken = 0
-    for _ in range(8):
-        if is_a(fn, functools.partial):
-            taken += len(fn.args)
-            fn = fn.func
-        elif type(fn) is types.MethodType:
-            taken += 1
-            fn = fn.__func__
-        elif type(fn) is types.FunctionType:
-            return max(1, fn.__code__.co_argcount - len(fn.__defaults__ or ()) - taken)
-        else:
-            inside = resolve(type(fn), "attr", "__call__")
-            if is_a(fn, type):
-                inside = resolve(fn, "attr", "__init__")
-            if type(inside) is not types.FunctionType:
-                break
-            taken += 1
-            fn = inside
-    return 1
+    """The least number of arguments of a call; 1 where that cannot be told."""
+    fn, bound = _unwrap(fn)
+    if type(fn) is not types.FunctionType:
+        is_class = is_a(fn, type)
+        fn = resolve(fn, "attr", "__init__") if is_class else resolve(type(fn), "attr", "__call__")
+        bound += (1,)
+        if type(fn) is not types.FunctionType:
+            return 1
+    taken = sum(each for each in bound if type(each) is int)
+    return max(1, fn.__code__.co_argcount - len(fn.__defaults__ or ()) - taken)
 
 
 def _holds(marks: tuple[_Mark, ...], fn: Any, args: tuple[Any, ...]) -> bool:
-    """Whether all that a remembered scan relied on is still so."""
+    """Whether everything that an earlier scan relied on is unchanged."""
     objects: list[Any] = []
     count = 0
     for parent, kind, key, mark in marks:
@@ -231,16 +229,16 @@ def _holds(marks: tuple[_Mark, ...], fn: Any, args: tuple[Any, ...]) -> bool:
 def _scan_anew(fn: Any, args: tuple[Any, ...], steps: int) -> tuple[Effects, tuple[_Mark, ...]]:
     work = Scan(fn, args, steps)
     opaque = False
-    returned = PLAIN
+    returned = PLAIN_VALUE
     try:
         returned = work.run()
     except (TooBig, RecursionError):
         opaque = True
-    findings = _findings(fn, weigh(work, returned))
+    findings = _findings(fn, weigh(work.events, returned))
     reads = tuple(GlobalRead(*each) for each in work.globals_read)
     marks = tuple(_mark(node) for node in work.trail)
     for node in work.trail:
-        node.obj = None  # a remembered path must not keep the user's data alive
+        node.obj = None  # a cached path must not keep the user's data alive
     return Effects(findings, reads, opaque), marks
 
 
@@ -249,10 +247,10 @@ def _mark(node: Outer) -> _Mark:
 
 
 def _findings(fn: Any, judged: list[Judged]) -> tuple[Finding, ...]:
-    found: dict[Finding, None] = {}
+    found: dict[Any, Finding] = {}
     for event, kind, guarded, constant in judged:
         code = event.frame.code.raw
-        name: str = event.frame.label.rpartition("<locals>.")[2]
+        name: str = event.frame.func.label.rpartition("<locals>.")[2]
         line = line_of(code, event.frame.code.instructions[event.at].offset)
         filename = code.co_filename
         if not event.frame.callers:  # the callable itself has no bytecode
@@ -263,8 +261,8 @@ def _findings(fn: Any, judged: list[Judged]) -> tuple[Finding, ...]:
         finding = Finding(
             kind, target, name, filename, line, event.how, guarded, constant, root=path
         )
-        found.setdefault(finding)
-    return tuple(found)
+        found.setdefault(finding[:-1], finding)  # of several roots, the first one
+    return tuple(found.values())
 
 
 # ---------------------------------------------------------------- watching
@@ -285,12 +283,12 @@ class Observer:
         self._history: tuple[bool, ...] = ()
 
     def before(self, args: tuple[Any, ...]) -> None:
-        """Look at the state, just before `fn(*args)` is called."""
+        """Take the fingerprints, just before `fn(*args)` is called."""
         self._args = args
         self._old = self._look()
 
     def after(self) -> bool:
-        """Look again, just after; whether anything changed."""
+        """Whether anything changed, just after the call."""
         old, self._old = self._old, None
         changed = old is not None and self._changed_since(old)
         self._args = ()
@@ -299,7 +297,7 @@ class Observer:
 
     @property
     def history(self) -> tuple[bool, ...]:
-        """One entry for each item watched: whether it changed anything."""
+        """For each watched item, whether it changed anything."""
         return self._history
 
     def _look(self) -> list[State]:
@@ -309,7 +307,7 @@ class Observer:
                 for path in self._paths
             ]
         except Exception:  # noqa: BLE001
-            # A container that another thread changes while it is read: it does change, then.
+            # Another thread changes a container while it is read, so it counts as changed.
             return [([], [float("nan")])]
 
     def _changed_since(self, old: list[State]) -> bool:
@@ -317,7 +315,7 @@ class Observer:
         return len(old) != len(new) or any(map(differs, old, new))
 
 
-# ---------------------------------------------------------------- the table
+# ---------------------------------------------------------------- verdicts
 
 
 def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
@@ -328,7 +326,7 @@ def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
         if worst is not None:
             return _keep(worst, settled=True)
         reason = (
-            "its code is too big, or made at run time, to be looked through for side effects; "
+            "its code is too big, or made at run time, to be checked for side effects; "
             "pass backend='processes' if it has none"
         )
         return Verdict("process", reason, None, True)
@@ -345,22 +343,18 @@ def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
         )
         return Verdict("free", reason, first, True)
     may_end = all(each.guarded or each.constant for each in findings)
-    return _keep(worst, settled=not may_end or len(history) >= _LAST_LOOK)
+    return _keep(worst, settled=not may_end or len(history) >= _MAX_WATCHED_ITEMS)
 
 
 def _is_over(finding: Finding, history: Sequence[bool]) -> bool:
     """Whether the items watched show that a finding will not happen (again)."""
     changes = sum(history)
-    quiet = 0
-    for changed in reversed(history):
-        if changed:
-            break
-        quiet += 1
+    unchanged = next((k for k, changed in enumerate(reversed(history)) if changed), len(history))
     if finding.constant:
-        # Only state decides, and a quiet item has left the state as it found it.
-        enough = max(1, changes) if finding.guarded and changes else _QUIET
-        return quiet >= enough
-    return finding.guarded and changes > 0 and quiet >= max(_QUIET, changes)
+        # Only state decides, and an item without a change has left the state as it was.
+        enough = max(1, changes) if finding.guarded and changes else _UNCHANGED_ITEMS
+        return unchanged >= enough
+    return finding.guarded and changes > 0 and unchanged >= max(_UNCHANGED_ITEMS, changes)
 
 
 def _worst(findings: Sequence[Finding]) -> Finding | None:

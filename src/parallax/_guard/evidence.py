@@ -1,25 +1,31 @@
-"""From the events of a scan to what they mean for routing: racy or not, recurring or not.
+"""Weighs the events of a scan: whether threads would race for a change, whether it recurs.
 
-An event is `update` where another thread between reading and writing would change the outcome, else
-`grow`. It is `guarded` where it only happens while the state it sets is unset (a lazily filled
-cache), and `constant` where whether it happens does not depend on the item, so that a few quiet
-items speak for all.
+An event is an `update` if another thread between the read and the write would change the outcome,
+else `grow`. It is `guarded` if it only happens while the state it sets is unset (a lazily filled
+cache), and `constant` if it does not depend on the item whether it happens, so that a few items
+without a change speak for all items.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, NamedTuple
+from parallax._core.light_stdlib import NamedTuple
+from parallax._guard.events import Event
+from parallax._guard.frame import AbstractFrame
+from parallax._guard.values import NONDETERMINISTIC, Outer, Value, dependencies
 
-from parallax._guard.calls import Scan
-from parallax._guard.frame import Frame
-from parallax._guard.names import Event
-from parallax._guard.values import CHANCE, Outer, Value, dependencies
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Literal, TypeAlias
 
 __all__ = ["Judged", "weigh"]
 
-Condition = frozenset[Any]
-_BLIND: Final = ("elem", "kin", "deep")
-_MAX_CHAIN: Final = 40
+# The outer objects that decide whether an instruction runs.
+Condition: TypeAlias = "frozenset[Any]"
+# Steps of a path that name no single object, so that watching it would not show every change.
+_VAGUE_STEPS: Final = ("elem", "kin", "deep")
+# Callers that are asked for their conditions. Smaller: conditions far up are missed, and caches
+# filled there count as recurring changes; larger: deeply nested code takes longer.
+_MAX_CALL_SITES: Final = 40
 
 
 class Judged(NamedTuple):
@@ -31,23 +37,21 @@ class Judged(NamedTuple):
     constant: bool
 
 
-def weigh(scan: Scan, returned: Value) -> list[Judged]:
-    """Classify every event; `returned` is what the callable gives back."""
-    targets = {event.slot or event.node for event in scan.events}
-    targets |= {event.node for event in scan.events}
-    targets.discard(None)
+def weigh(events: list[Event], returned: Value) -> list[Judged]:
+    """Classify every event of a scan; `returned` is what the callable returns."""
+    targets = {each for event in events for each in (event.slot, event.node)} - {None}
     shown = dependencies(returned)
     result = []
-    for event in scan.events:
+    for event in events:
         conditions = _conditions(event.frame, event.at)
         observable = event.node is not None and not any(
-            kind in _BLIND for kind, _ in event.node.path()
+            kind in _VAGUE_STEPS for kind, _ in event.node.path()
         )
-        mine = {event.slot, event.node}
+        relevant = set(targets)
         if event.node is not None:
-            mine.add(event.node.children.get(("elem", None)))
+            relevant.add(event.node.children.get(("elem", None)))
         steady = [each for each in conditions if _is_steady(each)]
-        guarded = observable and any(not each.isdisjoint(targets | mine) for each in steady)
+        guarded = observable and any(not each.isdisjoint(relevant) for each in steady)
         constant = observable and bool(conditions) and len(steady) == len(conditions)
         kind = _kind(event, conditions, guarded, shown)
         result.append(Judged(event, kind, guarded, constant))
@@ -55,8 +59,10 @@ def weigh(scan: Scan, returned: Value) -> list[Judged]:
 
 
 def _is_steady(condition: Condition) -> bool:
-    """Whether a condition is about state alone: neither the item nor chance has a say in it."""
-    return not any(dep is CHANCE or (type(dep) is Outer and dep.is_item) for dep in condition)
+    """Whether a condition depends on state alone, not on the item or on unobserved state."""
+    return not any(
+        dep is NONDETERMINISTIC or (type(dep) is Outer and dep.is_item) for dep in condition
+    )
 
 
 def _kind(
@@ -64,7 +70,7 @@ def _kind(
 ) -> Literal["grow", "update"]:
     node, slot = event.node, event.slot
     if node is not None and node.is_item:
-        return "grow"  # each item is in the hands of one thread
+        return "grow"  # each item is processed by one thread
     if event.shape == "take" or node is None:
         return "update"
     goal = slot or node
@@ -75,7 +81,7 @@ def _kind(
     if guarded:
         return "grow"
     if event.shape == "grow":
-        # A list that is also read: what a thread finds in it depends on the others.
+        # If the list is also read, what a thread finds in it depends on the other threads.
         return "update" if node.scanned or node.peeked else "grow"
     if slot is not None and slot.kind != "elem":
         return "update" if slot.loaded else "grow"
@@ -87,16 +93,16 @@ def _is_locked(event: Event) -> bool:
 
 
 def _order_shows(goal: Outer, shown: frozenset[Any]) -> bool:
-    """Whether the order of locked updates can be seen: in a rounded sum, or in a result."""
+    """Whether the order of locked updates shows: in a rounded sum, or in a result."""
     return type(goal.obj) in (float, complex, str, bytes, tuple) or goal in shown
 
 
-def _conditions(frame: Frame, at: int) -> list[Condition]:
-    """What decides, inside its function and in those that call it, that an instruction runs."""
+def _conditions(frame: AbstractFrame, at: int) -> list[Condition]:
+    """The conditions of an instruction, inside its function and in the functions that call it."""
     found: list[Condition] = []
     seen: set[tuple[int, int]] = set()
     todo = [(frame, at)]
-    while todo and len(seen) < _MAX_CHAIN:
+    while todo and len(seen) < _MAX_CALL_SITES:
         here, i = todo.pop()
         if (id(here), i) in seen:
             continue
@@ -107,14 +113,13 @@ def _conditions(frame: Frame, at: int) -> list[Condition]:
     return found
 
 
-def _handled(frame: Frame, at: int) -> list[Condition]:
+def _handled(frame: AbstractFrame, at: int) -> list[Condition]:
     """For code in an exception handler: what the protected code reads (`try: cache[k]`)."""
     if frame.code.reaches(0, at):
         return []
-    found: Condition = frozenset((CHANCE,))
-    regions = [goal for goal in frame.code.handlers() if frame.code.reaches(goal, at)]
     reads: set[Any] = set()
-    for goal in regions:
-        for i in frame.code.protected(goal):
-            reads |= frame.reads.get(i, frozenset())
-    return [frozenset(reads)] if reads else [found]
+    for goal in frame.code.handlers():
+        if frame.code.reaches(goal, at):
+            for i in frame.code.protected(goal):
+                reads |= frame.reads.get(i, frozenset())
+    return [frozenset(reads or (NONDETERMINISTIC,))]

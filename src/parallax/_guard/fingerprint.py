@@ -1,8 +1,8 @@
 """A cheap fingerprint of the state that the guard watches while the first items run.
 
-Guarantees: runs no code of the program; objects are held, never only their ids, so that a freed and
-reused address is not mistaken for the old object. A fingerprint may miss a change deep inside; the
-guard then says "in the code, not seen yet", which keeps the callable in the process all the same.
+Guarantees: runs no code of the program. A fingerprint holds the objects and not only their ids, so
+that an object at a reused address is not taken for the old one. A change deep inside may be missed;
+the guard then says "in the code, not seen yet", which keeps the callable in the process, too.
 """
 
 from __future__ import annotations
@@ -11,97 +11,102 @@ import operator
 import types
 import zlib
 from collections import deque
-from collections.abc import Iterable
 from itertools import islice
-from typing import Any, Final
 
-from parallax._guard.lookup import UNKNOWN, instance_dict, is_a, is_frozen, mro_of, resolve
+from parallax._guard.lookup import UNKNOWN_OBJECT, instance_dict, is_a, is_frozen, mro_of, resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, Final, TypeAlias
 
 __all__ = ["Path", "State", "differs", "fingerprint", "follow"]
 
-Path = tuple[tuple[str, Any], ...]
-State = tuple[list[Any], list[Any]]
+# The steps from the callable or an argument to an object.
+Path: TypeAlias = "tuple[tuple[str, Any], ...]"
+# Objects to be compared by identity, and figures to be compared by value.
+State: TypeAlias = "tuple[list[Any], list[Any]]"
 
 # Bigger containers are sampled at both ends. Larger: watching costs more than short items do.
-_WHOLE: Final = 64
-_ENDS: Final = 16
-_BYTES: Final = 8192
+_MAX_WHOLE_ITEMS: Final = 64
+_SAMPLED_PER_END: Final = 16
+_MAX_WHOLE_BYTES: Final = 8192
 
 
 def follow(path: Path, fn: Any, args: tuple[Any, ...]) -> Any:
-    """The object at a path now, or the last one before a step that has no single answer."""
+    """The object at a path now, or the last one before a step that names no single object."""
     kind, key = path[0]
-    obj = fn if kind == "fn" else args[key] if key < len(args) else UNKNOWN
+    obj = fn if kind == "fn" else args[key] if key < len(args) else UNKNOWN_OBJECT
     for kind, key in path[1:]:
         if kind in ("elem", "kin", "deep"):
             return obj
         held, obj = obj, resolve(obj, kind, key)
-        if obj is UNKNOWN:
-            # Absent, or not to be looked up without running code: its holder says the most.
+        if obj is UNKNOWN_OBJECT:
+            # Absent, or not to be looked up without running code.
             return held
     return obj
 
 
 def fingerprint(path: Path, fn: Any, args: tuple[Any, ...]) -> State:
-    """What is at the path: objects to be compared by identity, and figures."""
+    """The state of the object at a path."""
     refs: list[Any] = []
     figures: list[Any] = []
-    _take(follow(path, fn, args), refs, figures, 0)
+    _add(follow(path, fn, args), refs, figures, 0)
     return refs, figures
 
 
 def differs(old: State, new: State) -> bool:
-    """Whether two fingerprints of one path tell of a change."""
+    """Whether two fingerprints of one path show a change."""
     if old[1] != new[1] or len(old[0]) != len(new[0]):
         return True
     return not all(map(operator.is_, old[0], new[0]))
 
 
-# Stands for state that cannot be watched: it never equals itself, so each item counts as a change.
-_RESTLESS: Final = float("nan")
+# For state that cannot be watched: NaN never equals itself, so each item counts as a change.
+_ALWAYS_CHANGED: Final = float("nan")
 
 
-def _take(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> None:
+def _add(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> None:
     refs.append(obj)
     content: Iterable[Any]
-    if obj is UNKNOWN or is_frozen(obj):
+    if obj is UNKNOWN_OBJECT or is_frozen(obj):
         return
     if is_a(obj, list):
         size = list.__len__(obj)
-        content = list.__iter__(obj) if size <= _WHOLE else _ends(obj, size)
+        content = list.__iter__(obj) if size <= _MAX_WHOLE_ITEMS else _both_ends(obj, size)
     elif is_a(obj, dict):
         size = dict.__len__(obj)
         content = dict.values(obj)
-        if size > _WHOLE:
-            values = list(islice(content, _ENDS))
+        if size > _MAX_WHOLE_ITEMS:
+            values = list(islice(content, _SAMPLED_PER_END))
             last = next(reversed(obj)) if type(obj) is dict else None
             content = [*values, last]
     elif is_a(obj, (tuple, set, frozenset, deque)):
         size = len(obj) if type(obj) in (tuple, set, frozenset, deque) else 0
-        content = islice(iter(obj), _WHOLE) if size else ()
+        content = islice(iter(obj), _MAX_WHOLE_ITEMS) if size else ()
     else:
-        _take_other(obj, refs, figures, depth)
+        _add_other(obj, refs, figures, depth)
         return
     figures.append(size)
     held = list(content)
     refs += held
     if depth == 0:
-        for child in held[:_ENDS]:
+        for child in held[:_SAMPLED_PER_END]:
             if not is_frozen(child):
-                _take(child, refs, figures, 1)
+                _add(child, refs, figures, 1)
 
 
-def _ends(obj: list[Any], size: int) -> list[Any]:
+def _both_ends(obj: list[Any], size: int) -> list[Any]:
     get = list.__getitem__
-    return [*get(obj, slice(0, _ENDS)), *get(obj, slice(size - _ENDS, size))]
+    return [*get(obj, slice(0, _SAMPLED_PER_END)), *get(obj, slice(size - _SAMPLED_PER_END, size))]
 
 
-def _take_other(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> None:
+def _add_other(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> None:
     kind = type(obj)
     if is_a(obj, types.ModuleType):
         return
     if is_a(obj, type):
-        held = list(type.__getattribute__(obj, "__dict__").values())[: 2 * _WHOLE]
+        held = list(type.__getattribute__(obj, "__dict__").values())[: 2 * _MAX_WHOLE_ITEMS]
         refs += held
         return
     if kind in (bytearray, memoryview) or kind.__name__ in ("array", "ndarray"):
@@ -118,34 +123,34 @@ def _take_other(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> No
         if type(raw) is types.MemberDescriptorType
     ]
     if space is None and not names:
-        figures.append(_RESTLESS)
+        figures.append(_ALWAYS_CHANGED)
         return
-    held = list(dict.values(space))[: 2 * _WHOLE] if space is not None else []
+    held = list(dict.values(space))[: 2 * _MAX_WHOLE_ITEMS] if space is not None else []
     for member in names:
         try:
             held.append(member.__get__(obj, kind))
         except AttributeError:
-            held.append(UNKNOWN)
+            held.append(UNKNOWN_OBJECT)
     figures.append(len(held))
     refs += held
     if depth == 0:
-        for child in held[:_WHOLE]:
+        for child in held[:_MAX_WHOLE_ITEMS]:
             if is_a(child, (list, dict, set, deque)):
-                _take(child, refs, figures, 1)
+                _add(child, refs, figures, 1)
 
 
 def _bytes_of(obj: Any) -> Any:
     try:
         view = memoryview(obj)
         if not view.c_contiguous:
-            return _RESTLESS
+            return _ALWAYS_CHANGED
         flat = view.cast("B")
         size = len(flat)
-        if size <= _BYTES:
+        if size <= _MAX_WHOLE_BYTES:
             return (size, zlib.crc32(flat))
-        # Whole words at even distances: a stride of single bytes would look at low bytes only.
-        step = size // (_BYTES // 64)
+        # Whole words at even distances: a stride of single bytes would sample low bytes only.
+        step = size // (_MAX_WHOLE_BYTES // 64)
         parts = b"".join(flat[at : at + 64] for at in range(0, size - 64, step))
         return (size, zlib.crc32(parts))
     except (TypeError, ValueError, BufferError):
-        return _RESTLESS
+        return _ALWAYS_CHANGED

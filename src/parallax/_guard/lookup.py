@@ -1,7 +1,7 @@
-"""Looks real objects up without running anything of theirs.
+"""Inspects the program's objects without running any of its code.
 
 Guarantees: no property, `__getattr__`, `__len__`, `__eq__` or `__class__` of the program's classes
-is run, and `resolve` never raises: what cannot be found out is `UNKNOWN`.
+is run, and `resolve` never raises: what cannot be found out is `UNKNOWN_OBJECT`.
 Assumes: a class is not changed between two scans; types of values and code of functions may be.
 """
 
@@ -15,14 +15,17 @@ import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Final
 
 from parallax._core.own_code import FOLDER
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
 __all__ = [
-    "MISSING", "UNKNOWN", "Sentinel", "class_lookup", "instance_dict", "is_a", "is_code_like",
-    "is_decorated", "is_frozen", "is_known_dict", "is_own_class", "is_own_code", "mark_of",
-    "mro_of", "resolve", "top_module",
+    "NO_ATTRIBUTE", "UNKNOWN_OBJECT", "Sentinel", "class_lookup", "instance_dict", "is_a",
+    "is_code_like", "is_decorated", "is_frozen", "is_known_dict", "is_lru_cache", "is_own_class",
+    "is_own_code", "is_own_function", "mark_of", "mro_of", "resolve", "top_module",
 ]  # fmt: skip
 
 
@@ -38,8 +41,8 @@ class Sentinel:
         return self.name
 
 
-UNKNOWN: Final[Any] = Sentinel("UNKNOWN")
-MISSING: Final[Any] = Sentinel("MISSING")
+UNKNOWN_OBJECT: Final[Any] = Sentinel("UNKNOWN")
+NO_ATTRIBUTE: Final[Any] = Sentinel("MISSING")
 _FROZEN_BUILTINS: Final = frozenset(
     {
         int, float, complex, bool, str, bytes, type(None), range, slice, type(...),
@@ -84,12 +87,12 @@ def mro_of(cls: type) -> tuple[type, ...]:
 
 
 def class_lookup(cls: type, name: str) -> Any:
-    """The raw entry of a class or of one of its bases, or `MISSING`."""
+    """The raw entry of a class or of one of its bases, or `NO_ATTRIBUTE`."""
     for base in mro_of(cls):
         space = type.__getattribute__(base, "__dict__")
         if name in space:
             return space[name]
-    return MISSING
+    return NO_ATTRIBUTE
 
 
 def top_module(obj: object) -> str:
@@ -108,9 +111,9 @@ def top_module(obj: object) -> str:
 
 
 def _installed_roots() -> tuple[str, ...]:
-    # The standard library, by the place of one of its modules: `sysconfig` would say the same, and
-    # take longer to import than all of the guard. And this package, which is outside
-    # site-packages while it is being developed.
+    # The standard library is found by the folder of one of its modules, because importing
+    # `sysconfig` takes longer than importing all of the guard. This package is named because it is
+    # outside site-packages while it is being developed.
     places = (os.__file__.rpartition(os.sep)[0], FOLDER)
     return tuple(_normal(place).rstrip("/") + "/" for place in places if place)
 
@@ -119,7 +122,7 @@ def _normal(path: str) -> str:
     return path.replace("\\", "/").lower()
 
 
-_INSTALLED: Final = _installed_roots()
+_INSTALLED_PREFIXES: Final = _installed_roots()
 _owned: dict[str, bool] = {}
 
 
@@ -129,7 +132,7 @@ def is_own_code(filename: str) -> bool:
     if known is None:
         path = _normal(filename)
         known = not (
-            path.startswith(("<frozen", "<__array_function__", *_INSTALLED))
+            path.startswith(("<frozen", "<__array_function__", *_INSTALLED_PREFIXES))
             or "/site-packages/" in path
             or "/dist-packages/" in path
         )
@@ -137,6 +140,11 @@ def is_own_code(filename: str) -> bool:
             _owned.clear()
         _owned[filename] = known
     return known
+
+
+def is_own_function(obj: object) -> bool:
+    """Whether the object is a Python function of the program."""
+    return type(obj) is types.FunctionType and is_own_code(obj.__code__.co_filename)
 
 
 def is_own_class(cls: type) -> bool:
@@ -168,24 +176,26 @@ def instance_dict(obj: object) -> dict[str, Any] | None:
 
 def _get_attr(obj: Any, name: str) -> Any:
     if is_a(obj, types.ModuleType):
-        return object.__getattribute__(obj, "__dict__").get(name, UNKNOWN)
+        return object.__getattribute__(obj, "__dict__").get(name, UNKNOWN_OBJECT)
     if is_a(obj, type):
         found = class_lookup(obj, name)
-        return UNKNOWN if found is MISSING else found
+        return UNKNOWN_OBJECT if found is NO_ATTRIBUTE else found
     raw = class_lookup(type(obj), name)
     if type(raw) is types.MemberDescriptorType:
         return raw.__get__(obj, type(obj))
     if is_a(raw, property) or type(raw) is types.GetSetDescriptorType:
-        return UNKNOWN
+        return UNKNOWN_OBJECT
     space = instance_dict(obj)
     if space is not None and name in space:
         return space[name]
-    return UNKNOWN if raw is MISSING else raw
+    return UNKNOWN_OBJECT if raw is NO_ATTRIBUTE else raw
 
 
 def _get_item(obj: Any, key: Any) -> Any:
     if is_a(obj, dict):
-        return dict.get(obj, key, UNKNOWN) if type(key) in _FROZEN_BUILTINS else UNKNOWN
+        return (
+            dict.get(obj, key, UNKNOWN_OBJECT) if type(key) in _FROZEN_BUILTINS else UNKNOWN_OBJECT
+        )
     if is_a(obj, list):
         return list.__getitem__(obj, key)
     if is_a(obj, tuple):
@@ -211,19 +221,19 @@ def _get_elem(obj: Any, _: Any) -> Any:
     if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
         # A row of a matrix is a view of it; an element of a vector is a number.
         if obj.dtype.hasobject:
-            return UNKNOWN
+            return UNKNOWN_OBJECT
         return obj if obj.ndim > 1 else 0
-    return UNKNOWN
+    return UNKNOWN_OBJECT
 
 
 def _get_kin(obj: Any, index: int) -> Any:
-    """Of the elements that differ in type, or in code, from the sample: one of each, by number."""
+    """The element number `index` among those that differ from the sample in type or in code."""
     if is_a(obj, dict):
         elements = iter(dict.values(obj))
     elif is_a(obj, (list, tuple)):
         elements = (list if is_a(obj, list) else tuple).__iter__(obj)
     else:
-        return UNKNOWN
+        return UNKNOWN_OBJECT
     seen = [mark_of(_get_elem(obj, None))]
     for element in islice(elements, 64):
         mark = mark_of(element)
@@ -232,11 +242,11 @@ def _get_kin(obj: Any, index: int) -> Any:
         if len(seen) > index:
             return element
         seen.append(mark)
-    return UNKNOWN
+    return UNKNOWN_OBJECT
 
 
 def _pick(elements: Iterator[Any]) -> Any:
-    best = UNKNOWN
+    best = UNKNOWN_OBJECT
     for element in islice(elements, 8):
         best = element
         if not is_frozen(element):
@@ -249,8 +259,8 @@ def _get_name(space: Any, name: str) -> Any:
         return space[name]
     found = space.get("__builtins__", builtins)
     if is_a(found, dict):
-        return found.get(name, UNKNOWN)
-    return object.__getattribute__(found, "__dict__").get(name, UNKNOWN)
+        return found.get(name, UNKNOWN_OBJECT)
+    return object.__getattribute__(found, "__dict__").get(name, UNKNOWN_OBJECT)
 
 
 def _get_free(func: Any, name: str) -> Any:
@@ -259,7 +269,7 @@ def _get_free(func: Any, name: str) -> Any:
 
 def _get_wrapped(obj: Any, _: Any) -> Any:
     space = instance_dict(obj)
-    return UNKNOWN if space is None else space.get("__wrapped__", UNKNOWN)
+    return UNKNOWN_OBJECT if space is None else space.get("__wrapped__", UNKNOWN_OBJECT)
 
 
 def _unwrap_descriptor(obj: Any, _: Any) -> Any:
@@ -267,7 +277,7 @@ def _unwrap_descriptor(obj: Any, _: Any) -> Any:
         return obj.__func__
     if is_a(obj, property):
         return obj.fget
-    return obj.func if is_a(obj, functools.cached_property) else UNKNOWN
+    return obj.func if is_a(obj, functools.cached_property) else UNKNOWN_OBJECT
 
 
 _RESOLVERS: Final[dict[str, Callable[[Any, Any], Any]]] = {
@@ -288,20 +298,20 @@ _RESOLVERS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "wrapped": _get_wrapped,
     "unwrap": _unwrap_descriptor,
     "type": lambda obj, _: type(obj),
-    "import": lambda _, name: sys.modules.get(name, UNKNOWN),
+    "import": lambda _, name: sys.modules.get(name, UNKNOWN_OBJECT),
     "class": lambda _, cls: cls,
-    "deep": lambda _, __: UNKNOWN,
+    "deep": lambda _, __: UNKNOWN_OBJECT,
 }
 
 
 def resolve(obj: Any, kind: str, key: Any) -> Any:
-    """One step of a path: the object it leads to now, or `UNKNOWN`. Never raises."""
-    if obj is UNKNOWN:
-        return UNKNOWN
+    """One step of a path: the object it leads to now, or `UNKNOWN_OBJECT`. Never raises."""
+    if obj is UNKNOWN_OBJECT:
+        return UNKNOWN_OBJECT
     try:
         return _RESOLVERS[kind](obj, key)
     except Exception:  # noqa: BLE001 - an empty cell, a shrunk list: nothing to be known
-        return UNKNOWN
+        return UNKNOWN_OBJECT
 
 
 # ---- kinds of objects
@@ -318,7 +328,7 @@ _CODE_LIKE: Final = (
     staticmethod,
     classmethod,
 )
-# What @parallel makes of a function, and of a method looked up on an object.
+# The classes of a function under @parallel, and of such a method looked up on an object.
 _DECORATED: Final = ("ParallelFunction", "_Bound")
 _CODE_LIKE_NAMES: Final = (
     "_lru_cache_wrapper", "ufunc", "_ArrayFunctionDispatcher", *_DECORATED,
@@ -331,13 +341,18 @@ def is_code_like(obj: object) -> bool:
     return issubclass(kind, _CODE_LIKE) or kind.__name__ in _CODE_LIKE_NAMES
 
 
+def is_lru_cache(obj: object) -> bool:
+    """Whether the object is a function under `functools.lru_cache`."""
+    return type(obj).__name__ == "_lru_cache_wrapper"
+
+
 def is_decorated(obj: object) -> bool:
-    """Whether it is a function under `@parallel`: a partial without arguments, and a method."""
+    """Whether the object is a function or method under `@parallel`: a partial without arguments."""
     return type(obj).__name__ in _DECORATED and is_a(obj, functools.partial)
 
 
 def mark_of(obj: Any) -> Any:
-    """What an analysis may depend on: the code of a function, a class itself, else the type."""
+    """What an analysis relies on: the code of a function, a class itself, else the type."""
     kind = type(obj)
     if kind is types.FunctionType:
         return obj.__code__
@@ -345,7 +360,7 @@ def mark_of(obj: Any) -> Any:
         return obj.__func__
     if is_a(obj, (type, types.ModuleType)) or kind is types.BuiltinFunctionType:
         return obj
-    return UNKNOWN if obj is UNKNOWN else kind
+    return UNKNOWN_OBJECT if obj is UNKNOWN_OBJECT else kind
 
 
 _KNOWN_DICTS: Final = (dict, defaultdict, OrderedDict, Counter)

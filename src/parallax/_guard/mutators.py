@@ -1,68 +1,73 @@
-"""What the operations of the standard library and of well-known packages do to their operands.
+"""What operations of the standard library and of well-known packages do to their operands.
 
-Plain tables, keyed by the names of methods and functions, read by `_calls`. Installed packages are
-not analysed, so what is not listed here counts as harmless, and what a listed name does is believed
-only for the types it is listed for.
+Plain tables, keyed by the names of methods and functions. Installed packages are not analysed:
+what is not listed here counts as harmless, and an entry applies only to the types it is listed for.
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from parallax._core.light_stdlib import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = [
-    "ALIASES", "ARGUMENT_CHANGES", "CONTAINER_CALLS", "GETTERS", "INPLACE", "METHODS", "PACKAGES",
-    "PROCESS_CALLS", "PURE_CALLS", "TYPED_METHODS", "Change",
+    "ALIASES", "ARGUMENT_CHANGES", "CONTAINER_CALLS", "GETTERS", "INPLACE_METHODS",
+    "MUTATING_METHODS", "PACKAGE_METHODS", "PROCESS_CALLS", "PURE_CALLS", "TYPED_METHODS",
+    "Mutation",
 ]  # fmt: skip
 
 
-class Change(NamedTuple):
+class Mutation(NamedTuple):
     """What a mutating operation does.
 
-    `shape` tells how much the order and the earlier content matter: `slot` fills a named place,
-    `grow` puts something more into it, `take` changes what the next caller will see.
+    `shape` says how much order and earlier content matter: `slot` fills a named place, `grow` adds
+    something, `take` changes what the next caller will see.
     """
 
-    shape: Literal["slot", "grow", "take"]
+    shape: str
     how: str
 
 
-_GROW = Change("grow", "appends to")
-_ADD = Change("grow", "adds to")
-_EXTEND = Change("grow", "extends")
-_PUT = Change("grow", "puts into")
-_WRITE = Change("grow", "writes to")
-_SLOT = Change("slot", "assigns an item of")
-_FILL = Change("slot", "fills a slot of")
-_UPDATE = Change("slot", "updates")
-_REMOVE = Change("take", "removes from")
-_TAKE = Change("take", "takes from")
-_REORDER = Change("take", "reorders")
-_CLEAR = Change("take", "clears")
-_OVERWRITE = Change("slot", "overwrites")
-_DRAW = Change("take", "draws from")
-_READ = Change("take", "reads on in")
-_FIT = Change("take", "fits")
+_GROW = Mutation("grow", "appends to")
+_ADD = Mutation("grow", "adds to")
+_EXTEND = Mutation("grow", "extends")
+_PUT = Mutation("grow", "puts into")
+_WRITE = Mutation("grow", "writes to")
+_SLOT = Mutation("slot", "assigns an item of")
+_FILL = Mutation("slot", "fills a slot of")
+_UPDATE = Mutation("slot", "updates")
+_REMOVE = Mutation("take", "removes from")
+_TAKE = Mutation("take", "takes from")
+_REORDER = Mutation("take", "reorders")
+_CLEARS = Mutation("take", "clears")
+_OVERWRITE = Mutation("slot", "overwrites")
+_DRAW = Mutation("take", "draws from")
+_READS_ON = Mutation("take", "reads on in")
+_FIT = Mutation("take", "fits")
 
-# Believed for every type that is not the program's own, and for values of unknown type.
-METHODS: Final[dict[str, Change]] = {
+# Of every type that is not the program's own, and of values of unknown type.
+MUTATING_METHODS: Final[dict[str, Mutation]] = {
     "append": _GROW, "appendleft": _GROW, "extend": _EXTEND, "extendleft": _EXTEND,
-    "insert": Change("grow", "inserts into"), "add": _ADD, "push": _PUT, "put": _PUT,
+    "insert": Mutation("grow", "inserts into"), "add": _ADD, "push": _PUT, "put": _PUT,
     "put_nowait": _PUT, "update": _UPDATE, "setdefault": _FILL, "__setitem__": _SLOT,
-    "__setattr__": Change("slot", "sets an attribute of"), "__delitem__": _REMOVE,
+    "__setattr__": Mutation("slot", "sets an attribute of"), "__delitem__": _REMOVE,
     "__delattr__": _REMOVE, "remove": _REMOVE, "discard": _REMOVE, "pop": _TAKE, "popleft": _TAKE,
-    "popitem": _TAKE, "clear": _CLEAR, "sort": _REORDER, "reverse": _REORDER,
+    "popitem": _TAKE, "clear": _CLEARS, "sort": _REORDER, "reverse": _REORDER,
     "move_to_end": _REORDER, "intersection_update": _REMOVE, "difference_update": _REMOVE,
-    "symmetric_difference_update": _UPDATE, "subtract": Change("take", "subtracts from"),
+    "symmetric_difference_update": _UPDATE, "subtract": Mutation("take", "subtracts from"),
     "frombytes": _EXTEND, "fromlist": _EXTEND, "__iadd__": _EXTEND, "__ior__": _UPDATE,
     "write": _WRITE, "writelines": _WRITE, "writerow": _WRITE, "writerows": _WRITE,
     "__next__": _TAKE, "send": _TAKE, "fit": _FIT, "partial_fit": _FIT, "fit_transform": _FIT,
-    "set_params": Change("take", "sets parameters of"), "task_done": _TAKE,
+    "set_params": Mutation("take", "sets parameters of"), "task_done": _TAKE,
     "sendall": _WRITE,
 }  # fmt: skip
 
 _QUEUE = {"get": _TAKE, "get_nowait": _TAKE}
 _FILE = dict.fromkeys(
-    ("read", "readline", "readlines", "read1", "readinto", "seek", "truncate", "readinto1"), _READ
+    ("read", "readline", "readlines", "read1", "readinto", "seek", "truncate", "readinto1"),
+    _READS_ON,
 )
 _RANDOM = dict.fromkeys(
     (
@@ -78,8 +83,8 @@ _RANDOM = dict.fromkeys(
     _DRAW,
 )  # fmt: skip
 
-# Beyond METHODS, for one class and what derives from it: (top-level module, class name).
-TYPED_METHODS: Final[dict[tuple[str, str], dict[str, Change]]] = {
+# Further ones of single classes and their subclasses: (top-level module, class name).
+TYPED_METHODS: Final[dict[tuple[str, str], dict[str, Mutation]]] = {
     ("queue", "Queue"): _QUEUE,
     ("queue", "SimpleQueue"): _QUEUE,
     ("multiprocessing", "Queue"): _QUEUE,
@@ -88,7 +93,7 @@ TYPED_METHODS: Final[dict[tuple[str, str], dict[str, Change]]] = {
     ("random", "Random"): _RANDOM,
     ("numpy", "Generator"): _RANDOM,
     ("numpy", "RandomState"): _RANDOM,
-    ("threading", "Event"): {"set": Change("slot", "sets")},
+    ("threading", "Event"): {"set": Mutation("slot", "sets")},
     ("collections", "deque"): {"rotate": _REORDER},
     ("array", "array"): {"byteswap": _OVERWRITE, "fromfile": _EXTEND, "fromunicode": _EXTEND},
     ("xml", "Element"): {"set": _SLOT},
@@ -96,21 +101,21 @@ TYPED_METHODS: Final[dict[tuple[str, str], dict[str, Change]]] = {
     ("contextvars", "ContextVar"): {},
 }  # fmt: skip
 
-# Packages whose methods of these names make new objects: only the names listed change anything.
-PACKAGES: Final[dict[str, dict[str, Change]]] = {
+# Packages of which only the methods listed change anything, instead of MUTATING_METHODS.
+PACKAGE_METHODS: Final[dict[str, dict[str, Mutation]]] = {
     "numpy": {
         "fill": _OVERWRITE, "sort": _REORDER, "resize": _OVERWRITE, "put": _SLOT,
         "partition": _REORDER, "itemset": _SLOT, "setfield": _SLOT, "setflags": _SLOT,
         "__setitem__": _SLOT, "__iadd__": _OVERWRITE,
     },
     "pandas": {
-        "update": _UPDATE, "insert": Change("grow", "inserts into"), "pop": _TAKE,
+        "update": _UPDATE, "insert": Mutation("grow", "inserts into"), "pop": _TAKE,
         "__setitem__": _SLOT,
     },
     "PIL": {
         "paste": _OVERWRITE, "putpixel": _SLOT, "putdata": _OVERWRITE, "putalpha": _OVERWRITE,
         "putpalette": _OVERWRITE, "alpha_composite": _OVERWRITE, "thumbnail": _OVERWRITE,
-        "seek": _READ, "text": _OVERWRITE, "line": _OVERWRITE, "rectangle": _OVERWRITE,
+        "seek": _READS_ON, "text": _OVERWRITE, "line": _OVERWRITE, "rectangle": _OVERWRITE,
         "polygon": _OVERWRITE, "ellipse": _OVERWRITE, "point": _OVERWRITE,
     },
     "torch": {}, "jax": {}, "jaxlib": {}, "polars": {}, "tensorflow": {}, "pyarrow": {},
@@ -121,10 +126,11 @@ PACKAGES: Final[dict[str, dict[str, Change]]] = {
     },
 }  # fmt: skip
 
-# Methods that hand out what the receiver holds, and ones whose result is the receiver's memory.
+# Methods that return what the receiver holds.
 GETTERS: Final = frozenset(
     {"get", "setdefault", "pop", "popitem", "popleft", "__getitem__", "get_nowait", "peek"}
 )
+# Methods and functions whose result is, or shares the memory of, the receiver or first argument.
 ALIASES: Final = frozenset(
     {
         "reshape", "ravel", "view", "squeeze", "transpose", "swapaxes", "diagonal", "__iter__",
@@ -135,13 +141,14 @@ ALIASES: Final = frozenset(
     }
 )  # fmt: skip
 
-# Functions of installed modules that change what an argument refers to: its index.
-ARGUMENT_CHANGES: Final[dict[tuple[str, str], tuple[int, Change]]] = {
+# Functions of installed modules that change an argument: the argument's index, and how.
+ARGUMENT_CHANGES: Final[dict[tuple[str, str], tuple[int, Mutation]]] = {
     ("heapq", "heappush"): (0, _PUT), ("heapq", "heappop"): (0, _TAKE),
     ("heapq", "heapify"): (0, _REORDER), ("heapq", "heapreplace"): (0, _TAKE),
     ("heapq", "heappushpop"): (0, _TAKE), ("bisect", "insort"): (0, _PUT),
     ("bisect", "insort_right"): (0, _PUT), ("bisect", "insort_left"): (0, _PUT),
-    ("random", "shuffle"): (0, _REORDER), ("builtins", "setattr"): (0, METHODS["__setattr__"]),
+    ("random", "shuffle"): (0, _REORDER),
+    ("builtins", "setattr"): (0, MUTATING_METHODS["__setattr__"]),
     ("builtins", "delattr"): (0, _REMOVE), ("builtins", "next"): (0, _TAKE),
     ("operator", "setitem"): (0, _SLOT), ("operator", "delitem"): (0, _REMOVE),
     ("operator", "iadd"): (0, _EXTEND), ("operator", "iconcat"): (0, _EXTEND),
@@ -154,7 +161,7 @@ ARGUMENT_CHANGES: Final[dict[tuple[str, str], tuple[int, Change]]] = {
     ("struct", "pack_into"): (1, _OVERWRITE),
 }  # fmt: skip
 
-# Functions that change the process itself.
+# Functions that change the state of the process: the verb and what is changed.
 PROCESS_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("os", "putenv"): ("sets a variable of", "os.environ"),
     ("os", "unsetenv"): ("removes from", "os.environ"),
@@ -165,14 +172,9 @@ PROCESS_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("signal", "signal"): ("changes", "the signal handlers"),
     ("socket", "setdefaulttimeout"): ("changes", "the default timeout of sockets"),
 }  # fmt: skip
-PROCESS_CALLS.update(
-    {
-        (m, n): v
-        for (top, n), v in list(PROCESS_CALLS.items())
-        if top == "os"
-        for m in ("posix", "nt")
-    }
-)
+for (_module, _name), _change in tuple(PROCESS_CALLS.items()):
+    if _module == "os":
+        PROCESS_CALLS["posix", _name] = PROCESS_CALLS["nt", _name] = _change
 
 # Calls that make a new container of the elements of their arguments.
 CONTAINER_CALLS: Final = frozenset(
@@ -196,7 +198,7 @@ PURE_CALLS: Final = frozenset(
 )  # fmt: skip
 
 # The method behind an in-place operator; a type without it makes a new object instead.
-INPLACE: Final = {
+INPLACE_METHODS: Final = {
     "+=": "__iadd__", "-=": "__isub__", "*=": "__imul__", "/=": "__itruediv__",
     "//=": "__ifloordiv__", "%=": "__imod__", "**=": "__ipow__", "@=": "__imatmul__",
     "<<=": "__ilshift__", ">>=": "__irshift__", "&=": "__iand__", "|=": "__ior__",

@@ -1,18 +1,22 @@
-"""Where the values inside a call come from.
+"""Abstract values: where the values inside an analysed call come from.
 
-An abstract value says which objects it may be (`origins`: outer ones, named by a path from the
-callable, or ones made in the call) and which outer objects its content was computed from (`deps`).
-Values only ever grow when joined, up to a bound, so that an analysis over them comes to an end.
+A `Value` says which objects a variable may hold (`origins`: objects that existed before the call,
+named by a path from the callable, or objects made in the call) and which outer objects its content
+was computed from (`deps`).
+
+Guarantees: joining makes a value larger, up to a bound, so a fixed-point analysis terminates.
 """
 
 from __future__ import annotations
 
+import functools
 import types
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable
 
+from parallax._core.light_stdlib import NamedTuple
 from parallax._guard.lookup import (
-    MISSING,
-    UNKNOWN,
+    NO_ATTRIBUTE,
+    UNKNOWN_OBJECT,
     Sentinel,
     is_a,
     is_code_like,
@@ -21,44 +25,37 @@ from parallax._guard.lookup import (
     resolve,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
 __all__ = [
-    "CHANCE", "CLASS_VALUE", "ELEM", "EMPTY", "PLAIN", "Cell", "Fresh", "Func", "Method", "Origin",
-    "Outer", "Super", "Value", "dependencies", "elements", "inner", "join", "step_for", "value_of",
+    "ANY_ELEMENT", "CLASS_VALUE", "EMPTY", "NONDETERMINISTIC", "PLAIN_VALUE", "Arguments", "Cell",
+    "Fresh", "Func", "Method", "Origin", "Outer", "Super", "Value", "dependencies", "derived",
+    "elements", "exactly", "inner", "join", "join_all", "step_for", "value_of",
 ]  # fmt: skip
 
-# A linked list walked in a loop would give ever longer paths. Smaller: deep state is blamed on its
-# holder; larger: more passes over loops that walk a structure.
-_MAX_DEPTH: Final = 7
-# Values that may be many things, as in a table of handlers. Smaller: a finding may name another
+# Longest path to an object: a linked list walked in a loop has no end. Smaller: changes of deep
+# state are reported for the object that holds it; larger: more passes over loops that walk it.
+_MAX_PATH_DEPTH: Final = 7
+# Objects that one value may be, as in a table of handlers. Smaller: a finding may name another
 # target than a reader would; larger: the sets grow quadratically where such tables meet.
 _MAX_ORIGINS: Final = 24
 _MAX_DEPS: Final = 32
-# Kinds of elements told apart in one container, as in a table of handlers.
-_MAX_KINDS: Final = 16
+# Kinds of elements told apart in one container. Smaller: some functions in a table of handlers are
+# not followed; larger: each look at such a table takes longer.
+_MAX_ELEMENT_KINDS: Final = 16
 
 
 class Outer:
-    """An object that was there before the call, named by its path from the callable.
+    """An object that existed before the call, named by its path from the callable.
 
-    `obj` is what the path leads to during this scan, and is dropped after it.
+    `obj` is the object at the path during this scan; the reference is dropped after it.
     """
 
     __slots__ = (
-        "children",
-        "cls",
-        "depth",
-        "index",
-        "is_item",
-        "key",
-        "kind",
-        "label",
-        "loaded",
-        "mark",
-        "obj",
-        "parent",
-        "peeked",
-        "scanned",
-        "trail",
+        "children", "cls", "depth", "index", "is_item", "key", "kind", "label", "loaded", "mark",
+        "obj", "parent", "peeked", "scanned", "trail",
     )  # fmt: skip
 
     def __init__(
@@ -70,12 +67,12 @@ class Outer:
         self.key = key
         self.obj = obj
         self.mark = mark_of(obj)
-        self.cls: Any = None  # the class it will have, where the callable is to create it
+        self.cls: Any = None  # the class of an object that the callable has yet to create
         self.label = label
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.is_item: bool = kind == "arg" or (parent is not None and parent.is_item)
         self.children: dict[tuple[str, Any], Outer] = {}
-        # How the analysed code reads it: the slot itself, some element, the whole content.
+        # What the analysed code reads: the slot itself, one element, the whole content.
         self.loaded = self.peeked = self.scanned = False
         self.index = len(trail)
         trail.append(self)
@@ -88,7 +85,7 @@ class Outer:
             if self.kind == "deep":
                 return self
             data = kind in ("attr", "item", "elem") and not is_a(self.obj, type)
-            if data and self.depth >= _MAX_DEPTH:
+            if data and self.depth >= _MAX_PATH_DEPTH:
                 step = (kind, key) = ("deep", None)
                 node = self.children.get(step)
                 if node is not None:
@@ -101,14 +98,12 @@ class Outer:
     def _label_for(self, kind: str, key: Any) -> str:
         if self.is_item:
             return self.label
-        if kind in ("name", "free", "kwdefault", "bound name"):
+        if kind in ("name", "free", "kwdefault", "bound name", "import"):
             return str(key)
         if kind == "attr":
             return f"{self.label}.{key}" if self.label else str(key)
         if kind == "self":
             return "self"
-        if kind == "import":
-            return str(key)
         if kind in ("default", "bound"):
             return f"argument {key + 1}"
         if kind == "type":
@@ -129,18 +124,18 @@ class Outer:
 
 
 class Fresh:
-    """An object made during the call, by one place in the code."""
+    """An object made during the call, by one instruction."""
 
     __slots__ = ("cls", "fields", "read", "tag")
 
     def __init__(self, cls: Any = None, tag: Any = "") -> None:
-        self.cls = cls  # its class where the program's own methods may matter
-        self.tag = tag  # which of the things made by one instruction it is
+        self.cls = cls  # the class, where the program's own methods may matter
+        self.tag = tag  # tells apart the objects that one instruction makes
         self.fields: dict[tuple[str, Any], Value] = {}
         self.read = False
 
     def put(self, step: tuple[str, Any], value: Value) -> bool:
-        """Note a value stored in it. True if something already read from it is out of date."""
+        """Store a value in a field; whether values read from this object are now out of date."""
         old = self.fields.get(step)
         new = value if old is None else join(old, value)
         if new is old:
@@ -156,12 +151,12 @@ class Cell:
 
     def __init__(self, outer: Outer | None = None) -> None:
         self.outer = outer  # None for a variable of the call itself
-        self.value = PLAIN
+        self.value = PLAIN_VALUE
         self.read = False
 
     def put(self, value: Value) -> bool:
-        """Note an assignment. True if something already read from it is out of date."""
-        new = join(self.value, value) if self.value is not PLAIN else value
+        """Assign the variable; whether values read from it are now out of date."""
+        new = join(self.value, value) if self.value is not PLAIN_VALUE else value
         if new is self.value:
             return False
         self.value = new
@@ -169,21 +164,26 @@ class Cell:
 
 
 class Func:
-    """A function made during the call."""
+    """A function that can be followed: made during the call, or an outer one made ready for it."""
 
-    __slots__ = ("cells", "code", "defaults", "kwdefaults", "ns", "used")
+    __slots__ = ("cells", "code", "defaults", "kwdefaults", "label", "ns", "owner", "used")
 
-    def __init__(self, code: types.CodeType, ns: Outer, cells: dict[str, Cell]) -> None:
+    def __init__(
+        self, code: types.CodeType, ns: Outer, cells: dict[str, Cell], owner: object = None,
+        label: str | None = None,
+    ) -> None:  # fmt: skip
         self.code = code
         self.ns = ns
         self.cells = cells
+        self.owner = self if owner is None else owner  # calls of one owner share their analysis
+        self.label = label or str(getattr(code, "co_qualname", code.co_name))
         self.defaults: tuple[Value, ...] = ()
         self.kwdefaults: dict[str, Value] = {}
         self.used = False
 
 
 class Method(NamedTuple):
-    """An attribute that is called on `receiver`; `func` is None where it is not the program's."""
+    """A method of `receiver`; `func` is None where the method is not a function of the program."""
 
     receiver: Outer | Fresh
     name: str
@@ -191,7 +191,7 @@ class Method(NamedTuple):
 
 
 class Super(NamedTuple):
-    """`super()`, inside a method."""
+    """The result of `super()`: methods are looked up in the classes after `after`."""
 
     after: Any
     receiver: Value
@@ -206,27 +206,57 @@ class Value:
     __slots__ = ("const", "deps", "origins")
 
     def __init__(
-        self,
-        origins: frozenset[Origin],
-        deps: frozenset[Any],
-        const: Any = MISSING,
+        self, origins: frozenset[Origin], deps: frozenset[Any], const: Any = NO_ATTRIBUTE
     ) -> None:
         self.origins = origins
-        self.deps = deps  # Outer, or (Outer, "compared"), or CHANCE
+        self.deps = deps  # of Outer, (Outer, "compared") and NONDETERMINISTIC
         self.const = const
+
+    def with_deps(self, deps: frozenset[Any]) -> Value:
+        """The same value, computed from these objects as well."""
+        return Value(self.origins, self.deps | deps, self.const) if deps else self
+
+
+class Arguments:
+    """The arguments of one abstract call."""
+
+    __slots__ = ("named", "positional", "rest")
+
+    def __init__(
+        self,
+        positional: Iterable[Value] = (),
+        named: dict[str, Value] | None = None,
+        rest: Value | None = None,
+    ) -> None:
+        self.positional = list(positional)
+        self.named = named or {}
+        self.rest = rest  # what each of an unknown number of further arguments may be
+
+    def after(self, *first: Value) -> Arguments:
+        """The arguments of a function that takes others first, as a method takes its receiver."""
+        return Arguments((*first, *self.positional), self.named, self.rest)
+
+    def values(self) -> list[Value]:
+        """The positional and the named arguments."""
+        return [*self.positional, *self.named.values()]
 
 
 EMPTY: Final[frozenset[Any]] = frozenset()
-PLAIN: Final = Value(EMPTY, EMPTY)
-# The dependency of a value that may differ next time though nothing seen has changed.
-CHANCE: Final[Any] = Sentinel("CHANCE")
-ELEM: Final = ("elem", None)
-# Marks `__build_class__`, which is pushed by its own instruction.
+PLAIN_VALUE: Final = Value(EMPTY, EMPTY)
+# The dependency of a value that may differ next time though no observed state has changed.
+NONDETERMINISTIC: Final[Any] = Sentinel("NONDETERMINISTIC")
+ANY_ELEMENT: Final = ("elem", None)
+# Marks `__build_class__`, which is pushed by an instruction of its own.
 CLASS_VALUE: Final = Value(EMPTY, EMPTY, Sentinel("BUILD_CLASS"))
 
 
+def exactly(origin: Origin) -> Value:
+    """The value that is this object and no other."""
+    return Value(frozenset((origin,)), EMPTY)
+
+
 def join(a: Value, b: Value) -> Value:
-    """A value that may be either. The first one itself where the other adds nothing."""
+    """A value that may be either of two: the first one itself where the other adds nothing."""
     if a is b:
         return a
     origins = a.origins
@@ -236,11 +266,16 @@ def join(a: Value, b: Value) -> Value:
     if not b.deps <= deps and len(deps) < _MAX_DEPS:
         deps |= b.deps
     const = a.const
-    if const is not MISSING and not (type(const) is type(b.const) and const == b.const):
-        const = MISSING
+    if const is not NO_ATTRIBUTE and not (type(const) is type(b.const) and const == b.const):
+        const = NO_ATTRIBUTE
     if origins is a.origins and deps is a.deps and const is a.const:
         return a
     return Value(origins, deps, const)
+
+
+def join_all(values: Iterable[Value]) -> Value:
+    """A value that may be any of these, and a plain one where there are none."""
+    return functools.reduce(join, values, PLAIN_VALUE)
 
 
 def _widened(origins: frozenset[Origin], more: frozenset[Origin]) -> frozenset[Origin]:
@@ -256,26 +291,24 @@ def _widened(origins: frozenset[Origin], more: frozenset[Origin]) -> frozenset[O
 
 
 def value_of(node: Outer) -> Value:
-    """The value of an outer object: of no interest as an object where it cannot be changed."""
+    """The value of an outer object; an immutable one is a mere dependency."""
     if is_frozen(node.obj):
         return Value(EMPTY, frozenset((node,)))
-    return Value(frozenset((node,)), EMPTY)
+    return exactly(node)
 
 
 def elements(node: Outer) -> Value:
-    """What an unknown element of an outer container may be: one of each kind that it holds."""
+    """What an unknown element of an outer container may be: one of each kind in it."""
     result = value_of(node.child("elem"))
-    if not is_a(node.obj, (list, dict, tuple)):
-        return result
-    for number in range(_MAX_KINDS):
-        if resolve(node.obj, "kin", number) is UNKNOWN:
+    for number in range(_MAX_ELEMENT_KINDS):
+        if resolve(node.obj, "kin", number) is UNKNOWN_OBJECT:
             break
         result = join(result, value_of(node.child("kin", number)))
     return result
 
 
 def dependencies(*values: Value) -> frozenset[Any]:
-    """All that these values are, or were computed from, outside the call."""
+    """The outer objects that these values are, or were computed from."""
     found: set[Any] = set()
     for value in values:
         if value.deps:
@@ -288,14 +321,19 @@ def dependencies(*values: Value) -> frozenset[Any]:
     if len(found) > _MAX_DEPS:
         # Too much to tell apart: it depends on something that may change at any time.
         items = {dep for dep in found if type(dep) is Outer and dep.is_item}
-        return frozenset((*list(found)[:_MAX_DEPS], *list(items)[:1], CHANCE))
+        return frozenset((*list(found)[:_MAX_DEPS], *list(items)[:1], NONDETERMINISTIC))
     return frozenset(found) if found else EMPTY
+
+
+def derived(*values: Value) -> Value:
+    """A plain value that was computed from others."""
+    deps = dependencies(*values)
+    return Value(EMPTY, deps) if deps else PLAIN_VALUE
 
 
 def inner(value: Value) -> Value:
     """What an element of this value may be."""
-    result = PLAIN
-    deps = value.deps
+    result = PLAIN_VALUE
     for origin in value.origins:
         if type(origin) is Outer:
             if is_code_like(origin.obj):
@@ -307,13 +345,11 @@ def inner(value: Value) -> Value:
             for (kind, _), field in origin.fields.items():
                 if kind != "attr":
                     result = join(result, field)
-    if deps:
-        result = Value(result.origins, result.deps | deps)
-    return result
+    return result.with_deps(value.deps)
 
 
 def step_for(key: Value) -> tuple[str, Any]:
     """The field of a container that a key selects."""
-    if key.const is MISSING or type(key.const) not in (str, int, bool, bytes, type(None)):
-        return ELEM
+    if key.const is NO_ATTRIBUTE or type(key.const) not in (str, int, bool, bytes, type(None)):
+        return ANY_ELEMENT
     return ("item", key.const)

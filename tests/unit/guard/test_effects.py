@@ -15,10 +15,11 @@ import types
 import pytest
 from helpers.guard import Node, watch
 
-from parallax._guard import calls, objects
+from parallax._guard import lookup
 from parallax._guard import effects as _effects
 from parallax._guard.effects import Effects, Finding, Observer, judge, scan
-from parallax._guard.names import TooBig
+from parallax._guard.frame import TooBig
+from parallax._guard.scan import Scan
 
 NUMBERS = range(1, 40)
 
@@ -579,8 +580,7 @@ def test_scan_never_raises(fn):
 )
 def test_no_code_is_too_odd(module, monkeypatch):
     """Every kind of statement that the standard library uses is understood, or taken as too big."""
-    monkeypatch.setattr(calls, "is_own_code", lambda filename: True)
-    monkeypatch.setattr(objects, "is_own_code", lambda filename: True)
+    monkeypatch.setattr(lookup, "is_own_code", lambda filename: True)
     found = importlib.import_module(module)
     space = [*vars(found).values()]
     space += [fn for cls in space if isinstance(cls, type) for fn in vars(cls).values()]
@@ -589,7 +589,7 @@ def test_no_code_is_too_odd(module, monkeypatch):
         if isinstance(fn, types.FunctionType) and fn.__module__ == module:
             seen += 1
             try:
-                calls.Scan(fn, (None,) * 3, 2_000).run()
+                Scan(fn, (None,) * 3, 2_000).run()
             except TooBig:
                 continue
     assert seen > 10

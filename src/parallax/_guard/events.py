@@ -1,59 +1,66 @@
-"""Global, enclosing and imported names, and the notes taken while code is followed.
+"""What a scan records: changes of outer objects, reads, and the globals behind names.
 
-An `Event` is noted wherever something from outside the call changes.
+An `Event` is recorded wherever an object from outside the call changes.
 """
 
 from __future__ import annotations
 
 import contextvars
 import sys
-import threading
 import types
-from collections.abc import Callable, Iterable
-from typing import Any, Final
 
-from parallax._guard.frame import Frame
-from parallax._guard.lookup import UNKNOWN, is_a, is_code_like, top_module
-from parallax._guard.mutators import Change
-from parallax._guard.values import EMPTY, Cell, Fresh, Origin, Outer, Value, dependencies, value_of
+from parallax._core.light_stdlib import local
+from parallax._guard.frame import AbstractFrame, Budget
+from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, is_code_like, top_module
+from parallax._guard.values import (
+    EMPTY,
+    PLAIN_VALUE,
+    Fresh,
+    Origin,
+    Outer,
+    Value,
+    dependencies,
+    value_of,
+)
 
-__all__ = ["REBIND", "Event", "Names", "TooBig"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Final
+
+__all__ = ["REBIND", "Event", "Recorder"]
 
 REBIND: Final = "rebind"
-# Locks, files, loggers and the like: workers have their own, by importing the module.
-_HANDLES: Final = frozenset(
+# Modules of locks, files, loggers and the like: workers create their own by importing the program.
+_HANDLE_MODULES: Final = frozenset(
     {"thread", "threading", "logging", "io", "socket", "selectors", "subprocess", "ssl", "queue",
      "asyncio", "contextvars", "multiprocessing", "concurrent"}
 )  # fmt: skip
 
 
-class TooBig(Exception):  # noqa: N818 - a signal, not an error anyone sees
-    """The program's own code that the callable reaches is too big to be looked through."""
-
-
 class Event:
-    """Something outer is changed by one instruction."""
+    """One instruction changes an outer object."""
 
     __slots__ = ("at", "frame", "how", "node", "same", "shape", "slot", "target")
 
     def __init__(
-        self, frame: Frame, node: Outer | None, slot: Outer | None, shape: str, how: str,
+        self, frame: AbstractFrame, node: Outer | None, slot: Outer | None, shape: str, how: str,
         target: str, same: bool,
     ) -> None:  # fmt: skip
         self.frame = frame
         self.at = frame.at
         self.node = node  # the container or object that changes
-        self.slot = slot  # the part of it that is assigned, if there is one
+        self.slot = slot  # the variable, attribute or item that is assigned, if there is one
         self.shape = shape
         self.how = how
         self.target = target
         self.same = same  # the new content was computed from the old one
 
 
-class Names:
-    """What can be said of names, and what has been found so far."""
+class Recorder:
+    """The record of one scan, and the operations on global and shared variables."""
 
-    def __init__(self, fn: Callable[..., Any], budget: int) -> None:
+    def __init__(self, fn: Callable[..., Any], steps: int) -> None:
         self.trail: list[Outer] = []
         label = "self"  # an instance with `__call__`
         if is_code_like(fn):
@@ -61,21 +68,23 @@ class Names:
         self.root = Outer(self.trail, None, "fn", None, fn, label)
         self.events: list[Event] = []
         self.globals_read: dict[tuple[str, str], None] = {}
-        self.stale = 0
+        self.budget = Budget(steps)
         self._seen: dict[tuple[Any, ...], Event] = {}
-        self._left = budget
-
-    def spend(self, steps: int = 1) -> None:
-        """Charge an instruction, or something that costs as much as several."""
-        self._left -= steps
-        if self._left < 0:
-            raise TooBig
 
     def note(
-        self, frame: Frame, node: Outer | None, change: Change | tuple[str, str],
+        self, frame: AbstractFrame, node: Outer | None, change: tuple[str, str],
         slot: Outer | None = None, value: Value | None = None, target: str | None = None,
     ) -> None:  # fmt: skip
-        """Something outer changes at the frame's current instruction."""
+        """Record a change at the frame's current instruction.
+
+        Args:
+            frame: the function that changes the object.
+            node: the object that changes; None for the state of the process.
+            change: the shape of the change and the verb for it.
+            slot: the variable, attribute or item that is assigned.
+            value: the new content.
+            target: the name of what changes, where `node` and `slot` do not give it.
+        """
         shape, how = change
         if node is not None and self._exempt(node):
             return
@@ -83,7 +92,7 @@ class Names:
         if value is not None and node is not None:
             goals = {slot, node.child("elem")} if shape == "slot" else {slot}
             if slot is not None and value.origins == {slot}:
-                return  # `x.items += [...]` puts the same list back; the list has its own event
+                return  # `x.items += [...]` assigns the same list; the list has its own event
             same = not goals.isdisjoint(dependencies(value))
         if slot is not None and value is not None and shape in (REBIND, "slot"):
             self._expect(slot, value)
@@ -99,15 +108,15 @@ class Names:
         self.events.append(event)
 
     def _expect(self, slot: Outer, value: Value) -> None:
-        """A slot that is empty now will hold what the callable puts there, for the next item."""
+        """For the next item, an empty slot will hold what the callable puts there."""
         if slot.obj is None:
-            slot.obj = UNKNOWN
-            self.stale += 1
-        if slot.obj is UNKNOWN and slot.cls is None:
+            slot.obj = UNKNOWN_OBJECT
+            self.budget.stale += 1
+        if slot.obj is UNKNOWN_OBJECT and slot.cls is None:
             for origin in value.origins:
                 if type(origin) is Fresh and origin.cls is not None:
                     slot.cls = origin.cls
-                    self.stale += 1
+                    self.budget.stale += 1
 
     @staticmethod
     def _exempt(node: Outer) -> bool:
@@ -115,8 +124,8 @@ class Names:
         walk: Outer | None = node
         while walk is not None:
             obj = walk.obj
-            if obj is not UNKNOWN and (
-                is_a(obj, threading.local)
+            if obj is not UNKNOWN_OBJECT and (
+                is_a(obj, local)
                 or obj is sys.stdout
                 or obj is sys.stderr
                 or type(obj).__module__ == "multiprocessing.managers"
@@ -125,21 +134,23 @@ class Names:
             walk = walk.parent
         return False
 
-    def read(self, frame: Frame, deps: Iterable[Any]) -> None:
-        reads: dict[int, frozenset[Any]] = frame.reads
-        reads[frame.at] = reads.get(frame.at, EMPTY) | frozenset(deps)
+    @staticmethod
+    def read(frame: AbstractFrame, deps: Iterable[Any]) -> None:
+        """Record what the frame's current instruction reads."""
+        frame.reads[frame.at] = frame.reads.get(frame.at, EMPTY) | frozenset(deps)
 
-    def load_global(self, frame: Frame, name: str) -> Value:
+    def load_global(self, frame: AbstractFrame, name: str) -> Value:
         """A global or builtin name."""
         space = frame.ns
         node = space.child("name", name)
         node.loaded = True
         self.read(frame, (node,))
-        if space.obj is not UNKNOWN and name in space.obj and not name.startswith("__"):
-            self._note_global(space.obj, name, node)
+        if space.obj is not UNKNOWN_OBJECT and name in space.obj and not name.startswith("__"):
+            self.note_global(space.obj, name, node)
         return value_of(node)
 
-    def _note_global(self, space: dict[str, Any], name: str, node: Outer) -> None:
+    def note_global(self, space: dict[str, Any], name: str, node: Outer) -> None:
+        """Record that workers need the current value of a module's global, if it is data."""
         module = space.get("__name__")
         if type(module) is not str or module == "__main__" or not _is_data(node.obj):
             return
@@ -147,31 +158,34 @@ class Names:
         if is_a(known, types.ModuleType) and object.__getattribute__(known, "__dict__") is space:
             self.globals_read[module, name] = None
 
-    def store_global(self, frame: Frame, name: str, value: Value | None) -> None:
-        """`global name; name = ...`."""
+    def store_global(self, frame: AbstractFrame, name: str, value: Value | None) -> None:
+        """An assignment to a global name, or its deletion where `value` is None."""
         node = frame.ns.child("name", name)
         if value is not None and value.origins and all(_is_module(o) for o in value.origins):
             return  # `global np; import numpy as np`
         how = self.how_rebound(frame, value, "deletes")
         self.note(frame, frame.ns, (REBIND, how), node, value, f"global {name}")
 
-    def load_outer(self, node: Outer) -> Value:
-        """A variable of an enclosing function that is outside the call."""
-        node.loaded = True
-        return value_of(node)
-
-    def store_cell(self, frame: Frame, name: str, cell: Cell, value: Value | None) -> None:
-        """`nonlocal name; name = ...`."""
-        node = cell.outer
-        if node is not None:
+    def store_deref(self, frame: AbstractFrame, name: str, value: Value | None) -> None:
+        """Assign a variable shared with inner or outer functions, or delete it."""
+        cell = frame.cells.get(name)
+        if cell is None:
+            frame.assign(name, value or PLAIN_VALUE)
+        elif cell.outer is not None:
             how = self.how_rebound(frame, value, "deletes")
-            self.note(frame, node.parent, (REBIND, how), node, value, f"nonlocal {name}")
+            holder = cell.outer.parent
+            self.note(frame, holder, (REBIND, how), cell.outer, value, f"nonlocal {name}")
+        elif value is not None and cell.put(value):
+            self.budget.stale += 1
 
     @staticmethod
-    def how_rebound(frame: Frame, value: Value | None, deleted: str, plain: str = "rebinds") -> str:
+    def how_rebound(
+        frame: AbstractFrame, value: Value | None, deleted: str, plain: str = "rebinds"
+    ) -> str:
+        """The verb for the store at the current instruction; `deleted` where `value` is None."""
         if value is None:
             return deleted
-        # The operator just before the store, if there is one, names the change best.
+        # An operator just before the store gives the most telling verb.
         for back in range(frame.at - 1, max(frame.at - 4, -1), -1):
             ins = frame.code.instructions[back]
             if ins.op.startswith("INPLACE_"):
@@ -187,8 +201,8 @@ def _is_module(origin: Origin) -> bool:
 
 def _is_data(obj: object) -> bool:
     """Whether the current value of a global is worth sending: no code, no handle on the process."""
-    if obj is UNKNOWN or is_code_like(obj):
+    if obj is UNKNOWN_OBJECT or is_code_like(obj):
         return False
-    if is_a(obj, (contextvars.ContextVar, threading.local)):
-        return True  # they cannot travel, and to find that out keeps the callable here
-    return top_module(type(obj)) not in _HANDLES
+    if is_a(obj, (contextvars.ContextVar, local)):
+        return True  # they cannot be pickled; finding that out keeps the callable in the process
+    return top_module(type(obj)) not in _HANDLE_MODULES

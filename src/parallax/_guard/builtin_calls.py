@@ -1,0 +1,190 @@
+"""Calls of builtin functions whose result the interpreter models, and of callbacks.
+
+Functions that are handed to code which is not followed are analysed as if that code called them.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+
+from parallax._guard.frame import AbstractFrame, TooBig
+from parallax._guard.lookup import is_a
+from parallax._guard.operators import Operators
+from parallax._guard.values import (
+    ANY_ELEMENT,
+    EMPTY,
+    PLAIN_VALUE,
+    Arguments,
+    Fresh,
+    Func,
+    Method,
+    Origin,
+    Outer,
+    Super,
+    Value,
+    dependencies,
+    exactly,
+    inner,
+    join,
+    join_all,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Final
+
+__all__ = ["CALL_STEPS", "BuiltinCalls"]
+
+# Steps charged for following a call, besides those of its instructions.
+CALL_STEPS: Final = 20
+# A callback may be handed a callback in turn. Smaller: changes in inner callbacks are missed;
+# larger: methods that are handed methods take exponentially longer.
+_MAX_NESTED_CALLBACKS: Final = 3
+_CALLABLE_TYPES: Final = (
+    types.FunctionType,
+    types.MethodType,
+    types.BuiltinFunctionType,
+    functools.partial,
+)
+
+
+class BuiltinCalls(Operators):
+    """What builtin functions do to what they are given."""
+
+    _nested_callbacks = 0
+
+    def callbacks(self, frame: AbstractFrame, values: Iterable[Value], other: Value) -> None:
+        """Follow the functions among `values` as if called with elements of all the arguments.
+
+        Args:
+            frame: the function that makes the call.
+            values: the arguments of the call.
+            other: the receiver of the call, if it is a method.
+        """
+        if self._nested_callbacks >= _MAX_NESTED_CALLBACKS:
+            return
+        self._nested_callbacks += 1
+        values = list(values)
+        content: Value | None = None
+        for value in values:
+            for origin in value.origins:
+                if not _may_be_called(origin):
+                    continue
+                if content is None:
+                    content = functools.reduce(join, map(inner, values), inner(other))
+                self.budget.spend(CALL_STEPS)
+                self.call(frame, exactly(origin), Arguments((content,), rest=content))
+        self._nested_callbacks -= 1
+
+    def call_builtin(self, frame: AbstractFrame, name: str, args: Arguments) -> Value | None:
+        """The result of a builtin function; None for those that are as any other function."""
+        meaning = _BUILTIN_MEANINGS.get(name)
+        return None if meaning is None else meaning(self, frame, args)
+
+    def _getattr(self, frame: AbstractFrame, args: Arguments) -> Value | None:
+        if len(args.positional) < 2:
+            return None
+        on, name, *default = args.positional
+        if type(name.const) is str:
+            found = self.attribute(frame, on, name.const)
+        else:
+            found = inner(on)
+            for origin in on.origins:
+                if type(origin) is Outer:
+                    found = join(found, exactly(origin.child("deep")))
+        return functools.reduce(join, default, found)
+
+    def _hasattr(self, _: AbstractFrame, args: Arguments) -> Value:
+        deps = dependencies(*args.positional)
+        if len(args.positional) == 2:
+            on, name = args.positional
+            for origin in on.origins:
+                if type(origin) is Outer and type(name.const) is str:
+                    deps |= {origin.child("attr", name.const)}
+        return Value(EMPTY, deps)
+
+    def _vars(self, frame: AbstractFrame, args: Arguments) -> Value:
+        found = [self.attribute(frame, value, "__dict__") for value in args.positional[:1]]
+        return found[0] if found else PLAIN_VALUE
+
+    def _globals(self, frame: AbstractFrame, _: Arguments) -> Value:
+        return exactly(frame.ns)
+
+    def _super(self, frame: AbstractFrame, args: Arguments) -> Value:
+        after: Any = None
+        receiver = PLAIN_VALUE
+        if len(args.positional) == 2:
+            cls, receiver = args.positional
+            for origin in cls.origins:
+                after = getattr(origin, "obj", None)
+        else:
+            cell = frame.cells.get("__class__")
+            if cell is not None and cell.outer is not None:
+                after = cell.outer.obj
+            if frame.func.code.co_argcount:
+                receiver = frame.start.get(frame.func.code.co_varnames[0], PLAIN_VALUE)
+        return exactly(Super(after, receiver))
+
+    def _iter(self, frame: AbstractFrame, args: Arguments) -> Value | None:
+        return self.iterate(frame, args.positional[0]) if len(args.positional) == 1 else None
+
+    def _next(self, _: AbstractFrame, args: Arguments) -> Value | None:
+        if not args.positional:
+            return None
+        return functools.reduce(join, args.positional[1:], inner(args.positional[0]))
+
+    def _min(self, frame: AbstractFrame, args: Arguments) -> Value:
+        values = args.positional
+        found = join_all(values if len(values) > 1 else map(inner, values))
+        self.callbacks(frame, args.named.values(), values[0] if values else PLAIN_VALUE)
+        return Value(found.origins, found.deps | dependencies(*values))
+
+    def _enumerate(self, frame: AbstractFrame, args: Arguments) -> Value:
+        content = join_all(inner(self.iterate(frame, value)) for value in args.positional[:1])
+        pair = frame.fresh("pair", ("item", 1), content)
+        return frame.fresh("call", ANY_ELEMENT, pair, dependencies(*args.positional))
+
+    def _zip(self, frame: AbstractFrame, args: Arguments) -> Value:
+        row = frame.site("row")
+        for k, value in enumerate(args.positional):
+            frame.site("row", ("item", k), inner(self.iterate(frame, value)))
+        return frame.fresh("call", ANY_ELEMENT, exactly(row), dependencies(*args.positional))
+
+    def _map(self, frame: AbstractFrame, args: Arguments) -> Value | None:
+        if not args.positional:
+            return None
+        function, *iterables = args.positional
+        result = self.call(frame, function, Arguments(map(inner, iterables)))
+        return frame.fresh("call", ANY_ELEMENT, result, dependencies(*args.positional))
+
+    def _exec(self, _: AbstractFrame, __: Arguments) -> Value | None:
+        raise TooBig  # code made at run time cannot be analysed
+
+
+def _may_be_called(origin: Origin) -> bool:
+    if type(origin) is Method:
+        return type(origin.receiver) is not Fresh
+    if type(origin) is Outer:
+        return is_a(origin.obj, _CALLABLE_TYPES)
+    return type(origin) is Func
+
+
+_BUILTIN_MEANINGS: Final[
+    dict[str, Callable[[BuiltinCalls, AbstractFrame, Arguments], Value | None]]
+] = {
+    "getattr": BuiltinCalls._getattr,
+    "hasattr": BuiltinCalls._hasattr,
+    "vars": BuiltinCalls._vars,
+    "globals": BuiltinCalls._globals,
+    "super": BuiltinCalls._super,
+    "iter": BuiltinCalls._iter,
+    "next": BuiltinCalls._next,
+    "min": BuiltinCalls._min,
+    "max": BuiltinCalls._min,
+    "enumerate": BuiltinCalls._enumerate,
+    "zip": BuiltinCalls._zip,
+    "map": BuiltinCalls._map,
+    "exec": BuiltinCalls._exec,
+}

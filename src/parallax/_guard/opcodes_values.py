@@ -1,0 +1,388 @@
+"""Opcodes that load, store, build and combine values, of CPython 3.10 to 3.14.
+
+An opcode without an entry moves the stack as `dis.stack_effect` says. Entries under names that a
+version does not have are never used there.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from parallax._guard.calls import Calls
+from parallax._guard.code import Instruction
+from parallax._guard.frame import NULL, AbstractFrame
+from parallax._guard.lookup import NO_ATTRIBUTE
+from parallax._guard.values import (
+    ANY_ELEMENT,
+    CLASS_VALUE,
+    EMPTY,
+    PLAIN_VALUE,
+    Arguments,
+    Fresh,
+    Outer,
+    Value,
+    dependencies,
+    derived,
+    exactly,
+    inner,
+    join,
+    join_all,
+    step_for,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from parallax._guard.frame import Operation
+
+__all__ = ["VALUE_OPERATIONS"]
+
+_OPERATORS_310: Final = {
+    "ADD": "+", "SUBTRACT": "-", "MULTIPLY": "*", "TRUE_DIVIDE": "/", "FLOOR_DIVIDE": "//",
+    "MODULO": "%", "POWER": "**", "LSHIFT": "<<", "RSHIFT": ">>", "AND": "&", "OR": "|",
+    "XOR": "^", "MATRIX_MULTIPLY": "@",
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- stack and variables
+
+
+def _do_nothing(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    pass
+
+
+def _duplicate(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    frame.stack.extend(frame.stack[-1:] if ins.op == "DUP_TOP" else frame.stack[-2:])
+
+
+def _rotate(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    count = {"ROT_TWO": 2, "ROT_THREE": 3, "ROT_FOUR": 4}.get(ins.op, ins.arg)
+    if len(frame.stack) >= count > 0:
+        frame.stack.insert(len(frame.stack) - count, frame.stack.pop())
+
+
+def _swap(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    stack = frame.stack
+    if len(stack) >= ins.arg:
+        stack[-1], stack[-ins.arg] = stack[-ins.arg], stack[-1]
+
+
+def _load_fast_and_clear(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    frame.push(frame.names.get(ins.value, PLAIN_VALUE))
+    frame.assign(ins.value, PLAIN_VALUE)
+
+
+def _load_two(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    for name in ins.value:
+        frame.push(frame.names.get(name, PLAIN_VALUE))
+
+
+def _store_load(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    frame.assign(ins.value[0], frame.pop())
+    frame.push(frame.names.get(ins.value[1], PLAIN_VALUE))
+
+
+def _store_two(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    for name in ins.value:
+        frame.assign(name, frame.pop())
+
+
+def _load_dict_or_deref(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    frame.pop()
+    frame.push(frame.load_cell(ins.value))
+
+
+def _load_name(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    value = frame.names.get(ins.value)
+    frame.push(scan.load_global(frame, ins.value) if value is None else value)
+
+
+def _load_dict_or_global(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    frame.pop()
+    frame.push(scan.load_global(frame, ins.value))
+
+
+# ---------------------------------------------------------------- globals and attributes
+
+
+def _push_callable(frame: AbstractFrame, value: Value, *, null: bool) -> None:
+    """Push a value, and the NULL beside it if the instruction prepares a call with it."""
+    if null and sys.version_info < (3, 13):
+        frame.push(NULL)
+    frame.push(value)
+    if null and sys.version_info >= (3, 13):
+        frame.push(NULL)
+
+
+def _load_global(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    null = sys.version_info >= (3, 11) and bool(ins.arg & 1)
+    _push_callable(frame, scan.load_global(frame, ins.value), null=null)
+
+
+def _load_attr(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    null = ins.op == "LOAD_METHOD" or (sys.version_info >= (3, 12) and bool(ins.arg & 1))
+    _push_callable(frame, scan.attribute(frame, frame.pop(), ins.value), null=null)
+
+
+def _load_super_attr(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    function, cls, receiver = frame.pops(3)
+    proxy = scan.call(frame, function, Arguments((cls, receiver)))
+    _push_callable(frame, scan.attribute(frame, proxy, ins.value), null=bool(ins.arg & 1))
+
+
+def _store_attr(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    on = frame.pop()
+    scan.store_attribute(frame, on, ins.value, frame.pop())
+
+
+# ---------------------------------------------------------------- items and operators
+
+
+def _slice(*parts: Value) -> Value:
+    return Value(EMPTY, dependencies(*parts), slice(None))
+
+
+def _load_item(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
+    on, key = frame.pops(2)
+    frame.push(scan.item(frame, on, key))
+
+
+def _store_item(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
+    value, on, key = frame.pops(3)
+    scan.store_item(frame, on, key, value)
+
+
+def _delete_item(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
+    on, key = frame.pops(2)
+    scan.store_item(frame, on, key, None)
+
+
+def _load_slice(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
+    on, low, high = frame.pops(3)
+    frame.push(scan.item(frame, on, _slice(low, high)))
+
+
+def _store_slice(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
+    value, on, low, high = frame.pops(4)
+    scan.store_item(frame, on, _slice(low, high), value)
+
+
+def _derive_from(count: int) -> Operation:
+    """The operation that replaces so many values by a plain one computed from them."""
+
+    def derive(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
+        frame.push(derived(*frame.pops(count)))
+
+    return derive
+
+
+def _compare(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
+    left, right = frame.pops(2)
+    ours, theirs = dependencies(left), dependencies(right)
+    deps = ours | theirs
+    for one, other in ((ours, theirs), (theirs, ours)):
+        # `if x > best: best = x`: what is tested and then set races like `best += x`.
+        if any(getattr(dep, "is_item", True) for dep in other):
+            deps |= {(dep, "compared") for dep in one if type(dep) is Outer and not dep.is_item}
+    if left.origins or right.origins:
+        frame.push(frame.fresh("compared", deps=deps))  # comparing arrays makes an array
+    else:
+        frame.push(Value(EMPTY, deps))
+
+
+def _contains(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
+    needle, holder = frame.pops(2)
+    frame.push(scan.contains(frame, needle, holder))
+
+
+def _binary_op(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    left, right = frame.pops(2)
+    if ins.text.startswith("["):
+        frame.push(scan.item(frame, left, right))
+    else:
+        frame.push(scan.binary(frame, ins.text, left, right))
+
+
+def _operator_310(symbol: str) -> Operation:
+    def operate(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
+        left, right = frame.pops(2)
+        frame.push(scan.binary(frame, symbol, left, right))
+
+    return operate
+
+
+# ---------------------------------------------------------------- containers
+
+
+def _build_sequence(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    made = frame.site("tuple" if ins.op == "BUILD_TUPLE" else "")
+    for k, value in enumerate(frame.pops(ins.arg)):
+        if value.origins or value.deps or value.const is not NO_ATTRIBUTE:
+            frame.store(made, ANY_ELEMENT if ins.op == "BUILD_SET" else ("item", k), value)
+    frame.push(exactly(made))
+
+
+def _build_map(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    values = frame.pops(2 * ins.arg)
+    made = frame.site("")
+    for key, value in zip(values[::2], values[1::2], strict=True):
+        frame.store(made, step_for(key), value)
+    frame.push(exactly(made))
+
+
+def _build_const_map(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    keys = frame.pop().const
+    made = frame.site("")
+    for key, value in zip(keys, frame.pops(ins.arg), strict=False):
+        frame.store(made, ("item", key), value)
+    frame.push(exactly(made))
+
+
+def _append(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    value = frame.pops(2 if ins.op == "MAP_ADD" else 1)[-1]
+    for origin in frame.peek(ins.arg).origins:
+        if type(origin) is Fresh:
+            frame.store(origin, ANY_ELEMENT, value)
+
+
+def _extend(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    value = frame.pop()
+    for origin in frame.peek(ins.arg).origins:
+        if type(origin) is not Fresh:
+            continue
+        copied = False
+        for source in value.origins:
+            if type(source) is Fresh and ins.op.startswith("DICT"):
+                source.read = copied = True
+                for step, field in list(source.fields.items()):
+                    frame.store(origin, step, field)
+        if not copied:
+            frame.store(origin, ANY_ELEMENT, inner(value))
+
+
+def _unpack(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    value = frame.pop()
+    starred = ins.op == "UNPACK_EX"
+    before, after = (ins.arg & 0xFF, ins.arg >> 8) if starred else (ins.arg, 0)
+    parts = [
+        scan.item(frame, value, Value(EMPTY, EMPTY, key))
+        for key in (*range(before), *range(-after, 0))
+    ]
+    if starred:
+        parts.insert(before, frame.fresh("rest", ANY_ELEMENT, inner(value)))
+    frame.stack.extend(reversed(parts))
+
+
+# ---------------------------------------------------------------- patterns
+
+
+def _push_match(frame: AbstractFrame, content: Value) -> None:
+    frame.push(frame.fresh("matched", ANY_ELEMENT, content))
+    if sys.version_info < (3, 11):
+        frame.push(PLAIN_VALUE)  # whether it matched
+
+
+def _match_keys(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
+    _push_match(frame, inner(frame.peek(2)))
+
+
+def _match_class(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    subject, _, names = frame.pops(3)
+    attributes = names.const if type(names.const) is tuple else ()
+    found = join_all(scan.attribute(frame, subject, name) for name in attributes)
+    if ins.arg:  # by position: only the class knows which attributes these are
+        for origin in subject.origins:
+            if type(origin) is Outer:
+                found = join(found, exactly(origin.child("deep")))
+            elif type(origin) is Fresh:
+                found = join_all((found, *origin.fields.values()))
+    _push_match(frame, found)
+
+
+VALUE_OPERATIONS: Final[dict[str, Operation]] = {
+    # Stack.
+    "PRECALL": lambda _, __, ___: None,  # `dis.stack_effect` of 3.11 counts it as the call
+    **dict.fromkeys(("DUP_TOP", "DUP_TOP_TWO"), _duplicate),
+    **dict.fromkeys(("ROT_TWO", "ROT_THREE", "ROT_FOUR", "ROT_N"), _rotate),
+    "COPY": lambda _, frame, ins: frame.push(frame.peek(ins.arg)),
+    "SWAP": _swap,
+    "LOAD_BUILD_CLASS": lambda _, frame, __: frame.push(CLASS_VALUE),
+    **dict.fromkeys(
+        ("LOAD_CONST", "LOAD_CONST_IMMORTAL"),
+        lambda _, frame, ins: frame.push(Value(EMPTY, EMPTY, ins.value)),
+    ),
+    "LOAD_SMALL_INT": lambda _, frame, ins: frame.push(Value(EMPTY, EMPTY, ins.arg)),
+    # Local variables, and those shared with inner or outer functions.
+    **dict.fromkeys(
+        ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_CLOSURE"),
+        lambda _, frame, ins: frame.push(frame.names.get(ins.value, PLAIN_VALUE)),
+    ),
+    "LOAD_FAST_AND_CLEAR": _load_fast_and_clear,
+    **dict.fromkeys(("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"), _load_two),
+    **dict.fromkeys(
+        ("STORE_FAST", "STORE_FAST_MAYBENULL", "STORE_NAME"),
+        lambda _, frame, ins: frame.assign(ins.value, frame.pop()),
+    ),
+    "STORE_FAST_LOAD_FAST": _store_load,
+    "STORE_FAST_STORE_FAST": _store_two,
+    **dict.fromkeys(
+        ("DELETE_FAST", "DELETE_NAME"),
+        lambda _, frame, ins: frame.assign(ins.value, PLAIN_VALUE),
+    ),
+    **dict.fromkeys(
+        ("LOAD_DEREF", "LOAD_CLASSDEREF"),
+        lambda _, frame, ins: frame.push(frame.load_cell(ins.value)),
+    ),
+    "LOAD_FROM_DICT_OR_DEREF": _load_dict_or_deref,
+    "STORE_DEREF": lambda scan, frame, ins: scan.store_deref(frame, ins.value, frame.pop()),
+    "DELETE_DEREF": lambda scan, frame, ins: scan.store_deref(frame, ins.value, None),
+    # Global variables and attributes.
+    "LOAD_GLOBAL": _load_global,
+    "LOAD_NAME": _load_name,
+    "LOAD_FROM_DICT_OR_GLOBALS": _load_dict_or_global,
+    "STORE_GLOBAL": lambda scan, frame, ins: scan.store_global(frame, ins.value, frame.pop()),
+    "DELETE_GLOBAL": lambda scan, frame, ins: scan.store_global(frame, ins.value, None),
+    **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD"), _load_attr),
+    "LOAD_SUPER_ATTR": _load_super_attr,
+    "STORE_ATTR": _store_attr,
+    "DELETE_ATTR": lambda scan, frame, ins: scan.store_attribute(
+        frame, frame.pop(), ins.value, None
+    ),
+    # Items and operators.
+    "BINARY_SUBSCR": _load_item,
+    "STORE_SUBSCR": _store_item,
+    "DELETE_SUBSCR": _delete_item,
+    "BUILD_SLICE": lambda _, frame, ins: frame.push(_slice(*frame.pops(ins.arg))),
+    "BINARY_SLICE": _load_slice,
+    "STORE_SLICE": _store_slice,
+    **dict.fromkeys(
+        (
+            "UNARY_POSITIVE",
+            "UNARY_NEGATIVE",
+            "UNARY_NOT",
+            "UNARY_INVERT",
+            "TO_BOOL",
+            "FORMAT_SIMPLE",
+            "CONVERT_VALUE",
+        ),
+        _derive_from(1),
+    ),  # fmt: skip
+    **dict.fromkeys(("FORMAT_WITH_SPEC", "IS_OP"), _derive_from(2)),
+    "FORMAT_VALUE": lambda _, frame, ins: frame.push(derived(*frame.pops(2 if ins.arg & 4 else 1))),
+    "BUILD_STRING": lambda _, frame, ins: frame.push(derived(*frame.pops(ins.arg))),
+    "COMPARE_OP": _compare,
+    "CONTAINS_OP": _contains,
+    "BINARY_OP": _binary_op,
+    **{f"BINARY_{name}": _operator_310(symbol) for name, symbol in _OPERATORS_310.items()},
+    **{f"INPLACE_{name}": _operator_310(symbol + "=") for name, symbol in _OPERATORS_310.items()},
+    # Containers and patterns.
+    **dict.fromkeys(("BUILD_TUPLE", "BUILD_LIST", "BUILD_SET"), _build_sequence),
+    "BUILD_MAP": _build_map,
+    "BUILD_CONST_KEY_MAP": _build_const_map,
+    **dict.fromkeys(("LIST_APPEND", "SET_ADD", "MAP_ADD"), _append),
+    **dict.fromkeys(("LIST_EXTEND", "SET_UPDATE", "DICT_UPDATE", "DICT_MERGE"), _extend),
+    **dict.fromkeys(("UNPACK_SEQUENCE", "UNPACK_EX"), _unpack),
+    "MATCH_KEYS": _match_keys,
+    "MATCH_CLASS": _match_class,
+}

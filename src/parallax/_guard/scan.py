@@ -1,0 +1,44 @@
+"""One analysis of one callable: a call with sample arguments, followed through its bytecode."""
+
+from __future__ import annotations
+
+from parallax._guard.calls import Calls
+from parallax._guard.frame import AbstractFrame
+from parallax._guard.opcodes_calls import CALL_OPERATIONS
+from parallax._guard.opcodes_control import CONTROL_OPERATIONS
+from parallax._guard.opcodes_values import VALUE_OPERATIONS
+from parallax._guard.values import Fresh, Func, Outer, Value, exactly, value_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ClassVar
+
+__all__ = ["Scan"]
+
+
+def _driver(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    return fn(*args)
+
+
+class Scan(Calls):
+    """The analysis of a callable; afterwards, `events` and `trail` hold what was found."""
+
+    operations: ClassVar = {**VALUE_OPERATIONS, **CONTROL_OPERATIONS, **CALL_OPERATIONS}
+
+    def __init__(self, fn: Callable[..., Any], sample: tuple[Any, ...], steps: int) -> None:
+        super().__init__(fn, steps)
+        self._items = [
+            Outer(self.trail, None, "arg", k, value, "the item") for k, value in enumerate(sample)
+        ]
+
+    def run(self) -> Value:
+        """Analyse `fn(*sample)`; what the callable returns."""
+        args = Fresh()
+        for k, node in enumerate(self._items):
+            # What is computed from the item depends on it, even where the item is a plain number.
+            args.fields["item", k] = Value(value_of(node).origins, frozenset((node,)))
+        builtins = Outer([], None, "import", "builtins", {}, "")
+        names = {"fn": value_of(self.root), "args": exactly(args)}
+        frame = AbstractFrame(self.budget, Func(_driver.__code__, builtins, {}), names, None)
+        return frame.run(self, self.operations)
