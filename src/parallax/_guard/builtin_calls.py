@@ -74,6 +74,8 @@ class BuiltinCalls(Operators):
                     continue
                 if content is None:
                     content = functools.reduce(join, map(inner, values), inner(other))
+                if type(origin) is Method and type(origin.receiver) is Fresh:
+                    continue
                 self.budget.spend(CALL_STEPS)
                 self.call(frame, exactly(origin), Arguments((content,), rest=content))
         self._nested_callbacks -= 1
@@ -164,11 +166,9 @@ class BuiltinCalls(Operators):
 
 
 def _may_be_called(origin: Origin) -> bool:
-    if type(origin) is Method:
-        return type(origin.receiver) is not Fresh
     if type(origin) is Outer:
         return is_a(origin.obj, _CALLABLE_TYPES)
-    return type(origin) is Func
+    return type(origin) in (Func, Method)
 
 
 _BUILTIN_MEANINGS: Final[

@@ -48,7 +48,7 @@ from parallax._guard.values import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final
+    from typing import Any, ClassVar, Final
 
     from parallax._guard.frame import Operation
 
@@ -71,7 +71,7 @@ _UNKNOWN_RESULT: Final = Value(EMPTY, frozenset((NONDETERMINISTIC,)))
 class Calls(InstalledCalls):
     """Calls of whatever a value may be."""
 
-    operations: dict[str, Operation]
+    operations: ClassVar[dict[str, Operation]]
     """What each opcode does; set by the subclass that composes the table."""
 
     def __init__(self, fn: Callable[..., Any], steps: int) -> None:

@@ -79,10 +79,6 @@ def _return(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
     frame.returns = join(frame.returns, frame.pop())
 
 
-def _get_iter(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
-    frame.push(scan.iterate(frame, frame.pop()))
-
-
 def _setup_finally(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     frame.blocks = (*frame.blocks, (ins.target, len(frame.stack)))
 
@@ -115,7 +111,6 @@ CONTROL_OPERATIONS: Final[dict[str, Operation]] = {
     "JUMP_IF_TRUE_OR_POP": _jump_or_pop,
     "JUMP_IF_FALSE_OR_POP": _jump_or_pop,
     "CHECK_EXC_MATCH": _check_exception,
-    "GET_ITER": _get_iter,
     "FOR_ITER": _for_iter,
     "SEND": _send,
     "END_SEND": _end_send,

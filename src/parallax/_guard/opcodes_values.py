@@ -32,6 +32,7 @@ from parallax._guard.values import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
     from parallax._guard.frame import Operation
@@ -48,10 +49,6 @@ _OPERATORS_310: Final = {
 # ---------------------------------------------------------------- stack and variables
 
 
-def _do_nothing(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
-    pass
-
-
 def _duplicate(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     frame.stack.extend(frame.stack[-1:] if ins.op == "DUP_TOP" else frame.stack[-2:])
 
@@ -66,6 +63,10 @@ def _swap(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     stack = frame.stack
     if len(stack) >= ins.arg:
         stack[-1], stack[-ins.arg] = stack[-ins.arg], stack[-1]
+
+
+def _load_fast(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    frame.push(frame.names.get(ins.value, PLAIN_VALUE))
 
 
 def _load_fast_and_clear(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
@@ -139,13 +140,31 @@ def _store_attr(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
 # ---------------------------------------------------------------- items and operators
 
 
-def _slice(*parts: Value) -> Value:
+def _replace(count: int, compute: Callable[..., Value]) -> Operation:
+    """The operation that pops so many values and pushes what is computed from them.
+
+    Args:
+        count: the number of values; -1 means the instruction's argument.
+        compute: called with the scan, the frame and the values, the deepest one first.
+    """
+
+    def operate(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+        values = frame.pops(ins.arg if count < 0 else count)
+        frame.push(compute(scan, frame, *values))
+
+    return operate
+
+
+def _derive(_: Calls, __: AbstractFrame, *values: Value) -> Value:
+    return derived(*values)
+
+
+def _slice(_: Calls, __: AbstractFrame, *parts: Value) -> Value:
     return Value(EMPTY, dependencies(*parts), slice(None))
 
 
-def _load_item(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
-    on, key = frame.pops(2)
-    frame.push(scan.item(frame, on, key))
+def _load_slice(scan: Calls, frame: AbstractFrame, on: Value, low: Value, high: Value) -> Value:
+    return scan.item(frame, on, _slice(scan, frame, low, high))
 
 
 def _store_item(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
@@ -158,27 +177,12 @@ def _delete_item(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
     scan.store_item(frame, on, key, None)
 
 
-def _load_slice(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
-    on, low, high = frame.pops(3)
-    frame.push(scan.item(frame, on, _slice(low, high)))
-
-
 def _store_slice(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
     value, on, low, high = frame.pops(4)
-    scan.store_item(frame, on, _slice(low, high), value)
+    scan.store_item(frame, on, _slice(scan, frame, low, high), value)
 
 
-def _derive_from(count: int) -> Operation:
-    """The operation that replaces so many values by a plain one computed from them."""
-
-    def derive(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
-        frame.push(derived(*frame.pops(count)))
-
-    return derive
-
-
-def _compare(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
-    left, right = frame.pops(2)
+def _compare(_: Calls, frame: AbstractFrame, left: Value, right: Value) -> Value:
     ours, theirs = dependencies(left), dependencies(right)
     deps = ours | theirs
     for one, other in ((ours, theirs), (theirs, ours)):
@@ -186,14 +190,8 @@ def _compare(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
         if any(getattr(dep, "is_item", True) for dep in other):
             deps |= {(dep, "compared") for dep in one if type(dep) is Outer and not dep.is_item}
     if left.origins or right.origins:
-        frame.push(frame.fresh("compared", deps=deps))  # comparing arrays makes an array
-    else:
-        frame.push(Value(EMPTY, deps))
-
-
-def _contains(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
-    needle, holder = frame.pops(2)
-    frame.push(scan.contains(frame, needle, holder))
+        return frame.fresh("compared", deps=deps)  # comparing arrays makes an array
+    return Value(EMPTY, deps)
 
 
 def _binary_op(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
@@ -205,11 +203,7 @@ def _binary_op(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
 
 
 def _operator_310(symbol: str) -> Operation:
-    def operate(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
-        left, right = frame.pops(2)
-        frame.push(scan.binary(frame, symbol, left, right))
-
-    return operate
+    return _replace(2, lambda scan, frame, *pair: scan.binary(frame, symbol, *pair))
 
 
 # ---------------------------------------------------------------- containers
@@ -300,40 +294,26 @@ def _match_class(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     _push_match(frame, found)
 
 
-VALUE_OPERATIONS: Final[dict[str, Operation]] = {
+# One entry for the opcodes that do the same.
+_OPERATIONS: Final[dict[str, Operation]] = {
     # Stack.
-    "PRECALL": lambda _, __, ___: None,  # `dis.stack_effect` of 3.11 counts it as the call
-    **dict.fromkeys(("DUP_TOP", "DUP_TOP_TWO"), _duplicate),
-    **dict.fromkeys(("ROT_TWO", "ROT_THREE", "ROT_FOUR", "ROT_N"), _rotate),
+    "PRECALL": lambda _, __, ___: None,  # `dis.stack_effect` of 3.11 counts the call here
+    "DUP_TOP DUP_TOP_TWO": _duplicate,
+    "ROT_TWO ROT_THREE ROT_FOUR ROT_N": _rotate,
     "COPY": lambda _, frame, ins: frame.push(frame.peek(ins.arg)),
     "SWAP": _swap,
     "LOAD_BUILD_CLASS": lambda _, frame, __: frame.push(CLASS_VALUE),
-    **dict.fromkeys(
-        ("LOAD_CONST", "LOAD_CONST_IMMORTAL"),
-        lambda _, frame, ins: frame.push(Value(EMPTY, EMPTY, ins.value)),
-    ),
+    "LOAD_CONST LOAD_CONST_IMMORTAL": lambda _, f, ins: f.push(Value(EMPTY, EMPTY, ins.value)),
     "LOAD_SMALL_INT": lambda _, frame, ins: frame.push(Value(EMPTY, EMPTY, ins.arg)),
     # Local variables, and those shared with inner or outer functions.
-    **dict.fromkeys(
-        ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_CLOSURE"),
-        lambda _, frame, ins: frame.push(frame.names.get(ins.value, PLAIN_VALUE)),
-    ),
+    "LOAD_FAST LOAD_FAST_CHECK LOAD_FAST_BORROW LOAD_CLOSURE": _load_fast,
     "LOAD_FAST_AND_CLEAR": _load_fast_and_clear,
-    **dict.fromkeys(("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"), _load_two),
-    **dict.fromkeys(
-        ("STORE_FAST", "STORE_FAST_MAYBENULL", "STORE_NAME"),
-        lambda _, frame, ins: frame.assign(ins.value, frame.pop()),
-    ),
+    "LOAD_FAST_LOAD_FAST LOAD_FAST_BORROW_LOAD_FAST_BORROW": _load_two,
+    "STORE_FAST STORE_FAST_MAYBENULL STORE_NAME": lambda _, f, ins: f.assign(ins.value, f.pop()),
     "STORE_FAST_LOAD_FAST": _store_load,
     "STORE_FAST_STORE_FAST": _store_two,
-    **dict.fromkeys(
-        ("DELETE_FAST", "DELETE_NAME"),
-        lambda _, frame, ins: frame.assign(ins.value, PLAIN_VALUE),
-    ),
-    **dict.fromkeys(
-        ("LOAD_DEREF", "LOAD_CLASSDEREF"),
-        lambda _, frame, ins: frame.push(frame.load_cell(ins.value)),
-    ),
+    "DELETE_FAST DELETE_NAME": lambda _, frame, ins: frame.assign(ins.value, PLAIN_VALUE),
+    "LOAD_DEREF LOAD_CLASSDEREF": lambda _, frame, ins: frame.push(frame.load_cell(ins.value)),
     "LOAD_FROM_DICT_OR_DEREF": _load_dict_or_deref,
     "STORE_DEREF": lambda scan, frame, ins: scan.store_deref(frame, ins.value, frame.pop()),
     "DELETE_DEREF": lambda scan, frame, ins: scan.store_deref(frame, ins.value, None),
@@ -343,46 +323,38 @@ VALUE_OPERATIONS: Final[dict[str, Operation]] = {
     "LOAD_FROM_DICT_OR_GLOBALS": _load_dict_or_global,
     "STORE_GLOBAL": lambda scan, frame, ins: scan.store_global(frame, ins.value, frame.pop()),
     "DELETE_GLOBAL": lambda scan, frame, ins: scan.store_global(frame, ins.value, None),
-    **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD"), _load_attr),
+    "LOAD_ATTR LOAD_METHOD": _load_attr,
     "LOAD_SUPER_ATTR": _load_super_attr,
     "STORE_ATTR": _store_attr,
-    "DELETE_ATTR": lambda scan, frame, ins: scan.store_attribute(
-        frame, frame.pop(), ins.value, None
-    ),
+    "DELETE_ATTR": lambda scan, f, ins: scan.store_attribute(f, f.pop(), ins.value, None),
     # Items and operators.
-    "BINARY_SUBSCR": _load_item,
+    "BINARY_SUBSCR": _replace(2, Calls.item),
     "STORE_SUBSCR": _store_item,
     "DELETE_SUBSCR": _delete_item,
-    "BUILD_SLICE": lambda _, frame, ins: frame.push(_slice(*frame.pops(ins.arg))),
-    "BINARY_SLICE": _load_slice,
+    "BUILD_SLICE": _replace(-1, _slice),
+    "BINARY_SLICE": _replace(3, _load_slice),
     "STORE_SLICE": _store_slice,
-    **dict.fromkeys(
-        (
-            "UNARY_POSITIVE",
-            "UNARY_NEGATIVE",
-            "UNARY_NOT",
-            "UNARY_INVERT",
-            "TO_BOOL",
-            "FORMAT_SIMPLE",
-            "CONVERT_VALUE",
-        ),
-        _derive_from(1),
-    ),  # fmt: skip
-    **dict.fromkeys(("FORMAT_WITH_SPEC", "IS_OP"), _derive_from(2)),
-    "FORMAT_VALUE": lambda _, frame, ins: frame.push(derived(*frame.pops(2 if ins.arg & 4 else 1))),
-    "BUILD_STRING": lambda _, frame, ins: frame.push(derived(*frame.pops(ins.arg))),
-    "COMPARE_OP": _compare,
-    "CONTAINS_OP": _contains,
+    "UNARY_POSITIVE UNARY_NEGATIVE UNARY_NOT UNARY_INVERT": _replace(1, _derive),
+    "TO_BOOL FORMAT_SIMPLE CONVERT_VALUE": _replace(1, _derive),
+    "FORMAT_WITH_SPEC IS_OP": _replace(2, _derive),
+    "FORMAT_VALUE": lambda _, f, ins: f.push(derived(*f.pops(2 if ins.arg & 4 else 1))),
+    "BUILD_STRING": _replace(-1, _derive),
+    "COMPARE_OP": _replace(2, _compare),
+    "CONTAINS_OP": _replace(2, Calls.contains),
     "BINARY_OP": _binary_op,
     **{f"BINARY_{name}": _operator_310(symbol) for name, symbol in _OPERATORS_310.items()},
     **{f"INPLACE_{name}": _operator_310(symbol + "=") for name, symbol in _OPERATORS_310.items()},
+    "GET_ITER": _replace(1, Calls.iterate),
     # Containers and patterns.
-    **dict.fromkeys(("BUILD_TUPLE", "BUILD_LIST", "BUILD_SET"), _build_sequence),
+    "BUILD_TUPLE BUILD_LIST BUILD_SET": _build_sequence,
     "BUILD_MAP": _build_map,
     "BUILD_CONST_KEY_MAP": _build_const_map,
-    **dict.fromkeys(("LIST_APPEND", "SET_ADD", "MAP_ADD"), _append),
-    **dict.fromkeys(("LIST_EXTEND", "SET_UPDATE", "DICT_UPDATE", "DICT_MERGE"), _extend),
-    **dict.fromkeys(("UNPACK_SEQUENCE", "UNPACK_EX"), _unpack),
+    "LIST_APPEND SET_ADD MAP_ADD": _append,
+    "LIST_EXTEND SET_UPDATE DICT_UPDATE DICT_MERGE": _extend,
+    "UNPACK_SEQUENCE UNPACK_EX": _unpack,
     "MATCH_KEYS": _match_keys,
     "MATCH_CLASS": _match_class,
+}
+VALUE_OPERATIONS: Final = {
+    name: _OPERATIONS[names] for names in _OPERATIONS for name in names.split()
 }

@@ -15,8 +15,8 @@ import types
 import pytest
 from helpers.guard import Node, watch
 
-from parallax._guard import lookup
 from parallax._guard import effects as _effects
+from parallax._guard import lookup
 from parallax._guard.effects import Effects, Finding, Observer, judge, scan
 from parallax._guard.frame import TooBig
 from parallax._guard.scan import Scan
