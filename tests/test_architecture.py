@@ -83,6 +83,8 @@ PROCESSES = "_backends.processes"
 LAZY_EDGES: set[tuple[str, str]] = {
     # At the first large part only.
     ("_transport.shm_channel", "_shm.receiver"),
+    # For callables with a side effect only.
+    ("_guard.effects", "_shm.registry"),
     # Workers never need it.
     (f"{PROCESSES}.common.channel_setup", "_shm.arena"),
     # At the first failure only.
