@@ -199,10 +199,10 @@ class BackendMissingError(ParallaxError, ImportError):
 
 #: Likely senders of SIGKILL, by whether it was the kernel's out-of-memory killer.
 _SIGKILL_CAUSES = {
-    None: "often sent by the system's out-of-memory killer, or by kill -9",
+    None: "often the system's out-of-memory killer, or a kill -9",
     True: "by the kernel's out-of-memory killer: the machine or the container had no memory left. "
     "Give it fewer workers with max_workers, or smaller items",
-    False: "another process sent it, as kill -9 does; the kernel's out-of-memory killer did not",
+    False: "a kill -9 by somebody; the kernel's out-of-memory killer has ended nothing here",
 }
 
 
