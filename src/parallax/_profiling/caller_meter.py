@@ -204,7 +204,7 @@ class _SamplingSession:
     """A time in which the GIL is sampled, with clocks that tell its own cost from the items'."""
 
     def __init__(self, on_sample: Callable[[float], None]) -> None:
-        self._on_sample = on_sample
+        self._on_sample: Callable[[float], None] | None = on_sample
         self._process_cpu = time.process_time()
         self._thread_cpu = time.thread_time()
         self._items_cpu = 0.0
@@ -218,15 +218,21 @@ class _SamplingSession:
         try:
             self.sampler.stop()
         finally:
+            # The session and its sampler are a cycle: what the callback holds must not wait for the
+            # garbage collector.
+            self._on_sample = None
             self._delay.close()
             if self._sampler_delay is not None:
                 self._sampler_delay.close()
 
     def _sample(self, now: float) -> None:
+        on_sample = self._on_sample
+        if on_sample is None:
+            return
         if self._sampler_delay is None:
             self._sampler_delay = RunDelay()
         cpu, self._callback_began = time.thread_time(), time.perf_counter()
-        self._on_sample(now)
+        on_sample(now)
         spent = time.perf_counter() - self._callback_began
         self._callback_began = 0.0
         self._callback_cpu += time.thread_time() - cpu
