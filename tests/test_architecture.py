@@ -81,6 +81,8 @@ LAZY_STANDARD = {
 PROCESSES = "_backends.processes"
 # (module, what it imports inside a function), with the reason. They go down all the same.
 LAZY_EDGES: set[tuple[str, str]] = {
+    # For large buffers only.
+    ("_shm.sender", "_core.memory"),
     # At the first large part only.
     ("_transport.shm_channel", "_shm.receiver"),
     # For callables with a side effect only.

@@ -1,7 +1,7 @@
-"""The shared memory of this process: one segment for all that it sends to worker processes.
+"""The shared memory of this process: one sender for all data that goes to worker processes.
 
-Few and large: the descriptor of it is given to each worker at its birth, so that nothing has to be
-passed later. Made when the first worker is started.
+It is created for the first worker. Each worker inherits the descriptor of its segment at its start,
+so that no descriptor has to be passed later.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from parallax._shm.sender import KEPT_FREE_BYTES, SlabSender
 
 __all__ = ["arena_sender", "release_when_unused", "reset", "unavailable_reason"]
 
-#: Seconds that more free memory is kept than usual. The next call of a series comes sooner.
+#: Seconds that more free memory than usual is kept: the next call of a series comes sooner.
 SURPLUS_KEPT_S = 2.0
 
 _lock = threading.Lock()
-_made: list[SlabSender] = []
+# Lists, which the garbage collector can empty atomically.
+_senders: list[SlabSender] = []
 _trimmers: list[_IdleTrimmer] = []
 _refused: list[OSError] = []
 
 
 class _IdleTrimmer:
-    """A thread that lives while large data comes and goes, and then trims what is left of it."""
+    """A thread that lives while large data is sent, and trims the free memory afterwards."""
 
     def __init__(self) -> None:
         self.sender: SlabSender | None = None
         self._thread: threading.Thread | None = None
         self._latest = 0.0
-        #: nothing is to be kept for a while any more.
+        #: set while no surplus may be kept.
         self.over = threading.Event()
 
     def on_allocate(self, *, large: bool) -> None:
@@ -46,20 +47,21 @@ class _IdleTrimmer:
         return self._thread is not None
 
     def _run(self) -> None:
-        while (
-            left := self._latest + SURPLUS_KEPT_S - time.monotonic()
-        ) > 0 and not self.over.is_set():
+        while not self.over.is_set():
+            left = self._latest + SURPLUS_KEPT_S - time.monotonic()
+            if left <= 0:
+                break
             self.over.wait(left)
-        # First this: what comes back from now on is trimmed at once.
+        # First this: memory that is freed from now on is trimmed at once.
         self._thread = None
         if self.sender is not None:
             self.sender.trim(KEPT_FREE_BYTES)
 
 
 def arena_sender() -> SlabSender | None:
-    """What lends this process's memory to its workers; None if there is none to be had."""
+    """The sender of this process; None if the system provides no shared memory."""
     with _lock:
-        if not _made and not _refused:
+        if not _senders and not _refused:
             try:
                 trimmer = _IdleTrimmer()
                 sender = SlabSender(
@@ -67,10 +69,10 @@ def arena_sender() -> SlabSender | None:
                 )
                 trimmer.sender = sender
                 _trimmers[:] = [trimmer]
-                _made.append(sender)
+                _senders.append(sender)
             except OSError as error:
                 _refused.append(error)
-        for sender in _made:
+        for sender in _senders:
             sender.on_unused = None
             _trimmers[-1].over.clear()
             return sender
@@ -78,32 +80,32 @@ def arena_sender() -> SlabSender | None:
 
 
 def unavailable_reason() -> OSError | None:
-    """Why there is none, if there is none."""
+    """Why there is no shared memory; None if there is."""
     return _refused[0] if _refused else None
 
 
 def release_when_unused() -> None:
-    """Let go of it as no worker is left: now, or when nothing is shared by name any more."""
+    """Close the segment once no slab is in use: no worker is left, arrays may still be shared."""
     with _lock:
-        for sender in _made:
+        for sender in _senders:
             _trimmers[-1].over.set()
-            sender.on_unused = _leave
+            sender.on_unused = _close_senders
             sender.trim(0)
 
 
-def _leave() -> None:
-    # Called by the garbage collector perhaps, which must not wait for a lock.
-    while _made:
-        _made.pop().close()
+def _close_senders() -> None:
+    # The garbage collector may call this; it must not wait for a lock.
+    while _senders:
+        _senders.pop().close()
 
 
 def reset() -> None:
-    """Begin anew: what was made belongs to the process that forked this one, or to a test."""
-    global _lock  # noqa: PLW0603 - the parent's lock may be held by a thread that is gone
+    """Start anew: the sender belongs to the process that forked this one, or to a test."""
+    global _lock  # noqa: PLW0603 - the parent's lock may be held by a thread that does not exist
     _lock = threading.Lock()
-    for sender in _made:
+    for sender in _senders:
         sender.close()
-    _made.clear()
+    _senders.clear()
     _refused.clear()
 
 

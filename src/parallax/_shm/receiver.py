@@ -1,16 +1,15 @@
-"""Big buffers out of shared memory: the receiver's side.
+"""Large buffers out of shared memory: the receiver's side.
 
-A *receiver* maps the windows of another process's segment and makes views of what it is lent. When
-the last array over a view has been dropped, the slab is given back.
+The receiver maps the windows of another process's segment and creates views of the buffers that it
+is sent. A slab is returned when the last object over its view has been dropped. In a worker,
+mappings are private (copy-on-write): an item may write to its arguments without an effect on the
+parent or on another item. In the parent they are shared: the worker does not use a result that it
+has sent, and pages that are written to need not be copied.
 
-In a worker mappings are private (copy-on-write): an item may write to what it was given, and
-neither the parent nor a sibling sees it. In the parent they are shared: the worker has no use for a
-result that it has sent, and pages that are written to need not be copied.
-
-Guarantees: a view stays right as long as anything refers to it, also after a fork of this process
-and after the end of the sender; every buffer is given back once, whether it was looked at or not,
-or when the channel is closed if it is shared by name and was looked at by a process that forked.
-Assumptions: a mapping is never closed, only dropped: memory that an array still shows must not go.
+Guarantees: a view stays valid as long as anything refers to it, also after a fork of this process
+and after the end of the sender. Every buffer is returned once, used or not; one that the user
+shares, and that a process saw which then forked, when the channel is closed.
+Assumptions: a mapping is never closed, only dropped, because an array may still show its memory.
 """
 
 from __future__ import annotations
@@ -21,8 +20,15 @@ import weakref
 from collections import deque
 
 from parallax._core.light_stdlib import NamedTuple, PickleBuffer
-from parallax._shm.segment import LINUX, PAGE_BYTES, Segment, populate, refresh, round_to_pages
-from parallax._shm.sender import COPY, MIN_SHARED_BYTES, READ, WRITE, Ref
+from parallax._shm.segment import (
+    LINUX,
+    PAGE_BYTES,
+    Segment,
+    discard_writes,
+    populate,
+    round_to_pages,
+)
+from parallax._shm.sender import COPY, MIN_SHARED_BYTES, READ, WRITE, SlabRef
 
 TYPE_CHECKING = False
 
@@ -31,47 +37,51 @@ if TYPE_CHECKING:
 
 __all__ = ["SlabReceiver"]
 
-#: Bytes that may wait to be reused until their sender hears of it. More goes back to the system.
+#: Memory of dropped views that waits for reuse by its sender, which does not know yet that the
+#: views are gone. Memory beyond that goes back to the system.
 MAX_UNREPORTED_BYTES = 1 << 26
+
+#: Of mmap(2): replaces what is mapped at an address, atomically.
+_MAP_FIXED = 0x10
 
 
 class _View(NamedTuple):
     """A buffer in use, and where it is mapped."""
 
-    ref: Ref
+    ref: SlabRef
     window: mmap.mmap
     offset: int
-    #: the object that stands for it in this process.
-    alive: weakref.ref[Any]
+    #: the object that stands for the buffer in this process.
+    exporter: weakref.ref[Any]
 
 
 class SlabReceiver:
     """Views of one sender's segment."""
 
     def __init__(self, segment: Segment, *, private: bool) -> None:
-        """Take over a segment.
+        """Take ownership of a segment.
 
         Args:
             segment: the sender's.
-            private: what is written here is seen by nobody else.
+            private: whether writes stay in this process.
         """
         self._segment = segment
         self._private = private
         #: mapped windows by first byte and whether they are private.
         self._windows: dict[tuple[int, bool], mmap.mmap] = {}
-        #: what is in use, by the identity of the reference that tells of its end.
+        #: by the identity of the weak reference that reports the end.
         self._views: dict[int, _View] = {}
-        #: how many views there are of a buffer, by its first byte.
+        #: the number of views of a buffer, by its first byte.
         self._users: dict[int, int] = {}
-        #: first bytes of slabs, as often as they are to be given back; see ``told``.
+        #: first bytes of slabs, once per return; see ``take_returns``.
         self.returns: deque[int] = deque()
-        self._waiting = 0
+        self._unreported_bytes = 0
         self._abandoned = False
         self._owner = os.getpid()
-        _all.add(self)
+        _receivers.add(self)
 
-    def is_valid(self, ref: Ref) -> bool:
-        """Whether a sender can have said so: it is in its window, and that is in the segment."""
+    def is_valid(self, ref: SlabRef) -> bool:
+        """Whether a sender can have sent this: the buffer is in its window, and that exists."""
         end = ref.window + ref.length
         return (
             ref.window <= ref.slab <= ref.position <= ref.position + ref.nbytes <= end
@@ -80,14 +90,14 @@ class SlabReceiver:
             and (ref.mode in {READ, WRITE} or (ref.mode == COPY and not ref.position % PAGE_BYTES))
         )
 
-    def view(self, ref: Ref) -> memoryview | bytearray:
-        """The memory of a buffer that was lent; given back when nothing refers to it any more.
+    def view(self, ref: SlabRef) -> memoryview | bytearray:
+        """The memory of a buffer, which is returned when nothing refers to it any more.
 
         Raises:
-            OSError: it is not there any more.
+            OSError: the memory is gone.
         """
         if self._abandoned or (
-            # One of several in a slab, which must not be kept for it alone.
+            # One of several buffers in a slab, which one result must not keep as a whole.
             not self._private and ref.nbytes < MIN_SHARED_BYTES and ref.mode == COPY
         ):
             return self.copy(ref)
@@ -96,14 +106,14 @@ class SlabReceiver:
         except (OSError, ImportError):  # no room for another mapping, a Python without ctypes
             return self.copy(ref)
 
-    def copy(self, ref: Ref) -> bytearray:
-        """The same in memory of our own; it is given back at once.
+    def copy(self, ref: SlabRef) -> bytearray:
+        """The content of a buffer in memory of this process; the buffer is returned at once.
 
         Raises:
-            OSError: it is not there any more.
+            OSError: the memory is gone.
         """
         if self._abandoned:
-            raise OSError("the memory was given up when its sender was")
+            raise OSError("the memory was given up together with its sender")
         data = bytearray(ref.nbytes)
         if not self._segment.read(ref.position, data):
             window = self._window(ref, private=False)
@@ -111,33 +121,33 @@ class SlabReceiver:
         self.give_back(ref)
         return data
 
-    def give_back(self, ref: Ref) -> None:
-        """Give back what was not looked at."""
+    def give_back(self, ref: SlabRef) -> None:
+        """Return a buffer that was not looked at."""
         self.returns.append(ref.slab)
 
     def take_returns(self) -> list[int]:
-        """What is to be given back, for the sender to be told now.
+        """What is returned to the sender by the next message.
 
         Returns:
-            First bytes of slabs; one more where its memory went back to the system meanwhile.
+            First bytes of slabs; plus one where the memory went back to the system meanwhile.
         """
-        told = []
+        taken = []
         while self.returns:
-            told.append(self.returns.popleft())
-        self._waiting = 0
-        return told
+            taken.append(self.returns.popleft())
+        self._unreported_bytes = 0
+        return taken
 
     def abandon(self) -> None:
-        """The sender is gone: only what is in use here is kept. Idempotent."""
+        """Keep only what is in use here: the sender is gone. Idempotent."""
         if self._abandoned or os.getpid() != self._owner:
             return
         self._abandoned = True
-        # Its views and it refer to each other only: together they would be collected in silence,
-        # and nobody would close the segment.
+        # The views and this object refer to each other only. The garbage collector would collect
+        # both without a callback, and nothing would close the segment.
         _orphans.add(self)
         self._windows.clear()
         if self._views and not self._private:
-            # What it had not told us of, or was reusing, would stay as long as any view does.
+            # Everything else in the segment would occupy memory as long as any view lives.
             at = 0
             live = sorted((v.ref.position, v.ref.nbytes) for v in list(self._views.values()))
             for position, nbytes in [*live, (self._segment.size(), 0)]:
@@ -147,50 +157,46 @@ class SlabReceiver:
         self._close_if_unused()
 
     def make_private(self) -> None:
-        """Make what is in use this process's own memory: it is about to be forked.
+        """Turn all views into private memory of this process, which is about to be forked.
 
-        The copy of this process will know nothing of lending. What it sees must not be reused, and
-        what one of both writes must not be seen by the other, as with all other memory.
+        The copy of this process returns nothing. The memory that it sees must not be reused, and
+        as with all other memory, neither process may see what the other one writes.
         """
         for key, view in list(self._views.items()):
             ref = view.ref
-            if view.alive() is None:
+            if view.exporter() is None:
                 continue
             if ref.mode != COPY:
-                # It stays lent: the copy may look at it for long, and will not tell.
+                # The slab stays in use: the copy may look at it for long, and returns nothing.
                 self._views.pop(key, None)
                 continue
-            # From now on nobody else's buffer may be looked for in this mapping.
+            # No other buffer may be read through this mapping from now on.
             self._windows.pop((ref.window, self._private), None)
             size = round_to_pages(ref.nbytes)
             if not self._private and not _remap(view, size, self._segment):
                 continue
-            if not populate(view.window, view.offset, size, write=True):
+            if not populate(view.window, view.offset, size):
                 touched = memoryview(view.window)[view.offset : view.offset + size]
-                for page in range(0, size, mmap.PAGESIZE):
+                for page in range(0, size, PAGE_BYTES):
                     touched[page] = touched[page]
             if self._views.pop(key, None) is not None:
                 self._release(view)
         self._close_if_unused()
 
-    # -- parts ---------------------------------------------------------------------------------
-
-    def _view(self, ref: Ref) -> memoryview:
+    def _view(self, ref: SlabRef) -> memoryview:
         import ctypes
 
         private = self._private and ref.mode == COPY
         if private and (not LINUX or self._users.get(ref.position)):
-            # What another item has written to its copy is not for this one to see.
+            # This item must not see what another item has written to its copy.
             if not isinstance(self._segment.handle, int):
                 raise OSError("only whole windows can be mapped")
-            window, offset = (
-                self._segment.map(ref.position, round_to_pages(ref.nbytes), private=True),
-                0,
-            )
+            size = round_to_pages(ref.nbytes)
+            window, offset = self._segment.map(ref.position, size, private=True), 0
         else:
             window, offset = self._window(ref, private=private), ref.position - ref.window
-        # NumPy asks the object behind a memoryview for its memory, so that object has to be one
-        # of its own for each buffer: that its memory is not in use any more shows by its end.
+        # NumPy asks the object behind a memoryview for its memory. So each buffer needs such an
+        # object of its own, whose end then shows that the buffer is not in use any more.
         exporter = (ctypes.c_ubyte * ref.nbytes).from_buffer(window, offset)
         self._users[ref.position] = self._users.get(ref.position, 0) + 1
         alive = weakref.ref(exporter, self._ended)
@@ -198,7 +204,7 @@ class SlabReceiver:
         view = PickleBuffer(exporter).raw()
         return view.toreadonly() if ref.mode == READ else view
 
-    def _window(self, ref: Ref, *, private: bool) -> mmap.mmap:
+    def _window(self, ref: SlabRef, *, private: bool) -> mmap.mmap:
         window = self._windows.get((ref.window, private))
         if window is None:
             window = self._segment.map(ref.window, ref.length, private=private)
@@ -206,13 +212,13 @@ class SlabReceiver:
         return window
 
     def _ended(self, alive: weakref.ref[Any]) -> None:
-        """The last array over a view was dropped. From any thread, at any moment."""
+        """The last object over a view was dropped. Called from any thread at any moment."""
         view = self._views.pop(id(alive), None)
         if view is None or os.getpid() != self._owner:
             return
         if self._private and view.ref.mode == COPY:
-            # What was written is dropped: the next one there sees what its sender wrote.
-            refresh(view.window, view.offset, round_to_pages(view.ref.nbytes))
+            # The next view of this range has to show what the sender wrote.
+            discard_writes(view.window, view.offset, round_to_pages(view.ref.nbytes))
         self._release(view)
 
     def _release(self, view: _View) -> None:
@@ -224,9 +230,9 @@ class SlabReceiver:
             self._users.pop(ref.position, None)
         note = ref.slab
         if not users and not self._private and ref.mode == COPY:
-            self._waiting += ref.nbytes
-            if self._abandoned or self._waiting > MAX_UNREPORTED_BYTES:
-                self._waiting -= ref.nbytes
+            self._unreported_bytes += ref.nbytes
+            if self._abandoned or self._unreported_bytes > MAX_UNREPORTED_BYTES:
+                self._unreported_bytes -= ref.nbytes
                 self._segment.punch_hole(ref.position, round_to_pages(ref.nbytes))
                 note += 1
         self.returns.append(note)
@@ -239,7 +245,7 @@ class SlabReceiver:
 
 
 def _remap(view: _View, size: int, segment: Segment) -> bool:
-    """Make part of a shared mapping a private one in place; False if that cannot be done."""
+    """Make part of a shared mapping a private one in place; False if that is impossible."""
     import ctypes
 
     if not isinstance(segment.handle, int):
@@ -257,16 +263,13 @@ def _remap(view: _View, size: int, segment: Segment) -> bool:
     return bool(found == address)
 
 
-#: Of mmap(2), which replaces what is mapped at that address without a moment in between.
-_MAP_FIXED = 0x10
-
-_all: weakref.WeakSet[SlabReceiver] = weakref.WeakSet()
-#: those whose sender is gone while something of it is in use.
+_receivers: weakref.WeakSet[SlabReceiver] = weakref.WeakSet()
+#: receivers whose sender is gone while views are in use.
 _orphans: set[SlabReceiver] = set()
 
 
 def _before_fork() -> None:
-    for receiver in list(_all):
+    for receiver in list(_receivers):
         receiver.make_private()
 
 

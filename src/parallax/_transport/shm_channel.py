@@ -21,7 +21,7 @@ import struct
 from parallax._shm.allocator import UNBACKED
 from parallax._shm.registry import find_shared
 from parallax._shm.segment import round_to_pages
-from parallax._shm.sender import MIN_SHARED_BYTES, Ref
+from parallax._shm.sender import MIN_SHARED_BYTES, SlabRef
 from parallax._transport.framing import Channel, Frame, ProtocolError
 
 TYPE_CHECKING = False
@@ -65,23 +65,23 @@ class SharedFrame:
             table, *buffers = frame.buffers
             entries = list(_ENTRY.iter_unpack(table))
             follow = iter(buffers if entries[0][1] else [frame.payload, *buffers])
-            parts = [Ref(*entry) if entry[1] else next(follow) for entry in entries]
+            parts = [SlabRef(*entry) if entry[1] else next(follow) for entry in entries]
         except (ValueError, IndexError, StopIteration, struct.error) as error:
             raise ProtocolError(f"wrong table in a frame of kind {frame.kind}") from error
         if next(follow, None) is not None or not all(
-            receiver.is_valid(part) for part in parts if isinstance(part, Ref)
+            receiver.is_valid(part) for part in parts if isinstance(part, SlabRef)
         ):
             raise ProtocolError(f"wrong table in a frame of kind {frame.kind}")
         self._parts = parts
         self.nbytes = sum(
-            part.nbytes if isinstance(part, Ref) else len(part) for part in self._parts
+            part.nbytes if isinstance(part, SlabRef) else len(part) for part in self._parts
         )
 
     def open(self) -> tuple[Any, list[Any]]:
         """The payload and the buffers; only once."""
         parts = list(self._parts)
         for place, part in enumerate(parts):
-            if isinstance(part, Ref):
+            if isinstance(part, SlabRef):
                 parts[place] = self._receiver.view(part)
                 self._parts[place] = None  # if the next one fails, this is not given back twice
         self._parts = []
@@ -89,7 +89,7 @@ class SharedFrame:
 
     def __del__(self) -> None:
         for part in self._parts:
-            if isinstance(part, Ref):
+            if isinstance(part, SlabRef):
                 self._receiver.give_back(part)
 
 
@@ -274,7 +274,7 @@ class SharedMemoryChannel(Channel):
 
     def _pack(
         self, sender: SlabSender, buffers: list[memoryview] | tuple[memoryview, ...]
-    ) -> dict[int, tuple[Slab, Ref]]:
+    ) -> dict[int, tuple[Slab, SlabRef]]:
         """Put buffers that are not large into one slab, if they are large together."""
         places = [
             place

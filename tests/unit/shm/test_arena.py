@@ -15,7 +15,7 @@ from parallax._shm.allocator import GRAIN_BYTES
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """Nothing of the warm pool's, which may live from test to test."""
-    for name in ("_made", "_trimmers", "_refused"):
+    for name in ("_senders", "_trimmers", "_refused"):
         monkeypatch.setattr(arena, name, [])
     yield
     arena.reset()

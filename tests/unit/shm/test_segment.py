@@ -61,9 +61,9 @@ def test_anonymous_memory():
 def test_files(monkeypatch, tmp_path, folder):
     """Elsewhere a file that is gone at once: in memory if it can be, in the temporary folder."""
     if folder == "missing":
-        monkeypatch.setattr(segment, "_MEMORY", str(tmp_path / "missing"))
+        monkeypatch.setattr(segment, "_MEMORY_FOLDER", str(tmp_path / "missing"))
     elif folder == "read-only":
-        monkeypatch.setattr(segment, "_MEMORY", "/proc")  # where nobody can make a file
+        monkeypatch.setattr(segment, "_MEMORY_FOLDER", "/proc")  # where nobody can make a file
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(os.listdir(tmp_path))
     with lending(private=True) as (ours, receiver):
@@ -88,7 +88,7 @@ def test_files(monkeypatch, tmp_path, folder):
 @pytest.mark.usefixtures("no_memfd")
 def test_read_only_folders(monkeypatch):
     """Then there is none, and it is said what was tried."""
-    monkeypatch.setattr(segment, "_MEMORY", os.curdir)
+    monkeypatch.setattr(segment, "_MEMORY_FOLDER", os.curdir)
     monkeypatch.setattr(os, "memfd_create", refuse("no memory"), raising=False)
     monkeypatch.setattr(tempfile, "mkstemp", refuse("read-only folder"))
     monkeypatch.setattr(segment, "WINDOWS", False)
@@ -104,7 +104,7 @@ def test_read_only_folders(monkeypatch):
 @pytest.mark.usefixtures("no_memfd")
 def test_no_temporary_folder(monkeypatch, tmp_path):
     """Not one that can be written to: that is an OSError as well."""
-    monkeypatch.setattr(segment, "_MEMORY", str(tmp_path / "missing"))
+    monkeypatch.setattr(segment, "_MEMORY_FOLDER", str(tmp_path / "missing"))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "missing")])
     with pytest.raises(OSError, match="No usable temporary directory"):
@@ -248,17 +248,17 @@ def test_refresh_and_populate(monkeypatch, memory):
     """A private page shows the memory's again; pages of a private mapping become one's own."""
     private = memory.map(0, 4 * PAGE_BYTES, private=True)
     private[:2] = b"ab"
-    assert segment.refresh(private, 0, PAGE_BYTES)
+    assert segment.discard_writes(private, 0, PAGE_BYTES)
     assert private[:2] == b"\0\0"
-    if segment.populate(private, 0, 2 * PAGE_BYTES, write=True):  # Linux 5.14
+    if segment.populate(private, 0, 2 * PAGE_BYTES):  # Linux 5.14
         memory.write(0, memoryview(b"x" * (4 * PAGE_BYTES)))
         assert private[0] == 0
         assert private[2 * PAGE_BYTES] == ord("x")
     monkeypatch.setattr(segment, "_POPULATE_WRITE", 9999)
-    assert not segment.populate(private, 0, PAGE_BYTES, write=True)
+    assert not segment.populate(private, 0, PAGE_BYTES)
     monkeypatch.setattr(segment, "LINUX", False)
-    assert not segment.refresh(private, 0, PAGE_BYTES)
-    assert not segment.populate(private, 0, PAGE_BYTES, write=True)
+    assert not segment.discard_writes(private, 0, PAGE_BYTES)
+    assert not segment.populate(private, 0, PAGE_BYTES)
 
 
 def test_pages():
@@ -273,26 +273,19 @@ def test_pages():
     assert PAGE_BYTES == mmap.PAGESIZE
 
 
-def test_more_than_there_is_room_for(monkeypatch):
+@linux
+def test_more_than_there_is_memory(monkeypatch):
     """An error, before the out-of-memory killer comes."""
+    from parallax._core import memory as system_memory
     from parallax._shm import sender
 
-    monkeypatch.setattr(sender, "room", lambda: 1 << 26)
+    monkeypatch.setattr(system_memory, "memory_available", lambda: 1 << 26)
     memory = create_segment()
     slab_sender = sender.SlabSender(memory, threading.Lock())
-    with pytest.raises(OSError, match="more than there is room for"):
+    with pytest.raises(OSError, match="more than the available memory"):
         slab_sender.reserve(1 << 27, sender.WRITE)
     assert slab_sender.put(memoryview(bytearray(1 << 27))) is None
     kept = slab_sender.put(memoryview(bytearray(1 << 25)))
     assert kept is not None
     del kept
     slab_sender.close()
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_room_is_what_the_system_says():
-    import psutil
-
-    from parallax._shm.segment import room
-
-    assert 0 < room() <= psutil.virtual_memory().total

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from parallax._shm import sender
 from parallax._shm.allocator import GRAIN_BYTES, MAPPED, RESIDENT, UNBACKED
 from parallax._shm.segment import COPY_PIECE_BYTES, PAGE_BYTES, round_to_pages
-from parallax._shm.sender import COPY, READ, WRITE, Ref
+from parallax._shm.sender import COPY, READ, WRITE, SlabRef
 
 SIZES = [
     1,
@@ -127,7 +127,9 @@ def test_parts():
             for part in parts:
                 ref = slab.ref(at, len(part))
                 window, length = ours.window_at(slab.extent.start)
-                assert ref == Ref(window, length, slab.extent.start, ref.slab + at, len(part), COPY)
+                assert ref == SlabRef(
+                    window, length, slab.extent.start, ref.slab + at, len(part), COPY
+                )
                 assert content(ours, slab)[at : at + len(part)] == part
                 at += round_to_pages(len(part))
             del slab
@@ -229,8 +231,8 @@ def test_dropped_after_the_end():
         window, offset = ours.mapping(reserved)
     ours.close()
     assert ours.put(memoryview(b"x")) is None
-    assert "let go of" in str(ours.last_error)
-    with pytest.raises(OSError, match="let go of"):
+    assert "is closed" in str(ours.last_error)
+    with pytest.raises(OSError, match="is closed"):
         ours.reserve(1, WRITE)
     del slab
     assert ours.put(memoryview(b"x")) is None

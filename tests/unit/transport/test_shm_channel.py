@@ -17,7 +17,7 @@ from parallax._shm import receiver as _receiver
 from parallax._shm import registry
 from parallax._shm.dedup import Deduplicator
 from parallax._shm.segment import PAGE_BYTES
-from parallax._shm.sender import MIN_SHARED_BYTES, WRITE, Ref
+from parallax._shm.sender import MIN_SHARED_BYTES, WRITE, SlabRef
 from parallax._transport import shm_channel
 from parallax._transport.framing import Channel, ProtocolError
 from parallax._transport.shm_channel import MIN_PACKED_BYTES, SharedFrame, SharedMemoryChannel
@@ -91,7 +91,7 @@ def test_middle_sized_buffers_share_a_slab():
     blocks = [block(MIN_SHARED_BYTES // 4, n) for n in range(6)] + [block(MIN_PACKED_BYTES - 1)]
     with pair() as (parent, worker):
         frame = move(parent, worker, 1, 0, b"payload", views(*blocks))
-        slabs = {part.slab for part in frame._parts if isinstance(part, Ref)}
+        slabs = {part.slab for part in frame._parts if isinstance(part, SlabRef)}
         assert len(slabs) == 1
         payload, buffers = frame.open()
         assert bytes(payload) == b"payload"
