@@ -120,6 +120,10 @@ LAZY_EDGES: set[tuple[str, str]] = {
     ("_executors.executor", "_adaptive.adaptive_engine"),
     ("_executors.executor", "_backends.simple_engines"),
     ("_executors.executor", "_reporting.reports"),
+    # With the first function that may use worker processes.
+    ("_adaptive.process_route", f"{PROCESSES}.parent.process_engine"),
+    ("_adaptive.process_route", f"{PROCESSES}.parent.warm_pool"),
+    ("_adaptive.trial", f"{PROCESSES}.parent.call_encoding"),
     # With the results of worker processes only.
     ("_executors.map_results", f"{PROCESSES}.parent.task"),
 }

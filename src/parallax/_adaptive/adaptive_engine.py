@@ -1,10 +1,11 @@
-"""An executor that finds out for each function how its calls are best run.
+"""The engine of ``Executor``: it finds out for each function how calls are best run.
 
-Joins the choices, which decide, with the engines, which run: threads of its own and, from the first
-call on that is better off there, worker processes. All of it is guarded by one lock.
+Route choices decide; engines run the calls: threads, and worker processes from the first function
+on that is better off there. One lock guards all of it.
 
-Guarantees: every call ends in its result or an error. It runs once, unless its worker died or its
-result could not be sent: then again here. At most ``max_workers`` calls, if given, run at a time.
+Guarantees: every call ends in its result or an error. A call runs once, except where the worker
+process died or the result cannot be pickled; then it runs again. No more calls run at a time than
+``max_workers``, if that was given.
 """
 
 from __future__ import annotations
@@ -12,18 +13,16 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from contextvars import Context
 from typing import Any
 
-from parallax._adaptive.call import Asked, Errand, RoutedCall
-from parallax._adaptive.functions import Path, Paths
-from parallax._adaptive.process_route import Far, Settings, Stoppable
-from parallax._adaptive.trial import Inquiry
+from parallax._adaptive.call import AdaptiveCall, ThreadJob, WaitingCalls
+from parallax._adaptive.functions import Functions, FunctionState
+from parallax._adaptive.process_route import ProcessRoute, Settings, Submitted
+from parallax._backends.processes.parent.task import Task
 from parallax._backends.thread_engine import ThreadEngine
-from parallax._core.callables import name_of
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import SerializationError
 from parallax._core.nesting import here
@@ -36,20 +35,17 @@ __all__ = ["AdaptiveEngine", "Settings"]
 clock = time.perf_counter
 
 
-class AdaptiveEngine(Stoppable):
+class AdaptiveEngine:
     """Runs calls where they are best run. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; nothing is started yet."""
         self.lock: Any = threading.RLock()
-        self._place = here()
-        self.cores = self._place.cores
-        given = settings.max_workers
         self._errors = settings.errors
         if settings.initializer is not None:
-            self._errors()  # while it can be imported, see there
+            self._errors()  # imported while that is possible: an initializer may fail at exit
         self.threads = ThreadEngine(
-            given or settings.default_threads,
+            settings.max_workers or settings.default_threads,
             name=settings.name,
             broken=self._broken,
             initializer=settings.initializer,
@@ -58,52 +54,48 @@ class AdaptiveEngine(Stoppable):
             lock=self.lock,
             stall_warn=settings.stall_warn,
         )
-        self._limit = given
-        self._growth = None if given else ThreadGrowth(THREADS, MOST_THREADS)
-        self.far = Far(settings, self._place, self.lock)
-        self.expected_start, self.prepare = self.far.expected_start, self.far.prepare
-        self._paths = Paths()
-        #: calls that wait because ``max_workers`` run.
-        self._line: deque[RoutedCall] = deque()
-        #: calls that were handed on, if their number is limited; and calls that have not ended.
-        self._flight = {"threads": 0, "processes": 0}
-        self._open: set[RoutedCall] = set()
+        self._limit = settings.max_workers
+        self._growth = None if self._limit else ThreadGrowth(THREADS, MOST_THREADS)
+        self.processes = ProcessRoute(settings, here(), self.lock, self._ran_in_process)
+        self.rest_after = self.processes.rest_after
+        self._functions = Functions(self.lock, self.processes, self._decided)
+        self._waiting = WaitingCalls()
+        #: calls that each engine has; exact only with a limit.
+        self._running = {"threads": 0, "processes": 0}
+        #: calls that have not ended.
+        self._open: set[AdaptiveCall] = set()
         self._closing = False
-        self._over = threading.Condition(self.lock)
+        self._all_ended = threading.Condition(self.lock)
 
-    # -- the face ------------------------------------------------------------------------------
+    # -- the contract of an engine -------------------------------------------------------------
 
     @property
     def max_workers(self) -> int:
-        """Most calls that run at a time in threads."""
+        """Maximum number of calls that run in threads at a time."""
         return self.threads.max_workers
 
     @property
-    def failed(self) -> Callable[[BaseException], BaseException] | None:
-        """Converts the error of a call; None as long as no worker process may have raised it."""
-        engine = self.far.engine
-        return None if engine is None else engine.failed
-
-    def rest_after(self, seconds: float) -> None:
-        """Have worker processes leave that have had nothing to do for so long."""
-        self.far.rest_after(seconds)
-
-    @property
     def ahead(self) -> int:
-        """Calls that should be submitted at a time."""
+        """Calls that ``map`` should have submitted at a time."""
         return 2 * self.threads.max_workers
 
     @property
+    def failed(self) -> Callable[[BaseException], BaseException] | None:
+        """Converts the error of a call; None as long as no worker process can have raised one."""
+        engine = self.processes.engine
+        return None if engine is None else engine.failed
+
+    @property
     def choices(self) -> list[RouteChoice]:
-        """What is known of each function, oldest first."""
+        """The route choice of each function, oldest first."""
         with self.lock:
-            return [path.choice for path in self._paths.all()]
+            return [function.choice for function in self._functions.all()]
 
     def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-        """Whether such calls travel to processes now."""
+        """Whether such calls are sent to worker processes now."""
         with self.lock:
-            path = self._paths.quick(fn, args, {})
-        return path is not None and path.choice.route == "processes"
+            function = self._functions.quick((fn, args, {}))
+        return function is not None and function.choice.route == "processes"
 
     def submit(
         self,
@@ -111,321 +103,280 @@ class AdaptiveEngine(Stoppable):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: Context | None = None,
-    ) -> RoutedCall:
-        """Take a call.
-
-        Args:
-            fn: the callable.
-            args: its arguments.
-            kwargs: its keyword arguments.
-            context: what the call runs in, if it runs in a thread.
-
-        Raises:
-            RuntimeError: the engine was shut down.
-            BrokenExecutor: an initializer has failed.
-        """
-        return self._submit(self._path(fn, args, kwargs), (fn, args, kwargs), context)
+    ) -> AdaptiveCall:
+        """Take a call; see ``Engine``."""
+        call = fn, args, kwargs
+        return self._submit(self._functions.state(call, crowded=bool(self._open)), call, context)
 
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
-    ) -> RoutedCall:
-        """Take several calls as one, whose result is a ``PieceResult``.
+    ) -> AdaptiveCall:
+        """Take several calls as one; see ``Engine``."""
+        function = self._functions.state((fn, piece[0], {}), crowded=bool(self._open))
+        return self._submit(function, (fn, piece, None), None)
 
-        Raises:
-            RuntimeError: the engine was shut down.
-            BrokenExecutor: an initializer has failed.
-        """
-        return self._submit(self._path(fn, piece[0], {}), (fn, piece, None))
-
-    def _submit(self, path: Path, what: Asked, context: Context | None = None) -> RoutedCall:
-        call = RoutedCall(self, path, what, context)
-        if path.choice.route == "processes":
-            self.far.encode(call)
+    def _submit(
+        self, function: FunctionState, submitted: Submitted, context: Context | None
+    ) -> AdaptiveCall:
+        call = AdaptiveCall(self, function, submitted, context)
+        if function.choice.route == "processes":
+            call.encode(self.processes)
         with Shield(), self.lock:
-            self._check()
+            if self._closing:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self.threads.fatal = self.threads.fatal or self.processes.initializer_error
+            self.threads.check()
             self._open.add(call)
             try:
                 self._enter(call)
-            except BaseException:  # no thread can be had
+            except BaseException:  # no thread can be started
                 self._open.discard(call)
                 raise
         return call
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
-        """Take no more calls; end when all are done.
-
-        Args:
-            wait: return only when nothing is left of the engine.
-            cancel: cancel the calls that no worker has yet.
-        """
+        """Take no more calls, and end when all are done; see ``Engine``."""
         with self.lock:
             self._closing = True
         if cancel:
             self.cancel_waiting()
-            self.threads.cancel_queued()
-            if self.far.engine is not None:
-                self.far.engine.cancel_queued()
-        engine = self.far.engine
-        if self.threads.mine() or (engine is not None and engine.mine()):
-            wait = False  # for ourselves
+            for engine in self._engines():
+                engine.cancel_queued()
+        if any(engine.mine() for engine in self._engines()):
+            wait = False  # a thread of an engine would wait for itself
         with self.lock:
-            self._finish_if_done()
+            self._end_if_done()
             if wait:
-                self._over.wait_for(lambda: self._done)
+                self._all_ended.wait_for(lambda: not self._open)
         if wait:
-            self.threads.shutdown(wait=True, cancel=False)
-            if self.far.engine is not None:
-                self.far.engine.shutdown(wait=True, cancel=False)
+            for engine in self._engines():
+                engine.shutdown(wait=True, cancel=False)
 
-    def cancel_waiting(self) -> None:
-        """Cancel the calls that were not handed on."""
-        for call in self._take_waiting():
-            call.cancel()
+    def interrupt(self) -> None:
+        """End what can be ended: the calls of worker processes, and those that have not begun."""
+        with Shield():
+            self.cancel_waiting()
+            for engine in self._engines():
+                engine.interrupt()
+
+    def stop(self) -> None:
+        """End what can be ended, and the engines; threads inside a call are left alone."""
+        with Shield():
+            self.shutdown(wait=False, cancel=True)
+            for engine in self._engines():
+                engine.stop()
 
     def forget(self) -> None:
         """Start afresh: this process is a forked copy, in which no worker exists."""
         lost = BrokenExecutor("this call belongs to the process that forked this one")
         self.lock = threading.RLock()
-        held = self._take_waiting()
-        self._over = threading.Condition(self.lock)
-        self._paths = Paths()
-        self.far.forget(self.lock)
+        waiting = self._waiting.remove_all()
+        self._all_ended = threading.Condition(self.lock)
+        self._functions = Functions(self.lock, self.processes, self._decided)
+        self.processes.forget(self.lock)
         self.threads.forget(self.lock)
-        for call in held:
+        for call in waiting:
             call.abandon(lost)
-        self._flight = {"threads": 0, "processes": 0}
+        self._running = {"threads": 0, "processes": 0}
         self._open.clear()
 
-    def _broken(self, cause: BaseException) -> BaseException:
-        return self._errors().broken_pool(cause)
+    def _engines(self) -> list[Any]:
+        """The engines that there are: threads, and worker processes if a call needed them."""
+        processes = self.processes.engine
+        return [self.threads] if processes is None else [self.threads, processes]
 
-    # -- asked by futures ----------------------------------------------------------------------
+    def _broken(self, cause: BaseException) -> BaseException:
+        error: BaseException = self._errors().broken_pool(cause)
+        return error
+
+    # -- called by futures ---------------------------------------------------------------------
 
     def help(self, call: Any, timeout: float | None) -> float | None:
-        """Do what brings a call nearer to its end; see the engines."""
-        if call.via == "processes":
-            engine = self.far.engine
+        """Work towards the end of a call; return the seconds left of ``timeout``."""
+        if call.route == "processes":
+            engine = self.processes.engine
             return timeout if engine is None else engine.help(call, timeout)
         return self.threads.help(call, timeout)
 
     def withdraw(self, call: Any) -> None:
-        """A call was cancelled; the lock is held. It leaves its queue when its turn comes."""
+        """A call was cancelled; the lock is held. It leaves its queue in its turn."""
         call.drop()
         self._open.discard(call)
-        if call.via:
-            self._flight[call.via] -= 1
-            call.via = "cancelled"
+        if call.route:
+            self._running[call.route] -= 1
+            call.route = "cancelled"
         self._advance()
 
-    def kill(self, call: RoutedCall) -> None:
-        """End a call that a worker process may be at, with that worker."""
-        if call.via == "processes" and self.far.engine is not None:
-            self.far.engine.kill(call)
+    def kill(self, call: AdaptiveCall) -> None:
+        """End a running call with its worker, if that is a process."""
+        if call.route == "processes" and self.processes.engine is not None:
+            self.processes.engine.kill(call)
 
-    # -- how functions are run -----------------------------------------------------------------
+    def cancel_waiting(self) -> None:
+        """Cancel the calls that no engine has yet."""
+        for call in self._take_waiting():
+            call.cancel()
 
-    def _path(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Path:
-        path = self._paths.quick(fn, args, kwargs)
-        if path is None:
-            with self.lock:
-                path = self._paths.find(fn, args, kwargs)
-            if path is None:
-                path = self._explore(fn, args, kwargs, crowded=bool(self._open))
-            with self.lock:
-                path = self._paths.add(fn, args, kwargs, path)
-        elif path.due() and (reason := path.inquiry.changed(fn, args)):
-            with self.lock:
-                path.choice.keep(reason, clock())
-        return path
+    def fail_waiting(self, error: BaseException) -> None:
+        """End the calls that no engine has yet with an error: an initializer has failed."""
+        for call in self._take_waiting():
+            call.fail(error)
 
-    def _explore(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        crowded: bool,
-    ) -> Path:
-        choice = RouteChoice(name_of(fn), cores=self.cores, workers=self.workers())
-        whole = functools.partial(fn, **kwargs) if kwargs else fn
-        inquiry = Inquiry(self, whole, args, choice, crowded=crowded)
-        path = Path(inquiry)
-        verdict, now = inquiry.verdict, clock()
-        inquiry.warn(args)
-        if verdict.limit == "free" or not verdict.settled:
-            self.far.load()
-        if self.workers() < 2:
-            choice.keep(self.far.why_none, now)
-        elif verdict.limit != "free" and (verdict.settled or kwargs):
-            choice.keep(verdict.reason, now)
-        elif plan := inquiry.remembered():
-            self._follow(path, plan, now)
-        return path
+    def _take_waiting(self) -> list[AdaptiveCall]:
+        with self.lock:
+            return self._waiting.remove_all()
 
-    def workers(self) -> int:
-        """Most worker processes, 1 if there may be none."""
-        return self.far.workers
+    # -- where calls go; all with the lock held ------------------------------------------------
 
-    # -- where calls go ------------------------------------------------------------------------
+    def _enter(self, call: AdaptiveCall) -> None:
+        """Place a call, or have it wait in the line."""
+        if self._waiting.line or not self._place(call):
+            self._waiting.line.append(call)
 
-    def _check(self) -> None:
-        if self._closing:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        self.threads.fatal = self.threads.fatal or self.far.spoilt
-        self.threads.check()
-
-    def _enter(self, call: RoutedCall) -> None:
-        """Place a call, or have it wait in the line. The lock is held."""
-        if self._line or not self._place_call(call):
-            self._line.append(call)
-
-    def _place_call(self, call: RoutedCall) -> bool:
-        """Hand a call on; False if it has to wait for others to end."""
-        path, now = call.path, clock()
-        where = path.choice.place(now)
+    def _place(self, call: AdaptiveCall) -> bool:
+        """Hand a call to an engine or hold it; False if it has to wait for others to end."""
+        function, now = call.function, clock()
+        where = function.choice.place(now)
         if where == "hold":
-            path.held.append(call)
-            path.inquiry.held = len(path.held)
-            if not path.inquiry.timed:
-                # Nobody looks at the clock for calls that have been short so far.
-                path.choice.give_up(now)
-                self.threads.take(Errand(self, path, self._release))
+            self._waiting.hold(function, call)
+            if function.trial is not None and not function.trial.bounded:
+                # The sampler does not watch calls that have been short so far.
+                function.choice.give_up(now)
+                self.threads.take(ThreadJob(self, functools.partial(self._release, function)))
             return True
         if not self._fits("processes" if where == "processes" else "threads"):
             return False
         if where == "probe":
-            self._begin_probe(path, now)
-            path.held.append(call)
+            self._begin_trial(function, now)
+            self._waiting.hold(function, call)
         elif where == "threads" or not self._to_process(call):
             self.threads.take(call)
             self.starts(call, "threads")
         return True
 
-    def _fits(self, via: str) -> bool:
-        """Whether another call of that kind keeps within ``max_workers``.
+    def _fits(self, route: str) -> bool:
+        """Whether one more call on a route keeps within ``max_workers``.
 
-        One behind others that fill their own kind's part takes no further place.
+        A call that queues behind those that use all workers of its route counts as none.
         """
         if self._limit is None:
             return True
-        threads = min(self._flight["threads"] + (via == "threads"), self._limit)
-        processes = min(self._flight["processes"] + (via == "processes"), self.workers())
-        return threads + processes <= self._limit
+        threads = min(self._running["threads"] + (route == "threads"), self._limit)
+        processes = self._running["processes"] + (route == "processes")
+        return threads + min(processes, self.processes.workers) <= self._limit
 
-    def starts(self, call: RoutedCall, via: str) -> None:
-        """Count a call as handed on; the lock is held."""
-        call.via = via
-        self._flight[via] += 1
+    def starts(self, call: AdaptiveCall, route: str) -> None:
+        """Count a call as handed to an engine."""
+        call.route = route
+        self._running[route] += 1
 
-    def _to_process(self, call: RoutedCall) -> bool:
-        """Hand a call to the worker processes; False if it cannot go there. The lock is held."""
+    def _to_process(self, call: AdaptiveCall) -> bool:
+        """Hand a call to the worker processes; False if it has to run in a thread."""
         if call.data is None:
-            self.far.encode(call)
+            call.encode(self.processes)
         if call.data is None:
             return False
         self.starts(call, "processes")
-        if self.far.take(call):
+        if self.processes.take(call):
             return True
-        self._flight["processes"] -= 1
+        self._running["processes"] -= 1
         self._keep_all()
         return False
 
     def _keep_all(self) -> None:
-        for path in self._paths.all():
-            path.choice.keep(self.far.why_none, clock())
+        """Have all functions run in threads: no worker process can be started."""
+        for function in self._functions.all():
+            function.choice.keep(self.processes.why_unavailable, clock())
 
-    def bring_back(self, call: RoutedCall, error: BaseException) -> bool:
-        """A call has failed in worker processes; True if that is their fault, and it runs here.
+    def bring_back(self, call: AdaptiveCall, error: BaseException) -> bool:
+        """Whether a call that failed in a worker process runs in a thread instead.
 
-        Either none can be had, or what it came to cannot be pickled. The lock is held.
+        It does if worker processes cannot be started, or the result cannot be pickled.
         """
         if type(error) is SerializationError and error.what in {"result", "exception"}:
             if error.what == "result":
-                call.path.choice.keep(str(error), clock())
-        elif self.far.failed():
+                call.function.choice.keep(str(error), clock())
+        elif self.processes.start_failed():
             self._keep_all()
         else:
             return False
-        self._flight["processes"] -= 1
+        self._running["processes"] -= 1
         self.starts(call, "threads")
         self.threads.take(call)
         return True
 
-    # -- measuring -----------------------------------------------------------------------------
+    # -- trials --------------------------------------------------------------------------------
 
-    def _begin_probe(self, path: Path, now: float) -> None:
-        self.threads.take(Errand(self, path, self._probe))
-        path.choice.begin_probe(now)
-        # Counted from here to its end, whatever it runs: between two calls its place is not free.
-        self._flight["threads"] += 1
+    def _begin_trial(self, function: FunctionState, now: float) -> None:
+        self.threads.take(ThreadJob(self, functools.partial(self._run_trial, function)))
+        function.choice.begin_probe(now)
+        # Counted until the trial ends: between two of its calls the thread is not free.
+        self._running["threads"] += 1
 
-    def _probe(self, path: Path) -> None:
-        """Run what is held, one by one, until there is a verdict or nothing left."""
-        inquiry, ident = path.inquiry, threading.get_ident()
-        inquiry.begin()
+    def _run_trial(self, function: FunctionState) -> None:
+        """Run held calls one by one, until there is a decision or none is left; in a thread."""
+        trial = function.trial
+        assert trial is not None
+        trial.begin()
         try:
-            while (call := self._next_held(path, ident)) is not None:
-                call.execute_with(inquiry.run)
+            while (call := self._next_on_trial(function)) is not None:
+                call.execute_with(trial.run)
         finally:
-            inquiry.end()
+            trial.end()
             with self.lock:
-                path.choice.end_probe()
-                if not path.held:
-                    path.choice.rest()
-                self._flight["threads"] -= 1
+                function.choice.end_probe()
+                if not self._waiting.holds(function):
+                    function.choice.rest()
+                if function.choice.route is not None:
+                    function.trial = None
+                self._running["threads"] -= 1
                 self._advance()
-            self._release(path)
+            self._release(function)
 
-    def _next_held(self, path: Path, ident: int) -> RoutedCall | None:
+    def _next_on_trial(self, function: FunctionState) -> AdaptiveCall | None:
         with self.lock:
-            while path.choice.route is None and path.held:
-                call: RoutedCall = path.held.popleft()
-                path.inquiry.held = len(path.held)
+            while function.choice.route is None and (call := self._waiting.release(function)):
                 if call.claim():
-                    call.via = "probe"
-                    path.choice.began(ident, clock())
+                    call.route = "trial"
+                    function.choice.began(threading.get_ident(), clock())
                     return call
             return None
 
-    def decided(self, choice: RouteChoice, plan: Plan | None) -> None:
-        """There is a verdict, None if it cannot be waited for any longer."""
+    def _decided(self, function: FunctionState, plan: Plan | None, stay: str) -> None:
+        """Follow the decision of a trial; see ``Trial``."""
+        choice = function.choice
         with self.lock:
-            path = next((p for p in self._paths.all() if p.choice is choice), None)
-            if path is None:
-                return
+            now = clock()
             if plan is None:
-                choice.give_up(clock())
+                choice.give_up(now)
             else:
-                self._follow(path, plan, clock())
-            if path.held:
-                self.threads.take(Errand(self, path, self._release))
+                route = plan.route if plan.route == "processes" else "threads"
+                choice.decide(route, plan.reason, now)
+                if plan.route == "threads" and self._growth is not None:
+                    self.threads.widen(min(plan.workers, THREADS))
+                if stay:
+                    choice.keep(stay, now)
+            if self._waiting.holds(function):
+                self.threads.take(ThreadJob(self, functools.partial(self._release, function)))
 
-    def _follow(self, path: Path, plan: Plan, now: float) -> None:
-        choice, verdict = path.choice, path.inquiry.verdict
-        choice.decide("processes" if plan.route == "processes" else "threads", plan.reason, now)
-        if plan.route == "threads" and self._growth is not None:
-            self.threads.widen(min(plan.workers, THREADS))
-        if verdict.limit != "free":
-            choice.keep(verdict.reason, now)
-
-    def _release(self, path: Path) -> None:
-        """Let go of the calls that were held."""
+    def _release(self, function: FunctionState) -> None:
+        """Place the held calls of a function; in a thread, without the lock."""
+        choice = function.choice
         while True:
             with self.lock:
-                if not path.held:
-                    return
-                if path.choice.route is None:
-                    if path.choice.probing:
+                if choice.route is None:
+                    if choice.probing or not self._waiting.holds(function):
                         return
                     if self._fits("threads"):
-                        self._begin_probe(path, clock())
+                        self._begin_trial(function, clock())
                     else:
-                        self._line.extend(path.held)
-                        path.held.clear()
+                        self._waiting.to_line(function)
                     return
-                call = path.held.popleft()
-            if path.choice.route == "processes":
-                self.far.encode(call)
+                call = self._waiting.release(function)
+            if call is None:
+                return
+            if choice.route == "processes":
+                call.encode(self.processes)
             with self.lock:
                 fatal = self.threads.fatal
                 if call.waits and fatal is None:
@@ -433,78 +384,68 @@ class AdaptiveEngine(Stoppable):
             if fatal is not None:
                 call.fail(self._broken(fatal))
 
-    def fail_waiting(self, error: BaseException) -> None:
-        """An initializer has failed: what waits for its turn fails, too."""
-        for call in self._take_waiting():
-            call.fail(error)
+    # -- calls that have ended -----------------------------------------------------------------
 
-    def _take_waiting(self) -> list[RoutedCall]:
+    def ran(self, call: AdaptiveCall, wall: float, cpu: float, ident: int) -> None:
+        """A thread has run a call and measured the call's seconds."""
+        choice = call.function.choice
         with self.lock:
-            waiting, self._line = list(self._line), deque()
-            for path in self._paths.all():
-                waiting += path.held
-                path.held.clear()
-        return waiting
-
-    # -- what has ended ------------------------------------------------------------------------
-
-    def ran(self, call: RoutedCall, wall: float, cpu: float, ident: int) -> None:
-        """A thread has run a call."""
-        with self.lock:
-            now, choice = clock(), call.path.choice
+            now = clock()
             choice.took(wall / call.count, cpu / call.count, now, ident)
-            waiting = self.threads.queue.qsize()
-            if self._growth is not None and waiting and choice.waits(now):
-                self.threads.widen(self._growth.ended(now, waiting))
-            self.review(call.path, now)
+            queued = self.threads.queue.qsize()
+            if self._growth is not None and queued and choice.waits(now):
+                self.threads.widen(self._growth.ended(now, queued))
+            self._review(call.function, now)
 
-    def review(self, path: Path, now: float) -> None:
-        """See whether a function had better go another way, and turn what waits; lock held."""
-        if self.threads.fatal is not None or not path.choice.review(now):
+    def _ran_in_process(self, task: Task, wall: float, cpu: float) -> None:
+        """A worker process has answered a call; the lock is held."""
+        assert isinstance(task, AdaptiveCall)
+        now = clock()
+        task.function.choice.took(wall / task.count, cpu / task.count, now)
+        self._review(task.function, now)
+
+    def _review(self, function: FunctionState, now: float) -> None:
+        """Change the route if the other one is better, also of queued calls; the lock is held."""
+        if self.threads.fatal is not None or not function.choice.review(now):
             return
 
         def waits(call: Any) -> bool:
-            return isinstance(call, RoutedCall) and call.path is path and call.waits
+            return isinstance(call, AdaptiveCall) and call.function is function and call.waits
 
-        engine = self.far.engine
-        back = self.threads.take_back(waits)
-        back += engine.take_back(waits) if engine is not None else []
+        back = [call for engine in self._engines() for call in engine.take_back(waits)]
         for call in back:
-            self._flight[call.via] -= 1
-            call.via, call.data = "", None
-        path.held.extend(back)
+            self._running[call.route] -= 1
+            call.route, call.data = "", None
         if back:
-            self.threads.take(Errand(self, path, self._release))
+            self._waiting.hold(function, *back)
+            self.threads.take(ThreadJob(self, functools.partial(self._release, function)))
 
-    def ended(self, call: RoutedCall) -> None:
-        """A call has ended."""
+    def ended(self, call: AdaptiveCall) -> None:
+        """A call has its result or error."""
         self._open.discard(call)
-        if call.via == "processes" and self.far.spoilt is not None:
-            self.fail_waiting(self._broken(self.far.spoilt))
-        # The set first and then the flag, as shutdown does it the other way round: one of the two
-        # threads sees that all is over.
+        if call.route == "processes" and (error := self.processes.initializer_error) is not None:
+            self.fail_waiting(self._broken(error))
+        # First the set and then the flag, shutdown in reverse order: one of the two threads sees
+        # that all calls have ended.
         if self._limit is None and not self._closing:
             return
         with self.lock:
-            if call.via in self._flight:
-                self._flight[call.via] -= 1
+            if call.route in self._running:
+                self._running[call.route] -= 1
             self._advance()
 
     def _advance(self) -> None:
-        """Hand on what waits in the line; the lock is held."""
-        while self._line:
-            if self._line[0].waits and not self._place_call(self._line[0]):
+        """Place the calls of the line as far as they fit; the lock is held."""
+        line = self._waiting.line
+        while line:
+            if line[0].waits and not self._place(line[0]):
                 break
-            self._line.popleft()
-        self._finish_if_done()
+            line.popleft()
+        self._end_if_done()
 
-    @property
-    def _done(self) -> bool:
-        return not self._open
-
-    def _finish_if_done(self) -> None:
-        if self._closing and self._done:
-            self.threads.shutdown(wait=False, cancel=False)
-            if self.far.engine is not None:
-                self.far.engine.shutdown(wait=False, cancel=False)
-            self._over.notify_all()
+    def _end_if_done(self) -> None:
+        """End the engines after a shutdown when no call is left; the lock is held."""
+        if self._closing and not self._open:
+            for engine in self._engines():
+                engine.shutdown(wait=False, cancel=False)
+            self._all_ended.notify_all()

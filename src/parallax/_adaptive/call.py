@@ -1,164 +1,194 @@
-"""What a routing executor keeps of a submitted call, and what else its threads are given to do.
+"""The calls of an adaptive executor, and the other work of its threads.
 
-Guarantees: a call is begun once, by a thread or by a worker process, or cancelled.
+Guarantees: a call is begun once, by a thread or by a worker process, or is cancelled.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Protocol, TypeAlias
 
-from parallax._adaptive.functions import Path
+from parallax._adaptive.functions import FunctionState
+from parallax._adaptive.process_route import ProcessRoute, Submitted
 from parallax._backends.capture import capture
 from parallax._backends.processes.parent.task import Task
 from parallax._backends.result_encoding import run_piece
 from parallax._core.futures import Helper
 
-__all__ = ["Asked", "Errand", "RoutedCall"]
+__all__ = ["AdaptiveCall", "ThreadJob", "WaitingCalls"]
 
 clock = time.perf_counter
 
-#: What was submitted: a callable with its arguments, or with those of several calls and None.
-Asked: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None]"
-#: What running a call gives: its value, what it raised, its seconds on both clocks.
-_Ran: TypeAlias = "tuple[Any, BaseException | None, float, float]"
+#: What running a call gives: its result, its exception, its wall and CPU seconds.
+_Outcome: TypeAlias = "tuple[Any, BaseException | None, float, float]"
 
 
-class CallOwner(Helper, Protocol):
-    """The engine that a call was submitted to."""
+class _CallOwner(Helper, Protocol):
+    """The engine that a call was submitted to; see ``AdaptiveEngine``."""
 
-    @property
-    def lock(self) -> Any:
-        """Guards its state."""
-
-    def starts(self, call: RoutedCall, via: str) -> None:
-        """Count a call as handed on; the lock is held."""
-
-    def ran(self, call: RoutedCall, wall: float, cpu: float, ident: int) -> None:
-        """A measured call has ended in a thread."""
-
-    def bring_back(self, call: RoutedCall, error: BaseException) -> bool:
-        """Whether a call that failed in a worker process runs here instead; the lock is held."""
-
-    def ended(self, call: RoutedCall) -> None:
-        """A call has its result or error."""
-
-    def review(self, path: Path, now: float) -> None:
-        """Look at a route again; the lock is held."""
-
-    def cancel_waiting(self) -> None:
-        """Cancel the calls that were not handed on."""
-
-    def fail_waiting(self, error: BaseException) -> None:
-        """End the calls that were not handed on with an error."""
+    def starts(self, call: AdaptiveCall, route: str) -> None: ...
+    def ran(self, call: AdaptiveCall, wall: float, cpu: float, ident: int) -> None: ...
+    def bring_back(self, call: AdaptiveCall, error: BaseException) -> bool: ...
+    def ended(self, call: AdaptiveCall) -> None: ...
+    def cancel_waiting(self) -> None: ...
+    def fail_waiting(self, error: BaseException) -> None: ...
 
 
-class RoutedCall(Task):
+class AdaptiveCall(Task):
     """A submitted call, and its future."""
 
-    def __init__(self, engine: CallOwner, path: Path, call: Asked, context: Context | None) -> None:
+    def __init__(
+        self,
+        engine: _CallOwner,
+        function: FunctionState,
+        submitted: Submitted,
+        context: Context | None,
+    ) -> None:
         super().__init__(engine, None, None)
-        self.path = path
+        self.function = function
         self._context = context
-        self.call: Asked | None = call
-        #: calls that it stands for.
-        self.count = 1 if call[2] is not None else len(call[1])
-        #: what it was handed to: "", "threads", "processes", or "probe" for the one thread that
-        #: measures calls of its kind.
-        self.via = ""
+        #: the callable and its arguments; None when they are not needed any more.
+        self.submitted: Submitted | None = submitted
+        #: number of calls of the user's function.
+        self.count = 1 if submitted[2] is not None else len(submitted[1])
+        #: what it was handed to: "threads", "processes" or "trial", the thread that measures the
+        #: calls of its function; "" before, and "cancelled" if it was cancelled afterwards.
+        self.route = ""
 
     @property
     def waits(self) -> bool:
-        """Whether nobody has begun it, and it was not cancelled."""
+        """Whether it has neither begun nor was cancelled."""
         return self._state == "PENDING"
 
     @property
-    def engine(self) -> CallOwner:
-        """Whose it is."""
+    def engine(self) -> _CallOwner:
+        """The engine that it was submitted to."""
         return self._helper  # type: ignore[return-value]
+
+    def encode(self, processes: ProcessRoute) -> None:
+        """Encode it for a worker process; without effect if that is impossible."""
+        submitted = self.submitted
+        if submitted is not None:
+            encoded = processes.encode(submitted, self.function.choice)
+            if encoded is not None:
+                self.known, self.data = encoded
 
     def execute(self) -> None:
         """Run it in this thread, unless it was cancelled or runs elsewhere."""
         engine = self.engine
         with engine.lock:
-            if self.via == "processes" or not self.claim():
+            if self.route == "processes" or not self.claim():
                 return
-            if not self.via:  # a thread of ours that waits for it runs it before its turn
+            if not self.route:  # a thread of this executor waits for it and runs it out of turn
                 engine.starts(self, "threads")
-            measured = self.path.choice.samples()
+            measured = self.function.choice.samples()
             if measured:
-                self.path.choice.began(threading.get_ident(), clock())
-        self.execute_with(capture if measured else _plain)
+                self.function.choice.began(threading.get_ident(), clock())
+        self.execute_with(capture if measured else _run)
 
-    def execute_with(self, run: Callable[..., _Ran]) -> None:
-        """Have it run in this thread; it was claimed."""
-        call, self.call = self.call, None
-        assert call is not None
+    def execute_with(self, run: Callable[..., _Outcome]) -> None:
+        """Run it in this thread, which has claimed it.
+
+        Args:
+            run: calls a function with arguments; ``capture`` or one that returns as that.
+        """
+        submitted, self.submitted = self.submitted, None
+        assert submitted is not None
         try:
-            if call[2] is None:
-                call = run_piece, call[:2], {}
+            if submitted[2] is None:
+                submitted = run_piece, submitted[:2], {}
             if self._context is None:
-                value, error, wall, cpu = run(*call)
+                value, error, wall, cpu = run(*submitted)
             else:
-                value, error, wall, cpu = self._context.run(run, *call)
-        except BaseException as problem:  # noqa: BLE001 - ours; nobody may wait for ever
-            value, error, wall, cpu = None, problem, 0.0, 0.0
-        if run is not _plain:
+                value, error, wall, cpu = self._context.run(run, *submitted)
+        except BaseException as raised:  # noqa: BLE001 - also a mistake of ours ends the call
+            value, error, wall, cpu = None, raised, 0.0, 0.0
+        if run is not _run:
             self.engine.ran(self, wall, cpu, threading.get_ident())
         self.settle(value, error)
         # The traceback of an error refers to this frame.
-        del self, call, error, value
+        del self, submitted, error, value
 
     def drop(self) -> None:
-        """Forget what was to be called."""
-        self.call = self.data = None
+        """Forget the callable and its arguments."""
+        self.submitted = self.data = None
 
     def settle(self, value: Any, error: BaseException | None) -> None:
-        """Enter FINISHED and tell those who wait; not under the engine's lock."""
+        """Enter FINISHED and wake the threads that wait; not under the engine's lock."""
         engine = self.engine
-        if error is not None and self.via == "processes" and self.call is not None:
+        if error is not None and self.route == "processes" and self.submitted is not None:
             with engine.lock:
                 self._state = "PENDING"
                 if engine.bring_back(self, error):
                     return
                 self._state = "RUNNING"
-        self.call = None
+        self.submitted = None
         super().settle(value, error)
         engine.ended(self)
 
 
-def _plain(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Ran:
+def _run(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Outcome:
+    """Call ``fn`` without measuring the call."""
     return fn(*args, **kwargs), None, 0.0, 0.0
 
 
-class Errand:
-    """Something for a thread of the executor to do that is no call.
+class ThreadJob:
+    """Work for a thread of the executor that is not a call, on behalf of calls that wait."""
 
-    Args:
-        engine: whose thread.
-        path: the function whose calls it is about.
-        do: what to do.
-    """
-
-    def __init__(self, engine: CallOwner, path: Path, do: Callable[[Path], None]) -> None:
-        self.engine = engine
-        self._path = path
-        self._do = do
-
-    def execute(self) -> None:
-        """Do it."""
-        self._do(self._path)
-
-    def cancel(self) -> None:
-        """Cancel the calls that it is about, which are cancelled with all others."""
-        self.engine.cancel_waiting()
+    def __init__(self, engine: _CallOwner, do: Callable[[], None]) -> None:
+        self.execute = do
+        # What happens to it as one of the queued calls happens to all calls that wait.
+        self.cancel = engine.cancel_waiting
+        self.fail = engine.fail_waiting
 
     def abandon(self, error: BaseException) -> None:
-        """The calls that it is about are known to the engine."""
+        """Nothing: in a forked copy of the program the engine abandons the calls itself."""
 
-    def fail(self, error: BaseException) -> None:
-        """No thread can be had."""
-        self.engine.fail_waiting(error)
+
+class WaitingCalls:
+    """The calls that no engine has yet. Not thread-safe: the lock of the executor guards them."""
+
+    def __init__(self) -> None:
+        #: calls beyond ``max_workers``, in the order of submission.
+        self.line: deque[AdaptiveCall] = deque()
+        #: calls that wait for the decision on the route of their function.
+        self._held: dict[FunctionState, deque[AdaptiveCall]] = {}
+
+    def holds(self, function: FunctionState) -> int:
+        """The number of held calls of a function."""
+        return len(self._held.get(function, ()))
+
+    def hold(self, function: FunctionState, *calls: AdaptiveCall) -> None:
+        """Hold calls of a function."""
+        self._held.setdefault(function, deque()).extend(calls)
+        self._tell(function)
+
+    def release(self, function: FunctionState) -> AdaptiveCall | None:
+        """Remove and return the oldest held call of a function; None if there is none."""
+        held = self._held.get(function)
+        if held is None:
+            return None
+        call = held.popleft()
+        if not held:
+            del self._held[function]
+        self._tell(function)
+        return call
+
+    def to_line(self, function: FunctionState) -> None:
+        """Move the held calls of a function to the end of the line."""
+        self.line.extend(self._held.pop(function, ()))
+
+    def remove_all(self) -> list[AdaptiveCall]:
+        """Remove and return all calls."""
+        calls = [*self.line, *(call for held in self._held.values() for call in held)]
+        self.line.clear()
+        self._held.clear()
+        return calls
+
+    def _tell(self, function: FunctionState) -> None:
+        if function.trial is not None:
+            function.trial.held = self.holds(function)

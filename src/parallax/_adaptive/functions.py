@@ -1,91 +1,155 @@
-"""The functions that an executor has met, and what it knows of each.
+"""The functions that an executor has met, and what is known of each.
 
-Guarantees: no function, and nothing that it captured, is kept alive once it is known how to run it.
+Guarantees: no function, and nothing that it captured, is kept alive here once its route is decided.
 """
 
 from __future__ import annotations
 
 import functools
+import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Hashable
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeAlias
 
-from parallax._adaptive.trial import Inquiry
+from parallax._adaptive.process_route import ProcessRoute
+from parallax._adaptive.trial import Trial
+from parallax._core.callables import name_of
+from parallax._core.plans import Plan
+from parallax._guard.effects import except_shared, judge, scan
 from parallax._profiling.history import key_of
+from parallax._routing.route_choice import RouteChoice
 
-__all__ = ["Path", "Paths"]
+__all__ = ["FunctionState", "Functions"]
 
-#: Functions that are kept; the oldest goes.
-KEPT = 512
+clock = time.perf_counter
 
-#: Types of arguments that may be called, and how deep callables inside callables are told apart.
-CALLABLES = frozenset({FunctionType, MethodType, BuiltinFunctionType, type, functools.partial})
-DEEPEST = 4
+#: A function with positional and keyword arguments.
+_FunctionCall: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]"
 
-#: Calls after which the code of a function is looked at again.
-AGAIN = 64
+#: Functions that are remembered; the oldest is forgotten, and measured anew when it comes back.
+MAX_KNOWN_FUNCTIONS = 512
 
+#: Types of values that may be called by the function that they are given to.
+CALLABLE_TYPES = frozenset({FunctionType, MethodType, BuiltinFunctionType, type, functools.partial})
 
-class Path:
-    """The way of one function's calls: its choice, what is being found out, and who waits."""
+#: How deep callables inside callables are told apart.
+MAX_CALLABLE_DEPTH = 4
 
-    def __init__(self, inquiry: Inquiry) -> None:
-        self.inquiry = inquiry
-        self.choice = inquiry.choice
-        self.held: deque[Any] = deque()
-        self._looked = 0
-
-    def due(self) -> bool:
-        """Whether the function's code is to be looked at again; what it refers to may change."""
-        self._looked += 1
-        return not self._looked % AGAIN
+#: Calls after which the guard inspects a function again: what it refers to may have changed.
+CALLS_PER_INSPECTION = 64
 
 
-class Paths:
-    """All of them. Not thread-safe: the executor's lock guards it."""
+class FunctionState:
+    """What is known of the calls of one function with arguments of the same types."""
 
-    def __init__(self) -> None:
-        self._paths: dict[Hashable, Path] = {}
-        self._quick: dict[Hashable, tuple[weakref.ref[Any], Path]] = {}
+    def __init__(self, choice: RouteChoice, findings: frozenset[Any]) -> None:
+        """Know nothing but the code, and what the guard found in it."""
+        self.choice = choice
+        #: the trial; None when it is over.
+        self.trial: Trial | None = None
+        self._findings = findings
+        self._calls = 0
 
-    def all(self) -> list[Path]:
-        """Every path, oldest first."""
-        return list(self._paths.values())
+    def inspection_due(self) -> bool:
+        """Count a call; whether the guard should inspect the function again."""
+        self._calls += 1
+        return not self._calls % CALLS_PER_INSPECTION
 
-    def quick(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Path | None:
-        """What is known for this very function and arguments of these types."""
-        known = self._quick.get(_quick_key(fn, args, kwargs))
-        return known[1] if known is not None and known[0]() is fn else None
+    def side_effects(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
+        """New side effects for which calls must stay in this process, in words; "" if none.
 
-    def find(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Path | None:
-        """What is known for functions and arguments like these."""
-        return self._paths.get(_key(fn, args, kwargs))
+        An object that the code refers to may have been replaced by one that the code changes.
+        """
+        effects = except_shared(scan(fn, args), fn, args)
+        if self._findings.issuperset(effects.findings):
+            return ""
+        verdict = judge(effects, ())
+        return verdict.reason if verdict.limit != "free" else ""
 
-    def add(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], path: Path
-    ) -> Path:
-        """Keep a path; returns the one that is kept already, if another thread was faster."""
-        path = self._paths.setdefault(_key(fn, args, kwargs), path)
-        if len(self._paths) > KEPT:
-            del self._paths[next(iter(self._paths))]
-        key = _quick_key(fn, args, kwargs)
-        # Types do not tell which callables the arguments are.
-        if type(fn) in {FunctionType, BuiltinFunctionType, type} and CALLABLES.isdisjoint(key):
-            if len(self._quick) > KEPT:
-                self._quick.clear()
-            self._quick[key] = weakref.ref(fn), path
-        return path
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._paths.clear()
-        self._quick.clear()
+class Functions:
+    """The functions of one executor."""
+
+    def __init__(
+        self,
+        lock: Any,
+        processes: ProcessRoute,
+        decided: Callable[[FunctionState, Plan | None, str], None],
+    ) -> None:
+        """Know no function; ``decided`` is told the decision of each trial, see ``Trial``."""
+        self._lock = lock
+        self._processes = processes
+        self._decided = decided
+        self._known: dict[Hashable, FunctionState] = {}
+        self._quick: dict[Hashable, tuple[weakref.ref[Any], FunctionState]] = {}
+
+    def all(self) -> list[FunctionState]:
+        """All functions, oldest first; the lock is held."""
+        return list(self._known.values())
+
+    def quick(self, call: _FunctionCall) -> FunctionState | None:
+        """The state of this very function, if it was called with arguments of these types."""
+        known = self._quick.get(_quick_key(*call))
+        return known[1] if known is not None and known[0]() is call[0] else None
+
+    def state(self, call: _FunctionCall, *, crowded: bool) -> FunctionState:
+        """The state of the called function, which is inspected first if it is new.
+
+        Args:
+            call: the function and its arguments.
+            crowded: other threads may compete for the GIL now.
+        """
+        function = self.quick(call)
+        if function is not None:
+            if function.inspection_due() and (reason := function.side_effects(*call[:2])):
+                with self._lock:
+                    function.choice.keep(reason, clock())
+            return function
+        key = _key(*call)
+        with self._lock:
+            function = self._known.get(key)
+        if function is None:
+            function = self._inspect(*call, crowded=crowded)
+        quick_key = _quick_key(*call)
+        with self._lock:
+            function = self._known.setdefault(key, function)  # another thread may have been faster
+            if len(self._known) > MAX_KNOWN_FUNCTIONS:
+                del self._known[next(iter(self._known))]
+            # Types do not tell which callables the arguments are.
+            plain = type(call[0]) in {FunctionType, BuiltinFunctionType, type}
+            if plain and CALLABLE_TYPES.isdisjoint(quick_key):
+                if len(self._quick) > MAX_KNOWN_FUNCTIONS:
+                    self._quick.clear()
+                self._quick[quick_key] = weakref.ref(call[0]), function
+        return function
+
+    def _inspect(
+        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, crowded: bool
+    ) -> FunctionState:
+        """Find out what the code tells about a new function, and decide at once if that will do."""
+        processes = self._processes
+        choice = RouteChoice(name_of(fn), cores=processes.cores, workers=processes.workers)
+        bound = functools.partial(fn, **kwargs) if kwargs else fn
+        effects = except_shared(scan(bound, args), bound, args)
+        function = FunctionState(choice, frozenset(effects.findings))
+        decided = functools.partial(self._decided, function)
+        function.trial = trial = Trial(
+            bound, args, choice, processes, self._lock, decided, crowded=crowded
+        )
+        trial.warn(args)
+        verdict = trial.verdict
+        if verdict.limit == "free" or not verdict.settled:
+            processes.load()
+        if processes.workers < 2:
+            choice.keep(processes.why_unavailable, clock())
+        elif verdict.limit != "free" and (verdict.settled or kwargs):
+            choice.keep(verdict.reason, clock())
+        else:
+            trial.decide_from_history()
+        if choice.route is not None:
+            function.trial = None
+        return function
 
 
 def _quick_key(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hashable, ...]:
@@ -95,14 +159,14 @@ def _quick_key(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
 
 
 def _key(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-    """What is the same for calls that may go the same way."""
-    kinds = [_kind(arg, DEEPEST) for arg in (*args, *kwargs.values())]
-    return (*_parts(fn, DEEPEST), *kinds, *kwargs)
+    """A key that is equal for calls that may take the same route."""
+    kinds = [_kind(arg, MAX_CALLABLE_DEPTH) for arg in (*args, *kwargs.values())]
+    return (*_parts(fn, MAX_CALLABLE_DEPTH), *kinds, *kwargs)
 
 
 def _kind(value: Any, depth: int) -> Any:
     """A value's type; of a callable, which one: calling it may have side effects."""
-    return _parts(value, depth - 1) if type(value) in CALLABLES and depth else type(value)
+    return _parts(value, depth - 1) if type(value) in CALLABLE_TYPES and depth else type(value)
 
 
 def _parts(fn: Any, depth: int) -> tuple[Hashable, ...]:

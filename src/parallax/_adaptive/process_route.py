@@ -1,7 +1,8 @@
-"""The worker processes of a routing executor: none until a function is better off there.
+"""The process route of an adaptive executor: no worker processes until a function needs them.
 
-Guarantees: a call that cannot travel, or for which no worker process can be had, is told, and not
-lost: it may run in this process instead.
+Guarantees: a call that cannot be sent to a worker process, or for which none can be started, is
+reported and not lost: it may run in this process instead. The process engine is imported with the
+first function that may use it.
 """
 
 from __future__ import annotations
@@ -9,224 +10,195 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
-from parallax._adaptive.call import RoutedCall
-from parallax._backends.contract import WorkerEnd
-from parallax._backends.processes.parent.process_engine import ProcessEngine
-from parallax._backends.processes.parent.task import Task
-from parallax._backends.processes.parent.warm_pool import Pool, warm_pool
-from parallax._backends.thread_engine import ThreadEngine
-from parallax._core.deferred_signals import Shield
 from parallax._core.errors import SerializationError, WorkerStartError
 from parallax._core.nesting import Place
+from parallax._core.records import record
+from parallax._routing.route_choice import RouteChoice
+from parallax._transport.codec import Encoded
 
-__all__ = ["Far", "Settings", "Stoppable"]
+TYPE_CHECKING = False
 
-clock = time.perf_counter
+if TYPE_CHECKING:
+    from parallax._backends.processes.parent.function_cache import Known
+    from parallax._backends.processes.parent.process_engine import ProcessEngine
+    from parallax._backends.processes.parent.task import Task
+    from parallax._backends.processes.parent.warm_pool import Pool
 
-#: Seconds that worker processes are taken to need at most until they are up, where other calls
-#: have them all: this executor's are its own.
-SLOW_START = 0.5
+__all__ = ["ProcessRoute", "Settings", "Submitted"]
 
+#: A callable with its arguments, or with the arguments of several calls and None.
+Submitted: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None]"
 
-class ProcessErrors(Protocol):
-    """Makes the errors of calls in worker processes."""
-
-    def lost_call(self, end: WorkerEnd, attempts: int, /) -> BaseException:
-        """The error of a call whose worker ended while it ran the call."""
-
-    def broken_pool(self, cause: BaseException, /) -> BaseException:
-        """The error of all calls when no worker can be started, or an initializer has failed."""
-
-    def standard_error(self, error: BaseException, /) -> BaseException:
-        """The error of a call, converted to a type that the standard library's pool raises."""
+#: Upper bound of the predicted seconds until worker processes are up. The prediction is infinite
+#: while other calls have all processes, but this executor starts its own.
+MAX_EXPECTED_START_S = 0.5
 
 
-@dataclass(frozen=True)
+@record(frozen=True, slots=True)
 class Settings:
-    """What an executor was made with; see ``Executor``."""
+    """The arguments of ``Executor``, checked."""
 
     max_workers: int | None
-    #: threads if nobody said how many, and as long as calls do not wait.
+    #: number of threads if ``max_workers`` is None, and as long as calls do not wait.
     default_threads: int
     #: first part of the threads' names.
     name: str
-    #: imports the functions that make the errors of calls in worker processes.
-    errors: Callable[[], ProcessErrors]
+    #: imports and returns ``process_errors``, the functions that make the errors of worker
+    #: processes; raises RuntimeError when the interpreter is shutting down.
+    errors: Callable[[], Any]
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
+    #: calls after which a worker process is replaced.
     max_tasks: int | None
-    #: how worker processes are started.
+    #: how worker processes are started; see the option ``start_method``.
     method: str
     #: seconds without an end of any call after which that is logged; 0 for never.
     stall_warn: float
 
 
-class Far:
-    """Where calls go that leave this process.
+class ProcessRoute:
+    """Runs calls in worker processes, once the first one is sent there."""
 
-    Args:
-        settings: the executor's.
-        place: where the executor was made.
-        lock: the executor's.
-    """
-
-    def __init__(self, settings: Settings, place: Place, lock: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        place: Place,
+        lock: Any,
+        timed: Callable[[Task, float, float], None],
+    ) -> None:
+        """Prepare; nothing is started or imported yet. ``timed`` is that of ``ProcessEngine``."""
         self._settings = settings
         self._place = place
         self._lock = lock
+        self._timed = timed
+        #: the engine; None until the first call is sent.
         self.engine: ProcessEngine | None = None
-        #: why no worker process can be had.
-        self._none = ""
-        self._rest: float | None = None
+        #: why no worker process can be started; "" as far as is known.
+        self._unavailable = ""
+        self._idle_timeout: float | None = None
+
+    @property
+    def cores(self) -> int:
+        """Usable cores."""
+        return self._place.cores
 
     @property
     def workers(self) -> int:
-        """Most worker processes, 1 if there may be none."""
-        if self._place.level or self._none:
+        """Maximum number of worker processes; 1 if this route cannot be used."""
+        if self._place.level or self._unavailable:
             return 1
-        return min(self._settings.max_workers or self._place.cores, self._place.cores)
+        return min(self._settings.max_workers or self.cores, self.cores)
 
     @property
-    def why_none(self) -> str:
-        """Why there may be none."""
-        if self._none:
-            return self._none
+    def why_unavailable(self) -> str:
+        """Why this route cannot be used."""
+        if self._unavailable:
+            return self._unavailable
         if self._place.level:
             return "this executor is used inside another call's worker"
         one = self._settings.max_workers == 1
         return "max_workers=1" if one else "there is one core for it"
 
-    def expected_start(self, modules: frozenset[str]) -> float:
-        """Seconds until worker processes would take calls."""
-        if self.engine is not None and self.engine.workers:
-            return 0.0
-        return min(self._pool().expected_start(self.workers, 1 << 30, modules), SLOW_START)
-
-    def prepare(self, modules: frozenset[str]) -> None:
-        """Begin to make worker processes ready, in the background."""
-        self._pool().prepare(modules)
-
-    def rest_after(self, seconds: float) -> None:
-        """Have worker processes leave that have had nothing to do for so long."""
-        self._rest = seconds
-
     def load(self) -> None:
-        """Import what worker processes need, if they may be needed; later it may be too late."""
+        """Import what worker processes need: when the first call is sent it may be too late."""
         try:
             self._settings.errors()
         except RuntimeError as error:  # the interpreter is shutting down
-            self._none = f"no worker process can be had: {error}"
+            self._set_unavailable(error)
+        else:
+            import parallax._backends.processes.parent.process_engine  # noqa: F401
 
-    def encode(self, call: RoutedCall) -> None:
-        """Make a call ready to travel; it has no data if it cannot."""
-        if call.call is None:
-            return
-        begun = time.thread_time()  # the GIL may be waited for meanwhile
+    def expected_start(self, modules: frozenset[str]) -> float:
+        """Seconds until worker processes, which have to import modules, would accept calls."""
+        if self.engine is not None and self.engine.workers:
+            return 0.0
+        expected = self._pool().expected_start(self.workers, 1 << 30, modules)
+        return min(expected, MAX_EXPECTED_START_S)
+
+    def prepare(self, modules: frozenset[str]) -> None:
+        """Begin to start worker processes, and have them import modules, in the background."""
+        self._pool().prepare(modules)
+
+    def rest_after(self, seconds: float) -> None:
+        """Have idle worker processes end after so many seconds."""
+        self._idle_timeout = seconds
+
+    def encode(self, submitted: Submitted, choice: RouteChoice) -> tuple[Known, Encoded] | None:
+        """Encode a call for a worker process, and tell ``choice`` the cost; None if impossible."""
+        begun = time.thread_time()  # not wall time: this thread may wait for the GIL
         try:
-            call.known, call.data = self._made().encode(*call.call)
+            encoded = self._started().encode(*submitted)
         except SerializationError as error:
             if error.what == "callable":
                 with self._lock:
-                    call.path.choice.keep(str(error), clock())
-        else:
-            call.path.choice.sent(time.thread_time() - begun)
+                    choice.keep(str(error), time.perf_counter())
+            return None
+        choice.sent(time.thread_time() - begun)
+        return encoded
 
-    def take(self, call: RoutedCall) -> bool:
-        """Hand an encoded call to the worker processes; the lock is held.
-
-        Returns:
-            False if none can be had.
-        """
+    def take(self, task: Task) -> bool:
+        """Hand an encoded task over, lock held; False if no worker process can be started."""
         try:
-            self._made().take(call)
+            self._started().take(task)
         except BrokenExecutor as error:
-            call.data = None
-            self._none = f"no worker process can be had: {error}"
+            task.data = None
+            self._set_unavailable(error)
             return False
         return True
 
     @property
-    def spoilt(self) -> BaseException | None:
-        """What the initializer raised in a worker process."""
+    def initializer_error(self) -> BaseException | None:
+        """The exception of an initializer that failed in a worker process."""
         fatal = self.engine.fatal if self.engine is not None else None
         return None if isinstance(fatal, WorkerStartError) else fatal
 
-    def failed(self) -> bool:
-        """Whether worker processes turned out not to be had."""
+    def start_failed(self) -> bool:
+        """Whether worker processes turned out not to start."""
         fatal = self.engine.fatal if self.engine is not None else None
         if not isinstance(fatal, WorkerStartError):
             return False
-        self._none = f"no worker process can be had: {fatal}"
+        self._set_unavailable(fatal)
         return True
 
     def forget(self, lock: Any) -> None:
-        """Start afresh: this process is a forked copy, in which no worker exists."""
+        """Start afresh with a new lock: this process is a forked copy, without workers."""
         self._lock = lock
         engine, self.engine = self.engine, None
         if engine is not None:
             engine.forget()
 
+    def _set_unavailable(self, cause: BaseException) -> None:
+        self._unavailable = f"no worker process can be started: {cause}"
+
     def _pool(self) -> Pool:
+        from parallax._backends.processes.parent.warm_pool import warm_pool
+
         return warm_pool(self._settings.method)
 
-    def _made(self) -> ProcessEngine:
+    def _started(self) -> ProcessEngine:
         with self._lock:
             if self.engine is None:
-                settings, errors = self._settings, self._settings.errors()
-                self.engine = ProcessEngine(
-                    self.workers,
-                    self._pool(),
-                    died=errors.lost_call,
-                    broken=errors.broken_pool,
-                    failed=errors.standard_error,
-                    initializer=settings.initializer,
-                    initargs=settings.initargs,
-                    max_tasks=settings.max_tasks,
-                    timed=_timed,
-                    lock=self._lock,
-                    stall_warn=settings.stall_warn,
-                )
-                if self._rest is not None:
-                    self.engine.rest_after(self._rest)
+                self.engine = self._new_engine()
+                if self._idle_timeout is not None:
+                    self.engine.rest_after(self._idle_timeout)
             return self.engine
 
+    def _new_engine(self) -> ProcessEngine:
+        from parallax._backends.processes.parent.process_engine import ProcessEngine
 
-class Stoppable:
-    """How an engine with threads and worker processes ends calls before their time."""
-
-    threads: ThreadEngine
-    far: Far
-
-    def interrupt(self) -> None:
-        """End what can be ended: calls that worker processes have, and those that nobody has."""
-        with Shield():
-            self.cancel_waiting()
-            self.threads.interrupt()
-            if self.far.engine is not None:
-                self.far.engine.interrupt()
-
-    def stop(self) -> None:
-        """End what can be ended, and the engines; threads inside a call are left to themselves."""
-        with Shield():
-            self.shutdown(wait=False, cancel=True)
-            self.threads.stop()
-            if self.far.engine is not None:
-                self.far.engine.stop()
-
-    def cancel_waiting(self) -> None:
-        """Cancel the calls that were not handed on."""
-        raise NotImplementedError
-
-    def shutdown(self, *, wait: bool, cancel: bool) -> None:
-        """Take no more calls; end when all are done."""
-        raise NotImplementedError
-
-
-def _timed(task: Task, wall: float, cpu: float) -> None:
-    assert isinstance(task, RoutedCall)
-    now = clock()
-    task.path.choice.took(wall / task.count, cpu / task.count, now)
-    task.engine.review(task.path, now)
+        settings, errors = self._settings, self._settings.errors()
+        return ProcessEngine(
+            self.workers,
+            self._pool(),
+            died=errors.lost_call,
+            broken=errors.broken_pool,
+            failed=errors.standard_error,
+            initializer=settings.initializer,
+            initargs=settings.initargs,
+            max_tasks=settings.max_tasks,
+            timed=self._timed,
+            lock=self._lock,
+            stall_warn=settings.stall_warn,
+        )

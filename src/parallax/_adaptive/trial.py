@@ -1,8 +1,8 @@
-"""A function's first calls in an executor: run one by one in a thread of it, and measured.
+"""The trial of a function that is new to an executor: its first calls are measured one by one.
 
-Guarantees: every call runs once and its result counts; the sampler runs only while a call does; a
-verdict is acted on while the call that led to it is still running, so that a burst of calls behind
-a long one need not wait for it.
+Guarantees: every call runs once and its result counts; the sampler runs only while a call does; the
+decision is acted on while the call that led to it is still running, so that calls which were
+submitted behind a long one need not wait for its end.
 """
 
 from __future__ import annotations
@@ -10,268 +10,251 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
+from parallax._adaptive.process_route import ProcessRoute
 from parallax._backends.capture import capture
 from parallax._backends.contract import Call
-from parallax._backends.processes.parent.call_encoding import modules_for, weigh
+from parallax._core.chunks import Route
 from parallax._core.plans import Plan
-from parallax._guard.effects import Verdict, except_shared, judge, scan
+from parallax._guard.effects import Verdict
 from parallax._guard.fingerprint import follow
 from parallax._routing.planner import Facts, seconds
 from parallax._routing.profiler import Profiler
 from parallax._routing.route_choice import SHORT, RouteChoice
 
-__all__ = ["Inquiry", "Owner"]
+__all__ = ["Trial"]
 
 clock = time.perf_counter
 
-#: Seconds of such work that may be yet to come, whatever is queued: what is worth a worker process
-#: for long calls, which would hold up the rest of the program if they held the GIL.
-HORIZON = 0.5
+#: Seconds from which on a call counts as long: if it held the GIL it would hold up the rest of the
+#: program.
+LONG_CALL_S = 0.005
 
-#: Seconds from which on a call is long in that sense.
-LONG = 0.005
+#: Seconds of long calls that are expected to come, whatever is queued: work for which starting a
+#: worker process pays.
+EXPECTED_LONG_CALLS_S = 0.5
 
-#: Seconds of a session after which the sampler is started for short calls, too. It costs as much as
-#: a few of them.
-TICKING = 0.002
-
-#: Seconds of a call from which on it is worth being watched by the sampler on its own.
-WORTH = 0.001
+#: Mean seconds of a call above which the sampler is started for each one; seconds of a trial after
+#: which it is started for shorter calls, too. Starting it costs as much as a few of these.
+MIN_SAMPLED_CALL_S = 0.001
+MIN_SAMPLED_TRIAL_S = 0.002
 
 #: Calls after which they are known to be short.
-FEW = 8
+MIN_SHORT_CALLS = 8
 
-#: Seconds in a call that does not wait, after which worker processes are made ready for it.
-READY = 0.008
+#: Seconds of a call that does not wait, after which worker processes are started for later ones. A
+#: smaller value starts processes that are not used, a larger one makes the later calls wait.
+PREPARE_AFTER_S = 0.008
 
-
-#: Modules of objects that threads may change together.
-FOR_THREADS = frozenset({"threading", "_thread", "queue", "_queue", "multiprocessing"})
-
-
-class Owner(Protocol):
-    """Whose calls are measured."""
-
-    lock: Any
-    cores: int
-
-    def workers(self) -> int:
-        """Most worker processes, 1 if there may be none."""
-
-    def expected_start(self, modules: frozenset[str]) -> float:
-        """Seconds until worker processes would take calls."""
-
-    def prepare(self, modules: frozenset[str]) -> None:
-        """Begin to make worker processes ready, in the background."""
-
-    def decided(self, choice: RouteChoice, plan: Plan | None) -> None:
-        """There is a verdict, None if it cannot be waited for any longer."""
+#: Modules of classes whose objects are made to be changed by several threads.
+THREAD_SAFE_MODULES = frozenset({"threading", "_thread", "queue", "_queue", "multiprocessing"})
 
 
-class Inquiry:
-    """What is being found out about one function.
-
-    Args:
-        owner: the executor's engine.
-        fn: the function, with the keyword arguments of the first call bound.
-        args: the positional arguments of the first call.
-        choice: what is decided.
-        crowded: other threads may compete for the GIL now.
-    """
+class Trial:
+    """Measures the first calls of one function, and decides on its route."""
 
     def __init__(
         self,
-        owner: Owner,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         choice: RouteChoice,
+        processes: ProcessRoute,
+        lock: Any,
+        decided: Callable[[Plan | None, str], None],
         *,
         crowded: bool,
     ) -> None:
-        self._owner = owner
+        """Inspect the function's code; nothing runs yet.
+
+        Args:
+            fn: the function, with the keyword arguments of the first call bound.
+            args: the positional arguments of the first call.
+            choice: the route choice of the function.
+            processes: the process route of the executor.
+            lock: the lock of the executor.
+            decided: called with the decision, or with None if the calls that wait for the decision
+                should wait no longer; and with the reason why calls must stay in this process,
+                which is "" if they need not.
+            crowded: other threads may compete for the GIL now.
+        """
         self._fn = fn
-        self.choice = choice
-        self.profiler = Profiler(fn, guard=True, crowded=crowded)
-        self.profiler.limits.inspect(args)
-        self._findings = set(except_shared(scan(fn, args), fn, args).findings)
-        #: calls that wait for the verdict.
+        self._choice = choice
+        self._processes = processes
+        self._lock = lock
+        self._decided = decided
+        self._profiler = Profiler(fn, guard=True, crowded=crowded)
+        self._profiler.limits.inspect(args)
+        #: calls that wait for the decision.
         self.held = 0
-        self._seen = 0
-        self._started = 0.0
+        self._calls = 0
+        self._began = 0.0
         self._spent = 0.0
-        self._inside: tuple[Any, ...] | None = None
+        #: arguments of the running call, and when it began.
+        self._running: tuple[Any, ...] | None = None
         self._call_began = 0.0
-        self._ready = False
+        self._prepared = False
+        #: modules that a worker has to import for such calls.
         self._modules: frozenset[str] = frozenset()
 
     @property
-    def timed(self) -> bool:
-        """Whether somebody sees to it that calls do not wait for the verdict for ever."""
-        return not self._seen or self.profiler.caller.sampling
+    def bounded(self) -> bool:
+        """Whether the sampler ends the wait for the decision if it takes too long."""
+        return not self._calls or self._profiler.caller.sampling
 
     @property
     def verdict(self) -> Verdict:
-        """What the guard says."""
-        return self.profiler.limits.verdict
-
-    def changed(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
-        """Why calls must stay in this process from now on; "" if they need not.
-
-        What the code refers to may be another object than it was, and be changed by it.
-        """
-        effects = except_shared(scan(fn, args), fn, args)
-        fresh = set(effects.findings) - self._findings
-        if not fresh:
-            return ""
-        verdict = judge(effects, ())
-        return verdict.reason if verdict.limit != "free" else ""
+        """The verdict of the guard."""
+        return self._profiler.limits.verdict
 
     def warn(self, args: tuple[Any, ...]) -> None:
-        """Tell once of a change that threads race for.
+        """Warn once of a change to a value that threads would race for.
 
-        Not of one to an object that is made for threads: in an executor that is agreed on.
+        Not of changes to objects that are made for threads, which are intended in an executor.
         """
         finding = self.verdict.finding
         if finding is None or self.verdict.limit != "loop":
             return
         target = follow(finding.root, self._fn, args) if finding.root else None
-        if type(target).__module__.partition(".")[0] not in FOR_THREADS:
-            self.profiler.limits.warn()
+        if type(target).__module__.partition(".")[0] not in THREAD_SAFE_MODULES:
+            self._profiler.limits.warn()
 
-    def remembered(self) -> Plan | None:
-        """The verdict that an earlier call, of whatever kind, has left behind."""
-        if self.profiler.past_run is None:
-            return None
-        return self._plan(clock(), None)
+    def decide_from_history(self) -> None:
+        """Decide at once if an earlier run of the function in this process was measured."""
+        if self._profiler.past_run is not None and (plan := self._plan(clock(), None)):
+            self._decide(plan)
 
     # -- in the thread that runs the calls -----------------------------------------------------
 
     def begin(self) -> None:
-        """This thread begins to run calls."""
-        self._started = clock()
+        """A thread begins to run calls."""
+        self._began = clock()
 
     def end(self) -> None:
-        """It has run out of calls, or there is a verdict."""
-        self.profiler.caller.stop_sampler()
+        """No call is left to run, or there is a decision."""
+        self._profiler.caller.stop_sampler()
 
     def run(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, BaseException | None, float, float]:
-        """Call ``fn``.
-
-        Returns:
-            Its value, what it raised, its seconds on the clock and on the CPU clock.
-        """
-        profiler = self.profiler
-        watched = profiler.limits.watching and not kwargs
+        """Call ``fn`` and measure the call. Returns as ``capture``."""
+        caller, limits = self._profiler.caller, self._profiler.limits
+        watched = limits.watching and not kwargs
         if watched:
-            profiler.limits.before_item(args)
-        if not profiler.caller.sampling and self._worth_ticking(clock()):
-            profiler.caller.start_sampler(self._on_sample)
-        self._inside, self._call_began = args, clock()
-        profiler.caller.begin(self._call_began)
+            limits.before_item(args)
+        if not caller.sampling and self._worth_sampling(clock()):
+            caller.start_sampler(self._on_sample)
+        self._running, self._call_began = args, clock()
+        caller.begin(self._call_began)
         value, error, wall, cpu = capture(fn, args, kwargs)
-        self._inside = None
-        profiler.caller.end(1, wall, cpu, alone=True)
+        self._running = None
+        caller.end(1, wall, cpu, alone=True)
         if watched:
-            profiler.limits.after_item()
-        self._seen += 1
+            limits.after_item()
+        self._calls += 1
         self._spent += wall
-        if self.choice.route is None or self.choice.provisional:
-            plan = self._short() or self._plan(clock(), (args, value))
+        if self._choice.route is None or self._choice.provisional:
+            plan = self._plan_if_short() or self._plan(clock(), (args, value))
             if plan is not None:
-                self._owner.decided(self.choice, plan)
+                self._decide(plan)
         try:
             return value, error, wall, cpu
         finally:
-            # An error's traceback refers to this frame.
+            # The traceback of an error refers to this frame.
             del fn, args, kwargs, value, error
 
-    def _short(self) -> Plan | None:
-        """Calls that are not worth thinking about."""
-        if self._seen < FEW or self._spent > self._seen * SHORT:
+    def _plan_if_short(self) -> Plan | None:
+        """The plan for calls that cost less than sending them; None if these do not."""
+        if self._calls < MIN_SHORT_CALLS or self._spent > self._calls * SHORT:
             return None
-        each = seconds(self._spent / self._seen)
+        each = seconds(self._spent / self._calls)
         return Plan("threads", 1, f"a call takes {each}, less than it costs to send it", {})
 
-    def _worth_ticking(self, now: float) -> bool:
-        if not self._seen:
+    def _worth_sampling(self, now: float) -> bool:
+        if not self._calls:
             return True
-        return self._spent / self._seen > WORTH or now - self._started > TICKING
+        long = self._spent / self._calls > MIN_SAMPLED_CALL_S
+        return long or now - self._began > MIN_SAMPLED_TRIAL_S
 
-    # -- in the sampler's thread ----------------------------------------------------------------
+    # -- in the sampler's thread ---------------------------------------------------------------
 
     def _on_sample(self, now: float) -> None:
-        args = self._inside
-        if args is None or not self._owner.lock.acquire(blocking=False):
+        args = self._running
+        # Without waiting: a thread that holds the lock may be about to stop the sampler.
+        if args is None or not self._lock.acquire(blocking=False):
             return
         try:
-            if self._inside is None or self.choice.route is not None:
+            if self._running is None or self._choice.route is not None:
                 return
-            elapsed = now - self._call_began
-            if elapsed > READY and not self._ready:
-                self._make_ready()
+            if now - self._call_began > PREPARE_AFTER_S and not self._prepared:
+                self._prepare()
             plan = self._plan(now, (args, None))
-            if plan is not None or self.choice.overdue(now):
-                self._owner.decided(self.choice, plan)
+            if plan is not None or self._choice.overdue(now):
+                self._decide(plan)
         finally:
-            self._owner.lock.release()
+            self._lock.release()
 
-    # -- the verdict ---------------------------------------------------------------------------
+    # -- the decision --------------------------------------------------------------------------
 
-    def _make_ready(self) -> None:
-        """Have worker processes started while the first call runs, if it may come to that."""
-        self._ready = True
-        seen = self.profiler.measurement(clock())
-        free = self.verdict.limit == "free" and self._owner.workers() > 1
+    def _decide(self, plan: Plan | None) -> None:
+        verdict = self.verdict
+        self._decided(plan, "" if verdict.limit == "free" else verdict.reason)
+
+    def _prepare(self) -> None:
+        """Start worker processes while the first call runs, if they may be needed."""
+        self._prepared = True
+        seen = self._profiler.measurement(clock())
+        free = self.verdict.limit == "free" and self._processes.workers > 1
         if free and seen is not None and seen.waiting < 0.5:
-            self._owner.prepare(self._modules)
+            self._processes.prepare(self._modules)
 
     def _plan(self, now: float, sample: tuple[Any, Any] | None) -> Plan | None:
-        profiler = self.profiler
+        """The plan for the calls to come; None while nothing can be said.
+
+        ``sample`` is the arguments of a call and its result, which is None while it runs.
+        """
+        profiler = self._profiler
         seen = profiler.measurement(now)
         if seen is None:
             return None
-        left = self.held + 1
-        if seen.wall >= LONG:
-            left = max(left, math.ceil(HORIZON / seen.wall))
-        decided = profiler.plan(now, left, self._facts())
-        if decided is None:
+        calls = self.held + 1
+        if seen.wall >= LONG_CALL_S:
+            calls = max(calls, math.ceil(EXPECTED_LONG_CALLS_S / seen.wall))
+        found = profiler.plan(now, calls, self._facts())
+        if found is None:
             return None
-        if decided[1].route == "processes" and not profiler.weighed:
+        if found[1].route == "processes" and not profiler.weighed:
             self._weigh(sample)
-            decided = profiler.plan(now, left, self._facts())
-            if decided is None:
+            found = profiler.plan(now, calls, self._facts())
+            if found is None:
                 return None
-        profiler.remember(decided[0])
-        return decided[1]
+        profiler.remember(found[0])
+        return found[1]
 
     def _facts(self) -> Facts:
-        workers = self._owner.workers()
+        routes: set[Route] = {"loop", "threads", "processes"}
         return Facts(
-            cores=self._owner.cores,
+            cores=self._processes.cores,
             max_workers=None,
-            process_start=self._owner.expected_start(self._modules),
+            process_start=self._processes.expected_start(self._modules),
             noun="call",
             current="loop",
-            allowed=frozenset(
-                {"loop", "threads", "processes"} if workers > 1 else {"loop", "threads"}
-            ),
+            allowed=frozenset(routes if self._processes.workers > 1 else routes - {"processes"}),
         )
 
     def _weigh(self, sample: tuple[Any, Any] | None) -> None:
-        """Encode the function, arguments and a result, to know what sending costs, or cannot."""
+        """Encode the function, arguments and a result, to learn whether and at what cost."""
+        from parallax._backends.processes.parent.call_encoding import modules_for, weigh
+
         items = [sample[0]] if sample is not None else []
         results = [sample[1]] if sample is not None and sample[1] is not None else []
         call = Call(self._fn, star=True, stop=False)
-        weighed = weigh(call, self.profiler.limits.reads, items, results)
+        weighed = weigh(call, self._profiler.limits.reads, items, results)
         if isinstance(weighed, str):
-            self.profiler.limits.stay_reason = weighed
+            self._profiler.limits.stay_reason = weighed
             return
         payload, encoded = weighed
         self._modules = modules_for(encoded, self._fn)
-        self.profiler.workers.payload = payload
-        # It holds the data that the function captured, which may be large.
+        self._profiler.workers.payload = payload
+        # They hold the data that the function captured, which may be large.
         encoded.buffers.clear()

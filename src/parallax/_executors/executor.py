@@ -13,12 +13,8 @@ from collections.abc import Callable
 
 from parallax._core.cores import usable_cores
 from parallax._core.options import Backend, resolve
-from parallax._executors.executor_base import (
-    EngineExecutor,
-    check_initializer,
-    check_max_workers,
-)
-from parallax._executors.thread_executor import default_threads, thread_engine
+from parallax._executors.executor_base import EngineExecutor
+from parallax._executors.thread_executor import ThreadPoolExecutor, default_threads
 
 TYPE_CHECKING = False
 
@@ -78,9 +74,10 @@ class Executor(EngineExecutor):
             TypeError: an argument has the wrong type.
             ValueError: an argument has a value that cannot be used.
         """
-        if isinstance(max_workers, int):
-            check_max_workers(max_workers)
-        check_initializer(initializer)
+        if isinstance(max_workers, int) and max_workers <= 0:
+            raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be a callable, not {initializer!r}")
         given = {
             "backend": backend,
             "max_workers": max_workers,
@@ -90,14 +87,21 @@ class Executor(EngineExecutor):
         self._backend, max_workers = options.backend, options.max_workers
         max_tasks_per_child = options.max_tasks_per_child
         name = thread_name_prefix or f"Executor-{next(_numbers)}"
+        pool: EngineExecutor
         if self._backend == "threads":
-            self._use(thread_engine(max_workers, name, initializer, initargs))
+            pool = ThreadPoolExecutor(max_workers, name, initializer, initargs)
+            self._use_pool(pool)
         elif self._backend == "processes":
-            from parallax._executors.process_executor import process_engine
+            from parallax._executors.process_executor import ProcessPoolExecutor
 
-            self._use(
-                process_engine(max_workers, mp_context, initializer, initargs, max_tasks_per_child)
+            pool = ProcessPoolExecutor(
+                max_workers,
+                mp_context,
+                initializer,
+                initargs,
+                max_tasks_per_child=max_tasks_per_child,
             )
+            self._use_pool(pool)
         elif self._backend == "auto":
             from parallax._adaptive.adaptive_engine import AdaptiveEngine, Settings
 
@@ -122,6 +126,10 @@ class Executor(EngineExecutor):
             else:
                 workers = getattr(self._backend, "_max_workers", None) or usable_cores()
                 self._use(ExternalEngine(self._backend, max_workers or workers))
+
+    def _use_pool(self, pool: EngineExecutor) -> None:
+        """Share the engine of a pool, which must live as long as this executor."""
+        self._pool, self._engine, self._lifetime = pool, pool._engine, pool._lifetime
 
     def _message_size(self, chunksize: int) -> int | None:
         size = super()._message_size(chunksize)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     T = TypeVar("T")
 
-__all__ = ["EngineExecutor", "check_initializer", "check_max_workers"]
+__all__ = ["EngineExecutor"]
 
 
 class EngineExecutor(concurrent.futures.Executor):
@@ -131,23 +131,3 @@ class EngineExecutor(concurrent.futures.Executor):
     @property
     def _max_workers(self) -> int:
         return self._engine.max_workers
-
-
-def check_max_workers(max_workers: int) -> None:
-    """Refuse a number of workers that cannot be used.
-
-    Raises:
-        ValueError: ``max_workers`` is less than 1.
-    """
-    if max_workers <= 0:
-        raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
-
-
-def check_initializer(initializer: object) -> None:
-    """Refuse an initializer that cannot be called.
-
-    Raises:
-        TypeError: ``initializer`` is neither None nor a callable.
-    """
-    if initializer is not None and not callable(initializer):
-        raise TypeError(f"initializer must be a callable, not {initializer!r}")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor as StandardProcessPool
 from multiprocessing import get_context
+from operator import attrgetter
 
 from parallax._backends.processes.parent.process_engine import ProcessEngine
 from parallax._backends.processes.parent.process_view import ProcessHandle
@@ -18,21 +19,16 @@ from parallax._backends.processes.parent.warm_pool import warm_pool
 from parallax._backends.processes.start.initializer import InheritanceError, forks_by_default
 from parallax._core.cores import usable_cores
 from parallax._core.options import stall_limit
-from parallax._executors.executor_base import (
-    EngineExecutor,
-    check_initializer,
-    check_max_workers,
-)
+from parallax._executors.executor_base import EngineExecutor
 from parallax._executors.process_errors import broken_pool, lost_call, standard_error
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    import threading
     from multiprocessing.context import BaseContext
     from typing import Any
 
-__all__ = ["ProcessPoolExecutor", "process_engine"]
+__all__ = ["ProcessPoolExecutor"]
 
 #: WaitForMultipleObjects takes 64 handles at most; the standard library keeps three for itself and
 #: has the same limit.
@@ -78,9 +74,47 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
             SerializationError: the initializer cannot be sent to other processes.
         """
         # Not super().__init__: the engine holds everything that it sets up.
-        self._use(
-            process_engine(max_workers, mp_context, initializer, initargs, max_tasks_per_child)
+        if max_workers is None:
+            max_workers = usable_cores()
+        if max_workers <= 0:
+            raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+        if sys.platform == "win32" and max_workers > MAX_WINDOWS_WORKERS:
+            raise ValueError(f"max_workers must be <= {MAX_WINDOWS_WORKERS}, not {max_workers}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError(
+                    f"max_tasks_per_child must be an integer, not {max_tasks_per_child!r}"
+                )
+            if max_tasks_per_child <= 0:
+                raise ValueError(f"max_tasks_per_child must be >= 1, not {max_tasks_per_child}")
+        method = "auto" if mp_context is None else mp_context.get_start_method(allow_none=False)
+        if max_tasks_per_child is not None and method == "fork":
+            raise ValueError(
+                "max_tasks_per_child is incompatible with the 'fork' start method; "
+                "leave mp_context out, or pass another one"
+            )
+        pool = warm_pool(method if method in {"spawn", "fork"} else "auto")
+        pool.prepare(set())
+        make = functools.partial(
+            ProcessEngine,
+            max_workers,
+            died=lost_call,
+            broken=broken_pool,
+            failed=standard_error,
+            initializer=initializer,
+            initargs=tuple(initargs),
+            max_tasks=max_tasks_per_child,
+            stall_warn=stall_limit(),
         )
+        try:
+            engine = make(pool)
+        except InheritanceError:
+            if mp_context is not None or not forks_by_default():
+                raise
+            engine = make(warm_pool("fork"))
+        self._use(engine)
         if mp_context is None:
             mp_context = get_context(None if max_tasks_per_child is None else "spawn")
         self._mp_context = mp_context
@@ -102,63 +136,6 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
 
     # Attributes of the standard library's pool that programs, and CPython's own tests, read.
 
-    @property
-    def _processes(self) -> dict[int, ProcessHandle]:  # type: ignore[override]
-        return self._engine.processes()
-
-    @property
-    def _broken(self) -> bool:  # type: ignore[override]
-        return self._engine.fatal is not None
-
-    @property
-    def _executor_manager_thread(self) -> threading.Thread | None:  # type: ignore[override]
-        return self._engine.thread
-
-
-def process_engine(
-    max_workers: int | None,
-    mp_context: BaseContext | None,
-    initializer: Callable[..., object] | None,
-    initargs: tuple[Any, ...],
-    max_tasks_per_child: int | None,
-) -> ProcessEngine:
-    """The engine of an executor that runs calls in worker processes.
-
-    Args and errors are those of ``ProcessPoolExecutor``.
-    """
-    if max_workers is None:
-        max_workers = usable_cores()
-    check_max_workers(max_workers)
-    if sys.platform == "win32" and max_workers > MAX_WINDOWS_WORKERS:
-        raise ValueError(f"max_workers must be <= {MAX_WINDOWS_WORKERS}, not {max_workers}")
-    check_initializer(initializer)
-    if max_tasks_per_child is not None:
-        if not isinstance(max_tasks_per_child, int):
-            raise TypeError(f"max_tasks_per_child must be an integer, not {max_tasks_per_child!r}")
-        if max_tasks_per_child <= 0:
-            raise ValueError(f"max_tasks_per_child must be >= 1, not {max_tasks_per_child}")
-    method = "auto" if mp_context is None else mp_context.get_start_method(allow_none=False)
-    if max_tasks_per_child is not None and method == "fork":
-        raise ValueError(
-            "max_tasks_per_child is incompatible with the 'fork' start method; "
-            "leave mp_context out, or pass another one"
-        )
-    pool = warm_pool(method if method in {"spawn", "fork"} else "auto")
-    pool.prepare(set())
-    make = functools.partial(
-        ProcessEngine,
-        max_workers,
-        died=lost_call,
-        broken=broken_pool,
-        failed=standard_error,
-        initializer=initializer,
-        initargs=tuple(initargs),
-        max_tasks=max_tasks_per_child,
-        stall_warn=stall_limit(),
-    )
-    try:
-        return make(pool)
-    except InheritanceError:
-        if mp_context is not None or not forks_by_default():
-            raise
-        return make(warm_pool("fork"))
+    _processes = property(lambda self: self._engine.processes())
+    _broken = property(lambda self: self._engine.fatal is not None)
+    _executor_manager_thread = property(attrgetter("_engine.thread"))

@@ -9,23 +9,19 @@ import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor as StandardThreadPool
 from concurrent.futures.thread import BrokenThreadPool
+from operator import attrgetter
 
 from parallax._backends.thread_engine import ThreadEngine
 from parallax._core.cores import usable_cores
 from parallax._core.options import stall_limit
-from parallax._executors.executor_base import (
-    EngineExecutor,
-    check_initializer,
-    check_max_workers,
-)
+from parallax._executors.executor_base import EngineExecutor
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    import threading
     from typing import Any
 
-__all__ = ["ThreadPoolExecutor", "default_threads", "thread_engine"]
+__all__ = ["ThreadPoolExecutor", "default_threads"]
 
 _numbers = itertools.count()
 
@@ -62,61 +58,32 @@ class ThreadPoolExecutor(EngineExecutor, StandardThreadPool):  # type: ignore[ov
             ValueError: ``max_workers`` is less than 1.
         """
         # Not super().__init__: the engine holds everything that it sets up.
+        if max_workers is None:
+            max_workers = default_threads()
+        if max_workers <= 0:
+            raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be a callable, not {initializer!r}")
         self._thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
-        self._use(thread_engine(max_workers, self._thread_name_prefix, initializer, initargs))
+        engine = ThreadEngine(
+            max_workers,
+            name=self._thread_name_prefix,
+            broken=_broken_pool,
+            initializer=initializer,
+            initargs=tuple(initargs),
+            stall_warn=stall_limit(),
+        )
+        self._use(engine)
 
     def _message_size(self, chunksize: int) -> None:
         """As in the standard library, ``chunksize`` is neither used nor checked."""
 
     # Attributes of the standard library's pool that programs, and CPython's own tests, read.
 
-    @property
-    def _threads(self) -> set[threading.Thread]:  # type: ignore[override]
-        return self._engine.threads
-
-    @property
-    def _work_queue(self) -> Any:  # type: ignore[override]
-        return self._engine.queue
-
-    @property
-    def _shutdown(self) -> bool:  # type: ignore[override]
-        return self._engine.closing
-
-    @property
-    def _broken(self) -> bool:  # type: ignore[override]
-        return self._engine.fatal is not None
-
-
-def thread_engine(
-    max_workers: int | None,
-    name: str,
-    initializer: Callable[..., object] | None,
-    initargs: tuple[Any, ...],
-) -> ThreadEngine:
-    """The engine of an executor that runs calls in threads.
-
-    Args:
-        max_workers: maximum number of threads; None for the default.
-        name: first part of the threads' names.
-        initializer: called once in each thread; None for none.
-        initargs: arguments of the initializer.
-
-    Raises:
-        TypeError: ``initializer`` is not callable.
-        ValueError: ``max_workers`` is less than 1.
-    """
-    if max_workers is None:
-        max_workers = default_threads()
-    check_max_workers(max_workers)
-    check_initializer(initializer)
-    return ThreadEngine(
-        max_workers,
-        name=name,
-        broken=_broken_pool,
-        initializer=initializer,
-        initargs=tuple(initargs),
-        stall_warn=stall_limit(),
-    )
+    _threads = property(attrgetter("_engine.threads"))
+    _work_queue = property(attrgetter("_engine.queue"))
+    _shutdown = property(attrgetter("_engine.closing"))
+    _broken = property(lambda self: self._engine.fatal is not None)
 
 
 def default_threads() -> int:
