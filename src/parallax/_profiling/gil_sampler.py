@@ -144,6 +144,9 @@ class GilSampler:
         if self._ident != threading.get_ident():
             with self._done:
                 pass
+        # A method of the sampler's owner: that cycle would keep what the call captured alive until
+        # the garbage collector comes.
+        self._on_sample = None
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
