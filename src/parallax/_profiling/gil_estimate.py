@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
-from typing import NamedTuple
+
+from parallax._core.light_stdlib import NamedTuple
 
 __all__ = [
     "FIRST_MEAN",
@@ -53,8 +53,7 @@ _STARVED = 0.03
 _Z = 1.645
 
 
-@dataclass(frozen=True, slots=True)
-class GilReading:
+class GilReading(NamedTuple):
     """How the GIL was held while the watched thread worked."""
 
     ticks: int  #: samples taken
