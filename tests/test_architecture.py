@@ -11,6 +11,7 @@ import ast
 import importlib
 import inspect
 import pickle
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -330,6 +331,40 @@ def test_every_file_is_short_and_says_what_it_is_for(module: str) -> None:
     lines = text.count("\n")
     assert lines <= MAX_LINES, f"{lines} lines: split it"
     assert ast.get_docstring(ast.parse(text))
+
+
+# What takes a millisecond each, and what the modules that a worker needs can do without.
+DEAR_TO_WORKERS = {
+    "concurrent.futures",
+    "contextlib",
+    "dataclasses",
+    "enum",
+    "inspect",
+    "logging",
+    "multiprocessing",
+    "pickle",
+    "re",
+    "selectors",
+    "signal",
+    "socket",
+    "subprocess",
+    "threading",
+    "traceback",
+    "typing",
+    "weakref",
+}
+
+
+def test_workers_load_nothing_dear() -> None:
+    code = (
+        "import sys; before = set(sys.modules); "
+        "import parallax._backends.processes.worker.main; "
+        "print(*(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True
+    )
+    assert DEAR_TO_WORKERS & set(done.stdout.split()) == set()
 
 
 # --- the checker itself: an architecture test that finds nothing must be known to be able to -----

@@ -1,7 +1,7 @@
-"""Any ``concurrent.futures.Executor`` as a backend: its owner starts and ends it, we submit.
+"""Any ``concurrent.futures.Executor`` as a backend; the program starts and ends it.
 
 Guarantees: only ``submit`` of the executor is used; an executor that breaks fails the items that
-it had, and no more is sent to it.
+it was given, and is given no more.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 from parallax._backends.capture import run_chunk
 from parallax._backends.contract import Call, Died, Done, Joined, Refused, Report, WorkerEnd
-from parallax._core.chunks import Chunk, ChunkResult, Route
+from parallax._backends.thread_workers import SelfReportingCrew
+from parallax._core.chunks import Chunk, ChunkResult
 from parallax._core.nesting import Place, enter
 from parallax._reporting.stall_policy import WorkerSnapshot
 
@@ -30,11 +31,8 @@ def _run_in(
         enter(before)
 
 
-class ExternalCrew:
-    """Slots in somebody else's executor, at work for one run."""
-
-    route: Route = "threads"
-    recalls = False
+class ExternalCrew(SelfReportingCrew):
+    """Slots of an executor of the program, at work for one run."""
 
     def __init__(
         self,
@@ -45,20 +43,17 @@ class ExternalCrew:
         new_id: Callable[[], int],
         place: Place,
     ) -> None:
-        """Prepare.
+        """Prepare as ``SelfReportingCrew``.
 
         Args:
-            report: takes the events, from the executor's threads.
-            call: the callable.
-            executor: where chunks are submitted.
-            new_id: numbers workers within the run.
-            place: where the run was started.
+            report: as there.
+            call: as there.
+            executor: runs the chunks.
+            new_id: as there.
+            place: as there.
         """
-        self._report = report
-        self._call = call
+        super().__init__(report, call, new_id=new_id, place=place)
         self._executor = executor
-        self._new_id = new_id
-        self._outer = place
         self._place = place.worker(1).packed()
         self._names: list[int] = []
         self._pending: set[Future[ChunkResult]] = set()
@@ -69,14 +64,11 @@ class ExternalCrew:
         return len(self._names)
 
     def owns(self, worker: int) -> bool:
-        """Whether that worker is one of ours."""
+        """Whether that worker is a slot of this crew."""
         return worker in self._names
 
-    def selector(self) -> None:
-        """Workers report by themselves."""
-
     def delay(self) -> float:
-        """Not known of somebody else's workers."""
+        """Not known of the executor's workers."""
         return 0.0
 
     def open(self, count: int) -> None:
@@ -114,18 +106,8 @@ class ExternalCrew:
         future.add_done_callback(finished)
 
     def where(self, worker: int) -> WorkerSnapshot:  # noqa: ARG002 - the contract's parameter
-        """Somebody else's workers are not looked at."""
+        """The name of the executor; nothing is known of its workers."""
         return WorkerSnapshot(type(self._executor).__name__)
-
-    def recall(self, worker: int) -> None:
-        """Somebody else's workers are not asked."""
-
-    def kill(self, worker: int) -> bool:  # noqa: ARG002 - the contract's parameter
-        """Somebody else's workers are not ended."""
-        return False
-
-    def poll(self, timeout: float | None) -> None:
-        """Futures report by themselves."""
 
     def close(self, grace: float) -> None:
         """Cancel what has not begun and wait ``grace`` seconds for what has."""

@@ -1,6 +1,6 @@
-"""Single calls where there is nothing to manage: in the thread that submits, or by somebody else.
+"""Single calls where there is nothing to manage: in the thread that submits, or by an executor.
 
-Guarantees: what the caller gets is a future that ends like any other.
+Guarantees: every call has a future that ends like any other.
 """
 
 from __future__ import annotations
@@ -10,19 +10,53 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import Context
 from typing import Any
 
+from parallax._backends.contract import Engine
 from parallax._backends.result_encoding import run_piece
 
-__all__ = ["ExternalEngine", "SerialEngine"]
+__all__ = ["ExternalEngine", "LocalPieces", "SerialEngine"]
 
 
-class SerialEngine:
+class LocalPieces:
+    """Pieces of a map, for an engine that does not send calls to another process."""
+
+    def submit_piece(
+        self: Engine, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
+    ) -> Future[Any]:
+        """Run several calls as one; see ``Engine``."""
+        return self.submit(run_piece, (fn, piece), {})
+
+    def pieces(self, *_: Any) -> bool:
+        """Calls do not travel, as far as is known."""
+        return False
+
+
+class _Unmanaged(LocalPieces):
+    """An engine without workers of its own: nothing to end, nothing bound to this process."""
+
+    def __init__(self) -> None:
+        self._closing = False
+
+    def _check(self) -> None:
+        if self._closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:  # noqa: ARG002 - see Engine
+        """Take no more calls; those that an executor was handed are the executor's."""
+        self._closing = True
+
+    def stop(self) -> None:
+        """Take no more calls."""
+        self._closing = True
+
+    def forget(self) -> None:
+        """Nothing to drop."""
+
+
+class SerialEngine(_Unmanaged):
     """Runs each call at once, in the thread that submits it."""
 
     max_workers = 1
     ahead = 1
-
-    def __init__(self) -> None:
-        self._closing = False
 
     def submit(
         self,
@@ -31,13 +65,8 @@ class SerialEngine:
         kwargs: dict[str, Any],
         context: Context | None = None,
     ) -> Future[Any]:
-        """Run a call, in a context if one is given.
-
-        Raises:
-            RuntimeError: the engine was shut down.
-        """
-        if self._closing:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        """Run a call; see ``Engine``. What is no ``Exception`` is raised here."""
+        self._check()
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         try:
@@ -48,45 +77,20 @@ class SerialEngine:
             future.set_result(value)
         return future
 
-    def submit_piece(
-        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
-    ) -> Future[Any]:
-        """Run several calls as one; see ``run_piece``."""
-        return self.submit(run_piece, (fn, piece), {})
 
-    def pieces(self, *_: Any) -> bool:
-        """Nothing travels here."""
-        return False
-
-    def shutdown(self, *, wait: bool, cancel: bool) -> None:  # noqa: ARG002 - as the others
-        """Take no more calls."""
-        self._closing = True
-
-    def stop(self) -> None:
-        """Take no more calls."""
-        self._closing = True
-
-    def forget(self) -> None:
-        """Nothing is bound to the process."""
-
-
-class ExternalEngine:
-    """Hands calls to an executor that belongs to somebody else, and is not shut down from here.
+class ExternalEngine(_Unmanaged):
+    """Hands calls to an executor of the program, which is not shut down from here.
 
     Args:
-        executor: it.
-        max_workers: calls that it runs at a time.
+        executor: runs the calls.
+        max_workers: calls that the executor runs at a time.
     """
 
     def __init__(self, executor: Executor, max_workers: int) -> None:
+        super().__init__()
         self._executor = executor
-        self._closing = False
         self.max_workers = max_workers
-
-    @property
-    def ahead(self) -> int:
-        """Calls that should be submitted at a time."""
-        return 2 * self.max_workers
+        self.ahead = 2 * max_workers
 
     def submit(
         self,
@@ -95,34 +99,8 @@ class ExternalEngine:
         kwargs: dict[str, Any],
         context: Context | None = None,
     ) -> Future[Any]:
-        """Hand a call on, in a context if one is given and the executor's threads can take it.
-
-        Raises:
-            RuntimeError: this engine, or the executor, was shut down.
-        """
-        if self._closing:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        """Hand a call on; see ``Engine``. Only threads of this process can take a context."""
+        self._check()
         if context is not None and isinstance(self._executor, ThreadPoolExecutor):
             return self._executor.submit(context.run, fn, *args, **kwargs)
         return self._executor.submit(fn, *args, **kwargs)
-
-    def submit_piece(
-        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
-    ) -> Future[Any]:
-        """Run several calls as one; see ``run_piece``."""
-        return self.submit(run_piece, (fn, piece), {})
-
-    def pieces(self, *_: Any) -> bool:
-        """Not known: calls travel one by one."""
-        return False
-
-    def shutdown(self, *, wait: bool, cancel: bool) -> None:  # noqa: ARG002 - as the others
-        """Take no more calls; those that were handed on are the executor's."""
-        self._closing = True
-
-    def stop(self) -> None:
-        """Take no more calls; those that were handed on are the executor's."""
-        self._closing = True
-
-    def forget(self) -> None:
-        """What is bound to the process is the executor's."""

@@ -22,7 +22,7 @@ from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from parallax._backends.result_encoding import run_piece
+from parallax._backends.simple_engines import LocalPieces
 from parallax._core.deferred_signals import Shield
 from parallax._core.futures import RUNNING, Future
 from parallax._reporting.stall_monitor import StallMonitor, stack_of
@@ -33,7 +33,8 @@ __all__ = ["ThreadCall", "ThreadEngine"]
 
 clock = time.monotonic
 
-#: Calls that wait for a thread while all are busy, so that none runs out of work.
+#: Most calls of a ``map`` that wait for a thread. With fewer, threads run out of work; more keep
+#: more items and results in memory.
 MAX_QUEUED_AHEAD = 8
 
 
@@ -74,8 +75,8 @@ class ThreadCall(Future[Any]):
         return self._take() is not None
 
     def _take(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None:
-        # pop is atomic: who gets it has claimed it. With the lock instead, threads would stand in
-        # line behind the one that submits, and look busy to it.
+        # pop is atomic: the thread that gets the call has claimed it. With the lock instead,
+        # threads would queue behind the one that submits, and look busy to it.
         call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None
         call = self.__dict__.pop("_call", None)
         if call is not None:
@@ -83,7 +84,7 @@ class ThreadCall(Future[Any]):
         return call
 
 
-class ThreadEngine:
+class ThreadEngine(LocalPieces):
     """Runs single calls on up to ``max_workers`` threads. Thread-safe."""
 
     def __init__(
@@ -103,15 +104,16 @@ class ThreadEngine:
         Args:
             max_workers: most threads; may be raised later.
             name: first part of the threads' names.
-            broken: makes the error of all calls when an initializer has failed, from its cause.
+            broken: makes the error of all calls from the exception of an initializer.
             initializer: called once in each thread, before its first call.
             initargs: its arguments.
-            failed: is told the error of all calls when an initializer has failed.
-            lock: a reentrant lock to use, if somebody shares it.
-            stall_warn: seconds without an end of any call after which that is logged; 0 for never.
+            failed: called with the error of all calls when an initializer has failed.
+            lock: a reentrant lock that is shared with another engine.
+            stall_warn: seconds without an end of any call after which a stall is logged; 0 for
+                never.
         """
         self.max_workers = max_workers
-        #: guards everything here; whoever holds it may submit.
+        #: guards the state of the engine; who holds the lock may submit.
         self.lock = lock if lock is not None else threading.RLock()
         self._name = name
         self._broken = broken
@@ -120,15 +122,15 @@ class ThreadEngine:
         self._failed = failed
         #: calls that wait for a thread, and at the end a None.
         self.queue: SimpleQueue[Any] = SimpleQueue()
-        #: at most as many tokens as there are more threads than calls that run or wait. A thread
-        #: adds one after a call, without the lock, for which it would stand in line behind the
-        #: thread that submits; a new call takes one, or has a thread started. With one too many
-        #: a call may wait for ever. With all threads there are they mean nothing.
+        #: tokens for idle threads: at most as many as threads exceed calls that run or wait. A
+        #: thread adds a token after a call, without the lock, for which it would queue behind the
+        #: thread that submits; a new call takes a token, or has a thread started. With one token
+        #: too many a call may wait for ever. Once all threads exist the tokens mean nothing.
         self._free: deque[None] = deque()
         self.closing = False
         self._idents: set[int] = set()
         self.threads: set[threading.Thread] = set()
-        #: what an initializer raised; nothing runs any more.
+        #: the exception of an initializer; nothing runs any more.
         self.fatal: BaseException | None = None
         #: since when each busy thread is at its call, by ident; and when a call has ended last.
         self._busy: dict[int, float] = {}
@@ -137,12 +139,12 @@ class ThreadEngine:
         self._stall_monitor = StallMonitor(self, stall_warn)
 
     def activity(self) -> Activity | None:
-        """What a monitor sees at a glance; None if no call runs."""
+        """When a call has begun or ended last, and how many run; None if none does."""
         begun = list(self._busy.values())
         return Activity(max(self._last, min(begun)), len(begun)) if begun else None
 
     def details(self) -> tuple[str, Sequence[InFlight], int | None]:
-        """What runs, where, and how many calls wait."""
+        """The kind of the calls, those that run, and how many wait."""
         now, busy = clock(), dict(self._busy)
         flights = [
             InFlight(
@@ -160,13 +162,7 @@ class ThreadEngine:
         kwargs: dict[str, Any],
         context: Context | None = None,
     ) -> ThreadCall:
-        """Queue a call.
-
-        Args:
-            fn: the callable.
-            args: its arguments.
-            kwargs: its keyword arguments.
-            context: what the call runs in; the thread's own context without.
+        """Queue a call; see ``Engine``. Without a context it runs in that of its thread.
 
         Raises:
             RuntimeError: the engine was shut down, or no thread can be started.
@@ -207,16 +203,6 @@ class ThreadEngine:
         """Calls that should be submitted at a time: some more than run."""
         return self.max_workers + min(self.max_workers, MAX_QUEUED_AHEAD)
 
-    def submit_piece(
-        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
-    ) -> Future[Any]:
-        """Run several calls as one; see ``run_piece``."""
-        return self.submit(run_piece, (fn, piece), {})
-
-    def pieces(self, *_: Any) -> bool:
-        """Nothing travels here."""
-        return False
-
     def widen(self, max_workers: int) -> None:
         """Allow more threads, and start them for what waits; the lock is held."""
         self.max_workers = max(max_workers, self.max_workers)
@@ -225,15 +211,12 @@ class ThreadEngine:
                 self._start()
             except RuntimeError:
                 break
-        # A call that ended since the line above may have been counted by neither.
+        # A call that ended meanwhile has added a token, and its thread may have taken a waiting
+        # call before these were counted.
         self._free.clear()
 
     def take_back(self, wanted: Callable[[Any], bool]) -> list[Any]:
-        """Take calls out of the queue; the lock is held.
-
-        Args:
-            wanted: says which.
-        """
+        """Take the calls out of the queue that are wanted; the lock is held."""
         back: list[Any] = []
         others: list[Any] = []
         for call in _drain(self.queue):
@@ -253,12 +236,12 @@ class ThreadEngine:
                 call.cancel()
 
     def interrupt(self) -> None:
-        """End what can be ended: the calls that no thread has yet."""
+        """Cancel the calls that no thread has yet; the others cannot be ended."""
         with Shield():
             self.cancel_queued()
 
     def stop(self) -> None:
-        """End what can be ended, and the engine; threads inside a call are left to themselves."""
+        """Cancel as ``interrupt`` does, and take no more calls."""
         with Shield():
             self.shutdown(wait=False, cancel=True)
 
@@ -270,11 +253,11 @@ class ThreadEngine:
         """A thread cannot be ended; what the call returns is dropped."""
 
     def help(self, call: Any, timeout: float | None) -> float | None:
-        """Run a call that still queues, if this is one of our threads, which would only wait.
+        """Run a queued call whose result a thread of the pool waits for, unless with a timeout.
 
         Args:
-            call: what this thread waits for.
-            timeout: seconds to wait at most; a thread with a limit may not begin anything.
+            call: the call.
+            timeout: seconds that this thread waits at most.
 
         Returns:
             ``timeout``.
@@ -284,12 +267,7 @@ class ThreadEngine:
         return timeout
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
-        """Take no more calls; threads end when all are done.
-
-        Args:
-            wait: return only when the threads have ended.
-            cancel: cancel the calls that no thread has yet.
-        """
+        """Take no more calls; threads end when all are done. See ``Engine``."""
         with self.lock:
             self.closing = True
         if cancel:
@@ -315,9 +293,9 @@ class ThreadEngine:
                 call.abandon(lost)
 
     def _start(self) -> None:
-        # A daemon: the interpreter waits for it in _lifetimes, unless it ends by Ctrl-C. Said,
-        # because to inherit it from a thread like the sampler's would enter that one into
-        # threading's list for good.
+        # A daemon: lifetimes.py has the interpreter wait for the thread, unless Ctrl-C ends it.
+        # Named explicitly: to inherit the flag from a thread like the sampler's, which threading
+        # does not know, would enter that thread into threading's list for good.
         thread = threading.Thread(
             target=self._work, name=f"{self._name}_{len(self.threads)}", daemon=True
         )

@@ -2,7 +2,7 @@
 
 Guarantees: a thread reports its own outcomes, so that no second thread has to wake up between
 two chunks; the caller's context variables are visible in items. A thread inside an item cannot
-be ended: ``close`` waits ``grace`` seconds for it and then leaves it to end after its item.
+be ended: ``close`` waits ``grace`` seconds for the thread, and leaves it to end after the item.
 """
 
 from __future__ import annotations
@@ -23,17 +23,51 @@ from parallax._core.thread_clocks import thread_delay
 from parallax._reporting.stall_monitor import stack_of
 from parallax._reporting.stall_policy import WorkerSnapshot
 
-__all__ = ["ThreadCrew"]
+__all__ = ["SelfReportingCrew", "ThreadCrew"]
 
-#: Threads whose delays are worth reading one by one.
+#: Most threads whose delays are read. Many threads wait for each other's cores, and reading costs
+#: 10 us per thread.
 MAX_MEASURED_THREADS = 16
 
 
-class ThreadCrew:
-    """Threads at work for one run."""
+class SelfReportingCrew:
+    """Workers that report by themselves, keep what they are handed, and cannot be ended."""
 
     route: Route = "threads"
     recalls = False
+
+    def __init__(
+        self, report: Report, call: Call, *, new_id: Callable[[], int], place: Place
+    ) -> None:
+        """Prepare.
+
+        Args:
+            report: takes the events, from the workers' threads.
+            call: the callable.
+            new_id: numbers workers within the run.
+            place: the place at which the run was started.
+        """
+        self._report = report
+        self._call = call
+        self._new_id = new_id
+        self._outer = place
+
+    def selector(self) -> None:
+        """Nothing to wait on."""
+
+    def recall(self, worker: int) -> None:
+        """Nothing is given back."""
+
+    def kill(self, worker: int) -> bool:  # noqa: ARG002 - see Crew
+        """No worker can be ended."""
+        return False
+
+    def poll(self, timeout: float | None) -> None:
+        """Nothing to wait for."""
+
+
+class ThreadCrew(SelfReportingCrew):
+    """Threads at work for one run."""
 
     def __init__(
         self,
@@ -44,24 +78,21 @@ class ThreadCrew:
         place: Place,
         context: contextvars.Context,
     ) -> None:
-        """Prepare; no thread is started yet.
+        """Prepare as ``SelfReportingCrew``; no thread is started yet.
 
         Args:
-            report: takes the events, from the workers' threads.
-            call: the callable.
-            new_id: numbers workers within the run.
-            place: where the run was started.
+            report: as there.
+            call: as there.
+            new_id: as there.
+            place: as there.
             context: the caller's context variables.
         """
-        self._report = report
-        self._call = call
-        self._new_id = new_id
-        self._outer = place
+        super().__init__(report, call, new_id=new_id, place=place)
         self._place = place.worker(1)
         self._context = context
         self._inboxes: dict[int, SimpleQueue[tuple[Chunk, Sequence[Any]] | None]] = {}
         self._threads: list[threading.Thread] = []
-        #: results of the chunks that threads are at, as far as they are there.
+        #: the results so far of the chunks that threads are running, by worker.
         self._values: dict[int, list[Any]] = {}
 
     @property
@@ -70,11 +101,8 @@ class ThreadCrew:
         return len(self._threads)
 
     def owns(self, worker: int) -> bool:
-        """Whether that worker is one of ours."""
+        """Whether that worker is a thread of this crew."""
         return worker in self._inboxes
-
-    def selector(self) -> None:
-        """Workers report by themselves."""
 
     def delay(self) -> float:
         """Seconds that the threads could run and had no core."""
@@ -123,16 +151,6 @@ class ThreadCrew:
         values = self._values.get(worker)
         done = None if values is None else len(values)
         return WorkerSnapshot(f"thread {thread.name}", stack_of(thread.ident), done)
-
-    def recall(self, worker: int) -> None:
-        """What a thread was handed stays with it."""
-
-    def kill(self, worker: int) -> bool:  # noqa: ARG002 - the contract's parameter
-        """A thread cannot be ended."""
-        return False
-
-    def poll(self, timeout: float | None) -> None:
-        """Threads report by themselves."""
 
     def close(self, grace: float) -> None:
         """Let the threads end; wait at most ``grace`` seconds for those inside an item."""
