@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from benchmarks.common.machine import machine_facts
 from benchmarks.schedule import dispatch
 from benchmarks.schedule.simulation import ANSWERS, Costs, Simulation, free_of_charge, ideal
-from parallax._run.dispatcher import DEPTH, TARGET
+from parallax._run.chunk_flow import CHUNK_TARGET_S, CHUNKS_HELD
 
 Draw = Callable[[random.Random, int, float], list[float]]
 
@@ -203,8 +203,8 @@ def _cell(
         simulation = Simulation(
             times,
             scenario.workers,
-            depth=DEPTH["processes"],
-            target=TARGET["processes"],
+            depth=CHUNKS_HELD["processes"],
+            target=CHUNK_TARGET_S["processes"],
             costs=costs,
             answer=answer,
         )

@@ -1,21 +1,217 @@
-"""Items run in the caller's own thread, at the speed of the loop that they replace."""
+"""Items run in the caller's own thread, at the speed of the loop that they replace.
+
+Purpose: the inline phase of a run: works through the items in blocks while the profiler measures,
+until the input ends or a plan opens the run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, starmap
 from typing import Any
 
 from parallax._backends.capture import run_calls, run_chunk
 from parallax._backends.contract import Call
 from parallax._core.chunks import ChunkResult, Failure
+from parallax._core.options import Options
+from parallax._reporting.reports import Report
+from parallax._run.caller_state import CallerState
+from parallax._run.controller import Controller
 from parallax._scheduling.input import Input
 from parallax._scheduling.reorder_buffer import prepare
 
-__all__ = ["direct", "listed", "settle"]
+__all__ = ["CallerLoop", "run_items"]
+
+clock = time.perf_counter
+
+#: Seconds per inline block. Shorter shows in the time of tiny items, longer delays the plan.
+MEASURED_BLOCK_S = 0.002
+
+#: Seconds per inline block when there is nothing to decide. Shorter pays more blocks, longer makes
+#: ``timeout`` and the progress bar coarse.
+PLAIN_BLOCK_S = 0.05
+
+#: Seconds of work left below which only the loop is considered. Smaller spends more on planning
+#: than workers can save, larger forgoes savings of half of it.
+MIN_PLANNED_WORK_S = 0.015
+
+#: Seconds of work before workers are first considered between items. The very first calls of a
+#: function are many times slower than the rest.
+FIRST_REVIEW_S = 0.003
+
+#: Seconds that a reader of a stream may wait for its first results while the run measures.
+FIRST_RESULTS_S = 0.03
+
+#: Results that wait for the reader of a stream without ``buffersize`` while the run is a loop.
+MAX_WAITING_RESULTS = 1 << 16
 
 
-def direct(
+class CallerLoop:
+    """The inline phase of one run.
+
+    Args:
+        call: the callable.
+        source: the input.
+        options: the checked options.
+        report: where the work is noted.
+        caller: what the caller's thread is doing.
+        controller: decides when the run opens.
+        stream: results are read one by one.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        source: Input,
+        options: Options,
+        report: Report,
+        caller: CallerState,
+        controller: Controller,
+        *,
+        stream: bool,
+    ) -> None:
+        self._call = call
+        self._source = source
+        self._options = options
+        self._report = report
+        self._caller = caller
+        self._controller = controller
+        self._stream = stream
+
+    def batches(self) -> Iterator[list[Any]]:
+        """Work until the input ends or a plan opens the run; yield results in batches."""
+        source, controller, profiler = self._source, self._controller, self._controller.profiler
+        measuring = controller.forced is None
+        flow = controller.dispatch.flow
+        size, last = 1, clock()
+        first = True
+        while not flow.begun() and not source.ended:
+            if first and measuring and self._worth_watching():
+                # From the first item on: it may be a long one.
+                profiler.caller.start_sampler(self._controller.on_sample)
+            direct = source.anywhere and size > 1 and not self._options.retries
+            items = None if direct else source.take(size)
+            if items == []:
+                break
+            if first and measuring and items:
+                profiler.limits.inspect(tuple(items[0]) if source.star else (items[0],))
+            first = False
+            result = self._block(items, size, watch=measuring and profiler.limits.watching)
+            if not result.values:
+                break
+            if flow.begun():
+                # The sampler opened the run while we were inside the item.
+                controller.dispatch.post_caller(result)
+                del result, items
+                break
+            yield from self._deliver(result)
+            now = clock()
+            if measuring:
+                self._reconsider(result, now)
+            size = self._next_size(size, result, measuring=measuring)
+            del result, items  # a result that was read must not be kept alive here
+            self._caller.check_deadline(now)
+            if self._caller.out and self._due(now - last):
+                profiler.caller.stop_sampler()
+                yield self._caller.flush()
+                last = clock()
+                if measuring and not flow.begun() and not self._controller.planned:
+                    profiler.caller.start_sampler(self._controller.on_sample)
+        if self._caller.out:
+            yield self._caller.flush()
+
+    def _worth_watching(self) -> bool:
+        """Whether there may be more than a moment's work."""
+        left, past_run = self._source.left, self._controller.profiler.past_run
+        if left is not None and past_run is not None:
+            return left * past_run.measurement.wall > MIN_PLANNED_WORK_S
+        return left != 1
+
+    def _block(self, items: list[Any] | None, size: int, *, watch: bool) -> ChunkResult:
+        """Run a block of items here; with ``items`` None straight off the input."""
+        profiler, source, call = self._controller.profiler, self._source, self._call
+        if watch and items:
+            profiler.limits.before_item(tuple(items[0]) if source.star else (items[0],))
+        measuring = self._controller.forced is None
+        if items and measuring and profiler.workers.payload is None:
+            self._caller.sample = items[:1]
+        profiler.caller.begin(clock())
+
+        def work(values: list[Any]) -> ChunkResult:
+            if items is None:
+                return run_next(call.fn, source, size, values, stop=call.stop)
+            return run_items(call, items, self._options.retries, values)
+
+        single = items is not None and len(items) == 1
+        overtaken = items if single and not watch and measuring else None
+        lock, place = self._controller.dispatch.lock, self._controller.inside
+        result = self._caller.run(work, size, place, lock, overtaken)
+        alone = not self._controller.dispatch.flow.begun()
+        profiler.caller.end(len(result.values), result.wall, result.cpu, alone=alone)
+        if watch:
+            profiler.limits.after_item()
+        self._report.worked("loop", result.wall, result.cpu)
+        return result
+
+    def take_over(self, blocks: list[ChunkResult]) -> Iterator[list[Any]]:
+        """Take the outcomes of items that this thread has run before; the list becomes empty."""
+        while blocks:
+            result = blocks.pop(0)
+            caller = self._controller.profiler.caller
+            caller.end(len(result.values), result.wall, result.cpu, alone=True)
+            self._report.worked("loop", result.wall, result.cpu)
+            yield from self._deliver(result)
+
+    def _deliver(self, result: ChunkResult) -> Iterator[list[Any]]:
+        """Make the results of an inline block ready, and raise the error that ends the run."""
+        start, stop = self._caller.delivered, self._call.stop
+        values, error = with_errors(result, start, stop=stop)
+        self._caller.out.extend(values)
+        self._caller.count(len(values))
+        if error is not None:
+            if self._stream and self._caller.out:
+                yield self._caller.flush()
+            raise error
+
+    def _reconsider(self, result: ChunkResult, now: float) -> None:
+        """Between two blocks: review the plan if enough work is left for workers."""
+        controller, left = self._controller, self._source.left
+        caller = controller.profiler.caller
+        if left is not None and left * result.wall / len(result.values) < MIN_PLANNED_WORK_S:
+            caller.stop_sampler()
+            return
+        if caller.wall < FIRST_REVIEW_S:
+            return
+        if controller.planned:
+            caller.stop_sampler()  # the plan is settled; item times are still measured
+        else:
+            caller.start_sampler(controller.on_sample)
+        if now >= controller.review_at and not controller.profiler.limits.watching:
+            with controller.dispatch.lock:
+                controller.review(now)
+
+    def _next_size(self, size: int, result: ChunkResult, *, measuring: bool) -> int:
+        each = result.wall / len(result.values)
+        seconds = MEASURED_BLOCK_S if measuring else PLAIN_BLOCK_S
+        most = size * 8
+        size = max(1, min(most, int(seconds / each) if each > 0 else most))
+        if self._controller.profiler.limits.watching or self._options.retries:
+            return 1
+        if self._stream and self._options.buffersize is not None:
+            size = min(size, self._options.buffersize - len(self._caller.out))
+        return max(1, size)
+
+    def _due(self, since: float) -> bool:
+        """Whether the reader gets what is there now."""
+        if not self._stream:
+            return False
+        full = len(self._caller.out) >= (self._options.buffersize or MAX_WAITING_RESULTS)
+        decided = self._controller.forced == "loop" or self._controller.planned
+        return full or decided or since > FIRST_RESULTS_S
+
+
+def run_next(
     fn: Callable[..., Any], source: Input, count: int, values: list[Any], *, stop: bool
 ) -> ChunkResult:
     """Run the next items straight off the input, without a list of them in between.
@@ -23,9 +219,9 @@ def direct(
     Args:
         fn: the user's callable.
         source: the input, one that any thread may advance.
-        count: how many items.
-        values: an empty list to fill with the results, for others to see how far it is.
-        stop: stop at the first failure; otherwise the rest of the block is run too.
+        count: the number of items.
+        values: an empty list to fill with the results, for other threads to see.
+        stop: stop at the first failure.
     """
     items = islice(source.iterator, count)
     calls = starmap(fn, items) if source.star else map(fn, items)
@@ -39,15 +235,8 @@ def direct(
     return ChunkResult(values, tuple(failures), wall, cpu)
 
 
-def listed(call: Call, items: Sequence[Any], retries: int, values: list[Any]) -> ChunkResult:
-    """Run items, and failed ones again as often as ``retries`` allows.
-
-    Args:
-        call: the callable.
-        items: the items.
-        retries: how often a failed item is run again, at once.
-        values: an empty list to fill with the results, for others to see how far it is.
-    """
+def run_items(call: Call, items: Sequence[Any], retries: int, values: list[Any]) -> ChunkResult:
+    """Run items, and failed ones again, at once, as often as ``retries`` allows."""
     result = run_chunk(call.fn, items, values, star=call.star, stop=call.stop and not retries)
     if not result.failures or not retries:
         return result
@@ -67,13 +256,13 @@ def listed(call: Call, items: Sequence[Any], retries: int, values: list[Any]) ->
     return result._replace(values=values, failures=tuple(failures))
 
 
-def settle(
+def with_errors(
     result: ChunkResult, start: int, *, stop: bool
 ) -> tuple[list[Any], BaseException | None]:
-    """Turn the outcome of a block into values, with exceptions in their places.
+    """The values of a block, with exceptions in their places.
 
     Args:
-        result: the outcome.
+        result: the outcome of the block.
         start: index of its first item.
         stop: the first exception ends the run.
 

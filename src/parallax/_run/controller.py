@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
-from parallax._backends.contract import Call, Died, Done, Refused, Unable
+from parallax._backends.contract import Call, Done, Refused, Unable
 from parallax._core.chunks import Route
 from parallax._core.nesting import here
 from parallax._core.options import Options
@@ -24,64 +22,73 @@ from parallax._routing.planner import LITTLE, Facts, hindsight, too_little
 from parallax._routing.profiler import Profiler
 from parallax._routing.requested import MOST_THREADS, THREADS, requested_route
 from parallax._routing.throughput import RouteThroughput
+from parallax._run.caller_state import CallerState
+from parallax._run.chunk_flow import Listener
 from parallax._run.dispatcher import Dispatcher
 from parallax._run.worker_factory import WorkerFactory
 from parallax._scheduling.input import Input
 
-__all__ = ["CallerState", "Controller"]
-
-#: Bytes that a chunk moves at most, there and back. Each worker holds two chunks, and so does a
-#: consumer that is late; smaller pays more dispatches.
-CHUNK_BYTES = 1 << 24
-
-#: Lost workers of which the report tells what they had.
-TOLD = 5
+__all__ = ["Controller"]
 
 clock = time.perf_counter
 
-#: Seconds of work left from which the process machinery starts before the verdict is in.
-EARLY = 0.1
+#: Bytes that a chunk moves at most, there and back. Each worker holds two chunks, and so does a
+#: reader that is late: larger takes too much memory, smaller pays more dispatches.
+MAX_CHUNK_BYTES = 1 << 24
 
-#: Seconds per item from which an earlier call's verdict is acted on at once. Shorter items are
-#: looked at for a moment, which costs nothing.
-REMEMBERED = 0.002
+#: Seconds of work left from which the process machinery starts before the plan is made. Smaller
+#: starts it in vain, larger lets the first items of workers wait for it.
+EARLY_START_WORK_S = 0.1
 
-#: Seconds between two looks at the plan.
-REVIEW = 0.02
+#: Seconds per item from which an earlier call's plan is taken at once. Shorter items are measured
+#: for a moment, which costs nothing.
+PAST_PLAN_ITEM_S = 0.002
+
+#: Seconds between two reviews of the plan. Smaller spends time on planning, larger keeps a wrong
+#: route longer.
+PLAN_REVIEW_S = 0.02
 
 #: Seconds of work left that the present route may as well finish.
-NOT_WORTH = 0.05
+MIN_CHANGE_WORK_S = 0.05
 
 #: Changes of route in one run. More would be flapping.
-MOST_CHANGES = 6
+MAX_ROUTE_CHANGES = 6
 
 #: Seconds that a route is kept after the first change, doubled with each further one: on a noisy
-#: machine every verdict may be wrong, and changing is never free.
-HOLD = 0.1
+#: machine every plan may be wrong, and changing is never free.
+ROUTE_HOLD_S = 0.1
 
 #: Seconds that a route may take until its first worker is up.
-PATIENT_START = 2.0
+ROUTE_START_TIMEOUT_S = 2.0
 
 
-@dataclass
-class CallerState:
-    """What the caller's thread is doing, for other threads to see."""
+class RouteHold:
+    """Keeps a route until it had its chance, and longer after each change."""
 
-    #: its ident.
-    thread: int = 0
-    #: the items that it is inside of and that others need not wait for.
-    inside: Sequence[Any] | None = None
-    #: an item, and results, that may be weighed.
-    sample: list[Any] = field(default_factory=list)
-    out: list[Any] = field(default_factory=list)
-    #: items whose results were made ready.
-    delivered: int = 0
-    #: the items that it is inside of: when it began them, how many, and the results so far.
-    block: tuple[float, int, Sequence[Any]] = (0.0, 0, ())
-    #: when items have ended last, or the reader of a stream came back.
-    last: float = 0.0
-    #: it is not in this call: the reader of a stream does something else.
-    away: bool = False
+    def __init__(self) -> None:
+        self._changes = 0
+        self._until = 0.0
+        self._since = 0.0
+
+    def opened(self, now: float) -> None:
+        """The first route besides the loop was taken."""
+        self._since = now
+
+    def changed(self, now: float) -> None:
+        """Another route was taken."""
+        self._changes += 1
+        self._since = now
+        self._until = now + ROUTE_HOLD_S * 2**self._changes
+
+    def failed(self) -> None:
+        """A route could not be taken or kept."""
+        self._changes += 1
+
+    def holds(self, now: float, *, starting: bool) -> bool:
+        """Whether the present route is kept; ``starting`` while none of its workers is up."""
+        if self._changes >= MAX_ROUTE_CHANGES or now < self._until:
+            return True
+        return starting and now < self._since + ROUTE_START_TIMEOUT_S
 
 
 class Controller:
@@ -106,7 +113,6 @@ class Controller:
             caller: what the caller's thread is doing.
             stream: results are read one by one.
         """
-        self._call = call
         self._source = source
         self._options = options
         self._report = report
@@ -127,15 +133,8 @@ class Controller:
             threads=self._place.part(THREADS),
             crowded=self._place.level > 0 and not self._place.whole,
         )
-        self.dispatch = Dispatcher(
-            source,
-            call,
-            options,
-            stream=stream,
-            on_done=self._on_done,
-            on_trouble=self._on_trouble,
-            on_turn=self._on_turn,
-        )
+        listener = Listener(self._on_done, self._on_trouble, self._on_turn)
+        self.dispatch = Dispatcher(source, options, listener, stream=stream)
         self._factory = WorkerFactory(
             call,
             options,
@@ -152,9 +151,7 @@ class Controller:
         #: when the next review is due.
         self.review_at = 0.0
         self.begin = clock()
-        self._directed_at = 0.0
-        self._hold_until = 0.0
-        self._changes = 0
+        self._hold = RouteHold()
         self._closed = False
         #: how the present route does since all its workers are up.
         self._throughput: RouteThroughput | None = None
@@ -175,7 +172,7 @@ class Controller:
         try:
             if self._closed or not self._may_overtake():
                 return
-            if dispatch.begun():
+            if dispatch.flow.scheduler is not None:
                 dispatch.poll()
             elif now >= self.review_at:
                 self.review(now)
@@ -203,12 +200,13 @@ class Controller:
         if self.forced is None and now >= self.review_at and not self._closed:
             self.review(now)
 
-    def recall(self) -> bool:
-        """Open at once if an earlier call tells what to do; True if so."""
+    def open_from_history(self) -> bool:
+        """Open at once if the measurements of an earlier call suffice for a plan; True if so."""
         past_run, left = self.profiler.past_run, self._source.left
         if past_run is None or left is None or left < 2 or self.explaining:
             return False
-        if past_run.measurement.wall < REMEMBERED or past_run.measurement.wall * left < EARLY:
+        seconds = past_run.measurement.wall
+        if seconds < PAST_PLAN_ITEM_S or seconds * left < EARLY_START_WORK_S:
             return False
         items = self._source.peek()
         if not items:
@@ -217,13 +215,13 @@ class Controller:
         if not self.profiler.limits.watching:
             with self.dispatch.lock:
                 self.review(clock())
-        return self.dispatch.scheduler is not None
+        return self.dispatch.flow.scheduler is not None
 
     def review(self, now: float) -> None:
         """Ask the profiler what should be done now, and do it. The lock is held."""
-        profiler, dispatch = self.profiler, self.dispatch
-        self.review_at = now + (REVIEW if dispatch.scheduler is not None else REVIEW / 5)
-        left = self._left()
+        profiler, flow = self.profiler, self.dispatch.flow
+        self.review_at = now + (PLAN_REVIEW_S if flow.scheduler is not None else PLAN_REVIEW_S / 5)
+        left = flow.unbegun()
         if left is not None and left < 1:
             return
         self._judge(now)
@@ -252,38 +250,36 @@ class Controller:
                 cores=self._cores,
                 max_workers=self._options.max_workers,
                 process_start=self._factory.start_seconds(),
-                current=self.dispatch.route,
+                current=self.dispatch.flow.route,
             )
         # Asked each time: the run around this one may have taken workers meanwhile.
         return Facts(
             cores=place.cores,
             max_workers=self._options.max_workers,
-            current=self.dispatch.route,
+            current=self.dispatch.flow.route,
             allowed=frozenset({"loop", "threads"}),
         )
 
     def _follow(self, plan: Plan, now: float) -> None:
         """Do what the plan says, as far as it differs from what is done."""
-        dispatch = self.dispatch
-        change = plan.route != dispatch.route
-        little = plan.costs.get(dispatch.route, 1.0) < NOT_WORTH and dispatch.begun()
-        if change and (
-            little or self._changes >= MOST_CHANGES or now < self._hold_until or self._starting(now)
-        ):
+        flow = self.dispatch.flow
+        change = plan.route != flow.route
+        little = plan.costs.get(flow.route, 1.0) < MIN_CHANGE_WORK_S and flow.scheduler is not None
+        starting = flow.route != "loop" and not flow.table.up(flow.route)
+        if change and (little or self._hold.holds(now, starting=starting)):
             return
-        if change or not self._report.changes or plan.workers > dispatch.wanted:
+        if change or not self._report.changes or plan.workers > flow.wanted:
             self.adopt(plan, now)
         if self.explaining:
             return
-        if dispatch.scheduler is None:
+        if flow.scheduler is None:
             if plan.route != "loop":
                 self.open(plan)
         elif change:
-            self._changes += 1
-            self._throughput, self._directed_at = None, now
-            self._hold_until = now + HOLD * 2**self._changes
+            self._hold.changed(now)
+            self._throughput = None
             self._direct(plan)
-        elif plan.workers > dispatch.wanted and plan.route != "loop":
+        elif plan.workers > flow.wanted and plan.route != "loop":
             self._throughput = None
             self._direct(plan)
 
@@ -293,35 +289,31 @@ class Controller:
         self._place.spread = self._place.spread or apart
         self.inside.share(self._place, plan.workers if apart else 0)
         workers = max(1, plan.workers - self._requested.joins)
-        self.dispatch.direct(plan.route, workers, self._factory.crew(plan.route))
-
-    def _starting(self, now: float) -> bool:
-        """Whether the present route has not had its chance yet."""
-        dispatch = self.dispatch
-        if dispatch.route == "loop":
-            return False
-        return dispatch.up(dispatch.route) == 0 and now < self._directed_at + PATIENT_START
+        self.dispatch.direct(plan.route, workers, self._factory.make)
 
     def adopt(self, plan: Plan, now: float) -> None:
         """Note a plan in the report."""
-        change = plan.route != self.dispatch.route or not self._report.changes
+        change = plan.route != self.dispatch.flow.route or not self._report.changes
         self._report.choose(plan, now - self.begin, change=change)
 
     def open(self, plan: Plan) -> None:
         """Bring in the scheduler and the first crew. The lock is held, or there is no contest."""
         if not self._report.changes:
             self.adopt(plan, clock())
-        dispatch = self.dispatch
         cost = self.profiler.caller.cost()
         seen = self._report.measured
         mean = cost.recent_wall if cost.items else (seen.wall if seen is not None else None)
         caller = self.forced in {None, "loop"} or self._requested.joins
         self.profiler.workers_begin(clock())
-        self._directed_at = clock()
-        dispatch.keeps_caller = self._requested.joins
-        guess = past_item_seconds(self._key)
-        done, inside = self._caller.delivered, self._caller.inside
-        dispatch.begin(done, mean, guess, caller=caller, inside=inside)
+        self._hold.opened(clock())
+        self.dispatch.flow.begin(
+            self._caller.delivered,
+            mean,
+            past_item_seconds(self._key),
+            caller=caller,
+            keeps_caller=self._requested.joins,
+            inside=self._caller.inside,
+        )
         self._direct(plan)
 
     def close(self) -> None:
@@ -330,17 +322,13 @@ class Controller:
         self._factory.close()
         report, profiler = self._report, self.profiler
         report.seconds = clock() - self.begin
-        lost = self.dispatch.lost
-        report.retried, report.workers_lost = self.dispatch.in_flight.rerun, len(lost)
-        for pid, indices in lost[:TOLD]:
-            if len(indices) > 1:
-                report.note(
-                    f"worker process {pid} was lost with items {indices[0]} to {indices[-1]} in "
-                    f"flight; they were run again one by one, also those that it had finished"
-                )
-        report.workers_recycled = self.dispatch.recycled
-        if self.dispatch.scheduler is not None:
-            remember_item_seconds(self._key, self.dispatch.scheduler.mean)
+        flow = self.dispatch.flow
+        report.retried, losses = flow.in_flight.rerun, flow.losses
+        report.workers_lost, report.workers_recycled = losses.count, losses.recycled
+        for note in losses.notes():
+            report.note(note)
+        if flow.scheduler is not None:
+            remember_item_seconds(self._key, flow.scheduler.mean)
         seen = profiler.measurement(clock()) or report.measured
         report.measured = seen
         if self.forced is not None or seen is None:
@@ -356,20 +344,13 @@ class Controller:
                 seen, report.items, facts, report.route, report.workers
             )
 
-    def _left(self) -> int | None:
-        scheduler = self.dispatch.scheduler
-        if scheduler is None:
-            return self._source.left
-        left = scheduler.left()
-        return None if left is None else max(0, left - scheduler.in_flight)
-
     def _judge(self, now: float) -> None:
         """Note how fast the present route really is, once that can be told."""
-        dispatch, profiler, throughput = self.dispatch, self.profiler, self._throughput
-        route = dispatch.route
+        flow, profiler, throughput = self.dispatch.flow, self.profiler, self._throughput
+        route = flow.route
         if throughput is None or route == "loop":
             return
-        speed = throughput.speed(now, dispatch.under_way(now), dispatch.delay(route))
+        speed = throughput.speed(now, flow.under_way(now), flow.delay(route))
         if speed is not None:
             profiler.observed_speeds[route] = speed
         cost = profiler.caller.cost()
@@ -377,32 +358,37 @@ class Controller:
         if route == "threads" and waits and throughput.chunks >= 2:
             slower = throughput.wall / throughput.items / cost.wall
             most = self._place.part(MOST_THREADS)
-            if slower < 1.3 and dispatch.wanted >= profiler.thread_cap < most:
+            if slower < 1.3 and flow.wanted >= profiler.thread_cap < most:
                 profiler.thread_cap *= 2
                 profiler.observed_speeds.pop(route, None)
 
     def _on_done(self, done: Done, route: Route) -> None:
         """A chunk came back; the lock is held."""
         self._caller.last = clock()
-        report, dispatch, profiler, result = self._report, self.dispatch, self.profiler, done.result
+        report, flow, profiler, result = (
+            self._report,
+            self.dispatch.flow,
+            self.profiler,
+            done.result,
+        )
         report.worked(route, result.wall, result.cpu)
         report.bytes_in += done.bytes_in
         report.bytes_out += done.bytes_out
         report.bytes_once += done.once
         report.bytes_spared += done.spared
-        if route != dispatch.route or route == "loop":
+        if route != flow.route or route == "loop":
             return
-        profiler.workers.add_chunk(result, threads=route == "threads", workers=dispatch.wanted)
+        profiler.workers.add_chunk(result, threads=route == "threads", workers=flow.wanted)
         if route == "processes":
             profiler.workers.add_encoding(done.seconds, len(result.values))
             moved = done.bytes_in + done.bytes_out
-            if moved and dispatch.scheduler is not None:
-                most = max(1, CHUNK_BYTES * len(result.values) // moved)
-                dispatch.scheduler.limit_chunks(most)
+            if moved and flow.scheduler is not None:
+                most = max(1, MAX_CHUNK_BYTES * len(result.values) // moved)
+                flow.scheduler.limit_chunks(most)
         if self._throughput is None:
-            if dispatch.up(route) >= dispatch.wanted:
+            if len(flow.table.up(route)) >= flow.wanted:
                 self._throughput = RouteThroughput(
-                    clock(), dispatch.wanted, self._cores, dispatch.delay(route)
+                    clock(), flow.wanted, self._cores, flow.delay(route)
                 )
             return
         self._throughput.add(
@@ -417,22 +403,21 @@ class Controller:
             return
         if self._place.level:
             return
-        if profiler.workers.payload is None and seen.wall * left > EARLY and seen.waiting < 0.5:
+        much = seen.wall * left > EARLY_START_WORK_S and seen.waiting < 0.5
+        if much and profiler.workers.payload is None:
             self._weigh()
 
     def _weigh(self) -> None:
         """Have an item and a result weighed that are at hand."""
-        items = self.dispatch.in_flight.first() or self._caller.sample
+        items = self.dispatch.flow.in_flight.first() or self._caller.sample
         if not items and self._source.anywhere:
             items = self._source.peek()
         self._caller.sample = []
         self._factory.weigh(items, self._caller.out[-1:])
 
-    def _on_trouble(self, event: Refused | Unable | Died) -> bool:
+    def _on_trouble(self, event: Refused | Unable) -> bool:
         """Something could not be done the way it was planned; True if there is another way."""
         profiler = self.profiler
-        if isinstance(event, Died):
-            return False
         if isinstance(event, Unable):
             self._report.note(f"workers: {event.reason}")
             if self.forced is not None:
@@ -447,8 +432,10 @@ class Controller:
             )
             self._report.note(f"kept in this process: {profiler.limits.stay_reason}")
         self._throughput = None
-        self._changes += 1
-        plan = Plan("loop", 1, profiler.limits.stay_reason or event.reason, {}, self._left())
+        self._hold.failed()
+        plan = Plan(
+            "loop", 1, profiler.limits.stay_reason or event.reason, {}, self.dispatch.flow.unbegun()
+        )
         self.adopt(plan, clock())
         self._direct(plan)
         self.review_at = 0.0

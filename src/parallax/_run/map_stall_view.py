@@ -1,37 +1,38 @@
-"""A map call as its monitor sees it: what is in flight, with whom, and where."""
+"""A map call as its stall monitor sees it: which items are in flight, at which workers, where."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
-from parallax._backends.contract import Crew
 from parallax._core.chunks import Chunk
 from parallax._reporting.stall_monitor import stack_of
 from parallax._reporting.stall_policy import Activity, InFlight, WorkerSnapshot
-from parallax._run.controller import CallerState
-from parallax._run.dispatcher import CALLER, Dispatcher
+from parallax._run.caller_state import CallerState
+from parallax._run.crew_table import CALLER
+from parallax._run.dispatcher import Dispatcher
 from parallax._scheduling.input import Input
 
 __all__ = ["MapStallView"]
 
 clock = time.perf_counter
 
-#: Seconds to wait for a run's lock. Who holds it for longer is what hangs, and cannot be asked.
-PATIENCE = 1.0
+#: Seconds to wait for a run's lock. A thread that holds it longer is the one that hangs.
+LOCK_TIMEOUT_S = 1.0
 
-#: Seconds for worker processes to give back what they have not begun.
-ANSWER = 0.1
+#: Seconds for worker processes to give back unbegun items. Smaller names items that wait behind
+#: the one that hangs, larger delays the message.
+RECALL_WAIT_S = 0.1
 
 
 class MapStallView:
-    """One run.
+    """The stall view of one run.
 
     Args:
-        name: of the user's callable.
-        source: its input.
-        dispatch: its workers.
-        caller: its caller's thread.
+        name: the name of the user's callable.
+        source: the run's input.
+        dispatch: the run's workers.
+        caller: the caller's thread.
     """
 
     def __init__(self, name: str, source: Input, dispatch: Dispatcher, caller: CallerState) -> None:
@@ -51,13 +52,13 @@ class MapStallView:
 
     def details(self) -> tuple[str, Sequence[InFlight], int | None]:
         """What is in flight, with stacks, and how many items wait."""
-        found = self._asked(self._in_flight())
+        found = self._recalled(self._in_flight())
         now = clock()
         flights = []
         for worker, chunk, begun in found:
             at = self._where(worker)
             flights.append(InFlight(_item(chunk, at.done), at.who, now - begun, at.stack))
-        scheduler, waiting = self._dispatch.scheduler, self._source.left
+        scheduler, waiting = self._dispatch.flow.scheduler, self._source.left
         if waiting is not None and scheduler is not None:
             waiting += scheduler.unsent
         elif self._source.total is not None:
@@ -65,42 +66,38 @@ class MapStallView:
         return f"item of `{self._name}`", flights, waiting
 
     def _in_flight(self) -> list[tuple[int, Chunk, float]]:
-        caller, scheduler = self._caller, self._dispatch.scheduler
+        caller, scheduler = self._caller, self._dispatch.flow.scheduler
         if scheduler is None:
             # The caller's thread is the loop, and tells of itself.
             since, size, _ = caller.block
             if self._source.total is not None:
                 size = min(size, self._source.total - caller.delivered)
             return [(CALLER, Chunk(0, caller.delivered, size), since)] if size else []
-        if not self._dispatch.lock.acquire(timeout=PATIENCE):
+        if not self._dispatch.lock.acquire(timeout=LOCK_TIMEOUT_S):
             return []
         try:
             return scheduler.flights()
         finally:
             self._dispatch.lock.release()
 
-    def _asked(self, found: list[tuple[int, Chunk, float]]) -> list[tuple[int, Chunk, float]]:
+    def _recalled(self, found: list[tuple[int, Chunk, float]]) -> list[tuple[int, Chunk, float]]:
         """Have worker processes give back what they have not begun; what is in flight then."""
         asked = False
         for worker, chunk, _ in found:
-            crew = self._crew(worker)
+            crew = self._dispatch.flow.table.crew_of(worker)
             if crew is not None and crew.recalls and chunk.size > 1:
                 crew.recall(worker)
                 asked = True
         if not asked:
             return found
-        time.sleep(ANSWER)
+        time.sleep(RECALL_WAIT_S)
         return self._in_flight() or found
-
-    def _crew(self, worker: int) -> Crew | None:
-        crews = list(self._dispatch.crews.values())
-        return next((crew for crew in crews if crew.owns(worker)), None)
 
     def _where(self, worker: int) -> WorkerSnapshot:
         if worker == CALLER:
             stack = stack_of(self._caller.thread)
             return WorkerSnapshot("the caller's thread", stack, len(self._caller.block[2]))
-        crew = self._crew(worker)
+        crew = self._dispatch.flow.table.crew_of(worker)
         return crew.where(worker) if crew is not None else WorkerSnapshot("a worker that has ended")
 
 

@@ -34,8 +34,9 @@ from parallax._transport.pickle_diagnosis import find_unpicklable
 
 __all__ = ["WorkerFactory"]
 
-#: Mean seconds per item from which chunks are sent to processes that are not up yet.
-EAGER = 0.05
+#: Mean seconds per item from which chunks are sent to processes that are not up yet. Smaller makes
+#: items wait for a start that others could have run meanwhile, larger leaves workers idle at first.
+EAGER_MIN_ITEM_S = 0.05
 
 
 class WorkerFactory:
@@ -77,26 +78,17 @@ class WorkerFactory:
         #: what worker processes print, log and warn; None as long as there are none.
         self.hearing: Hearing | None = None
 
-    def crew(self, route: Route) -> Crew | None:
-        """The crew of a route, made if need be; None for the loop."""
-        dispatch = self._dispatch
-        if route == "loop":
-            return None
-        crew = dispatch.crews.get(route)
-        if crew is not None:
-            return crew
+    def make(self, route: Route) -> Crew:
+        """Make the crew of a route, which is not the loop."""
+        dispatch, new_id = self._dispatch, self._dispatch.flow.table.new_id
         if route == "threads":
             executor = self._options.backend
             if not isinstance(executor, str):
                 return ExternalCrew(
-                    dispatch.post, self._call, executor, new_id=dispatch.new_id, place=self._place
+                    dispatch.post, self._call, executor, new_id=new_id, place=self._place
                 )
             return ThreadCrew(
-                dispatch.post,
-                self._call,
-                new_id=dispatch.new_id,
-                place=self._place,
-                context=self._context,
+                dispatch.post, self._call, new_id=new_id, place=self._place, context=self._context
             )
         if self._encoded is None:
             self._encode()
@@ -109,15 +101,15 @@ class WorkerFactory:
             pool=self._pool(),
             limit=max(self._cores, self._options.max_workers or 0),
             idle_timeout=self._options.idle_timeout,
-            new_id=dispatch.new_id,
+            new_id=new_id,
             surround=self._surround,
             wait=self._forced,
             hearing=self.hearing,
             items=self._options.max_tasks_per_child,
             memory=self._options.max_memory_per_worker,
         )
-        mean = dispatch.scheduler.mean if dispatch.scheduler is not None else None
-        made.eager = mean is not None and mean >= EAGER
+        scheduler = dispatch.flow.scheduler
+        made.eager = scheduler is not None and (scheduler.mean or 0.0) >= EAGER_MIN_ITEM_S
         return made
 
     def close(self) -> None:
@@ -137,7 +129,7 @@ class WorkerFactory:
 
     def start_seconds(self) -> float:
         """Seconds until worker processes would take work; 0 if they are up."""
-        if self._dispatch.up("processes"):
+        if self._dispatch.flow.table.up("processes"):
             return 0.0
         most = self._options.max_workers
         start = self._pool().expected_start(

@@ -63,16 +63,26 @@ class ItemsInFlight:
         """A worker no longer has a chunk; None if the chunk is unknown."""
         return self._sent.pop(chunk, None)
 
+    def held_by(self, worker: int) -> list[SentChunk]:
+        """The chunks that a worker holds, in the order in which they were sent."""
+        return [sent for sent in self._sent.values() if sent.worker == worker]
+
+    def counts(self) -> tuple[int, int]:
+        """The numbers of items that wait to be sent, and that workers hold."""
+        unsent = len(self._fresh) + len(self._returned)
+        return unsent, sum(len(sent.items) for sent in self._sent.values())
+
     def cut(self, chunk: int, keep: int) -> bool:
         """A worker gave back a chunk from offset ``keep`` on; False if the chunk is unknown."""
-        held = self._sent.pop(chunk, None)
+        held = self._sent.get(chunk)
         if held is None:
             return False
         for offset in range(keep, len(held.items)):
             self._returned[held.chunk.start + offset] = held.items[offset]
-        if keep:
-            shorter = held.chunk._replace(size=keep)
-            self._sent[chunk] = SentChunk(held.worker, shorter, held.items[:keep])
+        shorter = held.chunk._replace(size=keep)
+        self._sent[chunk] = SentChunk(held.worker, shorter, held.items[:keep])
+        if not keep:
+            del self._sent[chunk]
         return True
 
     def put_back(self, index: int, item: Any, *, ran: bool) -> None:
@@ -96,13 +106,13 @@ class ItemsInFlight:
         Returns:
             The indices of the items that it may have run.
         """
-        lost = [held for held in self._sent.values() if held.worker == worker]
+        lost = self.held_by(worker)
         for held in lost:
             del self._sent[held.chunk.id]
             self.put_all_back(held)
         if not lost or not began:
             return range(0)
-        first = min((held.chunk for held in lost), key=lambda chunk: chunk.id)
+        first = lost[0].chunk
         indices = range(first.start, first.start + first.size)
         self._maybe_run.update(indices)
         return indices
@@ -120,6 +130,9 @@ class _UnsentItems:
         self._lists: deque[Sequence[Any]] = deque()
         self._at = 0  # position in the first list
         self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
 
     def add(self, items: Sequence[Any]) -> None:
         """Put items at the end."""

@@ -124,6 +124,10 @@ class Scheduler:
             want += min(size, table.quota.get(name, size))
         return max(0, min(want, self._sendable - self._arrived))
 
+    def may_retry(self, index: int) -> bool:
+        """Whether an item is run again if it fails now."""
+        return self._attempts.get(index, 0) < self._retries
+
     def flights(self) -> list[tuple[int, Chunk, float]]:
         """Each busy worker with its oldest chunk, and the earliest time of that chunk's begin."""
         return [(name, w.chunks[0], w.since) for name, w in self._table.all() if w.chunks]
@@ -279,11 +283,10 @@ class Scheduler:
         self.failed = index if self.failed is None else min(index, self.failed)
 
     def _retry(self, index: int) -> bool:
-        used = self._attempts.get(index, 0)
-        if used >= self._retries:
+        if not self.may_retry(index):
             return False
-        self._attempts[index] = used + 1
-        self._requeue(index, 1, used + 1)
+        used = self._attempts[index] = self._attempts.get(index, 0) + 1
+        self._requeue(index, 1, used)
         return True
 
     def _requeue(self, start: int, size: int, attempt: int) -> None:

@@ -1,0 +1,112 @@
+"""What the caller's thread is doing in a run, for other threads to see, and what it gets.
+
+Guarantees: the thread is in the run's place while it runs items, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from parallax._core.chunks import ChunkResult
+from parallax._core.nesting import Place, enter, entered
+from parallax._reporting.progress import Progress
+from parallax._reporting.reports import Report
+
+__all__ = ["CallerState"]
+
+
+class CallerState:
+    """What the caller's thread is doing, and the results that are made for it.
+
+    Args:
+        report: the run's report, which tells how many items are finished.
+        progress: where finished items are reported; None if nobody asked.
+        timeout: seconds for the whole run; None without a limit.
+    """
+
+    def __init__(self, report: Report, progress: Progress | None, timeout: float | None) -> None:
+        #: the thread's ident.
+        self.thread = 0
+        #: the items that the thread is inside of and that others need not wait for.
+        self.inside: Sequence[Any] | None = None
+        #: the items that it is inside of: when they began, how many, and the results so far.
+        self.block: tuple[float, int, Sequence[Any]] = (0.0, 0, ())
+        #: an item that may be encoded to measure its size.
+        self.sample: list[Any] = []
+        #: results that the reader has not got yet.
+        self.out: list[Any] = []
+        #: number of items whose results were made ready.
+        self.delivered = 0
+        #: when items ended last, or the reader of a stream came back.
+        self.last = 0.0
+        #: the reader of a stream is outside this call.
+        self.away = False
+        #: when the run is over in any case.
+        self.deadline = None if timeout is None else time.perf_counter() + timeout
+        self._timeout = timeout
+        self._report = report
+        self._progress = progress
+        self._before = entered()
+
+    def count(self, finished: int) -> None:
+        """So many more results were made ready."""
+        self.delivered += finished
+        self._report.items = self.delivered
+        if self._progress is not None and finished:
+            self._progress.update(finished)
+
+    def flush(self) -> list[Any]:
+        """The results that the reader has not got yet."""
+        out, self.out = self.out, []
+        return out
+
+    def check_deadline(self, now: float) -> None:
+        """Raise ``TimeoutError`` if the run's time is over."""
+        if self.deadline is not None and now > self.deadline:
+            done, limit = self.delivered, self._timeout
+            raise TimeoutError(f"{done} items were finished when timeout={limit:g} s was over")
+
+    def close(self) -> None:
+        """The run is over."""
+        self.sample = []
+        if self._progress is not None:
+            self._progress.close()
+
+    def run(
+        self,
+        work: Callable[[list[Any]], ChunkResult],
+        size: int,
+        place: Place,
+        lock: AbstractContextManager[Any],
+        overtaken: Sequence[Any] | None,
+    ) -> ChunkResult:
+        """Run items in this thread.
+
+        Args:
+            work: runs the items and fills the list that it gets with their results.
+            size: the number of items.
+            place: the place of the items.
+            lock: the dispatcher's: a plan in the sampler's thread is made before the items end,
+                or after this is noted.
+            overtaken: the items, if others need not wait for them.
+        """
+        values: list[Any] = []
+        self.block = time.perf_counter(), size, values
+        self.inside = overtaken
+        self._before = entered()
+        enter(place)
+        try:
+            return work(values)
+        finally:
+            enter(self._before)
+            with lock:
+                self.inside = None
+                self.block = 0.0, 0, ()
+
+    def leave(self, place: Place) -> None:
+        """Put the thread back where it was, if Ctrl-C came before ``run`` could do so."""
+        if entered() is place:
+            enter(self._before)

@@ -1,0 +1,398 @@
+"""Chunks to workers and results back: executes the scheduler's commands on the crews of one run.
+
+Purpose: keeps the scheduler, the items, the crews and the results in step. Which route to take is
+decided by the controller (``direct``).
+Guarantees: every item that arrived is with a crew, waits, or has its result. Not thread-safe: the
+dispatcher's lock guards every method, and every call of the listener.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from parallax._backends.contract import (
+    Crew,
+    CrewEvent,
+    Died,
+    Done,
+    Joined,
+    Left,
+    Refused,
+    Unable,
+    Yielded,
+    refusal,
+)
+from parallax._core.chunks import Chunk, ChunkResult, Failure, Route
+from parallax._core.errors import SerializationError, WorkerStartError
+from parallax._core.options import Options
+from parallax._run.crew_table import CALLER, CrewTable
+from parallax._run.worker_losses import WorkerLosses
+from parallax._scheduling import events
+from parallax._scheduling.event_log import check
+from parallax._scheduling.in_flight import ItemsInFlight
+from parallax._scheduling.input import Input
+from parallax._scheduling.reorder_buffer import ReorderBuffer
+from parallax._scheduling.scheduler import Scheduler
+
+__all__ = ["CHUNKS_HELD", "CHUNK_TARGET_S", "ChunkFlow", "Listener"]
+
+#: Seconds of work per chunk. Shorter pays more dispatches, longer makes a rougher end.
+CHUNK_TARGET_S: dict[Route, float] = {"processes": 0.02, "threads": 0.01, "loop": 0.005}
+
+#: Chunks that a worker holds at a time; the second hides the way there and back.
+CHUNKS_HELD: dict[Route, int] = {"processes": 2, "threads": 1, "loop": 1}
+
+
+class Listener(NamedTuple):
+    """What a run calls on events."""
+
+    #: for each chunk that came back, with its route.
+    on_done: Callable[[Done, Route], None]
+    #: for a chunk or a route that failed; True if another route for the items was found.
+    on_trouble: Callable[[Refused | Unable], bool]
+    #: after events were handled.
+    on_turn: Callable[[], None]
+
+
+_NO_LISTENER = Listener(lambda _, __: None, lambda _: False, lambda: None)
+
+
+class ChunkFlow:
+    """The workers of one run and the items that they hold.
+
+    Args:
+        source: the input.
+        options: the checked options.
+        listener: informed of results and failures.
+        stream: results are read one by one, so the window is bounded.
+    """
+
+    def __init__(
+        self, source: Input, options: Options, listener: Listener, *, stream: bool
+    ) -> None:
+        self.scheduler: Scheduler | None = None
+        self.route: Route = "loop"
+        #: the number of workers that the route should have.
+        self.wanted = 1
+        self.table = CrewTable()
+        self.in_flight = ItemsInFlight()
+        self.losses = WorkerLosses(options.item_timeout)
+        #: results that may be read, in order.
+        self.ready: list[Any] = []
+        #: a chunk that waits for the caller's thread.
+        self.caller_task: tuple[Chunk, Sequence[Any]] | None = None
+        #: the exception that ends the run at once.
+        self.fatal: BaseException | None = None
+        self._source = source
+        self._options = options
+        self._listener = listener
+        self._stream = stream
+        self._keeps_caller = False
+        self._values = ReorderBuffer()
+
+    def begin(
+        self,
+        first: int,
+        mean: float | None,
+        guess: float | None,
+        *,
+        caller: bool,
+        keeps_caller: bool,
+        inside: Sequence[Any] | None = None,
+    ) -> None:
+        """Make the scheduler.
+
+        Args:
+            first: index of the first item that is not finished.
+            mean: seconds per item as far as measured.
+            guess: seconds per item in an earlier run.
+            caller: the caller's thread works until the workers of a route are up.
+            keeps_caller: the caller's thread goes on working beside them.
+            inside: the items that the caller's thread is working on now, if it is.
+        """
+        left = self._source.left
+        done = first + (len(inside) if inside else 0)
+        options = self._options
+        self._keeps_caller = keeps_caller
+        self.scheduler = Scheduler(
+            total=None if left is None else done + left,
+            chunksize=options.chunksize,
+            window=options.buffersize if self._stream else None,
+            ordered=options.ordered,
+            retries=options.retries,
+            item_timeout=options.item_timeout,
+            stop_on_error=options.on_error == "raise",
+            first=first,
+            mean=mean,
+            guess=guess,
+        )
+        if inside:
+            self.in_flight.add(list(inside))
+            self.handle(events.Arrived(len(inside)))
+            self.handle(events.Ready(CALLER))
+            self.caller_task = None  # these items have begun
+        elif caller:
+            self._make_ready(CALLER, "loop")
+        if self._source.ended:
+            self.handle(events.Ended())
+
+    def direct(
+        self,
+        route: Route,
+        workers: int,
+        make_crew: Callable[[Route], Crew],
+        attach: Callable[[Any], None],
+    ) -> Unable | None:
+        """Take a route from now on; workers of the old one go on until the new ones are up.
+
+        Args:
+            route: the route.
+            workers: the number of workers.
+            make_crew: makes the crew of a route that was not taken before.
+            attach: has the reader wait on a selector of the crew, too.
+
+        Returns:
+            None, or why the route cannot be taken.
+        """
+        crew = self.table.crews.get(route)
+        if crew is None and route != "loop":
+            crew = make_crew(route)
+        self.route, self.wanted = route, workers
+        if self.scheduler is not None:
+            self.scheduler.expect_workers(workers)
+        if crew is None:
+            self.table.join(CALLER)
+        elif route not in self.table.crews:
+            try:
+                if (selector := crew.selector()) is not None:
+                    attach(selector)
+            except OSError as error:
+                crew.close(0.0)
+                return Unable(str(error))
+            self.table.crews[route] = crew
+        for worker in self.table.up(route):
+            self._make_ready(worker, route)
+        if crew is not None:
+            crew.open(workers)
+        if crew is None or len(self.table.up(route)) >= workers:
+            self._retire_others()
+        return None
+
+    def _make_ready(self, worker: int, route: Route, quota: int | None = None) -> None:
+        crew, target = self.table.crews.get(route), CHUNK_TARGET_S[route]
+        recalls = crew is not None and crew.recalls
+        self.handle(events.Ready(worker, CHUNKS_HELD[route], target, quota, recalls))
+
+    def _retire_others(self) -> None:
+        for name in self.table.others(self.route):
+            self.handle(events.Retire(name))
+        if self.route != "loop" and not self._keeps_caller:
+            self.handle(events.Retire(CALLER))
+
+    # -- what is known -------------------------------------------------------------------------
+
+    def begun(self) -> bool:
+        """Whether ``begin`` was called."""
+        return self.scheduler is not None
+
+    def failure(self) -> BaseException | None:
+        """The error of the lowest item that failed for good, if the run stops at errors."""
+        if self.scheduler is None or self.scheduler.failed is None:
+            return None
+        return self._values.errors[min(self._values.errors)]
+
+    def unbegun(self) -> int | None:
+        """Items that no worker holds and that are not finished; None if not known."""
+        if self.scheduler is None:
+            return self._source.left
+        left = self.scheduler.left()
+        return None if left is None else max(0, left - self.scheduler.in_flight)
+
+    def under_way(self, now: float) -> float:
+        """Seconds that workers have spent so far on chunks that have not come back."""
+        flights = self.scheduler.flights() if self.scheduler is not None else []
+        return sum(max(0.0, now - since) for *_, since in flights)
+
+    def delay(self, route: Route) -> float:
+        """Seconds that a route's workers have spent without a core, as far as that is known."""
+        crew = self.table.crews.get(route)
+        return crew.delay() if crew is not None else 0.0
+
+    # -- events --------------------------------------------------------------------------------
+
+    def on(self, event: CrewEvent) -> None:
+        """Handle an event of a crew."""
+        if isinstance(event, Done):
+            self._on_done(event)
+        elif isinstance(event, Joined):
+            self._on_joined(event)
+        elif isinstance(event, Refused):
+            self._on_refused(event)
+        elif isinstance(event, Died):
+            self.losses.died(event, self._forget(event.worker, began=event.began))
+            self.handle(events.Lost(event.worker, event.began))
+            self._replace(event.worker)
+        elif isinstance(event, Yielded):
+            # First: the scheduler sends them again at once.
+            if self.in_flight.cut(event.chunk, event.keep):
+                self.handle(events.Cut(event.worker, event.chunk, event.keep))
+                self._replace(event.worker)  # others may have left while nothing was unsent
+        elif isinstance(event, Left):
+            self._forget(event.worker, began=False)
+            self.losses.recycled += event.worn
+            self.handle(events.Lost(event.worker, began=False))
+            self._replace(event.worker)
+        elif not self._listener.on_trouble(event) and not self.table.any_up():
+            raise WorkerStartError(event.method or self.route, event.reason)
+
+    def _on_joined(self, event: Joined) -> None:
+        route = self.table.join(event.worker)
+        if route == self.route:
+            self._make_ready(event.worker, route, event.quota)
+            size = self.table.crews[route].size
+            if len(self.table.up(route)) >= min(self.wanted, max(1, size)):
+                self._retire_others()
+
+    def _on_done(self, event: Done) -> None:
+        held, scheduler = self.in_flight.answered(event.chunk), self.scheduler
+        if held is None or scheduler is None:
+            return
+        worker, chunk, items = held
+        self._listener.on_done(event, self.table.route_of(worker))
+        result = event.result
+        again: tuple[int, ...] = ()
+        stuck = [f for f in result.failures if isinstance(f.error, SerializationError)]
+        if stuck and self._listener.on_trouble(refusal(event, stuck[0])):
+            # The items ran, and their results cannot be sent: they are run again where that is
+            # not needed.
+            again = tuple(f.offset for f in stuck)
+            result = result._replace(failures=tuple(f for f in result.failures if f not in stuck))
+        offsets = tuple(f.offset for f in result.failures)
+        ran = len(result.values)
+        if offsets or again or ran < chunk.size:
+            for offset, item in enumerate(items):
+                index = chunk.start + offset
+                retried = offset in offsets and scheduler.may_retry(index)
+                if retried or offset in again or offset >= ran:
+                    self.in_flight.put_back(index, item, ran=offset < ran)
+        fatal = self._values.put(chunk.start, result, split=bool(again))
+        if fatal is not None:
+            self.fail(fatal)
+            return
+        self.handle(events.Finished(worker, chunk.id, ran, offsets, result.wall, again))
+
+    def _on_refused(self, event: Refused) -> None:
+        held = self.in_flight.answered(event.chunk)
+        if held is None:
+            return
+        worker, chunk, _ = held
+        self.in_flight.put_all_back(held, ran=event.what == "result")
+        if self._listener.on_trouble(event):
+            self.handle(events.Returned(worker, chunk.id))
+        elif event.what == "callable":
+            self.fail(SerializationError("callable", None, event.path, event.reason))
+        elif chunk.size > 1:
+            self.handle(events.Returned(worker, chunk.id, split=True))
+        else:
+            error = SerializationError(event.what, chunk.start, event.path, event.reason)
+            self._values.put(chunk.start, ChunkResult([None], (Failure(0, error),), 0.0, 0.0))
+            self.handle(events.Finished(worker, chunk.id, 1, (0,), 0.0))
+
+    def _forget(self, worker: int, *, began: bool) -> range:
+        """Take back the items of a worker that is gone; return those that it may have run."""
+        self.table.leave(worker)
+        return self.in_flight.abandoned(worker, began=began)
+
+    def _replace(self, worker: int) -> None:
+        """Have another worker start instead of one, as far as there are items for it."""
+        scheduler, crew = self.scheduler, self.table.crew_of(worker)
+        if crew is None or scheduler is None or scheduler.finished:
+            return
+        few = crew.size + scheduler.unsent if self._source.ended else self.wanted
+        crew.open(min(self.wanted, few))
+
+    def on_turn(self) -> None:
+        """All events that are known were handled."""
+        self._listener.on_turn()
+
+    def arrive(self, items: Sequence[Any]) -> None:
+        """Items were taken from the input."""
+        if items:
+            self.in_flight.add(items)
+            self.handle(events.Arrived(len(items)))
+        if self._source.ended:
+            self.handle(events.Ended())
+
+    def fail(self, error: BaseException) -> None:
+        """The run ends with an error, unless another one came first."""
+        self.fatal = self.fatal or error
+
+    # -- commands ------------------------------------------------------------------------------
+
+    def handle(self, event: events.Event) -> None:
+        """Have the scheduler handle an event, and execute its commands."""
+        if self.scheduler is None:
+            return
+        for command in self.scheduler.handle(event, time.perf_counter()):
+            if isinstance(command, events.Send):
+                self._send(command.worker, command.chunk)
+            elif isinstance(command, events.Emit):
+                self.ready.extend(self._values.take(command.start, command.size))
+            elif isinstance(command, events.Blame):
+                self.in_flight.drop(command.item)
+                self._values.put_one(command.item, self.losses.error(command))
+            elif isinstance(command, events.Recall):
+                self._crew_of(command.worker).recall(command.worker)
+            elif isinstance(command, events.Kill):
+                self.losses.overran(command.worker)
+                self._crew_of(command.worker).kill(command.worker)
+
+    def _crew_of(self, worker: int) -> Crew:
+        return self.table.crews[self.table.route_of(worker)]
+
+    def _send(self, worker: int, chunk: Chunk) -> None:
+        items = self.in_flight.hand_out(worker, chunk)
+        if worker == CALLER:
+            self.caller_task = (chunk, items)
+        else:
+            self._crew_of(worker).send(worker, chunk, items)
+
+    def take(self) -> list[Any]:
+        """The results that may be read, which are then consumed."""
+        ready, self.ready = self.ready, []
+        if ready:
+            self.handle(events.Consumed(len(ready)))
+        return ready
+
+    def take_task(self) -> tuple[Chunk, Sequence[Any]] | None:
+        """The chunk that waits for the caller's thread, which begins it now."""
+        task, self.caller_task = self.caller_task, None
+        return task
+
+    def close(self) -> list[Crew]:
+        """No event counts any more; return the crews, to be closed."""
+        crews = list(self.table.crews.values())
+        self.table.crews.clear()
+        # The controller holds this: in a cycle of references, the data that the callable captured
+        # would wait for the garbage collector.
+        self._listener = _NO_LISTENER
+        return crews
+
+    def validate(self) -> None:
+        """Check that the scheduler and the items agree; for tests.
+
+        Raises:
+            InconsistencyError: a check failed.
+        """
+        if self.scheduler is None:
+            return
+        self.scheduler.validate()
+        for worker, chunk, _ in self.scheduler.flights():
+            first = self.in_flight.held_by(worker)[:1]
+            check([c.chunk for c in first] == [chunk], "at another worker", chunk.start)
+        unsent, sent = self.in_flight.counts()
+        check(sent == self.scheduler.in_flight, "other items are held than were sent")
+        if self.scheduler.failed is None:
+            check(unsent == self.scheduler.unsent, "other items wait than are known to wait")
