@@ -32,8 +32,6 @@ from parallax._guard.values import (
     Super,
     Value,
     exactly,
-    join,
-    value_of,
 )
 
 TYPE_CHECKING = False
@@ -72,7 +70,7 @@ class Attributes(Recorder):
         result: Value | None = None
         for origin in value.origins:
             found = self._attribute_of(frame, origin, name)
-            result = found if result is None else join(result, found)
+            result = found if result is None else result | found
         return (result or PLAIN_VALUE).with_deps(value.deps)
 
     def _attribute_of(self, frame: AbstractFrame, origin: Origin, name: str) -> Value:
@@ -104,7 +102,7 @@ class Attributes(Recorder):
                     return found
             child = self._load(frame, node, name, node)
             if child is node:  # too deep to be told apart: data, or a method, of the same holder
-                return join(exactly(node), exactly(Method(node, name, None)))
+                return exactly(node) | exactly(Method(node, name, None))
             return exactly(child)
         if name == "__class__":
             return exactly(node.child("type"))
@@ -116,7 +114,7 @@ class Attributes(Recorder):
             file = space.get("__file__")
             if name in space and type(file) is str and is_own_code(file):
                 self.note_global(space, name, child)
-            return value_of(child)
+            return child.value()
         if is_a(obj, type):
             return self._attribute_of_class(frame, node, name)
         raw = class_lookup(type(obj), name)
@@ -128,7 +126,7 @@ class Attributes(Recorder):
                 return found
         if child.obj is UNKNOWN_OBJECT:
             self.special(frame, node, "__getattr__", PLAIN_VALUE)
-        return value_of(self._load(frame, node, name, node))
+        return self._load(frame, node, name, node).value()
 
     def _load(self, frame: AbstractFrame, node: Outer, name: str, *read: Outer) -> Outer:
         """The node of an attribute, which is recorded as read, and others as read with it."""
@@ -143,11 +141,11 @@ class Attributes(Recorder):
             func = _undecorated(node.child("attr", name).child("unwrap"))
             return exactly(Method(node, name, func))
         if is_a(raw, staticmethod):
-            return value_of(node.child("attr", name).child("unwrap"))
+            return node.child("attr", name).child("unwrap").value()
         if raw is NO_ATTRIBUTE and class_lookup(type(node.obj), name) is not NO_ATTRIBUTE:
             func = node.child("type").child("attr", name)
             return exactly(Method(node, name, _function_or_none(func)))
-        return value_of(self._load(frame, node, name))
+        return self._load(frame, node, name).value()
 
     def _class_attribute(
         self, frame: AbstractFrame, origin: Outer | Fresh, cls: type, raw: Any, name: str
@@ -163,15 +161,15 @@ class Attributes(Recorder):
         if is_a(raw, (staticmethod, classmethod, property, functools.cached_property)):
             func = holder.child("attr", name).child("unwrap")
             if is_a(raw, staticmethod):
-                return value_of(func)
+                return func.value()
             if is_a(raw, classmethod):
                 return exactly(Method(holder, name, _undecorated(func)))
             if is_own_function(func.obj):
-                return self.call(frame, value_of(func), Arguments((exactly(origin),)))
+                return self.call(frame, func.value(), Arguments((exactly(origin),)))
             return exactly(origin.child("attr", name)) if type(origin) is Outer else PLAIN_VALUE
         if type(origin) is Fresh:
             # A class attribute seen through an instance made in the call.
-            return value_of(holder.child("attr", name)) if is_own_class(cls) else None
+            return holder.child("attr", name).value() if is_own_class(cls) else None
         return None
 
     def _class_node(self, origin: Outer | Fresh | None, cls: type) -> Outer:
@@ -204,7 +202,7 @@ class Attributes(Recorder):
                         func = func.child("unwrap")
                     func = _undecorated(func)
                     method = Method(origin, name, _function_or_none(func))
-                    result = join(result, exactly(method))
+                    result |= exactly(method)
                     break
         return result
 

@@ -13,7 +13,6 @@ from parallax._guard.lookup import is_a
 from parallax._guard.operators import Operators
 from parallax._guard.values import (
     ANY_ELEMENT,
-    EMPTY,
     PLAIN_VALUE,
     Arguments,
     Fresh,
@@ -25,8 +24,6 @@ from parallax._guard.values import (
     Value,
     dependencies,
     exactly,
-    inner,
-    join,
     join_all,
 )
 
@@ -73,7 +70,7 @@ class BuiltinCalls(Operators):
                 if not _may_be_called(origin):
                     continue
                 if content is None:
-                    content = functools.reduce(join, map(inner, values), inner(other))
+                    content = join_all(map(Value.element, values), other.element())
                 if type(origin) is Method and type(origin.receiver) is Fresh:
                     continue
                 self.budget.spend(CALL_STEPS)
@@ -92,11 +89,11 @@ class BuiltinCalls(Operators):
         if type(name.const) is str:
             found = self.attribute(frame, on, name.const)
         else:
-            found = inner(on)
+            found = on.element()
             for origin in on.origins:
                 if type(origin) is Outer:
-                    found = join(found, exactly(origin.child("deep")))
-        return functools.reduce(join, default, found)
+                    found |= exactly(origin.child("deep"))
+        return join_all(default, found)
 
     def _hasattr(self, _: AbstractFrame, args: Arguments) -> Value:
         deps = dependencies(*args.positional)
@@ -105,7 +102,7 @@ class BuiltinCalls(Operators):
             for origin in on.origins:
                 if type(origin) is Outer and type(name.const) is str:
                     deps |= {origin.child("attr", name.const)}
-        return Value(EMPTY, deps)
+        return Value(deps=deps)
 
     def _vars(self, frame: AbstractFrame, args: Arguments) -> Value:
         found = [self.attribute(frame, value, "__dict__") for value in args.positional[:1]]
@@ -135,30 +132,30 @@ class BuiltinCalls(Operators):
     def _next(self, _: AbstractFrame, args: Arguments) -> Value | None:
         if not args.positional:
             return None
-        return functools.reduce(join, args.positional[1:], inner(args.positional[0]))
+        return join_all(args.positional[1:], args.positional[0].element())
 
     def _min(self, frame: AbstractFrame, args: Arguments) -> Value:
         values = args.positional
-        found = join_all(values if len(values) > 1 else map(inner, values))
+        found = join_all(values if len(values) > 1 else map(Value.element, values))
         self.callbacks(frame, args.named.values(), values[0] if values else PLAIN_VALUE)
         return Value(found.origins, found.deps | dependencies(*values))
 
     def _enumerate(self, frame: AbstractFrame, args: Arguments) -> Value:
-        content = join_all(inner(self.iterate(frame, value)) for value in args.positional[:1])
+        content = join_all(self.iterate(frame, value).element() for value in args.positional[:1])
         pair = frame.fresh("pair", ("item", 1), content)
         return frame.fresh("call", ANY_ELEMENT, pair, dependencies(*args.positional))
 
     def _zip(self, frame: AbstractFrame, args: Arguments) -> Value:
         row = frame.site("row")
         for k, value in enumerate(args.positional):
-            frame.site("row", ("item", k), inner(self.iterate(frame, value)))
+            frame.site("row", ("item", k), self.iterate(frame, value).element())
         return frame.fresh("call", ANY_ELEMENT, exactly(row), dependencies(*args.positional))
 
     def _map(self, frame: AbstractFrame, args: Arguments) -> Value | None:
         if not args.positional:
             return None
         function, *iterables = args.positional
-        result = self.call(frame, function, Arguments(map(inner, iterables)))
+        result = self.call(frame, function, Arguments(map(Value.element, iterables)))
         return frame.fresh("call", ANY_ELEMENT, result, dependencies(*args.positional))
 
     def _exec(self, _: AbstractFrame, __: Arguments) -> Value | None:

@@ -27,7 +27,6 @@ from parallax._guard.lookup import (
 from parallax._guard.values import (
     ANY_ELEMENT,
     CLASS_VALUE,
-    EMPTY,
     NONDETERMINISTIC,
     PLAIN_VALUE,
     Arguments,
@@ -38,11 +37,8 @@ from parallax._guard.values import (
     Origin,
     Outer,
     Value,
-    elements,
     exactly,
-    join,
     join_all,
-    value_of,
 )
 
 TYPE_CHECKING = False
@@ -65,7 +61,7 @@ _MAX_EXACT_DEPTH: Final = 3
 _MAX_ACTIVATIONS: Final = 3
 _CO_VARARGS: Final = 0x04
 _CO_VARKEYWORDS: Final = 0x08
-_UNKNOWN_RESULT: Final = Value(EMPTY, frozenset((NONDETERMINISTIC,)))
+_UNKNOWN_RESULT: Final = Value(deps=frozenset((NONDETERMINISTIC,)))
 
 
 class Calls(InstalledCalls):
@@ -87,7 +83,7 @@ class Calls(InstalledCalls):
         result: Value | None = None
         for origin in target.origins:
             found = self._call_origin(frame, origin, args)
-            result = found if result is None else join(result, found)
+            result = found if result is None else result | found
         if result is None:
             result = self.external(frame, "", "", args)
         return result.with_deps(target.deps)
@@ -126,17 +122,17 @@ class Calls(InstalledCalls):
         if type(obj) is types.MethodType:
             func, receiver = node.child("func"), node.child("self")
             if is_own_function(func.obj):
-                return self.follow(frame, func, args.after(value_of(receiver)))
+                return self.follow(frame, func, args.after(receiver.value()))
             name = getattr(func.obj, "__name__", "")
             self.external(frame, top_module(func.obj), name, args)
             return self.method(frame, receiver, name, args)
         if is_a(obj, functools.partial):
-            bound = [value_of(node.child("bound", k)) for k in range(len(obj.args))]
-            named = {k: value_of(node.child("bound name", k)) for k in obj.keywords}
+            bound = [node.child("bound", k).value() for k in range(len(obj.args))]
+            named = {k: node.child("bound name", k).value() for k in obj.keywords}
             all_args = Arguments([*bound, *args.positional], {**named, **args.named}, args.rest)
-            return self.call(frame, value_of(node.child("partial")), all_args)
+            return self.call(frame, node.child("partial").value(), all_args)
         if is_lru_cache(obj):
-            return self.call(frame, value_of(node.child("wrapped")), args)
+            return self.call(frame, node.child("wrapped").value(), args)
         if is_a(obj, type):
             return self._instantiate(frame, node, args)
         if type(obj) is types.BuiltinFunctionType:
@@ -168,7 +164,7 @@ class Calls(InstalledCalls):
         kind = type(node.obj)
         if is_own_function(class_lookup(kind, "__call__")):
             func = node.child("type").child("attr", "__call__")
-            return self.follow(frame, func, args.after(value_of(node)))
+            return self.follow(frame, func, args.after(node.value()))
         self._follow_wrapped(frame, node, args)
         if kind.__module__ in ("operator", "_operator") and kind.__name__ == "methodcaller":
             name = node.obj.__reduce__()[1][0]
@@ -185,7 +181,7 @@ class Calls(InstalledCalls):
         inside += [each for child in list(inside) for each in _free_variables(child)]
         for child in list(inside):
             if is_a(child.obj, dict):
-                inside += [each for each in elements(child).origins if type(each) is Outer]
+                inside += [each for each in child.element().origins if type(each) is Outer]
         for child in inside:
             if is_own_function(child.obj):
                 self.follow(frame, child, args)
@@ -212,17 +208,17 @@ class Calls(InstalledCalls):
         made = exactly(frame.site(("new", cls), cls=cls))
         if is_own_function(class_lookup(type(cls), "__call__")):
             func = node.child("type").child("attr", "__call__")
-            self.follow(frame, func, args.after(value_of(node)))
+            self.follow(frame, func, args.after(node.value()))
         for name in ("__new__", "__init__"):
             raw = class_lookup(cls, name)
             func = node.child("attr", name)
             first = made
             if is_a(raw, staticmethod):
-                func, raw, first = func.child("unwrap"), raw.__func__, value_of(node)
+                func, raw, first = func.child("unwrap"), raw.__func__, node.value()
             if is_own_function(raw):
                 result = self.follow(frame, func, args.after(first))
                 if name == "__new__":
-                    made = join(made, result)  # a singleton returns an older object
+                    made |= result  # a singleton returns an older object
             elif name == "__init__" and raw is not NO_ATTRIBUTE:
                 for key, value in args.named.items():
                     for origin in made.origins:
@@ -247,9 +243,9 @@ class Calls(InstalledCalls):
             child = node.child("default", k)
             if not child.is_item:
                 child.label = code.co_varnames[first + k]
-            made.defaults += (value_of(child),)
+            made.defaults += (child.value(),)
         for name in func.__kwdefaults__ or ():
-            made.kwdefaults[name] = value_of(node.child("kwdefault", name))
+            made.kwdefaults[name] = node.child("kwdefault", name).value()
         return self._run(frame, made, args)
 
     def _run(self, frame: AbstractFrame, func: Func, args: Arguments) -> Value:
@@ -318,7 +314,7 @@ def _bind(frame: AbstractFrame, func: Func, args: Arguments) -> dict[str, Value]
         value = args.named.get(params[k])
         if value is None and default >= 0:
             value = func.defaults[default]
-            value = value if rest is None else join(value, rest)
+            value = value if rest is None else value | rest
         bound[params[k]] = value or rest or PLAIN_VALUE
     more = count + code.co_kwonlyargcount
     for name in params[count:more]:

@@ -12,16 +12,7 @@ import types
 from parallax._core.light_stdlib import local
 from parallax._guard.frame import AbstractFrame, Budget
 from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, is_code_like, top_module
-from parallax._guard.values import (
-    EMPTY,
-    PLAIN_VALUE,
-    Fresh,
-    Origin,
-    Outer,
-    Value,
-    dependencies,
-    value_of,
-)
+from parallax._guard.values import EMPTY, PLAIN_VALUE, Fresh, Origin, Outer, Value, dependencies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,7 +138,7 @@ class Recorder:
         self.read(frame, (node,))
         if space.obj is not UNKNOWN_OBJECT and name in space.obj and not name.startswith("__"):
             self.note_global(space.obj, name, node)
-        return value_of(node)
+        return node.value()
 
     def note_global(self, space: dict[str, Any], name: str, node: Outer) -> None:
         """Record that workers need the current value of a module's global, if it is data."""

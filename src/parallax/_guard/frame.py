@@ -24,8 +24,6 @@ from parallax._guard.values import (
     Outer,
     Value,
     exactly,
-    join,
-    value_of,
 )
 
 TYPE_CHECKING = False
@@ -41,7 +39,7 @@ _MAX_PASSES: Final = 3
 # What the protected region of 3.10 may push for its handler.
 _HANDLER_PUSHES_310: Final = 6
 _CO_GENERATOR: Final = 0x20
-NULL: Final = Value(EMPTY, EMPTY)
+NULL: Final = Value()
 
 
 class TooBig(Exception):  # noqa: N818 - a signal inside the guard, not an error that users see
@@ -189,13 +187,13 @@ class AbstractFrame:
         changed = False
         known = old.stack
         for k in range(min(len(known), len(stack))):
-            merged = join(known[k], stack[k])
+            merged = known[k] | stack[k]
             if merged is not known[k]:
                 known[k] = merged
                 changed = True
         for name, value in names.items():
             have = old.names.get(name)
-            merged = value if have is None else join(have, value)
+            merged = value if have is None else have | value
             if merged is not have:
                 old.names[name] = merged
                 changed = True
@@ -267,7 +265,7 @@ class AbstractFrame:
             return self.names.get(name, PLAIN_VALUE)
         if cell.outer is not None:
             cell.outer.loaded = True
-            return value_of(cell.outer)
+            return cell.outer.value()
         cell.read = True
         return cell.value
 

@@ -44,12 +44,8 @@ from parallax._guard.values import (
     Outer,
     Value,
     dependencies,
-    elements,
     exactly,
-    inner,
-    join,
     join_all,
-    step_for,
 )
 
 TYPE_CHECKING = False
@@ -90,7 +86,7 @@ class InstalledCalls(BuiltinCalls):
         if name in GETTERS:
             receiver.peeked = True
             key, default = args.positional[:1], args.positional[1:]
-            found = self.element(frame, receiver, key[0]) if key else elements(receiver)
+            found = self.element(frame, receiver, key[0]) if key else receiver.element()
             found = join_all((found, *default))
             self.read(frame, deps | found.deps)
             return found.with_deps(deps)
@@ -137,12 +133,12 @@ class InstalledCalls(BuiltinCalls):
                     frame.store(receiver, ANY_ELEMENT, value)
         elif name in ("extend", "update", "extendleft", "__ior__"):
             for value in positional:
-                frame.store(receiver, ANY_ELEMENT, inner(value))
+                frame.store(receiver, ANY_ELEMENT, value.element())
         elif name == "__setitem__" and len(positional) > 1:
-            frame.store(receiver, step_for(positional[0]), positional[1])
+            frame.store(receiver, positional[0].step(), positional[1])
         if name in GETTERS:
             receiver.read = True
-            return join_all((inner(one), *positional[1:])).with_deps(deps)
+            return join_all((one.element(), *positional[1:])).with_deps(deps)
         if name in _VIEWS:
             return _view(frame, name, one, deps)
         if name in ALIASES:
@@ -182,13 +178,13 @@ class InstalledCalls(BuiltinCalls):
         made = frame.site("call")
         result = exactly(made).with_deps(deps)
         if name in CONTAINER_CALLS:
-            frame.site("call", ANY_ELEMENT, join_all(map(inner, positional)))
+            frame.site("call", ANY_ELEMENT, join_all(map(Value.element, positional)))
             for key, value in args.named.items():
                 frame.store(made, ("item", key), value)
         elif name in ALIASES and positional:
             for origin in positional[0].origins:
                 if not is_a(getattr(origin, "obj", None), (list, tuple, dict, str)):
-                    result = join(result, exactly(origin))
+                    result |= exactly(origin)
         else:
             for key, value in args.named.items():
                 if value.origins:
@@ -216,7 +212,7 @@ def _view(frame: AbstractFrame, name: str, one: Value, deps: frozenset[Any]) -> 
     """A new container of the content of another: its keys are immutable."""
     if name == "keys":
         return frame.fresh("call", deps=deps)
-    content = inner(one)
+    content = one.element()
     if name == "items":
         content = frame.fresh("pair", ("item", 1), content)
     return frame.fresh("call", ANY_ELEMENT, content, deps)

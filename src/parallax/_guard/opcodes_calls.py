@@ -14,15 +14,12 @@ from parallax._guard.code import Instruction
 from parallax._guard.frame import NULL, AbstractFrame
 from parallax._guard.values import (
     ANY_ELEMENT,
-    EMPTY,
     PLAIN_VALUE,
     Arguments,
     Fresh,
     Func,
     Value,
     exactly,
-    inner,
-    join,
 )
 
 TYPE_CHECKING = False
@@ -69,7 +66,7 @@ def _set_function_attribute(_: Calls, frame: AbstractFrame, ins: Instruction) ->
 
 def _set_defaults(func: Func, flag: int, value: Value) -> None:
     if flag == _DEFAULTS and type(value.const) is tuple:
-        func.defaults = tuple(Value(EMPTY, EMPTY, each) for each in value.const)
+        func.defaults = tuple(Value(const=each) for each in value.const)
     for origin in value.origins:
         if type(origin) is Fresh and flag in (_DEFAULTS, _KWDEFAULTS):
             items = {key: field for (kind, key), field in origin.fields.items() if kind == "item"}
@@ -123,7 +120,7 @@ def _call_unpacked(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
             if sorted(known) == list(range(len(known))):
                 result.positional = [origin.fields["item", k] for k in range(len(known))]
                 continue
-        result.rest = inner(args)
+        result.rest = args.element()
     if keywords is not NULL:
         for origin in keywords.origins:
             if type(origin) is Fresh:
@@ -131,8 +128,8 @@ def _call_unpacked(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
                 items = [(k, v) for (kind, k), v in origin.fields.items() if kind == "item"]
                 result.named = {k: v for k, v in items if type(k) is str}
         if not result.named:
-            content = inner(keywords)
-            result.rest = content if result.rest is None else join(result.rest, content)
+            content = keywords.element()
+            result.rest = content if result.rest is None else result.rest | content
     frame.push(scan.call(frame, target, result))
 
 

@@ -10,7 +10,7 @@ import sys
 from parallax._guard.calls import Calls
 from parallax._guard.code import Instruction
 from parallax._guard.frame import NULL, AbstractFrame
-from parallax._guard.values import PLAIN_VALUE, dependencies, inner, join
+from parallax._guard.values import PLAIN_VALUE, dependencies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _check_exception(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
 
 def _for_iter(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     source = frame.peek()
-    element = inner(source)
+    element = source.element()
     frame.branch(dependencies(source, element))
     stack = list(frame.stack)
     if sys.version_info >= (3, 12):
@@ -58,7 +58,7 @@ def _send(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
         frame.pop()
     frame.push(source)
     frame.jump(ins)
-    frame.stack = [*stack, inner(source)]
+    frame.stack = [*stack, source.element()]
 
 
 def _end_send(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
@@ -71,12 +71,12 @@ def _yield(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     if ins.op == "YIELD_FROM":
         frame.pop()
     value = frame.pop()
-    frame.yields = join(frame.yields, inner(value) if ins.op == "YIELD_FROM" else value)
+    frame.yields = frame.yields | (value.element() if ins.op == "YIELD_FROM" else value)
     frame.push(PLAIN_VALUE)
 
 
 def _return(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
-    frame.returns = join(frame.returns, frame.pop())
+    frame.returns = frame.returns | frame.pop()
 
 
 def _setup_finally(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:

@@ -15,7 +15,6 @@ from parallax._guard.lookup import NO_ATTRIBUTE
 from parallax._guard.values import (
     ANY_ELEMENT,
     CLASS_VALUE,
-    EMPTY,
     PLAIN_VALUE,
     Arguments,
     Fresh,
@@ -24,10 +23,7 @@ from parallax._guard.values import (
     dependencies,
     derived,
     exactly,
-    inner,
-    join,
     join_all,
-    step_for,
 )
 
 TYPE_CHECKING = False
@@ -160,7 +156,7 @@ def _derive(_: Calls, __: AbstractFrame, *values: Value) -> Value:
 
 
 def _slice(_: Calls, __: AbstractFrame, *parts: Value) -> Value:
-    return Value(EMPTY, dependencies(*parts), slice(None))
+    return Value(deps=dependencies(*parts), const=slice(None))
 
 
 def _load_slice(scan: Calls, frame: AbstractFrame, on: Value, low: Value, high: Value) -> Value:
@@ -191,7 +187,7 @@ def _compare(_: Calls, frame: AbstractFrame, left: Value, right: Value) -> Value
             deps |= {(dep, "compared") for dep in one if type(dep) is Outer and not dep.is_item}
     if left.origins or right.origins:
         return frame.fresh("compared", deps=deps)  # comparing arrays makes an array
-    return Value(EMPTY, deps)
+    return Value(deps=deps)
 
 
 def _binary_op(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
@@ -221,7 +217,7 @@ def _build_map(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     values = frame.pops(2 * ins.arg)
     made = frame.site("")
     for key, value in zip(values[::2], values[1::2], strict=True):
-        frame.store(made, step_for(key), value)
+        frame.store(made, key.step(), value)
     frame.push(exactly(made))
 
 
@@ -252,7 +248,7 @@ def _extend(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
                 for step, field in list(source.fields.items()):
                     frame.store(origin, step, field)
         if not copied:
-            frame.store(origin, ANY_ELEMENT, inner(value))
+            frame.store(origin, ANY_ELEMENT, value.element())
 
 
 def _unpack(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
@@ -260,11 +256,10 @@ def _unpack(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     starred = ins.op == "UNPACK_EX"
     before, after = (ins.arg & 0xFF, ins.arg >> 8) if starred else (ins.arg, 0)
     parts = [
-        scan.item(frame, value, Value(EMPTY, EMPTY, key))
-        for key in (*range(before), *range(-after, 0))
+        scan.item(frame, value, Value(const=key)) for key in (*range(before), *range(-after, 0))
     ]
     if starred:
-        parts.insert(before, frame.fresh("rest", ANY_ELEMENT, inner(value)))
+        parts.insert(before, frame.fresh("rest", ANY_ELEMENT, value.element()))
     frame.stack.extend(reversed(parts))
 
 
@@ -278,7 +273,7 @@ def _push_match(frame: AbstractFrame, content: Value) -> None:
 
 
 def _match_keys(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
-    _push_match(frame, inner(frame.peek(2)))
+    _push_match(frame, frame.peek(2).element())
 
 
 def _match_class(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
@@ -288,7 +283,7 @@ def _match_class(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     if ins.arg:  # by position: only the class knows which attributes these are
         for origin in subject.origins:
             if type(origin) is Outer:
-                found = join(found, exactly(origin.child("deep")))
+                found |= exactly(origin.child("deep"))
             elif type(origin) is Fresh:
                 found = join_all((found, *origin.fields.values()))
     _push_match(frame, found)
@@ -303,8 +298,8 @@ _OPERATIONS: Final[dict[str, Operation]] = {
     "COPY": lambda _, frame, ins: frame.push(frame.peek(ins.arg)),
     "SWAP": _swap,
     "LOAD_BUILD_CLASS": lambda _, frame, __: frame.push(CLASS_VALUE),
-    "LOAD_CONST LOAD_CONST_IMMORTAL": lambda _, f, ins: f.push(Value(EMPTY, EMPTY, ins.value)),
-    "LOAD_SMALL_INT": lambda _, frame, ins: frame.push(Value(EMPTY, EMPTY, ins.arg)),
+    "LOAD_CONST LOAD_CONST_IMMORTAL": lambda _, f, ins: f.push(Value(const=ins.value)),
+    "LOAD_SMALL_INT": lambda _, frame, ins: frame.push(Value(const=ins.arg)),
     # Local variables, and those shared with inner or outer functions.
     "LOAD_FAST LOAD_FAST_CHECK LOAD_FAST_BORROW LOAD_CLOSURE": _load_fast,
     "LOAD_FAST_AND_CLEAR": _load_fast_and_clear,

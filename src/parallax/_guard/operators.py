@@ -7,29 +7,17 @@ import types
 from parallax._guard.attributes import Attributes
 from parallax._guard.events import REBIND
 from parallax._guard.frame import AbstractFrame
-from parallax._guard.lookup import (
-    NO_ATTRIBUTE,
-    UNKNOWN_OBJECT,
-    class_lookup,
-    is_a,
-    is_known_dict,
-)
+from parallax._guard.lookup import NO_ATTRIBUTE, UNKNOWN_OBJECT, class_lookup, is_a, is_known_dict
 from parallax._guard.mutators import INPLACE_METHODS
 from parallax._guard.values import (
     ANY_ELEMENT,
-    EMPTY,
     PLAIN_VALUE,
     Fresh,
     Origin,
     Outer,
     Value,
     dependencies,
-    elements,
     exactly,
-    inner,
-    join,
-    step_for,
-    value_of,
 )
 
 TYPE_CHECKING = False
@@ -53,7 +41,7 @@ class Operators(Attributes):
         for origin in value.origins:
             found = self._item_of(frame, origin, key)
             deps |= found.deps
-            result = join(result, found)
+            result |= found
         self.read(frame, deps)
         return Value(result.origins, deps)
 
@@ -61,13 +49,13 @@ class Operators(Attributes):
         if type(origin) is Fresh:
             origin.read = True
             if type(key.const) is slice:
-                return frame.fresh("slice", ANY_ELEMENT, inner(exactly(origin)))
+                return frame.fresh("slice", ANY_ELEMENT, exactly(origin).element())
             self.special(frame, origin, "__getitem__", key)
-            field = origin.fields.get(step_for(key))
+            field = origin.fields.get(key.step())
             from_end = type(key.const) is int and key.const < 0
             if field is not None and not from_end and ANY_ELEMENT not in origin.fields:
                 return field
-            return inner(exactly(origin))
+            return exactly(origin).element()
         if type(origin) is not Outer:
             return PLAIN_VALUE
         obj = origin.obj
@@ -77,7 +65,7 @@ class Operators(Attributes):
             return own
         if type(key.const) is slice:
             if obj is UNKNOWN_OBJECT or is_a(obj, (list, tuple, bytearray)):
-                return frame.fresh("slice", ANY_ELEMENT, elements(origin))
+                return frame.fresh("slice", ANY_ELEMENT, origin.element())
             return exactly(origin)  # a view, as of NumPy arrays and memoryviews
         if is_a(obj, types.FunctionType) or is_a(obj, type):
             return PLAIN_VALUE  # list[int]
@@ -93,24 +81,24 @@ class Operators(Attributes):
         child.loaded = True
         self.read(frame, (node, child))
         if child.kind == "elem":
-            return elements(node)
-        found = value_of(child)
+            return node.element()
+        found = child.value()
         if child.obj is UNKNOWN_OBJECT and child.kind == "item":
-            found = join(found, elements(node))
+            found |= node.element()
         return found
 
     @staticmethod
     def slot(node: Outer, key: Value) -> Outer:
         """The part of an outer container that a key selects."""
-        kind, const = step_for(key)
+        kind, const = key.step()
         return node.child(kind, const)
 
     def store_item(self, frame: AbstractFrame, on: Value, key: Value, value: Value | None) -> None:
         """`on[key] = value`, or `del on[key]` where `value` is None."""
         for origin in on.origins:
             if type(origin) is Fresh and value is not None:
-                content = inner(value) if type(key.const) is slice else value
-                frame.store(origin, step_for(key), content)
+                content = value.element() if type(key.const) is slice else value
+                frame.store(origin, key.step(), content)
             if type(origin) is not Outer:
                 continue
             if origin.kind == "globals" and type(key.const) is str:
@@ -130,7 +118,7 @@ class Operators(Attributes):
         for origin in left.origins:
             if type(origin) is Fresh:
                 if method and origin.fields:
-                    frame.store(origin, ANY_ELEMENT, inner(right))
+                    frame.store(origin, ANY_ELEMENT, right.element())
                     kept.add(origin)
             elif type(origin) is Outer and method and origin.obj is not UNKNOWN_OBJECT:
                 if class_lookup(type(origin.obj), method) is NO_ATTRIBUTE:
@@ -151,12 +139,12 @@ class Operators(Attributes):
                 if type(origin) is Fresh or is_a(
                     getattr(origin, "obj", None), (list, tuple, dict, set)
                 ):
-                    content = join(content, inner(exactly(origin)))
+                    content |= exactly(origin).element()
             if content.origins:
                 return frame.fresh("sum", ANY_ELEMENT, content, deps)
         if left.origins or right.origins:
             return frame.fresh("sum", deps=deps)
-        return Value(EMPTY, deps)
+        return Value(deps=deps)
 
     def _operator_method(
         self, frame: AbstractFrame, symbol: str, left: Value, right: Value
@@ -167,7 +155,7 @@ class Operators(Attributes):
         for origin in left.origins:
             found = self.special(frame, origin, method, right)
             if found is not None:
-                result = found if result is None else join(result, found)
+                result = found if result is None else result | found
         return result
 
     def contains(self, frame: AbstractFrame, needle: Value, holder: Value) -> Value:
@@ -177,11 +165,11 @@ class Operators(Attributes):
             if type(origin) is Outer:
                 origin.peeked = True
                 self.special(frame, origin, "__contains__", needle)
-                step = step_for(needle)
+                step = needle.step()
                 if step != ANY_ELEMENT:
                     deps |= {origin.child(*step)}
         self.read(frame, deps)
-        return Value(EMPTY, deps)
+        return Value(deps=deps)
 
     def iterate(self, frame: AbstractFrame, value: Value) -> Value:
         """`iter(value)`."""
@@ -191,7 +179,7 @@ class Operators(Attributes):
                 origin.scanned = True
             own = self.special(frame, origin, "__iter__")
             if own is not None:
-                content = join(content, inner(own))
+                content |= own.element()
                 continue
             if type(origin) is Outer:
                 obj = origin.obj
@@ -202,7 +190,7 @@ class Operators(Attributes):
                     self.note(frame, origin, ("take", "takes from"))
                 if is_known_dict(obj):
                     continue
-            content = join(content, inner(exactly(origin)))
+            content |= exactly(origin).element()
         return frame.fresh("iterator", ANY_ELEMENT, content, dependencies(value))
 
     def enter(self, frame: AbstractFrame, value: Value) -> Value:
@@ -216,6 +204,6 @@ class Operators(Attributes):
             if own is None:
                 own = exactly(origin)
                 if type(origin) is Fresh:
-                    own = join(own, inner(own))  # what a @contextmanager function yields
-            result = join(result, own)
+                    own |= own.element()  # what a @contextmanager function yields
+            result |= own
         return result

@@ -7,7 +7,7 @@ from parallax._guard.frame import AbstractFrame
 from parallax._guard.opcodes_calls import CALL_OPERATIONS
 from parallax._guard.opcodes_control import CONTROL_OPERATIONS
 from parallax._guard.opcodes_values import VALUE_OPERATIONS
-from parallax._guard.values import Fresh, Func, Outer, Value, exactly, value_of
+from parallax._guard.values import Fresh, Func, Outer, Value, exactly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Scan(Calls):
         args = Fresh()
         for k, node in enumerate(self._items):
             # What is computed from the item depends on it, even where the item is a plain number.
-            args.fields["item", k] = Value(value_of(node).origins, frozenset((node,)))
+            args.fields["item", k] = Value(node.value().origins, frozenset((node,)))
         builtins = Outer([], None, "import", "builtins", {}, "")
-        names = {"fn": value_of(self.root), "args": exactly(args)}
+        names = {"fn": self.root.value(), "args": exactly(args)}
         frame = AbstractFrame(self.budget, Func(_driver.__code__, builtins, {}), names, None)
         return frame.run(self, self.operations)

@@ -10,6 +10,7 @@ Guarantees: joining makes a value larger, up to a bound, so a fixed-point analys
 from __future__ import annotations
 
 import functools
+import operator
 import types
 from collections.abc import Iterable
 
@@ -32,9 +33,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ANY_ELEMENT", "CLASS_VALUE", "EMPTY", "NONDETERMINISTIC", "PLAIN_VALUE", "Arguments", "Cell",
     "Fresh", "Func", "Method", "Origin", "Outer", "Super", "Value", "dependencies", "derived",
-    "elements", "exactly", "inner", "join", "join_all", "step_for", "value_of",
+    "exactly", "join_all",
 ]  # fmt: skip
 
+EMPTY: Final[frozenset[Any]] = frozenset()
+ANY_ELEMENT: Final = ("elem", None)
+# The dependency of a value that may differ next time though no observed state has changed.
+NONDETERMINISTIC: Final[Any] = Sentinel("NONDETERMINISTIC")
 # Longest path to an object: a linked list walked in a loop has no end. Smaller: changes of deep
 # state are reported for the object that holds it; larger: more passes over loops that walk it.
 _MAX_PATH_DEPTH: Final = 7
@@ -110,6 +115,19 @@ class Outer:
             return f"type({self.label})"
         return self.label
 
+    def value(self) -> Value:
+        """The value of this object; an immutable one is a mere dependency."""
+        return Value(deps=frozenset((self,))) if is_frozen(self.obj) else exactly(self)
+
+    def element(self) -> Value:
+        """What an unknown element of this container may be: one of each kind in it."""
+        result = self.child("elem").value()
+        for number in range(_MAX_ELEMENT_KINDS):
+            if resolve(self.obj, "kin", number) is UNKNOWN_OBJECT:
+                break
+            result |= self.child("kin", number).value()
+        return result
+
     def path(self) -> tuple[tuple[str, Any], ...]:
         """The steps from the root, which is the callable (`fn`) or one argument (`arg`)."""
         steps: list[tuple[str, Any]] = []
@@ -137,7 +155,7 @@ class Fresh:
     def put(self, step: tuple[str, Any], value: Value) -> bool:
         """Store a value in a field; whether values read from this object are now out of date."""
         old = self.fields.get(step)
-        new = value if old is None else join(old, value)
+        new = value if old is None else old | value
         if new is old:
             return False
         self.fields[step] = new
@@ -156,7 +174,7 @@ class Cell:
 
     def put(self, value: Value) -> bool:
         """Assign the variable; whether values read from it are now out of date."""
-        new = join(self.value, value) if self.value is not PLAIN_VALUE else value
+        new = value if self.value is PLAIN_VALUE else self.value | value
         if new is self.value:
             return False
         self.value = new
@@ -206,11 +224,50 @@ class Value:
     __slots__ = ("const", "deps", "origins")
 
     def __init__(
-        self, origins: frozenset[Origin], deps: frozenset[Any], const: Any = NO_ATTRIBUTE
-    ) -> None:
+        self, origins: frozenset[Origin] = EMPTY, deps: frozenset[Any] = EMPTY,
+        const: Any = NO_ATTRIBUTE,
+    ) -> None:  # fmt: skip
         self.origins = origins
         self.deps = deps  # of Outer, (Outer, "compared") and NONDETERMINISTIC
         self.const = const
+
+    def __or__(self, other: Value) -> Value:
+        """A value that may be either of two: this one itself where the other adds nothing."""
+        if self is other:
+            return self
+        origins = self.origins
+        if not other.origins <= origins:
+            origins = _widened(origins, other.origins)
+        deps = self.deps
+        if not other.deps <= deps and len(deps) < _MAX_DEPS:
+            deps |= other.deps
+        const = self.const
+        if const is not NO_ATTRIBUTE and not (
+            type(const) is type(other.const) and const == other.const
+        ):
+            const = NO_ATTRIBUTE
+        if origins is self.origins and deps is self.deps and const is self.const:
+            return self
+        return Value(origins, deps, const)
+
+    def element(self) -> Value:
+        """What an element of this value may be."""
+        result = PLAIN_VALUE
+        for origin in self.origins:
+            if type(origin) is Outer and not is_code_like(origin.obj):
+                origin.peeked = True
+                result |= origin.element()
+            elif type(origin) is Fresh:
+                origin.read = True
+                content = (field for (kind, _), field in origin.fields.items() if kind != "attr")
+                result = join_all(content, result)
+        return result.with_deps(self.deps)
+
+    def step(self) -> tuple[str, Any]:
+        """The field of a container that this value selects as a key."""
+        if type(self.const) in (str, int, bool, bytes, type(None)):
+            return ("item", self.const)
+        return ANY_ELEMENT
 
     def with_deps(self, deps: frozenset[Any]) -> Value:
         """The same value, computed from these objects as well."""
@@ -241,41 +298,19 @@ class Arguments:
         return [*self.positional, *self.named.values()]
 
 
-EMPTY: Final[frozenset[Any]] = frozenset()
-PLAIN_VALUE: Final = Value(EMPTY, EMPTY)
-# The dependency of a value that may differ next time though no observed state has changed.
-NONDETERMINISTIC: Final[Any] = Sentinel("NONDETERMINISTIC")
-ANY_ELEMENT: Final = ("elem", None)
+PLAIN_VALUE: Final = Value()
 # Marks `__build_class__`, which is pushed by an instruction of its own.
-CLASS_VALUE: Final = Value(EMPTY, EMPTY, Sentinel("BUILD_CLASS"))
+CLASS_VALUE: Final = Value(const=Sentinel("BUILD_CLASS"))
 
 
 def exactly(origin: Origin) -> Value:
     """The value that is this object and no other."""
-    return Value(frozenset((origin,)), EMPTY)
+    return Value(frozenset((origin,)))
 
 
-def join(a: Value, b: Value) -> Value:
-    """A value that may be either of two: the first one itself where the other adds nothing."""
-    if a is b:
-        return a
-    origins = a.origins
-    if not b.origins <= origins:
-        origins = _widened(origins, b.origins)
-    deps = a.deps
-    if not b.deps <= deps and len(deps) < _MAX_DEPS:
-        deps |= b.deps
-    const = a.const
-    if const is not NO_ATTRIBUTE and not (type(const) is type(b.const) and const == b.const):
-        const = NO_ATTRIBUTE
-    if origins is a.origins and deps is a.deps and const is a.const:
-        return a
-    return Value(origins, deps, const)
-
-
-def join_all(values: Iterable[Value]) -> Value:
-    """A value that may be any of these, and a plain one where there are none."""
-    return functools.reduce(join, values, PLAIN_VALUE)
+def join_all(values: Iterable[Value], first: Value = PLAIN_VALUE) -> Value:
+    """A value that may be the first one or any of the others."""
+    return functools.reduce(operator.or_, values, first)
 
 
 def _widened(origins: frozenset[Origin], more: frozenset[Origin]) -> frozenset[Origin]:
@@ -288,23 +323,6 @@ def _widened(origins: frozenset[Origin], more: frozenset[Origin]) -> frozenset[O
         if type(origin) is Outer:
             return origins | {origin}
     return origins
-
-
-def value_of(node: Outer) -> Value:
-    """The value of an outer object; an immutable one is a mere dependency."""
-    if is_frozen(node.obj):
-        return Value(EMPTY, frozenset((node,)))
-    return exactly(node)
-
-
-def elements(node: Outer) -> Value:
-    """What an unknown element of an outer container may be: one of each kind in it."""
-    result = value_of(node.child("elem"))
-    for number in range(_MAX_ELEMENT_KINDS):
-        if resolve(node.obj, "kin", number) is UNKNOWN_OBJECT:
-            break
-        result = join(result, value_of(node.child("kin", number)))
-    return result
 
 
 def dependencies(*values: Value) -> frozenset[Any]:
@@ -328,28 +346,4 @@ def dependencies(*values: Value) -> frozenset[Any]:
 def derived(*values: Value) -> Value:
     """A plain value that was computed from others."""
     deps = dependencies(*values)
-    return Value(EMPTY, deps) if deps else PLAIN_VALUE
-
-
-def inner(value: Value) -> Value:
-    """What an element of this value may be."""
-    result = PLAIN_VALUE
-    for origin in value.origins:
-        if type(origin) is Outer:
-            if is_code_like(origin.obj):
-                continue
-            origin.peeked = True
-            result = join(result, elements(origin))
-        elif type(origin) is Fresh:
-            origin.read = True
-            for (kind, _), field in origin.fields.items():
-                if kind != "attr":
-                    result = join(result, field)
-    return result.with_deps(value.deps)
-
-
-def step_for(key: Value) -> tuple[str, Any]:
-    """The field of a container that a key selects."""
-    if key.const is NO_ATTRIBUTE or type(key.const) not in (str, int, bool, bytes, type(None)):
-        return ANY_ELEMENT
-    return ("item", key.const)
+    return Value(deps=deps) if deps else PLAIN_VALUE
