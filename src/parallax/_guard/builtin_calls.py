@@ -29,7 +29,7 @@ from parallax._guard.values import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Any, Final
 
 __all__ = ["CALL_STEPS", "BuiltinCalls"]
@@ -78,11 +78,11 @@ class BuiltinCalls(Operators):
         self._nested_callbacks -= 1
 
     def call_builtin(self, frame: AbstractFrame, name: str, args: Arguments) -> Value | None:
-        """The result of a builtin function; None for those that are as any other function."""
-        meaning = _BUILTIN_MEANINGS.get(name)
-        return None if meaning is None else meaning(self, frame, args)
+        """The result of a builtin function; None for those without a `builtin_...` method."""
+        method = getattr(self, f"builtin_{name}", None)
+        return None if method is None else method(frame, args)
 
-    def _getattr(self, frame: AbstractFrame, args: Arguments) -> Value | None:
+    def builtin_getattr(self, frame: AbstractFrame, args: Arguments) -> Value | None:
         if len(args.positional) < 2:
             return None
         on, name, *default = args.positional
@@ -95,7 +95,7 @@ class BuiltinCalls(Operators):
                     found |= exactly(origin.child("deep"))
         return join_all(default, found)
 
-    def _hasattr(self, _: AbstractFrame, args: Arguments) -> Value:
+    def builtin_hasattr(self, _: AbstractFrame, args: Arguments) -> Value:
         deps = dependencies(*args.positional)
         if len(args.positional) == 2:
             on, name = args.positional
@@ -104,14 +104,15 @@ class BuiltinCalls(Operators):
                     deps |= {origin.child("attr", name.const)}
         return Value(deps=deps)
 
-    def _vars(self, frame: AbstractFrame, args: Arguments) -> Value:
-        found = [self.attribute(frame, value, "__dict__") for value in args.positional[:1]]
-        return found[0] if found else PLAIN_VALUE
+    def builtin_vars(self, frame: AbstractFrame, args: Arguments) -> Value:
+        if not args.positional:
+            return PLAIN_VALUE
+        return self.attribute(frame, args.positional[0], "__dict__")
 
-    def _globals(self, frame: AbstractFrame, _: Arguments) -> Value:
+    def builtin_globals(self, frame: AbstractFrame, _: Arguments) -> Value:
         return exactly(frame.ns)
 
-    def _super(self, frame: AbstractFrame, args: Arguments) -> Value:
+    def builtin_super(self, frame: AbstractFrame, args: Arguments) -> Value:
         after: Any = None
         receiver = PLAIN_VALUE
         if len(args.positional) == 2:
@@ -126,39 +127,41 @@ class BuiltinCalls(Operators):
                 receiver = frame.start.get(frame.func.code.co_varnames[0], PLAIN_VALUE)
         return exactly(Super(after, receiver))
 
-    def _iter(self, frame: AbstractFrame, args: Arguments) -> Value | None:
+    def builtin_iter(self, frame: AbstractFrame, args: Arguments) -> Value | None:
         return self.iterate(frame, args.positional[0]) if len(args.positional) == 1 else None
 
-    def _next(self, _: AbstractFrame, args: Arguments) -> Value | None:
+    def builtin_next(self, _: AbstractFrame, args: Arguments) -> Value | None:
         if not args.positional:
             return None
         return join_all(args.positional[1:], args.positional[0].element())
 
-    def _min(self, frame: AbstractFrame, args: Arguments) -> Value:
+    def builtin_min(self, frame: AbstractFrame, args: Arguments) -> Value:
         values = args.positional
         found = join_all(values if len(values) > 1 else map(Value.element, values))
         self.callbacks(frame, args.named.values(), values[0] if values else PLAIN_VALUE)
         return Value(found.origins, found.deps | dependencies(*values))
 
-    def _enumerate(self, frame: AbstractFrame, args: Arguments) -> Value:
+    builtin_max = builtin_min
+
+    def builtin_enumerate(self, frame: AbstractFrame, args: Arguments) -> Value:
         content = join_all(self.iterate(frame, value).element() for value in args.positional[:1])
         pair = frame.fresh("pair", ("item", 1), content)
         return frame.fresh("call", ANY_ELEMENT, pair, dependencies(*args.positional))
 
-    def _zip(self, frame: AbstractFrame, args: Arguments) -> Value:
+    def builtin_zip(self, frame: AbstractFrame, args: Arguments) -> Value:
         row = frame.site("row")
         for k, value in enumerate(args.positional):
             frame.site("row", ("item", k), self.iterate(frame, value).element())
         return frame.fresh("call", ANY_ELEMENT, exactly(row), dependencies(*args.positional))
 
-    def _map(self, frame: AbstractFrame, args: Arguments) -> Value | None:
+    def builtin_map(self, frame: AbstractFrame, args: Arguments) -> Value | None:
         if not args.positional:
             return None
         function, *iterables = args.positional
         result = self.call(frame, function, Arguments(map(Value.element, iterables)))
         return frame.fresh("call", ANY_ELEMENT, result, dependencies(*args.positional))
 
-    def _exec(self, _: AbstractFrame, __: Arguments) -> Value | None:
+    def builtin_exec(self, _: AbstractFrame, __: Arguments) -> Value | None:
         raise TooBig  # code made at run time cannot be analysed
 
 
@@ -166,22 +169,3 @@ def _may_be_called(origin: Origin) -> bool:
     if type(origin) is Outer:
         return is_a(origin.obj, _CALLABLE_TYPES)
     return type(origin) in (Func, Method)
-
-
-_BUILTIN_MEANINGS: Final[
-    dict[str, Callable[[BuiltinCalls, AbstractFrame, Arguments], Value | None]]
-] = {
-    "getattr": BuiltinCalls._getattr,
-    "hasattr": BuiltinCalls._hasattr,
-    "vars": BuiltinCalls._vars,
-    "globals": BuiltinCalls._globals,
-    "super": BuiltinCalls._super,
-    "iter": BuiltinCalls._iter,
-    "next": BuiltinCalls._next,
-    "min": BuiltinCalls._min,
-    "max": BuiltinCalls._min,
-    "enumerate": BuiltinCalls._enumerate,
-    "zip": BuiltinCalls._zip,
-    "map": BuiltinCalls._map,
-    "exec": BuiltinCalls._exec,
-}

@@ -6,12 +6,14 @@ Guarantees: what is remembered is bounded. Assumes: the code came from the CPyth
 from __future__ import annotations
 
 import dis
+import functools
 import types
 
 from parallax._core.light_stdlib import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, Final
 
 __all__ = ["Code", "Instruction", "decode", "line_of"]
@@ -49,31 +51,23 @@ class Instruction(NamedTuple):
 class Code:
     """A decoded code object and its control flow."""
 
-    __slots__ = ("_edges", "_reach", "instructions", "merges", "raw")
-
     def __init__(
-        self,
-        raw: types.CodeType,
-        instructions: tuple[Instruction, ...],
-        merges: frozenset[int],
+        self, raw: types.CodeType, instructions: tuple[Instruction, ...], merges: frozenset[int]
     ) -> None:
         self.raw = raw
         self.instructions = instructions
         self.merges = merges  # instructions that control reaches in several ways
-        self._edges: tuple[tuple[int, ...], ...] | None = None
         self._reach: dict[tuple[int, int], frozenset[int]] = {}
 
-    def edges(self) -> tuple[tuple[int, ...], ...]:
-        """The successors of each instruction; exceptions are left out."""
-        if self._edges is None:
-            edges: list[tuple[int, ...]] = []
-            for i, ins in enumerate(self.instructions):
-                successors = [i + 1] if self.falls_through(i) else []
-                if ins.target >= 0 and not ins.op.startswith("SETUP_"):
-                    successors.append(ins.target)
-                edges.append(tuple(successors))
-            self._edges = tuple(edges)
-        return self._edges
+    @functools.cached_property
+    def _successors(self) -> list[list[int]]:
+        """Where control may go after each instruction; exceptions are left out."""
+        found = []
+        for i, ins in enumerate(self.instructions):
+            found.append([i + 1] if self.falls_through(i) else [])
+            if ins.target >= 0 and not ins.op.startswith("SETUP_"):
+                found[i].append(ins.target)
+        return found
 
     def falls_through(self, i: int) -> bool:
         """Whether control may go on to the next instruction."""
@@ -82,7 +76,7 @@ class Code:
 
     def controls(self, branch: int, at: int) -> bool:
         """Whether `at` is reached from one successor of the branch, and not from the other."""
-        successors = self.edges()[branch]
+        successors = self._successors[branch]
         if branch == at or len(successors) < 2:
             return False
         return len({at in self._reachable(start, branch) for start in successors}) > 1
@@ -91,19 +85,14 @@ class Code:
         """Whether control can get from one instruction to another without an exception."""
         return at in self._reachable(start, -1)
 
-    def handlers(self) -> frozenset[int]:
-        """The first instructions of this code's exception handlers."""
-        instructions = self.instructions
-        table = {ins.handler[0] for ins in instructions if ins.handler}
-        return frozenset(table | {i.target for i in instructions if i.op == "SETUP_FINALLY"})
-
-    def protected(self, goal: int) -> list[int]:
-        """The instructions whose exceptions go to this handler."""
-        instructions = self.instructions
-        found = [i for i, ins in enumerate(instructions) if ins.handler and ins.handler[0] == goal]
-        for i, ins in enumerate(instructions):
-            if ins.op == "SETUP_FINALLY" and ins.target == goal:
-                found += range(i + 1, goal)
+    def protected_by_handlers(self, at: int) -> set[int]:
+        """The instructions whose exceptions go to a handler that leads to `at`."""
+        found: set[int] = set()
+        for i, ins in enumerate(self.instructions):
+            if ins.handler and self.reaches(ins.handler[0], at):
+                found.add(i)
+            if ins.op == "SETUP_FINALLY" and self.reaches(ins.target, at):
+                found.update(range(i + 1, ins.target))
         return found
 
     def _reachable(self, start: int, without: int) -> frozenset[int]:
@@ -111,13 +100,12 @@ class Code:
         if known is None:
             seen: set[int] = set()
             todo = [start]
-            edges = self.edges()
             while todo:
                 i = todo.pop()
                 if i in seen or i == without:
                     continue
                 seen.add(i)
-                todo.extend(edges[i])
+                todo.extend(self._successors[i])
             known = self._reach[start, without] = frozenset(seen)
         return known
 
@@ -125,10 +113,9 @@ class Code:
 _decoded: dict[int, Code] = {}
 
 
-def _exception_table(code: types.CodeType) -> list[tuple[int, int, int, int, bool]]:
-    """Entries (start, end, target, depth, lasti) as CPython's exception_handling_notes.txt says."""
+def _exception_table(code: types.CodeType) -> Iterator[tuple[int, int, int, int, int]]:
+    """Entries (start, end, target, depth, pushes), as of CPython's exception_handling_notes.txt."""
     data = iter(getattr(code, "co_exceptiontable", b""))
-    entries = []
 
     def number(first: int) -> int:
         result = first & 63
@@ -138,12 +125,9 @@ def _exception_table(code: types.CodeType) -> list[tuple[int, int, int, int, boo
         return result
 
     for byte in data:
-        start = number(byte) * 2
-        length = number(next(data)) * 2
-        target = number(next(data)) * 2
+        start, length, target = number(byte), number(next(data)), number(next(data))
         depth = number(next(data))
-        entries.append((start, start + length, target, depth >> 1, bool(depth & 1)))
-    return entries
+        yield start * 2, (start + length) * 2, target * 2, depth >> 1, 1 + (depth & 1)
 
 
 def decode(code: types.CodeType) -> Code:
@@ -157,12 +141,12 @@ def decode(code: types.CodeType) -> Code:
     handlers: list[tuple[int, int, int] | None] = [None] * len(raw)
     # Inner entries come before the outer ones that surround them only in start order, and they
     # never overlap, so a plain loop is enough.
-    for start, end, target, depth, lasti in _exception_table(code):
+    for start, end, target, depth, pushes in _exception_table(code):
         goal = position[target]
         merges.add(goal)
         for i, ins in enumerate(raw):
             if start <= ins.offset < end:
-                handlers[i] = (goal, depth, 2 if lasti else 1)
+                handlers[i] = (goal, depth, pushes)
     instructions = []
     for i, ins in enumerate(raw):
         target = -1

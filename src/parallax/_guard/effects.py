@@ -16,7 +16,7 @@ import types
 from parallax._core.light_stdlib import NamedTuple
 from parallax._guard.code import line_of
 from parallax._guard.evidence import Judged, weigh
-from parallax._guard.fingerprint import differs, fingerprint, follow
+from parallax._guard.fingerprint import differs, fingerprint, follow, unwatchable
 from parallax._guard.frame import TooBig
 from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, mark_of, resolve
 from parallax._guard.scan import Scan
@@ -271,16 +271,15 @@ def _findings(fn: Any, judged: list[Judged]) -> tuple[Finding, ...]:
 class Observer:
     """Compares the state that the findings name before and after each of the first items."""
 
-    __slots__ = ("_args", "_fn", "_history", "_old", "_paths")
+    __slots__ = ("_args", "_fn", "_old", "_paths", "history")
 
     def __init__(self, fn: Callable[..., Any], effects: Effects) -> None:
         self._fn = fn
-        self._paths: tuple[Path, ...] = tuple(
-            dict.fromkeys(finding.root for finding in effects.findings)
-        )
+        self._paths = tuple(dict.fromkeys(finding.root for finding in effects.findings))
         self._args: tuple[Any, ...] = ()
         self._old: list[State] | None = None
-        self._history: tuple[bool, ...] = ()
+        #: For each watched item, whether it changed anything.
+        self.history: tuple[bool, ...] = ()
 
     def before(self, args: tuple[Any, ...]) -> None:
         """Take the fingerprints, just before `fn(*args)` is called."""
@@ -290,29 +289,20 @@ class Observer:
     def after(self) -> bool:
         """Whether anything changed, just after the call."""
         old, self._old = self._old, None
-        changed = old is not None and self._changed_since(old)
+        changed = False
+        if old is not None:
+            new = self._look()
+            changed = len(old) != len(new) or any(map(differs, old, new))
         self._args = ()
-        self._history = (*self._history, changed)
+        self.history = (*self.history, changed)
         return changed
-
-    @property
-    def history(self) -> tuple[bool, ...]:
-        """For each watched item, whether it changed anything."""
-        return self._history
 
     def _look(self) -> list[State]:
         try:
-            return [
-                fingerprint(path, self._fn, self._args) if path else ([], [float("nan")])
-                for path in self._paths
-            ]
+            return [fingerprint(path, self._fn, self._args) for path in self._paths]
         except Exception:  # noqa: BLE001
             # Another thread changes a container while it is read, so it counts as changed.
-            return [([], [float("nan")])]
-
-    def _changed_since(self, old: list[State]) -> bool:
-        new = self._look()
-        return len(old) != len(new) or any(map(differs, old, new))
+            return [unwatchable()]
 
 
 # ---------------------------------------------------------------- verdicts

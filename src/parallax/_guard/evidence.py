@@ -118,8 +118,6 @@ def _handled(frame: AbstractFrame, at: int) -> list[Condition]:
     if frame.code.reaches(0, at):
         return []
     reads: set[Any] = set()
-    for goal in frame.code.handlers():
-        if frame.code.reaches(goal, at):
-            for i in frame.code.protected(goal):
-                reads |= frame.reads.get(i, frozenset())
+    for i in frame.code.protected_by_handlers(at):
+        reads |= frame.reads.get(i, frozenset())
     return [frozenset(reads or (NONDETERMINISTIC,))]

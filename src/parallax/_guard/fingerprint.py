@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Final, TypeAlias
 
-__all__ = ["Path", "State", "differs", "fingerprint", "follow"]
+__all__ = ["Path", "State", "differs", "fingerprint", "follow", "unwatchable"]
 
 # The steps from the callable or an argument to an object.
 Path: TypeAlias = "tuple[tuple[str, Any], ...]"
@@ -31,6 +31,16 @@ State: TypeAlias = "tuple[list[Any], list[Any]]"
 _MAX_WHOLE_ITEMS: Final = 64
 _SAMPLED_PER_END: Final = 16
 _MAX_WHOLE_BYTES: Final = 8192
+
+
+def unwatchable() -> State:
+    """The state of what cannot be watched: it differs from any other, so each item changes it."""
+    return [], [_never_equal()]
+
+
+def _never_equal() -> float:
+    # A new NaN each time, because lists that are compared take identical elements for equal.
+    return float("nan")
 
 
 def follow(path: Path, fn: Any, args: tuple[Any, ...]) -> Any:
@@ -49,6 +59,8 @@ def follow(path: Path, fn: Any, args: tuple[Any, ...]) -> Any:
 
 def fingerprint(path: Path, fn: Any, args: tuple[Any, ...]) -> State:
     """The state of the object at a path."""
+    if not path:
+        return unwatchable()
     refs: list[Any] = []
     figures: list[Any] = []
     _add(follow(path, fn, args), refs, figures, 0)
@@ -60,10 +72,6 @@ def differs(old: State, new: State) -> bool:
     if old[1] != new[1] or len(old[0]) != len(new[0]):
         return True
     return not all(map(operator.is_, old[0], new[0]))
-
-
-# For state that cannot be watched: NaN never equals itself, so each item counts as a change.
-_ALWAYS_CHANGED: Final = float("nan")
 
 
 def _add(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> None:
@@ -123,7 +131,7 @@ def _add_other(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> Non
         if type(raw) is types.MemberDescriptorType
     ]
     if space is None and not names:
-        figures.append(_ALWAYS_CHANGED)
+        figures.append(_never_equal())
         return
     held = list(dict.values(space))[: 2 * _MAX_WHOLE_ITEMS] if space is not None else []
     for member in names:
@@ -143,7 +151,7 @@ def _bytes_of(obj: Any) -> Any:
     try:
         view = memoryview(obj)
         if not view.c_contiguous:
-            return _ALWAYS_CHANGED
+            return _never_equal()
         flat = view.cast("B")
         size = len(flat)
         if size <= _MAX_WHOLE_BYTES:
@@ -153,4 +161,4 @@ def _bytes_of(obj: Any) -> Any:
         parts = b"".join(flat[at : at + 64] for at in range(0, size - 64, step))
         return (size, zlib.crc32(parts))
     except (TypeError, ValueError, BufferError):
-        return _ALWAYS_CHANGED
+        return _never_equal()

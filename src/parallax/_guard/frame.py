@@ -39,6 +39,8 @@ _MAX_PASSES: Final = 3
 # What the protected region of 3.10 may push for its handler.
 _HANDLER_PUSHES_310: Final = 6
 _CO_GENERATOR: Final = 0x20
+# Protected regions of 3.10 that surround an instruction: the handler and its stack depth.
+Blocks: TypeAlias = "tuple[tuple[int, int], ...]"
 NULL: Final = Value()
 
 
@@ -60,19 +62,6 @@ class Budget:
         self.steps -= steps
         if self.steps < 0:
             raise TooBig
-
-
-class _State:
-    """Stack, local variables and (3.10) block stack before one instruction."""
-
-    __slots__ = ("blocks", "names", "stack")
-
-    def __init__(
-        self, stack: list[Value], names: dict[str, Value], blocks: tuple[tuple[int, int], ...]
-    ) -> None:
-        self.stack = stack
-        self.names = names
-        self.blocks = blocks
 
 
 class AbstractFrame:
@@ -109,8 +98,9 @@ class AbstractFrame:
         self.keywords: tuple[str, ...] = ()
         self.stack: list[Value] = []
         self.names: dict[str, Value] = {}
-        self.blocks: tuple[tuple[int, int], ...] = ()
-        self._states: dict[int, _State] = {}
+        self.blocks: Blocks = ()
+        # Stack, local variables and (3.10) block stack before an instruction.
+        self._states: dict[int, tuple[list[Value], dict[str, Value], Blocks]] = {}
         self._work: list[int] = []
 
     @property
@@ -144,10 +134,9 @@ class AbstractFrame:
         return self.returns
 
     def _run_from(self, i: int, scan: Any, operations: dict[str, Operation]) -> None:
-        state = self._states[i]
-        self.stack = list(state.stack)
-        self.names = dict(state.names)
-        self.blocks = state.blocks
+        stack, names, self.blocks = self._states[i]
+        self.stack = list(stack)
+        self.names = dict(names)
         code, merges = self.code, self.code.merges
         raised: Any = None
         seen: Any = None
@@ -176,27 +165,24 @@ class AbstractFrame:
 
     def _flow(
         self, goal: int, stack: list[Value], names: dict[str, Value],
-        blocks: tuple[tuple[int, int], ...],
+        blocks: Blocks,
     ) -> None:  # fmt: skip
         """Join the state of one way to an instruction; queue the instruction if that changed."""
-        old = self._states.get(goal)
-        if old is None:
-            self._states[goal] = _State(list(stack), dict(names), blocks)
+        known = self._states.get(goal)
+        if known is None:
+            self._states[goal] = (list(stack), dict(names), blocks)
             heapq.heappush(self._work, goal)
             return
+        known_stack, known_names, _ = known
         changed = False
-        known = old.stack
-        for k in range(min(len(known), len(stack))):
-            merged = known[k] | stack[k]
-            if merged is not known[k]:
-                known[k] = merged
-                changed = True
+        for k in range(min(len(known_stack), len(stack))):
+            merged = known_stack[k] | stack[k]
+            changed |= merged is not known_stack[k]
+            known_stack[k] = merged
         for name, value in names.items():
-            have = old.names.get(name)
-            merged = value if have is None else have | value
-            if merged is not have:
-                old.names[name] = merged
-                changed = True
+            merged = known_names[name] | value if name in known_names else value
+            changed |= merged is not known_names.get(name)
+            known_names[name] = merged
         if changed and goal not in self._work:
             heapq.heappush(self._work, goal)
 

@@ -109,13 +109,10 @@ class InstalledCalls(BuiltinCalls):
         if change is None and args.named.get("inplace", PLAIN_VALUE).const is True:
             change = Mutation("slot", "changes in place")
         if change is not None:
-            slot = None
-            if name in ("__setitem__", "setdefault") and args.positional:
-                slot = self.slot(receiver, args.positional[0])
-            value = (
-                args.positional[1] if name == "__setitem__" and len(args.positional) > 1 else None
-            )
-            self.note(frame, receiver, change, slot, value)
+            keyed = name in ("__setitem__", "setdefault") and len(args.positional) > 0
+            slot = self.slot(receiver, args.positional[0]) if keyed else None
+            stored = name == "__setitem__" and len(args.positional) > 1
+            self.note(frame, receiver, change, slot, args.positional[1] if stored else None)
         elif name not in GETTERS:
             receiver.scanned = True
 

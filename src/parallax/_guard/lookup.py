@@ -163,6 +163,10 @@ def is_own_class(cls: type) -> bool:
 # ---- one step along a path
 
 
+# Elements that are looked at: to find a mutable one, and to find all kinds. Smaller: the sample is
+# less telling; larger: each scan of code that uses large containers takes longer.
+_MAX_SAMPLED: Final = 8
+_MAX_COMPARED: Final = 64
 _C_DESCRIPTORS: Final = (types.GetSetDescriptorType, types.MemberDescriptorType)
 
 
@@ -193,9 +197,8 @@ def _get_attr(obj: Any, name: str) -> Any:
 
 def _get_item(obj: Any, key: Any) -> Any:
     if is_a(obj, dict):
-        return (
-            dict.get(obj, key, UNKNOWN_OBJECT) if type(key) in _FROZEN_BUILTINS else UNKNOWN_OBJECT
-        )
+        known = type(key) in _FROZEN_BUILTINS  # hashing and comparing others may run code
+        return dict.get(obj, key, UNKNOWN_OBJECT) if known else UNKNOWN_OBJECT
     if is_a(obj, list):
         return list.__getitem__(obj, key)
     if is_a(obj, tuple):
@@ -203,39 +206,41 @@ def _get_item(obj: Any, key: Any) -> Any:
     return _get_elem(obj, None)
 
 
-def _get_elem(obj: Any, _: Any) -> Any:
-    """One element as a sample of the others: one that can be changed, if there is one."""
+def _content(obj: Any) -> Iterator[Any]:
+    """The elements of a container of a builtin type, iterated without code of the program."""
     if is_a(obj, list):
-        return _pick(list.__iter__(obj))
+        return list.__iter__(obj)
     if is_a(obj, tuple):
-        return _pick(tuple.__iter__(obj))
+        return tuple.__iter__(obj)
     if is_a(obj, dict):
-        return _pick(iter(dict.values(obj)))
+        return iter(dict.values(obj))
+    return iter(obj if type(obj) in (deque, set, frozenset) else ())
+
+
+def _get_elem(obj: Any, _: Any) -> Any:
+    """One element as a sample of the others: a mutable one, if there is one."""
     kind = type(obj)
-    if kind in (deque, set, frozenset):
-        return _pick(iter(obj))
-    if kind in (bytearray, memoryview):
+    if kind in (bytearray, memoryview) or (kind.__module__, kind.__name__) == ("array", "array"):
         return 0
-    if kind.__name__ == "array" and kind.__module__ == "array":
-        return 0
-    if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
+    if (kind.__module__, kind.__name__) == ("numpy", "ndarray"):
         # A row of a matrix is a view of it; an element of a vector is a number.
         if obj.dtype.hasobject:
             return UNKNOWN_OBJECT
         return obj if obj.ndim > 1 else 0
-    return UNKNOWN_OBJECT
+    best = UNKNOWN_OBJECT
+    for element in islice(_content(obj), _MAX_SAMPLED):
+        best = element
+        if not is_frozen(element):
+            break
+    return best
 
 
 def _get_kin(obj: Any, index: int) -> Any:
     """The element number `index` among those that differ from the sample in type or in code."""
-    if is_a(obj, dict):
-        elements = iter(dict.values(obj))
-    elif is_a(obj, (list, tuple)):
-        elements = (list if is_a(obj, list) else tuple).__iter__(obj)
-    else:
+    if not is_a(obj, (list, tuple, dict)):
         return UNKNOWN_OBJECT
     seen = [mark_of(_get_elem(obj, None))]
-    for element in islice(elements, 64):
+    for element in islice(_content(obj), _MAX_COMPARED):
         mark = mark_of(element)
         if is_frozen(element) or any(mark is known for known in seen):
             continue
@@ -243,15 +248,6 @@ def _get_kin(obj: Any, index: int) -> Any:
             return element
         seen.append(mark)
     return UNKNOWN_OBJECT
-
-
-def _pick(elements: Iterator[Any]) -> Any:
-    best = UNKNOWN_OBJECT
-    for element in islice(elements, 8):
-        best = element
-        if not is_frozen(element):
-            break
-    return best
 
 
 def _get_name(space: Any, name: str) -> Any:
@@ -363,9 +359,6 @@ def mark_of(obj: Any) -> Any:
     return UNKNOWN_OBJECT if obj is UNKNOWN_OBJECT else kind
 
 
-_KNOWN_DICTS: Final = (dict, defaultdict, OrderedDict, Counter)
-
-
 def is_known_dict(obj: object) -> bool:
     """Whether iterating over it gives its keys, which cannot be changed."""
-    return type(obj) in _KNOWN_DICTS
+    return type(obj) in (dict, defaultdict, OrderedDict, Counter)

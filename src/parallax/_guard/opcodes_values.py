@@ -70,23 +70,17 @@ def _load_fast_and_clear(_: Calls, frame: AbstractFrame, ins: Instruction) -> No
     frame.assign(ins.value, PLAIN_VALUE)
 
 
-def _load_two(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
-    for name in ins.value:
-        frame.push(frame.names.get(name, PLAIN_VALUE))
+def _move_two(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+    """Two moves in one instruction: LOAD_FAST_LOAD_FAST, STORE_FAST_LOAD_FAST and the like."""
+    kinds = [word for word in ins.op.split("_") if word in ("LOAD", "STORE")]
+    for kind, name in zip(kinds, ins.value, strict=True):
+        if kind == "LOAD":
+            frame.push(frame.names.get(name, PLAIN_VALUE))
+        else:
+            frame.assign(name, frame.pop())
 
 
-def _store_load(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
-    frame.assign(ins.value[0], frame.pop())
-    frame.push(frame.names.get(ins.value[1], PLAIN_VALUE))
-
-
-def _store_two(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
-    for name in ins.value:
-        frame.assign(name, frame.pop())
-
-
-def _load_dict_or_deref(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
-    frame.pop()
+def _load_deref(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     frame.push(frame.load_cell(ins.value))
 
 
@@ -95,9 +89,14 @@ def _load_name(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     frame.push(scan.load_global(frame, ins.value) if value is None else value)
 
 
-def _load_dict_or_global(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
-    frame.pop()
-    frame.push(scan.load_global(frame, ins.value))
+def _pop_before(load: Operation) -> Operation:
+    """The operation that pops a class namespace, where a name is looked up first, and loads."""
+
+    def operate(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
+        frame.pop()
+        load(scan, frame, ins)
+
+    return operate
 
 
 # ---------------------------------------------------------------- globals and attributes
@@ -303,19 +302,20 @@ _OPERATIONS: Final[dict[str, Operation]] = {
     # Local variables, and those shared with inner or outer functions.
     "LOAD_FAST LOAD_FAST_CHECK LOAD_FAST_BORROW LOAD_CLOSURE": _load_fast,
     "LOAD_FAST_AND_CLEAR": _load_fast_and_clear,
-    "LOAD_FAST_LOAD_FAST LOAD_FAST_BORROW_LOAD_FAST_BORROW": _load_two,
+    "LOAD_FAST_LOAD_FAST LOAD_FAST_BORROW_LOAD_FAST_BORROW": _move_two,
+    "STORE_FAST_LOAD_FAST STORE_FAST_STORE_FAST": _move_two,
     "STORE_FAST STORE_FAST_MAYBENULL STORE_NAME": lambda _, f, ins: f.assign(ins.value, f.pop()),
-    "STORE_FAST_LOAD_FAST": _store_load,
-    "STORE_FAST_STORE_FAST": _store_two,
     "DELETE_FAST DELETE_NAME": lambda _, frame, ins: frame.assign(ins.value, PLAIN_VALUE),
-    "LOAD_DEREF LOAD_CLASSDEREF": lambda _, frame, ins: frame.push(frame.load_cell(ins.value)),
-    "LOAD_FROM_DICT_OR_DEREF": _load_dict_or_deref,
+    "LOAD_DEREF LOAD_CLASSDEREF": _load_deref,
+    "LOAD_FROM_DICT_OR_DEREF": _pop_before(_load_deref),
     "STORE_DEREF": lambda scan, frame, ins: scan.store_deref(frame, ins.value, frame.pop()),
     "DELETE_DEREF": lambda scan, frame, ins: scan.store_deref(frame, ins.value, None),
     # Global variables and attributes.
     "LOAD_GLOBAL": _load_global,
     "LOAD_NAME": _load_name,
-    "LOAD_FROM_DICT_OR_GLOBALS": _load_dict_or_global,
+    "LOAD_FROM_DICT_OR_GLOBALS": _pop_before(
+        lambda scan, frame, ins: frame.push(scan.load_global(frame, ins.value))
+    ),
     "STORE_GLOBAL": lambda scan, frame, ins: scan.store_global(frame, ins.value, frame.pop()),
     "DELETE_GLOBAL": lambda scan, frame, ins: scan.store_global(frame, ins.value, None),
     "LOAD_ATTR LOAD_METHOD": _load_attr,

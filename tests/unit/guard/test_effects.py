@@ -629,6 +629,15 @@ def test_observer_sees_each_kind_of_change():
     assert observe(square, 1) == (False,)
 
 
+def test_state_that_cannot_be_watched_counts_as_changed():
+    every_second = memoryview(bytearray(8))[::2]  # not contiguous, so it has no checksum
+
+    def store(x):
+        every_second[0] = x
+
+    assert observe(store, 1, 2, 2) == (True, True, True)
+
+
 def test_observer_survives_a_container_that_fails_to_be_read():
     class Odd(dict):
         def values(self):
