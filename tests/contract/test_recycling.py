@@ -257,34 +257,34 @@ def no_delay():
 
 def test_wear_stops_in_the_middle_of_a_chunk():
     """It runs what is left of its life, and knows that it is over."""
-    wear = WorkerLimits()
-    wear.limit({"items": 5})
-    first = wear.run(abs, [-1, -2, -3], [], star=False, stop=True, delays=no_delay)
-    assert (first.values, wear.out) == ([1, 2, 3], False)
-    second = wear.run(abs, [-4, -5, -6], [], star=False, stop=True, delays=no_delay)
-    assert (second.values, wear.out) == ([4, 5], True)
+    limits = WorkerLimits()
+    limits.limit({"items": 5})
+    first = limits.run(abs, [-1, -2, -3], [], star=False, stop=True, delays=no_delay)
+    assert (first.values, limits.reached) == ([1, 2, 3], False)
+    second = limits.run(abs, [-4, -5, -6], [], star=False, stop=True, delays=no_delay)
+    assert (second.values, limits.reached) == ([4, 5], True)
     # One that should not have been asked again makes progress all the same.
-    assert wear.run(abs, [-7, -8], [], star=False, stop=True, delays=no_delay).values == [7]
+    assert limits.run(abs, [-7, -8], [], star=False, stop=True, delays=no_delay).values == [7]
 
 
 def test_wear_counts_what_failed():
     """An item that raised was run; with ``stop`` the rest of its chunk was not."""
-    wear = WorkerLimits()
-    wear.limit({"items": 3, "memory": 1 << 60})
-    got = wear.run(abs, [-1, "x", -3], [], star=False, stop=True, delays=no_delay)
+    limits = WorkerLimits()
+    limits.limit({"items": 3, "memory": 1 << 60})
+    got = limits.run(abs, [-1, "x", -3], [], star=False, stop=True, delays=no_delay)
     assert got.values == [1, None]
     assert [(f.offset, type(f.error)) for f in got.failures] == [(1, TypeError)]
-    got = wear.run(divmod, [(7, 2), (1, 0)], [], star=True, stop=False, delays=no_delay)
-    assert (got.values, wear.out) == ([(3, 1)], True)
+    got = limits.run(divmod, [(7, 2), (1, 0)], [], star=True, stop=False, delays=no_delay)
+    assert (got.values, limits.reached) == ([(3, 1)], True)
 
 
 def test_wear_without_limits_is_endless():
     """Limits of an earlier run are gone with it."""
-    wear = WorkerLimits()
-    wear.limit({"items": 1, "memory": 1})
-    wear.limit({})
-    assert wear.run(abs, [-1, -2], [], star=False, stop=True, delays=no_delay).values == [1, 2]
-    assert not wear.out
+    limits = WorkerLimits()
+    limits.limit({"items": 1, "memory": 1})
+    limits.limit({})
+    assert limits.run(abs, [-1, -2], [], star=False, stop=True, delays=no_delay).values == [1, 2]
+    assert not limits.reached
 
 
 def test_resident_is_what_the_system_says():

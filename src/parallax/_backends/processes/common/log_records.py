@@ -27,15 +27,15 @@ _formatter = logging.Formatter()
 class RecordSender(logging.Handler):
     """Sends records to the parent."""
 
-    def __init__(self, say: Callable[[bytes], bool], *, adopt: bool) -> None:
+    def __init__(self, send: Callable[[bytes], bool], *, adopt: bool) -> None:
         """Begin to listen to all loggers.
 
         Args:
-            say: sends a packed record; False if there is nobody to send it to.
+            send: sends a packed record; False in a fork of the worker, which has no parent.
             adopt: the handlers that there are now are the parent's, in a fork of it.
         """
         super().__init__()
-        self._say = say
+        self._send = send
         self.adopted = adopt
         if adopt:
             for logger in _loggers():
@@ -47,7 +47,7 @@ class RecordSender(logging.Handler):
             logging.root.addHandler(self)
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def suspended(self) -> Iterator[None]:
         """For the time of this block ``basicConfig`` finds a root logger without handlers."""
         logging.root.removeHandler(self)
         try:
@@ -72,7 +72,7 @@ class RecordSender(logging.Handler):
             self.handleError(record)
             return
         last = logging.lastResort
-        if not self._say(data) and last is not None and record.levelno >= last.level:
+        if not self._send(data) and last is not None and record.levelno >= last.level:
             last.handle(record)
 
     def _passed(self, name: str) -> list[str]:

@@ -33,7 +33,7 @@ from parallax._backends.processes.parent.worker_state import (
     WORKING,
 )
 from parallax._backends.processes.start.initializer import Initializer
-from parallax._backends.processes.start.spawn import OUTPUT_FDS, installed, output_of
+from parallax._backends.processes.start.spawn import OUTPUT_FDS, file_of, installed
 from parallax._backends.processes.start.starter import Starter
 from parallax._core.errors import WorkerStartError
 from parallax._shm.arena import arena_sender, release_when_unused
@@ -403,7 +403,7 @@ def _shared_memory() -> tuple[SlabSender | None, Segment | None]:
 
 def _outputs() -> Outputs:
     """Where this process writes to now: a program may redirect it while workers are warm."""
-    return [output_of(number) for number in OUTPUT_FDS]
+    return [file_of(number) for number in OUTPUT_FDS]
 
 
 # -- one pool per start method, shared by all runs -------------------------------------------------

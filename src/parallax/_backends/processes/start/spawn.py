@@ -19,7 +19,7 @@ from parallax._backends.processes.common.native_threads import THREAD_COUNT_VARI
 from parallax._core.errors import WorkerStartError
 from parallax._shm.segment import Handle
 
-__all__ = ["OUTPUT_FDS", "execute", "import_seconds", "installed", "output_of"]
+__all__ = ["OUTPUT_FDS", "execute", "file_of", "import_seconds", "installed"]
 
 #: Seconds to import one module, in the mean over large packages.
 MODULE_IMPORT_S = 0.0005
@@ -35,7 +35,7 @@ def execute(
     what: str,
     sock: socket.socket,
     segments: Sequence[Handle] = (),
-    given: Sequence[int] = (),
+    initializer_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Execute a fresh Python that runs the ``main`` of a module.
 
@@ -43,7 +43,7 @@ def execute(
         what: "worker" or "zygote".
         sock: its end of a socket pair.
         segments: what a worker opens its segments by; see ``worker.serve``.
-        given: descriptors that a worker's initializer needs.
+        initializer_fds: descriptors that a worker's initializer needs.
 
     Raises:
         WorkerStartError: it cannot be executed.
@@ -53,8 +53,8 @@ def execute(
     # The search path goes along on the command line, because parallax itself may have been found
     # on a path that this program added at run time.
     arguments = ", ".join(map(repr, (sock.fileno(), *segments)))
-    if given:
-        arguments += f", given={tuple(given)!r}"
+    if initializer_fds:
+        arguments += f", initializer_fds={tuple(initializer_fds)!r}"
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; "
         f"from parallax._backends.processes.{_ENTRY_MODULES[what]} import main; main({arguments})"
@@ -70,7 +70,11 @@ def execute(
             return subprocess.Popen(
                 [sys.executable, *flags, "-c", code],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(sock.fileno(), *(fd for fd in segments if isinstance(fd, int)), *given),
+                pass_fds=(
+                    sock.fileno(),
+                    *(fd for fd in segments if isinstance(fd, int)),
+                    *initializer_fds,
+                ),
                 env=env,
             )
     except OSError as error:
@@ -89,7 +93,7 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def output_of(number: int) -> tuple[int, ...] | None:
+def file_of(number: int) -> tuple[int, ...] | None:
     """What file a descriptor of this process leads to now; None if it is closed."""
     try:
         status = os.fstat(number)

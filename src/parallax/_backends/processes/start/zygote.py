@@ -123,7 +123,7 @@ def main(fd: int) -> None:
                     _close(fds[last:])
                     reseed()
                     sock = sockets.socket(fileno=fds[0])
-                    worker.serve(sock, *fds[1:first], given=fds[first:last])
+                    worker.serve(sock, *fds[1:first], initializer_fds=fds[first:last])
                 children.add(pid)
                 _close(fds)
 

@@ -1,10 +1,10 @@
-"""How worn a worker is: when it has run so many items, or holds so much memory, that it leaves.
+"""Limits on a worker's life: on the items that it runs, and on its memory.
 
-The worker counts for itself. At a limit it stops inside its chunk, answers with what it has run,
-and leaves; the parent hands out the rest again.
+At a limit a worker stops inside its chunk, answers with what it has run, and leaves; the parent
+sends the rest to another worker.
 
 Guarantees: at least one item of each chunk is run, so that a limit which a fresh worker exceeds
-makes progress all the same; without limits a chunk is run as if this module were not there.
+makes progress all the same; without limits a chunk is run as if this module did not exist.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerLimits", "private_memory"]
 
-#: Seconds between two looks at the memory. A look takes about 10 us; between two of them items of
-#: less than this go unseen.
+#: Seconds between two looks at the memory. A look takes 10 us, so shorter slows short items down;
+#: with longer, memory may grow further before it is noticed.
 MEMORY_CHECK_S = 0.001
 
 
@@ -32,20 +32,20 @@ class WorkerLimits:
     """What one worker has run, and how much it may."""
 
     def __init__(self) -> None:
-        #: items that were run, over the worker's whole life.
-        self.ran = 0
-        #: a limit was reached: it is time to leave.
-        self.out = False
+        #: items that were run in the worker's life.
+        self.items_run = 0
+        #: a limit was reached: the worker is to leave.
+        self.reached = False
         self._items: int | None = None
         self._memory: int | None = None
-        self._looked = 0.0
+        self._checked = 0.0
 
     def limit(self, limits: dict[str, Any]) -> None:
         """Take over the limits of a run.
 
         Args:
-            limits: "items", how many the worker may run in all its life, and "memory", bytes; as
-                far as there are limits.
+            limits: "items", the most items in the worker's life, and "memory", the most bytes; each
+                may be missing.
         """
         self._items = limits.get("items")
         self._memory = limits.get("memory")
@@ -62,30 +62,30 @@ class WorkerLimits:
     ) -> ChunkResult:
         """Run a chunk, or as much of it as the limits allow; see ``run_chunk``."""
         if self._items is not None:
-            del items[max(1, self._items - self.ran) :]
+            del items[max(1, self._items - self.items_run) :]
         if self._memory is None:
             result = run_chunk(fn, items, values, star=star, stop=stop, delays=delays)
         else:
-            result = self._run_watched(fn, items, values, star=star, stop=stop, delays=delays)
-        self.ran += len(result.values)
-        if self._items is not None and self.ran >= self._items:
-            self.out = True
+            delay = delays()
+            result = self._run_one_by_one(fn, items, values, self._memory, star=star, stop=stop)
+            result = result._replace(delay=delays() - delay)
+        self.items_run += len(result.values)
+        if self._items is not None and self.items_run >= self._items:
+            self.reached = True
         return result
 
-    def _run_watched(
+    def _run_one_by_one(
         self,
         fn: Callable[..., Any],
         items: list[Any],
         values: list[Any],
+        memory: int,
         *,
         star: bool,
         stop: bool,
-        delays: Callable[[], float],
     ) -> ChunkResult:
-        """Run items one by one, and look at the memory in between."""
         failures: list[Failure] = []
         wall = cpu = 0.0
-        delay = delays()
         for item in items:
             part = run_chunk(fn, (item,), star=star, stop=stop)
             wall += part.wall
@@ -95,12 +95,12 @@ class WorkerLimits:
             if any(stop or not isinstance(f.error, Exception) for f in part.failures):
                 break
             now = time.perf_counter()
-            if now - self._looked >= MEMORY_CHECK_S:
-                self._looked = now
-                if self._memory is not None and private_memory() > self._memory:
-                    self.out = True
+            if now - self._checked >= MEMORY_CHECK_S:
+                self._checked = now
+                if private_memory() > memory:
+                    self.reached = True
                     break
-        return ChunkResult(values, tuple(failures), wall, cpu, delays() - delay)
+        return ChunkResult(values, tuple(failures), wall, cpu)
 
 
 def private_memory() -> int:
@@ -112,11 +112,11 @@ def private_memory() -> int:
         # Opened anew each time: an item may close descriptors that are not its own.
         fd = os.open("/proc/self/statm", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError:
-        import psutil  # dear to load, and known wherever there is no such file
+        import psutil  # slow to load, and installed wherever there is no such file
 
         return int(psutil.Process().memory_info().rss)
     try:
-        _, private_memory, shared, *_ = map(int, os.read(fd, 200).split())
-        return (private_memory - shared) * os.sysconf("SC_PAGE_SIZE")
+        _, resident, shared, *_ = map(int, os.read(fd, 200).split())
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
     finally:
         os.close(fd)

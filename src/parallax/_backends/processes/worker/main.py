@@ -1,8 +1,8 @@
-"""A worker process: takes callables and chunks from its parent's socket, returns outcomes.
+"""A worker process: receives callables and tasks from its parent's socket, returns results.
 
-Guarantees: one working thread, no shared lock; ends when the parent's end of the socket closes,
-or after idling; ``__main__`` of the parent is never run; whatever the callable does to an item, the
-outcome of every other item is returned.
+Guarantees: one working thread, no shared lock; the worker ends when the parent's end of the socket
+closes, or after idling; ``__main__`` of the parent is never run; whatever the callable does with an
+item, the outcome of every other item is returned.
 """
 
 from __future__ import annotations
@@ -41,32 +41,27 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "serve", "watch_parent"]
 
-#: Seconds that a worker may take to leave: queues of its own may have no reader any more.
+#: Seconds for the exit functions of ``multiprocessing``: a queue may have no reader any more. Less
+#: loses what slow readers have not read, more keeps hanging workers longer.
 EXIT_FUNCTIONS_S = 60
 
 
-def main(fd: int, *files: Handle, given: Sequence[int] = ()) -> None:
-    """Entry point of a worker that was started by executing Python.
-
-    Args:
-        fd: descriptor of its end of the socket.
-        files: as for ``serve``.
-        given: as for ``serve``.
-    """
+def main(fd: int, *files: Handle, initializer_fds: Sequence[int] = ()) -> None:
+    """Entry point of a worker that was started by executing Python; see ``serve``."""
     watch_parent()
-    serve(sockets.socket(fileno=fd), *files, given=given)
+    serve(sockets.socket(fileno=fd), *files, initializer_fds=initializer_fds)
 
 
 def watch_parent() -> None:
     """End this process when the parent is gone, even in the middle of a long item.
 
-    Workers of the zygote need no such thread: it ends them. The socket is not what is waited
-    on: while one thread waits on a descriptor another one's close of it has no effect.
+    Workers of the zygote need no such thread: the zygote ends them. The thread does not wait on the
+    socket: as long as a thread waits on a descriptor, its close by another thread has no effect.
     """
     from parallax._backends.processes.common.process_exit import exit_waiter
 
     wait = exit_waiter(os.getppid())
-    if wait is None:  # the end of the socket tells, between two items
+    if wait is None:  # the end of the socket is noticed between two items
         return
 
     def watch() -> None:
@@ -84,46 +79,45 @@ def watch_parent() -> None:
 def serve(
     sock: sockets.socket,
     *files: Handle,
-    given: Sequence[int] = (),
+    initializer_fds: Sequence[int] = (),
     inherited: dict[int, tuple[Any, ...]] | None = None,
 ) -> None:
     """Work until the parent goes away or the idle time is over; never returns normally.
 
     Args:
-        sock: this end.
-        files: what it opens the segments by that its parent lends from, and that it lends from, if
-            there are such; and the one that its stacks are to be written to, if there is one.
-        given: descriptors that what the initializer gets refers to by number.
-        inherited: callables that it has by inheritance, under their keys.
+        sock: the worker's end of the socket.
+        files: handles of the segment to receive from and of the segment to send from, or of none;
+            then the handle of the file for stack dumps, or none.
+        initializer_fds: descriptors to which the initializer's arguments refer by number.
+        inherited: callables that this fork of the parent has already, by key.
     """
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers. A
     # handler, not SIG_IGN, because an ignored signal would stay ignored in the user's subprocesses.
     signals.signal(signals.SIGINT, lambda *_: None)
     unblock_interrupts()
     settle(Place(level=1, depth=1, movable=True))
-    # A program that an item starts, or a fork of this process, must not hold the socket open:
-    # the parent would not see our end.
+    # A program that an item starts must not hold the socket open: the parent would not see its end.
     os.set_inheritable(sock.fileno(), False)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=sock.close)
     segments, dump = files[: len(files) // 2 * 2], files[len(files) // 2 * 2 :]
     if dump:
         enable_stack_dumps(int(dump[0]))
     code, me = 0, os.getpid()
     try:
-        _Server(open_channel(sock, segments), given, inherited).run()
+        _Worker(open_channel(sock, segments), initializer_fds, inherited).run()
     except (EOFError, OSError):
         pass
-    except Exception:  # noqa: BLE001 - a fault of ours: it must not look like an orderly end
+    except Exception:  # noqa: BLE001 - a bug of parallax: it must not look like an orderly end
         sys.excepthook(*sys.exc_info())
         code = 1
     finally:
         if os.getpid() == me:  # a fork that an item made has no processes of its own yet
-            _finish()
-        _leave(code)
+            _run_exit_functions()
+        flush_output()
+        # Not sys.exit: exit handlers and threads of preloaded libraries must not delay the end.
+        os._exit(code)
 
 
-def _finish() -> None:
+def _run_exit_functions() -> None:
     """Wait for what the user's code has begun to write to queues, as a ``Process`` does."""
     util = sys.modules.get("multiprocessing.util")
     if util is None:
@@ -137,41 +131,36 @@ def _finish() -> None:
         sys.excepthook(*sys.exc_info())
 
 
-def _leave(code: int) -> None:
-    flush_output()
-    # Not sys.exit: exit handlers and threads of preloaded libraries must not keep us.
-    os._exit(code)
-
-
-class _Server:
+class _Worker:
     def __init__(
         self,
         channel: SharedMemoryChannel,
-        given: Sequence[int],
+        initializer_fds: Sequence[int],
         inherited: dict[int, tuple[Any, ...]] | None,
     ) -> None:
         self._channel = channel
-        #: descriptors for the initializer.
-        self._given = given
+        self._initializer_fds = initializer_fds
         self._calls: dict[int, Frame | SharedFrame | tuple[Any, ...]] = {**(inherited or {})}
-        #: frames that came and were not handled yet.
+        #: frames that were received and not handled yet.
         self._inbox: deque[Frame | SharedFrame] = deque()
-        #: seconds to wait for more before it leaves; None for ever.
+        #: seconds to wait for a frame before the worker leaves; None for no limit.
         self._idle: float | None = None
-        self._batches = BatchRunner(channel, self._call_of, self._later)
+        self._batches = BatchRunner(channel, self._call_of, self._take_unbegun)
         self._key = -1
         self._begun = False
         self._initialized = False
         self._delays = RunDelay()
-        self._wear = WorkerLimits()
-        self._environment = WorkerEnvironment(self._speak)
-        self._voices: OutputSender | None = None
-        self._adopted = inherited is not None
-        if self._adopted:
+        self._limits = WorkerLimits()
+        self._environment = WorkerEnvironment(self._send_output)
+        self._output: OutputSender | None = None
+        self._forked = inherited is not None
+        if self._forked:
             from parallax._backends.processes.common.output_needs import wanted_output
 
             if (wanted := wanted_output()) is not None:
-                self._speak(wanted)  # before anything here writes to a handler of the parent's
+                self._send_output(
+                    wanted
+                )  # before anything here writes to a handler of the parent's
         #: the chunk whose items are running: its tag, items, and results so far.
         self._chunk: tuple[int, list[Any], list[Any]] | None = None
 
@@ -181,7 +170,7 @@ class _Server:
         if protocol.RECALL is not None:
             signals.signal(protocol.RECALL, self._recall)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
+            os.register_at_fork(after_in_child=self._leave_parent)
         channel.send(protocol.HELLO, os.getpid())
         while True:
             try:
@@ -193,7 +182,7 @@ class _Server:
                 self._handle(self._inbox.popleft())
 
     def _next(self) -> list[Frame | SharedFrame]:
-        """Wait for what the parent says next; TimeoutError if it says nothing for long."""
+        """Wait for the next frames; TimeoutError after the idle time."""
         channel, left = self._channel, self._idle
         channel.return_slabs()
         try:
@@ -207,13 +196,13 @@ class _Server:
             channel.sock.settimeout(left)
             return channel.receive()
         finally:
-            # What is sent may wait for ever: the parent may have something else to do for long.
+            # A send has no time limit: the parent may be busy for long.
             channel.sock.settimeout(None)
 
     def _handle(self, frame: Frame | SharedFrame) -> None:
         kind = frame.kind
         if kind in {protocol.TASK, protocol.BATCH} and protocol.RECALL is not None:
-            # An item may have taken the signal for itself, and the next one is not to blame.
+            # An item may have set a handler of its own, and the next item is not to blame.
             signals.signal(protocol.RECALL, self._recall)
         if kind == protocol.TASK:
             self._task(frame)
@@ -231,7 +220,7 @@ class _Server:
             self._idle = limits.get("idle")
             self._key = frame.tag
             self._begun = False
-            self._wear.limit(limits)
+            self._limits.limit(limits)
             self._environment.renew()
             call = self._calls[frame.tag]
             if type(call) is tuple:
@@ -252,24 +241,24 @@ class _Server:
                 _apply_globals(call[3])
         return call
 
-    def _speak(self, wanted: tuple[bool, ...]) -> None:
-        if self._voices is None:
+    def _send_output(self, wanted: tuple[bool, ...]) -> None:
+        if self._output is None:
             from parallax._backends.processes.worker.output_sender import OutputSender
 
-            self._voices = OutputSender(self._channel, self._recall, forked=self._adopted)
-        self._voices.carry(wanted)
+            self._output = OutputSender(self._channel, self._recall, forked=self._forked)
+        self._output.enable(wanted)
 
     def _initialize(self, frame: Frame | SharedFrame) -> None:
         """Call the initializer; a worker whose initializer fails takes no task."""
         try:
             fn, args = self._first(frame.tag)
-            if self._voices is None:
+            if self._output is None:
                 fn(*args)
             else:
-                with self._voices.aside():
+                with self._output.logging_suspended():
                     fn(*args)
-            # From here on globals are the worker's own, as they are in the standard library's
-            # pools: the parent's values would undo what the initializer has set or filled.
+            # From here on globals are the worker's own, as in the standard library's pools: values
+            # of the parent would undo what the initializer has set.
             self._batches.keep(codec.worker_main())
             self._initialized = True
         except BaseException as error:
@@ -277,7 +266,7 @@ class _Server:
 
             log = logging.getLogger("concurrent.futures")
             log.critical("Exception in initializer:", exc_info=True)
-            _finish()  # now: the parent ends all workers when it hears of this
+            _run_exit_functions()  # now: the parent ends all workers when it receives this
             failed = ChunkResult([None], (Failure(0, error),), 0.0, 0.0)
             reply = encode_result(failed)
             self._channel.send(protocol.FAILED, frame.tag, reply.payload, reply.buffers)
@@ -286,54 +275,55 @@ class _Server:
             self._calls.pop(frame.tag, None)
 
     def _first(self, key: int) -> tuple[Any, ...]:
-        if not self._given:
+        if not self._initializer_fds:
             return self._call_of(key)[:2]
         from parallax._backends.processes.common.inherited_fds import inherited_fds
 
-        with inherited_fds(self._given):
+        with inherited_fds(self._initializer_fds):
             return self._call_of(key)[:2]
 
     def _recall(self, *_: Any) -> None:
-        """Signal handler: the parent wants back what has not begun.
+        """Signal handler: give back what has not begun.
 
-        Only while the user's function runs is everything here at rest. An answer at another
-        moment is not missed: what runs next is short, or the parent asks again.
+        Only while the user's function runs is this object at rest. An answer at another moment is
+        not missed: what runs next is short, or the parent recalls again.
         """
-        if self._voices is not None and self._voices.postpone():
+        if self._output is not None and self._output.defer_recall():
             return
         if self._chunk is None:
             self._batches.recall()
             return
         tag, items, values = self._chunk
-        # One that has ended may not be among the results yet.
+        # The result of an item that has ended may not be there yet.
         keep = len(values) + 1
         back = [(tag, keep)] if keep < len(items) else []
         # The loop over the items ends where the list now does.
         del items[keep:]
-        back += [(frame.tag, 0) for frame in self._later(protocol.TASK)]
+        back += [(frame.tag, 0) for frame in self._take_unbegun(protocol.TASK)]
         if back:
             self._channel.send(protocol.YIELDED, tag, codec.encode_reply(back).payload)
 
-    def _forked(self) -> None:
-        """An item forked this process: what goes on here must not begin the other items, too.
+    def _leave_parent(self) -> None:
+        """This is a fork that an item has made: it must not run the other items, too.
 
-        The socket is closed here, so that it ends when it wants to answer.
+        Without the socket it ends when it is to answer, and does not hide the worker's end.
         """
+        self._channel.sock.close()
         self._inbox.clear()
         self._batches.forget()
         if self._chunk is not None:
             _, items, values = self._chunk
             del items[len(values) + 1 :]
 
-    def _later(self, wanted: int) -> list[Frame | SharedFrame]:
-        """Take the tasks that have come and are not begun, without waiting for more."""
+    def _take_unbegun(self, wanted: int) -> list[Frame | SharedFrame]:
+        """Take the frames of a kind that have come and are not begun, without waiting."""
         sock = self._channel.sock
         timeout = sock.gettimeout()
         sock.setblocking(False)
         try:
             self._inbox.extend(self._channel.receive())
         except (EOFError, OSError, ProtocolError):
-            pass  # found again by the next blocking read
+            pass  # raised again by the next blocking read
         finally:
             sock.settimeout(timeout)
         found = [frame for frame in self._inbox if frame.kind == wanted]
@@ -342,7 +332,7 @@ class _Server:
 
     def _task(self, frame: Frame | SharedFrame) -> None:
         if not self._begun:
-            # Tells a worker that its first item ended from one that was killed while idle.
+            # Tells a worker that was killed by its first item from one that was killed while idle.
             self._begun = True
             self._channel.send(protocol.BEGUN, frame.tag)
         try:
@@ -350,7 +340,7 @@ class _Server:
         except BaseException as error:  # noqa: BLE001 - any import may raise anything
             self._refuse(frame.tag, "callable", error)
             return
-        # Building many objects at once, with nothing to collect among them, is half collecting.
+        # Half of the time that it takes to build many objects is collecting, and finds nothing.
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -362,10 +352,10 @@ class _Server:
             if collecting:
                 gc.enable()
         if type(items) is range:
-            items = list(items)  # a recall cuts off its end
+            items = list(items)  # a recall shortens it
         values: list[Any] = []
         self._chunk = frame.tag, items, values
-        result = self._wear.run(fn, items, values, star=star, stop=stop, delays=self._delays)
+        result = self._limits.run(fn, items, values, star=star, stop=stop, delays=self._delays)
         self._chunk = None
         del items, values
         reply = encode_result(result)
@@ -373,7 +363,7 @@ class _Server:
         flush_output()
         self._channel.send(protocol.RESULT, frame.tag, reply.payload, reply.buffers)
         del reply
-        if self._wear.out:
+        if self._limits.reached:
             self._channel.send(protocol.BYE, protocol.AT_LIMIT)
             raise EOFError
 

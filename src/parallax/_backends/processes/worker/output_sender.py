@@ -65,20 +65,20 @@ class OutputSender:
         self._forked = forked
         self._main = get_ident()
         #: frames that the main thread is in the middle of.
-        self._speaking = 0
+        self._sending = 0
         #: nobody hears: the parent is gone, or this is another process.
-        self._mute = self._alone = False
-        self._carried: tuple[bool, ...] = (False,) * 4
+        self._disconnected = self._forked_off = False
+        self._enabled: tuple[bool, ...] = (False,) * 4
         self._streams: list[io.TextIOWrapper] = []
-        self._speaker: RecordSender | None = None
+        self._handler: RecordSender | None = None
         self._show = getattr(warnings, "_showwarning_orig", warnings.showwarning)
-        channel.__class__ = _Guarded
-        assert isinstance(channel, _Guarded)
-        channel.voices = self
+        channel.__class__ = _LockedChannel
+        assert isinstance(channel, _LockedChannel)
+        channel.output = self
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._leave_parent)
 
-    def carry(self, wanted: tuple[bool, ...]) -> None:
+    def enable(self, wanted: tuple[bool, ...]) -> None:
         """Send these from now on, if nobody here has seen to them already.
 
         For good: what the parent gets it passes on in whatever way is right there then.
@@ -86,8 +86,8 @@ class OutputSender:
         Args:
             wanted: standard output, standard error, log records, warnings.
         """
-        new = [now and not before for now, before in zip(wanted, self._carried, strict=True)]
-        self._carried = tuple(map(max, wanted, self._carried))
+        new = [now and not before for now, before in zip(wanted, self._enabled, strict=True)]
+        self._enabled = tuple(map(max, wanted, self._enabled))
         for name, kind, number in (("stdout", protocol.OUT, 1), ("stderr", protocol.ERR, 2)):
             ours = getattr(sys, name) is getattr(sys, f"__{name}__")
             if new[kind] and (ours or self._forked):
@@ -95,12 +95,12 @@ class OutputSender:
         if new[protocol.RECORD]:
             from parallax._backends.processes.common.log_records import RecordSender
 
-            self._speaker = RecordSender(self._say_record, adopt=self._forked)
+            self._handler = RecordSender(self._send_record, adopt=self._forked)
         if new[protocol.WARNING] and (self._forked or warnings.showwarning is self._show):
             warnings.showwarning = self._warn
         self._forked = False  # what comes later has been set up here
 
-    def say(self, kind: int, data: bytes | memoryview) -> bool:
+    def send(self, kind: int, data: bytes | memoryview) -> bool:
         """Send something; waits while the parent does not read.
 
         Args:
@@ -110,12 +110,12 @@ class OutputSender:
         Returns:
             False if the parent is not this process's.
         """
-        if self._alone:
+        if self._forked_off:
             return False
-        if self._mute:
+        if self._disconnected:
             return True
         mine = get_ident() == self._main
-        self._speaking += mine
+        self._sending += mine
         try:
             with self.lock:
                 flags = protocol.FIRST
@@ -123,43 +123,43 @@ class OutputSender:
                     if start + MAX_OUTPUT_FRAME_BYTES < len(data):
                         flags |= protocol.MORE
                     piece = data[start : start + MAX_OUTPUT_FRAME_BYTES]
-                    self._send(pack_small_frame(protocol.OUTPUT, kind | flags, piece))
+                    self._write(pack_small_frame(protocol.OUTPUT, kind | flags, piece))
                     flags = 0
         except OSError as error:
             if error.errno is None:
                 raise  # a signal handler's, of the item
-            self._mute = True  # the parent is gone; whoever waits for work notices, too
+            self._disconnected = True  # the parent is gone; whoever waits for work notices, too
         finally:
-            self._speaking -= mine
-            if mine and self._recalled and not self._speaking:
+            self._sending -= mine
+            if mine and self._recalled and not self._sending:
                 self._recalled = False
                 self._recall()
         return True
 
-    def postpone(self) -> bool:
+    def defer_recall(self) -> bool:
         """Whether a recall has to wait, because a frame is being written; it is noted then."""
-        self._recalled = self._recalled or bool(self._speaking)
-        return bool(self._speaking)
+        self._recalled = self._recalled or bool(self._sending)
+        return bool(self._sending)
 
-    def forget_warnings(self) -> None:
+    def reset_warnings(self) -> None:
         """Have a warning that was shown once be sent again; the parent knows what it has shown."""
         self.warned = False
         with warnings.catch_warnings():
             pass  # the interpreter takes it for a change of the filters
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def logging_suspended(self) -> Iterator[None]:
         """While an initializer runs: what it does about logging is done as in a fresh process."""
-        speaker = self._speaker
-        if speaker is None or speaker.adopted:
+        handler = self._handler
+        if handler is None or handler.adopted:
             yield
             return
-        with speaker.aside():
+        with handler.suspended():
             yield
 
     # -- parts ---------------------------------------------------------------------------------
 
-    def _send(self, frame: bytes) -> None:
+    def _write(self, frame: bytes) -> None:
         fd = self._channel.sock.fileno()
         left = memoryview(frame)
         while left:
@@ -175,7 +175,7 @@ class OutputSender:
                 _wait_for_room(fd)
 
     def _stream(self, kind: int, number: int) -> io.TextIOWrapper:
-        raw = _Output(self, kind, number)
+        raw = _OutputStream(self, kind, number)
         buffer = io.BufferedWriter(raw, MAX_OUTPUT_FRAME_BYTES)
         stream = io.TextIOWrapper(
             buffer, "utf-8", "surrogatepass", newline="\n", line_buffering=True
@@ -191,9 +191,9 @@ class OutputSender:
             except (RuntimeError, ValueError):
                 continue  # this is a signal handler in the middle of it; or it was closed
 
-    def _say_record(self, data: bytes) -> bool:
+    def _send_record(self, data: bytes) -> bool:
         self._flush()
-        return self.say(protocol.RECORD, data)
+        return self.send(protocol.RECORD, data)
 
     def _warn(
         self,
@@ -205,51 +205,51 @@ class OutputSender:
         line: str | None = None,
     ) -> None:
         """Takes the place of ``warnings.showwarning``."""
-        if file is not None or self._alone:
+        if file is not None or self._forked_off:
             self._show(message, category, filename, lineno, file, line)
             return
         about = (filename, lineno, _module_at(filename, lineno))
         text = str(message)
         try:
-            said = codec.encode_reply((message, category))
-            packed = None if said.buffers else said.payload
+            encoded = codec.encode_reply((message, category))
+            packed = None if encoded.buffers else encoded.payload
         except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
             packed = None
         # A builtin relative is known everywhere.
         kin = next(kind for kind in category.__mro__ if kind.__module__ == "builtins")
         self.warned = True
         self._flush()
-        self.say(protocol.WARNING, dumps((packed, text, kin.__name__, *about), 5))
+        self.send(protocol.WARNING, dumps((packed, text, kin.__name__, *about), 5))
 
     def _leave_parent(self) -> None:
         """This is a fork that an item has made."""
-        self._alone = True
+        self._forked_off = True
         self.lock = RLock()  # another thread may have had it
 
 
-class _Guarded(SharedMemoryChannel):
+class _LockedChannel(SharedMemoryChannel):
     """A worker's channel that several threads send by."""
 
-    voices: OutputSender
+    output: OutputSender
 
     def send(self, kind: int, *args: Any, **wishes: Any) -> bool:
         """As ``SharedMemoryChannel.send``."""
-        with self.voices.lock:
-            if self.voices.warned:
-                self.voices.forget_warnings()
+        with self.output.lock:
+            if self.output.warned:
+                self.output.reset_warnings()
             return super().send(kind, *args, **wishes)
 
     def return_slabs(self) -> None:
         """As ``SharedMemoryChannel.give_back``."""
-        with self.voices.lock:
+        with self.output.lock:
             super().return_slabs()
 
 
-class _Output(io.RawIOBase):
+class _OutputStream(io.RawIOBase):
     """What is under a worker's ``sys.stdout`` or ``sys.stderr``."""
 
-    def __init__(self, voices: OutputSender, kind: int, number: int) -> None:
-        self._voices = voices
+    def __init__(self, sender: OutputSender, kind: int, number: int) -> None:
+        self._sender = sender
         self._kind = kind
         self._number = number
         self.name = ("<stdout>", "<stderr>")[kind]
@@ -266,7 +266,7 @@ class _Output(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Send bytes to the parent; in a fork, write them where the worker would."""
         view = memoryview(data).cast("B")
-        if self._voices.say(self._kind, view):
+        if self._sender.send(self._kind, view):
             return view.nbytes
         return os.write(self._number, view)
 

@@ -1,0 +1,179 @@
+"""The program's end of the zygote, which imports modules once and forks workers.
+
+Guarantees: nothing here waits for an import of the zygote, except as long as a caller says; what
+the zygote reports is kept until somebody asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from parallax._backends.processes.start.spawn import (
+    OUTPUT_FDS,
+    execute,
+    file_of,
+    import_seconds,
+)
+from parallax._core.errors import exit_reason
+from parallax._shm.segment import Handle
+
+__all__ = ["ZygoteClient"]
+
+
+class ZygoteClient:
+    """One zygote."""
+
+    def __init__(self) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._popen = execute("zygote", theirs)
+        except BaseException:
+            self.control.close()
+            raise
+        finally:
+            theirs.close()
+        self.pid = self._popen.pid
+        self.imported: set[str] = set()
+        #: when imports were last requested, and the seconds that they were expected to take.
+        self.asked = time.monotonic()
+        self.cost = 0.0
+        #: exit statuses of its workers that nobody has asked for, by process id.
+        self.exits: dict[int, int] = {}
+        #: what went wrong, in its own words.
+        self.complaints: list[str] = []
+        #: threads that it had when it was to fork, and the modules that started them.
+        self.threaded = 0
+        self.suspects: list[str] = []
+        #: requested imports that it has not finished.
+        self.imports = 0
+        #: the module that it is importing, "" between imports.
+        self.importing = ""
+        #: one of its workers came up.
+        self.proven = False
+        #: its end of the socket is closed.
+        self.gone = False
+        #: it hangs in an import.
+        self.stuck = False
+        #: the reason why it was given up, and whether workers can be started another way.
+        self.verdict = ""
+        self.replaced = False
+        #: workers whose exit status is not to be kept.
+        self._ignored: set[int] = set()
+
+    def prepare(self, modules: set[str]) -> None:
+        """Request the import of modules that this process has loaded."""
+        # In the order in which this process imported them, which works for every package.
+        fresh = [m for m in list(sys.modules) if m in modules and m not in self.imported]
+        if fresh:
+            self.asked = time.monotonic()
+            self.cost = import_seconds({name.partition(".")[0] for name in fresh})
+            self.load(fresh)
+
+    def load(self, modules: Sequence[str]) -> None:
+        """Request the import of modules."""
+        fresh = [name for name in modules if name not in self.imported]
+        if fresh:
+            self.imported.update(fresh)
+            self.imports += 1
+            self._request(("import", [list(sys.path), *fresh]))
+
+    def fork(self, sock: socket.socket, segments: Sequence[Handle], fds: Sequence[int]) -> None:
+        """Request a worker; see ``Starter.start``. ConnectionError if the zygote is gone."""
+        numbers = [number for number in OUTPUT_FDS if file_of(number) is not None]
+        message = pickle.dumps(("fork", (numbers, len(segments), len(fds))))
+        sent = [sock.fileno(), *(fd for fd in segments if isinstance(fd, int)), *fds, *numbers]
+        socket.send_fds(self.control, [message], sent)
+
+    def _request(self, message: Any) -> None:
+        with contextlib.suppress(OSError):  # a dead zygote is noticed at the next fork
+            self.control.send(pickle.dumps(message))
+
+    def listen(self, timeout: float) -> bool:
+        """Read its reports; wait at most ``timeout`` seconds for the first one.
+
+        Returns:
+            Whether there were any, or the zygote is found to be gone.
+        """
+        if self.control.fileno() < 0:
+            return False  # closed at the interpreter's exit, before the last run
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN)
+        found = False
+        while not self.gone and poll.poll(0 if found else timeout * 1000):
+            try:
+                data = self.control.recv(1 << 16, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return found
+            except ConnectionResetError:
+                continue  # it ended without reading our requests; its reports come next
+            except OSError:
+                data = b""
+            if data:
+                self._take(*pickle.loads(data))
+            else:
+                self.gone = True
+            found = True
+        return found
+
+    def _take(self, kind: str, *rest: Any) -> None:
+        if kind == "exit":
+            if rest[0] in self._ignored:
+                self._ignored.remove(rest[0])
+            else:
+                self.exits[rest[0]] = rest[1]
+        elif kind == "importing":
+            self.importing = rest[0]
+            self.imports -= not self.importing
+        elif kind == "threads":
+            self.threaded, self.suspects = rest
+        else:
+            self.complaints.append(str(rest[0]))
+
+    def exitcode(self, pid: int, timeout: float) -> int | None:
+        """Exit status of a worker, given once: another process may get its process id."""
+        deadline = time.monotonic() + timeout
+        while pid not in self.exits:
+            left = deadline - time.monotonic()
+            if left < 0 or not self.listen(left):
+                break
+        return self.exits.pop(pid, None)
+
+    def disregard(self, pid: int) -> None:
+        """Do not keep the exit status of a worker."""
+        if self.exits.pop(pid, None) is None:
+            self._ignored.add(pid)
+
+    def end(self) -> str:
+        """How it ended, in words."""
+        try:
+            status = self._popen.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return "it closed its connection"
+        return exit_reason(status, at_work=False)
+
+    def close(self) -> None:
+        """End the zygote, and wait for its end."""
+        self.listen(0)
+        self.control.close()
+        if self.stuck or self.imports > 0:
+            # It would notice the end of its socket after that import only. All of its workers were
+            # told to leave, or killed.
+            self._popen.kill()
+        try:
+            self._popen.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+    def forget(self) -> None:
+        """Drop the zygote without ending it: this process is a forked copy of its parent."""
+        self.control.close()
+        self._popen.returncode = 0  # not our child: never wait for it, never warn about it
