@@ -17,8 +17,7 @@ from parallax._backends.capture import capture
 from parallax._backends.contract import Call
 from parallax._core.chunks import Route
 from parallax._core.plans import Plan
-from parallax._guard.effects import Verdict
-from parallax._guard.fingerprint import follow
+from parallax._guard.effects import Verdict, follow
 from parallax._routing.planner import Facts, seconds
 from parallax._routing.profiler import Profiler
 from parallax._routing.route_choice import SHORT, RouteChoice

@@ -1,7 +1,7 @@
-"""What a callable reads and changes outside itself: the side-effect guard.
+"""The side-effect guard: what a callable reads and changes outside itself.
 
-`effects` is the face; below it `calls` and its kin say what operations mean, `frame` interprets
-bytecode that `code` decodes, `values` and `lookup` know where values come from.
-Guarantees: nothing of the program's is run in order to judge it.
+`effects` is the only module that other packages import. Below it, `scan` interprets bytecode over
+abstract values, and `fingerprint` compares state while the first items run.
+Guarantees: no code of the program is run in order to judge the program.
 May import: `_transport` and below.
 """

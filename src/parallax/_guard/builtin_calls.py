@@ -39,7 +39,7 @@ CALL_STEPS: Final = 20
 # A callback may be handed a callback in turn. Smaller: changes in inner callbacks are missed;
 # larger: methods that are handed methods take exponentially longer.
 _MAX_NESTED_CALLBACKS: Final = 3
-_CALLABLE_TYPES: Final = (
+_CALLBACK_TYPES: Final = (
     types.FunctionType,
     types.MethodType,
     types.BuiltinFunctionType,
@@ -167,5 +167,5 @@ class BuiltinCalls(Operators):
 
 def _may_be_called(origin: Origin) -> bool:
     if type(origin) is Outer:
-        return is_a(origin.obj, _CALLABLE_TYPES)
+        return is_a(origin.obj, _CALLBACK_TYPES)
     return type(origin) in (Func, Method)

@@ -52,7 +52,7 @@ __all__ = ["Calls"]
 
 # Depth of calls. Smaller: deeply layered programs are not analysed; larger: the interpreter's own
 # recursion limit is reached first.
-_MAX_CALL_DEPTH: Final = 40
+_MAX_FOLLOWED_DEPTH: Final = 40
 # Below this depth of calls, objects made on the way are no longer told apart: each combination of
 # arguments would be analysed anew.
 _MAX_EXACT_DEPTH: Final = 3
@@ -262,7 +262,7 @@ class Calls(InstalledCalls):
                 callee.callers.append((frame, frame.at))
             # In a recursion, the result is found by the activation that is still running.
             return _UNKNOWN_RESULT if result is None else result
-        if frame.depth >= _MAX_CALL_DEPTH:
+        if frame.depth >= _MAX_FOLLOWED_DEPTH:
             raise TooBig
         active = self._active.get(func.code, 0)
         if active >= _MAX_ACTIVATIONS:

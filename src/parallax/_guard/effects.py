@@ -42,7 +42,7 @@ _UNCHANGED_ITEMS: Final = 2
 SCAN_STEPS: Final = 20_000
 # Smaller: caches that fill over several items are given up too early; larger: a callable that
 # might go to processes is kept back for longer.
-_MAX_WATCHED_ITEMS: Final = 8
+_MAX_UNSETTLED_ITEMS: Final = 8
 # Scans remembered. Smaller: programs of many callables are scanned again; larger: more memory.
 _MAX_SCANNED: Final = 512
 # Scans remembered of one callable, for different types of arguments and captured variables.
@@ -333,7 +333,7 @@ def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
         )
         return Verdict("free", reason, first, True)
     may_end = all(each.guarded or each.constant for each in findings)
-    return _keep(worst, settled=not may_end or len(history) >= _MAX_WATCHED_ITEMS)
+    return _keep(worst, settled=not may_end or len(history) >= _MAX_UNSETTLED_ITEMS)
 
 
 def _is_over(finding: Finding, history: Sequence[bool]) -> bool:

@@ -41,15 +41,17 @@ class Sentinel:
         return self.name
 
 
-UNKNOWN_OBJECT: Final[Any] = Sentinel("UNKNOWN")
-NO_ATTRIBUTE: Final[Any] = Sentinel("MISSING")
+# An object that cannot be found without running code, or is not there yet.
+UNKNOWN_OBJECT: Final[Any] = Sentinel("UNKNOWN_OBJECT")
+# What `class_lookup` gives for a name that no class has, and the constant of a non-constant value.
+NO_ATTRIBUTE: Final[Any] = Sentinel("NO_ATTRIBUTE")
 _FROZEN_BUILTINS: Final = frozenset(
     {
         int, float, complex, bool, str, bytes, type(None), range, slice, type(...),
         type(NotImplemented),
     }
 )  # fmt: skip
-# By name, because importing their modules costs more than the whole package.
+# By name, because importing these modules takes longer than importing the whole package.
 _FROZEN_NAMES: Final = frozenset(
     {
         ("re", "Pattern"), ("re", "Match"), ("datetime", "datetime"), ("datetime", "date"),
