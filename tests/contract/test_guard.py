@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 import pytest
-from helpers.guard_cases import EFFECTS, TWINS, Case
+from helpers.guard_cases import EFFECTS, PURE, Case
 
 from parallax import SharedStateWarning, parallel_map
 
@@ -31,8 +31,8 @@ def test_results_and_side_effects_are_those_of_the_loop(case: Case) -> None:
 
 
 @pytest.mark.sampled(6)
-@pytest.mark.parametrize("case", TWINS, ids=lambda c: c.name)
-def test_a_twin_without_side_effect_goes_to_processes(case: Case) -> None:
+@pytest.mark.parametrize("case", PURE, ids=lambda c: c.name)
+def test_a_counterpart_without_side_effect_goes_to_processes(case: Case) -> None:
     """The guard costs no speed where there is nothing to guard."""
     fn, items, _ = case.make()
     expected = [fn(x) for x in items]

@@ -22,6 +22,7 @@ import psutil
 import pytest
 from jobs import data as data_jobs
 from jobs.data import BIG, in_memory
+from jobs.pool import wait_for
 
 from parallax import ProcessPoolExecutor, WorkerDiedError, parallel_map
 from parallax._shm import arena
@@ -90,7 +91,7 @@ def test_a_worker_is_killed_that_holds_an_argument(tmp_path, come_back):
     with ProcessPoolExecutor(2) as executor:
         futures = [executor.submit(data_jobs.hold, *name, made) for name in names]
         for started, _ in names:
-            data_jobs.wait_until(started)
+            wait_for(started)
         os.kill(int(Path(names[0][0]).read_text()), signal.SIGKILL)
         assert isinstance(futures[0].exception(20), WorkerDiedError)
         # What comes now must not be put where the other one's argument is.

@@ -1,4 +1,4 @@
-"""The kinds of executor that the tests of executors run on."""
+"""The kinds of executor that tests run on."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ KINDS = {
     "serial": functools.partial(parallax.Executor, backend="serial"),
 }
 
-#: Those whose calls run while the program goes on.
+#: Kinds whose calls run concurrently with the program.
 CONCURRENT = tuple(kind for kind in KINDS if kind != "serial")
 
-#: Those whose calls always stay in this process.
+#: Kinds whose calls always stay in this process.
 INSIDE = ("ThreadPoolExecutor", "threads", "serial")
 
-#: Those whose calls always leave it.
+#: Kinds whose calls always run in other processes.
 OUTSIDE = ("ProcessPoolExecutor", "processes")
 
-#: Seconds in which everything that does not hang is over, on a loaded machine.
+#: Seconds after which a call counts as hanging, even on a loaded machine.
 SOON = 30
 
 

@@ -1,4 +1,4 @@
-"""A table of faults as data: what one item of several does, and what must come of it.
+"""A table of faults as data: what one item of several does, and what must follow.
 
 ``test_fault_table.py`` runs each row on every backend, start method and kind of executor that it
 applies to; ``jobs/actions.py`` has the actions.
@@ -24,28 +24,28 @@ class Row(NamedTuple):
     """One fault."""
 
     name: str
-    #: what the item at BAD does in the place of squaring a number.
+    #: what the item at BAD does instead of squaring a number.
     action: Callable[[], Any]
-    #: the type of its error; None if it returns ``value``. By name if the module that it is in
-    #: would take workers long to import.
+    #: the type of the item's error; None if the item returns ``value``. A name where importing the
+    #: type's module would take workers long.
     error: type[BaseException] | str | None = None
-    #: in the error's message.
+    #: a part of the error's message.
     words: str = ""
     #: attributes of the error.
     fields: Mapping[str, Any] = MappingProxyType({})
-    #: what it returns, or its type.
+    #: the item's value, or the value's type.
     value: Any = DONE
-    #: it may be done in the caller's own process; what does not travel need not travel there.
+    #: whether the action may run in the caller's own process, where nothing has to be pickled.
     inside: bool = False
-    #: makes the item, if it is not a plain number.
+    #: makes the item, unless it is a plain number.
     argument: Callable[[], Any] | None = None
-    #: further options of the call; it has no counterpart in executors then.
+    #: further options of the call; with any, the row does not apply to executors.
     kwargs: Mapping[str, Any] = MappingProxyType({})
-    #: takes more than a second.
+    #: whether the row takes more than a second.
     full: bool = False
-    #: worth the time of an interpreter's start for each worker by default.
+    #: whether the row runs on spawned workers by default.
     spawn: bool = False
-    #: it leaves a worker behind that is good for nothing more.
+    #: whether the row leaves an unusable worker behind.
     cold: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Runs a callable under the guard's eyes, as the run loop does."""
+"""Runs callables under the guard, as the run loop does, and callables and items for its tests."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def watch(fn, items, looks=4) -> Verdict:
 
 
 def watch_copies(fn, item, looks=5) -> Verdict:
-    """The same with equal items that share nothing."""
+    """As ``watch``, with equal items that share nothing."""
     return watch(fn, [copy.deepcopy(item) for _ in range(looks)], looks)
 
 
 def name_of(fn) -> str:
-    """For the ids of parametrized tests."""
+    """The id of a parametrized test."""
     return getattr(fn, "__qualname__", None) or repr(fn)
 
 
@@ -82,7 +82,7 @@ class Point:
 
 
 def wrapped_by_own(fn):
-    """A decorator of the program's own."""
+    """A decorator that a program defines."""
     import functools
 
     @functools.wraps(fn)

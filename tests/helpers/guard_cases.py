@@ -1,4 +1,4 @@
-"""Callables with a side effect, each with a twin without, as data for the end-to-end guard test.
+"""Callables with a side effect, and callables without, as data for the end-to-end guard test.
 
 Every case makes fresh state: ``make()`` returns the callable, its items and a function that reads
 the state afterwards, so that the loop's run and the library's can be compared.
@@ -31,7 +31,7 @@ class Case(NamedTuple):
 
 
 EFFECTS: list[Case] = []
-TWINS: list[Case] = []
+PURE: list[Case] = []
 
 
 def effect(make: Callable[[], Any]) -> Callable[[], Any]:
@@ -39,8 +39,8 @@ def effect(make: Callable[[], Any]) -> Callable[[], Any]:
     return make
 
 
-def twin(make: Callable[[], Any]) -> Callable[[], Any]:
-    TWINS.append(Case(make.__name__, make))
+def pure(make: Callable[[], Any]) -> Callable[[], Any]:
+    PURE.append(Case(make.__name__, make))
     return make
 
 
@@ -52,12 +52,12 @@ def pure_module_function(x: int) -> int:
     return work() + x
 
 
-@twin
+@pure
 def module_function():
     return pure_module_function, list(range(N)), nothing
 
 
-@twin
+@pure
 def a_lambda():
     return lambda x: work() + x, list(range(N)), nothing
 
@@ -66,12 +66,12 @@ def _two(a: int, x: int) -> int:
     return work() + a * x
 
 
-@twin
+@pure
 def a_partial():
     return functools.partial(_two, 3), list(range(N)), nothing
 
 
-@twin
+@pure
 def closure_over_an_int():
     k = 5
 
@@ -81,7 +81,7 @@ def closure_over_an_int():
     return f, list(range(N)), nothing
 
 
-@twin
+@pure
 def closure_over_a_read_dict():
     table = {i: i * i for i in range(N)}
 
@@ -102,7 +102,7 @@ def closure_over_a_list_it_appends_to():
     return f, list(range(N)), lambda: log
 
 
-@twin
+@pure
 def a_list_of_its_own():
     def f(x):
         log = []
@@ -121,7 +121,7 @@ def _lazy_function(x: int) -> int:
     return work() + _lazy["table"][x]
 
 
-@twin
+@pure
 def lazily_filled_module_cache():
     _lazy.clear()
     return _lazy_function, list(range(N)), nothing
@@ -132,7 +132,7 @@ def _cached(x: int) -> int:
     return work() + x
 
 
-@twin
+@pure
 def an_lru_cache():
     _cached.cache_clear()
     return _cached, list(range(N)), nothing
@@ -196,7 +196,7 @@ def bound_method_that_changes_self():
     return c.change, list(range(N)), lambda: c.n
 
 
-@twin
+@pure
 def bound_method_that_does_not():
     return Counter().read, list(range(N)), nothing
 
@@ -243,7 +243,7 @@ def callable_instance():
     return c, list(range(N)), lambda: c.seen
 
 
-@twin
+@pure
 def steady_callable_instance():
     return Steady(), list(range(N)), nothing
 
@@ -258,7 +258,7 @@ class Made:
     __hash__ = None
 
 
-@twin
+@pure
 def a_class():
     return Made, list(range(N)), nothing
 
@@ -287,7 +287,7 @@ def a_default_argument():
     return f, list(range(N)), lambda: f.__defaults__[0]
 
 
-@twin
+@pure
 def a_default_argument_that_is_read():
     def f(x, table=(1, 2, 3)):
         return work() + table[x % 3]
@@ -348,7 +348,7 @@ def the_item_itself():
     return f, items, lambda: [i.done for i in items]
 
 
-@twin
+@pure
 def an_item_that_is_read():
     def f(item):
         return work() + item["v"]
@@ -397,7 +397,7 @@ def a_change_made_by_a_helper():
     return f, list(range(N)), lambda: log
 
 
-@twin
+@pure
 def a_helper_that_changes_a_local():
     def f(x):
         log: list[int] = []
@@ -443,7 +443,7 @@ def a_memo_by_argument():
     return f, list(range(N)), lambda: memo
 
 
-@twin
+@pure
 def counting_in_a_local():
     def f(x):
         counts: dict[int, int] = {}

@@ -51,7 +51,7 @@ def held(segment):
 
 @contextlib.contextmanager
 def slab_sender(segment=None, **settings):
-    """A slab_sender of a new segment; closed afterwards."""
+    """A sender with a new segment; closed afterwards."""
     made = SlabSender(segment or create_segment(), threading.Lock(), **settings)
     try:
         yield made
@@ -60,8 +60,8 @@ def slab_sender(segment=None, **settings):
 
 
 @contextlib.contextmanager
-def lending(*, private, segment=None, **settings):
-    """A slab_sender and who borrows from it."""
+def sender_and_receiver(*, private, segment=None, **settings):
+    """A sender and a receiver of its slabs."""
     with slab_sender(segment, **settings) as ours:
         receiver = SlabReceiver(ours.segment.duplicate(), private=private)
         try:
@@ -71,7 +71,7 @@ def lending(*, private, segment=None, **settings):
 
 
 def failing(error, *, after=0):
-    """Stands for a method that raises, from the call after so many on; they return None."""
+    """A method that raises after ``after`` calls, which return None."""
     calls = []
 
     def method(*args, **kwargs):
@@ -83,7 +83,7 @@ def failing(error, *, after=0):
 
 
 def elsewhere(monkeypatch):
-    """Take the ways of a system that is not Linux."""
+    """Take the code paths of systems other than Linux."""
     monkeypatch.setattr(segment, "LINUX", False)
     monkeypatch.setattr(_sender, "LINUX", False)
     monkeypatch.setattr(_receiver, "LINUX", False)
@@ -95,7 +95,7 @@ def lent(ours, seed=0, nbytes=LARGE):
 
 
 def shown(ours, seed, mode):
-    """A slab that is shared by name."""
+    """A slab with content that is shared by name."""
     slab = ours.reserve(LARGE, mode)
     window, offset = ours.mapping(slab)
     window[offset : offset + LARGE] = block(LARGE, seed)
@@ -125,7 +125,7 @@ class TaggedSegment(Segment):
         return copy
 
     def punch_hole(self, position, length):
-        """Memory cannot be given back there."""
+        """Windows cannot free a part."""
 
     def duplicate(self):
         return TaggedSegment(self._pieces)
@@ -156,10 +156,10 @@ class Child:
         self._sock = ours
 
     def step(self):
-        """Have it take the next step.
+        """Run the next step in the child.
 
         Returns:
-            What that returned; small.
+            The step's value, a small one.
         """
         self._sock.sendall(b"!")
         good, value = pickle.loads(self._sock.recv(1 << 16))
@@ -175,7 +175,7 @@ class Child:
 
 
 class End:
-    """One end: its channel and what it lends from."""
+    """One end: its channel and its sender."""
 
     def __init__(self, sock, ours, theirs, *, private, keep):
         self.sender = SlabSender(ours, threading.Lock(), keep=keep)
@@ -216,13 +216,13 @@ def move(sender, receiver, *frame, **how):
 
 
 def opened(frame):
-    """What is in it, as values."""
+    """The payload and buffers of a frame, as bytes."""
     payload, buffers = frame.open()
     return bytes(payload), [bytes(b) for b in buffers]
 
 
 def settle(*ends):
-    """Tell each end what came back."""
+    """Return the slabs that each end no longer uses."""
     for end in ends:
         end.channel.return_slabs()
     for end in ends:

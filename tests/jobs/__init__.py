@@ -30,7 +30,7 @@ def add(a, b):
 
 
 def spin(seconds):
-    """Hold the GIL in pure Python for so long."""
+    """Hold the GIL in pure Python for so many seconds."""
     end = time.perf_counter() + seconds
     count = 0
     while time.perf_counter() < end:
@@ -128,7 +128,7 @@ def raise_at(bad, kind, x):
 
 
 def lock_at(bad, x):
-    """Returns something that does not travel."""
+    """Return something that cannot be pickled."""
     return {"inner": [threading.Lock()]} if x == bad else x
 
 
@@ -214,13 +214,13 @@ _hoard = []
 
 
 def hoards(log, megabytes, x):
-    """The same, and keeps some memory for as long as the worker lives."""
+    """As ``noted_worker``, and allocate memory that the worker keeps."""
     _hoard.append(bytearray(b"x") * (megabytes << 20))
     return noted_worker(log, x, nap=0.002)
 
 
 def memory(_):
-    """Bytes that this process has in memory."""
+    """Resident bytes of this process."""
     import psutil
 
     return psutil.Process().memory_info().rss
@@ -384,6 +384,6 @@ def waits_and_fails(waiter, other, folder, x):
 
 
 def first_of(fn, first, second):
-    """Calls another one with the first of two arguments."""
+    """Call ``fn`` with the first of two arguments."""
     assert first == second
     return fn(first)

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import jobs
 
-#: What a action returns that does not end its item.
+#: What an action returns that does not fail its item.
 DONE = "done"
 
-#: The item that does the action, and how many there are.
+#: The item that performs the action, and the number of items.
 BAD, COUNT = 5, 12
 
 
 def run(action, x):
-    """The callable of the calls: one item does the action of a row, the others are squared."""
+    """The callable of the calls: one item performs the action of a row, the others are squared."""
     if _forked:
         os._exit(99)
     return x * x if isinstance(x, int) and x != BAD else action()
@@ -36,7 +36,7 @@ def run(action, x):
 
 
 class Halt(BaseException):
-    """One that no ``except Exception`` catches."""
+    """An exception that ``except Exception`` does not catch."""
 
 
 class Mute(Exception):  # noqa: N818
@@ -67,7 +67,7 @@ class Frozen(Exception):  # noqa: N818
 
 
 class Hostile:
-    """A result that is not to be touched."""
+    """A result that raises on any use."""
 
     def no(self, *_):
         raise RuntimeError("hands off")
@@ -96,7 +96,7 @@ class Reducing(Exception):  # noqa: N818
 
 
 class Reduced:
-    """The same, no exception."""
+    """As ``Reducing``, but not an exception."""
 
     def __init__(self, how, home=None):
         self.how = how
@@ -107,7 +107,7 @@ class Reduced:
 
 
 def reduced(how, home=None):
-    """What pickling and unpickling comes to."""
+    """The result of ``__reduce__``, or its failure."""
     if how == "fails":
         raise TypeError("it will not go")
     if how == "halts":
@@ -120,7 +120,7 @@ def reduced(how, home=None):
 
 
 class Homesick(Exception):  # noqa: N818
-    """Unpickles in the process only that has made it."""
+    """Unpickles only in the process that made it."""
 
     def __reduce__(self):
         return arrives_home, (os.getpid(),)
@@ -133,7 +133,7 @@ def arrives_home(pid):
 
 
 class Endless:
-    """Pickling it does not end, or unpickling."""
+    """Pickling does not end, or unpickling does not."""
 
     def __init__(self, where):
         self.where = where
@@ -150,7 +150,7 @@ def arrives_elsewhere():
 
 
 def nothing():
-    """An item that has done its action by coming here."""
+    """The action of an item whose unpickling is what is tested."""
     return DONE
 
 
@@ -208,7 +208,7 @@ def throws_deep():
 
 
 def where(_):
-    """What an item may have changed for those that come after; not what an executor's may."""
+    """State of the process that an item of a map must not change for later items."""
     return os.getcwd(), dict(os.environ), list(sys.path), list(sys.argv)
 
 
@@ -221,7 +221,7 @@ def kill_self(number):
 
 
 def overflow_c_stack():
-    """No recursion that Python counts."""
+    """Recursion in C, which Python does not count."""
     it = iter([1])
     for _ in range(200_000):
         it = filter(None, it)
@@ -277,13 +277,13 @@ def dies_while_writing():
     return bytes(400_000)
 
 
-# -- what is worse for those that come after -------------------------------------------------------
+# -- actions that affect later items ---------------------------------------------------------------
 
 _forked = False
 
 
 def forks(*, returns):
-    """A child that ends, or that believes itself the worker."""
+    """Fork a child that ends, or that returns as if it were the worker."""
     global _forked
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -298,13 +298,13 @@ def forks(*, returns):
 
 
 def forks_large():
-    """Both have something for shared memory; only one of them may be heard."""
+    """Worker and child both return a large result; only the worker's may arrive."""
     found = forks(returns=True)
     return bytes([found == DONE]) * (1 << 20)
 
 
 def daemonizes():
-    """What a library does that wants to live on."""
+    """Daemonize, as some libraries do."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         if os.fork():
@@ -314,7 +314,7 @@ def daemonizes():
 
 
 def urges_itself():
-    """The signal by which a worker is asked for what it has not begun, out of turn."""
+    """Send the recall signal without a recall."""
     for _ in range(100):
         os.kill(os.getpid(), signal.SIGURG)
     return DONE
@@ -335,7 +335,7 @@ def thread_raises(error):
 
 
 def interrupts_main():
-    """What a library does to stop the main thread."""
+    """Interrupt the main thread, as some libraries do."""
     _thread.interrupt_main()
     return DONE
 
@@ -393,7 +393,7 @@ def leads_nowhere():
 
 
 def closes_output():
-    """What is printed cannot be written."""
+    """Close the output descriptors with text still in the buffer."""
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     print("lost")
     os.close(1)

@@ -6,11 +6,12 @@ import array
 import dataclasses
 import hashlib
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jobs.pool import wait_for
 
 #: Elements of an array of 8-byte numbers that is large in every respect: as an argument, and as a
 #: result, which is copied out up to 1 MB.
@@ -20,7 +21,7 @@ MIDDLE = 50_000
 
 
 class Kept:
-    """What a worker keeps. Not a global, which would be sent along with each call."""
+    """Keeps data in a worker. Not a global, which would be sent along with each call."""
 
     data: Any = None
 
@@ -112,12 +113,12 @@ def layout_and_return(obj):
 
 
 def writeable(obj):
-    """Whether it could be written to there, and it."""
+    """Whether an array is writable in the worker, and the array."""
     return obj.flags.writeable, obj
 
 
 def overwrite(data):
-    """Write to all of an array; what its first and last elements were before."""
+    """Overwrite an array; returns its first and last elements from before."""
     before = data[0], data[-1]
     data[:] = -1
     return before
@@ -170,22 +171,14 @@ def at(data, place):
     return float(data[place])
 
 
-def wait_until(path, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not Path(path).exists():
-        if time.monotonic() > deadline:
-            raise TimeoutError(path)
-        time.sleep(0.001)
-
-
 def write_and_meet(folder, data, item):
     """Two items that run at once: each writes when the other has begun, and reads before."""
     Path(folder, f"here{item}").touch()
-    wait_until(Path(folder, f"here{1 - item}"))
+    wait_for(Path(folder, f"here{1 - item}"))
     before = float(data[0])
     data[:] = item + 10
     Path(folder, f"wrote{item}").touch()
-    wait_until(Path(folder, f"wrote{1 - item}"))
+    wait_for(Path(folder, f"wrote{1 - item}"))
     return before, float(data[0]), float(data[-1]), os.getpid()
 
 
@@ -201,7 +194,7 @@ def patient_total(folder, pair):
     if item == last:
         Path(folder, "done").touch()
     elif item == 0:
-        wait_until(Path(folder, "done"))
+        wait_for(Path(folder, "done"))
     return item, float(data.sum())
 
 
@@ -217,7 +210,7 @@ def nested_totals(pair):
 
 
 def forks(data):
-    """What a fork of the worker writes is not seen by it, nor the other way round."""
+    """Writes of a worker and of its fork do not reach the other."""
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -272,7 +265,7 @@ def hold(started, release, data):
     """Keep an argument in use until told otherwise."""
     Path(f"{started}.new").write_text(str(os.getpid()))
     Path(f"{started}.new").rename(started)
-    wait_until(release)
+    wait_for(release)
     return float(data.sum())
 
 

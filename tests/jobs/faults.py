@@ -1,4 +1,4 @@
-"""Callables for the tests of faults that are no actions of the table; see ``actions.py``."""
+"""Callables for tests of faults outside the fault table, whose own are in ``actions.py``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import jobs
 from jobs import actions
 from jobs.actions import BAD, DONE
 
-# -- items that something befalls ------------------------------------------------------------------
+# -- items whose worker is killed from outside -----------------------------------------------------
 
 
 def received(waits, flag, ballast):
-    """What an item that was struck unpickles to."""
+    """Unpickles the item that injects the fault."""
     arrived = Arrived(waits, flag)
     arrived.wait("unpickled")
     return arrived
 
 
 class Arrived:
-    """Stands for the item at BAD."""
+    """The item at BAD, in its worker."""
 
     def __init__(self, waits, flag):
         self.waits = waits
@@ -41,7 +41,7 @@ def squared(x):
     return BAD
 
 
-# -- what a whole program meets --------------------------------------------------------------------
+# -- faults of a whole program ---------------------------------------------------------------------
 
 
 def prints(count):
@@ -51,7 +51,7 @@ def prints(count):
 
 
 def kills(pid, x):
-    """Ends the program and does not end itself."""
+    """Kill the program and go on."""
     if x == 1:
         os.kill(pid, signal.SIGKILL)
     while True:

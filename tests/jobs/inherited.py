@@ -75,12 +75,12 @@ def append(x):
 
 
 def handlers():
-    """How this process takes the signals that programs have handlers for."""
+    """The handlers of signals that programs handle."""
     return [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)]
 
 
 def sockets():
-    """How many sockets this process has, and its threads that work."""
+    """The number of sockets and of threads of this process."""
     links = [Path("/proc/self/fd", fd) for fd in os.listdir("/proc/self/fd")]
     # One of them was that of the folder.
     found = [os.readlink(link) for link in links if link.is_symlink()]

@@ -24,7 +24,7 @@ class Careful(UserWarning):
 
 
 class Alarm(BaseException):
-    """What logging's own handlers let through."""
+    """An exception that the handlers of logging do not catch."""
 
 
 class Odd:
@@ -54,7 +54,7 @@ def informs(x):
 
 
 def informs_loudly(x):
-    """As many records as were asked for."""
+    """Log ``x`` records."""
     for number in range(x):
         log.info("%d of %d", number, x)
     return x
@@ -90,7 +90,7 @@ def prints(x):
 
 
 def prints_parts(x):
-    """Lines in parts, bytes, and what no encoding has."""
+    """Print lines in parts, bytes, and text that cannot be encoded."""
     print("a", x, sep="", end="")
     print("b\nc\u20ac", end="")
     sys.stdout.buffer.write(b"\xff\n")
@@ -99,7 +99,7 @@ def prints_parts(x):
 
 
 def prints_much(count, x):
-    """So many lines of 100 bytes, in writes of 1 to 1000 lines."""
+    """Print ``count`` lines of 100 bytes, in writes of 1 to 1000 lines."""
     line = "x" * 99 + "\n"
     left, size = count, 1
     while left:
@@ -116,7 +116,7 @@ def warns(x):
 
 
 def says_all(x):
-    """Everything in turns."""
+    """Print, log and warn in turns."""
     for turn in range(3):
         print("part", x, turn, end="")
         log.info("log %d %d", x, turn)
@@ -127,7 +127,7 @@ def says_all(x):
 
 
 def says_by_threads(x):
-    """Threads of an item speak while others answer."""
+    """Log from several threads of an item at once."""
     with ThreadPoolExecutor(3) as threads:
         list(threads.map(informs_loudly, [50] * 3))
         print("done", x)
@@ -135,7 +135,7 @@ def says_by_threads(x):
 
 
 def leaves_a_thread(x):
-    """What goes on speaking when the item is over."""
+    """Leave a thread that logs after the item has ended."""
     go = threading.Event()
 
     def speak():
@@ -147,7 +147,7 @@ def leaves_a_thread(x):
 
 
 def forks(x):
-    """A fork of the item's speaks for itself."""
+    """Print and log in a fork of the worker."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -170,7 +170,7 @@ def dies(x):
 
 
 def signalled(x):
-    """A signal handler that raises, and one that speaks, in the middle of what is said."""
+    """A signal handler that logs and raises while the item logs and prints."""
 
     def handler(*_):
         log.info("signal")
@@ -201,12 +201,12 @@ def nested(x):
 
 
 def set_up():
-    """An initializer as programs have it that know the standard library's pools."""
+    """An initializer as programs written for the standard library's pools have it."""
     logging.basicConfig(level=logging.DEBUG, format="set up: %(message)s", stream=sys.stderr)
 
 
 def waits_and_logs(work, x):
-    """A storm of records around an item of ``jobs``."""
+    """Log and print around an item of ``jobs``."""
     for number in range(5):
         log.info("before %d %d", x, number)
     value = work(x)

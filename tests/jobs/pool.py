@@ -8,20 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+from jobs import note
+
 STATE = "unset"
 
 
-def note(log, x):
-    """Append a line to a file, whole, whoever else does."""
-    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    try:
-        os.write(fd, f"{x}\n".encode())
-    finally:
-        os.close(fd)
-
-
 def noted(log):
-    """The numbers in that file."""
+    """The numbers that `note` has written to a file."""
     return [int(line) for line in Path(log).read_text().split()] if Path(log).exists() else []
 
 
@@ -30,7 +23,7 @@ def keywords(*args, **kwargs):
 
 
 def wait_for(path, seconds=30.0):
-    """Return when there is such a file."""
+    """Return when the file exists."""
     deadline = time.monotonic() + seconds
     while not Path(path).exists():
         if time.monotonic() > deadline:
@@ -45,7 +38,7 @@ def touch(path):
 
 
 def started_then_wait(started, release):
-    """Say who runs, then wait."""
+    """Write this process id to a file, then wait for another file."""
     Path(f"{started}.new").write_text(str(os.getpid()))
     Path(f"{started}.new").rename(started)
     wait_for(release)
@@ -87,7 +80,7 @@ def lines(count):
 
 
 class Here:
-    """Pickles anywhere, unpickles in the process that made it only."""
+    """Pickles anywhere, unpickles only in the process that made it."""
 
     def __init__(self, elsewhere=False, ballast=None):
         self.pid = os.getpid()
@@ -105,7 +98,7 @@ def _arrive(pid, elsewhere, ballast):
 
 
 class HereError(Exception):
-    """An exception that unpickles in the process that made it only."""
+    """An exception that unpickles only in the process that made it."""
 
     def __init__(self, pid=None):
         super().__init__("here")
@@ -139,7 +132,7 @@ def turned(data):
 
 
 def slow_state(value):
-    """What takes long to be unpickled."""
+    """Takes so many seconds to unpickle."""
     time.sleep(value)
     return value
 

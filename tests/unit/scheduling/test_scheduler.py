@@ -6,7 +6,6 @@ from collections import deque
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scheduler_checks import checked_schedulers  # noqa: F401
 
 from parallax._scheduling.events import (
     Arrived,

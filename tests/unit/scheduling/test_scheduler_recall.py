@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from scheduler_checks import checked_schedulers  # noqa: F401
 
 from parallax._scheduling.events import (
     Arrived,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 
 import pytest
-from scheduler_checks import checked_schedulers  # noqa: F401
 
 from parallax._scheduling.events import (
     Arrived,

@@ -16,9 +16,9 @@ from helpers.shm import (
     elsewhere,
     failing,
     held,
-    lending,
     lent,
     linux,
+    sender_and_receiver,
     shown,
 )
 from helpers.shm import view as array
@@ -38,7 +38,7 @@ kinds = pytest.mark.parametrize("private", [True, False], ids=["worker", "parent
 @pytest.mark.parametrize("nbytes", [1, PAGE_BYTES, MIN_SHARED_BYTES - 1, MIN_SHARED_BYTES, LARGE])
 def test_views(private, nbytes):
     """They show what was lent, can be written to, and come back when the last array is gone."""
-    with lending(private=private) as (ours, receiver):
+    with sender_and_receiver(private=private) as (ours, receiver):
         slab = lent(ours, 3, nbytes)
         view = array(receiver, slab)
         part = view[: nbytes // 2 + 1][::-1]
@@ -62,7 +62,7 @@ def test_what_a_worker_writes_is_its_own(monkeypatch, way):
         monkeypatch.setattr(receiver_module, "populate", lambda *_, **__: False)
     elif way != "usual":
         elsewhere(monkeypatch)
-    with lending(private=True, segment=TaggedSegment() if way == "tags" else None) as (
+    with sender_and_receiver(private=True, segment=TaggedSegment() if way == "tags" else None) as (
         ours,
         receiver,
     ):
@@ -92,7 +92,7 @@ def test_used_again(monkeypatch, private, way):
     if way != "usual":
         elsewhere(monkeypatch)
     tagged = TaggedSegment() if way == "tags" else None
-    with lending(private=private, segment=tagged) as (ours, receiver):
+    with sender_and_receiver(private=private, segment=tagged) as (ours, receiver):
         for seed in range(4):
             slab = lent(ours, seed)
             view = array(receiver, slab)
@@ -107,7 +107,7 @@ def test_used_again(monkeypatch, private, way):
 def test_parts_of_a_slab():
     """Each is a view of its own, and a slab is told as often as it has parts."""
     sizes = [MIN_SHARED_BYTES + 1, 3, MIN_SHARED_BYTES + PAGE_BYTES]
-    with lending(private=True) as (ours, receiver):
+    with sender_and_receiver(private=True) as (ours, receiver):
         slab = ours.put(*(memoryview(block(n, n)) for n in sizes))
         views, at = [], 0
         for nbytes in sizes:
@@ -126,7 +126,7 @@ def test_parts_of_a_slab():
 @pytest.mark.parametrize("private", [True, False])
 def test_what_is_shared_by_name(private):
     """ "r" is read-only, with "rw" both ends write to the same memory; small ones, too."""
-    with lending(private=private) as (ours, receiver):
+    with sender_and_receiver(private=private) as (ours, receiver):
         reading, writing = shown(ours, 1, READ), shown(ours, 2, WRITE)
         part = np.frombuffer(receiver.view(writing.ref(5, 10)), np.uint8)
         read, write = array(receiver, reading), array(receiver, writing)
@@ -151,7 +151,7 @@ def test_what_is_shared_by_name(private):
 @kinds
 def test_nobody_looked(private):
     """What is refused is given back once."""
-    with lending(private=private) as (ours, receiver):
+    with sender_and_receiver(private=private) as (ours, receiver):
         slab = lent(ours)
         receiver.give_back(slab.ref())
         assert receiver.take_returns() == [slab.extent.start]
@@ -162,7 +162,7 @@ def test_nobody_looked(private):
 @kinds
 def test_everything_else_is_gone(private):
     """A view shows the right values after its receiver, slab_sender and segment are collected."""
-    with lending(private=private) as (ours, receiver):
+    with sender_and_receiver(private=private) as (ours, receiver):
         slabs = [lent(ours, seed) for seed in range(3)]
         views = [array(receiver, slab) for slab in slabs]
         kept = views[1][5:]
@@ -179,7 +179,7 @@ def test_everything_else_is_gone(private):
 @pytest.mark.parametrize("way", ["no mapping", "no ctypes"])
 def test_copies_where_views_cannot_be_had(monkeypatch, private, way):
     """The data comes nevertheless, and is given back at once."""
-    with lending(private=private) as (ours, receiver):
+    with sender_and_receiver(private=private) as (ours, receiver):
         slab = lent(ours, 4)
         if way == "no ctypes":
             monkeypatch.setitem(sys.modules, "ctypes", None)
@@ -199,7 +199,7 @@ def test_copies_where_views_cannot_be_had(monkeypatch, private, way):
 @linux
 def test_abandoned():
     """Of what a worker left only what is in use stays, and goes with its last view."""
-    with lending(private=False) as (ours, receiver):
+    with sender_and_receiver(private=False) as (ours, receiver):
         slabs = [lent(ours, seed) for seed in range(6)]
         size, whole = round_to_pages(LARGE), held(ours.segment)
         views = {seed: array(receiver, slabs[seed]) for seed in (0, 3, 4)}
@@ -218,7 +218,7 @@ def test_abandoned():
 @kinds
 def test_abandoned_with_nothing_in_use(private):
     """Its segment is closed at once, and what comes too late is an error, not other memory."""
-    with lending(private=private) as (ours, receiver):
+    with sender_and_receiver(private=private) as (ours, receiver):
         slab = lent(ours)
         receiver.abandon()
         assert receiver._segment.handle == -1
@@ -230,7 +230,7 @@ def test_abandoned_with_nothing_in_use(private):
 
 def test_abandoned_but_something_is_in_use():
     """The memory of other slabs is gone then: zeros must not be shown for it."""
-    with lending(private=False) as (ours, receiver):
+    with sender_and_receiver(private=False) as (ours, receiver):
         slabs = [lent(ours, seed) for seed in range(2)]
         view = array(receiver, slabs[0])
         receiver.abandon()
@@ -242,7 +242,7 @@ def test_abandoned_but_something_is_in_use():
 @linux
 def test_abandoned_in_a_cycle():
     """Views keep the rest of it going that gives their memory back, until they end."""
-    with lending(private=False) as (ours, receiver):
+    with sender_and_receiver(private=False) as (ours, receiver):
         slab = lent(ours)
         view = array(receiver, slab)
         receiver.abandon()
@@ -257,7 +257,7 @@ def test_abandoned_in_a_cycle():
 def test_little_waits_for_its_lender(monkeypatch):
     """More goes to the system before the slab_sender hears of it; the note says so."""
     monkeypatch.setattr(receiver_module, "MAX_UNREPORTED_BYTES", 2 * LARGE)
-    with lending(private=False) as (ours, receiver):
+    with sender_and_receiver(private=False) as (ours, receiver):
         slabs = [lent(ours, seed) for seed in range(4)]
         views = [array(receiver, slab) for slab in slabs]
         before = held(ours.segment)
@@ -274,7 +274,7 @@ def test_little_waits_for_its_lender(monkeypatch):
 def test_memory_stays_for_another_view(monkeypatch):
     """What goes to the system is what nobody looks at."""
     monkeypatch.setattr(receiver_module, "MAX_UNREPORTED_BYTES", 0)
-    with lending(private=False) as (ours, receiver):
+    with sender_and_receiver(private=False) as (ours, receiver):
         slab = lent(ours)
         one, two = array(receiver, slab), array(receiver, slab)
         del one

@@ -8,8 +8,8 @@ from helpers.shm import (
     Child,
     block,
     forks,
-    lending,
     lent,
+    sender_and_receiver,
     shown,
 )
 from helpers.shm import view as array
@@ -28,7 +28,7 @@ def test_forked(monkeypatch, private, kernel):
     """A copy of this process sees what was there, whatever becomes of the slab; both are alone."""
     if kernel == "old":
         monkeypatch.setattr(receiver_module, "populate", lambda *_, **__: False)
-    with lending(private=private, keep=0) as (ours, receiver):
+    with sender_and_receiver(private=private, keep=0) as (ours, receiver):
         slabs = [lent(ours, seed) for seed in range(2)]
         starts = [slab.extent.start for slab in slabs]
         views = [array(receiver, slab) for slab in slabs]
@@ -76,7 +76,7 @@ def test_forked(monkeypatch, private, kernel):
 @kinds
 def test_forked_after_the_end_of_the_lender(private):
     """What a dead worker left is copied as well; then nothing of it is held."""
-    with lending(private=private) as (ours, receiver):
+    with sender_and_receiver(private=private) as (ours, receiver):
         slab = lent(ours)
         view = array(receiver, slab)
         receiver.abandon()
@@ -92,7 +92,7 @@ def test_forked_after_the_end_of_the_lender(private):
 @pytest.mark.parametrize("mode", [READ, WRITE])
 def test_forked_with_what_is_shared_by_name(mode):
     """It is not copied, so it is never given back: nobody tells when the copy has done with it."""
-    with lending(private=True) as (ours, receiver):
+    with sender_and_receiver(private=True) as (ours, receiver):
         slab = shown(ours, 1, mode)
         views = [array(receiver, slab)]
         with Child(lambda: views[0].tobytes() == block(LARGE, 1)) as child:
@@ -107,7 +107,7 @@ def test_forked_with_what_is_shared_by_name(mode):
 @forks
 def test_a_forked_copy_abandons_nothing():
     """Channels that it closes are its parent's."""
-    with lending(private=False) as (ours, receiver):
+    with sender_and_receiver(private=False) as (ours, receiver):
         slab = lent(ours)
         with Child(receiver.abandon) as child:
             child.step()
@@ -116,7 +116,7 @@ def test_a_forked_copy_abandons_nothing():
 
 def test_detached_at_last():
     """A view that ends after it became this process's own memory is not given back again."""
-    with lending(private=True) as (ours, receiver):
+    with sender_and_receiver(private=True) as (ours, receiver):
         assert isinstance(receiver, SlabReceiver)
         slab = lent(ours)
         assert slab.mode == COPY
@@ -137,7 +137,7 @@ def test_a_forked_copy_gives_no_memory_away(monkeypatch):
     """Not even where it could not get memory of its own: its parent looks at it."""
     monkeypatch.setattr(receiver_module, "_remap", lambda *_: False)
     monkeypatch.setattr(receiver_module, "MAX_UNREPORTED_BYTES", 0)
-    with lending(private=False) as (ours, receiver):
+    with sender_and_receiver(private=False) as (ours, receiver):
         slabs = [lent(ours, seed) for seed in range(3)]
         views = [array(receiver, slab) for slab in slabs]
         with Child(

@@ -10,7 +10,7 @@ import tempfile
 import threading
 
 import pytest
-from helpers.shm import block, held, lending, linux
+from helpers.shm import block, held, linux, sender_and_receiver
 
 from parallax._shm import segment
 from parallax._shm.segment import PAGE_BYTES, Segment, create_segment, round_to_pages
@@ -66,7 +66,7 @@ def test_files(monkeypatch, tmp_path, folder):
         monkeypatch.setattr(segment, "_MEMORY_FOLDER", "/proc")  # where nobody can make a file
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(os.listdir(tmp_path))
-    with lending(private=True) as (ours, receiver):
+    with sender_and_receiver(private=True) as (ours, receiver):
         assert not ours.segment.anonymous  # a device can be full
         assert os.fstat(ours.segment.handle).st_nlink == 0
         assert os.fstat(ours.segment.handle).st_mode & 0o777 == 0o600
