@@ -18,37 +18,37 @@ import sys
 from parallax._core.light_stdlib import NamedTuple
 
 __all__ = [
-    "FIRST_MEAN",
-    "LEAST_SLEEP",
-    "PENDING",
+    "FIRST_MEAN_SLEEP_S",
+    "MIN_PENDING_S",
+    "MIN_SLEEP_S",
     "GilReading",
     "GilSamples",
     "estimate",
+    "held_throughout",
     "is_late",
-    "is_solid",
     "mean_sleep",
 ]
 
 #: Mean sleep at first. Shorter disturbs the callable, longer leaves too few samples in 25 ms.
-FIRST_MEAN = 0.0005
+FIRST_MEAN_SLEEP_S = 0.0005
 #: Mean sleep in the long run. Shorter costs for nothing, longer is slow to see a change.
-_LAST_MEAN = 0.005
+_LAST_MEAN_SLEEP_S = 0.005
 #: After a tick that took the GIL by force the mean grows by this factor per such tick, up to the
 #: bound: each of them stops the callable for some 0.1 ms. Slower growth or a lower bound costs over
 #: 1 % of pure Python work, faster growth leaves the verdict to the first few ticks.
-_FORCED_GROWTH, _FORCED_MEAN = 1.7, 0.02
+_FORCED_GROWTH, _MAX_FORCED_MEAN_SLEEP_S = 1.7, 0.02
 #: Least sleep. Shorter ones do not reach the kernel, a longer one would hide fine alternation.
-LEAST_SLEEP = 0.00005
+MIN_SLEEP_S = 0.00005
 #: Lateness that counts as a wait where the kernel does not say. Shorter than the slack of timers
 #: cries wolf, longer is blind to short holds.
-_THRESHOLD = 0.00015 if sys.platform == "linux" else 0.001
+_MIN_LATE_S = 0.00015 if sys.platform == "linux" else 0.001
 #: What waking up costs while nothing has been seen yet.
-_USUAL_LATENESS = 0.00008
+_USUAL_LATENESS_S = 0.00008
 #: A wait still going on counts from here; below, it may be the wake-up itself.
-PENDING = 0.001
+MIN_PENDING_S = 0.001
 #: The longest a thread is taken to wait for a core where others wait, too. Smaller mistakes a busy
 #: machine for a held GIL, larger doubts a C call that holds it.
-_STARVED = 0.03
+_MAX_STARVED_S = 0.03
 #: Normal quantile of a 90 % interval.
 _Z = 1.645
 
@@ -68,13 +68,13 @@ class GilReading(NamedTuple):
 
 
 class GilSamples(NamedTuple):
-    """What the samples add up to. Every field but `longest` is a sum, so tallies subtract."""
+    """What the samples add up to. Every field but `longest` is a sum, so sums subtract."""
 
     ticks: int = 0
     late: int = 0
     guessed: int = 0  #: ticks judged by their lateness alone
     waited: float = 0.0  #: seconds the sampler waited for the GIL
-    birth: float = 0.0  #: the part of it before the thread first ran
+    startup_wait: float = 0.0  #: the part of it before the thread first ran
     weight: float = 0.0  #: each tick stands for the mean of its sleep, in seconds
     weight_late: float = 0.0
     weight_squares: float = 0.0
@@ -85,7 +85,7 @@ class GilSamples(NamedTuple):
     def base(self) -> float:
         """What waking up costs when nobody holds the GIL."""
         on_time = self.ticks - self.late
-        return (self.overshoot + _USUAL_LATENESS) / (on_time + 1)
+        return (self.overshoot + _USUAL_LATENESS_S) / (on_time + 1)
 
     def tick(
         self,
@@ -93,7 +93,7 @@ class GilSamples(NamedTuple):
         lateness: float,
         *,
         late: bool,
-        solid: bool = True,
+        throughout: bool = True,
         guess: bool = False,
         cpu: float = 0.0,
     ) -> GilSamples:
@@ -103,17 +103,17 @@ class GilSamples(NamedTuple):
             mean: of the distribution that the sleep was drawn from.
             lateness: seconds from the end of the sleep to having the GIL again.
             late: whether the GIL was taken at the wake-up.
-            solid: whether it was held throughout the lateness; otherwise that time tells nothing.
+            throughout: whether it was held all that time; otherwise the lateness tells nothing.
             guess: whether only the lateness could tell.
             cpu: the sampler's own CPU seconds so far.
         """
-        excess = max(0.0, lateness - self.base()) if late and solid else 0.0
+        excess = max(0.0, lateness - self.base()) if late and throughout else 0.0
         return GilSamples(
             self.ticks + 1,
             self.late + late,
             self.guessed + guess,
             self.waited + excess,
-            self.birth,
+            self.startup_wait,
             self.weight + mean,
             self.weight_late + mean * late,
             self.weight_squares + mean * mean,
@@ -122,29 +122,18 @@ class GilSamples(NamedTuple):
             cpu,
         )
 
-    def born(self, seconds: float) -> GilSamples:
+    def add_startup_wait(self, seconds: float) -> GilSamples:
         """Add a wait that began at no random moment: known time, but no sample."""
         return self._replace(
             waited=self.waited + seconds,
-            birth=self.birth + seconds,
+            startup_wait=self.startup_wait + seconds,
             longest=max(self.longest, seconds),
         )
 
     def since(self, mark: GilSamples) -> GilSamples:
         """What was added after `mark`; `longest` stays that of the whole."""
-        return GilSamples(
-            self.ticks - mark.ticks,
-            self.late - mark.late,
-            self.guessed - mark.guessed,
-            self.waited - mark.waited,
-            self.birth - mark.birth,
-            self.weight - mark.weight,
-            self.weight_late - mark.weight_late,
-            self.weight_squares - mark.weight_squares,
-            self.overshoot - mark.overshoot,
-            self.longest,
-            self.cpu - mark.cpu,
-        )
+        differences = (mine - theirs for mine, theirs in zip(self, mark, strict=True))
+        return GilSamples(*differences)._replace(longest=self.longest)
 
 
 def is_late(lateness: float, switches: int, least: float, interval: float) -> bool:
@@ -160,10 +149,10 @@ def is_late(lateness: float, switches: int, least: float, interval: float) -> bo
     if switches > 0:
         return switches > 1
     # A slow timer is always slow by about the same, and never by the switch interval.
-    return lateness > (max(_THRESHOLD, 2.5 * least) if least < 0.6 * interval else _THRESHOLD)
+    return lateness > (max(_MIN_LATE_S, 2.5 * least) if least < 0.6 * interval else _MIN_LATE_S)
 
 
-def is_solid(lateness: float, switches: int, interval: float) -> bool:
+def held_throughout(lateness: float, switches: int, interval: float) -> bool:
     """Whether the GIL was held throughout a wait, as far as the kernel's count tells.
 
     A waiting thread sleeps once per switch interval. It is also woken, and sleeps again, when the
@@ -173,7 +162,7 @@ def is_solid(lateness: float, switches: int, interval: float) -> bool:
 
 
 def estimate(
-    tally: GilSamples,
+    samples: GilSamples,
     span: float,
     *,
     pending: float = 0.0,
@@ -185,7 +174,7 @@ def estimate(
     """Turn samples into a reading; the whole judgement, without clock or thread.
 
     Args:
-        tally: the samples.
+        samples: the samples.
         span: wall seconds observed.
         pending: seconds of a wait that is still going on.
         busy: CPU share of the watched thread, if known.
@@ -193,13 +182,13 @@ def estimate(
         delayed: share of the time in which the watched thread was ready but got no core.
         load: runnable threads per core; misleads where only lateness is known.
     """
-    ticks, late, waited, longest = tally.ticks, tally.late, tally.waited, tally.longest
-    sampled, hits, squares = tally.weight, tally.weight_late, tally.weight_squares
-    unsure = tally.birth
-    if pending > PENDING:
+    ticks, late, waited, longest = samples.ticks, samples.late, samples.waited, samples.longest
+    sampled, hits, squares = samples.weight, samples.weight_late, samples.weight_squares
+    unsure = samples.startup_wait
+    if pending > MIN_PENDING_S:
         unsure += pending
         ticks, late, waited, longest = ticks + 1, late + 1, waited + pending, max(longest, pending)
-        weight = sampled / tally.ticks if tally.ticks else FIRST_MEAN
+        weight = sampled / samples.ticks if samples.ticks else FIRST_MEAN_SLEEP_S
         sampled, hits, squares = sampled + weight, hits + weight, squares + weight * weight
     waited = min(waited, span)
     if span <= 0.0 or (ticks == 0 and waited < span / 2.0):
@@ -215,14 +204,14 @@ def estimate(
     held = (waited + (span - waited) * share) / span
     # A sleep cannot end while the sampler itself is on its way: alternation is seen a bit askew.
     error = (half + abs(centre - share) + 0.4 * share * (1.0 - share)) * (span - waited) / span
-    if tally.guessed:
+    if samples.guessed:
         # Short holds hide below the threshold, and a loaded machine wakes threads late.
-        guessed = tally.guessed / ticks
-        error += guessed * (0.5 * min(1.0, max(0.0, load - 0.9)) + min(0.2, 600.0 * _THRESHOLD))
+        guessed = samples.guessed / ticks
+        error += guessed * (0.5 * min(1.0, max(0.0, load - 0.9)) + min(0.2, 600 * _MIN_LATE_S))
     # The thread may have been kept waiting for a core with or without the GIL in its hands, and
     # where it was, so may the sampler have been: only ticks prove that the GIL was in its way.
     delayed = min(max(0.0, delayed), 0.98)
-    doubt = min(min(unsure, _STARVED) / span, delayed) * (1.0 - max(0.0, centre - half))
+    doubt = min(min(unsure, _MAX_STARVED_S) / span, delayed) * (1.0 - max(0.0, centre - half))
     low = max(0.0, held - delayed - doubt) / (1.0 - delayed)
     high = min(1.0, held / (1.0 - delayed))
     held = min(held, high)
@@ -243,5 +232,5 @@ def mean_sleep(elapsed: float, forced: int) -> float:
         forced: how many ticks took the GIL by force so far, or 0 if the latest did not.
     """
     if forced:
-        return min(_FORCED_MEAN, FIRST_MEAN * _FORCED_GROWTH ** min(forced, 10))
-    return min(_LAST_MEAN, max(FIRST_MEAN, elapsed / 25.0))
+        return min(_MAX_FORCED_MEAN_SLEEP_S, FIRST_MEAN_SLEEP_S * _FORCED_GROWTH ** min(forced, 10))
+    return min(_LAST_MEAN_SLEEP_S, max(FIRST_MEAN_SLEEP_S, elapsed / 25.0))

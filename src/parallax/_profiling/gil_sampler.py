@@ -24,13 +24,13 @@ from typing import NamedTuple
 from parallax._core.cores import gil_enabled, load_per_core
 from parallax._core.thread_clocks import clock_tick, thread_cpu_clock
 from parallax._profiling.gil_estimate import (
-    LEAST_SLEEP,
-    PENDING,
+    MIN_PENDING_S,
+    MIN_SLEEP_S,
     GilReading,
     GilSamples,
     estimate,
+    held_throughout,
     is_late,
-    is_solid,
     mean_sleep,
 )
 
@@ -68,7 +68,7 @@ class Mark(NamedTuple):
     """Where all clocks and counters stood at one moment."""
 
     at: float
-    tally: GilSamples
+    samples: GilSamples
     due: float  #: when the sleep that is going on ends; infinite while awake
     watched: float | None  #: CPU seconds of the watched thread
     process: float  #: CPU seconds of all threads
@@ -77,7 +77,7 @@ class Mark(NamedTuple):
     @property
     def cpu(self) -> float:
         """CPU seconds that the sampler itself has used."""
-        return self.tally.cpu
+        return self.samples.cpu
 
 
 class GilSampler:
@@ -118,7 +118,7 @@ class GilSampler:
         self._done.acquire()
         self._pid = os.getpid()
         self._first = self.mark()
-        self._seen = (GilSamples(), self._first.at + LEAST_SLEEP)
+        self._seen = (GilSamples(), self._first.at + MIN_SLEEP_S)
         try:
             # Not threading.Thread: its start waits for the new thread, which costs three times
             # as much, and five milliseconds more once pure Python runs elsewhere.
@@ -172,22 +172,22 @@ class GilSampler:
         if first is None:
             return GilReading(0, 0, None, 1.0, 0.0, 0.0)
         # Samples may have come in after `stop` took its mark: they tell how a long wait ended.
-        tally = (self._seen[0] if self._last else last.tally).since(first.tally)
+        samples = (self._seen[0] if self._last else last.samples).since(first.samples)
         span = last.at - first.at
         delayed = 0.0
         if last.delay is not None and first.delay is not None and span > 0.0:
             delayed = min(1.0, max(0.0, last.delay - first.delay) / span)
         if not gil_enabled():
-            return GilReading(tally.ticks, 0, 0.0, 0.0, 0.0, span, delayed)
+            return GilReading(samples.ticks, 0, 0.0, 0.0, 0.0, span, delayed)
         busy = _busy(first, last.at, last.watched)
         return estimate(
-            tally,
+            samples,
             span,
-            pending=0.0 if self._last else last.at - last.due - tally.base(),
+            pending=0.0 if self._last else last.at - last.due - samples.base(),
             busy=busy,
-            others=self._others(first, last, tally, busy),
+            others=self._others(first, last, samples, busy),
             delayed=delayed,
-            load=(load_per_core() or 0.0) if tally.guessed else 0.0,
+            load=(load_per_core() or 0.0) if samples.guessed else 0.0,
         )
 
     def busy(self, since: Mark | None = None) -> float | None:
@@ -204,7 +204,7 @@ class GilSampler:
             return self._clock()
         return time.thread_time() if threading.get_ident() == self._watch else None
 
-    def _others(self, first: Mark, last: Mark, tally: GilSamples, busy: float | None) -> float:
+    def _others(self, first: Mark, last: Mark, samples: GilSamples, busy: float | None) -> float:
         """CPU share of threads that may hold the GIL instead of the watched one."""
         span = last.at - first.at
         if busy is None or span <= 0.0:
@@ -212,7 +212,7 @@ class GilSampler:
         known = {self._watch, self._ident, threading.get_ident()}
         if known.issuperset(sys._current_frames()):
             return 0.0  # what else burns CPU are native threads: they never hold the GIL
-        return max(0.0, (last.process - first.process - tally.cpu) / span - busy)
+        return max(0.0, (last.process - first.process - samples.cpu) / span - busy)
 
     def _loop(self) -> None:
         if hasattr(signal, "pthread_sigmask"):
@@ -232,19 +232,19 @@ class GilSampler:
         clock, interval = time.perf_counter, sys.getswitchinterval()
         rude = 0.8 * interval  # who waited so long made the holder let go
         began = self._first.at if self._first is not None else clock()
-        tally, least, lateness, forced = GilSamples(), math.inf, 0.0, 0
-        birth = clock() - began
-        if birth > PENDING and (_switches() or sys.platform != "linux"):
-            tally = tally.born(birth - LEAST_SLEEP)
+        samples, least, lateness, forced = GilSamples(), math.inf, 0.0, 0
+        startup_wait = clock() - began
+        if startup_wait > MIN_PENDING_S and (_switches() or sys.platform != "linux"):
+            samples = samples.add_startup_wait(startup_wait - MIN_SLEEP_S)
         draw = time.perf_counter_ns()
         while True:
             # Knuth's MMIX generator; the `random` module would cost its import.
             draw = (draw * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
             mean = mean_sleep(clock() - began, forced if lateness > rude else 0)
-            sleep = max(LEAST_SLEEP, -mean * math.log(((draw >> 11) + 1) / 9007199254740992.0))
+            sleep = max(MIN_SLEEP_S, -mean * math.log(((draw >> 11) + 1) / 9007199254740992.0))
             switches = _switches()
             due = clock() + sleep
-            self._seen = (tally, due)
+            self._seen = (samples, due)
             if _sleep(self._wake, sleep):
                 return
             now = clock()
@@ -253,15 +253,15 @@ class GilSampler:
             least = min(least, lateness)
             forced += lateness > rude
             late = is_late(lateness, switches, least, interval)
-            tally = tally.tick(
+            samples = samples.tick(
                 mean,
                 lateness,
                 late=late,
-                solid=is_solid(lateness, switches, interval),
+                throughout=held_throughout(lateness, switches, interval),
                 guess=switches <= 0,
                 cpu=time.thread_time(),
             )
-            self._seen = (tally, math.inf)
+            self._seen = (samples, math.inf)
             if self._on_sample is not None:
                 try:
                     self._on_sample(now)

@@ -9,12 +9,17 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any
 
 from parallax._core.callables import unwrap_partial
-from parallax._core.plans import Measurement
+from parallax._core.light_stdlib import NamedTuple
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+    from typing import Any
+
+    from parallax._core.plans import Measurement
 
 __all__ = [
     "PastRun",
@@ -26,32 +31,27 @@ __all__ = [
     "remember_run",
 ]
 
-#: Callables remembered. A program has few hot ones; the least recently used goes.
-KEPT = 256
+#: Callables remembered; the least recently used goes. Fewer forget hot ones of a large program.
+MAX_REMEMBERED_CALLABLES = 256
 
 
-@dataclass(frozen=True, slots=True)
-class PastRun:
+class PastRun(NamedTuple):
     """What one callable was like."""
 
     measurement: Measurement
-    #: whether shared state changed, item by item, while it was watched.
+    #: whether shared state changed, for each item that was watched.
     history: tuple[bool, ...] = ()
 
 
 _table: OrderedDict[Hashable, PastRun] = OrderedDict()
-_paces: dict[Hashable, float] = {}
+_item_seconds: dict[Hashable, float] = {}
 _lock = threading.Lock()
 
 
 def key_of(fn: Callable[..., Any]) -> Hashable | None:
-    """Name the code behind a callable; the same for all closures and instances of it.
+    """A key for the code behind a callable, the same for all closures and instances of it.
 
-    Args:
-        fn: any callable.
-
-    Returns:
-        A key, or None if there is nothing stable to name.
+    None if there is nothing that stays the same.
     """
     fn = unwrap_partial(fn)
     fn = getattr(fn, "__func__", fn)
@@ -69,7 +69,7 @@ def key_of(fn: Callable[..., Any]) -> Hashable | None:
 
 
 def past_run(key: Hashable | None) -> PastRun | None:
-    """What is known under a key."""
+    """The latest measurement of a callable."""
     if key is None:
         return None
     with _lock:
@@ -86,13 +86,13 @@ def remember_run(key: Hashable | None, memory: PastRun) -> None:
     with _lock:
         _table[key] = memory
         _table.move_to_end(key)
-        while len(_table) > KEPT:
+        while len(_table) > MAX_REMEMBERED_CALLABLES:
             _table.popitem(last=False)
 
 
 def past_item_seconds(key: Hashable | None) -> float | None:
-    """Seconds per item in the latest run of that callable on a route that was asked for."""
-    return _paces.get(key)
+    """Seconds per item in the latest run of a callable, whichever route it took."""
+    return _item_seconds.get(key)
 
 
 def remember_item_seconds(key: Hashable | None, mean: float | None) -> None:
@@ -100,17 +100,17 @@ def remember_item_seconds(key: Hashable | None, mean: float | None) -> None:
     if key is None or mean is None:
         return
     with _lock:
-        _paces.pop(key, None)
-        _paces[key] = mean
-        if len(_paces) > KEPT:
-            del _paces[next(iter(_paces))]
+        _item_seconds.pop(key, None)
+        _item_seconds[key] = mean
+        if len(_item_seconds) > MAX_REMEMBERED_CALLABLES:
+            del _item_seconds[next(iter(_item_seconds))]
 
 
 def forget_all() -> None:
     """Empty the tables."""
     with _lock:
         _table.clear()
-        _paces.clear()
+        _item_seconds.clear()
 
 
 def _after_fork() -> None:

@@ -1,55 +1,58 @@
-"""Looks from a thread of its own whether work has stalled, and says so through the logger.
+"""Reports stalls to the logger, from a thread that watches all runs and executors of the process.
 
-Nobody else can look: the caller's thread may be inside the item that hangs. One thread watches all
-runs and executors of the process; to be entered in its list costs a run less than a microsecond.
+No other thread could: the caller's thread may be inside the item that hangs. To be registered costs
+a run less than a microsecond.
 
-Guarantees: the thread only sleeps, and ends some seconds after there is nothing to watch any more;
-it ends before a fork, so nobody is warned of a program with threads, and is begun again after it;
-a fault of what it watches ends the watching of that and nothing else.
+Guarantees: the thread only sleeps, and ends some seconds after nothing is left to watch. It ends
+before a fork, so nobody is warned of a program with threads, and starts again after the fork. An
+error in what is watched ends the watching of that, and of nothing else.
 """
 
 from __future__ import annotations
 
 import _thread
-import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import Protocol
 
 from parallax._core.own_code import is_own
-from parallax._reporting.stall_policy import Activity, InFlight, StallDetector, describe
+from parallax._reporting.stall_policy import StallDetector, stall_message
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Protocol
+
+    from parallax._reporting.stall_policy import Activity, InFlight
+else:
+    Protocol = object
 
 __all__ = ["StallMonitor", "StallView", "monitor_threads", "stack_of"]
 
-_log = logging.getLogger("parallax")
+#: Longest sleep of the thread: it ends at most that long after the last run or executor.
+MAX_SLEEP_S = 5.0
 
-clock = time.monotonic
-
-#: Seconds that the thread sleeps at most: it ends that long after what it watched, or later.
-NAP = 5.0
-
-#: Seconds that a fork waits for the thread's end.
-PATIENCE = 0.5
+#: Seconds that a fork waits for the end of the thread. Longer delays forks if a log handler hangs.
+FORK_WAIT_S = 0.5
 
 
 class StallView(Protocol):
-    """What is watched. It is asked from the monitor's thread; times are ``time.monotonic``."""
+    """What is watched; it is asked from the monitor's thread. Times are ``time.monotonic``."""
 
     def activity(self) -> Activity | None:
-        """What is to be seen at a glance; None if nothing is in flight."""
+        """The state at a glance; None if nothing is in flight."""
 
     def details(self) -> tuple[str, Sequence[InFlight], int | None]:
-        """All of it, with stacks: a name, what is in flight, and how much waits."""
+        """A name, what is in flight with stacks, and how much waits; see ``stall_message``."""
 
 
 class StallMonitor:
     """Watches one run or executor.
 
     Args:
-        view: it.
-        limit: seconds of detector from which a stall is told; 0 for never.
+        view: the run or executor.
+        limit: seconds without an end that make a stall; 0 to watch nothing.
     """
 
     __slots__ = ("_began", "detector", "limit", "view")
@@ -61,129 +64,132 @@ class StallMonitor:
         self._began = False
 
     def start(self) -> None:
-        """Begin to watch; does nothing if it does already."""
+        """Begin to watch. Idempotent."""
         if not self._began and self.limit:
             self._began = True
-            _monitor_thread.enter(self)
+            _monitor_thread.add(self)
 
     def stop(self) -> None:
         """End; returns at once. Idempotent."""
         if self._began:
-            _monitor_thread.leave(self)
+            _monitor_thread.remove(self)
             self.view = None
+
+    def check(self, now: float) -> float:
+        """Report a stall if one is due; returns when to check next."""
+        view, detector = self.view, self.detector
+        if view is None:
+            return now + MAX_SLEEP_S
+        if detector is None:
+            detector = self.detector = StallDetector(self.limit, now)
+        if now < detector.due:
+            return detector.due
+        try:
+            activity = view.activity()
+            if detector.is_stalled(activity, now) and activity is not None:
+                name, running, waiting = view.details()
+                if running:
+                    silent = now - activity.since
+                    _logger().warning("%s", stall_message(name, silent, running, waiting))
+        except Exception:  # noqa: BLE001 - what is watched may be in any state
+            self.view = None
+            _logger().debug(
+                "the check for stalls has failed and is off for this run or executor", exc_info=True
+            )
+        return detector.due
+
+
+def _logger() -> Any:
+    import logging  # most programs have no stall
+
+    return logging.getLogger("parallax")
 
 
 class _MonitorThread:
-    """The thread, and what it watches."""
+    """The thread, and the monitors that it checks."""
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
-        self._watched: dict[StallMonitor, None] = {}
+        self._monitors: dict[StallMonitor, None] = {}
         #: released to end the thread's sleep; None without a thread.
         self._wake: _thread.LockType | None = None
-        #: when it looks next.
-        self._until = 0.0
+        self._next_check = 0.0
         #: held by the thread as long as it runs.
-        self.there = _thread.allocate_lock()
+        self.running = _thread.allocate_lock()
         self._ends = False
         self._ident = 0
-        #: somebody was entered since the thread has looked.
-        self._fresh = False
+        #: whether a monitor was added since the thread read the list.
+        self._added = False
 
-    def enter(self, monitor: StallMonitor) -> None:
+    def add(self, monitor: StallMonitor) -> None:
         with self._lock:
-            self._watched[monitor] = None
-            self._fresh = True
+            self._monitors[monitor] = None
+            self._added = True
             if self._wake is None:
-                self._begin()
-            elif clock() + monitor.limit < self._until:
-                self._rouse()
+                self._start()
+            elif time.monotonic() + monitor.limit < self._next_check:
+                self._wake_up()
 
-    def leave(self, monitor: StallMonitor) -> None:
+    def remove(self, monitor: StallMonitor) -> None:
         with self._lock:
-            self._watched.pop(monitor, None)
+            self._monitors.pop(monitor, None)
 
-    def _begin(self) -> None:
-        self._wake, self._ends, self._until = _thread.allocate_lock(), False, 0.0
+    def _start(self) -> None:
+        self._wake, self._ends, self._next_check = _thread.allocate_lock(), False, 0.0
         self._wake.acquire()
         try:
             # Not threading.Thread, whose start waits for the new thread.
-            _thread.start_new_thread(self._watch, (self._wake,))
-        except RuntimeError:  # no more threads: what there is goes unwatched
+            _thread.start_new_thread(self._run, (self._wake,))
+        except RuntimeError:  # no more threads: nothing is watched
             self._wake = None
 
-    def _rouse(self) -> None:
+    def _wake_up(self) -> None:
         if self._wake is not None and self._wake.locked():
             self._wake.release()
 
-    def _watch(self, wake: _thread.LockType) -> None:
+    def _run(self, wake: _thread.LockType) -> None:
         self._ident = _thread.get_ident()
-        with self.there:
+        with self.running:
             while True:
                 with self._lock:
-                    watched, self._fresh = list(self._watched), False
-                    if self._ends or not watched:
+                    monitors, self._added = list(self._monitors), False
+                    if self._ends or not monitors:
                         self._wake = None
                         return
-                now = clock()
-                due = min([now + NAP, *(_look(each, now) for each in watched)])
+                now = time.monotonic()
+                due = min([now + MAX_SLEEP_S, *(monitor.check(now) for monitor in monitors)])
                 with self._lock:
-                    if self._fresh:
-                        due = now  # somebody came meanwhile
-                    self._until = due
-                wake.acquire(True, max(0.0, due - clock()))
+                    if self._added:
+                        due = now
+                    self._next_check = due
+                wake.acquire(True, max(0.0, due - time.monotonic()))
 
     def pause(self) -> None:
         """End the thread, before a fork."""
         with self._lock:
             running = self._wake is not None
             self._ends = True
-            self._rouse()
-        # Not in a handler of the log that forks, nor for one that waits for who forks.
-        if running and self._ident != _thread.get_ident() and self.there.acquire(True, PATIENCE):
-            self.there.release()
+            self._wake_up()
+        # A log handler that forks runs in this very thread; another may wait for the forking one.
+        elsewhere = running and self._ident != _thread.get_ident()
+        if elsewhere and self.running.acquire(True, FORK_WAIT_S):
+            self.running.release()
 
     def resume(self) -> None:
-        """Begin it again, after a fork."""
+        """Start the thread again, after a fork."""
         with self._lock:
             self._ends = False
-            if self._watched and self._wake is None:
-                self._begin()
-
-
-def _look(monitor: StallMonitor, now: float) -> float:
-    """Look at one, and tell of it if it is time; when to look again."""
-    view, detector = monitor.view, monitor.detector
-    if view is None:
-        return now + NAP
-    if detector is None:
-        detector = monitor.detector = StallDetector(monitor.limit, now)
-        return detector.due
-    if now < detector.due:
-        return detector.due
-    try:
-        activity = view.activity()
-        if detector.is_stalled(activity, now) and activity is not None:
-            name, flights, waiting = view.details()
-            if flights:
-                _log.warning("%s", describe(name, now - activity.since, flights, waiting))
-    except Exception:  # noqa: BLE001 - what is watched may be in any state
-        monitor.view = None
-        _log.debug("a stall cannot be told of", exc_info=True)
-    return detector.due
+            if self._monitors and self._wake is None:
+                self._start()
 
 
 def monitor_threads() -> int:
-    """How many threads of this process watch."""
-    return int(_monitor_thread.there.locked())
+    """Number of threads of this process that watch for stalls, 0 or 1."""
+    return int(_monitor_thread.running.locked())
 
 
 def stack_of(ident: int) -> str:
-    """Where the user's code in a thread is, outermost frame last as faulthandler has it.
-
-    Args:
-        ident: the thread's.
-    """
+    """The stack of the user's code in a thread, innermost frame first, as faulthandler has it."""
     frame = sys._current_frames().get(ident)
     lines: list[str] = []
     users = False

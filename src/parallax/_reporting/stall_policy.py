@@ -1,114 +1,111 @@
-"""When silence is to be told of, and in which words. Pure: the time is a parameter.
+"""When a stall is reported, and in which words.
 
-A stall is a time in which something is in flight and nothing ends. Each is told once: the next one
+A stall is a time in which something runs and nothing ends. Each is reported once: the next one
 begins when something has ended.
+
+Guarantees: pure; the time is a parameter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from parallax._core.light_stdlib import NamedTuple
 
-__all__ = ["Activity", "InFlight", "StallDetector", "WorkerSnapshot", "describe"]
+TYPE_CHECKING = False
 
-#: Workers of which is told where they are. More fill the log, and nobody reads them.
-TOLD = 8
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-#: How often it is looked, in parts of the limit, while nothing is known to be due. More often costs
-#: wake-ups, less often tells later.
-PARTS = 4
+__all__ = ["Activity", "InFlight", "StallDetector", "WorkerSnapshot", "stall_message"]
+
+#: Workers whose stacks are in the message. More fill the log, and nobody reads them.
+MAX_REPORTED_WORKERS = 8
+
+#: Checks per limit while nothing is known to be due. More cost wake-ups, fewer report later.
+CHECKS_PER_LIMIT = 4
 
 
 class WorkerSnapshot(NamedTuple):
-    """A worker, and what it is at."""
+    """What a worker is doing."""
 
-    #: "worker process 123".
+    #: for example "worker process 123".
     who: str
-    #: where its threads are, as text; "" if nobody knows.
+    #: stacks of its threads, as text; "" if unknown.
     stack: str = ""
-    #: how many items of its chunk have ended; None if nobody knows.
+    #: finished items of its chunk; None if unknown.
     done: int | None = None
 
 
 class InFlight(NamedTuple):
     """Something that has begun and has not ended."""
 
-    #: what it is, and who has it: "item 3", "worker process 123".
+    #: for example "item 3" in "worker process 123".
     what: str
     who: str
-    #: seconds that it has run.
+    #: seconds since it began.
     age: float
-    #: where it is, as text; "" if nobody knows.
+    #: its stack, as text; "" if unknown.
     stack: str = ""
 
 
 class Activity(NamedTuple):
-    """What can be seen of a run, or of an executor, at one moment."""
+    """The state of a run, or of an executor, at one moment."""
 
     #: since when nothing has ended although something was in flight.
     since: float
-    #: how many are in flight.
+    #: number of items or calls in flight.
     busy: int
 
 
 class StallDetector:
-    """Decides when one stall is told.
+    """Decides when a stall is reported.
 
     Args:
-        limit: seconds of silence from which it is; above 0.
+        limit: seconds without an end that make a stall; above 0.
         now: the time.
     """
 
     def __init__(self, limit: float, now: float) -> None:
         self._limit = limit
         self._since: float | None = None
-        self._told = False
-        self._look = now + limit
-
-    @property
-    def due(self) -> float:
-        """When to look next."""
-        return self._look
+        self._reported = False
+        #: when to check next.
+        self.due = now + limit
 
     def is_stalled(self, activity: Activity | None, now: float) -> bool:
-        """Whether a stall is to be told now.
-
-        Args:
-            activity: what is seen; None if nothing is in flight.
-            now: the time.
-        """
-        self._look = now + self._limit / PARTS
+        """Whether to report a stall now; ``activity`` is None if nothing is in flight."""
+        self.due = now + self._limit / CHECKS_PER_LIMIT
         if activity is None or not activity.busy:
-            self._since, self._told = None, False
+            self._since, self._reported = None, False
             return False
-        if self._told and self._since is not None and activity.since < self._since + self._limit:
-            return False  # what had ended since would have done so after the stall was told
-        self._since, self._told = activity.since, False
+        since = self._since
+        if self._reported and since is not None and activity.since < since + self._limit:
+            return False  # what had ended since would have done so after the report
+        self._since, self._reported = activity.since, False
         due = activity.since + self._limit
         if now < due:
-            self._look = due
+            self.due = due
             return False
-        self._told = True
+        self._reported = True
         return True
 
 
-def describe(name: str, silent: float, flights: Sequence[InFlight], waiting: int | None) -> str:
-    """One message for a stall.
+def stall_message(name: str, silent: float, running: Sequence[InFlight], queued: int | None) -> str:
+    """The message for a stall.
 
     Args:
-        name: of what nothing has ended: "item of `work`".
+        name: what has not finished, for example "item of `work`".
         silent: seconds since something ended.
-        flights: what is in flight.
-        waiting: what waits besides; None if nobody knows how much.
+        running: what is in flight.
+        queued: number of items or calls that have not begun; None if unknown.
     """
     lines = [f"no {name} has finished for {_seconds(silent)}; still running:"]
-    for each in sorted(flights, key=lambda each: -each.age)[:TOLD]:
+    for each in sorted(running, key=lambda each: -each.age)[:MAX_REPORTED_WORKERS]:
         lines.append(f"  {each.what} in {each.who}, for {_seconds(each.age)}")
         lines += [f"    {line}" for line in each.stack.splitlines()]
-    if len(flights) > TOLD:
-        lines.append(f"  and {len(flights) - TOLD} more")
-    if waiting:
-        lines.append(f"  {waiting} more {'is' if waiting == 1 else 'are'} waiting to start")
+    if len(running) > MAX_REPORTED_WORKERS:
+        lines.append(f"  and {len(running) - MAX_REPORTED_WORKERS} more")
+    if queued:
+        lines.append(f"  {queued} more {'is' if queued == 1 else 'are'} waiting to start")
     lines.append("  (stall_warn sets the seconds until this warning; stall_warn=0 turns it off)")
     return "\n".join(lines)
 

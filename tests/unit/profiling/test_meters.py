@@ -24,8 +24,8 @@ from parallax._profiling.gil_estimate import (
     GilReading,
     GilSamples,
     estimate,
+    held_throughout,
     is_late,
-    is_solid,
     mean_sleep,
 )
 from parallax._profiling.gil_sampler import GilSampler
@@ -66,30 +66,30 @@ def alternating(held: float, released: float) -> Holder:
 def simulate(
     holder: Holder, span: float, seed: int, *, wake: float = WAKE, counted: bool = True
 ) -> tuple[GilSamples, float]:
-    """What the sampler would see in `span` seconds: the tally, and when its last sleep ends."""
+    """What the sampler would see in `span` seconds: the samples, and when its last sleep ends."""
     rng = random.Random(seed)
-    tally, now, least, lateness, forced = GilSamples(), 0.0, math.inf, 0.0, 0
+    samples, now, least, lateness, forced = GilSamples(), 0.0, math.inf, 0.0, 0
     while True:
         mean = mean_sleep(now, forced if lateness > 0.8 * INTERVAL else 0)
-        due = now + max(gil_estimate.LEAST_SLEEP, rng.expovariate(1.0 / mean))
+        due = now + max(gil_estimate.MIN_SLEEP_S, rng.expovariate(1.0 / mean))
         awake = due + wake
         has_gil = holder(awake)
         if has_gil >= span:
-            return tally, due
+            return samples, due
         lateness = has_gil - due
         least = min(least, lateness)
         forced += lateness > 0.8 * INTERVAL
         waited = has_gil - awake
         switches = 0 if not counted else 1 if waited <= 0 else 2 + int(waited / INTERVAL)
         late = is_late(lateness, switches, least, INTERVAL)
-        solid = is_solid(lateness, switches, INTERVAL)
-        tally = tally.tick(mean, lateness, late=late, solid=solid, guess=not counted)
+        throughout = held_throughout(lateness, switches, INTERVAL)
+        samples = samples.tick(mean, lateness, late=late, throughout=throughout, guess=not counted)
         now = has_gil
 
 
 def read(holder: Holder, span: float, seed: int, **how: object) -> GilReading:
-    tally, due = simulate(holder, span, seed, **how)  # type: ignore[arg-type]
-    return estimate(tally, span, pending=span - due - tally.base())
+    samples, due = simulate(holder, span, seed, **how)  # type: ignore[arg-type]
+    return estimate(samples, span, pending=span - due - samples.base())
 
 
 SEEDS = range(60)
@@ -168,19 +168,19 @@ def test_one_wait_that_covers_the_time_is_a_verdict() -> None:
     assert pending.error < 0.05
     assert pending.late == pending.ticks == 1
     assert pending.longest == pytest.approx(0.0249)
-    born = estimate(GilSamples().born(0.05), 0.051)
-    assert born.held is not None
-    assert born.held > 0.9
-    assert born.error < 0.1
+    add_startup_wait = estimate(GilSamples().add_startup_wait(0.05), 0.051)
+    assert add_startup_wait.held is not None
+    assert add_startup_wait.held > 0.9
+    assert add_startup_wait.error < 0.1
 
 
 def test_waits_weigh_by_their_length() -> None:
     """gh dask/distributed#8557: one long wait is not one short wait."""
-    tally = GilSamples()
+    samples = GilSamples()
     for _ in range(9):
-        tally = tally.tick(0.001, WAKE, late=False)
-    tally = tally.tick(0.001, 0.09, late=True)
-    reading = estimate(tally, 0.1)
+        samples = samples.tick(0.001, WAKE, late=False)
+    samples = samples.tick(0.001, 0.09, late=True)
+    reading = estimate(samples, 0.1)
     assert reading.held is not None
     assert reading.held > 0.85
 
@@ -188,10 +188,10 @@ def test_waits_weigh_by_their_length() -> None:
 def test_a_busy_machine_makes_the_reading_doubtful() -> None:
     pending = estimate(GilSamples(), 0.025, pending=0.0249, delayed=0.6)
     assert pending.error > 0.4
-    tally = GilSamples()
+    samples = GilSamples()
     for late in (True, False, True, True):
-        tally = tally.tick(0.0005, 0.004 if late else WAKE, late=late)
-    calm, loaded = estimate(tally, 0.02), estimate(tally, 0.02, delayed=0.5)
+        samples = samples.tick(0.0005, 0.004 if late else WAKE, late=late)
+    calm, loaded = estimate(samples, 0.02), estimate(samples, 0.02, delayed=0.5)
     assert loaded.error > calm.error + 0.2
     assert loaded.delayed == 0.5
     # Where the GIL is free, being kept from a core changes nothing.
@@ -204,14 +204,14 @@ def test_a_busy_machine_makes_the_reading_doubtful() -> None:
 
 
 def test_other_python_threads_are_not_blamed_on_the_callable() -> None:
-    tally, _ = simulate(pure_python, 0.05, 1)
-    shared = estimate(tally, 0.05, busy=0.5, others=0.5)
+    samples, _ = simulate(pure_python, 0.05, 1)
+    shared = estimate(samples, 0.05, busy=0.5, others=0.5)
     assert shared.held == pytest.approx(0.5, abs=0.1)
     # It released the GIL all the time, or held it all the time: from outside both look the same.
-    unclear = estimate(tally, 0.05, busy=0.95, others=1.0)
+    unclear = estimate(samples, 0.05, busy=0.95, others=1.0)
     assert unclear.error > 0.4
     # Whoever sleeps with the GIL held is to blame, for nobody else ran.
-    asleep = estimate(tally, 0.05, busy=0.0, others=0.0)
+    asleep = estimate(samples, 0.05, busy=0.0, others=0.0)
     assert asleep.held == pytest.approx(1.0, abs=0.05)
 
 
@@ -233,12 +233,12 @@ def test_is_late(lateness: float, switches: int, least: float, late: bool) -> No
 
 
 def test_a_wait_with_many_wake_ups_was_not_solid() -> None:
-    assert is_solid(0.0052, 3, INTERVAL)
-    assert is_solid(0.05, 12, INTERVAL)
-    assert is_solid(0.05, 0, INTERVAL)
-    assert not is_solid(0.004, 9, INTERVAL)
+    assert held_throughout(0.0052, 3, INTERVAL)
+    assert held_throughout(0.05, 12, INTERVAL)
+    assert held_throughout(0.05, 0, INTERVAL)
+    assert not held_throughout(0.004, 9, INTERVAL)
     base = GilSamples().tick(0.001, WAKE, late=False)
-    assert base.tick(0.001, 0.004, late=True, solid=False).waited == 0.0
+    assert base.tick(0.001, 0.004, late=True, throughout=False).waited == 0.0
     assert base.tick(0.001, 0.004, late=True).waited == pytest.approx(0.004, abs=0.0002)
 
 
@@ -259,13 +259,13 @@ def test_forced_hand_overs_stay_rare() -> None:
 
 
 def test_tallies_subtract() -> None:
-    first = GilSamples().tick(0.001, 0.01, late=True).born(0.002)
+    first = GilSamples().tick(0.001, 0.01, late=True).add_startup_wait(0.002)
     both = first.tick(0.002, 0.004, late=True).tick(0.002, WAKE, late=False, cpu=0.5)
     window = both.since(first)
     assert (window.ticks, window.late) == (2, 1)
     assert window.weight == pytest.approx(0.004)
     assert window.waited == pytest.approx(0.004, abs=0.0002)
-    assert window.birth == 0.0
+    assert window.startup_wait == 0.0
     assert window.longest == both.longest
     assert window.cpu == 0.5
 
@@ -399,7 +399,7 @@ def test_a_window_leaves_out_what_was_before_it() -> None:
     sampler.stop()
     assert window.span < whole.span
     assert window.ticks < whole.ticks
-    assert mark.cpu == mark.tally.cpu >= 0.0
+    assert mark.cpu == mark.samples.cpu >= 0.0
 
 
 def test_what_on_tick_raises_comes_out_of_stop_once() -> None:

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from parallax._reporting import stall_monitor
 from parallax._reporting.stall_monitor import StallMonitor, monitor_threads, stack_of
-from parallax._reporting.stall_policy import TOLD, Activity, InFlight, StallDetector, describe
+from parallax._reporting.stall_policy import (
+    MAX_REPORTED_WORKERS,
+    Activity,
+    InFlight,
+    StallDetector,
+    stall_message,
+)
 
 LIMIT = 8.0
 
@@ -67,10 +73,10 @@ def test_one_that_goes_on_is_not_told_again():
 def test_words():
     """The oldest first, some of many, and what waits."""
     flights = [InFlight(f"item {n}", f"worker process {n}", n, "File x\nFile y") for n in range(12)]
-    text = describe("item of `work`", 61.2, flights, 30)
+    text = stall_message("item of `work`", 61.2, flights, 30)
     assert text.startswith("no item of `work` has finished for 61 s; still running:")
     assert text.index("item 11 in worker process 11, for 11 s") < text.index("item 10")
-    assert f"and {12 - TOLD} more" in text
+    assert f"and {12 - MAX_REPORTED_WORKERS} more" in text
     assert "30 more are waiting to start" in text
     assert "\n    File x\n    File y\n" in text
     assert "item 1 in" not in text
@@ -79,7 +85,7 @@ def test_words():
 def test_nothing_that_waits_is_not_told():
     """Nor is it if nobody knows."""
     for waiting in (0, None):
-        assert "wait" not in describe("item", 1.0, [], waiting).replace("stall_warn", "")
+        assert "wait" not in stall_message("item", 1.0, [], waiting).replace("stall_warn", "")
 
 
 def test_where_a_thread_is():
