@@ -20,7 +20,7 @@ from parallax._core.plans import Plan
 from parallax._guard.effects import Verdict, follow
 from parallax._routing.planner import Facts, seconds
 from parallax._routing.profiler import Profiler
-from parallax._routing.route_choice import SHORT, RouteChoice
+from parallax._routing.route_choice import SHORT_CALL_S, RouteChoice
 
 __all__ = ["Trial"]
 
@@ -164,7 +164,7 @@ class Trial:
 
     def _plan_if_short(self) -> Plan | None:
         """The plan for calls that cost less than sending them; None if these do not."""
-        if self._calls < MIN_SHORT_CALLS or self._spent > self._calls * SHORT:
+        if self._calls < MIN_SHORT_CALLS or self._spent > self._calls * SHORT_CALL_S:
             return None
         each = seconds(self._spent / self._calls)
         return Plan("threads", 1, f"a call takes {each}, less than it costs to send it", {})

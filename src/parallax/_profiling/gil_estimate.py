@@ -133,7 +133,7 @@ class GilSamples(NamedTuple):
     def since(self, mark: GilSamples) -> GilSamples:
         """What was added after `mark`; `longest` stays that of the whole."""
         differences = (mine - theirs for mine, theirs in zip(self, mark, strict=True))
-        return GilSamples(*differences)._replace(longest=self.longest)
+        return GilSamples._make(differences)._replace(longest=self.longest)
 
 
 def is_late(lateness: float, switches: int, least: float, interval: float) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from parallax._core.plans import Measurement
 
 __all__ = [
-    "LITTLE",
+    "LITTLE_WORK_S",
     "Facts",
     "hindsight",
     "nature",
@@ -38,39 +38,39 @@ __all__ = [
 
 #: A parallel route must promise this much less than the loop, relative and in seconds. Smaller
 #: starts workers for nothing, larger leaves cores idle.
-GAIN = 0.9
-GAIN_SECONDS = 0.003
+MIN_GAIN = 0.9
+MIN_GAIN_S = 0.003
 
 #: Processes must promise this much less than threads, which need no start and no copies.
-PROCESS_GAIN = 0.93
+MIN_PROCESS_GAIN = 0.93
 
 #: Seconds of work that no worker is started for.
-LITTLE = 0.015
+LITTLE_WORK_S = 0.015
 
 #: How much dearer the present route must be to be left: by prediction against prediction, and,
 #: once it was seen at work, by what was seen against a mere prediction.
-SWITCH = 1.1
-SWITCH_SEEN = 1.5
+SWITCH_FACTOR = 1.1
+SEEN_SWITCH_FACTOR = 1.5
 
 #: Seconds to start a thread, and to hand a chunk to a thread or process (both sides, amortized).
-THREAD_START = 1e-4
-DISPATCH = 1e-4
+THREAD_START_S = 1e-4
+DISPATCH_S = 1e-4
 
 #: Share of a full core that a worker process delivers: the caller's thread needs some.
 PROCESS_SHARE = 0.96
 
 #: Bytes per second through a socket, both sides together.
-BANDWIDTH = 1.2e9
+SOCKET_BYTES_PER_S = 1.2e9
 
 #: Bytes per second through shared memory: between that of slabs that are used again (15e9) and of
 #: fresh memory (3e9).
-SHARED_BANDWIDTH = 6e9
+SHARED_BYTES_PER_S = 6e9
 
 #: Threads are added while each adds at least this part of its own speed.
-WORTH = 0.97
+SUFFICIENT_RATE_SHARE = 0.97
 
 #: Half-width of the GIL reading above which it is only a guess.
-UNSURE = 0.3
+MAX_SURE_ERROR = 0.3
 
 
 @record(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def plan(seen: Measurement, remaining: int | None, facts: Facts) -> Plan:
         costs["processes"], workers["processes"] = _processes(seen, left, facts)
     route = _choose(costs, facts)
     count = workers[route]
-    sure = seen.held is not None and seen.error <= UNSURE
+    sure = seen.held is not None and seen.error <= MAX_SURE_ERROR
     settled = sure or seen.waiting > 0.9 or bool(facts.observed)
     return Plan(route, count, _reason(seen, route, count, costs, facts), costs, remaining, settled)
 
@@ -146,13 +146,13 @@ def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
     for route in ("threads", "processes"):
         if route not in costs:
             continue
-        bar = cost * (GAIN if best == "loop" else PROCESS_GAIN)
+        bar = cost * (MIN_GAIN if best == "loop" else MIN_PROCESS_GAIN)
         if best == "loop":
-            bar = min(bar, loop - GAIN_SECONDS)
+            bar = min(bar, loop - MIN_GAIN_S)
         if costs[route] < bar:
             best, cost = route, costs[route]
     current = facts.current
-    bar = SWITCH_SEEN if current in facts.observed else SWITCH
+    bar = SEEN_SWITCH_FACTOR if current in facts.observed else SWITCH_FACTOR
     if best != current and current in costs and costs[current] < cost * bar:
         return current  # not worth the change
     return best
@@ -186,7 +186,7 @@ def _threads(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     most = max(1, min(cap, left))
     rates = thread_rates(seen, facts.cores, most)
     best = max(rates)
-    count = next(n for n, rate in enumerate(rates, 1) if rate >= WORTH * best)
+    count = next(n for n, rate in enumerate(rates, 1) if rate >= SUFFICIENT_RATE_SHARE * best)
     if not seen.items and seen.waiting > 0.8:
         count = most  # an item that is still waiting can only turn out to wait more
     rate = rates[count - 1]
@@ -195,7 +195,7 @@ def _threads(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
         rate = speed / max(seen.wall, 1e-9)
     # Whole rounds: five equal items on two threads take three rounds.
     rounds = math.ceil(left / count) * count / rate
-    start = THREAD_START * count if facts.current != "threads" else 0.0
+    start = THREAD_START_S * count if facts.current != "threads" else 0.0
     return start + _blend(left / rate, rounds, left, count, seen), count
 
 
@@ -225,14 +225,14 @@ def _processes(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     meanwhile = min(float(left), start / max(seen.wall, 1e-9))
     rest = left - meanwhile
     if rest <= 0:
-        return left * seen.wall + DISPATCH, count
+        return left * seen.wall + DISPATCH_S, count
     rounds = math.ceil(rest / count) * count / rate
-    return start + DISPATCH + _blend(rest / rate, rounds, rest, count, seen), count
+    return start + DISPATCH_S + _blend(rest / rate, rounds, rest, count, seen), count
 
 
 def _moving(nbytes: float) -> float:
     """Seconds to move so many bytes to a worker, or from one."""
-    return nbytes / (SHARED_BANDWIDTH if nbytes >= MIN_SHARED_BYTES else BANDWIDTH)
+    return nbytes / (SHARED_BYTES_PER_S if nbytes >= MIN_SHARED_BYTES else SOCKET_BYTES_PER_S)
 
 
 def _blend(smooth: float, rounds: float, left: float, count: int, seen: Measurement) -> float:
@@ -270,7 +270,7 @@ def nature(seen: Measurement, noun: str = "item") -> str:
     if seen.native > 1.4:
         return f"{each} and keeps {seen.native:.1f} cores busy by itself, with native threads"
     wait = f", {seen.waiting:.0%} of it waiting" if seen.waiting > 0.15 else ""
-    if seen.held is None or seen.error > UNSURE:
+    if seen.held is None or seen.error > MAX_SURE_ERROR:
         return f"{each}{wait}; how much of it holds {GIL} is not clear yet"
     if wait and seen.held <= 0.85:
         each += f"{wait},"
@@ -324,7 +324,7 @@ def _reason(
         )
     if "threads" not in costs:
         return f"{text}; {count} worker processes run at the same time"
-    if seen.held is None or seen.error > UNSURE:
+    if seen.held is None or seen.error > MAX_SURE_ERROR:
         return f"{text}, but {count} worker processes run at the same time in any case"
     return (
         f"{text}, so threads would run one after the other; "

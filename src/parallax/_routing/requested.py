@@ -1,6 +1,6 @@
-"""What a caller's wish for a backend comes to at the place where the call is made.
+"""The route that a caller's choice of backend leads to, at the place where the call is made.
 
-Purpose: a named backend is obeyed, except where that would wait for itself or use the machine
+Purpose: a named backend is obeyed, except where the call would wait for itself or use the machine
 twice: inside another call's workers. The reason is in the report.
 Guarantees: an ``item_timeout`` is kept or refused, never dropped.
 """
@@ -8,15 +8,21 @@ Guarantees: an ``item_timeout`` is kept or refused, never dropped.
 from __future__ import annotations
 
 import threading
-from typing import Any, NamedTuple
 
-from parallax._core.chunks import Route
-from parallax._core.nesting import Place
-from parallax._core.options import Options
+from parallax._core.light_stdlib import NamedTuple
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from parallax._core.chunks import Route
+    from parallax._core.nesting import Place
+    from parallax._core.options import Options
 
 __all__ = ["MOST_THREADS", "THREADS", "RequestedRoute", "requested_route"]
 
-#: Threads for waiting work at first, and as long as more of them bring more.
+#: Threads for waiting work at first, and at most, as long as more of them bring more.
 THREADS = 32
 MOST_THREADS = 256
 
@@ -27,17 +33,17 @@ class RequestedRoute(NamedTuple):
     route: Route | None
     workers: int
     reason: str = ""
-    #: the caller's own thread is one of the workers.
+    #: whether the caller's own thread is one of the workers.
     joins: bool = False
 
 
 def requested_route(options: Options, place: Place, *, stream: bool) -> RequestedRoute:
-    """What a call's options ask for.
+    """The route that a call's options ask for.
 
     Args:
         options: the checked options.
         place: where the call is made.
-        stream: results are read one by one, by the caller's thread.
+        stream: whether results are read one by one, by the caller's thread.
 
     Raises:
         ValueError: an ``item_timeout`` that cannot be kept at this place.

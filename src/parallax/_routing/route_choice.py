@@ -1,64 +1,64 @@
-"""How the calls of one function in an executor are run: a pure state machine.
+"""The choice between threads and processes for the calls of one function in an executor.
 
-The first call runs in a thread and is measured, the others of its kind wait for the verdict, but
-never for long. After that each call says how it went, and the route is changed if it does not fit.
+The first call runs in a thread and is measured (the trial); the others wait for the verdict, but
+never for long. After that each call says how it went, and the route changes if it does not fit.
 
 Guarantees: no thread, clock, input or output; ``now`` is a parameter. Before the verdict at most
-one call runs; nobody waits longer than ``PROBATION`` from the first call on; the route changes a
-bounded number of times.
+one call runs; none waits longer than ``MAX_TRIAL_WAIT_S`` from the first call on; the route changes
+a bounded number of times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Literal, TypeAlias
-
 from parallax._profiling.meters import CoresMeter
+from parallax._profiling.worker_meter import SATURATED_CORES
 
-__all__ = ["PROBATION", "Place", "RouteChoice", "ThreadGrowth"]
+TYPE_CHECKING = False
 
-#: Where a call goes: to be measured, into the line that waits for that, or to workers.
-Place: TypeAlias = Literal["probe", "hold", "threads", "processes"]
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from typing import Literal, TypeAlias
+
+    #: Where a call goes: to the trial, into the queue that waits for its end, or to workers.
+    Destination: TypeAlias = Literal["probe", "hold", "threads", "processes"]
+
+__all__ = ["MAX_TRIAL_WAIT_S", "SHORT_CALL_S", "RouteChoice", "ThreadGrowth"]
 
 #: Seconds that calls wait for a verdict at most. Longer holds up calls that need each other,
 #: shorter sends work to threads that would be better off in processes.
-PROBATION = 0.15
+MAX_TRIAL_WAIT_S = 0.15
 
-#: Seconds between two looks at how a route does.
-REVIEW = 0.02
+#: Seconds between two reviews of a route. Shorter costs, longer keeps a wrong route longer.
+ROUTE_REVIEW_S = 0.02
 
 #: Seconds of work on two threads or more that tell whether they get cores of their own; doubled
 #: with each change of route, so that changes end.
-EVIDENCE = 0.06
+MIN_EVIDENCE_S = 0.06
 
-#: Changes of route after the first choice.
-MOST_CHANGES = 4
+#: Changes of route after the first choice. More would be flapping.
+MAX_CHOICE_CHANGES = 4
 
-#: CPU seconds of a call below which sending it to a process costs about what it takes.
-SHORT = 4e-5
+#: CPU seconds of a call below which sending it to a process costs about as much as running it.
+SHORT_CALL_S = 4e-5
 
-#: Processes must promise this much more than what threads were seen to do.
-GAIN = 1.3
+#: How much more processes must promise than threads were seen to do. Smaller changes for nothing.
+PROCESS_ADVANTAGE = 1.3
 
-#: Cores kept busy by all threads together below which nothing holds them up but waiting.
-SATURATED = 0.7
-
-#: Share of a call's time in which it used no CPU, from which on it counts as waiting; calls that
-#: must have shown it.
-WAITING, WAITED = 0.8, 8
+#: Share of a call's time without CPU from which on it counts as waiting; number of such calls.
+WAITING_SHARE, MIN_WAITING_CALLS = 0.8, 8
 
 #: Weight of the newest call in the means, and how many times the mean it counts at most.
-NEWEST, JUMP = 0.2, 4.0
+NEWEST_WEIGHT, MAX_JUMP = 0.2, 4.0
 
 #: One in so many short calls is measured.
-SAMPLE = 16
+SAMPLED_CALLS = 16
 
 
 class RouteChoice:
-    """The calls of one function.
+    """The choice for one function.
 
     Args:
-        name: the function's, for the report.
+        name: the function's name, for the report.
         cores: usable cores.
         workers: most worker processes.
     """
@@ -67,25 +67,25 @@ class RouteChoice:
         self.name = name
         self._cores = cores
         self._workers = workers
-        #: where calls go, None before the verdict; and why.
+        #: the route of calls, None before the verdict; and why.
         self.route: Literal["threads", "processes"] | None = None
         self.reason = "not measured yet"
-        #: the route was taken because calls could not wait for the verdict.
+        #: whether the route was taken because calls could not wait for the verdict.
         self.provisional = False
-        #: a call is being measured.
+        #: whether a call is on trial.
         self.probing = False
         #: why calls must stay in this process; "" if they need not.
         self.stay = ""
-        #: calls that have ended, by route; changes of route.
+        #: number of calls that have ended, by route; changes of route.
         self.ended: dict[str, int] = {"threads": 0, "processes": 0}
         self.changes = 0
-        #: means per call: seconds on the clock and on the CPU clock, seconds here to send it.
+        #: means per call: seconds on the clock, on the CPU clock, and here to send a call.
         self.wall = self.cpu = self.sending = 0.0
-        self._since: float | None = None
+        self._trial_began: float | None = None
         self._meter = CoresMeter()
         self._review_at = 0.0
-        self._seen = 0
-        self._skipped = 0
+        self._ended_on_route = 0
+        self._unmeasured = 0
         self._sent = 0
 
     @property
@@ -96,16 +96,16 @@ class RouteChoice:
     @property
     def waiting(self) -> bool:
         """Whether calls use little CPU time for the time that they take."""
-        return self.wall > SHORT and 1.0 - self.cpu / self.wall >= WAITING
+        return self.wall > SHORT_CALL_S and 1.0 - self.cpu / self.wall >= WAITING_SHARE
 
     def waits(self, now: float) -> bool:
-        """Whether that is waiting, and not queueing for the GIL or a core."""
+        """Whether calls really wait, and do not queue for the GIL or a core."""
         if not self.waiting:
             return False
         found = self._meter.cores(now)
-        return found is not None and found[0] < SATURATED
+        return found is not None and found[0] < SATURATED_CORES
 
-    def place(self, now: float) -> Place:
+    def place(self, now: float) -> Destination:
         """Where the next call goes."""
         if self.route is not None:
             return self.route
@@ -117,27 +117,31 @@ class RouteChoice:
     def begin_probe(self, now: float) -> None:
         """A thread begins to run calls one by one and to measure them."""
         self.probing = True
-        if self._since is None:
-            self._since = now
+        if self._trial_began is None:
+            self._trial_began = now
 
     def end_probe(self) -> None:
-        """It has run out of calls, or there is a verdict."""
+        """The trial has run out of calls, or there is a verdict."""
         self.probing = False
 
     def overdue(self, now: float) -> bool:
         """Whether a call has been measured for so long that the others wait no more."""
-        return self.probing and self._since is not None and now - self._since > PROBATION
+        return (
+            self.probing
+            and self._trial_began is not None
+            and now - self._trial_began > MAX_TRIAL_WAIT_S
+        )
 
     def give_up(self, now: float) -> None:
-        """Calls wait no longer for the verdict; it may come yet."""
+        """Let calls wait no longer for the verdict, which may still come."""
         self.decide(
             "threads", "its first call is still running, and what suits it is not clear yet", now
         )
         self.provisional = True
 
     def rest(self) -> None:
-        """Nothing is running or waiting: time that passes now does not count."""
-        self._since = None
+        """No call runs or waits: the time until the next one does not count as a wait."""
+        self._trial_began = None
 
     def decide(self, route: Literal["threads", "processes"], reason: str, now: float) -> None:
         """Take a route, for the first time or instead of another."""
@@ -145,21 +149,21 @@ class RouteChoice:
             self.changes += 1
         self.route, self.reason, self.provisional = route, reason, False
         self._meter.clear()
-        self._seen = 0
-        self._review_at = now + REVIEW
+        self._ended_on_route = 0
+        self._review_at = now + ROUTE_REVIEW_S
 
     def keep(self, reason: str, now: float) -> None:
-        """Calls cannot leave this process, or had better not, for good."""
+        """Keep calls in this process for good."""
         self.stay = reason
         if self.route != "threads":
             self.decide("threads", reason, now)
 
     def samples(self) -> bool:
-        """Whether the call that a thread begins is to be measured; it is counted if not."""
-        if self.route is None or not self.wall or self.wall > SHORT:
+        """Whether to measure the call that a thread begins; if not, it is counted here."""
+        if self.route is None or not self.wall or self.wall > SHORT_CALL_S:
             return True
-        self._skipped += 1
-        if self._skipped % SAMPLE == 0:
+        self._unmeasured += 1
+        if self._unmeasured % SAMPLED_CALLS == 0:
             return True
         self.ended["threads"] += 1
         return False
@@ -178,41 +182,46 @@ class RouteChoice:
             worker: the thread that ran it, None if it was a process.
         """
         self.ended["threads" if worker is not None else "processes"] += 1
-        self._seen += 1
+        self._ended_on_route += 1
         if not self.wall:
             self.wall, self.cpu = wall, cpu
         else:
-            # One that had to queue for the GIL in the middle is no witness.
-            self.wall += NEWEST * (min(wall, JUMP * self.wall) - self.wall)
-            self.cpu += NEWEST * (cpu - self.cpu)
+            # A call that had to queue for the GIL in the middle says nothing about the others.
+            self.wall += NEWEST_WEIGHT * (min(wall, MAX_JUMP * self.wall) - self.wall)
+            self.cpu += NEWEST_WEIGHT * (cpu - self.cpu)
         if worker is not None:
             self._meter.finished(worker, now, cpu)
 
     def sent(self, seconds: float) -> None:
-        """It took so much CPU time here to encode a call."""
+        """Add the CPU seconds that it took here to encode a call."""
         self._sent += 1
         if self._sent == 1:
             return  # with the function itself, once
         change = seconds - self.sending
-        self.sending += change * NEWEST if self.sending else change
+        self.sending += change * NEWEST_WEIGHT if self.sending else change
 
     def review(self, now: float) -> bool:
-        """See whether the other route would do better, and take it then; True if so."""
-        if now < self._review_at or self.route is None or self.stay or self.changes >= MOST_CHANGES:
+        """Take the other route if it would do better; returns whether it was taken."""
+        if (
+            now < self._review_at
+            or self.route is None
+            or self.stay
+            or self.changes >= MAX_CHOICE_CHANGES
+        ):
             return False
-        self._review_at = now + REVIEW
+        self._review_at = now + ROUTE_REVIEW_S
         return self._leave_threads(now) if self.route == "threads" else self._leave_processes(now)
 
     def _leave_threads(self, now: float) -> bool:
         found = self._meter.cores(now)
-        if found is None or self.cpu < SHORT or self._workers < 2:
+        if found is None or self.cpu < SHORT_CALL_S or self._workers < 2:
             return False
         effective, busy, seconds = found
         # Of threads that wait for the GIL the clock says little, the cores that they get say all.
-        if seconds < EVIDENCE * 2**self.changes or busy < 1.5 or effective < SATURATED:
+        if seconds < MIN_EVIDENCE_S * 2**self.changes or busy < 1.5 or effective < SATURATED_CORES:
             return False
         share = self.cpu / (self.cpu + 2 * self.sending)
-        if min(self._workers, self._cores) * share < GAIN * effective:
+        if min(self._workers, self._cores) * share < PROCESS_ADVANTAGE * effective:
             return False
         self.decide(
             "processes",
@@ -222,28 +231,30 @@ class RouteChoice:
         return True
 
     def _leave_processes(self, now: float) -> bool:
-        if self._seen < WAITED * 2**self.changes:
+        if self._ended_on_route < MIN_WAITING_CALLS * 2**self.changes:
             return False
-        if self.waiting and self.wall > SHORT:
+        if self.waiting and self.wall > SHORT_CALL_S:
             self.decide("threads", "its calls now wait most of the time", now)
             return True
-        if self.sending > self.cpu and self.calls > WAITED:
+        if self.sending > self.cpu and self.calls > MIN_WAITING_CALLS:
             self.decide("threads", "sending a call to a process takes longer than running it", now)
             return True
         return False
 
 
 class ThreadGrowth:
-    """How many threads waiting calls get: doubled as long as that brings more.
+    """The number of threads for waiting calls: doubled as long as that brings more.
 
     Args:
-        first: how many at first.
-        most: how many at most.
+        first: threads at first.
+        most: threads at most.
     """
 
-    #: Seconds between two looks; share by which twice the threads must do more.
-    LOOK = 0.25
-    MORE = 1.2
+    #: Seconds between two looks: shorter decides by chance, longer leaves calls waiting.
+    REVIEW_S = 0.25
+
+    #: How many times as many calls twice the threads must finish per second.
+    MIN_SPEEDUP = 1.2
 
     def __init__(self, first: int, most: int) -> None:
         self.threads = first
@@ -253,21 +264,16 @@ class ThreadGrowth:
         self._rate = 0.0
 
     def ended(self, now: float, waiting: int) -> int:
-        """A call has ended; how many threads there should be.
-
-        Args:
-            now: the clock.
-            waiting: calls that no thread has yet.
-        """
+        """Threads that there should be when a call has ended and so many wait for a thread."""
         self._ended += 1
         if waiting < self.threads or self._at is None:
             self._at, self._ended = now, 0
             return self.threads
-        if now - self._at < self.LOOK:
+        if now - self._at < self.REVIEW_S:
             return self.threads
         rate = self._ended / (now - self._at)
         self._at, self._ended = now, 0
-        if rate > self._rate * self.MORE and self.threads < self._most:
+        if rate > self._rate * self.MIN_SPEEDUP and self.threads < self._most:
             self._rate = rate
             self.threads = min(2 * self.threads, self._most)
         return self.threads

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["MAX_WATCHED_ITEMS", "RouteLimits"]
+__all__ = ["MAX_OBSERVED_ITEMS", "RouteLimits"]
 
 #: Items that are watched one by one while the guard is undecided. A cache that fills later than
 #: this keeps its callable in the process; more items delay the plan.
-MAX_WATCHED_ITEMS = 12
+MAX_OBSERVED_ITEMS = 12
 
 NESTED_CALLS = "they make parallel calls themselves, which use the cores already"
 
@@ -74,7 +74,7 @@ class RouteLimits:
         return (
             observer is not None
             and not self._verdict.settled
-            and len(observer.history) < MAX_WATCHED_ITEMS
+            and len(observer.history) < MAX_OBSERVED_ITEMS
         )
 
     def before_item(self, args: tuple[Any, ...]) -> None:
@@ -113,7 +113,7 @@ class RouteLimits:
         past = self._history
         if self._observer is None:
             return ()
-        history = (*past, *self._observer.history)[-MAX_WATCHED_ITEMS:]
+        history = (*past, *self._observer.history)[-MAX_OBSERVED_ITEMS:]
         # The first item ever tells a cache that fills from one that was full before.
         return (True, *history[1:]) if past and past[0] else history
 

@@ -1,39 +1,41 @@
-"""How fast a route is at work: loop seconds done per second, from outcomes and work under way.
+"""How fast a route really is: loop seconds done per second, from outcomes and work under way.
 
-Purpose: the judge of a route that was chosen by prediction.
+Purpose: tells whether the prediction that a route was chosen by holds.
 Guarantees: pure; the clock is a parameter. Work that began before the span, or has not ended by
-its end, counts with its part of the span.
+the end of the span, counts with the part that lies inside.
 """
 
 from __future__ import annotations
 
-from parallax._core.chunks import ChunkResult
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from parallax._core.chunks import ChunkResult
 
 __all__ = ["RouteThroughput"]
 
 #: Seconds that a route is at work before it is judged. Shorter judges by chance, longer keeps a
 #: wrong route longer.
-JUDGE = 0.2
+MIN_SPAN_S = 0.2
 
 #: Chunks per worker that a judgement rests on.
-CHUNKS = 3
+MIN_CHUNKS_PER_WORKER = 3
 
 #: A machine that gives less than this share of its cores is too loaded to judge anything.
-SCARCE = 0.4
+MIN_CORE_SHARE = 0.4
 
 
 class RouteThroughput:
-    """One route from the moment when all its workers are up."""
+    """One route from the moment when all its workers are up.
+
+    Args:
+        begin: the clock.
+        workers: workers at work.
+        cores: usable cores.
+        delay: seconds that the workers had spent without a core before.
+    """
 
     def __init__(self, begin: float, workers: int, cores: int, delay: float) -> None:
-        """Begin a span.
-
-        Args:
-            begin: the clock.
-            workers: workers at work.
-            cores: usable cores.
-            delay: seconds that the workers had spent without a core before.
-        """
         self._begin = begin
         self._workers = workers
         self._cores = cores
@@ -44,13 +46,7 @@ class RouteThroughput:
         self.wall = 0.0
 
     def add(self, now: float, result: ChunkResult, equivalent: float) -> None:
-        """A chunk ended.
-
-        Args:
-            now: the clock.
-            result: its outcome.
-            equivalent: loop seconds that it stands for.
-        """
+        """Add a chunk that has ended, for which a plain loop would take ``equivalent`` seconds."""
         part = 1.0
         if result.wall > 0:
             part = min(1.0, max(0.0, now - self._begin) / result.wall)
@@ -68,7 +64,9 @@ class RouteThroughput:
             delay: seconds that the workers have spent without a core so far.
         """
         span = now - self._begin
-        if span < JUDGE or self.chunks < CHUNKS * min(self._workers, self._cores):
+        if span < MIN_SPAN_S or self.chunks < MIN_CHUNKS_PER_WORKER * min(
+            self._workers, self._cores
+        ):
             return None
         under_way = min(under_way, span * self._workers)
         if self.wall < under_way:
@@ -78,7 +76,7 @@ class RouteThroughput:
             # Other programs take from every route alike; the prediction for the others does not
             # know of them, so what they took is given back here.
             share = 1.0 - max(0.0, delay - self._delay) / (span * self._workers)
-            if share < SCARCE:
+            if share < MIN_CORE_SHARE:
                 return None
             speed /= share
         return speed

@@ -18,7 +18,7 @@ from parallax._core.options import Options
 from parallax._core.plans import Plan
 from parallax._profiling.history import key_of, past_item_seconds, remember_item_seconds
 from parallax._reporting.reports import Report
-from parallax._routing.planner import LITTLE, Facts, hindsight, too_little
+from parallax._routing.planner import LITTLE_WORK_S, Facts, hindsight, too_little
 from parallax._routing.profiler import Profiler
 from parallax._routing.requested import MOST_THREADS, THREADS, requested_route
 from parallax._routing.throughput import RouteThroughput
@@ -336,7 +336,7 @@ class Controller:
         profiler.remember(seen)
         if not self.explaining and report.items:
             report.sum_up()
-            if not report.changes and seen.wall * report.items < LITTLE:
+            if not report.changes and seen.wall * report.items < LITTLE_WORK_S:
                 report.reason = too_little(seen, report.items)
                 return
             facts = replace(profiler.facts_with_limits(self._facts()), current=report.route)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallax._routing.route_choice import MOST_CHANGES, PROBATION, RouteChoice, ThreadGrowth
+from parallax._routing.route_choice import (
+    MAX_CHOICE_CHANGES,
+    MAX_TRIAL_WAIT_S,
+    RouteChoice,
+    ThreadGrowth,
+)
 
 TIMES = st.floats(0.0, 0.3)
 SECONDS = st.one_of(st.floats(0.0, 1e-4), st.floats(0.0, 0.5))
@@ -23,7 +28,7 @@ EVENTS = st.one_of(
 
 
 @given(st.lists(EVENTS, max_size=80), st.integers(1, 8), st.integers(1, 8))
-def test_a_lane(events, cores, workers):
+def test_a_choice(events, cores, workers):
     """At most one call before the verdict; nobody waits long; changes end; what stays, stays."""
     choice = RouteChoice("fn", cores=cores, workers=workers)
     now, ended, reviews, since, held = 0.0, 0, 0, None, 0
@@ -40,12 +45,12 @@ def test_a_lane(events, cores, workers):
                 since = since if since is not None else now
             elif where == "hold":
                 assert probing
-                assert now - since <= PROBATION
+                assert now - since <= MAX_TRIAL_WAIT_S
                 held += 1
             else:
                 assert where == "threads"
                 assert choice.provisional
-                assert now - since > PROBATION
+                assert now - since > MAX_TRIAL_WAIT_S
         elif event == "end_probe":
             choice.end_probe()
             assert choice.probing is False
@@ -85,7 +90,7 @@ def test_a_lane(events, cores, workers):
         assert choice.calls == ended
         assert choice.wall >= 0
         assert choice.cpu >= 0
-        assert reviews <= MOST_CHANGES
+        assert reviews <= MAX_CHOICE_CHANGES
         assert isinstance(choice.waits(now), bool)
 
 
