@@ -1,4 +1,4 @@
-"""A worker's outcomes that are not plain values: exceptions, and results that do not travel.
+"""Exceptions of a worker, and results that cannot be sent, in a form that can be sent.
 
 Loaded by a worker at its first failure only.
 """
@@ -26,11 +26,11 @@ def portable(result: ChunkResult) -> ChunkResult:
 def _portable_failure(failure: Failure) -> Failure:
     error = failure.error
     text = failure.traceback or _traceback(error)
-    BaseException.with_traceback(error, None)  # whatever its class says of attributes
+    BaseException.with_traceback(error, None)  # whatever attributes its class allows
     try:
         reply = codec.encode_reply(error)
         # An exception whose __init__ takes other arguments than its args pickles and then fails
-        # to unpickle; found out here it costs one item, in the parent it would cost the chunk.
+        # to unpickle: here that costs one item, in the parent it would cost the chunk.
         if type(codec.decode(reply.payload, reply.buffers)) is type(error):
             return Failure(failure.offset, error, text)
         reason = "it does not unpickle to its own type"
@@ -41,7 +41,7 @@ def _portable_failure(failure: Failure) -> Failure:
 
 
 def isolate(result: ChunkResult) -> ChunkResult:
-    """Replace the values that cannot be sent by failures that say why."""
+    """Replace values that cannot be sent by failures that say why."""
     values = list(result.values)
     failures = {f.offset: f for f in result.failures}
     for offset, value in enumerate(values):
@@ -65,5 +65,5 @@ def _traceback(error: BaseException) -> str:
         while tb is not None and is_own(tb.tb_frame.f_code.co_filename):
             tb = tb.tb_next
         return "".join(traceback.format_exception(type(error), error, tb))
-    except Exception as problem:  # noqa: BLE001 - whatever its class does when it is looked at
+    except Exception as problem:  # noqa: BLE001 - whatever its class does when it is formatted
         return f"no traceback of {type(error).__qualname__}: {type(problem).__name__}"

@@ -1,4 +1,4 @@
-"""The two ends of a worker's channel, with the shared memory that goes with each.
+"""The two ends of a worker's channel, with the shared memory of each.
 
 A worker has two segments. It receives from the segment of its parent, which all workers share, and
 sends from a segment of its own, so that a result can be written without asking. The parent creates

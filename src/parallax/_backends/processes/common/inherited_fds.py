@@ -1,7 +1,7 @@
-"""Descriptors that a worker is given for what its initializer gets: pipes, queues, shared values.
+"""Descriptors that a worker inherits for the pipes, queues and shared values of its initializer.
 
-Guarantees: what is rebuilt has descriptors of its own; those that came are closed when all is
-rebuilt.
+Guarantees: objects that are rebuilt have duplicates of their own; the inherited descriptors are
+closed when all objects are rebuilt.
 """
 
 from __future__ import annotations
@@ -12,32 +12,31 @@ from collections.abc import Iterator, Sequence
 
 __all__ = ["InheritedFd", "inherited_fds"]
 
-_given: list[int] = []
+_inherited: list[int] = []
 
 
 class InheritedFd:
-    """Stands for a descriptor in a pickle, as ``multiprocessing.reduction.DupFd`` does."""
+    """Stands for a descriptor in a pickle, as ``multiprocessing.reduction.DupFd`` does.
+
+    Args:
+        number: the position among the descriptors that the worker inherits.
+    """
 
     def __init__(self, number: int) -> None:
-        """Refer to one.
-
-        Args:
-            number: which of those that the worker is given.
-        """
         self.number = number
 
     def detach(self) -> int:
-        """The descriptor, which belongs to the caller."""
-        return os.dup(_given[self.number])
+        """A duplicate of the descriptor, which belongs to the caller."""
+        return os.dup(_inherited[self.number])
 
 
 @contextlib.contextmanager
 def inherited_fds(fds: Sequence[int]) -> Iterator[None]:
-    """Have them there for as long as it takes to rebuild what refers to them; close them."""
-    _given[:] = fds
+    """Objects that refer to these descriptors can be rebuilt; they are closed afterwards."""
+    _inherited[:] = fds
     try:
         yield
     finally:
-        for fd in _given:
+        for fd in _inherited:
             os.close(fd)
-        _given.clear()
+        _inherited.clear()

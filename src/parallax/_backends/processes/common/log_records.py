@@ -1,10 +1,10 @@
 """Log records, from a worker's root logger to the handlers of the program.
 
-In a worker the *speaker* is on the root logger. A logger to which the worker's own code has given
-handlers (an initializer, a module at its import) uses those; all other loggers that the record
-passes use the handlers that they have in the parent. So each is used once, as in one process.
+A ``RecordSender`` is the handler of a worker's root logger. A logger to which code of the worker
+has added handlers (an initializer, a module at its import) uses those; all other loggers that the
+record passes use the handlers that they have in the parent. So each is used once.
 
-Guarantees: the record's own time, process and thread; what of it does not pickle comes as text.
+Guarantees: the record keeps its time, process and thread; fields that do not pickle come as text.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class RecordSender(logging.Handler):
     """Sends records to the parent."""
 
     def __init__(self, send: Callable[[bytes], bool], *, adopt: bool) -> None:
-        """Begin to listen to all loggers.
+        """Begin to handle the records of all loggers.
 
         Args:
             send: sends a packed record; False in a fork of the worker, which has no parent.
-            adopt: the handlers that there are now are the parent's, in a fork of it.
+            adopt: this process is a fork of the parent, whose handlers are to be removed.
         """
         super().__init__()
         self._send = send
         self.adopted = adopt
         if adopt:
             for logger in _loggers():
-                # The parent's own are to do it, and those filters once.
+                # The parent uses its own handlers, and its filters once.
                 propagates = logger.propagate and logger.parent is not None
                 logger.handlers[:] = [] if propagates or not logger.handlers else [self]
                 logger.filters[:] = []
@@ -48,7 +48,7 @@ class RecordSender(logging.Handler):
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """For the time of this block ``basicConfig`` finds a root logger without handlers."""
+        """In this block ``basicConfig`` finds a root logger without handlers."""
         logging.root.removeHandler(self)
         try:
             yield
@@ -56,7 +56,7 @@ class RecordSender(logging.Handler):
             logging.root.addHandler(self)
 
     def createLock(self) -> None:  # noqa: N802 - the standard library's name
-        """None is needed, and a signal handler may log in the middle of a record."""
+        """No lock: a signal handler may log while a record is handled."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
@@ -65,7 +65,7 @@ class RecordSender(logging.Handler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a record; in a fork of the worker do what is done without handlers."""
+        """Send a record; in a fork of the worker use the handler of last resort."""
         try:
             data = pack(record, self._passed(record.name))
         except Exception:  # noqa: BLE001 - whatever its arguments do when they are formatted
@@ -76,7 +76,7 @@ class RecordSender(logging.Handler):
             last.handle(record)
 
     def _passed(self, name: str) -> list[str]:
-        """Loggers with handlers of the worker's own that a record of this logger passes."""
+        """The loggers with handlers of the worker that a record of this logger passes."""
         found = logging.root.manager.loggerDict.get(name, logging.root)
         logger = found if isinstance(found, logging.Logger) else logging.root
         silent = (RecordSender, logging.NullHandler)
@@ -98,11 +98,11 @@ def _loggers() -> Iterator[logging.Logger]:
 
 
 def pack(record: logging.LogRecord, passed: list[str]) -> bytes:
-    """Make a record ready to travel.
+    """Encode a record.
 
     Args:
-        record: it.
-        passed: names of loggers whose handlers it is not to be given to.
+        record: the record.
+        passed: names of the loggers whose handlers have had the record.
     """
     fields = dict(record.__dict__)
     args = fields["args"]
@@ -123,7 +123,7 @@ def pack(record: logging.LogRecord, passed: list[str]) -> bytes:
 
 
 def _packed(value: Any) -> tuple[bytes | None, str]:
-    """Its pickle, if it has one, and what stands in its place otherwise."""
+    """The pickle of a value, if it has one, and the text that replaces it otherwise."""
     try:
         text = repr(value)
     except Exception as error:  # noqa: BLE001 - whatever a __repr__ raises
@@ -136,29 +136,24 @@ def _packed(value: Any) -> tuple[bytes | None, str]:
 
 
 def unpack(data: Any) -> tuple[logging.LogRecord, list[str]]:
-    """A record that was packed, and the loggers whose handlers it is not to be given to."""
+    """Decode a record, and the names of the loggers whose handlers have had it."""
     fields, odd, passed = loads(data)
     for name, (packed, text) in odd.items():
         fields[name] = text
         if packed is not None:
             try:
                 fields[name] = codec.decode(packed)
-            except Exception:  # noqa: BLE001 - its class is known in the worker only
+            except Exception:  # noqa: BLE001 - a class that only the worker knows
                 continue
     record = logging.makeLogRecord({})
-    # Counted from the same moment as those of this process.
+    # Relative to the start of this process.
     fields["relativeCreated"] = record.relativeCreated + (fields["created"] - record.created) * 1e3
     record.__dict__.update(fields)
     return record, passed
 
 
 def replay(record: logging.LogRecord, passed: list[str]) -> None:
-    """Give a record to the filters and handlers that this process has for it.
-
-    Args:
-        record: it.
-        passed: names of loggers whose handlers have had it.
-    """
+    """Pass a record to the filters and handlers of this process; see ``unpack``."""
     logger = logging.getLogger(record.name)
     if not passed:
         logger.handle(record)
@@ -168,7 +163,7 @@ def replay(record: logging.LogRecord, passed: list[str]) -> None:
     found: Any = logger.filter(record)
     if not found:
         return
-    if found is not True:  # a filter may give another one, from Python 3.12 on
+    if found is not True:  # a filter may return another record, from Python 3.12 on
         record = found
     each: logging.Logger | None = logger
     while each is not None:

@@ -1,11 +1,12 @@
-"""Thread pools of native libraries (BLAS, OpenMP) in workers: as many threads as cores to spend.
+"""Thread pools of native libraries (BLAS, OpenMP) in workers: no more threads than cores to spend.
 
-``n`` workers with ``n`` native threads each would fight for the cores. A library reads its variable
-when it is loaded, so variables do for what a worker imports itself. For what it was forked with,
-and in a warm worker whose budget has changed, it takes threadpoolctl, if that is installed.
+``n`` workers with ``n`` native threads each would compete for the cores. A library reads its
+variable when it is loaded, so variables suffice for libraries that a worker imports itself. For
+those that it was forked with, and in a warm worker whose budget has changed, threadpoolctl is used,
+if it is installed.
 
-Guarantees: only worker processes are touched, never the program's own; what the program has set
-itself wins.
+Guarantees: only worker processes are changed, never the program's own; variables that the program
+has set win.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ THREAD_COUNT_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 
-#: Modules that bring such a pool. Without one of them threadpoolctl is not worth its import.
+#: Modules with such a pool. Without one of them threadpoolctl is not worth its import.
 _MODULES_WITH_THREADS = ("numpy", "scipy", "torch", "sklearn", "mkl", "faiss")
 
-#: Which variable a library obeys, by threadpoolctl's name for it.
+#: The variable that a library obeys, by threadpoolctl's name of the library.
 _LIBRARY_VARIABLES = {
     "openblas": "OPENBLAS_NUM_THREADS",
     "mkl": "MKL_NUM_THREADS",
@@ -43,16 +44,12 @@ _LIBRARY_VARIABLES = {
 
 
 def variables(environment: Mapping[str, str]) -> tuple[str | None, ...]:
-    """The values of the variables, to see whether they have changed."""
+    """The values of the variables, to compare."""
     return tuple(environment.get(name) for name in THREAD_COUNT_VARIABLES)
 
 
 def limit_loaded(environment: Mapping[str, str]) -> None:
-    """Make libraries that are loaded already do as the variables say, as far as that is possible.
-
-    Args:
-        environment: where the variables are.
-    """
+    """Have loaded libraries obey the variables of an environment, as far as that is possible."""
     if not any(name in sys.modules for name in _MODULES_WITH_THREADS):
         return
     try:
@@ -62,5 +59,5 @@ def limit_loaded(environment: Mapping[str, str]) -> None:
             threads = environment.get(_LIBRARY_VARIABLES.get(library.internal_api, ""), "")
             if threads.isdecimal() and int(threads) > 0:
                 library.set_num_threads(int(threads))
-    except Exception:  # noqa: BLE001 - not installed, or at odds with a library: they go on as is
+    except Exception:  # noqa: BLE001 - not installed, or in conflict with a library
         return

@@ -1,10 +1,9 @@
-"""Ending a process together with all that it has started.
+"""Ending a process together with its descendants.
 
-What an item has started (a converter, a compiler, a pool of its own) would outlive its worker.
-What a process leaves behind when it ends by itself cannot be found any more, and lives on.
+What an item has started (a converter, a compiler, a pool of its own) would outlive its worker. The
+descendants of a process that has ended by itself cannot be found any more, and live on.
 
-Guarantees: nothing is started while it is being ended: the process is stopped first. Loaded by
-workers and by the zygote too, so it imports next to nothing.
+Guarantees: a process starts nothing while it is ended, for it is stopped first.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ _KILL: int = getattr(signals, "SIGKILL", signals.SIGTERM)
 
 
 def kill_tree(pid: int, *, itself: bool = True) -> None:
-    """End a process and its descendants at once, as far as they are there and may be ended.
+    """End a process and its descendants at once, as far as they exist and may be ended.
 
     Args:
-        pid: of the process.
-        itself: end it as well, not only what it has started.
+        pid: process id.
+        itself: end the process as well, not only its descendants.
     """
     if itself and hasattr(signals, "SIGSTOP"):
         _send(pid, signals.SIGSTOP)
@@ -35,20 +34,20 @@ def kill_tree(pid: int, *, itself: bool = True) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Process ids of all that a process has started and that has not ended, and of theirs."""
+    """Process ids of the descendants of a process that have not ended."""
     found: list[int] = []
     look = [pid]
     while look:
         children = _children(look.pop())
         if children is None:
-            return _slowly(pid)
+            return _descendants_by_psutil(pid)
         found += children
         look += children
     return found
 
 
 def _children(pid: int) -> list[int] | None:
-    """Process ids of a process's children; None where the system does not list them."""
+    """Process ids of the children of a process; None where the system does not list them."""
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
     except OSError:
@@ -75,7 +74,7 @@ def _children(pid: int) -> list[int] | None:
     return found
 
 
-def _slowly(pid: int) -> list[int]:
+def _descendants_by_psutil(pid: int) -> list[int]:
     try:
         import psutil
 
@@ -88,4 +87,4 @@ def _send(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except OSError:
-        return  # it is gone, or is somebody else's
+        return  # it has ended, or belongs to another user

@@ -1,11 +1,11 @@
-"""Where a worker's stacks are written to: when it crashes, and when its parent asks.
+"""Stack dumps of workers: when one crashes, and when its parent asks for the stacks.
 
-The interpreter's faulthandler writes them from inside a signal handler, so a thread is seen that is
+The interpreter's faulthandler writes them from inside a signal handler, also for a thread that is
 in native code and keeps the GIL. The file has no name and belongs to the parent, which can read
-what a worker wrote that is gone.
+it after the worker's end.
 
-Guarantees: reading never blocks for longer than it was told to; where a system has no such signals
-there are no traces, and nothing else is different.
+Guarantees: reading blocks no longer than its time limit; where a system has no such signals there
+are no dumps, and nothing else is different.
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ if TYPE_CHECKING:
 
 __all__ = ["DUMP_SIGNAL", "StackDump", "enable_stack_dumps", "open_stack_dump"]
 
-#: Asks a worker for the stacks of its threads. One that nobody uses by name: the C library takes
-#: the lowest real-time signals, programs that count take them from there.
+#: Asks a worker for the stacks of its threads. A signal that has no common use: the C library takes
+#: the lowest real-time signals, and so do programs that count upwards.
 DUMP_SIGNAL: int | None = None
 if hasattr(signals, "SIGRTMAX"):
     DUMP_SIGNAL = int(signals.SIGRTMAX) - 3
 elif hasattr(signals, "SIGINFO"):
     DUMP_SIGNAL = int(signals.SIGINFO)
 
-#: Bytes of a trace that are shown: about 200 frames.
+#: Most bytes of a dump that are shown: about 200 frames. Fewer cut off the outer frames of deep
+#: recursion, more make error messages unreadable.
 _MAX_SHOWN_BYTES = 16_384
 
-#: Seconds between two looks whether it is complete: it is written frame by frame.
+#: Seconds between two looks whether a dump is complete. It is written frame by frame, so shorter
+#: may find a part of one, longer delays the report.
 _DUMP_POLL_S = 0.005
 
 
-#: In the lines of frames of our own.
+#: Begins the lines of frames of parallax.
 _OURS = f'File "{FOLDER}'
 
 
 class StackDump:
-    """The parent's side of one worker's traces.
+    """The parent's side of one worker's dumps.
 
     Args:
-        segment: the file.
+        segment: the file that they are written to.
     """
 
     def __init__(self, segment: Segment) -> None:
@@ -58,13 +60,13 @@ class StackDump:
 
     @property
     def handle(self) -> int:
-        """Its descriptor, for the worker."""
+        """The descriptor of the file, for the worker."""
         handle = self._segment.handle
         assert isinstance(handle, int)
         return handle
 
     def text(self) -> str:
-        """What was written since the last look, "" if nothing; its end if that is long."""
+        """What was written since the last call, or the end of it if it is long; "" if nothing."""
         try:
             size = os.fstat(self.handle).st_size
             start = max(self._seen, size - _MAX_SHOWN_BYTES)
@@ -75,11 +77,11 @@ class StackDump:
         return _without_ours(data.decode("utf-8", "replace"))
 
     def ask(self, send: Callable[[int], None], timeout: float) -> str:
-        """The stacks of all threads of a worker that runs.
+        """The stacks of all threads of a running worker; "" for a process that is stopped.
 
         Args:
-            send: sends it a signal.
-            timeout: seconds to wait at most. A process that is stopped says nothing.
+            send: sends the worker a signal.
+            timeout: seconds to wait at most.
         """
         if DUMP_SIGNAL is None:
             return ""
@@ -101,7 +103,7 @@ class StackDump:
 
 
 def _without_ours(text: str) -> str:
-    """A trace without the frames that called the user's function: the outer ones come last."""
+    """A dump without the frames that called the user's function: the outer ones come last."""
     kept: list[str] = []
     ours = False
     for line in text.strip().splitlines():
@@ -113,26 +115,22 @@ def _without_ours(text: str) -> str:
 
 
 def open_stack_dump(make: Callable[[], Segment]) -> StackDump | None:
-    """The parent's side for a new worker; None where there can be none.
+    """The parent's side for a new worker; None where there are no dumps.
 
     Args:
-        make: makes a file without a name.
+        make: creates a file without a name.
     """
     if DUMP_SIGNAL is None:
         return None
     try:
         segment = make()
-    except OSError:  # no descriptor is left: it works without
+    except OSError:  # no descriptor is left
         return None
     return StackDump(segment)
 
 
 def enable_stack_dumps(fd: int) -> None:
-    """From now on write this process's stacks to a file: at a crash, and when asked.
-
-    Args:
-        fd: its descriptor.
-    """
+    """From now on dump this process's stacks to the file of a descriptor."""
     os.set_inheritable(fd, False)
     try:
         faulthandler.enable(fd)

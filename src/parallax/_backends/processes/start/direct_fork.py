@@ -1,9 +1,9 @@
-"""Workers that are forked from this very process, as the standard library's pools do it on Linux.
+"""Workers that are forked from this process, as by the standard library's pools on Linux.
 
-Only for executors that are told to, or whose initializer has something that only a fork has: in the
-child, locks that another thread holds are held for ever.
+Only for executors that request it, or whose initializer gets an object that only a fork has: locks
+that other threads hold during the fork stay locked in the child for ever.
 
-Guarantees: a child has no descriptor of another worker, or nobody would see their end; it runs no
+Guarantees: a child has no descriptor of another worker, whose end would go unnoticed; it runs no
 exit handler of the program, and ends with it.
 """
 
@@ -36,7 +36,8 @@ from parallax._transport import codec
 
 __all__ = ["ForkStarter", "ForkedProcess"]
 
-#: Seconds between two looks at a child that is about to end, where the system cannot tell.
+#: Seconds between two looks at a child that is about to end, where the system cannot wait for it.
+#: Shorter burns CPU, longer delays a shutdown.
 EXIT_POLL_S = 0.005
 
 
@@ -46,7 +47,7 @@ class ForkedProcess(StartedProcess):
     def __init__(self, pid: int) -> None:
         super().__init__(None, None)
         self.pid = pid
-        # Its number must not be used by another process between a look and a signal.
+        # Another process must not get the process id between a look and a signal.
         self._lock = threading.Lock()
         self._over = False
 
@@ -64,7 +65,7 @@ class ForkedProcess(StartedProcess):
         return self._code
 
     def gone(self) -> bool:
-        """Whether it has ended; its status is collected then."""
+        """Whether the child has ended; its status is collected then."""
         with self._lock:
             if not self._over and self.pid is not None:
                 try:
@@ -110,14 +111,14 @@ class ForkStarter(Starter):
                 stream.flush()  # or it would be written twice
         codec.track_main()
         parent = os.getpid()
-        # A copy, for the executor lets go of it in forks of this process.
+        # A copy: the executor clears its own in forks of this process.
         inherited = {} if initializer is None else dict(initializer.inherited)
         process = multiprocessing.get_context("fork").Process(
             target=lambda: worker.serve(sock, *copies, inherited=inherited)
         )
         copies: list[Handle] = []
         try:
-            # What belongs to this process is closed in forks of it.
+            # Duplicates: descriptors of this process are closed in forks of it.
             copies.extend(os.dup(each) if isinstance(each, int) else each for each in segments)
             with _uninterrupted():
                 pid = _fork()()
@@ -134,7 +135,7 @@ class ForkStarter(Starter):
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C must not find the child with this process's handlers."""
+    """Ctrl-C must not reach the child while it has the handlers of this process."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -143,29 +144,29 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _become(process: Any, parent: int) -> None:
-    """Be a worker: what the program set up for itself does not go on in it. Never returns."""
+    """Become a worker, without what the program has set up for itself. Never returns."""
     try:
         signal.set_wakeup_fd(-1, warn_on_full_buffer=False)
         for number in signal.valid_signals():
-            # As in a process that is executed. The worker has a handler of its own for Ctrl-C.
+            # As in a process that is executed. The worker sets a handler for Ctrl-C itself.
             if callable(signal.getsignal(number)) and number != signal.SIGINT:
                 signal.signal(number, signal.SIG_DFL)
-        gc.freeze()  # nothing of the program's is to be finalized here
+        gc.freeze()  # objects of the program must not be finalized here
         enter(None)
         reseed()
         codec.live_in_main()
         worker.watch_parent()
         if os.getppid() == parent:
-            # Makes the child one in the eyes of multiprocessing: finalizers, queues, children.
+            # Sets up multiprocessing for a child: finalizers, queues, children of its own.
             process._bootstrap(_sentinel(parent))
-    except BaseException:  # noqa: BLE001 - whatever it is must not reach the program's frames
+    except BaseException:  # noqa: BLE001 - it must not reach the program's frames
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)
 
 
 def _sentinel(parent: int) -> int | None:
-    """What becomes readable at the parent's end; for ``multiprocessing.parent_process``."""
+    """A descriptor that becomes readable at the parent's end; None where there is none."""
     try:
         return open_pidfd(parent)
     except OSError:
@@ -176,7 +177,7 @@ def _plain_fork() -> int:
     return os.fork()
 
 
-#: The same function, in a module of another name by which the filter below knows it.
+#: The name of the module of the function below, by which a warnings filter finds its warning.
 _QUIET_MODULE = "parallax._quiet_fork"
 _quiet_fork: Callable[[], int] = types.FunctionType(
     _plain_fork.__code__, {"__name__": _QUIET_MODULE, "os": os}
@@ -184,7 +185,7 @@ _quiet_fork: Callable[[], int] = types.FunctionType(
 
 
 def _fork() -> Callable[[], int]:
-    """What forks: without the warning about threads if it is about none but our own."""
+    """A function that forks: without the warning about threads if all of them are parallax's."""
     threads = threading.enumerate()
     strangers = sum(not thread.name.startswith("parallax") for thread in threads)
     try:

@@ -1,14 +1,13 @@
-"""What each worker of an executor calls first, and how it gets there.
+"""The initializer of an executor, which each worker calls first.
 
-Locks, queues and shared values of ``multiprocessing`` travel only while a process is being started.
+Locks, queues and shared values of ``multiprocessing`` pickle only while a process is being started.
 They are pickled as if one were: the pickle then names semaphores, and refers to descriptors, which
-are given to each worker beside it. What was made for the fork start method has no name, and only a
-fork of this process has it.
+each worker inherits. Objects that were made for the fork start method have no name, and only a fork
+of this process has them.
 
-Guarantees: a program that does not use ``multiprocessing`` never loads it for this; copies of
+Guarantees: a program that does not use ``multiprocessing`` never loads it for this; duplicates of
 descriptors are closed with the initializer.
-Assumptions: on Windows nothing of the kind travels, for handles are copied to a process that is
-known by then.
+Assumptions: on Windows no such object travels, because handles are copied to a known process.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from parallax._transport.pickle_diagnosis import find_unpicklable
 
 __all__ = ["InheritanceError", "Initializer", "forks_by_default"]
 
-#: Under which key a worker knows it; callables have others.
+#: The key of the initializer in a worker; callables have others.
 INITIALIZER_KEY = 0
 
-#: Descriptors that the initializer may need: what the system sends at a time, without the worker's.
+#: Most descriptors for an initializer: what the system sends at a time, less those of the worker.
 MAX_INHERITED_FDS = 240
 
-#: Where types are defined for which ``multiprocessing`` has reducers that are no better than what
-#: pickle does, or that change what is sent.
+#: Packages for whose types the reducers of ``multiprocessing`` are no better than pickle's, or
+#: change what is sent.
 _MODULES_WITHOUT_REDUCERS = ("builtins", "functools", "torch")
 
 
 class InheritanceError(SerializationError):
-    """Something travels only by inheritance, to workers that are forked from this process."""
+    """An object reaches only workers that are forked from this process."""
 
 
 class Initializer:
@@ -47,22 +46,22 @@ class Initializer:
     def __init__(
         self, call: Callable[..., Any], args: tuple[Any, ...], *, inherited: bool = False
     ) -> None:
-        """Make it ready to travel.
+        """Encode the initializer.
 
         Args:
             call: the initializer.
             args: its arguments.
-            inherited: workers are forked from this process and have it already.
+            inherited: workers are forked from this process and have the initializer already.
 
         Raises:
-            SerializationError: it cannot travel.
-            InheritanceError: it could be inherited.
+            SerializationError: it does not pickle.
+            InheritanceError: it does not pickle, but could be inherited.
         """
-        #: descriptors that are given to each worker.
+        #: descriptors that each worker inherits.
         self.fds: list[int] = []
         #: callables that a forked worker has, under their keys.
         self.inherited: dict[int, tuple[Any, ...]] = {}
-        #: as it is sent; None if it is inherited, or was let go.
+        #: the pickle; None if the initializer is inherited, or closed.
         self.encoded: codec.Encoded | None = None
         if inherited:
             self.inherited[INITIALIZER_KEY] = (call, args, None, [])
@@ -75,11 +74,11 @@ class Initializer:
 
     @property
     def shared(self) -> bool:
-        """Whether workers may have queues or the like in common with others."""
+        """Whether workers may share queues or similar objects with other processes."""
         return bool(self.fds or self.inherited)
 
     def close(self) -> None:
-        """Let go of it; idempotent."""
+        """Release the arguments and descriptors; idempotent."""
         self.encoded = None  # its arguments may be large
         self.inherited.clear()
         while self.fds:
@@ -106,7 +105,7 @@ class Initializer:
                     words = f"{needs}, and {MAX_INHERITED_FDS} can be passed on"
                     raise SerializationError("callable", None, "initializer", words)
                 return encoded
-        # Outside, where what stands in the way is found by what it says itself.
+        # Outside of _as_spawning, where the object at fault raises its own error.
         refusal = _refusal(parts)
         raise InheritanceError(refusal.what, None, refusal.path, refusal.reason) from failure
 
@@ -116,7 +115,7 @@ def forks_by_default() -> bool:
     context = sys.modules.get("multiprocessing.context")
     if context is None or not hasattr(os, "fork"):
         return False
-    # Asked in the ordinary way it would be decided for good.
+    # The public function would fix the start method for good.
     found: str | None = context._default_context.get_start_method(allow_none=True)
     if found is None:
         found = context._default_context._default_context.get_start_method()
@@ -129,14 +128,14 @@ def _refusal(parts: tuple[Any, ...]) -> SerializationError:
 
 
 class _Spawning:
-    """What ``multiprocessing`` takes for the process that is being started."""
+    """Stands for the process that ``multiprocessing`` believes to be starting."""
 
     DupFd = InheritedFd
 
     def __init__(self, fds: list[int]) -> None:
         self._fds = fds
         self._numbers: dict[int, int] = {}
-        #: there was a semaphore without a name.
+        #: a semaphore without a name was found.
         self.unnamed = False
 
     def duplicate_for_child(self, fd: int) -> int:
@@ -146,7 +145,7 @@ class _Spawning:
         return self._numbers[fd]
 
     def reduce_semaphore(self, semaphore: Any) -> Any:
-        # Older versions of Python pickle its address in this process.
+        # Older versions of Python pickle the address of the semaphore in this process.
         if semaphore._semlock.name is None:
             self.unnamed = True
             raise RuntimeError("it was made for the fork start method")

@@ -1,7 +1,7 @@
-"""Executing a fresh Python for a worker or the zygote, and what this interpreter can tell them.
+"""Executing a fresh Python for a worker or the zygote, and facts about this interpreter for them.
 
-Guarantees: the new process finds parallax where this one did, shares nothing with it but the
-descriptors that it is given, and reads nothing from this one's standard input.
+Guarantees: the new process finds parallax where this one did, inherits no descriptors but those
+named, and does not read the standard input of this process.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from parallax._shm.segment import Handle
 
 __all__ = ["OUTPUT_FDS", "execute", "file_of", "import_seconds", "installed"]
 
-#: Seconds to import one module, in the mean over large packages.
+#: Seconds to import one module, the mean over large packages. Longer waits longer for a zygote that
+#: hangs in an import, shorter gives up one that works.
 MODULE_IMPORT_S = 0.0005
 
-#: What a fresh Python can be.
+#: The modules with the ``main`` of each kind of process.
 _ENTRY_MODULES = {"worker": "worker.main", "zygote": "start.zygote"}
 
 #: Descriptors that workers share with this process.
@@ -41,7 +42,7 @@ def execute(
 
     Args:
         what: "worker" or "zygote".
-        sock: its end of a socket pair.
+        sock: the new process's end of a socket pair.
         segments: what a worker opens its segments by; see ``worker.serve``.
         initializer_fds: descriptors that a worker's initializer needs.
 
@@ -64,8 +65,8 @@ def execute(
         env.setdefault(name, "1")
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:
-        # A worker lets Ctrl-C through when it has a handler for it; until then it would end it with
-        # a traceback. The new process inherits what is blocked.
+        # The new process inherits blocked signals. A worker unblocks Ctrl-C when it has a handler;
+        # before, Ctrl-C would end it with a traceback.
         with _interrupts_blocked():
             return subprocess.Popen(
                 [sys.executable, *flags, "-c", code],
@@ -94,7 +95,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def file_of(number: int) -> tuple[int, ...] | None:
-    """What file a descriptor of this process leads to now; None if it is closed."""
+    """The identity of the file of a descriptor of this process; None if it is closed."""
     try:
         status = os.fstat(number)
     except OSError:
@@ -103,7 +104,7 @@ def file_of(number: int) -> tuple[int, ...] | None:
 
 
 def import_seconds(packages: set[str]) -> float:
-    """Rough seconds to import packages as far as this process has loaded them."""
+    """Rough seconds to import the modules of packages that this process has loaded."""
     loaded = sum(1 for name in list(sys.modules) if name.partition(".")[0] in packages)
     return loaded * MODULE_IMPORT_S
 
@@ -111,8 +112,8 @@ def import_seconds(packages: set[str]) -> float:
 def installed(name: str) -> bool:
     """Whether a loaded module belongs to the standard library or an installed distribution.
 
-    Only such modules are imported ahead: importing the program's own could have side effects
-    that the program would not expect in a helper.
+    Only such modules are imported ahead: the import of a module of the program could have side
+    effects that the program does not expect in the zygote.
     """
     module = sys.modules.get(name)
     if name.partition(".")[0] in {"__main__", "__mp_main__", "parallax"} or module is None:

@@ -1,9 +1,9 @@
-"""The zygote: a small single-threaded process that imports once and then forks workers.
+"""The zygote: a small single-threaded process that imports modules once and then forks workers.
 
-Forking the caller's own process would be faster still, and wrong as soon as it has threads: the
-child inherits locks that nobody will release. ``multiprocessing.forkserver`` takes 9 ms per worker
-and re-runs the main script on many Python versions (docs/engine.md). This helper is executed
-fresh, never sees ``__main__``, and forks in about a millisecond.
+To fork the caller's own process would be faster, and wrong as soon as it has threads: the child
+inherits locks that nobody will release. ``multiprocessing.forkserver`` takes 9 ms per worker and
+re-runs the main script on many Python versions (docs/engine.md). The zygote is executed fresh,
+never sees ``__main__``, and forks in about a millisecond.
 
     parent -> zygote (one message each, SOCK_SEQPACKET)     zygote -> parent
     ("import", [path, module, ...])                          ("importing", module, or "" at the end)
@@ -46,14 +46,10 @@ MAX_MESSAGE_FDS = 253
 
 
 def main(fd: int) -> None:
-    """Entry point.
-
-    Args:
-        fd: descriptor of the control socket.
-    """
+    """Entry point; ``fd`` is the descriptor of the control socket."""
     control = sockets.socket(fileno=fd)
     while (free := os.open(os.devnull, os.O_WRONLY)) <= 2:
-        pass  # a program without output: nothing else may get these numbers
+        pass  # a program without output: no other file may get these numbers
     os.close(free)
     signals.signal(signals.SIGINT, signals.SIG_IGN)
     wake_read, wake_write = os.pipe()
@@ -79,7 +75,7 @@ def main(fd: int) -> None:
                 continue
             try:
                 data, fds = _receive(control)
-            except ConnectionResetError:  # the parent left without reading our last words
+            except ConnectionResetError:  # the parent ended without reading all reports
                 data, fds = b"", []
             if not data:
                 _end(children, wake_read)
@@ -90,16 +86,16 @@ def main(fd: int) -> None:
                 frozen = False
             elif kind == "fork":
                 try:
-                    numbers, segments, given = argument
+                    numbers, segments, inherited = argument
                     first = 1 + segments  # of those that the initializer needs
-                    last = first + given
+                    last = first + inherited
                     if len(fds) != last + len(numbers):
                         # The kernel drops what there is no room for.
                         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
                     threads = _threads()
                     if threads > 1:
-                        # Said first: when the socket closes the parent wants to know why.
-                        _say(control, ("threads", threads, suspects))
+                        # Reported first: when the socket closes the parent looks for the reason.
+                        _report(control, ("threads", threads, suspects))
                         _close(fds)
                         continue
                     if not frozen:
@@ -108,7 +104,7 @@ def main(fd: int) -> None:
                         frozen = True
                     pid = os.fork()
                 except OSError as error:
-                    _say(control, ("failed", f"fork: {error}"))
+                    _report(control, ("failed", f"fork: {error}"))
                     _close(fds)
                     continue
                 if pid == 0:
@@ -117,7 +113,7 @@ def main(fd: int) -> None:
                     os.close(wake_read)
                     os.close(wake_write)
                     control.close()
-                    # Where the parent writes to now, which need not be where it did at first.
+                    # The files that the parent writes to now, not those at the zygote's start.
                     for number, theirs in zip(numbers, fds[last:], strict=True):
                         os.dup2(theirs, number)
                     _close(fds[last:])
@@ -157,33 +153,35 @@ def _import(names: list[Any], control: sockets.socket) -> list[str]:
     for name in modules:
         if name in sys.modules:
             continue
-        # Said before and not after: it may be the last thing that this process says.
-        _say(control, ("importing", name))
+        # Reported before the import, which may end this process.
+        _report(control, ("importing", name))
         try:
             threads = _threads()
             __import__(name)
             if _threads() > threads:
                 suspects.append(name)
         except BaseException as error:  # noqa: BLE001 - workers import it again and report it
-            _say(control, ("failed", f"import {name}: {error!r}"))
-    _say(control, ("importing", ""))
+            _report(control, ("failed", f"import {name}: {error!r}"))
+    _report(control, ("importing", ""))
     return suspects
 
 
 def reseed() -> None:
-    """Give a process that was just forked random numbers of its own."""
-    # The random module reseeds itself after a fork, numpy's global generator does not. Not by way
-    # of numpy's own attribute, which would import it.
+    """Give a process that was just forked random numbers of its own.
+
+    The random module reseeds itself after a fork, NumPy's global generator does not.
+    """
+    # Not by the attribute of numpy, which would import the module.
     random = sys.modules.get("numpy.random")
     if random is not None:
         random.seed()
 
 
-def _say(control: sockets.socket, message: tuple[Any, ...]) -> None:
+def _report(control: sockets.socket, message: tuple[Any, ...]) -> None:
     try:
         control.send(dumps(message), sockets.MSG_DONTWAIT)
     except OSError:
-        return  # the parent reads these only when it wants to know; nothing depends on them
+        return  # reports serve for messages only
 
 
 def _drain(fd: int) -> None:
@@ -206,15 +204,15 @@ def _reap(children: set[int], control: sockets.socket | None) -> None:
             return
         children.discard(pid)
         if control is not None:
-            _say(control, ("exit", pid, os.waitstatus_to_exitcode(status)))
+            _report(control, ("exit", pid, os.waitstatus_to_exitcode(status)))
 
 
 def _end(children: set[int], wake: int) -> None:
-    """Wait for the children to leave, then make them.
+    """Wait for the children to leave, then kill them.
 
     Args:
         children: their process ids.
-        wake: becomes readable when one has left.
+        wake: a descriptor that becomes readable when a child has ended.
     """
     deadline = time.monotonic() + ORPHAN_GRACE_S
     poll = select.poll()

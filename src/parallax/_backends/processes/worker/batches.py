@@ -1,9 +1,9 @@
 """Batches of single tasks in a worker: each is a callable with its own arguments.
 
-Many short tasks travel in one frame, and their results come back in one. A task that turns out to
-be long must not hold up what waits behind it in the same frame: the parent then *recalls* the
-worker by a signal, whose handler gives back at once what has not begun and sends the results that
-wait. The handler acts only while the user's function runs; at any other moment it leaves a note
+Many short tasks travel in one frame, and their results in another. A task that turns out to be long
+must not delay the tasks behind it in the same frame: the parent then *recalls* the worker by a
+signal, whose handler gives back at once the tasks that have not begun, and sends the results that
+are held. The handler acts only while the user's function runs; at any other moment it sets a flag
 that is read before the next task.
 
 Guarantees: tasks run one after the other, in order; every task that was begun is answered, and
@@ -34,15 +34,15 @@ __all__ = ["BatchRunner", "flush_output"]
 
 clock = time.perf_counter
 
-#: Seconds that a result may wait for the next ones. Longer delays those who wait for it, shorter
-#: makes frames of single results.
+#: Seconds that a result is held for the next ones. Longer delays who waits for it, shorter makes
+#: frames of single results.
 RESULT_HOLD_S = 0.001
 
 
 def flush_output() -> None:
-    """Write out what items have printed, before anybody hears that they have ended.
+    """Write out what items have printed, before they are known to have ended.
 
-    An item may have closed these streams, or put anything in their place; the disk may be full.
+    An item may have closed or replaced these streams; the disk may be full.
     """
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -58,25 +58,25 @@ class BatchRunner:
         self,
         channel: SharedMemoryChannel,
         call: Callable[[int], tuple[Any, ...]],
-        later: Callable[[int], list[Frame | SharedFrame]],
+        take_unbegun: Callable[[int], list[Frame | SharedFrame]],
     ) -> None:
         """Prepare.
 
         Args:
-            channel: where answers go.
-            call: gives the decoded callable of a key, as its first entry.
-            later: takes the frames of a kind that have come and are not begun.
+            channel: the channel to the parent.
+            call: returns the decoded callable of a key, as the first entry of a tuple.
+            take_unbegun: takes the frames of a kind that have come and are not begun.
         """
         self._channel = channel
         self._call = call
-        self._later = later
+        self._take_unbegun = take_unbegun
         self._tag = 0
         self._tasks: deque[tuple[int, bytes]] = deque()
         self._buffers: list[Any] = []
         self._values: list[Any] = []
         self._failures: list[Failure] = []
         self._begun = self._cpu = 0.0
-        #: the user's function is running: everything here is at rest.
+        #: the user's function is running: this object is at rest.
         self._inside = False
         self._recalled = False
         self._kept: tuple[str, ...] = ()
@@ -84,8 +84,8 @@ class BatchRunner:
     def keep(self, names: Iterable[str]) -> None:
         """From now on these globals of the main namespace are the worker's own.
 
-        Functions travel with the values that their globals have in the parent, which would undo
-        what the initializer has set.
+        Functions travel with the parent's values of their globals, which would undo what the
+        initializer has set.
         """
         self._kept = tuple(names)
 
@@ -119,7 +119,7 @@ class BatchRunner:
         self._answer()
 
     def recall(self, *_: Any) -> None:
-        """Signal handler: the parent wants back what has not begun."""
+        """Signal handler: give back the tasks that have not begun, and send the results."""
         if not self._inside:
             self._recalled = True
             return
@@ -134,7 +134,7 @@ class BatchRunner:
             self._inside = True
 
     def forget(self) -> None:
-        """Drop what has not begun."""
+        """Drop the tasks that have not begun."""
         self._tasks.clear()
 
     def _start(self) -> None:
@@ -155,13 +155,12 @@ class BatchRunner:
             return
         finally:
             if not self._tasks:
-                # What they hold can go back with the answer, and the next batch may be long in
-                # coming.
+                # Their shared memory can be returned with the answer; the next batch may be late.
                 self._buffers = []
         self._inside = True
         try:
             if self._recalled:
-                self.recall()  # it was noted while the arguments were decoded
+                self.recall()  # it came while the arguments were decoded
             value = fn(*args, **kwargs) if kwargs is not None else run_piece(fn, args)
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
             self._inside = False
@@ -185,7 +184,7 @@ class BatchRunner:
         """Send the results that are there."""
         if not self._values:
             return
-        # While one runs, the time belongs to that one.
+        # While a task runs, the time is that task's.
         wall = 0.0 if running else clock() - self._begun
         cpu = 0.0 if running else time.thread_time() - self._cpu
         result = ChunkResult(self._values, tuple(self._failures), wall, cpu)
@@ -201,6 +200,6 @@ class BatchRunner:
         self._recalled = False
         back = [(self._tag, len(self._tasks))] if self._tasks else []
         self._tasks.clear()
-        back += [(frame.tag, -1) for frame in self._later(protocol.BATCH)]
+        back += [(frame.tag, -1) for frame in self._take_unbegun(protocol.BATCH)]
         if back:
             self._channel.send(protocol.RETURNED, self._tag, dumps(back, 5))

@@ -36,15 +36,16 @@ if TYPE_CHECKING:
 
 __all__ = ["OutputSender"]
 
-#: Bytes of one frame. Smaller takes more of them; from 32 KB on the system may take a part of one.
+#: Most bytes in one frame. Smaller costs more system calls; from 32 KB on the system may accept a
+#: part of a frame only.
 MAX_OUTPUT_FRAME_BYTES = 1 << 14
 
-#: Sockets are written to as files are.
+#: ``os.write`` writes to sockets.
 _SOCKETS_ARE_FILES = os.name == "posix"
 
 
 class OutputSender:
-    """What one worker has to say."""
+    """Sends the output of one worker."""
 
     def __init__(
         self, channel: SharedMemoryChannel, recall: Callable[[], None], *, forked: bool
@@ -52,9 +53,9 @@ class OutputSender:
         """Take over a channel; from now on several threads may send.
 
         Args:
-            channel: the worker's.
-            recall: answers a recall that came at a bad moment.
-            forked: the process is a fork of the parent, and has handlers of the parent's.
+            channel: the channel to the parent.
+            recall: answers a recall that was deferred.
+            forked: this process is a fork of the parent, and has its handlers.
         """
         self.lock = RLock()
         #: a warning was sent since the last answer.
@@ -64,9 +65,9 @@ class OutputSender:
         self._recalled = False
         self._forked = forked
         self._main = get_ident()
-        #: frames that the main thread is in the middle of.
+        #: frames that the main thread is writing: a signal handler may send, too.
         self._sending = 0
-        #: nobody hears: the parent is gone, or this is another process.
+        #: nothing is sent: the parent is gone, or this is a fork that an item has made.
         self._disconnected = self._forked_off = False
         self._enabled: tuple[bool, ...] = (False,) * 4
         self._streams: list[io.TextIOWrapper] = []
@@ -79,12 +80,12 @@ class OutputSender:
             os.register_at_fork(after_in_child=self._leave_parent)
 
     def enable(self, wanted: tuple[bool, ...]) -> None:
-        """Send these from now on, if nobody here has seen to them already.
+        """Send more kinds of output from now on, unless code of the worker has redirected them.
 
-        For good: what the parent gets it passes on in whatever way is right there then.
+        It is never undone: the parent passes on what it receives in whatever way is right then.
 
         Args:
-            wanted: standard output, standard error, log records, warnings.
+            wanted: as ``wanted_output`` returns it.
         """
         new = [now and not before for now, before in zip(wanted, self._enabled, strict=True)]
         self._enabled = tuple(map(max, wanted, self._enabled))
@@ -98,17 +99,17 @@ class OutputSender:
             self._handler = RecordSender(self._send_record, adopt=self._forked)
         if new[protocol.WARNING] and (self._forked or warnings.showwarning is self._show):
             warnings.showwarning = self._warn
-        self._forked = False  # what comes later has been set up here
+        self._forked = False  # later handlers and streams were set up in this process
 
     def send(self, kind: int, data: bytes | memoryview) -> bool:
-        """Send something; waits while the parent does not read.
+        """Send output; waits while the parent does not read.
 
         Args:
-            kind: what it is; see ``protocol``.
-            data: all of it.
+            kind: OUT, ERR, RECORD or WARNING.
+            data: a part of a stream, or a whole record or warning.
 
         Returns:
-            False if the parent is not this process's.
+            False in a fork that an item has made, which has no parent to send to.
         """
         if self._forked_off:
             return False
@@ -127,8 +128,8 @@ class OutputSender:
                     flags = 0
         except OSError as error:
             if error.errno is None:
-                raise  # a signal handler's, of the item
-            self._disconnected = True  # the parent is gone; whoever waits for work notices, too
+                raise  # an exception of a signal handler of the item
+            self._disconnected = True  # the parent is gone, as the next read of a frame notices
         finally:
             self._sending -= mine
             if mine and self._recalled and not self._sending:
@@ -137,25 +138,24 @@ class OutputSender:
         return True
 
     def defer_recall(self) -> bool:
-        """Whether a recall has to wait, because a frame is being written; it is noted then."""
+        """Whether a recall has to wait for a frame that is being written; it is noted then."""
         self._recalled = self._recalled or bool(self._sending)
         return bool(self._sending)
 
     def reset_warnings(self) -> None:
-        """Have a warning that was shown once be sent again; the parent knows what it has shown."""
+        """Have a warning that was sent once be sent again; the parent knows what it has shown."""
         self.warned = False
         with warnings.catch_warnings():
             pass  # the interpreter takes it for a change of the filters
 
     @contextmanager
     def logging_suspended(self) -> Iterator[None]:
-        """While an initializer runs: what it does about logging is done as in a fresh process."""
-        handler = self._handler
-        if handler is None or handler.adopted:
+        """While an initializer runs, it finds logging as in a fresh process."""
+        if self._handler is None or self._handler.adopted:
             yield
-            return
-        with handler.suspended():
-            yield
+        else:
+            with self._handler.suspended():
+                yield
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -164,8 +164,8 @@ class OutputSender:
         left = memoryview(frame)
         while left:
             try:
-                # Not by the socket: the main thread may have set that to wait for some time only,
-                # and its TimeoutError could as well be that of a signal handler of the item's.
+                # Not by the socket: the main thread may have set a time limit on it, and its
+                # TimeoutError could as well be that of a signal handler of the item.
                 left = left[
                     os.write(fd, left) if _SOCKETS_ARE_FILES else self._channel.sock.send(left) :
                 ]
@@ -184,12 +184,12 @@ class OutputSender:
         return stream
 
     def _flush(self) -> None:
-        """Send the beginnings of lines that come before what is to be sent now."""
+        """Send the beginnings of lines that were printed before."""
         for stream in self._streams:
             try:
                 stream.flush()
             except (RuntimeError, ValueError):
-                continue  # this is a signal handler in the middle of it; or it was closed
+                continue  # it is being flushed, and this a signal handler; or it was closed
 
     def _send_record(self, data: bytes) -> bool:
         self._flush()
@@ -215,11 +215,11 @@ class OutputSender:
             packed = None if encoded.buffers else encoded.payload
         except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
             packed = None
-        # A builtin relative is known everywhere.
-        kin = next(kind for kind in category.__mro__ if kind.__module__ == "builtins")
+        # The parent may not know the category.
+        base = next(kind for kind in category.__mro__ if kind.__module__ == "builtins")
         self.warned = True
         self._flush()
-        self.send(protocol.WARNING, dumps((packed, text, kin.__name__, *about), 5))
+        self.send(protocol.WARNING, dumps((packed, text, base.__name__, *about), 5))
 
     def _leave_parent(self) -> None:
         """This is a fork that an item has made."""
@@ -246,7 +246,7 @@ class _LockedChannel(SharedMemoryChannel):
 
 
 class _OutputStream(io.RawIOBase):
-    """What is under a worker's ``sys.stdout`` or ``sys.stderr``."""
+    """The raw stream of a worker's ``sys.stdout`` or ``sys.stderr``."""
 
     def __init__(self, sender: OutputSender, kind: int, number: int) -> None:
         self._sender = sender
