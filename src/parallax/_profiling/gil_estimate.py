@@ -1,13 +1,13 @@
-"""From wake-ups of the sampler to how long the GIL was held: without thread or clock.
+"""How long the GIL was held, computed from the wake-ups of the sampler.
 
 Purpose: ``GilSamples`` adds up samples, ``estimate`` turns them into a ``GilReading``.
-Each sample answers: when a random sleep ended, was the GIL free? Time that the sampler waited was
-held time for certain, so it counts as it is; the share of late wake-ups stands for the time the
-sampler slept. Weighing by time keeps a few long waits from counting like as many short ones
-(dask/distributed#8557).
+Each sample answers: when a random sleep ended, was the GIL free? While the sampler waited the GIL
+was held for certain, so that time counts as it is; the share of late wake-ups stands for the time
+that the sampler slept. Weighing by time keeps a few long waits from counting like as many short
+ones (dask/distributed#8557).
 
-Guarantees: pure functions and immutable values; every figure comes with its doubt, which grows
-with few samples, a loaded machine, and other threads that run Python.
+Guarantees: pure functions and immutable values; every figure comes with an error, which grows with
+few samples, a loaded machine, and other threads that run Python.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class GilReading(NamedTuple):
     """How the GIL was held while the watched thread worked."""
 
     ticks: int  #: samples taken
-    late: int  #: samples at which the GIL was not to be had at once
+    late: int  #: samples at which the GIL was not free
     #: share of the time in which the watched thread held it, times in which that thread was ready
     #: but got no core left out; None: cannot be told
     held: float | None

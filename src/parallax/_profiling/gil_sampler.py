@@ -1,12 +1,12 @@
 """How long a callable holds the GIL, seen by a second thread while it runs real items.
 
-How it works: a thread sleeps for random times and asks at each wake-up whether it had to wait for
-the GIL. On Linux the kernel tells, whatever the load: a thread that waits gives up its core once
-more. Elsewhere a late wake-up must do. Exponential sleeps see time averages; a fixed period would
-beat with the items. A C call that never lets go of the GIL shows as a wait that is not over yet.
+How it works: a thread sleeps for random times and finds out at each wake-up whether it had to wait
+for the GIL. On Linux the kernel counts that, whatever the load: a thread that waits gives up its
+core once more. Elsewhere a late wake-up counts as a wait. Exponential sleeps see time averages; a
+fixed period would beat with the items. A C call that keeps the GIL shows as an unfinished wait.
 
 Guarantees: no process-wide setting is touched; nothing waits for a verdict; each figure comes with
-its doubt. Assumption: watched and other threads are CPython threads of one interpreter.
+its error. Assumption: watched and other threads are CPython threads of one interpreter.
 """
 
 from __future__ import annotations

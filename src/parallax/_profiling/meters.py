@@ -193,12 +193,12 @@ class CoresMeter:
 
 
 def native_threads(process_cpu: float, thread_cpu: float, other: float = 0.0) -> float:
-    """How many native threads the callable keeps busy itself, itself included; at least 1.
+    """Threads that a callable keeps busy by itself, its own included; at least 1.
 
     Args:
         process_cpu: CPU seconds of the whole process meanwhile.
         thread_cpu: CPU seconds of the thread that ran the items.
-        other: CPU seconds of threads known to be unconcerned, such as the sampler's.
+        other: CPU seconds of work that is not the callable's, such as the sampler's.
     """
     if thread_cpu <= 0.0:
         return 1.0
@@ -206,21 +206,19 @@ def native_threads(process_cpu: float, thread_cpu: float, other: float = 0.0) ->
 
 
 def working_share(cpu: float, wall: float, delay: float) -> float:
-    """Share of an item's time in which it worked, or would have if it had been let.
+    """Share of an item's time in which it worked, or would have worked without the delay.
 
     Args:
-        cpu: its seconds on the CPU clock.
-        wall: its seconds on the clock.
-        delay: seconds in which it could not have worked: no core, or the GIL taken by our own
-            thinking. An item that waits anyway loses nothing by them, so they are left out of
-            both sides.
+        cpu: seconds of the item on the CPU clock.
+        wall: seconds of the item on the clock.
+        delay: seconds in which the item could not have worked: no core was free, or planning had
+            the GIL. An item that waits anyway loses nothing by them, so they do not count at all.
     """
-    free = max(cpu, wall - delay, 1e-9)
-    return min(1.0, cpu / free)
+    return min(1.0, cpu / max(cpu, wall - delay, 1e-9))
 
 
 class OtherCallsLoad:
-    """How busy threads of other calls keep this process: who queues behind them seems to wait."""
+    """How busy other calls keep this process: a thread that queues behind them seems to wait."""
 
     def __init__(self, now: float, process_cpu: float) -> None:
         self._since = now
@@ -228,16 +226,11 @@ class OtherCallsLoad:
         self._share: float | None = None
 
     def busy(self, now: float, process_cpu: float) -> float:
-        """Share of the time in which some thread of the process worked, until ``freeze``.
-
-        Args:
-            now: the clock.
-            process_cpu: CPU seconds of the process by then.
-        """
+        """Share of the time in which threads of the process worked, until ``freeze``."""
         if self._share is not None:
             return self._share
         return min(1.0, (process_cpu - self._cpu) / max(now - self._since, 1e-9))
 
     def freeze(self, now: float, process_cpu: float) -> None:
-        """Keep what was seen: from now on threads of this very call are among those that work."""
+        """Keep the share: from now on threads of this very call are among those that work."""
         self._share = self.busy(now, process_cpu)

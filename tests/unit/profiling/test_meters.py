@@ -493,7 +493,7 @@ def test_without_gil_nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_can_stop_a_ticker_that_it_does_not_have() -> None:
+def test_a_fork_can_stop_a_sampler_that_it_does_not_have() -> None:
     sampler = GilSampler()
     sampler.start()
     with warnings.catch_warnings():
