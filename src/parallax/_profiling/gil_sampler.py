@@ -14,14 +14,12 @@ from __future__ import annotations
 import _thread
 import math
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import NamedTuple
 
 from parallax._core.cores import gil_enabled, load_per_core
+from parallax._core.light_stdlib import NamedTuple, signals
 from parallax._core.thread_clocks import clock_tick, thread_cpu_clock
 from parallax._profiling.gil_estimate import (
     MIN_PENDING_S,
@@ -33,6 +31,11 @@ from parallax._profiling.gil_estimate import (
     is_late,
     mean_sleep,
 )
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["GilSampler", "Mark"]
 
@@ -215,10 +218,10 @@ class GilSampler:
         return max(0.0, (last.process - first.process - samples.cpu) / span - busy)
 
     def _loop(self) -> None:
-        if hasattr(signal, "pthread_sigmask"):
+        if hasattr(signals, "pthread_sigmask"):
             # Python's handlers run in the main thread, but a signal that lands here does not
             # interrupt what that one waits in: Ctrl-C would seem lost.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGINT})
         try:
             self._sample()
         except BaseException as error:  # noqa: BLE001 - raised by `stop`
