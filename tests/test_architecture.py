@@ -105,7 +105,7 @@ LAZY_EDGES: set[tuple[str, str]] = {
     # Loaded once, before forking.
     (f"{PROCESSES}.start.zygote", f"{PROCESSES}.worker.main"),
     # Loads multiprocessing.
-    (f"{PROCESSES}.parent.warm_pool", f"{PROCESSES}.start.direct_fork"),
+    (f"{PROCESSES}.parent.worker_start", f"{PROCESSES}.start.direct_fork"),
     # Workers of the zygote never need it.
     (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.process_exit"),
     # Workers that are forked from the program only.

@@ -20,10 +20,10 @@ from contextvars import Context
 from typing import Any
 
 from parallax._backends.contract import WorkerEnd
+from parallax._backends.processes.parent.direct_read import read_directly
 from parallax._backends.processes.parent.function_cache import Callables, Known
 from parallax._backends.processes.parent.process_view import ProcessHandle
 from parallax._backends.processes.parent.task import (
-    Finished,
     Task,
     TaskWorker,
     encode_arguments,
@@ -34,28 +34,21 @@ from parallax._backends.processes.parent.task_workers import TaskWorkers
 from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S
-from parallax._backends.processes.parent.worker_state import WORKING
 from parallax._backends.processes.start.initializer import Initializer
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import SerializationError
 from parallax._core.futures import Future
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._transport.codec import Encoded
-from parallax._transport.wakeup import Waker, wait_readable
+from parallax._transport.wakeup import MAX_LOCK_WAIT_S, Waker
 
 __all__ = ["ProcessEngine"]
 
-clock = time.monotonic
-
-#: Seconds to wait for a worker to leave that may still write to queues of others. Shorter loses
-#: what these have not read.
+#: Seconds for a worker to leave that may still write to queues: shorter loses what was not read.
 SHARED_EXIT_TIMEOUT_S = 2.0
 
-#: Seconds to wait for the process ids of workers that are starting.
+#: Seconds to wait for the process ids of starting workers.
 PIDS_TIMEOUT_S = 30.0
-
-#: Seconds that a thread waits on a socket at most: the system takes no arbitrary number.
-MAX_WAIT_S = 1e6
 
 
 class ProcessEngine:
@@ -97,13 +90,12 @@ class ProcessEngine:
             InheritanceError: it could be inherited by workers that are forked.
         """
         # First of all: if it raises, there is nothing to close yet.
-        first = None
+        self._first: Initializer | None = None
         if initializer is not None:
-            first = Initializer(initializer, initargs, inherited=pool.forks)
-        self._first = first
+            self._first = Initializer(initializer, initargs, inherited=pool.forks)
+        self.max_workers = max_workers
         self.lock = lock if lock is not None else threading.RLock()
         self._pool = pool
-        self._forks = pool.forks
         self._broken = broken
         self._callables = Callables()
         self.thread: threading.Thread | None = None
@@ -117,7 +109,7 @@ class ProcessEngine:
             wake=self._wake,
             died=died,
             broken=broken,
-            initializer=first,
+            initializer=self._first,
             max_tasks=max_tasks,
             greeted=self._greeted.notify_all,
             timed=timed,
@@ -125,8 +117,6 @@ class ProcessEngine:
         self._waker = Waker()
         self._waker.attach(self._workers.selector())
         self._stall_monitor = StallMonitor(TaskStallView(self._workers, self.lock), stall_warn)
-
-    # -- what executors ask for ----------------------------------------------------------------
 
     @property
     def workers(self) -> list[WorkerClient]:
@@ -139,18 +129,12 @@ class ProcessEngine:
         with self.lock:
             workers = self._workers.workers
             if not self.mine():
-                self._greeted.wait_for(
-                    lambda: all(each.pid for each in workers.values()), PIDS_TIMEOUT_S
-                )
+                self._greeted.wait_for(lambda: all(w.pid for w in workers.values()), PIDS_TIMEOUT_S)
             known = sorted(workers.values(), key=lambda each: each.born)
             return {each.pid: ProcessHandle(each, self._pool) for each in known if each.pid}
 
     def abort(self, end: Callable[[ProcessHandle], object]) -> None:
-        """End all workers and all calls, those that run too, with an error.
-
-        Args:
-            end: ends one worker.
-        """
+        """End all workers, each by ``end``, and all calls, those that run too, with an error."""
         self.shutdown(wait=False, cancel=True)
         with self.lock:
             if self.thread is None or self._workers.resting:
@@ -161,17 +145,12 @@ class ProcessEngine:
             self._workers.fail_all(kill=False)
             finished = self._workers.take_finished()
             self._waker.wake()
-        self._settle(finished)
-
-    @property
-    def max_workers(self) -> int:
-        """Most workers."""
-        return self._workers.max_workers
+        settle(finished, self.failed)
 
     @property
     def ahead(self) -> int:
         """Calls that should be submitted at a time: twice what runs."""
-        return 2 * self._workers.max_workers
+        return 2 * self.max_workers
 
     @property
     def fatal(self) -> BaseException | None:
@@ -216,36 +195,31 @@ class ProcessEngine:
         """A task that ended before it began; not made where its error was caught: a cycle."""
         task = Task(self, None, None)
         with Shield(), self.lock:
-            self._check()
-            # As if it had come through: a worker is started, as in the standard library.
-            self._take(None)
+            self.take(None)
         task.settle(None, error)
         return task
 
     def encode(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
     ) -> tuple[Known, Encoded]:
-        """Make a call ready to travel, or without ``kwargs`` several: their tuples of arguments.
-
-        Raises:
-            SerializationError: it cannot.
-        """
+        """Encode a call, or without ``kwargs`` several; raises SerializationError if one cannot."""
         with self.lock:
             known = self._callables.known(fn)
         return known, encode_arguments(args, kwargs)
 
-    def take(self, task: Task) -> None:
-        """Hand an encoded task to a worker, or queue it; the lock is held. Raises as `submit`."""
-        self._check()
-        self._take(task)
+    def take(self, task: Task | None) -> None:
+        """Hand an encoded task to a worker, or queue it; the lock is held. Raises as `submit`.
 
-    def _take(self, task: Task | None) -> None:
-        if self._forks:
+        Without a task only a worker is started, as the standard library does for one that fails.
+        """
+        self._check()
+        forks = self._pool.forks
+        if forks:
             self._workers.add(task)  # first: it forks while there is no thread of ours
         if self.thread is None:
             self.thread = threading.Thread(target=self._run, name="parallax-executor", daemon=True)
             self.thread.start()
-        if not self._forks:
+        if not forks:
             self._workers.add(task)
         self._stall_monitor.start()
 
@@ -268,8 +242,6 @@ class ProcessEngine:
         if self._closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    # -- ending calls --------------------------------------------------------------------------
-
     def cancel_queued(self) -> None:
         """Cancel the tasks that no worker has yet, and no starting worker is to have."""
         with self.lock:
@@ -288,7 +260,7 @@ class ProcessEngine:
             for task in queued:
                 with contextlib.suppress(KeyboardInterrupt):  # a callback's own, in this shield
                     task.cancel()
-            self._settle(finished)
+            settle(finished, self.failed)
 
     def stop(self) -> None:
         """End all calls, and the engine; returns when nothing is left of it."""
@@ -321,8 +293,6 @@ class ProcessEngine:
             task.abandon(self._broken(self._workers.fatal), running=True)
         self._release()
 
-    # -- asked by futures ----------------------------------------------------------------------
-
     def withdraw(self, task: Task) -> None:
         """A task was cancelled; the lock is held. It leaves the queue when its turn comes."""
         task.data = None
@@ -336,52 +306,13 @@ class ProcessEngine:
                 # A worker may have given it back.
                 dropped = self._workers.queue.drop(task)
         if dropped:
-            self._settle([(task, None, CancelledError())])
+            settle([(task, None, CancelledError())], self.failed)
             self._wake()
 
     def help(self, task: Future[Any], timeout: float | None) -> float | None:
-        """Read the answer of a task's worker in this thread, if no other thread does.
-
-        Args:
-            task: what this thread waits for.
-            timeout: seconds to wait at most.
-
-        Returns:
-            What is left of ``timeout``.
-        """
+        """Read the answer of a task's worker in this thread, if no other thread does."""
         assert isinstance(task, Task)
-        borrowed: list[TaskWorker] = []
-        try:
-            return self._help(task, timeout, borrowed)
-        except BaseException:
-            # An interrupt came as the worker was about to be returned.
-            with Shield() as shield:
-                for worker in borrowed:
-                    self._return(worker, shield)
-            raise
-
-    def _help(self, task: Task, timeout: float | None, borrowed: list[TaskWorker]) -> float | None:
-        deadline = None if timeout is None else clock() + timeout
-        in_time = True
-        while in_time and not task.done():
-            try:
-                with self.lock:
-                    worker = task.worker
-                    # With something unsent the engine's thread is needed anyway.
-                    if worker is None or worker.state is not WORKING or worker.channel.unsent:
-                        break
-                    borrowed.append(worker)
-                    self._workers.borrow(worker)
-                left = None if deadline is None else min(max(0.0, deadline - clock()), MAX_WAIT_S)
-                in_time = (left is None and worker.channel.wait()) or wait_readable(
-                    worker.channel, left
-                )
-            finally:
-                # Also if a KeyboardInterrupt came at any point of this.
-                if borrowed:
-                    with Shield() as shield:
-                        self._return(borrowed.pop(), shield)
-        return None if deadline is None else max(0.0, deadline - clock())
+        return read_directly(task, timeout, self._workers, self.lock, self._return)
 
     def _return(self, worker: TaskWorker, shield: Shield) -> None:
         """Read what a borrowed worker sent, and leave its socket to the engine's thread again."""
@@ -394,7 +325,7 @@ class ProcessEngine:
             with shield.lifted():
                 self._workers.hearing.tell()
         finally:
-            self._settle(finished)
+            settle(finished, self.failed)
 
     # -- the engine's thread -------------------------------------------------------------------
 
@@ -404,30 +335,31 @@ class ProcessEngine:
             while self._turn():
                 pass
         except BaseException as error:  # a mistake of ours, for which nobody may wait for ever
-            with self.lock:
-                self._workers.fatal = self._workers.fatal or error
-                self._workers.fail_all()
-                finished = self._workers.take_finished()
-            self._settle(finished)
+            self._workers.fatal = self._workers.fatal or error
+            self._give_up()
             raise
         finally:
             self._end()
 
+    def _give_up(self) -> None:
+        """No worker can be had any more: all tasks end."""
+        with self.lock:
+            self._workers.fail_all()
+            finished = self._workers.take_finished()
+        settle(finished, self.failed)
+
     def _turn(self) -> bool:
         """Wait once, and handle what came; False if all is over."""
         workers = self._workers
+        if workers.fatal is not None:
+            self._give_up()
         with self.lock:
-            if workers.fatal is not None:
-                workers.fail_all()
-            finished = workers.take_finished()
-            over = (self._closing or workers.fatal is not None) and workers.resting
+            if (self._closing or workers.fatal is not None) and workers.resting:
+                return False
             due = workers.look_at
-            timeout = None if due is None else min(max(0.0, due - clock()), MAX_WAIT_S)
-        self._settle(finished)
-        # What was settled must not live until the next task comes.
-        del finished
-        if over:
-            return False
+            timeout = (
+                None if due is None else min(max(0.0, due - time.monotonic()), MAX_LOCK_WAIT_S)
+            )
         ready = workers.selector().select(timeout)
         self._waker.clear()
         with self.lock:
@@ -437,11 +369,8 @@ class ProcessEngine:
             finished = workers.take_finished()
         # Not in this thread.
         workers.hearing.settle() if finished else workers.hearing.pass_on()
-        self._settle(finished)
-        return True
-
-    def _settle(self, finished: Finished) -> None:
         settle(finished, self.failed)
+        return True
 
     def _wake(self) -> None:
         # By ident: current_thread() would enter a thread like the sampler's into a list, for good.
@@ -451,9 +380,8 @@ class ProcessEngine:
     def _end(self) -> None:
         with self.lock:
             left = self._workers.end()
-        timeout = EXIT_STATUS_TIMEOUT_S
-        if self._first is not None and self._first.shared:
-            timeout = SHARED_EXIT_TIMEOUT_S
+        shared = self._first is not None and self._first.shared
+        timeout = SHARED_EXIT_TIMEOUT_S if shared else EXIT_STATUS_TIMEOUT_S
         for worker in left:
             if self._pool.discard(worker, kill=False, timeout=timeout) is None:
                 self._pool.discard(worker, kill=True, timeout=EXIT_STATUS_TIMEOUT_S)

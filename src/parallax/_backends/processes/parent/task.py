@@ -1,7 +1,9 @@
-"""What the engine keeps of a submitted call, and how it travels there and back."""
+"""A submitted call, the worker that has it, and how both the call and its outcome travel."""
 
 from __future__ import annotations
 
+import itertools
+import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -9,6 +11,7 @@ from typing import Any, TypeAlias
 
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.stack_dumps import StackDump
+from parallax._backends.processes.parent.environment_capture import capture_live
 from parallax._backends.processes.parent.function_cache import Known
 from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
 from parallax._backends.processes.start.starter import StartedProcess
@@ -81,8 +84,8 @@ class TaskWorker(WorkerClient):
         self.batches: deque[Batch] = deque()
         #: tasks that it was given in its life.
         self.given = 0
-        #: what it was told last of its relation to the program.
-        self.relation: bytes | None = None
+        #: the settings of the program that were sent last.
+        self.live_settings: bytes | None = None
         #: since when it is idle.
         self.idle_since = 0.0
         #: when it was last asked to give back what it has not begun.
@@ -109,9 +112,65 @@ class TaskWorker(WorkerClient):
                 batch.recalled = True
             self.started.signal(protocol.RECALL)
 
+    def send(self, batch: Batch) -> None:
+        """Send tasks in one frame.
 
+        Raises:
+            OSError: the worker is gone; what it holds is known all the same.
+        """
+        frame: list[tuple[int, bytes]] = []
+        buffers: list[memoryview] = []
+        self.batches.append(batch)
+        self.given += len(batch.tasks)
+        if (settings := capture_live()) != self.live_settings and settings is not None:
+            self.live_settings = settings
+            self.channel.send(protocol.CONTEXT, 0, settings, hold=True)
+        for task in batch.tasks:
+            task.worker = self
+            assert task.known is not None
+            assert task.data is not None
+            self.teach(task.known.key, task.known.encoded)
+            frame.append((task.known.key, task.data.payload))
+            buffers += task.data.buffers
+        self.channel.send(protocol.BATCH, batch.id, pickle.dumps(frame, 5), buffers)
+
+    def answered(self, frame: Frame | SharedFrame) -> tuple[Finished, float, float]:
+        """Take off the tasks that a frame answers.
+
+        Returns:
+            The tasks with their outcomes; the seconds of each on the clock, 0 if one of them is
+            running yet, and on the CPU clock.
+        """
+        batch, now = self.batches[0], time.monotonic()
+        found, wall, cpu = outcomes(frame)
+        finished = [(batch.tasks.popleft(), value, error) for value, error in found]
+        batch.since = now
+        batch.expected -= wall
+        if not batch.tasks:
+            self.batches.popleft()
+            if self.batches:
+                self.batches[0].since = now
+        return finished, wall / len(found), cpu / len(found)
+
+    def returned(self, frame: Frame | SharedFrame) -> list[Task]:
+        """Take off the tasks that the worker gives back, not begun."""
+        back: list[Task] = []
+        for number, count in pickle.loads(frame.open()[0]):
+            batch = next(b for b in self.batches if b.id == number)
+            keep = 0 if count < 0 else len(batch.tasks) - count
+            back += itertools.islice(batch.tasks, keep, None)
+            while len(batch.tasks) > keep:
+                batch.tasks.pop()
+            if not batch.tasks:
+                self.batches.remove(batch)
+        self.given -= len(back)
+        return back
+
+
+#: The outcome of one task: its value or its error.
+Outcome: TypeAlias = "tuple[Any, BaseException | None]"
 #: Tasks that have ended, each with its value or its error.
-Finished: TypeAlias = list[tuple[Task, Any, "BaseException | None"]]
+Finished: TypeAlias = "list[tuple[Task, Any, BaseException | None]]"
 
 
 def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> codec.Encoded:
@@ -158,10 +217,6 @@ def settle(finished: Finished, failed: Callable[[BaseException], BaseException] 
             interrupt = raised
     if interrupt is not None:
         raise interrupt
-
-
-#: The outcome of one task: its value or its error.
-Outcome: TypeAlias = "tuple[Any, BaseException | None]"
 
 
 def outcomes(frame: Frame | SharedFrame) -> tuple[list[Outcome], float, float]:

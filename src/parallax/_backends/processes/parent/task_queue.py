@@ -34,7 +34,7 @@ class TaskQueue:
     def __init__(self, max_tasks: int | None) -> None:
         self.tasks: deque[Task] = deque()
         #: how long the tasks of each callable take.
-        self.pace = BatchSize()
+        self.batch_size = BatchSize()
         self._max_tasks = max_tasks
 
     def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:
@@ -64,10 +64,10 @@ class TaskQueue:
         Returns:
             The tasks, and the seconds that they are expected to take.
         """
-        queue, pace = self.tasks, self.pace
+        queue, sizes = self.tasks, self.batch_size
         tasks: deque[Task] = deque()
         keys: set[int] = set()
-        most = pace.share(len(queue), workers)
+        most = sizes.share(len(queue), workers)
         if protocol.RECALL is None:
             most = 1
         if worker.state is CONDEMNED:
@@ -85,14 +85,14 @@ class TaskQueue:
             large = task.alone or data.nbytes > MIN_LARGE_TASK_BYTES or bool(data.buffers)
             if tasks and (large or (known.key not in keys and len(keys) >= MAX_KEPT_CALLS)):
                 break
-            if not pace.fits(known.key, len(tasks), busy):
+            if not sizes.fits(known.key, len(tasks), busy):
                 break
             if large and worker.batches:
                 break
             queue.popleft()
             tasks.append(task)
             keys.add(known.key)
-            mean = pace.mean(known.key)
+            mean = sizes.mean(known.key)
             busy += UNTIMED_S if mean is None else mean
             size += data.nbytes
             if large or mean is None or size > MIN_LARGE_TASK_BYTES:

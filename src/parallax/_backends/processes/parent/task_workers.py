@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import pickle
 import selectors
 import time
 from collections import deque
@@ -22,7 +21,6 @@ from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.environment_capture import (
     capture_environment,
-    capture_live,
 )
 from parallax._backends.processes.parent.output_receiver import Hearing
 from parallax._backends.processes.parent.task import Batch, Finished, Task, TaskWorker, outcomes
@@ -30,13 +28,7 @@ from parallax._backends.processes.parent.task_killer import RECALL_RETRY_S, Task
 from parallax._backends.processes.parent.task_queue import TaskQueue
 from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S, Loss, WorkerSet
-from parallax._backends.processes.parent.worker_state import (
-    BORROWED,
-    CONDEMNED,
-    IDLE,
-    STARTING,
-    WORKING,
-)
+from parallax._backends.processes.parent.worker_state import BORROWED, IDLE, STARTING, WORKING
 from parallax._backends.processes.start.initializer import Initializer
 from parallax._core.errors import WorkerStartError
 from parallax._core.nesting import here
@@ -48,11 +40,11 @@ __all__ = ["TaskWorkers"]
 clock = time.monotonic
 
 #: Seconds that a worker may be silent while tasks wait behind its present one. Shorter recalls what
-#: would have run soon, longer delays tasks that wait behind a long one.
+#: would have run soon, longer delays what waits.
 MAX_SILENCE_S = 0.02
 
-#: What a worker counts for ``MAX_STILLBORN`` that was killed: less than 1, because that is hardly
-#: the work's doing; not 0, because the system may kill each one for want of memory.
+#: What a killed worker counts for ``MAX_STILLBORN``: less than 1, for the work is hardly to blame;
+#: not 0, for the system may kill each one for want of memory.
 KILLED_WEIGHT = 0.15
 
 #: Frames that a worker holds at a time; the second hides the way there and back.
@@ -88,9 +80,8 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             greeted: called when a worker has come up, or will not.
             timed: called with each answered task, its seconds on the clock and on the CPU clock.
         """
-        super().__init__(pool, Hearing(), killed_weight=KILLED_WEIGHT)
+        super().__init__(pool, Hearing(), wake, killed_weight=KILLED_WEIGHT)
         self.max_workers = max_workers
-        self._wake = wake
         self._died = died
         self._broken = broken
         self._initializer = initializer
@@ -108,7 +99,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self.queue = TaskQueue(max_tasks)
         self.killer = TaskKiller(self._expect)
         self._finished: Finished = []
-        #: why no worker can be had; nothing runs any more.
+        #: why no worker can be had.
         self.fatal: BaseException | None = None
         #: when calls have ended last.
         self.last = 0.0
@@ -116,7 +107,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self.look_at: float | None = None
 
     def add(self, task: Task | None) -> None:
-        """Take a task: to an idle worker, or into the queue. Without one only start a worker."""
+        """Hand a task to an idle worker, or queue it; without a task only start a worker."""
         if task is None:
             if len(self.workers) < self.max_workers and not any(w.given for w in self._idle):
                 self._grow(1)  # new ones do not count as idle, as in the standard library
@@ -140,7 +131,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
 
     @property
     def resting(self) -> bool:
-        """Nothing waits and nobody works."""
+        """Whether nothing waits and nothing is held."""
         return not self.queue.tasks and not any(w.batches for w in self.workers.values())
 
     @property
@@ -184,8 +175,6 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             if self.queue.tasks and len(self.workers) < self.max_workers:
                 self._grow()
 
-    # -- frames --------------------------------------------------------------------------------
-
     def receive(self, worker: TaskWorker) -> None:
         """Read what a worker sent, and give it what waits if there is room for it."""
         super().receive(worker)
@@ -208,7 +197,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         if frame.kind == protocol.RESULT:
             self._answered(worker, frame)
         elif frame.kind == protocol.RETURNED:
-            self._returned(worker, frame)
+            self._requeue(worker.returned(frame))
         elif frame.kind == protocol.FAILED:
             self.fatal = outcomes(frame)[0][0][1]
             self.fail_all()
@@ -219,42 +208,20 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self._greeted()
 
     def _answered(self, worker: TaskWorker, frame: Frame | SharedFrame) -> None:
-        batch = worker.batches[0]
-        self.last = now = clock()
-        found, wall, cpu = outcomes(frame)
-        key = batch.tasks[0].known.key if batch.tasks[0].known is not None else 0
-        for value, error in found:
-            task = batch.tasks.popleft()
+        finished, wall, cpu = worker.answered(frame)
+        self.last = clock()
+        self._finished += finished
+        for task, _, _ in finished:
             task.data = task.worker = None
-            self._finished.append((task, value, error))
             if self._timed is not None and wall:
-                self._timed(task, wall / len(found), cpu / len(found))
+                self._timed(task, wall, cpu)
         if wall:
-            self.queue.pace.took(key, wall / len(found))
-        batch.since = now
-        batch.expected -= wall
-        if not batch.tasks:
-            worker.batches.popleft()
-            if worker.batches:
-                worker.batches[0].since = now
+            known = finished[0][0].known
+            self.queue.batch_size.took(known.key if known is not None else 0, wall)
 
-    def _finish(self, task: Task, value: object, error: BaseException | None) -> None:
+    def _finish(self, task: Task, error: BaseException) -> None:
         task.data = task.worker = None
-        self._finished.append((task, value, error))
-
-    def _returned(self, worker: TaskWorker, frame: Frame | SharedFrame) -> None:
-        """Take back what the worker has not begun."""
-        back: list[Task] = []
-        for number, count in pickle.loads(frame.open()[0]):
-            batch = next(b for b in worker.batches if b.id == number)
-            keep = 0 if count < 0 else len(batch.tasks) - count
-            back += itertools.islice(batch.tasks, keep, None)
-            while len(batch.tasks) > keep:
-                batch.tasks.pop()
-            if not batch.tasks:
-                worker.batches.remove(batch)
-        worker.given -= len(back)
-        self._requeue(back)
+        self._finished.append((task, None, error))
 
     def _requeue(self, tasks: list[Task]) -> None:
         for task in reversed(tasks):
@@ -262,31 +229,28 @@ class TaskWorkers(WorkerSet[TaskWorker]):
                 task.worker = None
                 self.queue.tasks.appendleft(task)
             else:
-                self._finish(task, None, CancelledError())
-
-    # -- ends ----------------------------------------------------------------------------------
+                self._finish(task, CancelledError())
 
     def _ended(self, worker: TaskWorker, loss: Loss) -> None:
         """Fail the task that the worker was running; the others that it held run elsewhere."""
-        self._left(worker)
         held = worker.tasks
         suspects = len(worker.batches[0].tasks) if loss.began else 0
         for task in held[:suspects]:
             task.attempts += 1
             task.alone = True
         # If it may have read neither of two frames, the first one is tried again.
-        alone = len(worker.batches) == 1 or not loss.unread
-        if suspects == 1 and (alone or held[0].attempts > 1):
+        unclear = loss.unread and len(worker.batches) > 1
+        if suspects == 1 and (not unclear or held[0].attempts > 1):
             task = held.pop(0)
-            self._finish(task, None, self._died(loss.end, task.attempts))
+            self._finish(task, self._died(loss.end, task.attempts))
         self._requeue(held)
         worker.batches.clear()
         if loss.hopeless and self.fatal is None:
             self.fatal = WorkerStartError(self._pool.method, loss.hopeless)
             self.fail_all()
 
-    def _left(self, worker: TaskWorker) -> None:
-        """A worker was removed."""
+    def _remove(self, worker: TaskWorker) -> None:
+        super()._remove(worker)
         if worker in self._idle:
             self._idle.remove(worker)
         self._greeted()
@@ -294,33 +258,25 @@ class TaskWorkers(WorkerSet[TaskWorker]):
     def _dismiss(self, worker: TaskWorker) -> None:
         """Let a worker go that has done its share of tasks; it leaves by itself."""
         self._remove(worker)
-        self._left(worker)
         self._pool.settle(0.0)  # those before it
         self._pool.retire(worker)
 
     def fail_all(self, *, kill: bool = True) -> None:
-        """No worker can be had: everything that waits ends with the cause.
-
-        Args:
-            kill: end the workers at once; otherwise they have been told to end.
-        """
+        """No worker can be had: every task ends with the cause; ``kill`` also the workers."""
         assert self.fatal is not None
-        tasks = self.held
-        tasks += [t for t in self.queue.tasks if t.begin()]
+        tasks = [*self.held, *(task for task in self.queue.tasks if task.begin())]
         self.queue.tasks.clear()
         for worker in list(self.workers.values()):
             worker.batches.clear()
             self._remove(worker)
-            self._left(worker)
             self._pool.discard(worker, kill=kill, timeout=EXIT_STATUS_TIMEOUT_S)
         for task in tasks:
-            self._finish(task, None, self._broken(self.fatal))
+            self._finish(task, self._broken(self.fatal))
 
     def end_held(self) -> None:
         """Kill the workers that have tasks; no other one gets these, nor those that had one."""
-        for task in self.queue.tasks:
-            self._finish(task, None, CancelledError())
-        self.queue.tasks.clear()
+        while self.queue.tasks:
+            self._finish(self.queue.tasks.popleft(), CancelledError())
         for task in self.held:
             task.killed_at = clock()
         for worker in self.workers.values():
@@ -329,13 +285,11 @@ class TaskWorkers(WorkerSet[TaskWorker]):
 
     def end(self) -> list[TaskWorker]:
         """Part with all workers; the caller waits for their end."""
-        left = list(self.workers.values())
         self._initializer = None  # its arguments may be large
-        for worker in left:
+        for worker in (left := list(self.workers.values())):
             if worker.batches or worker.state is STARTING:
                 worker.started.kill()
             self._remove(worker)
-            self._left(worker)
             worker.close()
         return left
 
@@ -350,8 +304,6 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self.hearing = Hearing()
         self.fatal = BrokenExecutor("this executor belongs to the process that forked this one")
         return tasks
-
-    # -- handing out ---------------------------------------------------------------------------
 
     def _hand_out(self) -> None:
         while self.queue.tasks and self._idle:
@@ -372,42 +324,19 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             tasks, expected = self.queue.choose(worker, len(self.workers))
             if not tasks:
                 break
-            self._send(worker, Batch(next(self._numbers), tasks, expected))
+            batch = Batch(next(self._numbers), tasks, expected)
             sent = True
+            try:
+                worker.send(batch)
+            except OSError:
+                continue  # its end-of-file is seen, and what it holds goes elsewhere
+            self.watch(worker)
+            if len(batch.tasks) > 1 or len(worker.batches) > 1:
+                self._expect(batch.since + MAX_SILENCE_S)
         return sent
 
-    def _send(self, worker: TaskWorker, batch: Batch) -> None:
-        frame: list[tuple[int, bytes]] = []
-        buffers: list[memoryview] = []
-        worker.batches.append(batch)
-        worker.given += len(batch.tasks)
-        try:
-            if (relation := capture_live()) != worker.relation and relation is not None:
-                worker.relation = relation
-                worker.channel.send(protocol.CONTEXT, 0, relation, hold=True)
-            for task in batch.tasks:
-                assert task.known is not None
-                assert task.data is not None
-                task.worker = worker
-                worker.teach(task.known.key, task.known.encoded)
-                frame.append((task.known.key, task.data.payload))
-                buffers += task.data.buffers
-            worker.channel.send(protocol.BATCH, batch.id, pickle.dumps(frame, 5), buffers)
-        except OSError:
-            return  # its end-of-file is seen, and what it holds goes elsewhere
-        self.watch(worker)
-        if len(batch.tasks) > 1 or len(worker.batches) > 1:
-            self._expect(batch.since + MAX_SILENCE_S)
-
-    def watch(self, worker: TaskWorker) -> bool:
-        """As in the base class; the thread that waits on the selector is told."""
-        changed = super().watch(worker)
-        if changed:
-            self._wake()
-        return changed
-
     def borrow(self, worker: TaskWorker) -> None:
-        """Leave the socket of a working worker to the calling thread."""
+        """Leave the socket of a working worker to the calling thread; see ``read_directly``."""
         worker.enter(BORROWED)
         self._unregister(worker)
 
@@ -422,8 +351,6 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             with contextlib.suppress(KeyError):  # interrupted before it was taken out
                 self.selector().register(worker.channel, selectors.EVENT_READ, worker)
         self.advance()
-
-    # -- what is due ---------------------------------------------------------------------------
 
     def _expect(self, moment: float) -> None:
         """Have ``look_after`` called at that moment."""
@@ -458,21 +385,16 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self.advance()  # one that was given up may have been the only one
 
     def validate(self) -> None:
-        """Check what must hold whenever no method runs; for tests.
-
-        Raises:
-            AssertionError: it does not.
-        """
+        """Assert what must hold whenever no method runs; for tests."""
         super().validate()
         assert len(self.workers) <= self.max_workers
         idle = {worker for worker in self.workers.values() if worker.state is IDLE}
         assert len(idle) == len(self._idle)
-        assert idle == set(self._idle)
+        assert idle.issuperset(self._idle)
         for worker in self.workers.values():
-            if worker.state is not CONDEMNED:
-                assert bool(worker.batches) == (worker.state in {WORKING, BORROWED}), worker.state
+            assert worker.batches or worker.state not in {WORKING, BORROWED}
+            assert not worker.batches or worker.state not in {STARTING, IDLE}
             assert all(task.worker is worker for task in worker.tasks)
         assert not any(task.worker for task in self.queue.tasks)
-        held = self.held
-        assert len(set(held)) == len(held)
-        assert not set(held) & set(self.queue.tasks)
+        tasks = [*self.held, *self.queue.tasks]
+        assert len(set(tasks)) == len(tasks)

@@ -12,19 +12,20 @@ import atexit
 import contextlib
 import math
 import os
-import socket
 import threading
 import time
-from collections.abc import Collection, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Iterable
 
 from parallax._backends.processes.common import protocol
-from parallax._backends.processes.common.channel_setup import keep_channel
-from parallax._backends.processes.common.output_needs import modules_for_output
-from parallax._backends.processes.common.stack_dumps import StackDump, open_stack_dump
-from parallax._backends.processes.parent.exit_diagnosis import expect_ends
+from parallax._backends.processes.common.stack_dumps import StackDump
 from parallax._backends.processes.parent.output_receiver import Hearing
-from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
+from parallax._backends.processes.parent.worker_client import WorkerClient
+from parallax._backends.processes.parent.worker_start import (
+    W,
+    make_starter,
+    outputs,
+    start_worker,
+)
 from parallax._backends.processes.parent.worker_state import (
     GONE,
     IDLE,
@@ -33,12 +34,9 @@ from parallax._backends.processes.parent.worker_state import (
     WORKING,
 )
 from parallax._backends.processes.start.initializer import Initializer
-from parallax._backends.processes.start.spawn import OUTPUT_FDS, file_of, installed
-from parallax._backends.processes.start.starter import Starter
+from parallax._backends.processes.start.spawn import installed
 from parallax._core.errors import WorkerStartError
-from parallax._shm.arena import arena_sender, release_when_unused
-from parallax._shm.segment import Segment, create_segment
-from parallax._shm.sender import SlabSender
+from parallax._shm.arena import release_when_unused
 from parallax._transport.shm_channel import SharedMemoryChannel
 from parallax._transport.wakeup import ready_now
 
@@ -46,12 +44,10 @@ __all__ = ["Pool", "shutdown_warm_pool", "warm_pool", "warm_resources"]
 
 #: Seconds to wait for another run's workers. Shorter starts more of them than there are cores,
 #: longer holds up a program that reads two streams in turns.
-PATIENCE = 1.0
+LEASE_TIMEOUT_S = 1.0
 
 #: Seconds that workers take to start, without the modules that they import.
-USUAL_START = 0.06
-
-W = TypeVar("W", bound=WorkerClient)
+USUAL_START_S = 0.06
 
 
 class Pool:
@@ -61,16 +57,16 @@ class Pool:
         # Not the condition's own way in, which is Python code: an interrupt there leaves it locked.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._starter = _starter(method)
+        self._starter = make_starter(method)
         #: our ends of the worker that is being started.
-        self._making: Sequence[SharedMemoryChannel | StackDump] = ()
+        self._making: list[SharedMemoryChannel | StackDump] = []
         self._idle: list[WorkerClient] = []
         self._alive: set[WorkerClient] = set()
         #: workers of executors: not lent, not counted.
         self._hired: set[WorkerClient] = set()
         #: workers that were told to leave and are not known to have left.
         self._leaving: list[WorkerClient] = []
-        #: what idle workers said: threads that items have left there.
+        #: the output of idle workers: of threads that items have left there.
         self._hearing = Hearing("parallax-pool-voices")
         #: seconds that a worker took from its start to its hello, newest.
         self.start_seconds: float | None = None
@@ -87,12 +83,12 @@ class Pool:
             self._starter.prepare({m for m in modules if installed(m)})
 
     def expected_start(self, count: int, limit: int, modules: Collection[str]) -> float:
-        """Seconds until workers would take work if they were asked for now.
+        """Seconds until ``count`` workers would take work if they were asked for now.
 
         Args:
-            count: how many are wanted.
-            limit: how many may exist in all.
-            modules: what they have to import, as far as that is known.
+            count: workers wanted.
+            limit: workers that may exist in all.
+            modules: what the workers have to import, as far as that is known.
 
         Returns:
             0 if they are up, infinity if other runs have them all.
@@ -102,7 +98,7 @@ class Pool:
                 return 0.0
             if not self._idle and len(self._alive) >= limit:
                 return math.inf
-            return USUAL_START + self._starter.expected_import(modules)
+            return USUAL_START_S + self._starter.expected_import(modules)
 
     def lease(
         self, count: int, limit: int, *, wait: bool, items: int | None = None
@@ -110,23 +106,23 @@ class Pool:
         """Lend up to ``count`` workers, warm ones first; start what is missing.
 
         Args:
-            count: how many are wanted.
-            limit: how many may exist in all.
+            count: workers wanted.
+            limit: workers that may exist in all.
             wait: wait for other runs to give one back if not even one can be had.
-            items: let go of idle workers that have run so many.
+            items: items after which an idle worker is replaced.
 
         Raises:
             WorkerStartError: none could be started.
         """
         lent: list[WorkerClient] = []
-        outputs = _outputs()
+        written = outputs()
         with self._lock:
             while True:
                 self._weed()
                 while self._idle and len(lent) < count:
                     worker = self._idle.pop()
                     worn = items is not None and worker.ran >= items
-                    if worn or worker.outputs != outputs:
+                    if worn or worker.outputs != written:
                         self.retire(worker)
                         continue
                     if worker.state is IDLE:
@@ -141,7 +137,7 @@ class Pool:
                         break
                 if lent or not wait:
                     return lent
-                if not self._changed.wait(PATIENCE):
+                if not self._changed.wait(LEASE_TIMEOUT_S):
                     # Perhaps the run that has them is a stream that this very thread reads:
                     # waiting on would be a deadlock. One above the limit gets us on.
                     limit = max(limit, len(self._alive) + 1)
@@ -169,34 +165,7 @@ class Pool:
             return worker
 
     def _start(self, kind: type[W], initializer: Initializer | None = None) -> W:
-        try:
-            ours, theirs = socket.socketpair()
-        except OSError as error:
-            raise WorkerStartError(self.method, str(error)) from error
-        outputs = _outputs()
-        expect_ends()
-        sender, segment = _shared_memory()
-        handles = (
-            [] if segment is None or sender is None else [sender.segment.handle, segment.handle]
-        )
-        dump = open_stack_dump(create_segment)
-        if dump is not None:
-            handles.append(dump.handle)
-        channel = keep_channel(ours, sender, segment)
-        self._making = [channel, *([dump] if dump is not None else [])]
-        try:
-            load = modules_for_output()
-            started = self._starter.start(theirs, handles, initializer, load=load)
-        except BaseException as error:
-            for each in self._making:
-                each.close()
-            if isinstance(error, OSError):
-                raise WorkerStartError(self.method, str(error)) from error
-            raise
-        finally:
-            self._making = ()
-            theirs.close()
-        worker = kind(started, channel, outputs, dump)
+        worker = start_worker(self._starter, kind, initializer, self._making)
         self._alive.add(worker)
         return worker
 
@@ -206,8 +175,8 @@ class Pool:
         """Why a worker did not come up, and whether starting again has a chance.
 
         Args:
-            worker: it; None for any.
-            late: it did not end, it took too long.
+            worker: the worker; None for any.
+            late: the worker did not end, but took too long.
         """
         with self._lock:
             return self._starter.trouble(worker.started if worker is not None else None, late=late)
@@ -232,7 +201,7 @@ class Pool:
 
         Args:
             worker: the worker.
-            idle_timeout: seconds after which it leaves, None if it was told so before.
+            idle_timeout: seconds after which the worker leaves; None if it was told before.
         """
         if idle_timeout is not None:
             try:
@@ -318,11 +287,7 @@ class Pool:
         self._hearing.pass_on()
 
     def validate(self) -> None:
-        """Check what must hold whenever no method runs; for tests.
-
-        Raises:
-            AssertionError: it does not.
-        """
+        """Assert what must hold whenever no method runs; for tests."""
         with self._lock:
             assert {w.state for w in self._idle} <= {STARTING, IDLE}
             assert self._alive.issuperset(self._idle)
@@ -341,7 +306,7 @@ class Pool:
             self._leaving.clear()
             self._idle.clear()
             for worker in workers:
-                if worker.flight or worker.state is STARTING:
+                if worker.owed or worker.state is STARTING:
                     worker.started.kill()
                 worker.close()
             if self._starter.method != "zygote":
@@ -361,6 +326,7 @@ class Pool:
             worker.close()
         for each in self._making:
             each.close()
+        self._making.clear()
         self._alive, self._idle, self._hired, self._leaving = set(), [], set(), []
         self._hearing = Hearing("parallax-pool-voices")
         self._starter.forget()
@@ -378,32 +344,6 @@ class Pool:
                     fds.add(worker.dump.handle)
             pids |= {w.pid for w in self._leaving if w.pid is not None}
             return pids, fds
-
-
-def _starter(method: str) -> Starter:
-    if method != "fork":
-        return Starter(method)
-    from parallax._backends.processes.start.direct_fork import (
-        ForkStarter,  # loads what only workers need otherwise
-    )
-
-    return ForkStarter()
-
-
-def _shared_memory() -> tuple[SlabSender | None, Segment | None]:
-    """What lends to a new worker, and where that one lends from."""
-    sender = arena_sender()
-    if sender is None:
-        return None, None
-    try:
-        return sender, create_segment()
-    except OSError:  # no descriptor is left: it works without
-        return None, None
-
-
-def _outputs() -> Outputs:
-    """Where this process writes to now: a program may redirect it while workers are warm."""
-    return [file_of(number) for number in OUTPUT_FDS]
 
 
 # -- one pool per start method, shared by all runs -------------------------------------------------

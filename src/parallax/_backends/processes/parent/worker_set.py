@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import time
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple
 
 from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
@@ -19,6 +19,7 @@ from parallax._backends.processes.parent.exit_diagnosis import describe_end, unr
 from parallax._backends.processes.parent.output_receiver import Hearing
 from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
+from parallax._backends.processes.parent.worker_start import W
 from parallax._backends.processes.parent.worker_state import BORROWED, CONDEMNED, STARTING
 from parallax._core.errors import exit_reason
 from parallax._core.light_stdlib import signals
@@ -28,7 +29,7 @@ from parallax._transport.shm_channel import SharedFrame
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["EXIT_STATUS_TIMEOUT_S", "Loss", "WorkerSet"]
 
@@ -41,8 +42,6 @@ EXIT_STATUS_TIMEOUT_S = 0.5
 MAX_STILLBORN = 3
 
 _KILLED = frozenset({-signals.SIGTERM, -getattr(signals, "SIGKILL", 9)})
-
-W = TypeVar("W", bound=WorkerClient)
 
 
 class Loss(NamedTuple):
@@ -62,16 +61,25 @@ class Loss(NamedTuple):
 class WorkerSet(Generic[W]):
     """Connected workers. What is done about their frames and their ends, subclasses say."""
 
-    def __init__(self, pool: Pool, hearing: Hearing, *, killed_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        hearing: Hearing,
+        wake: Callable[[], None] = lambda: None,
+        *,
+        killed_weight: float = 1.0,
+    ) -> None:
         """Prepare; there is no worker yet.
 
         Args:
             pool: where workers come from and go back to.
             hearing: takes the output of workers.
+            wake: makes another thread that waits on the selector look again, if there is one.
             killed_weight: what one counts for ``MAX_STILLBORN`` that was killed by a signal.
         """
         self._pool = pool
         self.hearing = hearing
+        self._wake = wake
         #: by number.
         self.workers: dict[int, W] = {}
         self._made: selectors.BaseSelector | None = None
@@ -133,14 +141,13 @@ class WorkerSet(Generic[W]):
 
     # -- exchange ------------------------------------------------------------------------------
 
-    def watch(self, worker: W) -> bool:
-        """Ask for writability exactly while something waits to be written; whether that is new."""
+    def watch(self, worker: W) -> None:
+        """Ask for writability exactly while something waits to be written."""
         channel = worker.channel
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.unsent else 0)
-        if self.selector().get_key(channel).events == events:
-            return False
-        self.selector().modify(channel, events, worker)
-        return True
+        if self.selector().get_key(channel).events != events:
+            self.selector().modify(channel, events, worker)
+            self._wake()
 
     def serve(self, ready: Iterable[tuple[selectors.SelectorKey, int]]) -> None:
         """Write to and read from the workers whose sockets are ready; skips what is no worker's."""
@@ -213,11 +220,11 @@ class WorkerSet(Generic[W]):
         state, channel = worker.state, worker.channel
         unread = channel.unsent or channel.reset
         began = worker.begun and worker.owed > unread and state is not CONDEMNED
-        self._unregister(worker)
+        self._unregister(worker)  # as long as the descriptor is ours
         code = self._pool.discard(worker, kill=late or bool(detail), timeout=EXIT_STATUS_TIMEOUT_S)
         if code is None:
             self._pool.discard(worker, kill=True, timeout=EXIT_STATUS_TIMEOUT_S)
-        self.workers.pop(worker.number, None)
+        self._remove(worker)
         end, hopeless = WorkerEnd(worker.pid, code), ""
         if state is not CONDEMNED:  # else it was killed from here
             end = describe_end(worker, code, detail)
@@ -233,11 +240,7 @@ class WorkerSet(Generic[W]):
         self._ended(worker, Loss(end, state is not STARTING, began, unread, hopeless))
 
     def validate(self) -> None:
-        """Check what must hold whenever no method runs; for tests.
-
-        Raises:
-            AssertionError: it does not.
-        """
+        """Assert what must hold whenever no method runs; for tests."""
         registered = {key.data for key in self.selector().get_map().values()}
         for number, worker in self.workers.items():
             assert worker.number == number, worker

@@ -1,0 +1,71 @@
+"""Reading the answer of a worker in the thread that waits for it, so that no other one wakes up.
+
+Guarantees: one thread at a time reads a worker's socket; a borrowed worker is returned whatever is
+raised in between, Ctrl-C and time limits included.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from parallax._backends.processes.parent.task import Task, TaskWorker
+from parallax._backends.processes.parent.task_workers import TaskWorkers
+from parallax._backends.processes.parent.worker_state import WORKING
+from parallax._core.deferred_signals import Shield
+from parallax._transport.wakeup import MAX_LOCK_WAIT_S, wait_readable
+
+__all__ = ["read_directly"]
+
+clock = time.monotonic
+
+
+def read_directly(
+    task: Task,
+    timeout: float | None,
+    workers: TaskWorkers,
+    lock: Any,
+    give_back: Callable[[TaskWorker, Shield], None],
+) -> float | None:
+    """Borrow the worker that has a task until the task is done, unless another thread reads it.
+
+    Args:
+        task: what this thread waits for.
+        timeout: seconds to wait at most.
+        workers: the engine's.
+        lock: guards them.
+        give_back: handles what a borrowed worker sent, and returns it.
+
+    Returns:
+        What is left of ``timeout``.
+    """
+    deadline = None if timeout is None else clock() + timeout
+    borrowed: list[TaskWorker] = []
+    in_time = True
+    try:
+        while in_time and not task.done():
+            try:
+                with lock:
+                    worker = task.worker
+                    # With something unsent the engine's thread is needed anyway.
+                    if worker is None or worker.state is not WORKING or worker.channel.unsent:
+                        break
+                    borrowed.append(worker)
+                    workers.borrow(worker)
+                channel, left = worker.channel, None
+                if deadline is not None:
+                    left = min(max(0.0, deadline - clock()), MAX_LOCK_WAIT_S)
+                in_time = (left is None and channel.wait()) or wait_readable(channel, left)
+            finally:
+                # Also if a KeyboardInterrupt came at any point of this.
+                if borrowed:
+                    with Shield() as shield:
+                        give_back(borrowed.pop(), shield)
+    except BaseException:
+        # An interrupt came as the worker was about to be returned.
+        with Shield() as shield:
+            for worker in borrowed:
+                give_back(worker, shield)
+        raise
+    return None if deadline is None else max(0.0, deadline - clock())

@@ -1,0 +1,88 @@
+"""Making a new worker: its connections, its process, and the client that the parent keeps."""
+
+from __future__ import annotations
+
+import socket
+from typing import TypeVar
+
+from parallax._backends.processes.common.channel_setup import keep_channel
+from parallax._backends.processes.common.output_needs import modules_for_output
+from parallax._backends.processes.common.stack_dumps import StackDump, open_stack_dump
+from parallax._backends.processes.parent.exit_diagnosis import expect_ends
+from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
+from parallax._backends.processes.start.initializer import Initializer
+from parallax._backends.processes.start.spawn import OUTPUT_FDS, file_of
+from parallax._backends.processes.start.starter import Starter
+from parallax._core.errors import WorkerStartError
+from parallax._shm.arena import arena_sender
+from parallax._shm.segment import create_segment
+from parallax._transport.shm_channel import SharedMemoryChannel
+
+__all__ = ["W", "make_starter", "outputs", "start_worker"]
+
+W = TypeVar("W", bound=WorkerClient)
+
+
+def make_starter(method: str) -> Starter:
+    """What starts workers by that method."""
+    if method != "fork":
+        return Starter(method)
+    from parallax._backends.processes.start.direct_fork import (
+        ForkStarter,  # loads what only workers need otherwise
+    )
+
+    return ForkStarter()
+
+
+def outputs() -> Outputs:
+    """Where this process writes to now: a program may redirect it while workers are warm."""
+    return [file_of(number) for number in OUTPUT_FDS]
+
+
+def start_worker(
+    starter: Starter,
+    kind: type[W],
+    initializer: Initializer | None,
+    making: list[SharedMemoryChannel | StackDump],
+) -> W:
+    """Start a worker; returns before it is up.
+
+    Args:
+        starter: what starts processes.
+        kind: the class of its client.
+        initializer: what the worker calls first.
+        making: holds our ends of the worker's connections meanwhile, for a fork to close.
+
+    Raises:
+        WorkerStartError: it could not be started.
+    """
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise WorkerStartError(starter.method, str(error)) from error
+    written = outputs()
+    expect_ends()
+    sender, segment, handles = arena_sender(), None, []
+    if sender is not None:
+        try:
+            segment = create_segment()
+            handles = [sender.segment.handle, segment.handle]
+        except OSError:  # no descriptor is left: it works without
+            sender = None
+    dump = open_stack_dump(create_segment)
+    if dump is not None:
+        handles.append(dump.handle)
+    channel = keep_channel(ours, sender, segment)
+    making += [channel] if dump is None else [channel, dump]
+    try:
+        started = starter.start(theirs, handles, initializer, load=modules_for_output())
+    except BaseException as error:
+        for each in making:
+            each.close()
+        if isinstance(error, OSError):
+            raise WorkerStartError(starter.method, str(error)) from error
+        raise
+    finally:
+        making.clear()
+        theirs.close()
+    return kind(started, channel, written, dump)
