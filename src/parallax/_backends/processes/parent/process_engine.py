@@ -130,8 +130,8 @@ class ProcessEngine:
             workers = self._workers.workers
             if not self.mine():
                 self._greeted.wait_for(lambda: all(w.pid for w in workers.values()), PIDS_TIMEOUT_S)
-            known = sorted(workers.values(), key=lambda each: each.born)
-            return {each.pid: ProcessHandle(each, self._pool) for each in known if each.pid}
+            oldest_first = sorted(workers.values(), key=lambda w: w.born)
+            return {w.pid: ProcessHandle(w, self._pool) for w in oldest_first if w.pid}
 
     def abort(self, end: Callable[[ProcessHandle], object]) -> None:
         """End all workers, each by ``end``, and all calls, those that run too, with an error."""
@@ -367,8 +367,7 @@ class ProcessEngine:
             workers.advance()
             workers.look_after()
             finished = workers.take_finished()
-        # Not in this thread.
-        workers.hearing.settle() if finished else workers.hearing.pass_on()
+        workers.hearing.settle() if finished else workers.hearing.pass_on()  # by another thread
         settle(finished, self.failed)
         return True
 
