@@ -60,7 +60,7 @@ def run_module(module: str, arguments: Sequence[str], *, side: str, limit: float
     Args:
         module: tells `ready`, perhaps `first`, and `done` or `failed`; see `events`.
         arguments: of the module.
-        side: who is measured.
+        side: the library that is measured, by the name that its table has for it.
         limit: seconds from one event to the next, once the set-up is done.
     """
     command = [sys.executable, "-m", module, *arguments]

@@ -1,4 +1,4 @@
-"""The facts of a machine that a reader of the figures needs."""
+"""The machine and the libraries that figures were measured with."""
 
 from __future__ import annotations
 

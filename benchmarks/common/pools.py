@@ -22,7 +22,7 @@ DEFAULT = "default"
 # Parallax with workers that are forked from the caller, as it is the default on Linux up to 3.13.
 FORKED = "forked"
 
-# A pool that has not used all its workers by then is measured as it is, and says so.
+# A pool that has not used all its workers by then is measured as it is; the table names the fault.
 WARM_UP_LIMIT_S = 3.0
 
 

@@ -38,14 +38,14 @@ def meet(folder: str, number: int, limit: float = MEETING_LIMIT_S) -> tuple[int,
     """Waits until `number` workers are here; returns the process id and whether they all came.
 
     It waits no longer than `limit`, in seconds.
-    Nobody polls: who waits sleeps on a named pipe, and the last to come writes a byte for each.
+    No worker polls: each waits on a named pipe, and the last to arrive writes a byte for each.
     A worker holds the pipe open before it is counted, so the bytes cannot be lost.
     """
     gate = os.open(f"{folder}/gate", os.O_RDWR | os.O_NONBLOCK)
     counter = os.open(f"{folder}/arrived", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(counter, b".")
-        # Two may both find themselves last; the bytes too many lie there and harm nobody.
+        # Two workers may both find themselves last; the surplus bytes do no harm.
         if os.fstat(counter).st_size >= number:
             os.write(gate, b"." * (number - 1))
             return os.getpid(), True

@@ -2,7 +2,7 @@
 
 As in `engine.measures`: a function for each cell takes the side and whether the run is a quick
 one, and returns seconds, bytes or multiples by name. Pools are warm, workers have imported NumPy.
-Before each call the parent writes one element, so that nobody can pass the array of an earlier
+Before each call the parent writes one element, so that no library can pass the array of an earlier
 call for this one; results are checked outside the timed part, and dropped there.
 """
 

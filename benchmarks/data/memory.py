@@ -6,7 +6,7 @@ Two measures, both of use as growth only:
   the whole machine, mapped by anybody or not. It is cheap to read, so peaks can be sampled; other
   programs must leave shared memory alone meanwhile. Pages that a fork shares count for each.
 - `proportional`: the sum of PSS, in which a page counts once however many map it. Shared memory
-  that nobody maps is not in it.
+  that no process maps is not in it.
 
 Run as `python -m benchmarks.data.memory PID` this is the sampler of a `Peak`: a process, for a
 thread would wait for the interpreter's lock through the very copies that it is there to see.

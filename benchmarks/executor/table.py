@@ -12,7 +12,7 @@ _FORKS = {"processes_cold", "processes_initializer", "processes_create"}
 
 # What may be lost by a changed import line: what a repeated measurement cannot tell from nothing.
 _SWAP = 1.05
-# What finding out may cost, against the pool that a person who knows would take.
+# What measuring may cost, against the pool that a programmer who knows the work would choose.
 _ROUTED = 1.15
 
 _THREADS = "ThreadPoolExecutor"

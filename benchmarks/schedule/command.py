@@ -6,7 +6,7 @@ beforehand, and the length of the run is divided by what no schedule at all can 
 - 8 workers are a desktop, 64 a server: items of 1 ms, 20 ms and 100 ms, runs of 2 s, 10 s and 30 s
   on each worker. Much shorter runs are not worth starting processes for; much longer ones flatter.
 - 1024 workers are the largest machines there are, or several: one thread that pickles about a
-  million items a second cannot feed them items of 1 ms, with any schedule, so nobody runs that.
+  million items a second cannot feed them items of 1 ms, with any schedule: it is left out.
   Items of 20 ms and 100 ms, and runs of 30 s; starting as many processes takes over a second.
 - The number of items is no multiple of the workers.
 

@@ -1,7 +1,7 @@
 """Pure Python work: threads cannot help it where there is a GIL, processes can.
 
 The shapes matter to a scheduler: even items forgive large chunks, uneven ones do not, and a rising
-or falling cost misleads whoever extrapolates from the first items.
+or falling cost misleads an extrapolation from the first items.
 """
 
 from __future__ import annotations
