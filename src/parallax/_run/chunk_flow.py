@@ -38,6 +38,8 @@ from parallax._scheduling.scheduler import Scheduler
 
 __all__ = ["CHUNKS_HELD", "CHUNK_TARGET_S", "ChunkFlow", "Listener"]
 
+clock = time.perf_counter
+
 #: Seconds of work per chunk. Shorter pays more dispatches, longer makes a rougher end.
 CHUNK_TARGET_S: dict[Route, float] = {"processes": 0.02, "threads": 0.01, "loop": 0.005}
 
@@ -297,6 +299,8 @@ class ChunkFlow:
             self.handle(events.Returned(worker, chunk.id, split=True))
         else:
             error = SerializationError(event.what, chunk.start, event.path, event.reason)
+            if self.scheduler is not None and not self.scheduler.may_retry(chunk.start):
+                self.in_flight.drop(chunk.start)
             self._values.put(chunk.start, ChunkResult([None], (Failure(0, error),), 0.0, 0.0))
             self.handle(events.Finished(worker, chunk.id, 1, (0,), 0.0))
 
@@ -335,7 +339,7 @@ class ChunkFlow:
         """Have the scheduler handle an event, and execute its commands."""
         if self.scheduler is None:
             return
-        for command in self.scheduler.handle(event, time.perf_counter()):
+        for command in self.scheduler.handle(event, clock()):
             if isinstance(command, events.Send):
                 self._send(command.worker, command.chunk)
             elif isinstance(command, events.Emit):
