@@ -102,7 +102,7 @@ class ChunkFlow:
         *,
         caller: bool,
         keeps_caller: bool,
-        inside: Sequence[Any] | None = None,
+        inside: Sequence[Any] = (),
     ) -> None:
         """Make the scheduler.
 
@@ -112,14 +112,12 @@ class ChunkFlow:
             guess: seconds per item in an earlier run.
             caller: the caller's thread works until the workers of a route are up.
             keeps_caller: the caller's thread goes on working beside them.
-            inside: the items that the caller's thread is working on now, if it is.
+            inside: the items that the caller's thread is working on now.
         """
-        left = self._source.left
-        done = first + (len(inside) if inside else 0)
-        options = self._options
+        left, options = self._source.left, self._options
         self._keeps_caller = keeps_caller
         self.scheduler = Scheduler(
-            total=None if left is None else done + left,
+            total=None if left is None else first + len(inside) + left,
             chunksize=options.chunksize,
             window=options.buffersize if self._stream else None,
             ordered=options.ordered,
@@ -286,8 +284,8 @@ class ChunkFlow:
         self.handle(events.Finished(worker, chunk.id, ran, offsets, result.wall, again))
 
     def _on_refused(self, event: Refused) -> None:
-        held = self.in_flight.answered(event.chunk)
-        if held is None:
+        held, scheduler = self.in_flight.answered(event.chunk), self.scheduler
+        if held is None or scheduler is None:
             return
         worker, chunk, _ = held
         self.in_flight.put_all_back(held, ran=event.what == "result")
@@ -299,7 +297,7 @@ class ChunkFlow:
             self.handle(events.Returned(worker, chunk.id, split=True))
         else:
             error = SerializationError(event.what, chunk.start, event.path, event.reason)
-            if self.scheduler is not None and not self.scheduler.may_retry(chunk.start):
+            if not scheduler.may_retry(chunk.start):
                 self.in_flight.drop(chunk.start)
             self._values.put(chunk.start, ChunkResult([None], (Failure(0, error),), 0.0, 0.0))
             self.handle(events.Finished(worker, chunk.id, 1, (0,), 0.0))

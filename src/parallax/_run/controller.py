@@ -1,8 +1,8 @@
-"""Who takes decisions during a run: asks the profiler, and has the dispatcher do what it says.
+"""The decisions of a run: asks the profiler for a plan, and has the dispatcher carry it out.
 
-Purpose: turns plans into routes, judges routes at work, and finds another way when one fails.
+Purpose: turns plans into routes, judges routes at work, and finds another route when one fails.
 Guarantees: a route is kept until it had its chance; every change is in the report. All methods are
-called under the dispatcher's lock, or while nobody else can contend for it.
+called with the dispatcher's lock held, or while no other thread can contend for it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from parallax._routing.throughput import RouteThroughput
 from parallax._run.caller_state import CallerState
 from parallax._run.chunk_flow import Listener
 from parallax._run.dispatcher import Dispatcher
+from parallax._run.route_hold import RouteHold
 from parallax._run.worker_factory import WorkerFactory
 from parallax._scheduling.input import Input
 
@@ -51,48 +52,9 @@ PLAN_REVIEW_S = 0.02
 #: Seconds of work left that the present route may as well finish.
 MIN_CHANGE_WORK_S = 0.05
 
-#: Changes of route in one run. More would be flapping.
-MAX_ROUTE_CHANGES = 6
-
-#: Seconds that a route is kept after the first change, doubled with each further one: on a noisy
-#: machine every plan may be wrong, and changing is never free.
-ROUTE_HOLD_S = 0.1
-
-#: Seconds that a route may take until its first worker is up.
-ROUTE_START_TIMEOUT_S = 2.0
-
-
-class RouteHold:
-    """Keeps a route until it had its chance, and longer after each change."""
-
-    def __init__(self) -> None:
-        self._changes = 0
-        self._until = 0.0
-        self._since = 0.0
-
-    def opened(self, now: float) -> None:
-        """The first route besides the loop was taken."""
-        self._since = now
-
-    def changed(self, now: float) -> None:
-        """Another route was taken."""
-        self._changes += 1
-        self._since = now
-        self._until = now + ROUTE_HOLD_S * 2**self._changes
-
-    def failed(self) -> None:
-        """A route could not be taken or kept."""
-        self._changes += 1
-
-    def holds(self, now: float, *, starting: bool) -> bool:
-        """Whether the present route is kept; ``starting`` while none of its workers is up."""
-        if self._changes >= MAX_ROUTE_CHANGES or now < self._until:
-            return True
-        return starting and now < self._since + ROUTE_START_TIMEOUT_S
-
 
 class Controller:
-    """Decides for one run."""
+    """The decisions of one run."""
 
     def __init__(
         self,
@@ -125,7 +87,7 @@ class Controller:
         self.forced: Route | None = self._requested.route
         report.backend = options.backend if isinstance(options.backend, str) else "executor"
         report.reason = self._requested.reason
-        #: where items are that the caller's own thread runs.
+        #: the place of the items that the caller's own thread runs.
         self.inside = self._place.item(movable=self.forced != "loop")
         self.profiler = Profiler(
             call.fn,
@@ -146,14 +108,14 @@ class Controller:
         )
         #: a plan was made that more measuring will not change.
         self.planned = False
-        #: only explain: no plan is carried out.
+        #: no plan is carried out: the run only explains.
         self.explaining = False
         #: when the next review is due.
         self.review_at = 0.0
         self.begin = clock()
         self._hold = RouteHold()
         self._closed = False
-        #: how the present route does since all its workers are up.
+        #: the work of the present route since all its workers are up.
         self._throughput: RouteThroughput | None = None
 
     def forced_plan(self) -> Plan:
@@ -165,7 +127,7 @@ class Controller:
         return Plan(route or "loop", count, self._report.reason, {}, left)
 
     def on_sample(self, now: float) -> None:
-        """In the sampler's thread, while the caller's is inside an item."""
+        """Look after workers and the plan in the sampler's thread, during an item of the caller."""
         dispatch = self.dispatch
         if not self._may_overtake() or not dispatch.lock.acquire(blocking=False):
             return
@@ -179,14 +141,10 @@ class Controller:
         finally:
             dispatch.lock.release()
         if (hearing := self._factory.hearing) is not None:
-            hearing.pass_on()  # not here: whoever holds up this thread holds up the caller's
+            hearing.pass_on()  # handlers run elsewhere: they could hold up this thread
 
     def tell(self, *, last: bool = False) -> None:
-        """Pass on what worker processes printed, logged and warned; no lock is held.
-
-        Args:
-            last: nothing more will come.
-        """
+        """Pass on the output of worker processes, for the ``last`` time or not; no lock is held."""
         if (hearing := self._factory.hearing) is not None:
             hearing.close() if last else hearing.tell()
 
@@ -218,7 +176,7 @@ class Controller:
         return self.dispatch.flow.scheduler is not None
 
     def review(self, now: float) -> None:
-        """Ask the profiler what should be done now, and do it. The lock is held."""
+        """Ask the profiler for a plan and carry it out. The lock is held."""
         profiler, flow = self.profiler, self.dispatch.flow
         self.review_at = now + (PLAN_REVIEW_S if flow.scheduler is not None else PLAN_REVIEW_S / 5)
         left = flow.unbegun()
@@ -261,7 +219,7 @@ class Controller:
         )
 
     def _follow(self, plan: Plan, now: float) -> None:
-        """Do what the plan says, as far as it differs from what is done."""
+        """Carry out a plan, as far as it differs from the present state."""
         flow = self.dispatch.flow
         change = plan.route != flow.route
         little = plan.costs.get(flow.route, 1.0) < MIN_CHANGE_WORK_S and flow.scheduler is not None
@@ -297,7 +255,7 @@ class Controller:
         self._report.choose(plan, now - self.begin, change=change)
 
     def open(self, plan: Plan) -> None:
-        """Bring in the scheduler and the first crew. The lock is held, or there is no contest."""
+        """Make the scheduler and the first crew. The lock is held, or no other thread contends."""
         if not self._report.changes:
             self.adopt(plan, clock())
         cost = self.profiler.caller.cost()
@@ -312,12 +270,12 @@ class Controller:
             past_item_seconds(self._key),
             caller=caller,
             keeps_caller=self._requested.joins,
-            inside=self._caller.inside,
+            inside=self._caller.inside or (),
         )
         self._direct(plan)
 
     def close(self) -> None:
-        """The run is over: complete the report and remember what was seen."""
+        """The run is over: complete the report and remember the measurements."""
         self._closed = True
         self._factory.close()
         report, profiler = self._report, self.profiler
@@ -345,7 +303,7 @@ class Controller:
             )
 
     def _judge(self, now: float) -> None:
-        """Note how fast the present route really is, once that can be told."""
+        """Record the observed speed of the present route, once it can be told."""
         flow, profiler, throughput = self.dispatch.flow, self.profiler, self._throughput
         route = flow.route
         if throughput is None or route == "loop":
@@ -396,7 +354,7 @@ class Controller:
         )
 
     def _start_early(self, now: float, left: int | None) -> None:
-        """Have the process machinery start while the verdict is still out."""
+        """Have the process machinery start before the plan is made."""
         profiler = self.profiler
         seen = profiler.measurement(now)
         if seen is None or left is None or profiler.limits.verdict.limit != "free":
@@ -408,7 +366,7 @@ class Controller:
             self._weigh()
 
     def _weigh(self) -> None:
-        """Have an item and a result weighed that are at hand."""
+        """Measure the encoding of an item and a result that are at hand."""
         items = self.dispatch.flow.in_flight.first() or self._caller.sample
         if not items and self._source.anywhere:
             items = self._source.peek()
@@ -416,7 +374,7 @@ class Controller:
         self._factory.weigh(items, self._caller.out[-1:])
 
     def _on_trouble(self, event: Refused | Unable) -> bool:
-        """Something could not be done the way it was planned; True if there is another way."""
+        """A chunk could not be sent, or no worker be had; True if there is another route."""
         profiler = self.profiler
         if isinstance(event, Unable):
             self._report.note(f"workers: {event.reason}")

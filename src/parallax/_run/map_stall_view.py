@@ -18,7 +18,7 @@ __all__ = ["MapStallView"]
 clock = time.perf_counter
 
 #: Seconds to wait for a run's lock. A thread that holds it longer is the one that hangs.
-LOCK_TIMEOUT_S = 1.0
+RUN_LOCK_TIMEOUT_S = 1.0
 
 #: Seconds for worker processes to give back unbegun items. Smaller names items that wait behind
 #: the one that hangs, larger delays the message.
@@ -73,7 +73,7 @@ class MapStallView:
             if self._source.total is not None:
                 size = min(size, self._source.total - caller.delivered)
             return [(CALLER, Chunk(0, caller.delivered, size), since)] if size else []
-        if not self._dispatch.lock.acquire(timeout=LOCK_TIMEOUT_S):
+        if not self._dispatch.lock.acquire(timeout=RUN_LOCK_TIMEOUT_S):
             return []
         try:
             return scheduler.flights()

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from parallax._scheduling.chunk_size import DISPATCH_COST_S
 from parallax._scheduling.worker_table import WorkerEntry
 
-__all__ = ["RECALL_RETRY_S", "RecallPolicy"]
+__all__ = ["CHUNK_RECALL_RETRY_S", "RecallPolicy"]
 
 #: Seconds of unbegun work that are worth a recall. Less does not pay for the signal, the answer
 #: and the new chunks; more leaves a longer end.
@@ -37,7 +37,7 @@ RECALL_ANSWER_S = 0.005
 
 #: Seconds after which an unanswered request is first repeated: a worker that is starting, or is
 #: between two items, does not answer.
-RECALL_RETRY_S = 0.1
+CHUNK_RECALL_RETRY_S = 0.1
 
 
 class RecallPolicy:
@@ -99,7 +99,7 @@ def _retry_at(since: float, asked: float) -> float:
         since: the earliest time at which the worker's chunk can have begun.
         asked: the time of the last request.
     """
-    return asked + max(RECALL_RETRY_S, asked - since)
+    return asked + max(CHUNK_RECALL_RETRY_S, asked - since)
 
 
 def _victims(

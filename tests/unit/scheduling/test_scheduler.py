@@ -25,7 +25,7 @@ from parallax._scheduling.events import (
     Send,
     Tick,
 )
-from parallax._scheduling.recall_policy import RECALL_RETRY_S
+from parallax._scheduling.recall_policy import CHUNK_RECALL_RETRY_S
 from parallax._scheduling.scheduler import Scheduler
 
 
@@ -79,8 +79,8 @@ class Simulator:
         assert worker not in self.retired
         assert sum(chunk.size for chunk in flight) > 1, "it has nothing to give back"
         for chunk in flight:
-            last = self.recalled.get(chunk.id, -RECALL_RETRY_S)
-            assert self.now - last > 0.99 * RECALL_RETRY_S, "asked twice"
+            last = self.recalled.get(chunk.id, -CHUNK_RECALL_RETRY_S)
+            assert self.now - last > 0.99 * CHUNK_RECALL_RETRY_S, "asked twice"
             self.recalled[chunk.id] = self.now
 
     def on_send(self, send):
