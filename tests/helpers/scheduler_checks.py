@@ -38,7 +38,7 @@ def stories(scheduler: Scheduler, error: InconsistencyError | None = None) -> st
 
 @pytest.fixture(autouse=True)
 def checked_schedulers(monkeypatch):
-    """Every scheduler is validated after each event; a failed test prints its last one's stories."""
+    """Every scheduler is validated after each event; a failed test prints stories of its last."""
     made: list[Scheduler] = []
     errors: list[InconsistencyError] = []
     make, handle = Scheduler.__init__, Scheduler.handle

@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 from helpers.fake_crew import FakeCrew
-from helpers.scheduler_checks import checked_schedulers  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 from helpers.fake_crew import EagerCrew
-from helpers.scheduler_checks import checked_schedulers  # noqa: F401
 
 from parallax import SerializationError
 from parallax._backends.contract import Died, WorkerEnd

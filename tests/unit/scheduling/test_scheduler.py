@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 
-from helpers.scheduler_checks import checked_schedulers  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
