@@ -227,17 +227,17 @@ def _holds(marks: tuple[_Mark, ...], fn: Any, args: tuple[Any, ...]) -> bool:
 
 
 def _scan_anew(fn: Any, args: tuple[Any, ...], steps: int) -> tuple[Effects, tuple[_Mark, ...]]:
-    work = Scan(fn, args, steps)
+    analysis = Scan(fn, args, steps)
     opaque = False
     returned = PLAIN_VALUE
     try:
-        returned = work.run()
+        returned = analysis.run()
     except (TooBig, RecursionError):
         opaque = True
-    findings = _findings(fn, weigh(work.events, returned))
-    reads = tuple(GlobalRead(*each) for each in work.globals_read)
-    marks = tuple(_mark(node) for node in work.trail)
-    for node in work.trail:
+    findings = _findings(fn, weigh(list(analysis.events.values()), returned))
+    reads = tuple(GlobalRead(*each) for each in analysis.globals_read)
+    marks = tuple(_mark(node) for node in analysis.trail)
+    for node in analysis.trail:
         node.obj = None  # a cached path must not keep the user's data alive
     return Effects(findings, reads, opaque), marks
 
@@ -314,7 +314,7 @@ def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
     if effects.opaque:
         worst = _worst(findings)
         if worst is not None:
-            return _keep(worst, settled=True)
+            return _restrict(worst, settled=True)
         reason = (
             "its code is too big, or made at run time, to be checked for side effects; "
             "pass backend='processes' if it has none"
@@ -322,8 +322,8 @@ def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
         return Verdict("process", reason, None, True)
     if not findings:
         return Verdict("free", "", None, True)
-    open_ones = tuple(each for each in findings if not _is_over(each, history))
-    worst = _worst(open_ones)
+    open_findings = tuple(each for each in findings if not _has_ended(each, history))
+    worst = _worst(open_findings)
     if worst is None:
         first = findings[0]
         reason = (
@@ -333,10 +333,10 @@ def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
         )
         return Verdict("free", reason, first, True)
     may_end = all(each.guarded or each.constant for each in findings)
-    return _keep(worst, settled=not may_end or len(history) >= _MAX_UNSETTLED_ITEMS)
+    return _restrict(worst, settled=not may_end or len(history) >= _MAX_UNSETTLED_ITEMS)
 
 
-def _is_over(finding: Finding, history: Sequence[bool]) -> bool:
+def _has_ended(finding: Finding, history: Sequence[bool]) -> bool:
     """Whether the items watched show that a finding will not happen (again)."""
     changes = sum(history)
     unchanged = next((k for k, changed in enumerate(reversed(history)) if changed), len(history))
@@ -354,7 +354,7 @@ def _worst(findings: Sequence[Finding]) -> Finding | None:
     return findings[0] if findings else None
 
 
-def _keep(finding: Finding, *, settled: bool) -> Verdict:
+def _restrict(finding: Finding, *, settled: bool) -> Verdict:
     instead = "return the changed item" if finding.target == "the item" else "return the value"
     other = ", or pass backend='processes'"
     if finding.shared:

@@ -9,7 +9,7 @@ import contextvars
 import sys
 import types
 
-from parallax._core.light_stdlib import local
+from parallax._core.light_stdlib import NamedTuple, local
 from parallax._guard.frame import AbstractFrame, Budget
 from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, is_code_like, top_module
 from parallax._guard.values import EMPTY, PLAIN_VALUE, Fresh, Origin, Outer, Value, dependencies
@@ -29,23 +29,20 @@ _HANDLE_MODULES: Final = frozenset(
 )  # fmt: skip
 
 
-class Event:
+class Event(NamedTuple):
     """One instruction changes an outer object."""
 
-    __slots__ = ("at", "frame", "how", "node", "same", "shape", "slot", "target")
-
-    def __init__(
-        self, frame: AbstractFrame, node: Outer | None, slot: Outer | None, shape: str, how: str,
-        target: str, same: bool,
-    ) -> None:  # fmt: skip
-        self.frame = frame
-        self.at = frame.at
-        self.node = node  # the container or object that changes
-        self.slot = slot  # the variable, attribute or item that is assigned, if there is one
-        self.shape = shape
-        self.how = how
-        self.target = target
-        self.same = same  # the new content was computed from the old one
+    frame: AbstractFrame
+    at: int
+    node: Outer | None
+    """The container or object that changes."""
+    slot: Outer | None
+    """The variable, attribute or item that is assigned, if there is one."""
+    shape: str
+    how: str
+    target: str
+    same: bool
+    """The new content was computed from the old one."""
 
 
 class Recorder:
@@ -57,10 +54,9 @@ class Recorder:
         if is_code_like(fn):
             label = str(getattr(fn, "__name__", "the callable"))
         self.root = Outer(self.trail, None, "fn", None, fn, label)
-        self.events: list[Event] = []
         self.globals_read: dict[tuple[str, str], None] = {}
         self.budget = Budget(steps)
-        self._seen: dict[tuple[Any, ...], Event] = {}
+        self.events: dict[tuple[Any, ...], Event] = {}
 
     def note(
         self, frame: AbstractFrame, node: Outer | None, change: tuple[str, str],
@@ -90,13 +86,11 @@ class Recorder:
         if target is None:
             target = (slot if slot is not None and shape == REBIND else node or self.root).label
         key = (id(frame.code.raw), frame.at, id(node), id(slot), how)
-        known = self._seen.get(key)
-        if known is not None:
-            known.same = known.same or same
-            return
-        event = Event(frame, node, slot, shape, how, target, same)
-        self._seen[key] = event
-        self.events.append(event)
+        known = self.events.get(key)
+        if known is None:
+            self.events[key] = Event(frame, frame.at, node, slot, shape, how, target, same)
+        elif same:
+            self.events[key] = known._replace(same=True)
 
     def _expect(self, slot: Outer, value: Value) -> None:
         """For the next item, an empty slot will hold what the callable puts there."""
