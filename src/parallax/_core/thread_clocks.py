@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RunDelay", "clock_tick", "thread_cpu_clock", "thread_delay"]
+__all__ = ["RunDelay", "clock_tick", "read_run_delay", "thread_cpu_clock", "thread_delay"]
 
 # GetThreadTimes moves with the scheduler's tick, though Windows reports a resolution of 100 ns.
 _WINDOWS_TICK_S = 0.015625
@@ -52,11 +52,21 @@ def thread_cpu_clock(ident: int) -> Callable[[], float] | None:
 
 def thread_delay(native_id: int | None) -> float:
     """Seconds that a thread of this process could run and got no core; 0 if not known."""
+    return read_run_delay(f"/proc/self/task/{native_id}/schedstat") or 0.0
+
+
+def read_run_delay(path: str) -> float | None:
+    """Seconds of run delay in a ``schedstat`` file; None where the kernel does not count it."""
     try:
-        with open(f"/proc/self/task/{native_id}/schedstat", "rb", buffering=0) as file:
-            return int(file.read(100).split()[1]) * 1e-9
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return int(os.read(fd, 100).split()[1]) * 1e-9
     except (OSError, IndexError, ValueError):
-        return 0.0
+        return None
+    finally:
+        os.close(fd)
 
 
 class RunDelay:

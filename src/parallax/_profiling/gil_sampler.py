@@ -20,7 +20,7 @@ import time
 
 from parallax._core.cores import gil_enabled, load_per_core
 from parallax._core.light_stdlib import NamedTuple, signals
-from parallax._core.thread_clocks import clock_tick, thread_cpu_clock
+from parallax._core.thread_clocks import clock_tick, read_run_delay, thread_cpu_clock
 from parallax._profiling.gil_estimate import (
     MIN_PENDING_S,
     MIN_SLEEP_S,
@@ -163,7 +163,8 @@ class GilSampler:
         watched, process = self._watched(), time.process_time()
         # The sampler's thread would lose the GIL by reading a file, and queue for it again.
         mine = threading.get_ident() == self._ident
-        return Mark(now, *seen, watched, process, None if mine else _delay(self._delays))
+        delay = None if mine or self._delays is None else read_run_delay(self._delays)
+        return Mark(now, *seen, watched, process, delay)
 
     def reading(self, since: Mark | None = None) -> GilReading:
         """What the samples say, a wait still going on included.
@@ -289,19 +290,3 @@ def _delays_file(ident: int) -> str | None:
     else:
         native = next((t.native_id for t in threading.enumerate() if t.ident == ident), None)
     return None if native is None else f"/proc/self/task/{native}/schedstat"
-
-
-def _delay(path: str | None) -> float | None:
-    """Seconds of waiting for a core, or None where the kernel does not count them."""
-    if path is None:
-        return None
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        return int(os.read(file, 100).split()[1]) * 1e-9
-    except (OSError, IndexError, ValueError):
-        return None
-    finally:
-        os.close(file)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from parallax._core.cores import gil_enabled
+from parallax._core.thread_clocks import read_run_delay
 from parallax._profiling import gil_estimate, gil_sampler, meters
 from parallax._profiling.gil_estimate import (
     GilReading,
@@ -512,12 +513,11 @@ def test_a_fork_can_stop_a_sampler_that_it_does_not_have() -> None:
 
 
 def test_a_missing_or_odd_schedstat_is_no_error(tmp_path: Path) -> None:
-    assert gil_sampler._delay(None) is None
-    assert gil_sampler._delay(str(tmp_path / "none")) is None
+    assert read_run_delay(str(tmp_path / "none")) is None
     (tmp_path / "odd").write_text("nonsense\n")
-    assert gil_sampler._delay(str(tmp_path / "odd")) is None
+    assert read_run_delay(str(tmp_path / "odd")) is None
     (tmp_path / "good").write_text("123 2500000000 7\n")
-    assert gil_sampler._delay(str(tmp_path / "good")) == pytest.approx(2.5)
+    assert read_run_delay(str(tmp_path / "good")) == pytest.approx(2.5)
 
 
 # -- the meters ----------------------------------------------------------------------------------
