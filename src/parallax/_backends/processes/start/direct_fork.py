@@ -20,11 +20,12 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from parallax._backends.processes.common.process_exit import open_pidfd, wait_for_exit
 from parallax._backends.processes.start.initializer import Initializer
+from parallax._backends.processes.start.spawn import interrupts_blocked
 from parallax._backends.processes.start.starter import StartedProcess, Starter
 from parallax._backends.processes.start.zygote import reseed
 from parallax._backends.processes.worker import main as worker
@@ -120,7 +121,7 @@ class ForkStarter(Starter):
         try:
             # Duplicates: descriptors of this process are closed in forks of it.
             copies.extend(os.dup(each) if isinstance(each, int) else each for each in segments)
-            with _uninterrupted():
+            with interrupts_blocked():  # Ctrl-C would find the child with our handlers
                 pid = _fork()()
                 if pid == 0:
                     _become(process, parent)
@@ -131,16 +132,6 @@ class ForkStarter(Starter):
                 if isinstance(handle, int):
                     os.close(handle)
         return ForkedProcess(pid)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C must not reach the child while it has the handlers of this process."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _become(process: Any, parent: int) -> None:

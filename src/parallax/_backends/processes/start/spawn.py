@@ -19,7 +19,14 @@ from parallax._backends.processes.common.native_threads import THREAD_COUNT_VARI
 from parallax._core.errors import WorkerStartError
 from parallax._shm.segment import Handle
 
-__all__ = ["OUTPUT_FDS", "execute", "file_of", "import_seconds", "installed"]
+__all__ = [
+    "OUTPUT_FDS",
+    "execute",
+    "file_of",
+    "import_seconds",
+    "installed",
+    "interrupts_blocked",
+]
 
 #: Seconds to import one module, the mean over large packages. Longer waits longer for a zygote that
 #: hangs in an import, shorter gives up one that works.
@@ -67,7 +74,7 @@ def execute(
     try:
         # The new process inherits blocked signals. A worker unblocks Ctrl-C when it has a handler;
         # before, Ctrl-C would end it with a traceback.
-        with _interrupts_blocked():
+        with interrupts_blocked():
             return subprocess.Popen(
                 [sys.executable, *flags, "-c", code],
                 stdin=subprocess.DEVNULL,
@@ -83,7 +90,8 @@ def execute(
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
+    """In this block Ctrl-C waits; processes that are started inherit that."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
