@@ -88,6 +88,10 @@ LAZY_EDGES: set[tuple[str, str]] = {
     ("_transport.shm_channel", "_shm.receiver"),
     # For callables with a side effect only.
     ("_guard.effects", "_shm.registry"),
+    # Loads cloudpickle.
+    ("_transport.codec", "_transport.by_value"),
+    (f"{PROCESSES}.parent.call_encoding", "_transport.by_value"),
+    ("_api.decorated", "_transport.by_value"),
     # Workers never need it.
     (f"{PROCESSES}.common.channel_setup", "_shm.arena"),
     # At the first failure only.

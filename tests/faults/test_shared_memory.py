@@ -304,7 +304,7 @@ def test_the_device_is_full(monkeypatch, cold_pool, caplog):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     made = [np.full(BIG, float(n)) for n in range(10)]
-    monkeypatch.setattr(shm_channel, "_said", False)
+    monkeypatch.setattr(shm_channel, "_warned", False)
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "parallax"):
         patch.setattr(Segment, "grow", full)
         for _ in range(2):
@@ -330,7 +330,7 @@ def test_no_place_for_it(monkeypatch, cold_pool, caplog):
     def refuse(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(shm_channel, "_said", False)
+    monkeypatch.setattr(shm_channel, "_warned", False)
     made = np.arange(BIG, dtype=float)
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "parallax"):
         arena.reset()

@@ -32,7 +32,6 @@ from typing import (
 
 from parallax._core.light_stdlib import loads
 from parallax._core.options import EXPLAIN_OPTIONS, MAP_OPTIONS, check, check_names, resolve
-from parallax._transport.codec import dumps_by_value
 from parallax._transport.wrapped_functions import find_attribute, is_importable, reduce_wrapped
 
 if TYPE_CHECKING:
@@ -284,7 +283,11 @@ class ParallelFunction(_Called[P, R_co]):
         if is_importable(self):
             return self.__qualname__
         found = reduce_wrapped(self)
-        return (loads, (dumps_by_value(self),)) if found is NotImplemented else found
+        if found is not NotImplemented:
+            return found
+        from parallax._transport.by_value import dumps_by_value  # loads cloudpickle
+
+        return loads, (dumps_by_value(self),)
 
     def _reduce_by_value(self) -> Any:
         # The state follows later: through its globals the function may refer back to this object.

@@ -7,7 +7,6 @@ Guarantees: nothing has a name outside this process; memory goes with the last o
 
 from __future__ import annotations
 
-import io
 import math
 import operator
 import pickle
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from parallax._shm.arena import arena_sender, unavailable_reason
 from parallax._shm.registry import expose
 from parallax._shm.sender import READ, WRITE, SlabSender
+from parallax._transport.encoded import dump
 from parallax._transport.out_of_band import (
-    OUT_OF_BAND_MARK,
     loads_out_of_band,
     make_pickler,
     make_view,
@@ -160,16 +159,9 @@ def _put(sender: SlabSender, data: memoryview, mode: str) -> memoryview:
 
 def _pickled(obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
     try:
-        return _dumps(pickle.Pickler, obj, buffers)
+        return dump(make_pickler(pickle.Pickler, arrays=True), obj, buffers.append)
     except Exception:  # noqa: BLE001 - anything a __reduce__ raises; cloudpickle has the last word
         buffers.clear()
         import cloudpickle
 
-        return _dumps(cloudpickle.Pickler, obj, buffers)
-
-
-def _dumps(base: Any, obj: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
-    with io.BytesIO() as file:
-        file.write(OUT_OF_BAND_MARK)
-        make_pickler(base, arrays=True)(file, 5, buffer_callback=buffers.append).dump(obj)
-        return file.getvalue()
+        return dump(make_pickler(cloudpickle.Pickler, arrays=True), obj, buffers.append)

@@ -1,16 +1,16 @@
-"""Frames on a stream socket: how parent and worker talk, without knowing objects.
+"""Frames on a stream socket: how parent and worker exchange messages.
 
-One private duplex socket per worker; no lock and no queue is shared between processes, so that
-end-of-file names the dead worker and a killed one blocks nobody.
+One private duplex socket per worker; processes share no lock and no queue, so that an end-of-file
+identifies the dead worker, and a killed worker blocks nobody.
 
     frame = header | buffer lengths (8 bytes each) | payload | buffers
     header = magic 4 | kind 1 | table 1 | number of buffers 2 | tag 8 | payload length 8
 
-With "table" 1 the first buffer tells where the others are; see ``_parcels``.
+With "table" 1 the first buffer tells where the others are; see ``shm_channel``.
 
-Guarantees: a frame is delivered whole or not at all; large parts are received straight into the
-memory that the object will use. The parent's end never blocks (both ends blocked on writing is
-the classic deadlock), the worker's end always does.
+Guarantees: a frame is delivered whole or not at all; large parts are received directly into the
+memory that the object will use. The parent's end never blocks (two ends that both block on writing
+are the classic deadlock), the worker's end always does.
 Assumptions: one thread uses a channel at a time; both ends run the same version of this module.
 """
 
@@ -31,27 +31,27 @@ __all__ = ["Channel", "Frame", "ProtocolError", "pack_small_frame"]
 MAGIC = b"plx1"
 _HEADER = struct.Struct("<4sBBHQQ")
 
-#: Bytes read at once into the buffer that small frames are cut from. Smaller costs system calls
-#: under load, larger costs memory per worker.
+#: Size of the buffer that small frames are received into. Smaller costs system calls under load,
+#: larger costs memory per worker.
 READ_BUFFER_BYTES = 1 << 16
 
-#: Parts up to this many bytes are joined before they are sent: one copy is cheaper than one
-#: more entry in the gather list.
+#: A header and payload up to this size are joined: the copy is cheaper than another entry in the
+#: gather list.
 MAX_JOINED_BYTES = 1 << 14
 
 #: Entries in one gather list (the system's limit is 1024 almost everywhere).
 MAX_GATHERED_PARTS = 512
 
-#: No pickle of ours comes near this; a larger length is a broken or foreign header.
+#: No part of a frame is this long; a larger length comes from a broken or foreign header.
 MAX_PART_BYTES = 1 << 46
 
 
 class ProtocolError(Exception):
-    """The other end sent something that is not a frame."""
+    """The other end sent something that is not a valid frame."""
 
 
 def pack_small_frame(kind: int, tag: int, payload: bytes | memoryview) -> bytes:
-    """A frame without buffers, in one piece, for those who write to the socket themselves."""
+    """A frame without buffers as bytes, for code that writes to the socket itself."""
     return b"".join((_HEADER.pack(MAGIC, kind, False, 0, tag, len(payload)), payload))
 
 
@@ -62,12 +62,12 @@ class Frame(NamedTuple):
     tag: int
     payload: bytes | bytearray
     buffers: list[bytearray]
-    #: the first buffer tells where the others are.
+    #: whether the first buffer tells where the others are.
     has_table: bool = False
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its content."""
+        """Bytes of the payload and the buffers."""
         return len(self.payload) + sum(map(len, self.buffers))
 
     def open(self) -> tuple[Any, list[Any]]:
@@ -79,13 +79,12 @@ class Channel:
     """Frames over one connected stream socket."""
 
     def __init__(self, sock: sockets.socket, *, waits: bool = True) -> None:
-        """Take over a connected socket.
+        """Take ownership of a connected socket.
 
         Args:
-            sock: the socket; unless told otherwise, its blocking mode decides how the channel
-                behaves.
-            waits: False makes ``send`` and ``receive`` return at once, whatever the socket's mode,
-                and ``wait`` possible where the system knows how to.
+            sock: the socket; with ``waits``, its blocking mode is that of the channel.
+            waits: False makes ``send`` and ``receive`` return at once, whatever the mode of the
+                socket, and enables ``wait`` where the system supports that.
         """
         self.sock = sock
         self._flags = 0
@@ -99,29 +98,27 @@ class Channel:
         self._peeked = bytearray(1)
         self._low = 0
         self._high = 0
-        # The large frame that is being received: header, its parts, part and position in it.
+        # The large frame that is being received: header, parts, current part, position in it.
         self._header: tuple[int, int, bool] | None = None
         self._parts: list[bytearray] = []
         self._part = 0
         self._position = 0
         self._eof = False
-        #: the other end closed and had not read all that was sent.
+        #: the other end closed without reading all that was sent.
         self.reset = False
-        #: what was wrong with the bytes after the last whole frame; nothing more can be received.
+        #: what was wrong after the last whole frame; nothing more can be received.
         self.broken: Exception | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
 
     def fileno(self) -> int:
-        """The socket's descriptor, -1 when closed."""
+        """The descriptor of the socket, -1 when closed."""
         return self.sock.fileno()
 
     def close(self) -> None:
-        """Close the socket; idempotent."""
+        """Close the socket. Idempotent."""
         self._unsent.clear()
         self.sock.close()
-
-    # -- sending -------------------------------------------------------------------------------
 
     def send(
         self,
@@ -133,16 +130,16 @@ class Channel:
         hold: bool = False,
         has_table: bool = False,
     ) -> bool:
-        """Queue a frame and send what the socket takes.
+        """Queue a frame and send what the socket accepts.
 
         Args:
             kind: what the message is, 0..255.
             tag: a number that travels in the header.
             payload: the message.
-            buffers: large contiguous byte buffers; they must stay unchanged until sent.
-            hold: only queue it: it goes with the next frame, or with ``flush``. Each system call
-                wakes the other end, so what belongs together goes together.
-            has_table: the first buffer tells where the others are.
+            buffers: large contiguous byte buffers, which must stay unchanged until sent.
+            hold: only queue the frame, for the next ``send`` or ``flush``. Each system call wakes
+                the other end, so frames that belong together are sent together.
+            has_table: whether the first buffer tells where the others are.
 
         Returns:
             True if everything queued so far has left; False if ``flush`` must be called when
@@ -154,15 +151,12 @@ class Channel:
         head = _HEADER.pack(MAGIC, kind, has_table, len(buffers), tag, len(payload))
         if buffers:
             head += struct.pack(f"<{len(buffers)}Q", *(b.nbytes for b in buffers))
-        size = len(head) + len(payload)
-        if size <= MAX_JOINED_BYTES:
+        if len(head) + len(payload) <= MAX_JOINED_BYTES:
             self._unsent.append(memoryview(head + payload))
         else:
             self._unsent.append(memoryview(head))
             self._unsent.append(memoryview(payload))
-        for buffer in buffers:
-            if buffer.nbytes:
-                self._unsent.append(buffer)
+        self._unsent.extend(buffer for buffer in buffers if buffer.nbytes)
         return not hold and self.flush()
 
     def flush(self) -> bool:
@@ -190,19 +184,17 @@ class Channel:
         """Whether part of a frame waits for the socket."""
         return bool(self._unsent)
 
-    # -- receiving -----------------------------------------------------------------------------
-
     def receive(self) -> list[Frame]:
-        """Receive what is there.
+        """Receive what has arrived.
 
-        A blocking socket waits until there is at least one whole frame. A non-blocking one
-        returns the frames that are complete, perhaps none.
+        A blocking socket waits for at least one whole frame. A non-blocking one returns the frames
+        that are complete, perhaps none.
 
         Raises:
             EOFError: the other end closed, and every whole frame before that was returned.
-            ProtocolError: the other end does not speak this protocol. Whole frames that came with
-                the wrong bytes are returned first, and ``broken`` is set.
-            MemoryError: it announced more than there is memory for; the same holds.
+            ProtocolError: the other end does not speak this protocol. Whole frames that precede
+                the invalid bytes are returned first, and ``broken`` is set.
+            MemoryError: a frame announced more than there is memory for; the same holds.
             OSError: the connection broke.
         """
         if self.broken is not None:
@@ -214,7 +206,7 @@ class Channel:
             if frames and (blocking or not more):
                 return frames
             try:
-                wanted, got = self._fill(self._flags)
+                wanted, got = self._fill()
             except (BlockingIOError, InterruptedError):
                 return frames
             if got and got < wanted and not blocking:
@@ -225,10 +217,10 @@ class Channel:
         return frames
 
     def wait(self) -> bool:
-        """Wait until there is something to ``receive``, if only the end; nothing is read.
+        """Wait until ``receive`` has a frame or the end to report; nothing is read.
 
-        One system call, where a selector takes four. Only ``waits=False`` channels. What the
-        handler of a signal raises loses nothing: it may come between a read and its bookkeeping.
+        One system call, where a selector takes four. Only for ``waits=False``. An exception from a
+        signal handler loses no data, although it may come between a read and its bookkeeping.
 
         Returns:
             False if this system cannot wait on such a channel; then nothing was done.
@@ -239,18 +231,18 @@ class Channel:
             try:
                 self.sock.recv_into(self._peeked, 1, sockets.MSG_PEEK)
             except ConnectionResetError:
-                self.reset = True  # it is said only once
+                self.reset = True  # the system reports this only once
         return True
 
-    def _fill(self, flags: int) -> tuple[int, int]:
-        """Read once, into the large part under way or into the small-frame buffer.
+    def _fill(self) -> tuple[int, int]:
+        """Read once, into the current large part or into the buffer for small frames.
 
         Returns:
             How many bytes were wanted, and how many came; 0 at the end.
         """
         if self._header is not None:
             part = memoryview(self._parts[self._part])[self._position :]
-            got = self._read_into(part, flags)
+            got = self._read_into(part)
             self._position += got
             wanted = part.nbytes
         else:
@@ -259,16 +251,16 @@ class Channel:
                 self._view[: len(rest)] = rest
                 self._low, self._high = 0, len(rest)
             wanted = READ_BUFFER_BYTES - self._high
-            got = self._read_into(self._view[self._high :], flags)
+            got = self._read_into(self._view[self._high :])
             self._high += got
         self.bytes_received += got
         return wanted, got
 
-    def _read_into(self, part: memoryview, flags: int) -> int:
+    def _read_into(self, part: memoryview) -> int:
         try:
-            got = self.sock.recv_into(part, 0, flags)
+            got = self.sock.recv_into(part, 0, self._flags)
         except ConnectionResetError:
-            # It ended with something of ours unread; what it said before is still good.
+            # The other end closed with unread data of ours; what it sent before is still valid.
             self.reset = True
             got = 0
         self._eof = got == 0
@@ -284,7 +276,7 @@ class Channel:
             return False
 
     def _cut(self, frames: list[Frame]) -> bool:
-        """Cut whole frames off what was read; True if a large one is under way."""
+        """Cut whole frames off what was read; True if a large frame is incomplete."""
         while True:
             if self._header is not None:
                 if not self._advance():
@@ -295,8 +287,7 @@ class Channel:
                 self._header = None
                 self._parts = []
                 continue
-            have = self._high - self._low
-            if have < _HEADER.size:
+            if self._high - self._low < _HEADER.size:
                 return False
             magic, kind, has_table, count, tag, length = _HEADER.unpack_from(self._read, self._low)
             if magic != MAGIC or length > MAX_PART_BYTES:
@@ -317,21 +308,18 @@ class Channel:
             self._begin((kind, tag, bool(has_table)), [length, *lengths], start)
 
     def _begin(self, header: tuple[int, int, bool], lengths: list[int], start: int) -> None:
-        """Start a large frame with what the small-frame buffer already holds of it."""
+        """Begin a large frame with what the buffer for small frames already holds of it."""
         self._header = header
         self._parts = [bytearray(n) for n in lengths]
         self._part = 0
         self._position = 0
         self._low = start
-        while self._low < self._high and self._part < len(self._parts):
+        while self._low < self._high and not self._advance():
             part = self._parts[self._part]
             take = min(len(part) - self._position, self._high - self._low)
             part[self._position : self._position + take] = self._view[self._low : self._low + take]
             self._low += take
             self._position += take
-            if self._position == len(part):
-                self._part += 1
-                self._position = 0
 
     def _advance(self) -> bool:
         """Step over parts that are complete (or empty); True if all are."""

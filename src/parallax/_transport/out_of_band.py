@@ -1,20 +1,19 @@
-"""Objects that pickle copies into its stream although they are one block of memory.
+"""Large objects outside the pickle stream, where pickle would copy them into the stream.
 
-``bytes``, ``bytearray`` and ``array.array`` have no out-of-band form; NumPy arrays that are not in
-one piece are copied twice, PyTorch tensors are written as a file. Where a look finds a large one,
-the object is pickled by a class that sends them beside the stream. Its hook is ``persistent_id``:
-the only one that pickle's C code calls for ``bytes``. It is called for every object, 0.1 us each,
-so it is not used otherwise.
+``bytes``, ``bytearray`` and ``array.array`` have no out-of-band form; NumPy copies non-contiguous
+arrays twice, PyTorch writes tensors as a file. Where a bounded search finds a large object, a
+pickler class with ``persistent_id`` is used, the only hook that pickle's C code calls for
+``bytes``. The hook is called for every object, 0.1 us each, so that class is not used otherwise.
 
-A ``memoryview`` of any size arrives as one over the memory that came, with its format, shape and
-content, read-only if it was. One that was not in one piece is copied once. A byte order that is
-this machine's own is not mentioned in the format any more.
+A ``memoryview`` of any size arrives as a view of the received memory, with its format, shape and
+content, read-only if it was. A non-contiguous one is copied once. The format does not mention the
+byte order any more if that is the native one.
 
     payload = mark | pickle, in which a large object is the persistent id (kind, ..., buffer)
 
-Guarantees: what the look misses is still pickled rightly, in the stream; an object that is met
-twice is one object afterwards, as with pickle's memo; nothing is imported to send it; what can be
-resized is copied, because its owner could not resize it as long as somebody looks at its memory.
+Guarantees: what the search misses is pickled correctly in the stream; an object that is met twice
+is one object afterwards, as with pickle's memo; sending imports nothing; what can be resized is
+copied, because its owner could not resize it while a view of its memory exists.
 """
 
 from __future__ import annotations
@@ -31,10 +30,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
-    "MIN_OUT_OF_BAND_BYTES",
     "OUT_OF_BAND_MARK",
+    "has_date_arrays",
     "has_large_buffers",
-    "is_hidden",
     "loads_out_of_band",
     "make_pickler",
     "make_view",
@@ -42,84 +40,90 @@ __all__ = [
     "view_parts",
 ]
 
-#: Bytes of an object from which it is sent beside the stream. Alone that pays from 32 KB on; among
-#: a thousand small objects, for each of which the hook is called, from 128 KB.
+#: Smaller objects stay in the stream. Alone, an object pays from 32 KB on; among a thousand small
+#: objects, for each of which the hook is called, from 128 KB on.
 MIN_OUT_OF_BAND_BYTES = 1 << 16
 
 #: First byte of such a payload. A pickle begins with 0x80.
 OUT_OF_BAND_MARK = b"\x01"
 
-#: Objects that the look goes through at most; entries of a short list or a dict; of a long list.
-#: More finds more of them, and holds up what has none: 50 ns each, and a number is pickled in 10.
-LOOK, SAMPLE, FEW = 60, 8, 4
+#: Objects that the search visits at most. More finds more large objects, and delays the others: a
+#: visit takes 50 ns, and pickling a number 10 ns.
+MAX_VISITED = 60
+
+#: Entries visited of a dict or a short list, and of a longer list.
+MAX_ENTRIES, SAMPLED_ENTRIES = 8, 4
 
 _BYTES, _BYTEARRAY, _ARRAY, _VIEW, _NUMPY, _TORCH, _PART, _AGAIN = range(8)
 
-#: Types in which there is nothing to look for.
-_PLAIN = frozenset({int, float, str, bool, type(None), complex, range, type, type(len)})
+#: Types without content that could be large.
+_SCALARS = frozenset({int, float, str, bool, type(None), complex, range, type, type(len)})
 
-#: The package, the name and the kind of types that are looked for only where the package is loaded.
-_ELSEWHERE = (("array", "array", _ARRAY), ("numpy", "ndarray", _NUMPY), ("torch", "Tensor", _TORCH))
+#: Package, name and kind of types that are looked for only if the package is loaded.
+_OPTIONAL_TYPES = (
+    ("array", "array", _ARRAY),
+    ("numpy", "ndarray", _NUMPY),
+    ("torch", "Tensor", _TORCH),
+)
+
+#: How pickle writes the names of NumPy's types of dates.
+_DATE_TYPES = (b"\x8c\x02M8", b"\x8c\x02m8")
 
 
-def _wanted() -> dict[type, int]:
-    """The types of which large objects are sent beside the stream, with their kinds."""
-    found: dict[type, int] = {bytes: _BYTES, bytearray: _BYTEARRAY, memoryview: _VIEW}
-    for package, name, kind in _ELSEWHERE:
-        this = getattr(sys.modules.get(package), name, None)
-        if isinstance(this, type):
-            found[this] = kind
-    return found
+def _kinds_by_type() -> dict[type, int]:
+    """The types of which large objects travel outside the stream."""
+    kinds: dict[type, int] = {bytes: _BYTES, bytearray: _BYTEARRAY, memoryview: _VIEW}
+    for package, name, kind in _OPTIONAL_TYPES:
+        found = getattr(sys.modules.get(package), name, None)
+        if isinstance(found, type):
+            kinds[found] = kind
+    return kinds
 
 
 def has_large_buffers(obj: Any) -> bool:
-    """Whether a bounded look finds something large in an object.
-
-    Args:
-        obj: a list of items, a tuple of arguments, a result.
-    """
+    """Whether a bounded search finds a large object in a list of items, an argument or a result."""
     try:
-        return _look([obj])
-    except Exception:  # noqa: BLE001 - changed by another thread, or of a class with ideas of its own
+        return _search([obj])
+    except Exception:  # noqa: BLE001 - another thread changed it, or its class raises
         return False
 
 
-def _look(todo: list[Any]) -> bool:
-    wanted: dict[type, int] = {}
+def _search(todo: list[Any]) -> bool:
+    kinds: dict[type, int] = {}
     for this in todo:  # which grows meanwhile
         kind = type(this)
-        if kind in _PLAIN:
+        if kind in _SCALARS:
             continue
         if kind is tuple or kind is list:
-            if len(this) <= SAMPLE:
+            if len(this) <= MAX_ENTRIES:
                 todo += this
             else:
-                todo += this[:: len(this) // FEW]
+                todo += this[:: len(this) // SAMPLED_ENTRIES]
                 todo.append(this[-1])
         elif kind is dict:
-            todo += islice(this.values(), SAMPLE)
+            todo += islice(this.values(), MAX_ENTRIES)
         elif kind is bytes or kind is bytearray:
             if len(this) >= MIN_OUT_OF_BAND_BYTES:
                 return True
         else:
-            wanted = wanted or _wanted()
-            if kind in wanted:
-                if _kind(this, wanted[kind]) is not None:
+            kinds = kinds or _kinds_by_type()
+            if kind in kinds:
+                if _kind(this, kinds[kind]) is not None:
                     return True
             elif kind.__dictoffset__ and type(inside := this.__dict__) is dict:
-                todo += islice(inside.values(), SAMPLE)
-        if len(todo) > LOOK:
-            del todo[LOOK:]
+                todo += islice(inside.values(), MAX_ENTRIES)
+        if len(todo) > MAX_VISITED:
+            del todo[MAX_VISITED:]
     return False
 
 
 def _kind(obj: Any, kind: int, least: int | None = None) -> int | None:
-    """Which kind of large object something is; None if it is none.
+    """The kind of a large object; None if the object stays in the stream.
 
     Args:
-        obj: an object of a type that is wanted.
-        kind: what objects of its type usually are.
-        least: bytes from which it is large; None for the usual.
+        obj: an object of one of the known types.
+        kind: the usual kind of that type.
+        least: bytes from which an object is large; None for the usual.
     """
     least = MIN_OUT_OF_BAND_BYTES if least is None else least
     if kind == _NUMPY:
@@ -133,31 +137,28 @@ def _kind(obj: Any, kind: int, least: int | None = None) -> int | None:
     if kind == _TORCH:
         return _TORCH if _is_plain_tensor(obj) else None
     if kind == _ARRAY:
-        # Making one of type "u" anew is deprecated.
+        # To create one of type "u" is deprecated.
         large = len(obj) * obj.itemsize >= least and obj.typecode != "u"
         return _ARRAY if large else None
     return kind if len(obj) >= least else None
 
 
 def _has_buffer(array: Any) -> bool:
-    """Whether NumPy pickles an array beside the stream by itself."""
+    """Whether NumPy itself pickles an array out of band."""
     if not array.flags.forc:
         return False
     try:
         memoryview(array)
-    except (ValueError, BufferError):  # not all types are known to the buffer protocol: dates
+    except (ValueError, BufferError):  # the buffer protocol does not know all types: dates
         return False
     return True
-
-
-def _storage(tensor: Any) -> Any:
-    # PyTorch 1 has only the other one, of which PyTorch 2 warns.
-    return tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
 
 
 def _is_plain_tensor(tensor: Any) -> bool:
     torch = sys.modules["torch"]
     nbytes = tensor.element_size() * tensor.nelement()
+    # PyTorch 1 has only ``storage``, of which PyTorch 2 warns.
+    storage = getattr(tensor, "untyped_storage", None) or tensor.storage
     return bool(
         tensor.device.type == "cpu"
         and tensor.layout is torch.strided
@@ -167,43 +168,42 @@ def _is_plain_tensor(tensor: Any) -> bool:
         and not tensor.is_neg()
         and not tensor.__dict__
         and nbytes >= MIN_OUT_OF_BAND_BYTES
-        # An expanded one shows the same memory many times; PyTorch sends it once.
-        and _storage(tensor).nbytes() >= nbytes
+        # An expanded tensor shows the same memory many times; PyTorch sends it once.
+        and storage().nbytes() >= nbytes
     )
 
 
-def is_hidden(pickle: bytes) -> bool:
-    """Whether a large pickle has arrays of dates in it, which lie deep inside of data frames."""
-    return len(pickle) >= MIN_OUT_OF_BAND_BYTES and any(name in pickle for name in _DATES)
-
-
-#: How pickle writes the names of their types.
-_DATES = (b"\x8c\x02M8", b"\x8c\x02m8")
+def has_date_arrays(pickle: bytes) -> bool:
+    """Whether a large pickle contains arrays of dates, which lie deep inside of data frames."""
+    return len(pickle) >= MIN_OUT_OF_BAND_BYTES and any(name in pickle for name in _DATE_TYPES)
 
 
 def make_pickler(base: Any, *, arrays: bool = False) -> Any:
-    """A pickler class that sends large objects beside the stream.
+    """A pickler class that sends large objects outside the stream.
 
     Args:
-        base: the class to make it of: pickle's own, or one of cloudpickle's.
-        arrays: only arrays, of whatever size: what need not be copied to be made again.
+        base: the base class: pickle's own pickler, or one of cloudpickle's.
+        arrays: send only NumPy arrays outside the stream, but of any size: these can be rebuilt
+            without a copy.
     """
     least = 1 if arrays else None
 
-    class BulkPickler(base):  # type: ignore[misc]
+    class OutOfBandPickler(base):  # type: ignore[misc]
+        payload_mark = OUT_OF_BAND_MARK
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            #: what was sent: the number of each, and the object itself, whose identity is the key.
+            #: number and object by identity, for all that were sent; keeps the identities valid.
             self._sent: dict[int, tuple[int, Any]] = {}
-            self._wanted = _wanted()
+            self._kinds = _kinds_by_type()
             if arrays:
-                self._wanted = {t: k for t, k in self._wanted.items() if k == _NUMPY}
+                self._kinds = {t: k for t, k in self._kinds.items() if k == _NUMPY}
 
         def persistent_id(self, obj: Any) -> Any:
             try:
-                if type(obj) in _PLAIN:
+                if type(obj) in _SCALARS:
                     return None
-                kind = self._wanted.get(type(obj))
+                kind = self._kinds.get(type(obj))
                 if kind is None:
                     return None
                 known = self._sent.get(id(obj))
@@ -211,13 +211,13 @@ def make_pickler(base: Any, *, arrays: bool = False) -> Any:
                     return _AGAIN, known[0]
                 kind = _kind(obj, kind, least)
                 parts = None if kind is None else _parts(kind, obj)
-            except Exception:  # noqa: BLE001 - left to its own way of being pickled
+            except Exception:  # noqa: BLE001 - then the object is pickled as usual
                 return None
             if parts is not None:
                 self._sent[id(obj)] = len(self._sent), obj
             return parts
 
-    return BulkPickler
+    return OutOfBandPickler
 
 
 def _parts(kind: int, obj: Any) -> tuple[Any, ...] | None:
@@ -233,27 +233,27 @@ def _parts(kind: int, obj: Any) -> tuple[Any, ...] | None:
     if kind == _NUMPY:
         whole = obj if obj.flags.forc else obj.copy(order="C")
         order = "C" if whole.flags.c_contiguous else "F"
-        # As bytes: not all types of elements are known to the buffer protocol.
+        # As bytes, because the buffer protocol does not know all types of elements.
         flat = (whole if order == "C" else whole.T).reshape(-1).view(sys.modules["numpy"].uint8)
         return kind, PickleBuffer(flat), obj.dtype, obj.shape, order
     if kind == _TORCH:
         torch = sys.modules["torch"]
         flat = obj.contiguous().reshape(-1).view(torch.uint8).numpy()
         return kind, PickleBuffer(flat), obj.dtype, tuple(obj.shape)
-    return kind, PickleBuffer(bytes(obj))  # which is the object itself if it is of bytes
+    return kind, PickleBuffer(bytes(obj))  # of bytes, that is the object itself
 
 
 def reduce_view(view: memoryview) -> Any:
-    """How a memoryview is pickled where there is no hook; ``NotImplemented`` if it is not."""
+    """How a memoryview is pickled without the hook; ``NotImplemented`` if it cannot be."""
     like = view_parts(view)
     return NotImplemented if like is None else (make_view, like)
 
 
 def view_parts(view: memoryview) -> tuple[Any, ...] | None:
-    """What ``make_view`` makes an equal one of; None if nothing can.
+    """The arguments from which ``make_view`` makes an equal view; None if it cannot.
 
     Raises:
-        TypeError: its elements are references to objects.
+        TypeError: the elements are references to objects.
     """
     form: Any = view.format
     if form[0] in ("=", "<" if sys.byteorder == "little" else ">"):
@@ -263,7 +263,7 @@ def view_parts(view: memoryview) -> tuple[Any, ...] | None:
     except ValueError:
         like = False
     if not like or not (view.nbytes or view.ndim == 1):
-        # Other types, and nothing in several dimensions, have views only if they are NumPy's.
+        # Only NumPy makes views of other types, and of no elements in several dimensions.
         np = sys.modules.get("numpy")
         if np is None:
             return None
@@ -278,14 +278,14 @@ def loads_out_of_band(payload: Any, buffers: Any) -> Any:
     """Rebuild an object.
 
     Args:
-        payload: bytes, beginning with ``OUT_OF_BAND_MARK``.
-        buffers: the memory of what went beside the stream.
+        payload: bytes that begin with ``OUT_OF_BAND_MARK``.
+        buffers: the memory of what traveled outside the stream.
     """
-    return _BulkUnpickler(_Source(payload), buffers=buffers).load()
+    return _OutOfBandUnpickler(_Source(payload), buffers=buffers).load()
 
 
 class _Source:
-    """A payload as a file. The unpickler looks at the memory itself, where a file would copy it."""
+    """A payload as a file. The unpickler reads the memory itself, where a file would copy it."""
 
     def __init__(self, payload: Any) -> None:
         self._left = memoryview(payload)[1:]
@@ -301,7 +301,7 @@ class _Source:
         return self.read(bytes(self._left).find(b"\n") + 1)
 
 
-class _BulkUnpickler(Unpickler):
+class _OutOfBandUnpickler(Unpickler):
     def __init__(self, file: Any, *, buffers: Any) -> None:
         super().__init__(file, buffers=buffers)
         self._made: list[Any] = []
@@ -324,13 +324,13 @@ def _make_array(content: Any, typecode: str) -> Any:
 
 
 def make_view(content: Any, form: Any, shape: tuple[int, ...], readonly: bool) -> memoryview:
-    """A memoryview over memory that came.
+    """A memoryview of received memory.
 
     Args:
         content: the memory.
-        form: its format, or the type of its elements for NumPy.
-        shape: its shape.
-        readonly: nobody may write to it.
+        form: the format, or a NumPy dtype.
+        shape: the shape.
+        readonly: whether the view rejects writes.
     """
     view: Any = memoryview(content).cast("B")
     if not isinstance(form, str):

@@ -1,4 +1,4 @@
-"""Which part of an object does not travel, and why: for the error message after a failed encode."""
+"""Which part of an object cannot be pickled, and why: for the error after a failed encode."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from parallax._transport.codec import encode, encode_reply
 
 __all__ = ["find_unpicklable"]
 
+#: Levels of nesting that are searched.
+MAX_DIAGNOSIS_DEPTH = 12
+
 
 def find_unpicklable(obj: Any, name: str, *, reply: bool = False) -> tuple[str, str]:
     """Find the innermost part of an object that cannot be encoded.
 
     Args:
         obj: an object for which ``encode`` failed.
-        name: how to call it, for example "item".
+        name: what to call the object, for example "item".
         reply: use the worker's encoder.
 
     Returns:
-        The path to the part, such as ``item.connection['lock']``, and the serializer's words.
+        The path to the part, such as ``item.connection['lock']``, and the serializer's message.
     """
     encoder = encode_reply if reply else encode
     reason = _failure(obj, encoder)
     path = name
     seen: set[int] = set()
-    for _ in range(12):
+    for _ in range(MAX_DIAGNOSIS_DEPTH):
         seen.add(id(obj))
         for step, part in _parts(obj):
             if id(part) in seen:
                 continue
-            words = _failure(part, encoder)
-            if words:
-                path, obj, reason = path + step, part, words
+            message = _failure(part, encoder)
+            if message:
+                path, obj, reason = path + step, part, message
                 break
         else:
             break

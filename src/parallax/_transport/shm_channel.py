@@ -1,17 +1,17 @@
-"""Frames whose large parts go through shared memory and not through the socket.
+"""Frames whose large parts go through shared memory instead of the socket.
 
-A channel with a *sender* for what it sends and a *receiver* for what it receives. A frame with
-large parts is sent with a table as its first buffer, an entry for the payload and for each buffer:
-where it lies, or zeros if it follows in the frame.
+A channel with a *sender* for its own data and a *receiver* for the data of the other end. The first
+buffer of a frame with large parts is a table. The table has an entry for the payload and for each
+buffer: where the part lies, or zeros if it follows in the frame.
 
     entry = window 8 | its length 8 | slab 8 | position 8 | bytes 8 | mode 8
 
-What was lent is given back by frames SLABS_RETURNED: the first bytes of slabs, 8 bytes each. They
-go along with the next frame, and are handled here; nobody else sees them.
+Slabs are returned by frames SLABS_RETURNED: the first byte of each slab, 8 bytes. These frames go
+along with the next frame, and are handled here.
 
-Guarantees: small frames travel as on the channel below, at the same cost; where there is no shared
-memory to be had everything does, and one line says so. What is lent to a receiver that is gone
-comes back when the channel is closed.
+Guarantees: small frames travel as on a ``Channel``, at the same cost. Without shared memory all
+frames do, and one warning is logged. Slabs that a dead receiver had are free when the channel is
+closed.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from parallax._shm.segment import Segment
     from parallax._shm.sender import Slab, SlabSender
 
-__all__ = ["MIN_SHARED_BYTES", "SharedFrame", "SharedMemoryChannel", "warn_no_shared_memory"]
+__all__ = ["SharedFrame", "SharedMemoryChannel", "warn_no_shared_memory"]
 
-#: Buffers from this many bytes on share a slab with others of their frame, if they reach that size
-#: together; each begins a page.
+#: Buffers from this size on share a slab with others of their frame, if they reach
+#: ``MIN_SHARED_BYTES`` together. Each begins a page, so less would waste memory.
 MIN_PACKED_BYTES = 1 << 14
 
-#: Gives slabs back.
+#: Kind of the frames that return slabs.
 SLABS_RETURNED = 255
 
 _ENTRY = struct.Struct("<6Q")
@@ -50,7 +50,7 @@ _IN_FRAME = bytes(_ENTRY.size)
 
 
 class SharedFrame:
-    """A frame with parts in shared memory. They are mapped when it is opened."""
+    """A frame with parts in shared memory, which are mapped when it is opened."""
 
     __slots__ = ("_parts", "_receiver", "kind", "nbytes", "tag")
 
@@ -59,7 +59,7 @@ class SharedFrame:
         self.kind = frame.kind
         self.tag = frame.tag
         self._receiver = receiver
-        #: what has not been opened: all of it, or nothing.
+        #: all parts until the frame is opened.
         self._parts: list[Any] = []
         try:
             table, *buffers = frame.buffers
@@ -68,22 +68,19 @@ class SharedFrame:
             parts = [SlabRef(*entry) if entry[1] else next(follow) for entry in entries]
         except (ValueError, IndexError, StopIteration, struct.error) as error:
             raise ProtocolError(f"wrong table in a frame of kind {frame.kind}") from error
-        if next(follow, None) is not None or not all(
-            receiver.is_valid(part) for part in parts if isinstance(part, SlabRef)
-        ):
+        refs = [part for part in parts if isinstance(part, SlabRef)]
+        if next(follow, None) is not None or not all(map(receiver.is_valid, refs)):
             raise ProtocolError(f"wrong table in a frame of kind {frame.kind}")
         self._parts = parts
-        self.nbytes = sum(
-            part.nbytes if isinstance(part, SlabRef) else len(part) for part in self._parts
-        )
+        self.nbytes = sum(p.nbytes if isinstance(p, SlabRef) else len(p) for p in parts)
 
     def open(self) -> tuple[Any, list[Any]]:
         """The payload and the buffers; only once."""
         parts = list(self._parts)
-        for place, part in enumerate(parts):
+        for index, part in enumerate(parts):
             if isinstance(part, SlabRef):
-                parts[place] = self._receiver.view(part)
-                self._parts[place] = None  # if the next one fails, this is not given back twice
+                parts[index] = self._receiver.view(part)
+                self._parts[index] = None  # not to be returned twice if the next one fails
         self._parts = []
         return parts[0], parts[1:]
 
@@ -94,7 +91,7 @@ class SharedFrame:
 
 
 class SharedMemoryChannel(Channel):
-    """A channel that moves large parts of its frames by shared memory."""
+    """A channel that moves large parts of its frames through shared memory."""
 
     def __init__(
         self,
@@ -105,15 +102,15 @@ class SharedMemoryChannel(Channel):
         segment: Segment | None,
         private: bool,
     ) -> None:
-        """Take over a connected socket.
+        """Take ownership of a connected socket.
 
         Args:
             sock: as for ``Channel``.
             waits: as for ``Channel``.
-            sender: makes or finds what lends what is sent; asked at the first large part.
-            segment: what the other end lends from, if it has anything; closed with the channel, as
-                soon as nothing of it is in use.
-            private: what is written to received memory is seen by nobody else.
+            sender: creates or finds the sender; called for the first large part.
+            segment: the segment of the other end, if it has one; closed with the channel, as soon
+                as nothing of it is in use.
+            private: whether writes to received memory stay in this process.
         """
         super().__init__(sock, waits=waits)
         self._find_sender = sender
@@ -121,8 +118,8 @@ class SharedMemoryChannel(Channel):
         self._private = private
         self._sender: SlabSender | None = None
         self._receiver: SlabReceiver | None = None
-        #: what the other end has, by the first byte.
-        self._lent: dict[int, list[Slab]] = {}
+        #: the slabs that the other end has, by their first byte.
+        self._sent: dict[int, list[Slab]] = {}
 
     def send(
         self,
@@ -136,27 +133,24 @@ class SharedMemoryChannel(Channel):
         kept: dict[int, Slab] | None = None,
         dedup: Deduplicator | None = None,
     ) -> bool:
-        """As ``Channel.send``.
+        """As ``Channel.send``, with two more arguments.
 
         Args:
-            kind: see there.
-            tag: see there.
-            payload: see there.
-            buffers: see there.
-            hold: see there.
-            has_table: see there; made here.
-            kept: slabs of the payload (-1) and the buffers, by their places: what is in it is not
-                copied once more, and what is put into it stays.
+            kind: as for ``Channel``.
+            tag: as for ``Channel``.
+            payload: as for ``Channel``.
+            buffers: as for ``Channel``.
+            hold: as for ``Channel``.
+            has_table: as for ``Channel``.
+            kept: slabs by index of their buffer, -1 for the payload. Parts that have one are not
+                copied again, and the slabs of the others are added.
             dedup: finds buffers that were sent before.
         """
-        if self._receiver is not None and self._receiver.returns:
-            told = self._receiver.take_returns()
-            super().send(SLABS_RETURNED, 0, struct.pack(f"<{len(told)}Q", *told), hold=True)
+        self._send_returns(hold=True)
         if len(payload) >= MIN_SHARED_BYTES or (
             buffers
             and (
-                sum(b.nbytes for b in buffers) >= MIN_SHARED_BYTES
-                or any(find_shared(b) for b in buffers)
+                sum(b.nbytes for b in buffers) >= MIN_SHARED_BYTES or any(map(find_shared, buffers))
             )
         ):
             self._sender = sender = self._sender or self._find_sender()
@@ -166,15 +160,12 @@ class SharedMemoryChannel(Channel):
         return super().send(kind, tag, payload, buffers, hold=hold, has_table=has_table)
 
     def receive(self) -> list[Any]:
-        """As ``Channel.receive``, with a ``SharedFrame`` in the place of each frame that is one.
+        """As ``Channel.receive``, with a ``SharedFrame`` for each frame that has a table.
 
-        May return nothing even if the socket blocks, when slabs came back and nothing else.
+        Even if the socket blocks, the list is empty if nothing but slabs came back.
         """
         frames: list[Any] = super().receive()
-        for frame in frames:
-            if frame.has_table or frame.kind == SLABS_RETURNED:
-                break
-        else:
+        if not any(frame.has_table or frame.kind == SLABS_RETURNED for frame in frames):
             return frames
         handled: list[Any] = []
         try:
@@ -182,7 +173,7 @@ class SharedMemoryChannel(Channel):
                 if frame.kind == SLABS_RETURNED:
                     self._take_back(frame.payload)
                 else:
-                    handled.append(self._parcel(frame) if frame.has_table else frame)
+                    handled.append(self._open_table(frame) if frame.has_table else frame)
         except ProtocolError as error:
             self.broken = error
             if not handled:
@@ -190,18 +181,16 @@ class SharedMemoryChannel(Channel):
         return handled
 
     def return_slabs(self) -> None:
-        """Tell the sender at once of what is in use no more."""
-        if self._receiver is not None and self._receiver.returns:
-            told = self._receiver.take_returns()
-            super().send(SLABS_RETURNED, 0, struct.pack(f"<{len(told)}Q", *told))
+        """Tell the other end now which of its slabs are not in use any more."""
+        self._send_returns(hold=False)
 
     def has_sent(self, slab: Slab) -> bool:
         """Whether the other end has that slab."""
-        return slab in self._lent.get(slab.extent.start, ())
+        return slab in self._sent.get(slab.extent.start, ())
 
     @property
     def has_free_memory(self) -> bool:
-        """Whether free memory is kept here for what will be sent next."""
+        """Whether free memory is kept here for the next large parts."""
         return self._sender is not None and self._sender.free_resident_bytes > 0
 
     def trim(self) -> None:
@@ -210,25 +199,30 @@ class SharedMemoryChannel(Channel):
             self._sender.trim(0)
 
     def close(self) -> None:
-        """Close the socket; what is lent comes back, what is borrowed stays. Idempotent."""
+        """Close the socket; sent slabs are free, received ones stay valid. Idempotent."""
         super().close()
-        self._lent.clear()
+        self._sent.clear()
         if self._receiver is not None:
             self._receiver.abandon()
         elif self._segment is not None:
             self._segment.close()
 
-    def _parcel(self, frame: Frame) -> SharedFrame:
+    def _send_returns(self, *, hold: bool) -> None:
+        if self._receiver is not None and self._receiver.returns:
+            starts = self._receiver.take_returns()
+            super().send(SLABS_RETURNED, 0, struct.pack(f"<{len(starts)}Q", *starts), hold=hold)
+
+    def _open_table(self, frame: Frame) -> SharedFrame:
         if self._receiver is None:
             if self._segment is None:
-                raise ProtocolError("the other end lends what cannot be mapped here")
-            from parallax._shm.receiver import SlabReceiver  # loads what few need
+                raise ProtocolError("a frame refers to shared memory that is not mapped here")
+            from parallax._shm.receiver import SlabReceiver  # few processes need it
 
             self._receiver = SlabReceiver(self._segment, private=self._private)
-        parcel = SharedFrame(frame, self._receiver)
+        shared = SharedFrame(frame, self._receiver)
         if frame.buffers[1:] and max(map(len, frame.buffers[1:])) >= MIN_SHARED_BYTES:
-            self._say(OSError("a worker process finds no room for what it returns"))
-        return parcel
+            self._warn(OSError("a worker process finds no room for what it returns"))
+        return shared
 
     def _place(
         self,
@@ -238,92 +232,84 @@ class SharedMemoryChannel(Channel):
         kept: dict[int, Slab] | None,
         dedup: Deduplicator | None,
     ) -> tuple[bytes | memoryview, list[memoryview]]:
-        """Put large parts into slabs; what is left, with the table as the first buffer."""
+        """Put large parts into slabs; the payload and buffers that are left, the table first."""
         table: list[bytes] = []
         rest: list[memoryview] = []
         packed = self._pack(sender, buffers) if kept is None else {}
-        for place, part in enumerate([memoryview(payload), *buffers], -1):
-            slab, ref = find_shared(part) or (None, None)
-            if slab is not None:
-                if kept is not None:
-                    kept[place] = slab
-            elif place in packed:
-                slab, ref = packed[place]
-            elif part.nbytes < MIN_SHARED_BYTES:
-                slab = None
-            elif kept is not None and place in kept:
-                slab = kept[place]
-            else:
-                put = sender.put if dedup is None or place < 0 else dedup.slab
-                slab = put(part)
+        for index, part in enumerate([memoryview(payload), *buffers], -1):
+            slab, ref = find_shared(part) or packed.get(index) or (None, None)
+            if slab is None and part.nbytes >= MIN_SHARED_BYTES:
+                slab = None if kept is None else kept.get(index)
                 if slab is None:
-                    self._say(sender.last_error)
-                elif kept is not None:
-                    kept[place] = slab
+                    slab = sender.put(part) if dedup is None or index < 0 else dedup.slab(part)
+                if slab is None:
+                    self._warn(sender.last_error)
             if slab is None:
                 table.append(_IN_FRAME)
-                if place >= 0:
+                if index >= 0:
                     rest.append(part)
                 continue
+            if kept is not None:
+                kept[index] = slab
             ref = ref or slab.ref()
-            self._lent.setdefault(ref.slab, []).append(slab)
+            self._sent.setdefault(ref.slab, []).append(slab)
             table.append(_ENTRY.pack(*ref))
-            if place < 0:
+            if index < 0:
                 payload = b""
         return payload, [memoryview(b"".join(table)), *rest]
 
     def _pack(
         self, sender: SlabSender, buffers: list[memoryview] | tuple[memoryview, ...]
     ) -> dict[int, tuple[Slab, SlabRef]]:
-        """Put buffers that are not large into one slab, if they are large together."""
-        places = [
-            place
-            for place, part in enumerate(buffers)
+        """Put buffers that are large only together into one slab."""
+        packed: dict[int, tuple[Slab, SlabRef]] = {}
+        small = {
+            index: part
+            for index, part in enumerate(buffers)
             if MIN_PACKED_BYTES <= part.nbytes < MIN_SHARED_BYTES and not find_shared(part)
-        ]
-        if sum(buffers[place].nbytes for place in places) < MIN_SHARED_BYTES:
-            return {}
-        slab = sender.put(*(buffers[place] for place in places))
+        }
+        if sum(part.nbytes for part in small.values()) < MIN_SHARED_BYTES:
+            return packed
+        slab = sender.put(*small.values())
         if slab is None:
-            self._say(sender.last_error)
-            return {}
-        packed, offset = {}, 0
-        for place in places:
-            nbytes = buffers[place].nbytes
-            packed[place] = slab, slab.ref(offset, nbytes)
-            offset += round_to_pages(nbytes)
+            self._warn(sender.last_error)
+            return packed
+        offset = 0
+        for index, part in small.items():
+            packed[index] = slab, slab.ref(offset, part.nbytes)
+            offset += round_to_pages(part.nbytes)
         return packed
 
-    def _say(self, problem: OSError | None) -> None:
-        if not self._private:  # a worker's parent sees it for itself; one line is enough
-            warn_no_shared_memory(problem)
+    def _warn(self, error: OSError | None) -> None:
+        if not self._private:  # the parent of a worker sees the problem as well, and warns
+            warn_no_shared_memory(error)
 
     def _take_back(self, payload: bytes | bytearray) -> None:
         if len(payload) % 8:
-            raise ProtocolError(f"{len(payload)} bytes tell what the other end gave back")
+            raise ProtocolError(f"{len(payload)} bytes cannot list returned slabs")
         for (start,) in struct.iter_unpack("<Q", payload):
-            slabs = self._lent.get(start & ~1)
+            slabs = self._sent.get(start & ~1)
             if slabs is None:
-                raise ProtocolError(f"the other end gave back {start}, which it was not lent")
+                raise ProtocolError(f"the other end returned slab {start}, which it did not have")
             slab = slabs.pop()
             if not slabs:
-                del self._lent[start & ~1]
-            if start & 1:  # its memory went back to the system
+                del self._sent[start & ~1]
+            if start & 1:  # the receiver gave the memory to the system
                 slab.extent = slab.extent._replace(residency=UNBACKED)
 
 
-_said = False
+_warned = False
 
 
-def warn_no_shared_memory(problem: OSError | None) -> None:
-    """Tell the user, once, that things take longer than they would with shared memory."""
-    global _said  # noqa: PLW0603 - once per process
-    if not _said:
-        _said = True
+def warn_no_shared_memory(error: OSError | None) -> None:
+    """Warn once that large data takes longer than it would with shared memory."""
+    global _warned  # noqa: PLW0603 - once per process
+    if not _warned:
+        _warned = True
         import logging
 
         logging.getLogger("parallax").warning(
             "parallax: there is no shared memory to be had (%s); "
             "large data goes through sockets, which takes longer",
-            problem,
+            error,
         )

@@ -1,8 +1,8 @@
 """Waking the caller's thread while it waits for workers.
 
-Guarantees: a wake that comes between the caller's last look and its wait is not lost. With
-worker processes the caller waits on a selector, so the wake travels through a socket pair;
-without them a lock does, which costs no descriptors.
+Guarantees: a wake between the caller's last check and its wait is not lost. With worker processes
+the caller waits on a selector, so the wake goes through a socket pair; without them a lock does,
+which needs no descriptors.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from parallax._core.deferred_signals import Shield
 
 __all__ = ["MAX_LOCK_WAIT_S", "Waker", "ready_now", "wait_readable"]
 
-#: Seconds that a lock can be waited for in one go, on every system.
+#: The longest time that a lock can be waited for at once, on every system.
 MAX_LOCK_WAIT_S = 1e6
 
-#: Seconds of a wait after which to look for signals that came as it began.
+#: The first part of a wait. A signal that arrives just before is noticed only at its end.
 SIGNAL_CHECK_S = 0.05
 
 
 class Waker:
-    """One waiting thread, any number of waking ones.
+    """One waiting thread, any number of waking threads.
 
-    A wake may come from a finalizer that the garbage collector runs in the very thread that is in
-    the middle of one: no lock is taken unless a thread waits without a selector.
+    A wake may come from a finalizer that the garbage collector runs in a thread that is inside
+    ``wake``. So no lock is acquired unless a thread waits without a selector.
     """
 
     def __init__(self) -> None:
         self._woken = False
-        # A bare lock, not an Event, whose own lock an interrupt or a finalizer may leave taken.
+        # A bare lock. The own lock of an Event may stay locked by an interrupt or a finalizer.
         self._gate = threading.Lock()
         self._gate.acquire()
         self._waiting = False
@@ -52,9 +52,9 @@ class Waker:
             self._ring()
 
     def clear(self) -> None:
-        """Forget earlier wakes; look at the state after this and wait after that."""
-        # The mark last: a wake that came between would leave it without a byte behind it, and all
-        # later ones would take that for enough.
+        """Forget earlier wakes; the caller checks its state after this call, and then waits."""
+        # The flag last. A wake between flag and recv would set the flag and lose its byte, and all
+        # later wakes would see the flag and do nothing.
         self._gate.acquire(blocking=False)
         if self._pair is not None:
             try:
@@ -65,21 +65,21 @@ class Waker:
         self._woken = False
 
     def wake(self) -> None:
-        """Make the waiting thread look again."""
+        """Make the waiting thread check its state again."""
         if not self._woken:
             self._woken = True
             try:
                 self._tell()
-            except BaseException:  # by the handler of a signal: nobody would tell any more
+            except BaseException:  # from a signal handler; later wakes would see the flag
                 self._tell()
                 raise
 
     def wait(self, timeout: float | None) -> None:
         """Wait without a selector."""
-        # Said before the look, as a wake is noted before it looks for us: one sees the other.
+        # Announced before the check, as a wake sets its flag before it looks here: at least one of
+        # the two threads sees the other.
         self._waiting = True
         if not self._woken:
-            # In two: a signal that comes just before a wait begins is not noticed before it ends.
             first = SIGNAL_CHECK_S if timeout is None else min(timeout, SIGNAL_CHECK_S)
             if not self._gate.acquire(timeout=first):
                 rest = -1 if timeout is None else min(timeout - first, MAX_LOCK_WAIT_S)
@@ -87,14 +87,14 @@ class Waker:
         self._waiting = False
 
     def close(self) -> None:
-        """Give the descriptors back; idempotent."""
+        """Close the descriptors. Idempotent."""
         pair, self._pair = self._pair, None
         if pair is not None:
             for end in pair:
                 end.close()
 
     def __del__(self) -> None:
-        # An interrupt came before there was anybody who would close it.
+        # If an interrupt came before there was an owner to close it.
         if self.__dict__.get("_pair") is not None:
             self.close()
 
@@ -102,7 +102,7 @@ class Waker:
         if self._waiting:
             try:
                 self._gate.release()
-            except RuntimeError:  # another one was quicker
+            except RuntimeError:  # another thread was quicker
                 pass
         self._ring()
 
@@ -111,13 +111,13 @@ class Waker:
             try:
                 self._pair[1].send(b"w")
             except TimeoutError:
-                raise  # by the handler of a signal: a socket that does not block raises none
+                raise  # from a signal handler: a non-blocking socket raises none
             except OSError:
                 return
 
 
 def ready_now(channels: list[Any]) -> list[Any]:
-    """Those of many sockets that have something to read, or whose other end is gone."""
+    """Those channels that have something to read, or whose other end is gone."""
     if not channels:
         return []
     if not hasattr(select, "poll"):
@@ -130,11 +130,11 @@ def ready_now(channels: list[Any]) -> list[Any]:
 
 
 def wait_readable(channel: Any, timeout: float | None) -> bool:
-    """Wait until something can be read from one socket, without a selector of its own.
+    """Wait until one channel has something to read, without a selector.
 
     Args:
         channel: anything with a ``fileno``.
-        timeout: seconds, None for as long as it takes.
+        timeout: seconds, None for no limit.
 
     Returns:
         False if nothing came in time.

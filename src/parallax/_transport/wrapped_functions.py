@@ -1,16 +1,17 @@
-"""What stands under a decorator, by reference: its own name leads to the decorated one.
+"""Decorated functions by reference, although their own name leads to the decorator's wrapper.
 
 ``@decorator`` leaves the wrapper under the function's name, and pickle refuses a function that is
-not what its module has there. Sent by value it would have globals of its own in the worker. So the
-wrapper is named, and how many steps of ``__wrapped__`` lead from it to the function.
+not what its module has there. By value it would have globals of its own in the worker. So the
+pickle names the wrapper, and the number of ``__wrapped__`` steps from the wrapper to the function.
 
-Guarantees: only importable modules are named; nothing is imported to send.
+Guarantees: only importable modules are named; sending imports nothing.
 Assumption: a module that is imported again decorates the same functions as often.
 """
 
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 
 TYPE_CHECKING = False
 
@@ -18,20 +19,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-__all__ = ["find_attribute", "follow_wrapped", "is_importable", "iter_wrapped", "reduce_wrapped"]
+__all__ = [
+    "CACHED_TYPE",
+    "FUNCTION_TYPES",
+    "find_attribute",
+    "follow_wrapped",
+    "is_importable",
+    "iter_wrapped",
+    "reduce_wrapped",
+]
 
-#: Decorators over one function that are looked through. A chain may be endless, as that of a mock.
+#: Steps of ``__wrapped__`` that are followed. The chain of a mock is endless.
 MAX_WRAPPERS = 32
 
-_MISSING = object()
+CACHED_TYPE = type(lru_cache(len))
+#: Types of functions that a decorator may have replaced in their module.
+FUNCTION_TYPES = frozenset({type(lru_cache), CACHED_TYPE})
+
+_NOT_FOUND = object()
 
 
 def is_importable(obj: Any) -> bool:
-    """Whether importing its module and looking for its name finds this very object.
-
-    Args:
-        obj: a function, or what stands for one.
-    """
+    """Whether an import of the module of ``obj`` and a lookup of its name find ``obj``."""
     module, qualname = _names(obj)
     found: Any = sys.modules.get(module)
     for name in qualname.split("."):
@@ -40,33 +49,31 @@ def is_importable(obj: Any) -> bool:
 
 
 def reduce_wrapped(obj: Any) -> Any:
-    """How to pickle what is found, but not under its own name; else NotImplemented.
+    """How to pickle a function that is importable, but not under its own name.
 
-    Args:
-        obj: a function, or what stands for one.
+    Returns:
+        What ``__reduce__`` returns; ``NotImplemented`` for all other objects.
     """
     module, qualname = _names(obj)
     for depth, found in enumerate(iter_wrapped(find_attribute(module, qualname))):
         if found is obj:
-            return (
-                NotImplemented
-                if is_importable(obj)
-                else (follow_wrapped, (module, qualname, depth))
-            )
+            if is_importable(obj):
+                break
+            return follow_wrapped, (module, qualname, depth)
     return NotImplemented
 
 
 def follow_wrapped(module: str, qualname: str, depth: int) -> Any:
-    """The object that ``reduce_wrapped`` named.
+    """The function that ``reduce_wrapped`` named.
 
     Args:
-        module: where it was defined.
-        qualname: its name there.
-        depth: how many decorators stand over it.
+        module: the module that defines the function.
+        qualname: the name of the function in that module.
+        depth: the number of wrappers around the function.
 
     Raises:
         ImportError: the module cannot be imported.
-        AttributeError: it is not there, or has fewer decorators here.
+        AttributeError: the module has no such name, or fewer wrappers under that name here.
     """
     __import__(module)
     for number, found in enumerate(iter_wrapped(find_attribute(module, qualname))):
@@ -78,30 +85,25 @@ def follow_wrapped(module: str, qualname: str, depth: int) -> Any:
 
 
 def find_attribute(module: str, qualname: str) -> Any:
-    """What a loaded module has under a dotted name, as it stands in the class: nothing is bound.
+    """An attribute of a loaded module, unbound if it is a method; None if there is none.
 
     Args:
-        module: its name; nothing is found in ``__main__``, which no other process imports.
-        qualname: the dotted name.
+        module: the name of the module; "" for none.
+        qualname: the dotted name of the attribute.
     """
-    found: Any = sys.modules.get(module, _MISSING)
+    found: Any = sys.modules.get(module, _NOT_FOUND)
     for name in qualname.split("."):
         if isinstance(found, type):
             if name.startswith("__") and not name.endswith("__"):
-                found = vars(found).get(f"_{found.__name__.lstrip('_')}{name}", _MISSING)
-            else:
-                found = vars(found).get(name, _MISSING)
+                name = f"_{found.__name__.lstrip('_')}{name}"  # noqa: PLW2901 - as Python mangles
+            found = vars(found).get(name, _NOT_FOUND)
         else:
-            found = getattr(found, name, _MISSING)
-    return None if found is _MISSING else found
+            found = getattr(found, name, _NOT_FOUND)
+    return None if found is _NOT_FOUND else found
 
 
 def iter_wrapped(obj: Any) -> Iterator[Any]:
-    """An object, what it wraps, and so on.
-
-    Args:
-        obj: the outermost; None for nothing.
-    """
+    """An object, the object that it wraps, and so on; nothing for None."""
     for _ in range(MAX_WRAPPERS):
         if obj is None:
             return
@@ -113,6 +115,7 @@ def iter_wrapped(obj: Any) -> Iterator[Any]:
 
 
 def _names(obj: Any) -> tuple[str, str]:
+    """Module and qualified name; empty for ``__main__``, which no other process imports."""
     module, qualname = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str) or module == "__main__":
         return "", ""

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from parallax._backends.processes.parent.call_encoding import needs
 from parallax._transport import codec
-from parallax._transport.codec import MIN_BUFFER_BYTES, decode, encode, encode_by_value
+from parallax._transport import encoded as encoded_module
+from parallax._transport.by_value import encode_by_value
+from parallax._transport.codec import decode, encode
+from parallax._transport.encoded import MIN_BUFFER_BYTES
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
 VALUES = st.recursive(
@@ -233,9 +236,10 @@ def test_more_buffers_than_a_header_can_name_travel_all_the_same():
     """Those above the limit are copied into the pickle."""
     numpy = pytest.importorskip("numpy")
     arrays = [
-        numpy.full(1 << 15, number % 251, numpy.uint8) for number in range(codec.MAX_BUFFERS + 3)
+        numpy.full(1 << 15, number % 251, numpy.uint8)
+        for number in range(encoded_module.MAX_BUFFERS + 3)
     ]
     encoded = codec.encode(arrays)
-    assert len(encoded.buffers) == codec.MAX_BUFFERS
+    assert len(encoded.buffers) == encoded_module.MAX_BUFFERS
     back = codec.decode(encoded.payload, [bytearray(b) for b in encoded.buffers])
     assert all(a.tobytes() == b.tobytes() for a, b in zip(arrays[-5:], back[-5:], strict=True))

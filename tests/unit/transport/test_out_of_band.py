@@ -21,8 +21,10 @@ from parallax._backends.processes.parent.task import outcomes
 from parallax._backends.result_encoding import encode_batch
 from parallax._core.chunks import ChunkResult
 from parallax._transport import codec, out_of_band
+from parallax._transport import encoded as encoded_module
+from parallax._transport.by_value import encode_by_value
 
-ENCODERS = (codec.encode, codec.encode_by_value, codec.encode_reply)
+ENCODERS = (codec.encode, encode_by_value, codec.encode_reply)
 BLOCK = bytes(range(256)) * 1200
 
 
@@ -461,8 +463,8 @@ def equal(one: Any, other: Any) -> bool:
 @settings(max_examples=60, deadline=None)
 @given(value=VALUES)
 def test_nested_objects_come_back_equal(encode: Any, value: Any) -> None:
-    before = out_of_band.MIN_OUT_OF_BAND_BYTES, codec.MIN_BUFFER_BYTES
-    out_of_band.MIN_OUT_OF_BAND_BYTES, codec.MIN_BUFFER_BYTES = 64, 64
+    before = out_of_band.MIN_OUT_OF_BAND_BYTES, encoded_module.MIN_BUFFER_BYTES
+    out_of_band.MIN_OUT_OF_BAND_BYTES, encoded_module.MIN_BUFFER_BYTES = 64, 64
     try:
         for obj in (value, [cut(value), value]):
             encoded = encode(obj)
@@ -471,4 +473,4 @@ def test_nested_objects_come_back_equal(encode: Any, value: Any) -> None:
             back = codec.decode(memoryview(bytearray(encoded.payload)), buffers)
             assert equal(back, obj)
     finally:
-        out_of_band.MIN_OUT_OF_BAND_BYTES, codec.MIN_BUFFER_BYTES = before
+        out_of_band.MIN_OUT_OF_BAND_BYTES, encoded_module.MIN_BUFFER_BYTES = before

@@ -285,7 +285,7 @@ def test_no_stores():
         assert not sender.has_free_memory
     assert asked == [1]
     parent.send(1, 0, b"", views(bytes(48)), has_table=True)
-    with pytest.raises(ProtocolError, match="cannot be mapped"):
+    with pytest.raises(ProtocolError, match="not mapped here"):
         worker.receive()
     parent.close()
     worker.close()
@@ -294,7 +294,7 @@ def test_no_stores():
 @pytest.mark.parametrize("sender", ["parent", "worker"])
 def test_no_room(monkeypatch, caplog, sender):
     """The data goes through the socket, and the parent says so once."""
-    monkeypatch.setattr(shm_channel, "_said", False)
+    monkeypatch.setattr(shm_channel, "_warned", False)
     with pair() as (parent, worker), caplog.at_level(logging.WARNING, "parallax"):
         ends = (parent, worker) if sender == "parent" else (worker, parent)
         monkeypatch.setattr(ends[0].sender.segment, "write", failing(FULL))

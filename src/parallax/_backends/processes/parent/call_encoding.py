@@ -19,6 +19,7 @@ from parallax._backends.contract import Call
 from parallax._backends.processes.start.spawn import installed
 from parallax._core.plans import Payload
 from parallax._transport import codec
+from parallax._transport.out_of_band import OUT_OF_BAND_MARK
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
 __all__ = [
@@ -67,7 +68,9 @@ def encode_call(
     """
     message = (call.fn, call.star, call.stop, reads)
     if by_value:
-        encoded = codec.encode_by_value(message, by_value, shared=shared)
+        from parallax._transport.by_value import encode_by_value  # loads cloudpickle
+
+        encoded = encode_by_value(message, by_value, shared=shared)
     else:
         encoded = codec.encode(message, shared=shared)
     return encoded._replace(slabs={})
@@ -215,7 +218,7 @@ def needs(payload: bytes) -> set[str]:
     """
     found: set[str] = set()
     try:
-        plain = payload.removeprefix(codec.OUT_OF_BAND_MARK)
+        plain = payload.removeprefix(OUT_OF_BAND_MARK)
         for count, (opcode, argument, _) in enumerate(pickletools.genops(plain)):
             if isinstance(argument, str) and len(argument) < 200 and argument in sys.modules:
                 found.add(argument)

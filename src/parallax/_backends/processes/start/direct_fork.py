@@ -33,7 +33,7 @@ from parallax._core.errors import WorkerStartError
 from parallax._core.nesting import enter
 from parallax._reporting.stall_monitor import monitor_threads
 from parallax._shm.segment import Handle
-from parallax._transport import codec
+from parallax._transport.main_module import track_main_classes, use_real_main
 
 __all__ = ["ForkStarter", "ForkedProcess"]
 
@@ -110,7 +110,7 @@ class ForkStarter(Starter):
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()  # or it would be written twice
-        codec.track_main()
+        track_main_classes()
         parent = os.getpid()
         # A copy: the executor clears its own in forks of this process.
         inherited = {} if initializer is None else dict(initializer.inherited)
@@ -145,7 +145,7 @@ def _become(process: Any, parent: int) -> None:
         gc.freeze()  # objects of the program must not be finalized here
         enter(None)
         reseed()
-        codec.live_in_main()
+        use_real_main()
         worker.watch_parent()
         if os.getppid() == parent:
             # Sets up multiprocessing for a child: finalizers, queues, children of its own.

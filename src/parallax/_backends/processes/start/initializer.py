@@ -23,6 +23,11 @@ from parallax._core.errors import SerializationError
 from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from parallax._transport.encoded import Reducers
+
 __all__ = ["InheritanceError", "Initializer", "forks_by_default"]
 
 #: The key of the initializer in a worker; callables have others.
@@ -163,7 +168,7 @@ def _as_spawning(spawning: _Spawning) -> Iterator[None]:
         context.set_spawning_popen(before)
 
 
-def _reducers(spawning: _Spawning) -> codec.Reducers:
+def _reducers(spawning: _Spawning) -> Reducers:
     known = sys.modules["multiprocessing.reduction"].ForkingPickler._extra_reducers
     reducers: dict[type, Callable[[Any], Any]] = {
         kind: reduce

@@ -22,6 +22,7 @@ from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import dumps, loads
 from parallax._transport import codec
 from parallax._transport.framing import Frame
+from parallax._transport.main_module import worker_main
 from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 TYPE_CHECKING = False
@@ -93,7 +94,7 @@ class BatchRunner:
         """Decode, and leave the worker's own globals as they are."""
         if not self._kept:
             return codec.decode(payload, buffers)
-        main = codec.worker_main()
+        main = worker_main()
         kept = {name: main[name] for name in self._kept if name in main}
         try:
             return codec.decode(payload, buffers)

@@ -28,6 +28,7 @@ from parallax._core.nesting import Place, settle
 from parallax._core.thread_clocks import RunDelay
 from parallax._transport import codec
 from parallax._transport.framing import Frame, ProtocolError
+from parallax._transport.main_module import worker_main
 from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 TYPE_CHECKING = False
@@ -259,7 +260,7 @@ class _Worker:
                     fn(*args)
             # From here on globals are the worker's own, as in the standard library's pools: values
             # of the parent would undo what the initializer has set.
-            self._batches.keep(codec.worker_main())
+            self._batches.keep(worker_main())
             self._initialized = True
         except BaseException as error:
             import logging

@@ -1,0 +1,193 @@
+"""Objects that other processes cannot import: functions and classes by value, by cloudpickle.
+
+Guarantees: nothing but a function with ``lru_cache``, which cloudpickle cannot send, and open
+files, which cloudpickle would turn into other objects, is treated differently than by cloudpickle.
+Assumptions: this module is loaded only when plain pickle fails, because cloudpickle loads slowly.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import io
+import sys
+import weakref
+
+import cloudpickle
+from cloudpickle import cloudpickle as tracking
+
+from parallax._shm.registry import any_shared
+from parallax._transport.encoded import BufferCollector, Encoded, dump, with_reducers
+from parallax._transport.main_module import WorkerMain
+from parallax._transport.out_of_band import has_large_buffers, make_pickler, reduce_view
+from parallax._transport.wrapped_functions import (
+    CACHED_TYPE,
+    FUNCTION_TYPES,
+    is_importable,
+    reduce_wrapped,
+)
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+    from parallax._transport.encoded import Reducers
+
+__all__ = ["dumps_by_value", "encode_by_value", "reply_pickler"]
+
+
+def encode_by_value(
+    obj: Any,
+    modules: tuple[ModuleType, ...] = (),
+    *,
+    shared: bool = False,
+    reducers: Reducers | None = None,
+) -> Encoded:
+    """Encode with cloudpickle: functions and classes of ``__main__`` travel by value.
+
+    Args:
+        obj: the object.
+        modules: further modules whose functions and classes travel by value, because the worker
+            cannot import them.
+        shared: as for ``encode``.
+        reducers: as for ``encode``.
+    """
+    collector = BufferCollector()
+    registered = []
+    try:
+        for module in modules:
+            if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
+                cloudpickle.register_pickle_by_value(module)
+                registered.append(module)
+        pickler_class = _value_pickler(any_shared() or has_large_buffers(obj), shared)
+        data = dump(with_reducers(pickler_class, reducers), obj, collector)
+        return Encoded(data, collector.buffers)
+    finally:
+        for module in registered:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def dumps_by_value(obj: Any) -> bytes:
+    """An object that is not importable as bytes for any unpickler, including its buffers."""
+    return dump(_value_pickler(False, False), obj, lambda _: True)
+
+
+@functools.lru_cache(maxsize=4)
+def _value_pickler(out_of_band: bool, shared: bool) -> Any:
+    """The pickler class of the caller's process."""
+
+    class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            if shared:
+                # Here cloudpickle looks for the namespace that functions of one module share.
+                self.globals_ref[id(vars(sys.modules["__main__"]))] = WorkerMain()
+
+        def reducer_override(self, obj: Any) -> Any:
+            kind = type(obj)
+            if kind in FUNCTION_TYPES or issubclass(kind, functools.partial):
+                by_value = _travels_by_value(obj.__module__)
+                if not by_value and (reduced := reduce_wrapped(obj)) is not NotImplemented:
+                    return reduced
+                by_value = by_value or not is_importable(obj)
+                if kind is CACHED_TYPE and by_value:
+                    make = (_empty_cache, (obj.cache_parameters(),))
+                    return (*make, obj.__wrapped__, None, None, _fill_cache)
+                # Of the functions that @parallel creates; their __reduce__ suits every pickler.
+                own = getattr(kind, "_reduce_by_value", None)
+                if own is not None and by_value:
+                    return own(obj)
+            if (reduced := _reduce_any(obj)) is not NotImplemented:
+                return reduced
+            return super().reducer_override(obj)
+
+    return make_pickler(ValuePickler) if out_of_band else ValuePickler
+
+
+@functools.lru_cache(maxsize=2)
+def reply_pickler(out_of_band: bool) -> Any:
+    """The pickler class of the worker."""
+    created_here = _classes_created_here()
+
+    class ReplyPickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, type):
+                tracker_id = tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)
+                if tracker_id is not None and obj not in created_here:
+                    return _tracked_class, (tracker_id,)
+                reduced = super().reducer_override(obj)
+                if obj in tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS:
+                    created_here.add(obj)  # the caller may have dropped the class by next time
+                return reduced
+            if type(obj) in tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS:
+                slots = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
+                if slots:
+                    return _without_dict(obj.__reduce_ex__(5), slots)
+            elif (reduced := _reduce_any(obj)) is not NotImplemented:
+                return reduced
+            return super().reducer_override(obj)
+
+    return make_pickler(ReplyPickler) if out_of_band else ReplyPickler
+
+
+@functools.lru_cache(maxsize=1)
+def _classes_created_here() -> Any:
+    """The classes that this worker created, unlike those that came from the caller's process."""
+    return weakref.WeakSet()
+
+
+def _travels_by_value(module: Any) -> bool:
+    names: set[str] = cloudpickle.list_registry_pickle_by_value()
+    return any(f"{module}.".startswith(f"{name}.") for name in names)
+
+
+def _reduce_any(obj: Any) -> Any:
+    """How both pickler classes reduce memoryviews and files; else NotImplemented."""
+    if type(obj) is memoryview:
+        return reduce_view(obj)
+    if type(obj) is io.TextIOWrapper and obj is not sys.stdout and obj is not sys.stderr:
+        # Cloudpickle would replace an open file by a StringIO.
+        raise TypeError(f"cannot pickle an open file ({getattr(obj, 'name', '')!r})")
+    return NotImplemented
+
+
+def _tracked_class(tracker_id: str) -> type:
+    found: type = tracking._DYNAMIC_CLASS_TRACKER_BY_ID[tracker_id]
+    return found
+
+
+class _LateFunction:
+    """Stands for a function that is set later, so that the function may refer to its own cache."""
+
+    __slots__ = ("fn",)
+    fn: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
+
+def _empty_cache(parameters: dict[str, Any]) -> Any:
+    late = _LateFunction()
+    cache = functools.lru_cache(**parameters)(late)
+    cache.__dict__["_late"] = late
+    return cache
+
+
+def _fill_cache(cache: Any, fn: Any) -> None:
+    cache.__dict__["_late"].fn = fn
+    functools.update_wrapper(cache, fn)
+
+
+def _without_dict(reduced: Any, slots: list[str]) -> Any:
+    """Take the slots out of an instance's ``__dict__``.
+
+    cloudpickle rebuilds a class with ``__slots__`` without them: in the worker its instances have
+    a ``__dict__``, in the caller's process they have none.
+    """
+    state = reduced[2] if isinstance(reduced, tuple) and len(reduced) > 2 else None
+    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], dict):
+        rest = {name: value for name, value in state[0].items() if name not in slots}
+        return (*reduced[:2], (rest or None, state[1]), *reduced[3:])
+    return reduced

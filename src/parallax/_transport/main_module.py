@@ -1,0 +1,54 @@
+"""The caller's ``__main__`` in a worker: one namespace for all its functions that come by value."""
+
+from __future__ import annotations
+
+import sys
+from _thread import allocate_lock
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["WorkerMain", "track_main_classes", "use_real_main", "worker_main"]
+
+_worker_main: dict[str, Any] = {"__name__": "__main__"}
+
+
+def worker_main() -> dict[str, Any]:
+    """The namespace that functions of the caller's ``__main__`` share in this worker.
+
+    An initializer that sets a global and the functions that read the global need the same one.
+    """
+    return _worker_main
+
+
+class WorkerMain:
+    """Pickled as a reference to that namespace."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return worker_main, ()
+
+
+def track_main_classes() -> None:
+    """Let forks of this process recognize its classes of ``__main__`` that come by value."""
+    main = list(vars(sys.modules["__main__"]).values())
+    classes = [m for m in main if isinstance(m, type) and m.__module__ == "__main__"]
+    if classes:
+        from cloudpickle import cloudpickle as tracking
+
+        for each in classes:
+            try:
+                tracking._get_or_create_tracker_id(each)
+            except TypeError:  # the class is not hashable
+                continue
+
+
+def use_real_main() -> None:
+    """Use the real ``__main__`` as that namespace: this worker was forked from the caller."""
+    global _worker_main  # noqa: PLW0603 - a fact about the process
+    _worker_main = vars(sys.modules["__main__"])
+    tracking: Any = sys.modules.get("cloudpickle.cloudpickle")
+    if tracking is not None:
+        # A thread that does not exist here may hold the lock.
+        tracking._DYNAMIC_CLASS_TRACKER_LOCK = allocate_lock()
