@@ -12,7 +12,7 @@ from jobs import data as data_jobs
 from jobs.data import Record, describe
 
 from parallax import ProcessPoolExecutor, parallel_map
-from parallax._transport import codec, shm_channel
+from parallax._transport import encoded, shm_channel
 
 #: Elements of a part: none, one, few, around the borders of what goes which way, and many.
 LENGTHS = st.one_of(
@@ -92,7 +92,7 @@ TREES = st.recursive(
 def test_equal_there_and_back(borders, monkeypatch):
     """In the worker it is what it was here, and so is what comes back."""
     if borders == "low":  # out of band, packed, and through shared memory
-        monkeypatch.setattr(codec, "MIN_BUFFER_BYTES", 16)
+        monkeypatch.setattr(encoded, "MIN_BUFFER_BYTES", 16)
         monkeypatch.setattr(shm_channel, "MIN_PACKED_BYTES", 64)
         monkeypatch.setattr(shm_channel, "MIN_SHARED_BYTES", 1024)
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
