@@ -94,6 +94,8 @@ LAZY_EDGES: set[tuple[str, str]] = {
     ("_api.decorated", "_transport.by_value"),
     # Workers never need it.
     (f"{PROCESSES}.common.channel_setup", "_shm.arena"),
+    # For the first large result only.
+    (f"{PROCESSES}.common.channel_setup", "_shm.sender"),
     # At the first failure only.
     ("_backends.result_encoding", "_backends.portable_errors"),
     # If the program hears workers.

@@ -17,9 +17,10 @@ import pytest
 from parallax._shm import receiver as _receiver
 from parallax._shm import segment
 from parallax._shm import sender as _sender
+from parallax._shm.buffers import MIN_SHARED_BYTES
 from parallax._shm.receiver import SlabReceiver
 from parallax._shm.segment import PAGE_BYTES, Segment, create_segment
-from parallax._shm.sender import MIN_SHARED_BYTES, SlabSender
+from parallax._shm.sender import SlabSender
 from parallax._transport.shm_channel import SharedMemoryChannel
 
 #: Bytes of a slab that is not copied.

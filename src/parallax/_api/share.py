@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from parallax._shm.arena import arena_sender, unavailable_reason
+from parallax._shm.buffers import READ, WRITE
 from parallax._shm.registry import expose
-from parallax._shm.sender import READ, WRITE, SlabSender
+from parallax._shm.sender import SlabSender
 from parallax._transport.encoded import dump
 from parallax._transport.out_of_band import (
     loads_out_of_band,

@@ -15,7 +15,7 @@ import math
 
 from parallax._core.plans import Plan
 from parallax._core.records import field, record
-from parallax._shm.sender import MIN_SHARED_BYTES
+from parallax._shm.buffers import MIN_SHARED_BYTES
 
 TYPE_CHECKING = False
 

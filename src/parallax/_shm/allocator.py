@@ -52,20 +52,19 @@ class ExtentAllocator:
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._free: dict[int, Extent] = {}
-        self._windows: list[int] = []
-        self._lengths: dict[int, int] = {}
+        #: start and length of each window.
+        self._windows: list[tuple[int, int]] = []
         self.free_resident_bytes = 0
         self.used_bytes = 0
 
     @property
     def end(self) -> int:
         """Where the last window ends."""
-        return self._windows[-1] + self._lengths[self._windows[-1]] if self._windows else 0
+        return sum(self._windows[-1]) if self._windows else 0
 
     def window_at(self, position: int) -> tuple[int, int]:
         """Start and length of the window that contains a position."""
-        start = self._windows[bisect_left(self._windows, position + 1) - 1]
-        return start, self._lengths[start]
+        return self._windows[bisect_left(self._windows, (position + 1, 0)) - 1]
 
     def add_window(self, start: int, length: int) -> None:
         """Add a window, all of it free and without memory.
@@ -77,8 +76,7 @@ class ExtentAllocator:
         """
         if self._windows and start < self.end + GRAIN_BYTES:
             raise ValueError(f"a window at {start} touches the one that ends at {self.end}")
-        self._windows.append(start)
-        self._lengths[start] = length
+        self._windows.append((start, length))
         self._insert(Extent(start, length, UNBACKED))
 
     def allocate(self, size: int) -> Extent | None:

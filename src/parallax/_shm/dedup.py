@@ -12,7 +12,7 @@ import weakref
 from collections import OrderedDict
 from typing import Any
 
-from parallax._shm.copying import address_of
+from parallax._shm.buffers import address_of
 from parallax._shm.sender import Slab, SlabSender
 
 __all__ = ["Deduplicator"]

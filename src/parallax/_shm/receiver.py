@@ -20,6 +20,7 @@ import weakref
 from collections import deque
 
 from parallax._core.light_stdlib import NamedTuple, PickleBuffer
+from parallax._shm.buffers import COPY, MIN_SHARED_BYTES, READ, WRITE, SlabRef
 from parallax._shm.segment import (
     LINUX,
     PAGE_BYTES,
@@ -28,7 +29,6 @@ from parallax._shm.segment import (
     populate,
     round_to_pages,
 )
-from parallax._shm.sender import COPY, MIN_SHARED_BYTES, READ, WRITE, SlabRef
 
 TYPE_CHECKING = False
 

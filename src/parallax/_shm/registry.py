@@ -12,15 +12,14 @@ import os
 from _weakref import ref  # without weakref, which takes 0.7 ms to load
 
 from parallax._core.light_stdlib import PickleBuffer
-from parallax._shm.copying import address_of
-from parallax._shm.sender import WRITE
+from parallax._shm.buffers import WRITE, SlabRef, address_of
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from parallax._shm.sender import Slab, SlabRef, SlabSender
+    from parallax._shm.sender import Slab, SlabSender
 
 __all__ = ["any_shared", "expose", "find_shared", "is_shared_writable", "strided_part"]
 

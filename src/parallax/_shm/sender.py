@@ -15,8 +15,8 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
+from functools import partial
 
-from parallax._core.light_stdlib import NamedTuple
 from parallax._shm.allocator import (
     GRAIN_BYTES,
     MAPPED,
@@ -26,7 +26,8 @@ from parallax._shm.allocator import (
     ExtentAllocator,
     size_class,
 )
-from parallax._shm.copying import MIN_THREADED_COPY_BYTES, fill, write_and_fill
+from parallax._shm.buffers import COPY, SlabRef
+from parallax._shm.copying import MIN_THREADED_COPY_BYTES, copy_threaded
 from parallax._shm.segment import COPY_PIECE_BYTES, LINUX, Segment, populate, round_to_pages
 
 TYPE_CHECKING = False
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 else:
     Protocol = object
 
-__all__ = ["KEPT_FREE_BYTES", "MIN_SHARED_BYTES", "Slab", "SlabRef", "SlabSender", "Trimmer"]
+__all__ = ["KEPT_FREE_BYTES", "Slab", "SlabSender", "Trimmer"]
 
 #: The smallest window. A window is address space, not memory; smaller ones cost more descriptors,
 #: of which each mapping has one before Python 3.13.
@@ -47,28 +48,6 @@ MIN_WINDOW_BYTES = 1 << 26
 
 #: Memory of free slabs that is kept for the next ones.
 KEPT_FREE_BYTES = 1 << 26
-
-#: Buffers from this size on have a slab of their own. Less is as quick through a socket (two cores,
-#: there and back: they are level at 400 to 700 KB).
-MIN_SHARED_BYTES = 1 << 19
-
-#: How a receiver may use a buffer: as its own copy, for reading, or to write what all see.
-COPY, READ, WRITE = 0, 1, 2
-
-
-class SlabRef(NamedTuple):
-    """Where a receiver finds a buffer."""
-
-    #: first byte and length of the window.
-    window: int
-    length: int
-    #: first byte of the slab, by which it is returned.
-    slab: int
-    #: first byte and length of the buffer.
-    position: int
-    nbytes: int
-    #: COPY, READ or WRITE.
-    mode: int
 
 
 class Slab:
@@ -93,6 +72,10 @@ class Slab:
         window, length = self._sender.window_at(start)
         size = self.nbytes if nbytes is None else nbytes
         return SlabRef(window, length, start, start + offset, size, self.mode)
+
+    def mark_unbacked(self) -> None:
+        """The receiver gave the memory back to the system."""
+        self.extent = self.extent._replace(residency=UNBACKED)
 
     def __del__(self) -> None:
         self._sender.release(self.extent)
@@ -253,11 +236,15 @@ class SlabSender:
         window, offset = self._mapping(extent)
         offset += position - extent.start
         if extent.residency == UNBACKED:
-            if large and write_and_fill(self.segment, position, window, offset, data):
+            if (
+                large
+                and self.segment.anonymous
+                and copy_threaded(window, offset, data, partial(self.segment.write, position))
+            ):
                 return RESIDENT
             if self.segment.write(position, data):
                 return RESIDENT
-        elif large and fill(window, offset, data):
+        elif large and copy_threaded(window, offset, data):
             return MAPPED
         elif (
             extent.residency == RESIDENT

@@ -235,7 +235,7 @@ def _parts(kind: int, obj: Any) -> tuple[Any, ...] | None:
         order = "C" if whole.flags.c_contiguous else "F"
         # As bytes, because the buffer protocol does not know all types of elements.
         flat = (whole if order == "C" else whole.T).reshape(-1).view(sys.modules["numpy"].uint8)
-        return kind, PickleBuffer(flat), obj.dtype, obj.shape, order
+        return kind, PickleBuffer(flat), obj.dtype, obj.shape, None, 0, order
     if kind == _TORCH:
         torch = sys.modules["torch"]
         flat = obj.contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -334,25 +334,19 @@ def make_view(content: Any, form: Any, shape: tuple[int, ...], readonly: bool) -
     """
     view: Any = memoryview(content).cast("B")
     if not isinstance(form, str):
-        view = memoryview(_make_numpy(content, form, shape, "C"))
+        view = memoryview(_make_numpy(content, form, shape))
     elif form != "B" or len(shape) != 1:
         view = view.cast(form, shape) if view.nbytes else view.cast(form)
     made: memoryview = view.toreadonly() if readonly else view
     return made
 
 
-def _make_numpy(content: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
-    import numpy as np
-
-    return np.ndarray(shape, dtype, content, order=order)
-
-
-def _make_part(
-    content: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int
+def _make_numpy(
+    content: Any, dtype: Any, shape: Any, strides: Any = None, offset: int = 0, order: Any = "C"
 ) -> Any:
     import numpy as np
 
-    return np.ndarray(shape, dtype, content, offset, strides)
+    return np.ndarray(shape, dtype, content, offset, strides, order)
 
 
 def _make_torch(content: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
@@ -368,5 +362,5 @@ _MAKE: dict[int, Any] = {
     _VIEW: make_view,
     _NUMPY: _make_numpy,
     _TORCH: _make_torch,
-    _PART: _make_part,
+    _PART: _make_numpy,
 }

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import struct
 
-from parallax._shm.allocator import UNBACKED
+from parallax._shm.buffers import MIN_SHARED_BYTES, SlabRef
 from parallax._shm.registry import find_shared
 from parallax._shm.segment import round_to_pages
-from parallax._shm.sender import MIN_SHARED_BYTES, SlabRef
 from parallax._transport.framing import Channel, Frame, ProtocolError
 
 TYPE_CHECKING = False
@@ -135,16 +134,9 @@ class SharedMemoryChannel(Channel):
     ) -> bool:
         """As ``Channel.send``, with two more arguments.
 
-        Args:
-            kind: as for ``Channel``.
-            tag: as for ``Channel``.
-            payload: as for ``Channel``.
-            buffers: as for ``Channel``.
-            hold: as for ``Channel``.
-            has_table: as for ``Channel``.
-            kept: slabs by index of their buffer, -1 for the payload. Parts that have one are not
-                copied again, and the slabs of the others are added.
-            dedup: finds buffers that were sent before.
+        ``kept`` has slabs by index of their buffer, -1 for the payload: parts that have one are not
+        copied again, and the slabs of the others are added. ``dedup`` finds buffers that were sent
+        before.
         """
         self._send_returns(hold=True)
         if len(payload) >= MIN_SHARED_BYTES or (
@@ -295,7 +287,7 @@ class SharedMemoryChannel(Channel):
             if not slabs:
                 del self._sent[start & ~1]
             if start & 1:  # the receiver gave the memory to the system
-                slab.extent = slab.extent._replace(residency=UNBACKED)
+                slab.mark_unbacked()
 
 
 _warned = False

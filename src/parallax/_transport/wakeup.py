@@ -15,7 +15,7 @@ from typing import Any
 
 from parallax._core.deferred_signals import Shield
 
-__all__ = ["MAX_LOCK_WAIT_S", "Waker", "ready_now", "wait_readable"]
+__all__ = ["MAX_LOCK_WAIT_S", "Waker", "ready_channels"]
 
 #: The longest time that a lock can be waited for at once, on every system.
 MAX_LOCK_WAIT_S = 1e6
@@ -116,31 +116,22 @@ class Waker:
                 return
 
 
-def ready_now(channels: list[Any]) -> list[Any]:
-    """Those channels that have something to read, or whose other end is gone."""
-    if not channels:
-        return []
-    if not hasattr(select, "poll"):
-        return select.select(channels, [], [], 0)[0]
-    poll = select.poll()
-    for channel in channels:
-        poll.register(channel, select.POLLIN)
-    ready = {fd for fd, _ in poll.poll(0)}
-    return [channel for channel in channels if channel.fileno() in ready]
-
-
-def wait_readable(channel: Any, timeout: float | None) -> bool:
-    """Wait until one channel has something to read, without a selector.
+def ready_channels(channels: list[Any], timeout: float | None) -> list[Any]:
+    """Wait for channels, without a selector.
 
     Args:
-        channel: anything with a ``fileno``.
+        channels: anything with a ``fileno``.
         timeout: seconds, None for no limit.
 
     Returns:
-        False if nothing came in time.
+        Those that have something to read, or whose other end is gone; none if the time is over.
     """
+    if not channels:
+        return []
     if not hasattr(select, "poll"):
-        return bool(select.select([channel], [], [], timeout)[0])
+        return select.select(channels, [], [], timeout)[0]
     poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else timeout * 1000))
+    for channel in channels:
+        poll.register(channel, select.POLLIN)
+    ready = {fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)}
+    return [channel for channel in channels if channel.fileno() in ready]

@@ -25,8 +25,8 @@ from helpers.shm import view as array
 
 from parallax._shm import receiver as receiver_module
 from parallax._shm.allocator import GRAIN_BYTES
+from parallax._shm.buffers import MIN_SHARED_BYTES, READ, WRITE
 from parallax._shm.segment import PAGE_BYTES, round_to_pages
-from parallax._shm.sender import MIN_SHARED_BYTES, READ, WRITE
 
 kinds = pytest.mark.parametrize("private", [True, False], ids=["worker", "parent"])
 

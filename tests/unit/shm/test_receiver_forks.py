@@ -15,8 +15,8 @@ from helpers.shm import (
 from helpers.shm import view as array
 
 from parallax._shm import receiver as receiver_module
+from parallax._shm.buffers import COPY, READ, WRITE
 from parallax._shm.receiver import SlabReceiver
-from parallax._shm.sender import COPY, READ, WRITE
 
 kinds = pytest.mark.parametrize("private", [True, False], ids=["worker", "parent"])
 

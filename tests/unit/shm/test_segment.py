@@ -278,12 +278,13 @@ def test_more_than_there_is_memory(monkeypatch):
     """An error, before the out-of-memory killer comes."""
     from parallax._core import memory as system_memory
     from parallax._shm import sender
+    from parallax._shm.buffers import WRITE
 
     monkeypatch.setattr(system_memory, "memory_available", lambda: 1 << 26)
     memory = create_segment()
     slab_sender = sender.SlabSender(memory, threading.Lock())
     with pytest.raises(OSError, match="more than the available memory"):
-        slab_sender.reserve(1 << 27, sender.WRITE)
+        slab_sender.reserve(1 << 27, WRITE)
     assert slab_sender.put(memoryview(bytearray(1 << 27))) is None
     kept = slab_sender.put(memoryview(bytearray(1 << 25)))
     assert kept is not None

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 from parallax._shm import sender
 from parallax._shm.allocator import GRAIN_BYTES, MAPPED, RESIDENT, UNBACKED
+from parallax._shm.buffers import COPY, READ, WRITE, SlabRef
 from parallax._shm.segment import COPY_PIECE_BYTES, PAGE_BYTES, round_to_pages
-from parallax._shm.sender import COPY, READ, WRITE, SlabRef
 
 SIZES = [
     1,

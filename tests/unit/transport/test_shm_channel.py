@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from parallax._shm import receiver as _receiver
 from parallax._shm import registry
+from parallax._shm.buffers import MIN_SHARED_BYTES, WRITE, SlabRef
 from parallax._shm.dedup import Deduplicator
 from parallax._shm.segment import PAGE_BYTES
-from parallax._shm.sender import MIN_SHARED_BYTES, WRITE, SlabRef
 from parallax._transport import shm_channel
 from parallax._transport.framing import Channel, ProtocolError
 from parallax._transport.shm_channel import MIN_PACKED_BYTES, SharedFrame, SharedMemoryChannel

@@ -9,8 +9,8 @@ from helpers.shm import block, move, pair, views
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parallax._shm.buffers import COPY, MIN_SHARED_BYTES, READ
 from parallax._shm.segment import PAGE_BYTES
-from parallax._shm.sender import COPY, MIN_SHARED_BYTES, READ
 from parallax._transport.framing import ProtocolError
 from parallax._transport.shm_channel import SLABS_RETURNED
 

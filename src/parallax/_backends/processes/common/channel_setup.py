@@ -14,7 +14,6 @@ from _thread import allocate_lock
 
 from parallax._core.light_stdlib import sockets
 from parallax._shm.segment import Segment
-from parallax._shm.sender import SlabSender
 from parallax._transport.shm_channel import SharedMemoryChannel, warn_no_shared_memory
 
 TYPE_CHECKING = False
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from parallax._shm.segment import Handle
+    from parallax._shm.sender import SlabSender
 
 __all__ = ["TRIM_AFTER_S", "keep_channel", "open_channel"]
 
@@ -44,9 +44,13 @@ def open_channel(sock: sockets.socket, segments: Sequence[Handle]) -> SharedMemo
     if not segments:
         return SharedMemoryChannel(sock, sender=lambda: None, segment=None, private=True)
     theirs, ours = map(Segment, segments)
-    return SharedMemoryChannel(
-        sock, sender=lambda: SlabSender(ours, allocate_lock()), segment=theirs, private=True
-    )
+
+    def create_sender() -> SlabSender:
+        from parallax._shm.sender import SlabSender  # for large results only
+
+        return SlabSender(ours, allocate_lock())
+
+    return SharedMemoryChannel(sock, sender=create_sender, segment=theirs, private=True)
 
 
 def keep_channel(

@@ -14,7 +14,7 @@ from parallax._backends.processes.parent.task import Task, TaskWorker
 from parallax._backends.processes.parent.task_workers import TaskWorkers
 from parallax._backends.processes.parent.worker_state import WORKING
 from parallax._core.deferred_signals import Shield
-from parallax._transport.wakeup import MAX_LOCK_WAIT_S, wait_readable
+from parallax._transport.wakeup import MAX_LOCK_WAIT_S, ready_channels
 
 __all__ = ["read_directly"]
 
@@ -56,7 +56,7 @@ def read_directly(
                 channel, left = worker.channel, None
                 if deadline is not None:
                     left = min(max(0.0, deadline - clock()), MAX_LOCK_WAIT_S)
-                in_time = (left is None and channel.wait()) or wait_readable(channel, left)
+                in_time = (left is None and channel.wait()) or bool(ready_channels([channel], left))
             finally:
                 # Also if a KeyboardInterrupt came at any point of this.
                 if borrowed:

@@ -7,8 +7,8 @@ several items, which are found by their content.
 from __future__ import annotations
 
 from parallax._shm.arena import arena_sender
+from parallax._shm.buffers import COPY, MIN_SHARED_BYTES
 from parallax._shm.dedup import Deduplicator
-from parallax._shm.sender import COPY, MIN_SHARED_BYTES
 
 TYPE_CHECKING = False
 

@@ -38,7 +38,7 @@ from parallax._backends.processes.start.spawn import installed
 from parallax._core.errors import WorkerStartError
 from parallax._shm.arena import release_when_unused
 from parallax._transport.shm_channel import SharedMemoryChannel
-from parallax._transport.wakeup import ready_now
+from parallax._transport.wakeup import ready_channels
 
 __all__ = ["Pool", "shutdown_warm_pool", "warm_pool", "warm_resources"]
 
@@ -269,7 +269,7 @@ class Pool:
         """Let go of idle workers that have left."""
         if self._leaving:
             self._sweep()
-        heard = ready_now([worker.channel for worker in self._idle])
+        heard = ready_channels([worker.channel for worker in self._idle], 0)
         for worker in [w for w in self._idle if w.channel in heard] if heard else ():
             try:
                 frames = worker.channel.receive()
