@@ -63,6 +63,8 @@ class FakeCrew:
         assert self.closed is None
         assert len(items) == chunk.size
         self.held[worker].append((chunk, list(items)))
+        if worker in self.left:
+            self.left[worker] -= chunk.size
 
     def kill(self, worker):
         self.killed.append(worker)
@@ -105,10 +107,7 @@ class FakeCrew:
                     break
         result = ChunkResult(values, tuple(failures), wall * len(values), wall * len(values))
         self.report(Done(worker, chunk.id, result))
-        if worker in self.left:
-            self.left[worker] -= len(values)
-            if not self.left[worker]:
-                self.leave(worker)
+        self.leave_spent(worker)
 
     def die(self, worker, *, began=True):
         chunks = self.held.pop(worker)
@@ -136,6 +135,12 @@ class FakeCrew:
         """The newest chunk cannot be encoded."""
         chunk, _ = self.held[worker].pop()
         self.report(Refused(worker, chunk.id, what, path, reason))
+        self.leave_spent(worker)
+
+    def leave_spent(self, worker):
+        """A worker with nothing left of its quota leaves; items that were refused count."""
+        if not self.held.get(worker, True) and self.left.get(worker, 1) <= 0:
+            self.leave(worker)
 
 
 class EagerCrew(FakeCrew):

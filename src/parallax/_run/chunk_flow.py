@@ -1,7 +1,6 @@
 """Chunks to workers and results back: executes the scheduler's commands on the crews of one run.
 
-Purpose: keeps the scheduler, the items, the crews and the results in step. Which route to take is
-decided by the controller (``direct``).
+Purpose: keeps scheduler, items, crews and results in step. The controller decides on the route.
 Guarantees: every item that arrived is with a crew, waits, or has its result. Not thread-safe: the
 dispatcher's lock guards every method, and every call of the listener.
 """
@@ -201,7 +200,8 @@ class ChunkFlow:
         """The error of the lowest item that failed for good, if the run stops at errors."""
         if self.scheduler is None or self.scheduler.failed is None:
             return None
-        return self._values.errors[min(self._values.errors)]
+        # A lower one may be that of an item which succeeded in a retry.
+        return self._values.errors[self.scheduler.failed]
 
     def unbegun(self) -> int | None:
         """Items that no worker holds and that are not finished; None if not known."""
@@ -300,7 +300,7 @@ class ChunkFlow:
             if not scheduler.may_retry(chunk.start):
                 self.in_flight.drop(chunk.start)
             self._values.put(chunk.start, ChunkResult([None], (Failure(0, error),), 0.0, 0.0))
-            self.handle(events.Finished(worker, chunk.id, 1, (0,), 0.0))
+            self.handle(events.Finished(worker, chunk.id, 1, (0,)))
 
     def _forget(self, worker: int, *, began: bool) -> range:
         """Take back the items of a worker that is gone; return those that it may have run."""

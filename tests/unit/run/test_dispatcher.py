@@ -491,6 +491,23 @@ def test_what_is_finished_is_the_error_of_the_lowest_item():
     assert failed_at(machine.dispatch.failure()) == 0
 
 
+def test_an_item_that_succeeds_in_a_retry_is_not_the_error():
+    """The error of the run is that of the item that failed for good."""
+    fails = {0: 1, 1: 2}
+
+    def fn(item):
+        if fails.get(item):
+            fails[item] -= 1
+            raise OopsError(item)
+        return item
+
+    machine = Machine(2, fn=fn, chunksize=1, retries=1)
+    machine.begin(1)
+    machine.drain()
+    assert machine.results == [0]
+    assert failed_at(machine.dispatch.failure()) == 1
+
+
 def test_events_from_inside_of_an_event_wait_for_its_end():
     """A crew may report while it is sent a chunk."""
     machine = Machine(6, chunksize=1)
