@@ -5,7 +5,7 @@ exception of one item does not touch the others; times are those of the user's f
 
 Three places call the user's function without this module, because they need no times, and the
 clocks cost 0.8 us a call where the rest of a submit takes 3 us: ``SerialEngine.submit``,
-``Call.execute`` of the thread engine, and ``BatchRunner`` of the worker, which also marks the
+``ThreadCall.execute``, and ``BatchRunner`` of the worker, which also marks the
 moments at which a recall may interrupt it. Even a helper without clocks would cost them 65 ns.
 """
 
