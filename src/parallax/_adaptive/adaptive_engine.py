@@ -3,9 +3,8 @@
 Route choices decide; engines run the calls: threads, and worker processes from the first function
 on that is better off there. One lock guards all of it.
 
-Guarantees: every call ends in its result or an error. A call runs once, except where the worker
-process died or the result cannot be pickled; then it runs again. No more calls run at a time than
-``max_workers``, if that was given.
+Guarantees: every call ends in its result or an error. It runs once, unless its worker died or its
+result cannot be pickled: then again. At most ``max_workers`` calls, if given, run at a time.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from contextvars import Context
+from operator import attrgetter
 from typing import Any
 
-from parallax._adaptive.call import AdaptiveCall, ThreadJob, WaitingCalls
+from parallax._adaptive.call import AdaptiveCall, CallCounts, ThreadJob, WaitingCalls
 from parallax._adaptive.functions import Functions, FunctionState
 from parallax._adaptive.process_route import ProcessRoute, Settings, Submitted
 from parallax._backends.processes.parent.task import Task
@@ -44,13 +44,14 @@ class AdaptiveEngine:
         self._errors = settings.errors
         if settings.initializer is not None:
             self._errors()  # imported while that is possible: an initializer may fail at exit
+        self._waiting = WaitingCalls(self.lock)
         self.threads = ThreadEngine(
             settings.max_workers or settings.default_threads,
             name=settings.name,
             broken=self._broken,
             initializer=settings.initializer,
             initargs=settings.initargs,
-            failed=self.fail_waiting,
+            failed=self._waiting.fail,
             lock=self.lock,
             stall_warn=settings.stall_warn,
         )
@@ -59,9 +60,7 @@ class AdaptiveEngine:
         self.processes = ProcessRoute(settings, here(), self.lock, self._ran_in_process)
         self.rest_after = self.processes.rest_after
         self._functions = Functions(self.lock, self.processes, self._decided)
-        self._waiting = WaitingCalls()
-        #: calls that each engine has; exact only with a limit.
-        self._running = {"threads": 0, "processes": 0}
+        self.counts = CallCounts(self._limit, self.processes)
         #: calls that have not ended.
         self._open: set[AdaptiveCall] = set()
         self._closing = False
@@ -69,15 +68,8 @@ class AdaptiveEngine:
 
     # -- the contract of an engine -------------------------------------------------------------
 
-    @property
-    def max_workers(self) -> int:
-        """Maximum number of calls that run in threads at a time."""
-        return self.threads.max_workers
-
-    @property
-    def ahead(self) -> int:
-        """Calls that ``map`` should have submitted at a time."""
-        return 2 * self.threads.max_workers
+    max_workers = property(attrgetter("threads.max_workers"))
+    ahead = property(lambda self: 2 * self.threads.max_workers)
 
     @property
     def failed(self) -> Callable[[BaseException], BaseException] | None:
@@ -88,13 +80,11 @@ class AdaptiveEngine:
     @property
     def choices(self) -> list[RouteChoice]:
         """The route choice of each function, oldest first."""
-        with self.lock:
-            return [function.choice for function in self._functions.all()]
+        return self._functions.choices()
 
     def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
         """Whether such calls are sent to worker processes now."""
-        with self.lock:
-            function = self._functions.quick((fn, args, {}))
+        function = self._functions.quick((fn, args, {}))
         return function is not None and function.choice.route == "processes"
 
     def submit(
@@ -139,7 +129,7 @@ class AdaptiveEngine:
         with self.lock:
             self._closing = True
         if cancel:
-            self.cancel_waiting()
+            self._waiting.cancel()
             for engine in self._engines():
                 engine.cancel_queued()
         if any(engine.mine() for engine in self._engines()):
@@ -155,7 +145,7 @@ class AdaptiveEngine:
     def interrupt(self) -> None:
         """End what can be ended: the calls of worker processes, and those that have not begun."""
         with Shield():
-            self.cancel_waiting()
+            self._waiting.cancel()
             for engine in self._engines():
                 engine.interrupt()
 
@@ -170,14 +160,14 @@ class AdaptiveEngine:
         """Start afresh: this process is a forked copy, in which no worker exists."""
         lost = BrokenExecutor("this call belongs to the process that forked this one")
         self.lock = threading.RLock()
-        waiting = self._waiting.remove_all()
+        waiting = self._waiting.forget(self.lock)
         self._all_ended = threading.Condition(self.lock)
         self._functions = Functions(self.lock, self.processes, self._decided)
         self.processes.forget(self.lock)
         self.threads.forget(self.lock)
         for call in waiting:
             call.abandon(lost)
-        self._running = {"threads": 0, "processes": 0}
+        self.counts = CallCounts(self._limit, self.processes)
         self._open.clear()
 
     def _engines(self) -> list[Any]:
@@ -186,45 +176,26 @@ class AdaptiveEngine:
         return [self.threads] if processes is None else [self.threads, processes]
 
     def _broken(self, cause: BaseException) -> BaseException:
-        error: BaseException = self._errors().broken_pool(cause)
-        return error
+        return self._errors().broken_pool(cause)  # type: ignore[no-any-return]
 
     # -- called by futures ---------------------------------------------------------------------
 
     def help(self, call: Any, timeout: float | None) -> float | None:
         """Work towards the end of a call; return the seconds left of ``timeout``."""
-        if call.route == "processes":
-            engine = self.processes.engine
-            return timeout if engine is None else engine.help(call, timeout)
-        return self.threads.help(call, timeout)
+        engine: Any = self.processes.engine if call.route == "processes" else self.threads
+        return timeout if engine is None else engine.help(call, timeout)
 
     def withdraw(self, call: Any) -> None:
         """A call was cancelled; the lock is held. It leaves its queue in its turn."""
         call.drop()
         self._open.discard(call)
-        if call.route:
-            self._running[call.route] -= 1
-            call.route = "cancelled"
+        self.counts.remove(call, "cancelled")
         self._advance()
 
     def kill(self, call: AdaptiveCall) -> None:
         """End a running call with its worker, if that is a process."""
         if call.route == "processes" and self.processes.engine is not None:
             self.processes.engine.kill(call)
-
-    def cancel_waiting(self) -> None:
-        """Cancel the calls that no engine has yet."""
-        for call in self._take_waiting():
-            call.cancel()
-
-    def fail_waiting(self, error: BaseException) -> None:
-        """End the calls that no engine has yet with an error: an initializer has failed."""
-        for call in self._take_waiting():
-            call.fail(error)
-
-    def _take_waiting(self) -> list[AdaptiveCall]:
-        with self.lock:
-            return self._waiting.remove_all()
 
     # -- where calls go; all with the lock held ------------------------------------------------
 
@@ -242,33 +213,17 @@ class AdaptiveEngine:
             if function.trial is not None and not function.trial.bounded:
                 # The sampler does not watch calls that have been short so far.
                 function.choice.give_up(now)
-                self.threads.take(ThreadJob(self, functools.partial(self._release, function)))
+                self._queue(self._release, function)
             return True
-        if not self._fits("processes" if where == "processes" else "threads"):
+        if not self.counts.fits("processes" if where == "processes" else "threads"):
             return False
         if where == "probe":
             self._begin_trial(function, now)
             self._waiting.hold(function, call)
         elif where == "threads" or not self._to_process(call):
             self.threads.take(call)
-            self.starts(call, "threads")
+            self.counts.add(call, "threads")
         return True
-
-    def _fits(self, route: str) -> bool:
-        """Whether one more call on a route keeps within ``max_workers``.
-
-        A call that queues behind those that use all workers of its route counts as none.
-        """
-        if self._limit is None:
-            return True
-        threads = min(self._running["threads"] + (route == "threads"), self._limit)
-        processes = self._running["processes"] + (route == "processes")
-        return threads + min(processes, self.processes.workers) <= self._limit
-
-    def starts(self, call: AdaptiveCall, route: str) -> None:
-        """Count a call as handed to an engine."""
-        call.route = route
-        self._running[route] += 1
 
     def _to_process(self, call: AdaptiveCall) -> bool:
         """Hand a call to the worker processes; False if it has to run in a thread."""
@@ -276,17 +231,16 @@ class AdaptiveEngine:
             call.encode(self.processes)
         if call.data is None:
             return False
-        self.starts(call, "processes")
+        self.counts.add(call, "processes")
         if self.processes.take(call):
             return True
-        self._running["processes"] -= 1
-        self._keep_all()
+        self.counts.remove(call)
+        self._functions.keep_in_threads()
         return False
 
-    def _keep_all(self) -> None:
-        """Have all functions run in threads: no worker process can be started."""
-        for function in self._functions.all():
-            function.choice.keep(self.processes.why_unavailable, clock())
+    def _queue(self, do: Callable[[FunctionState], None], function: FunctionState) -> None:
+        """Have a thread do something for the calls of a function that wait."""
+        self.threads.take(ThreadJob(self._waiting, functools.partial(do, function)))
 
     def bring_back(self, call: AdaptiveCall, error: BaseException) -> bool:
         """Whether a call that failed in a worker process runs in a thread instead.
@@ -297,21 +251,21 @@ class AdaptiveEngine:
             if error.what == "result":
                 call.function.choice.keep(str(error), clock())
         elif self.processes.start_failed():
-            self._keep_all()
+            self._functions.keep_in_threads()
         else:
             return False
-        self._running["processes"] -= 1
-        self.starts(call, "threads")
+        self.counts.remove(call)
+        self.counts.add(call, "threads")
         self.threads.take(call)
         return True
 
     # -- trials --------------------------------------------------------------------------------
 
     def _begin_trial(self, function: FunctionState, now: float) -> None:
-        self.threads.take(ThreadJob(self, functools.partial(self._run_trial, function)))
+        self._queue(self._run_trial, function)
         function.choice.begin_probe(now)
         # Counted until the trial ends: between two of its calls the thread is not free.
-        self._running["threads"] += 1
+        self.counts.by_route["threads"] += 1
 
     def _run_trial(self, function: FunctionState) -> None:
         """Run held calls one by one, until there is a decision or none is left; in a thread."""
@@ -329,7 +283,7 @@ class AdaptiveEngine:
                     function.choice.rest()
                 if function.choice.route is not None:
                     function.trial = None
-                self._running["threads"] -= 1
+                self.counts.by_route["threads"] -= 1
                 self._advance()
             self._release(function)
 
@@ -357,7 +311,7 @@ class AdaptiveEngine:
                 if stay:
                     choice.keep(stay, now)
             if self._waiting.holds(function):
-                self.threads.take(ThreadJob(self, functools.partial(self._release, function)))
+                self._queue(self._release, function)
 
     def _release(self, function: FunctionState) -> None:
         """Place the held calls of a function; in a thread, without the lock."""
@@ -367,7 +321,7 @@ class AdaptiveEngine:
                 if choice.route is None:
                     if choice.probing or not self._waiting.holds(function):
                         return
-                    if self._fits("threads"):
+                    if self.counts.fits("threads"):
                         self._begin_trial(function, clock())
                     else:
                         self._waiting.to_line(function)
@@ -408,38 +362,32 @@ class AdaptiveEngine:
         """Change the route if the other one is better, also of queued calls; the lock is held."""
         if self.threads.fatal is not None or not function.choice.review(now):
             return
-
-        def waits(call: Any) -> bool:
-            return isinstance(call, AdaptiveCall) and call.function is function and call.waits
-
+        waits = functools.partial(AdaptiveCall.waits_in_queue, function)
         back = [call for engine in self._engines() for call in engine.take_back(waits)]
         for call in back:
-            self._running[call.route] -= 1
-            call.route, call.data = "", None
+            self.counts.remove(call)
+            call.data = None
         if back:
             self._waiting.hold(function, *back)
-            self.threads.take(ThreadJob(self, functools.partial(self._release, function)))
+            self._queue(self._release, function)
 
     def ended(self, call: AdaptiveCall) -> None:
         """A call has its result or error."""
         self._open.discard(call)
         if call.route == "processes" and (error := self.processes.initializer_error) is not None:
-            self.fail_waiting(self._broken(error))
+            self._waiting.fail(self._broken(error))
         # First the set and then the flag, shutdown in reverse order: one of the two threads sees
         # that all calls have ended.
         if self._limit is None and not self._closing:
             return
         with self.lock:
-            if call.route in self._running:
-                self._running[call.route] -= 1
+            self.counts.remove(call, "ended")
             self._advance()
 
     def _advance(self) -> None:
         """Place the calls of the line as far as they fit; the lock is held."""
         line = self._waiting.line
-        while line:
-            if line[0].waits and not self._place(line[0]):
-                break
+        while line and (not line[0].waits or self._place(line[0])):
             line.popleft()
         self._end_if_done()
 

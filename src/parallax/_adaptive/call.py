@@ -19,7 +19,7 @@ from parallax._backends.processes.parent.task import Task
 from parallax._backends.result_encoding import run_piece
 from parallax._core.futures import Helper
 
-__all__ = ["AdaptiveCall", "ThreadJob", "WaitingCalls"]
+__all__ = ["AdaptiveCall", "CallCounts", "ThreadJob", "WaitingCalls"]
 
 clock = time.perf_counter
 
@@ -30,12 +30,11 @@ _Outcome: TypeAlias = "tuple[Any, BaseException | None, float, float]"
 class _CallOwner(Helper, Protocol):
     """The engine that a call was submitted to; see ``AdaptiveEngine``."""
 
-    def starts(self, call: AdaptiveCall, route: str) -> None: ...
+    @property
+    def counts(self) -> CallCounts: ...
     def ran(self, call: AdaptiveCall, wall: float, cpu: float, ident: int) -> None: ...
     def bring_back(self, call: AdaptiveCall, error: BaseException) -> bool: ...
     def ended(self, call: AdaptiveCall) -> None: ...
-    def cancel_waiting(self) -> None: ...
-    def fail_waiting(self, error: BaseException) -> None: ...
 
 
 class AdaptiveCall(Task):
@@ -55,14 +54,19 @@ class AdaptiveCall(Task):
         self.submitted: Submitted | None = submitted
         #: number of calls of the user's function.
         self.count = 1 if submitted[2] is not None else len(submitted[1])
-        #: what it was handed to: "threads", "processes" or "trial", the thread that measures the
-        #: calls of its function; "" before, and "cancelled" if it was cancelled afterwards.
+        #: where it is: "threads", "processes" or "trial", the thread that measures the
+        #: calls of its function; "" before; then "ended" or "cancelled", if these were counted.
         self.route = ""
 
     @property
     def waits(self) -> bool:
         """Whether it has neither begun nor was cancelled."""
         return self._state == "PENDING"
+
+    @staticmethod
+    def waits_in_queue(function: FunctionState, queued: Any) -> bool:
+        """Whether what an engine has queued is a call of a function, and has not begun."""
+        return isinstance(queued, AdaptiveCall) and queued.function is function and queued.waits
 
     @property
     def engine(self) -> _CallOwner:
@@ -84,7 +88,7 @@ class AdaptiveCall(Task):
             if self.route == "processes" or not self.claim():
                 return
             if not self.route:  # a thread of this executor waits for it and runs it out of turn
-                engine.starts(self, "threads")
+                engine.counts.add(self, "threads")
             measured = self.function.choice.samples()
             if measured:
                 self.function.choice.began(threading.get_ident(), clock())
@@ -136,23 +140,11 @@ def _run(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return fn(*args, **kwargs), None, 0.0, 0.0
 
 
-class ThreadJob:
-    """Work for a thread of the executor that is not a call, on behalf of calls that wait."""
-
-    def __init__(self, engine: _CallOwner, do: Callable[[], None]) -> None:
-        self.execute = do
-        # What happens to it as one of the queued calls happens to all calls that wait.
-        self.cancel = engine.cancel_waiting
-        self.fail = engine.fail_waiting
-
-    def abandon(self, error: BaseException) -> None:
-        """Nothing: in a forked copy of the program the engine abandons the calls itself."""
-
-
 class WaitingCalls:
-    """The calls that no engine has yet. Not thread-safe: the lock of the executor guards them."""
+    """The calls that no engine has yet; the lock of the executor guards them."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
         #: calls beyond ``max_workers``, in the order of submission.
         self.line: deque[AdaptiveCall] = deque()
         #: calls that wait for the decision on the route of their function.
@@ -178,6 +170,10 @@ class WaitingCalls:
         self._tell(function)
         return call
 
+    def _tell(self, function: FunctionState) -> None:
+        if function.trial is not None:
+            function.trial.held = self.holds(function)
+
     def to_line(self, function: FunctionState) -> None:
         """Move the held calls of a function to the end of the line."""
         self.line.extend(self._held.pop(function, ()))
@@ -189,6 +185,68 @@ class WaitingCalls:
         self._held.clear()
         return calls
 
-    def _tell(self, function: FunctionState) -> None:
-        if function.trial is not None:
-            function.trial.held = self.holds(function)
+    def forget(self, lock: Any) -> list[AdaptiveCall]:
+        """Remove and return all calls, and use a new lock: this is a forked process."""
+        self._lock = lock
+        return self.remove_all()
+
+    def cancel(self) -> None:
+        """Cancel all calls; without the lock."""
+        with self._lock:
+            calls = self.remove_all()
+        for call in calls:
+            call.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """End all calls with an error: an initializer has failed; without the lock."""
+        with self._lock:
+            calls = self.remove_all()
+        for call in calls:
+            call.fail(error)
+
+
+class ThreadJob:
+    """Work for a thread of the executor that is not a call, on behalf of calls that wait."""
+
+    def __init__(self, waiting: WaitingCalls, do: Callable[[], None]) -> None:
+        self.execute = do
+        # What happens to it as one of the queued calls happens to all calls that wait.
+        self.cancel = waiting.cancel
+        self.fail = waiting.fail
+
+    def abandon(self, error: BaseException) -> None:
+        """Nothing: in a forked copy of the program the engine abandons the calls itself."""
+
+
+class CallCounts:
+    """How many calls each engine has, and whether ``max_workers`` allows more.
+
+    The lock of the executor guards them. They are exact only with a limit.
+    """
+
+    def __init__(self, limit: int | None, processes: ProcessRoute) -> None:
+        self._limit = limit
+        self._processes = processes
+        self.by_route = {"threads": 0, "processes": 0}
+
+    def fits(self, route: str) -> bool:
+        """Whether one more call on a route keeps within the limit.
+
+        A call that queues behind those that use all workers of its route counts as none.
+        """
+        if self._limit is None:
+            return True
+        threads = min(self.by_route["threads"] + (route == "threads"), self._limit)
+        processes = self.by_route["processes"] + (route == "processes")
+        return threads + min(processes, self._processes.workers) <= self._limit
+
+    def add(self, call: AdaptiveCall, route: str) -> None:
+        """Count a call as handed to an engine."""
+        call.route = route
+        self.by_route[route] += 1
+
+    def remove(self, call: AdaptiveCall, route: str = "") -> None:
+        """Count a call as no longer in its engine; ``route`` is its next state."""
+        if call.route in self.by_route:
+            self.by_route[call.route] -= 1
+        call.route = route

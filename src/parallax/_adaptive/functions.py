@@ -31,7 +31,9 @@ _FunctionCall: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str,
 MAX_KNOWN_FUNCTIONS = 512
 
 #: Types of values that may be called by the function that they are given to.
-CALLABLE_TYPES = frozenset({FunctionType, MethodType, BuiltinFunctionType, type, functools.partial})
+TYPES_THAT_MAY_BE_CALLED = frozenset(
+    {FunctionType, MethodType, BuiltinFunctionType, type, functools.partial}
+)
 
 #: How deep callables inside callables are told apart.
 MAX_CALLABLE_DEPTH = 4
@@ -84,9 +86,15 @@ class Functions:
         self._known: dict[Hashable, FunctionState] = {}
         self._quick: dict[Hashable, tuple[weakref.ref[Any], FunctionState]] = {}
 
-    def all(self) -> list[FunctionState]:
-        """All functions, oldest first; the lock is held."""
-        return list(self._known.values())
+    def choices(self) -> list[RouteChoice]:
+        """The route choice of each function, oldest first."""
+        with self._lock:
+            return [function.choice for function in self._known.values()]
+
+    def keep_in_threads(self) -> None:
+        """Have all functions run in threads: no worker process can be started."""
+        for choice in self.choices():
+            choice.keep(self._processes.why_unavailable, clock())
 
     def quick(self, call: _FunctionCall) -> FunctionState | None:
         """The state of this very function, if it was called with arguments of these types."""
@@ -118,7 +126,7 @@ class Functions:
                 del self._known[next(iter(self._known))]
             # Types do not tell which callables the arguments are.
             plain = type(call[0]) in {FunctionType, BuiltinFunctionType, type}
-            if plain and CALLABLE_TYPES.isdisjoint(quick_key):
+            if plain and TYPES_THAT_MAY_BE_CALLED.isdisjoint(quick_key):
                 if len(self._quick) > MAX_KNOWN_FUNCTIONS:
                     self._quick.clear()
                 self._quick[quick_key] = weakref.ref(call[0]), function
@@ -166,7 +174,11 @@ def _key(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
 
 def _kind(value: Any, depth: int) -> Any:
     """A value's type; of a callable, which one: calling it may have side effects."""
-    return _parts(value, depth - 1) if type(value) in CALLABLE_TYPES and depth else type(value)
+    return (
+        _parts(value, depth - 1)
+        if type(value) in TYPES_THAT_MAY_BE_CALLED and depth
+        else type(value)
+    )
 
 
 def _parts(fn: Any, depth: int) -> tuple[Hashable, ...]:
