@@ -90,6 +90,9 @@ def test_a_decision_during_the_first_call_releases_the_others(world):
             assert world.choice().route == "processes"
             world.threads.run_next()
             assert list(world.processes.waiting) == held
+            PLANS[slow].append(THREADS)
+            PROFILERS[slow].on_sample(world.clock.now)
+            assert world.choice().route == "processes"  # it is decided
         return x
 
     PLANS[slow] = []
@@ -120,9 +123,9 @@ def test_held_calls_wait_for_a_bounded_time(world):
         return x
 
     PLANS[unclear] = []
-    world.submit(unclear, 0)
+    first = world.submit(unclear, 0)
     world.threads.run_all()
-    assert held[0].result(0) == 1
+    assert (first.result(0), held[0].result(0)) == (0, 1)
     assert world.choice().route == "processes"  # decided at the end of the first call after all
 
 
@@ -138,10 +141,9 @@ def test_a_call_behind_short_ones_does_not_wait_without_a_sampler(world):
         return x
 
     PLANS[short] = [None]
-    world.submit(short, 0)
-    world.submit(short, 1)
+    calls = [world.submit(short, 0), world.submit(short, 1)]
     world.threads.run_all()
-    assert held[0].result(0) == 2
+    assert [call.result(0) for call in calls + held] == [0, 1, 2]
 
 
 def test_each_function_has_its_own_route(world):
@@ -184,13 +186,15 @@ def test_the_route_changes_for_queued_calls(world):
         world.clock.now += 0.1
         world.processes.answer(wall=0.1, cpu=0.0)
     assert not world.processes.waiting
+    assert all(call.data is None for call in calls if not call.done())
     world.threads.run_all()
     assert [call.result(0) for call in calls] == [2 * n for n in range(12)]
     assert world.choice().changes == 1
     assert world.choice().ended["processes"] < 12
 
 
-def test_the_function_is_not_kept_alive(world):
+@pytest.mark.parametrize("by", ["trial", "guard"])
+def test_the_function_is_not_kept_alive(world, by):
     """What it captured may be large; the route is decided, and nothing else needs it."""
     big = type("Big", (), {})()
     gone = weakref.ref(big)
@@ -198,8 +202,10 @@ def test_the_function_is_not_kept_alive(world):
     def captures(x, big=big):
         return x
 
+    if by == "guard":
+        VERDICTS[captures] = Verdict("process", "it changes a global", None, True)
     world.decide(captures, THREADS, 1)
-    for table in (PLANS, PROFILERS):
+    for table in (PLANS, PROFILERS, VERDICTS):
         table.clear()
     del captures, big
     gc.collect()
@@ -252,6 +258,16 @@ def test_no_worker_process_can_be_started(world):
     world.threads.run_all()
     assert call.result(0) == 8
     assert [choice.route for choice in world.engine.choices] == ["threads", "threads"]
+
+
+def test_a_thread_leaves_a_call_alone_that_a_process_has(world):
+    """It may come across one in its queue that changed its route."""
+    world.decide(double, PROCESSES, 1)
+    call = world.submit(double, 1)
+    call.execute()
+    assert not call.done()
+    world.processes.answer()
+    assert call.result(0) == 2
 
 
 # -- max_workers -----------------------------------------------------------------------------------
@@ -310,6 +326,29 @@ def test_the_line_moves_when_a_placed_call_is_cancelled(monkeypatch):
     assert list(world.threads.waiting) == [calls[1], calls[3]]
 
 
+def test_no_call_overtakes_those_in_the_line(monkeypatch):
+    """Though it would fit: it would only queue behind those that run on its route."""
+    world = World(monkeypatch, max_workers=2)
+    world.decide(double, PROCESSES, 1)
+    world.decide(other, THREADS, 1)
+    calls = [world.submit(fn, 1) for fn in (double, double, other, double)]
+    assert list(world.processes.waiting) == calls[:2]
+    world.processes.answer()
+    assert list(world.threads.waiting) == [calls[2]]
+
+
+def test_the_places_of_calls_that_come_back_are_free_again(monkeypatch):
+    """A call that moves from a process to a thread takes one place, and none at its end."""
+    world = World(monkeypatch, max_workers=2)
+    world.decide(double, PROCESSES, 1)
+    call = world.submit(double, 4)
+    world.processes.begin().settle(None, SerializationError("result", None, "result", "no"))
+    assert world.engine.counts.by_route == {"threads": 1, "processes": 0}
+    world.threads.run_all()
+    assert call.result(0) == 8
+    assert world.engine.counts.by_route == {"threads": 0, "processes": 0}
+
+
 # -- the end ---------------------------------------------------------------------------------------
 
 
@@ -340,6 +379,16 @@ def test_shutdown_cancels_every_call_that_has_not_begun(monkeypatch):
     assert world.threads.closing
     with pytest.raises(CancelledError):
         calls[0].result(0)
+
+
+def test_shutdown_cancels_the_line(monkeypatch):
+    """Calls that no engine has."""
+    world = World(monkeypatch, max_workers=2)
+    world.decide(double, PROCESSES, 1)
+    world.decide(other, THREADS, 1)
+    calls = [world.submit(fn, n) for n in range(4) for fn in (double, other)]
+    world.engine.shutdown(wait=False, cancel=True)
+    assert all(call.cancelled() for call in calls)
 
 
 def test_interrupt_reaches_both_engines(world):
@@ -384,6 +433,17 @@ def test_an_initializer_that_failed_in_a_process_is_an_error_of_the_executor(wor
     assert isinstance(call.exception(0), BrokenExecutor)
     with pytest.raises(BrokenExecutor, match="bad"):
         world.submit(double, 3)
+
+
+def test_calls_in_the_line_fail_with_an_initializer_in_a_process(monkeypatch):
+    """No worker would ever take them."""
+    world = World(monkeypatch, max_workers=2)
+    world.decide(double, PROCESSES, 1)
+    world.decide(other, THREADS, 1)
+    calls = [world.submit(fn, 1) for fn in (double, double, other)]
+    world.processes.fatal = ValueError("bad")
+    world.processes.begin().settle(None, BrokenExecutor("bad"))
+    assert isinstance(calls[2].exception(0), BrokenExecutor)
 
 
 def test_a_running_call_of_a_process_can_be_killed(world):
