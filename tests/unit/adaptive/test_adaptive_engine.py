@@ -12,7 +12,7 @@ from adaptive_fakes import PLANS, PROCESSES, PROFILERS, THREADS, VERDICTS, World
 from parallax._core.errors import SerializationError, WorkerStartError
 from parallax._core.plans import Plan
 from parallax._guard.effects import Verdict
-from parallax._routing.route_choice import PROBATION
+from parallax._routing.route_choice import MAX_TRIAL_WAIT_S
 
 
 @pytest.fixture
@@ -105,16 +105,16 @@ def test_a_decision_during_the_first_call_releases_the_others(world):
 
 
 def test_held_calls_wait_for_a_bounded_time(world):
-    """A first call that is long and unclear: the others go to threads after ``PROBATION``."""
+    """A first call that is long and unclear: the others go to threads after ``MAX_TRIAL_WAIT_S``."""
     held = []
 
     def unclear(x):
         if x == 0:
             held.append(world.submit(unclear, 1))
-            world.clock.now += PROBATION * 0.9
+            world.clock.now += MAX_TRIAL_WAIT_S * 0.9
             PROFILERS[unclear].on_sample(world.clock.now)
             assert world.choice().route is None
-            world.clock.now += PROBATION * 0.2
+            world.clock.now += MAX_TRIAL_WAIT_S * 0.2
             PROFILERS[unclear].on_sample(world.clock.now)
             assert world.choice().provisional
             world.threads.run_next()
