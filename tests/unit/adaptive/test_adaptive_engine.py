@@ -105,7 +105,7 @@ def test_a_decision_during_the_first_call_releases_the_others(world):
 
 
 def test_held_calls_wait_for_a_bounded_time(world):
-    """A first call that is long and unclear: the others go to threads after ``MAX_TRIAL_WAIT_S``."""
+    """A first call that is long and unclear: after a while the others go to threads."""
     held = []
 
     def unclear(x):
