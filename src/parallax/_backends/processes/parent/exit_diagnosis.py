@@ -1,8 +1,8 @@
 """How a worker ended, as far as that can be found out: status, stack, the out-of-memory killer.
 
-The kernel counts whom its out-of-memory killer has ended, by control group. A worker that was ended
-by SIGKILL while the count went up is taken for one of them; each step of the count stands for one
-worker only. A process of somebody else in the same group may be mistaken for it.
+The kernel counts the kills of its out-of-memory killer per control group. A worker that ended by
+SIGKILL while the count rose is reported as one of them; each step of the count stands for one
+worker only. Another process of the same group may be mistaken for the worker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: the kernel's count less the workers that it was taken to stand for.
+        #: kills that were attributed to workers, or happened before there was one.
         self._accounted: int | None = None
         self._begun = False
 
@@ -34,7 +34,7 @@ class _Ledger:
                 self._accounted = oom_kills()
 
     def judge(self) -> bool | None:
-        """Whether the kernel has ended one more than is accounted for; None if nobody knows."""
+        """Whether the kernel counts one more kill than is accounted for; None if not known."""
         with self._lock:
             if self._accounted is None or (count := oom_kills()) is None:
                 return None
@@ -48,22 +48,22 @@ _ledger = _Ledger()
 
 
 def expect_ends() -> None:
-    """Note what the kernel has counted before there was a worker."""
+    """Read the kernel's count before there is a worker."""
     _ledger.begin()
 
 
 def describe_end(worker: WorkerClient, exitcode: int | None, detail: str = "") -> WorkerEnd:
-    """What can be said of a worker that the pool has let go of.
+    """Describe the end of a worker that the pool has let go of.
 
     Args:
-        worker: it.
-        exitcode: its exit status, as ``subprocess`` counts them; None if unknown.
-        detail: why it was given up, if it did not end by itself.
+        worker: the worker's client.
+        exitcode: exit status as in ``subprocess``, negative for a signal; None if unknown.
+        detail: why the worker was killed, if it did not end by itself.
     """
     oom = _ledger.judge() if exitcode == -SIGKILL and not detail else None
     return WorkerEnd(worker.pid, exitcode, detail or None, oom, worker.crash or None)
 
 
 def unreadable(error: BaseException) -> str:
-    """Why a worker was ended whose words make no sense."""
+    """Why a worker was killed: it sent an invalid frame."""
     return f"what it sent cannot be read ({str(error) or 'too long'}), so it was ended"

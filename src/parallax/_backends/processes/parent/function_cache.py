@@ -34,10 +34,10 @@ from parallax._transport.pickle_diagnosis import find_unpicklable
 
 __all__ = ["Callables", "Known"]
 
-#: Functions that are kept encoded.
+#: Functions that are kept encoded. More hold memory, fewer are encoded again.
 KEPT = 128
 
-_MISSING = object()
+_UNBOUND = object()
 _BUILTINS = frozenset(vars(builtins))
 
 
@@ -63,7 +63,7 @@ class _Entry(NamedTuple):
 
     def holds(self) -> bool:
         for space, name, value in self.bound:
-            if space.get(name, _MISSING) is not value:
+            if space.get(name, _UNBOUND) is not value:
                 return False
         for cell, content in self.cells:
             if _content(cell) is not content:
@@ -119,7 +119,7 @@ def _entry(fn: Any, known: Known, reads: list[tuple[str, str, Any]]) -> _Entry:
         # It travels by value, with what it refers to.
         # Names that are not bound yet, too: they may be by the next call.
         names = set(names_in(fn.__code__))
-        bound += [(space, n, space.get(n, _MISSING)) for n in names if n not in _BUILTINS]
+        bound += [(space, n, space.get(n, _UNBOUND)) for n in names if n not in _BUILTINS]
     cells = tuple((cell, _content(cell)) for cell in getattr(fn, "__closure__", None) or ())
     defaults = getattr(fn, "__defaults__", None), getattr(fn, "__kwdefaults__", None)
     return _Entry(fn, known, tuple(bound), cells, defaults)
@@ -129,4 +129,4 @@ def _content(cell: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # not bound yet
-        return _MISSING
+        return _UNBOUND

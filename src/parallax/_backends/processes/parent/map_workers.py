@@ -7,6 +7,7 @@ status and only its chunks are lost; workers that owe nothing go back to the poo
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import pickle
 import time
@@ -92,7 +93,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         self._key = call_key(call)
         self._surround = surround
         self._context, self._most = b"", 0
-        self._limit = limit
+        self._lease = functools.partial(pool.lease, limit=limit, items=items)
         self._new_id = new_id
         self._wait = wait
         self._items = items
@@ -137,7 +138,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         missing = count - len(self.workers)
         try:
             wait = self._wait and not self.workers
-            leased = self._pool.lease(missing, self._limit, wait=wait, items=self._items)
+            leased = self._lease(missing, wait=wait)
         except WorkerStartError as error:
             if not self.workers:
                 self._report(Unable(error.detail, method=error.method))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from parallax._backends.processes.parent.task import Task, TaskWorker
 
-__all__ = ["RECALL_RETRY_S", "TaskKiller"]
+__all__ = ["TASK_RECALL_RETRY_S", "TaskKiller"]
 
 #: Seconds after which a worker is killed for one of its tasks though it holds others: native code
 #: keeps it from giving them back. Shorter kills tasks that were not meant.
@@ -20,7 +20,7 @@ RECALL_TIMEOUT_S = 0.5
 
 #: Seconds after which a worker that was recalled and holds tasks yet is asked again: it may have
 #: had only part of a frame, or have been between two tasks.
-RECALL_RETRY_S = 0.1
+TASK_RECALL_RETRY_S = 0.1
 
 
 class TaskKiller:
@@ -56,5 +56,5 @@ class TaskKiller:
             worker.started.kill()
             return True
         worker.recall()
-        self._expect(now + RECALL_RETRY_S)
+        self._expect(now + TASK_RECALL_RETRY_S)
         return True

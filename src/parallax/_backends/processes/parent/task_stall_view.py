@@ -13,7 +13,7 @@ from parallax._reporting.stall_policy import Activity, InFlight
 __all__ = ["TaskStallView"]
 
 #: Seconds to wait for the executor's lock. Who holds it for longer is what hangs.
-LOCK_TIMEOUT_S = 1.0
+EXECUTOR_LOCK_TIMEOUT_S = 1.0
 
 
 class TaskStallView:
@@ -46,7 +46,7 @@ class TaskStallView:
 
     def _in_flight(self) -> list[tuple[TaskWorker, str, float]]:
         """Workers with the name of the call that each is running, and since when."""
-        if not self._lock.acquire(timeout=LOCK_TIMEOUT_S):
+        if not self._lock.acquire(timeout=EXECUTOR_LOCK_TIMEOUT_S):
             return []
         try:
             found = []

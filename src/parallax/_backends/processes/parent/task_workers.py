@@ -24,7 +24,7 @@ from parallax._backends.processes.parent.environment_capture import (
 )
 from parallax._backends.processes.parent.output_receiver import Hearing
 from parallax._backends.processes.parent.task import Batch, Finished, Task, TaskWorker, outcomes
-from parallax._backends.processes.parent.task_killer import RECALL_RETRY_S, TaskKiller
+from parallax._backends.processes.parent.task_killer import TASK_RECALL_RETRY_S, TaskKiller
 from parallax._backends.processes.parent.task_queue import TaskQueue
 from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S, Loss, WorkerSet
@@ -376,11 +376,13 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         for worker in list(self.workers.values()):
             if self.killer.press(worker) or protocol.RECALL is None or len(worker.tasks) < 2:
                 continue
-            due = max(worker.batches[0].since + MAX_SILENCE_S, worker.recalled_at + RECALL_RETRY_S)
+            due = max(
+                worker.batches[0].since + MAX_SILENCE_S, worker.recalled_at + TASK_RECALL_RETRY_S
+            )
             if now >= due:
                 worker.recalled_at = now
                 worker.recall()
-                due = now + RECALL_RETRY_S
+                due = now + TASK_RECALL_RETRY_S
             self._expect(due)
         self.advance()  # one that was given up may have been the only one
 
