@@ -140,13 +140,13 @@ class Controller:
                 self.review(now)
         finally:
             dispatch.lock.release()
-        if (hearing := self._factory.hearing) is not None:
-            hearing.pass_on()  # handlers run elsewhere: they could hold up this thread
+        if (output := self._factory.output) is not None:
+            output.deliver_soon()  # handlers run elsewhere: they could hold up this thread
 
     def tell(self, *, last: bool = False) -> None:
         """Pass on the output of worker processes, for the ``last`` time or not; no lock is held."""
-        if (hearing := self._factory.hearing) is not None:
-            hearing.close() if last else hearing.tell()
+        if (output := self._factory.output) is not None:
+            output.close() if last else output.deliver()
 
     def _may_overtake(self) -> bool:
         """Whether the caller's thread is inside items that others need not wait for."""

@@ -20,7 +20,7 @@ from parallax._backends.processes.parent.call_encoding import (
 )
 from parallax._backends.processes.parent.environment_capture import capture_environment
 from parallax._backends.processes.parent.map_workers import ProcessCrew
-from parallax._backends.processes.parent.output_receiver import Hearing
+from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.warm_pool import Pool, warm_pool
 from parallax._backends.thread_workers import ThreadCrew
 from parallax._core.chunks import Route
@@ -76,7 +76,7 @@ class WorkerFactory:
         self._encoded: Encoded | None = None
         self._modules: frozenset[str] = frozenset()  # that workers need to import
         #: what worker processes print, log and warn; None as long as there are none.
-        self.hearing: Hearing | None = None
+        self.output: OutputReceiver | None = None
 
     def make(self, route: Route) -> Crew:
         """Make the crew of a route, which is not the loop."""
@@ -93,7 +93,7 @@ class WorkerFactory:
         if self._encoded is None:
             self._encode()
         assert self._encoded is not None
-        self.hearing = self.hearing or Hearing()
+        self.output = self.output or OutputReceiver()
         made = ProcessCrew(
             dispatch.post,
             dispatch.lock,
@@ -104,7 +104,7 @@ class WorkerFactory:
             new_id=new_id,
             surround=self._surround,
             wait=self._forced,
-            hearing=self.hearing,
+            output=self.output,
             items=self._options.max_tasks_per_child,
             memory=self._options.max_memory_per_worker,
         )

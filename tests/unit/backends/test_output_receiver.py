@@ -13,7 +13,7 @@ import pytest
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.log_records import pack
 from parallax._backends.processes.parent import output_receiver as module
-from parallax._backends.processes.parent.output_receiver import Ear, Hearing
+from parallax._backends.processes.parent.output_receiver import OutputDecoder, OutputReceiver
 from parallax._transport.framing import Frame
 
 FIRST, MORE = protocol.FIRST, protocol.MORE
@@ -24,7 +24,7 @@ def out(text):
     return Frame(protocol.OUTPUT, protocol.OUT | FIRST, data, [])
 
 
-def record(message, name="hearing"):
+def record(message, name="output"):
     made = logging.LogRecord(name, logging.INFO, "file.py", 1, message, None, None)
     return Frame(protocol.OUTPUT, protocol.RECORD | FIRST, pack(made, []), [])
 
@@ -50,52 +50,52 @@ def written(then=lambda: None):
 
 @pytest.fixture
 def made():
-    hearing = Hearing()
-    yield hearing
-    hearing.close()
+    output = OutputReceiver()
+    yield output
+    output.close()
 
 
 def test_in_order_and_by_this_thread(made):
-    ear, threads = Ear(), []
+    decoder, threads = OutputDecoder(), []
     for number in range(100):
-        made.take(ear, out(f"{number}\n"))
+        made.receive(decoder, out(f"{number}\n"))
     with written(lambda: threads.append(threading.current_thread())) as stream:
-        made.tell()
+        made.deliver()
     assert stream.getvalue().split() == [str(number) for number in range(100)]
     assert set(threads) == {threading.current_thread()}
     assert len(threads) == 1  # what was written in a row is written at once
 
 
 def test_by_another_thread_and_before_it_is_settled(made):
-    ear, threads = Ear(), []
+    decoder, threads = OutputDecoder(), []
     with written(lambda: threads.append(threading.current_thread())) as stream:
         for number in range(100):
-            made.take(ear, out(f"{number}\n"))
-            made.settle()
+            made.receive(decoder, out(f"{number}\n"))
+            made.wait_delivered()
             assert stream.getvalue().endswith(f"{number}\n")
     assert threading.current_thread() not in threads
 
 
 def test_a_handler_that_comes_back_here(made):
     """It is not called again inside itself; what came meanwhile follows."""
-    ear = Ear()
+    decoder = OutputDecoder()
 
     def again():
         if len(stream.getvalue()) < 10:
-            made.take(ear, out("."))
-            made.tell()
-            made.settle()
+            made.receive(decoder, out("."))
+            made.deliver()
+            made.wait_delivered()
 
-    made.take(ear, out("."))
+    made.receive(decoder, out("."))
     with written(again) as stream:
-        made.tell()
+        made.deliver()
     assert stream.getvalue() == "." * 10
 
 
 def test_a_handler_that_is_stuck_holds_up_nobody(made, monkeypatch):
     """Those who wait for it go on, each as soon as one has waited in vain; nothing gets lost."""
-    monkeypatch.setattr(module, "PATIENCE", 0.05)
-    ear, stuck, free = Ear(), threading.Event(), threading.Event()
+    monkeypatch.setattr(module, "PROGRESS_TIMEOUT_S", 0.05)
+    decoder, stuck, free = OutputDecoder(), threading.Event(), threading.Event()
     waited = []
 
     def block():
@@ -104,11 +104,11 @@ def test_a_handler_that_is_stuck_holds_up_nobody(made, monkeypatch):
             raise AssertionError("nobody went on")
 
     with written(block) as stream:
-        made.take(ear, out("first\n"))
-        made.pass_on()
+        made.receive(decoder, out("first\n"))
+        made.deliver_soon()
         assert stuck.wait(30.0)
-        made.take(ear, out("second\n"))
-        for wait in (made.tell, made.settle, made.pass_on):
+        made.receive(decoder, out("second\n"))
+        for wait in (made.deliver, made.wait_delivered, made.deliver_soon):
             wait()
             waited.append(stream.getvalue())
         free.set()
@@ -120,26 +120,26 @@ def test_a_handler_that_is_stuck_holds_up_nobody(made, monkeypatch):
 
 def test_too_much_is_waited_for(made, monkeypatch):
     """Whoever reads a worker's socket must not read faster than a handler writes."""
-    monkeypatch.setattr(module, "MUCH", 10_000)
-    monkeypatch.setattr(module, "TOGETHER", 1)
+    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 10_000)
+    monkeypatch.setattr(module, "MAX_WRITE_BYTES", 1)
     sizes = []
     with written() as stream:
         for _ in range(100):
-            made.take(Ear(), out("x" * 1000))
-            made.pass_on()
+            made.receive(OutputDecoder(), out("x" * 1000))
+            made.deliver_soon()
             sizes.append(made._size)
-        made.settle()
+        made.wait_delivered()
     assert max(sizes) < 20_000
     assert len(stream.getvalue()) == 100_000
 
 
 def test_closing_says_the_rest():
-    hearing, ear = Hearing(), Ear()
+    output, decoder = OutputReceiver(), OutputDecoder()
     with written() as stream:
-        hearing.take(ear, out("a"))
-        hearing.pass_on()
-        hearing.take(ear, out("b"))
-        hearing.close()
+        output.receive(decoder, out("a"))
+        output.deliver_soon()
+        output.receive(decoder, out("b"))
+        output.close()
     assert stream.getvalue() == "ab"
     assert "parallax-voices" not in [thread.name for thread in threading.enumerate()]
 
@@ -150,51 +150,51 @@ def test_no_thread_is_to_be_had(made, monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with written() as stream:
-        made.take(Ear(), out("a"))
-        made.settle()
+        made.receive(OutputDecoder(), out("a"))
+        made.wait_delivered()
     assert stream.getvalue() == "a"
 
 
 def test_ending_the_program_from_a_handler(made):
     """Reaches whoever waits in the main thread; in another one it is a complaint."""
-    ear = Ear()
+    decoder = OutputDecoder()
 
     def leave():
         raise SystemExit(3)
 
     with written(leave), contextlib.redirect_stderr(io.StringIO()) as err:
-        made.take(ear, out("a"))
-        made.settle()
+        made.receive(decoder, out("a"))
+        made.wait_delivered()
         assert "SystemExit: 3" in err.getvalue()
-        made.take(ear, out("b"))
-        made.take(ear, record("c"))
+        made.receive(decoder, out("b"))
+        made.receive(decoder, record("c"))
         with pytest.raises(SystemExit):
-            made.tell()
-    made.tell()  # the rest is not lost, and somebody else may be the next
+            made.deliver()
+    made.deliver()  # the rest is not lost, and somebody else may be the next
 
 
 def test_a_program_without_output(made, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
-    made.take(Ear(), out("a"))
-    made.tell()
+    made.receive(OutputDecoder(), out("a"))
+    made.deliver()
 
 
 # -- parts -----------------------------------------------------------------------------------------
 
 
 def test_characters_in_parts():
-    ear = Ear()
-    assert ear.text(protocol.OUT, "a\u20ac".encode()[:-1]) == "a"
-    assert ear.text(protocol.ERR, b"b") == "b"
-    assert ear.text(protocol.OUT, "\u20ac".encode()[-1:]) == "\u20ac"
-    assert ear.text(protocol.OUT, b"\xed\xb2\x80\xff\xe2(") == "\udc80\\xff\\xe2("
+    decoder = OutputDecoder()
+    assert decoder.text(protocol.OUT, "a\u20ac".encode()[:-1]) == "a"
+    assert decoder.text(protocol.ERR, b"b") == "b"
+    assert decoder.text(protocol.OUT, "\u20ac".encode()[-1:]) == "\u20ac"
+    assert decoder.text(protocol.OUT, b"\xed\xb2\x80\xff\xe2(") == "\udc80\\xff\\xe2("
 
 
 def test_records_in_parts():
-    ear = Ear()
-    assert ear.whole(FIRST, b"one") == b"one"
-    assert ear.whole(FIRST | MORE, b"bro") is None
-    assert ear.whole(FIRST | MORE, b"t") is None  # an exception broke the one before off
-    assert ear.whole(MORE, b"w") is None
-    assert ear.whole(0, b"o") == b"two"
-    assert ear.whole(0, b"rest of one that was broken off") is None
+    decoder = OutputDecoder()
+    assert decoder.record(FIRST, b"one") == b"one"
+    assert decoder.record(FIRST | MORE, b"bro") is None
+    assert decoder.record(FIRST | MORE, b"t") is None  # an exception broke the one before off
+    assert decoder.record(MORE, b"w") is None
+    assert decoder.record(0, b"o") == b"two"
+    assert decoder.record(0, b"rest of one that was broken off") is None

@@ -19,7 +19,7 @@ from parallax._backends.contract import Died, Done, Joined, Left, Refused, Unabl
 from parallax._backends.processes.parent import worker_state as states
 from parallax._backends.processes.parent.function_cache import Known
 from parallax._backends.processes.parent.map_workers import ProcessCrew
-from parallax._backends.processes.parent.output_receiver import Hearing
+from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.task import Task
 from parallax._backends.processes.parent.task_workers import TaskWorkers
 from parallax._backends.processes.parent.warm_pool import Pool
@@ -286,7 +286,7 @@ class ChunksMachine(FakeWorkersMachine):
             new_id=lambda: next(self.numbers),
             surround=lambda count: b"",
             wait=False,
-            hearing=Hearing(),
+            output=OutputReceiver(),
             items=20,
         )
 

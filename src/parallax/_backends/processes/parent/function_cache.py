@@ -35,7 +35,7 @@ from parallax._transport.pickle_diagnosis import find_unpicklable
 __all__ = ["Callables", "Known"]
 
 #: Functions that are kept encoded. More hold memory, fewer are encoded again.
-KEPT = 128
+MAX_KEPT_FUNCTIONS = 128
 
 _UNBOUND = object()
 _BUILTINS = frozenset(vars(builtins))
@@ -95,7 +95,7 @@ class Callables:
             path, reason = find_unpicklable(fn, "callable")
             raise SerializationError("callable", None, path, reason) from error
         if type(fn) in {FunctionType, BuiltinFunctionType, type}:
-            if len(self._entries) >= KEPT:
+            if len(self._entries) >= MAX_KEPT_FUNCTIONS:
                 self._entries.popitem(last=False)
             self._entries[id(fn)] = _entry(fn, known, reads)
         return known

@@ -18,7 +18,7 @@ from typing import Any
 from parallax._backends.contract import Died, Done, Joined, Left, Refused, Report, Unable, Yielded
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.call_encoding import MAX_HASHED_BYTES, call_key
-from parallax._backends.processes.parent.output_receiver import Hearing
+from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.sent_once import SentOnce
 from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
@@ -66,7 +66,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         new_id: Callable[[], int],
         surround: Callable[[int], bytes],
         wait: bool,
-        hearing: Hearing,
+        output: OutputReceiver,
         items: int | None = None,
         memory: int | None = None,
     ) -> None:
@@ -82,11 +82,11 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             new_id: numbers workers within the run.
             surround: captures the environment of the items of so many workers.
             wait: wait for another run's workers if there are none to be had.
-            hearing: takes what workers print, log and warn; whoever polls has it passed on.
+            output: takes what workers print, log and warn; who polls has it delivered.
             items: how many a worker may run in its life.
             memory: bytes that a worker may hold.
         """
-        super().__init__(pool, hearing)
+        super().__init__(pool, output)
         self._report = report
         self._lock = lock
         self._call = call
@@ -244,7 +244,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             if left <= 0:
                 break
             self.poll(left)
-            self.hearing.pass_on()
+            self.output.deliver_soon()
         if self._call.nbytes > MAX_HASHED_BYTES:
             self._drop_call()
         with self._lock:

@@ -1,13 +1,13 @@
 """What workers print, log and warn, in the program that started them.
 
-A *hearing* keeps what the workers of one run, executor or pool said until somebody passes it on:
-to ``sys.stdout`` and ``sys.stderr``, the program's log handlers and its way of showing warnings, as
-they are at that moment. The thread that waits for results does so itself; where there is none, or
-it is busy with an item, a thread that lives as long as there is something to say.
+The receiver of one run, executor or pool keeps the workers' output until a thread delivers it: to
+``sys.stdout`` and ``sys.stderr``, the program's log handlers and its way of showing warnings, as
+they are at that moment. The thread that waits for results delivers; where there is none, or it is
+busy with an item, a thread of its own, which lives as long as there is output.
 
-Guarantees: what one worker said is passed on in its order, and before its later results are given
-out, with no lock of ours held; a handler that raises harms nobody. A handler that blocks for ever,
-or that waits for parallax itself, holds up results for ``PATIENCE`` seconds and not for ever.
+Guarantees: the output of one worker is delivered in order, and before its later results are given
+out, with no lock of ours held; a handler that raises harms nothing else. A handler that blocks for
+ever, or that waits for parallax itself, delays results by ``PROGRESS_TIMEOUT_S`` and not for ever.
 """
 
 from __future__ import annotations
@@ -29,43 +29,45 @@ from parallax._transport import codec
 from parallax._transport.framing import Frame
 from parallax._transport.shm_channel import SharedFrame
 
-__all__ = ["Ear", "Hearing"]
+__all__ = ["OutputDecoder", "OutputReceiver"]
 
-#: Seconds without progress after which whoever waits for another thread's handlers goes on.
-PATIENCE = 0.5
+#: Seconds without progress after which a thread that waits for another thread's handlers goes on.
+#: Shorter gives out results before their output, longer delays them where a handler blocks.
+PROGRESS_TIMEOUT_S = 0.5
 
-#: Seconds that a thread of ours waits for more.
-LINGER = 0.2
+#: Seconds that the receiver's own thread waits for more output before it ends.
+THREAD_LINGER_S = 0.2
 
-#: Bytes that may wait. Less makes those who read the sockets wait for handlers more often.
-MUCH = 1 << 20
+#: Bytes that may wait. Less makes threads that read sockets wait for handlers more often, more
+#: takes memory.
+MAX_WAITING_BYTES = 1 << 20
 
 #: Bytes of output that are written at once.
-TOGETHER = 1 << 16
+MAX_WRITE_BYTES = 1 << 16
 
 #: Bytes that a frame takes besides its content, roughly.
-FRAME = 200
+FRAME_OVERHEAD_BYTES = 200
 
 _TEXT = frozenset({protocol.OUT, protocol.ERR})
 _KIND = protocol.FIRST - 1
 
 
-#: What is done about bytes that are no text: somebody wrote them to ``sys.stdout.buffer``.
-WRONG = "parallax-heard"
+#: The error handler for bytes that are no text: an item wrote them to ``sys.stdout.buffer``.
+_INVALID_UTF8 = "parallax-heard"
 
 
-def _decode_wrong(error: UnicodeError) -> tuple[str | bytes, int]:
+def _decode_invalid(error: UnicodeError) -> tuple[str | bytes, int]:
     try:
         return codecs.lookup_error("surrogatepass")(error)
     except UnicodeError:
         return codecs.lookup_error("backslashreplace")(error)
 
 
-codecs.register_error(WRONG, _decode_wrong)
+codecs.register_error(_INVALID_UTF8, _decode_invalid)
 
 
-class Ear:
-    """What was heard of one worker and makes no sense yet: parts of characters, of records."""
+class OutputDecoder:
+    """Decodes the output of one worker; keeps incomplete characters and records."""
 
     __slots__ = ("decoders", "part")
 
@@ -77,11 +79,11 @@ class Ear:
         """Decode output."""
         decoder = self.decoders.get(kind)
         if decoder is None:
-            decoder = codecs.getincrementaldecoder("utf-8")(WRONG)
+            decoder = codecs.getincrementaldecoder("utf-8")(_INVALID_UTF8)
             self.decoders[kind] = decoder
         return decoder.decode(data)
 
-    def whole(self, tag: int, data: bytes) -> Any:
+    def record(self, tag: int, data: bytes) -> Any:
         """A record or warning, if this is the last part of it; else None."""
         if tag & protocol.FIRST:
             if not tag & protocol.MORE:
@@ -96,14 +98,14 @@ class Ear:
         return whole
 
 
-class Hearing:
-    """What was said, and who passes it on. Thread-safe."""
+class OutputReceiver:
+    """Output that waits, and the threads that deliver it. Thread-safe."""
 
     def __init__(self, name: str = "parallax-voices") -> None:
         """Prepare.
 
         Args:
-            name: of the thread that passes on what nobody else does.
+            name: name of the receiver's own thread.
         """
         self._name = name
         # Reentrant: the garbage collector may run a finalizer that logs.
@@ -111,30 +113,30 @@ class Hearing:
         # Entered by its lock: an exception by a signal would leave a condition locked, whose
         # ``__enter__`` is Python code.
         self._change = threading.Condition(self._lock)
-        self._said: deque[tuple[Ear, int, bytes]] = deque()
-        #: bytes that were said and are not passed on.
+        self._waiting: deque[tuple[OutputDecoder, int, bytes]] = deque()
+        #: bytes that were received and not delivered.
         self._size = 0
-        #: the thread that is passing on, 0 for none.
-        self._teller = 0
-        #: how often something was passed on, and that when somebody last gave up waiting.
-        self._told, self._stuck = 0, -1
+        #: the thread that is delivering, 0 for none.
+        self._deliverer = 0
+        #: deliveries, and their number when a thread last gave up waiting for the next one.
+        self._delivered, self._stuck = 0, -1
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def take(self, ear: Ear, frame: Frame | SharedFrame) -> None:
-        """Keep what a worker said; never blocks for long.
+    def receive(self, decoder: OutputDecoder, frame: Frame | SharedFrame) -> None:
+        """Keep a piece of output; never blocks for long.
 
         Args:
-            ear: the worker's.
+            decoder: the worker's.
             frame: a frame of kind OUTPUT.
         """
         data = bytes(frame.open()[0])
         with self._lock:
-            self._said.append((ear, frame.tag, data))
-            self._size += len(data) + FRAME
+            self._waiting.append((decoder, frame.tag, data))
+            self._size += len(data) + FRAME_OVERHEAD_BYTES
 
-    def tell(self) -> None:
-        """Pass on all that was said, in this thread or by waiting for the one that is at it.
+    def deliver(self) -> None:
+        """Deliver all output, in this thread or by waiting for the one that is delivering.
 
         No lock may be held that a handler could want.
         """
@@ -142,11 +144,11 @@ class Hearing:
             free = False
             try:
                 with self._lock:
-                    if self._teller == get_ident():
+                    if self._deliverer == get_ident():
                         return  # a handler of the program's has come back here
-                    free = not self._teller
+                    free = not self._deliverer
                     if free:
-                        self._teller = get_ident()
+                        self._deliverer = get_ident()
                 if free:
                     self._drain()
             finally:  # also if Ctrl-C came at any point of this
@@ -155,14 +157,14 @@ class Hearing:
             if not free and not self._wait(0):
                 return
 
-    def pass_on(self) -> None:
-        """Have all that was said passed on, by another thread; wait only while it is too much."""
+    def deliver_soon(self) -> None:
+        """Have all output delivered by another thread; wait only while too much is waiting."""
         if not self._size:
             return
         with self._lock:
-            if self._teller == get_ident():
+            if self._deliverer == get_ident():
                 return
-            if self._thread is None and not self._teller:
+            if self._thread is None and not self._deliverer:
                 thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
                 try:
                     thread.start()
@@ -170,27 +172,27 @@ class Hearing:
                 except RuntimeError:  # there are too many threads, or the interpreter is ending
                     pass
             self._change.notify_all()
-        if self._thread is None and not self._teller:
-            self.tell()
-        elif self._size > MUCH:
-            self._wait(MUCH)
+        if self._thread is None and not self._deliverer:
+            self.deliver()
+        elif self._size > MAX_WAITING_BYTES:
+            self._wait(MAX_WAITING_BYTES)
 
-    def settle(self) -> None:
-        """Wait until all that was said is passed on, by another thread."""
-        self.pass_on()
-        if self._size and self._teller != get_ident():
+    def wait_delivered(self) -> None:
+        """Wait until another thread has delivered all output."""
+        self.deliver_soon()
+        if self._size and self._deliverer != get_ident():
             self._wait(0)
 
     def close(self) -> None:
-        """Pass on what is left; no thread is left behind, unless a handler holds it."""
+        """Deliver what is left; no thread is left behind, unless a handler holds it."""
         self._closed = True
-        self.tell()
+        self.deliver()
         thread = self._thread
         if thread is not None:
             with self._lock:
                 self._change.notify_all()
             if thread is not threading.current_thread():
-                thread.join(PATIENCE)
+                thread.join(PROGRESS_TIMEOUT_S)
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -198,11 +200,13 @@ class Hearing:
         """The thread."""
         while True:
             with self._lock:
-                while self._teller or not self._said:
-                    if self._closed or (not self._change.wait(LINGER) and not self._said):
+                while self._deliverer or not self._waiting:
+                    closed = self._closed
+                    timed_out = not closed and not self._change.wait(THREAD_LINGER_S)
+                    if closed or (timed_out and not self._waiting):
                         self._thread = None
                         return
-                self._teller = get_ident()
+                self._deliverer = get_ident()
             try:
                 self._drain()
             finally:
@@ -210,61 +214,61 @@ class Hearing:
 
     def _release(self) -> None:
         with self._lock:
-            self._teller = 0
+            self._deliverer = 0
             self._change.notify_all()
 
     def _wait(self, limit: int) -> bool:
         """Wait until no more than so much is left, or nobody is at it; False if that takes long."""
         with self._lock:
-            while self._size > limit and (self._teller or self._thread is not None):
-                told = self._told
+            while self._size > limit and (self._deliverer or self._thread is not None):
+                told = self._delivered
                 if self._stuck == told:
                     return False  # it has been waited for, and nothing has happened since
-                if not self._change.wait(PATIENCE) and self._told == told:
+                if not self._change.wait(PROGRESS_TIMEOUT_S) and self._delivered == told:
                     self._stuck = told
         return True
 
     def _drain(self) -> None:
-        """Pass on what there is; this thread is the teller."""
+        """Deliver what there is; this thread is the deliverer."""
         while True:
             with self._lock:
-                if not self._said:
+                if not self._waiting:
                     self._size = 0
                     return
-                ear, tag, data, size = self._cut()
+                decoder, tag, data, size = self._cut()
             try:
-                _tell(ear, tag, data)
+                _deliver_one(decoder, tag, data)
             finally:
                 with self._lock:
                     self._size -= size
-                    self._told += 1
+                    self._delivered += 1
                     self._change.notify_all()
 
-    def _cut(self) -> tuple[Ear, int, bytes, int]:
+    def _cut(self) -> tuple[OutputDecoder, int, bytes, int]:
         """The next thing to pass on: what a worker wrote in a row is one."""
-        ear, tag, data = self._said.popleft()
-        size = len(data) + FRAME
+        decoder, tag, data = self._waiting.popleft()
+        size = len(data) + FRAME_OVERHEAD_BYTES
         kind = tag & _KIND
         if kind in _TEXT:
             parts = [data]
-            while self._said and size < TOGETHER:
-                other, next_tag, data = self._said[0]
-                if other is not ear or next_tag & _KIND != kind:
+            while self._waiting and size < MAX_WRITE_BYTES:
+                other, next_tag, data = self._waiting[0]
+                if other is not decoder or next_tag & _KIND != kind:
                     break
-                self._said.popleft()
+                self._waiting.popleft()
                 parts.append(data)
-                size += len(data) + FRAME
+                size += len(data) + FRAME_OVERHEAD_BYTES
             data = b"".join(parts)
-        return ear, tag, data, size
+        return decoder, tag, data, size
 
 
-def _tell(ear: Ear, tag: int, data: bytes) -> None:
+def _deliver_one(decoder: OutputDecoder, tag: int, data: bytes) -> None:
     """Pass one thing on."""
     kind = tag & _KIND
     try:
         if kind in _TEXT:
-            _write(sys.stdout if kind == protocol.OUT else sys.stderr, ear.text(kind, data))
-        elif (whole := ear.whole(tag, data)) is not None:
+            _write(sys.stdout if kind == protocol.OUT else sys.stderr, decoder.text(kind, data))
+        elif (whole := decoder.record(tag, data)) is not None:
             if kind == protocol.RECORD:
                 # Programs that log nothing never need it.
                 from parallax._backends.processes.common.log_records import replay, unpack

@@ -323,11 +323,9 @@ class ProcessEngine:
                 self._waker.wake()  # the engine's thread waits for this to be over
         try:
             with shield.lifted():
-                self._workers.hearing.tell()
+                self._workers.output.deliver()
         finally:
             settle(finished, self.failed)
-
-    # -- the engine's thread -------------------------------------------------------------------
 
     def _run(self) -> None:
         """Read what workers send and hand out what waits, until all is done after a shutdown."""
@@ -367,7 +365,8 @@ class ProcessEngine:
             workers.advance()
             workers.look_after()
             finished = workers.take_finished()
-        workers.hearing.settle() if finished else workers.hearing.pass_on()  # by another thread
+        # By another thread: a handler of the program's may wait for a result.
+        workers.output.wait_delivered() if finished else workers.output.deliver_soon()
         settle(finished, self.failed)
         return True
 
@@ -385,7 +384,7 @@ class ProcessEngine:
             if self._pool.discard(worker, kill=False, timeout=timeout) is None:
                 self._pool.discard(worker, kill=True, timeout=EXIT_STATUS_TIMEOUT_S)
         self._pool.settle(EXIT_STATUS_TIMEOUT_S)
-        self._workers.hearing.close()
+        self._workers.output.close()
         with self.lock:
             self._release()
 

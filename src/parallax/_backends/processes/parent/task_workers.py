@@ -22,7 +22,7 @@ from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.environment_capture import (
     capture_environment,
 )
-from parallax._backends.processes.parent.output_receiver import Hearing
+from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.task import Batch, Finished, Task, TaskWorker, outcomes
 from parallax._backends.processes.parent.task_killer import TASK_RECALL_RETRY_S, TaskKiller
 from parallax._backends.processes.parent.task_queue import TaskQueue
@@ -36,8 +36,6 @@ from parallax._transport.framing import Frame
 from parallax._transport.shm_channel import SharedFrame
 
 __all__ = ["TaskWorkers"]
-
-clock = time.monotonic
 
 #: Seconds that a worker may be silent while tasks wait behind its present one. Shorter recalls what
 #: would have run soon, longer delays what waits.
@@ -80,7 +78,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             greeted: called when a worker has come up, or will not.
             timed: called with each answered task, its seconds on the clock and on the CPU clock.
         """
-        super().__init__(pool, Hearing(), wake, killed_weight=KILLED_WEIGHT)
+        super().__init__(pool, OutputReceiver(), wake, killed_weight=KILLED_WEIGHT)
         self.max_workers = max_workers
         self._died = died
         self._broken = broken
@@ -188,7 +186,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
                 worker.enter(IDLE)
                 self._idle.append(worker)
                 if self.idle_limit is not None:
-                    worker.idle_since = clock()
+                    worker.idle_since = time.monotonic()
                     self._expect(worker.idle_since + self.idle_limit)
         elif self.queue.tasks and self.fatal is None:
             self._fill(worker)
@@ -209,7 +207,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
 
     def _answered(self, worker: TaskWorker, frame: Frame | SharedFrame) -> None:
         finished, wall, cpu = worker.answered(frame)
-        self.last = clock()
+        self.last = time.monotonic()
         self._finished += finished
         for task, _, _ in finished:
             task.data = task.worker = None
@@ -278,7 +276,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         while self.queue.tasks:
             self._finish(self.queue.tasks.popleft(), CancelledError())
         for task in self.held:
-            task.killed_at = clock()
+            task.killed_at = time.monotonic()
         for worker in self.workers.values():
             if worker.batches:
                 worker.started.kill()
@@ -301,7 +299,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             worker.close()
         self.workers.clear()
         self._idle.clear()
-        self.hearing = Hearing()
+        self.output = OutputReceiver()
         self.fatal = BrokenExecutor("this executor belongs to the process that forked this one")
         return tasks
 
@@ -360,7 +358,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
 
     def look_after(self) -> None:
         """Recall workers that hold up tasks; let go of those that are late, or idle for long."""
-        now = clock()
+        now = time.monotonic()
         if self.look_at is None or now < self.look_at:
             return
         self.look_at = None

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable
 
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.stack_dumps import StackDump
-from parallax._backends.processes.parent.output_receiver import Hearing
+from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_start import (
     W,
@@ -67,7 +67,7 @@ class Pool:
         #: workers that were told to leave and are not known to have left.
         self._leaving: list[WorkerClient] = []
         #: the output of idle workers: of threads that items have left there.
-        self._hearing = Hearing("parallax-pool-voices")
+        self._output = OutputReceiver("parallax-pool-voices")
         #: seconds that a worker took from its start to its hello, newest.
         self.start_seconds: float | None = None
 
@@ -283,8 +283,8 @@ class Pool:
                     self.greet(worker, frame.tag)
                     worker.enter(IDLE)
                 elif frame.kind == protocol.OUTPUT:
-                    self._hearing.take(worker.ear, frame)
-        self._hearing.pass_on()
+                    self._output.receive(worker.decoder, frame)
+        self._output.deliver_soon()
 
     def validate(self) -> None:
         """Assert what must hold whenever no method runs; for tests."""
@@ -316,7 +316,7 @@ class Pool:
                         worker.started.exitcode(1.0)
             self._starter.close()
             self._changed.notify_all()
-        self._hearing.close()
+        self._output.close()
 
     def forget(self) -> None:
         """Drop everything without ending it: for a forked copy of the owner."""
@@ -328,7 +328,7 @@ class Pool:
             each.close()
         self._making.clear()
         self._alive, self._idle, self._hired, self._leaving = set(), [], set(), []
-        self._hearing = Hearing("parallax-pool-voices")
+        self._output = OutputReceiver("parallax-pool-voices")
         self._starter.forget()
 
     def resources(self) -> tuple[set[int], set[int]]:

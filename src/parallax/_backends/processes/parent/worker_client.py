@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.stack_dumps import StackDump
-from parallax._backends.processes.parent.output_receiver import Ear
+from parallax._backends.processes.parent.output_receiver import OutputDecoder
 from parallax._backends.processes.parent.worker_state import (
     LEAVING,
     STARTING,
@@ -62,7 +62,7 @@ class WorkerClient(WorkerLife):
         #: whether any work of the present holder was begun.
         self.begun = False
         #: output that was received and is not complete.
-        self.ear = Ear()
+        self.decoder = OutputDecoder()
 
     @property
     def pid(self) -> int | None:

@@ -16,7 +16,7 @@ from typing import Generic, NamedTuple
 from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.exit_diagnosis import describe_end, unreadable
-from parallax._backends.processes.parent.output_receiver import Hearing
+from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_start import W
@@ -64,7 +64,7 @@ class WorkerSet(Generic[W]):
     def __init__(
         self,
         pool: Pool,
-        hearing: Hearing,
+        output: OutputReceiver,
         wake: Callable[[], None] = lambda: None,
         *,
         killed_weight: float = 1.0,
@@ -73,12 +73,12 @@ class WorkerSet(Generic[W]):
 
         Args:
             pool: where workers come from and go back to.
-            hearing: takes the output of workers.
+            output: takes the output of workers.
             wake: makes another thread that waits on the selector look again, if there is one.
             killed_weight: what one counts for ``MAX_STILLBORN`` that was killed by a signal.
         """
         self._pool = pool
-        self.hearing = hearing
+        self.output = output
         self._wake = wake
         #: by number.
         self.workers: dict[int, W] = {}
@@ -91,7 +91,7 @@ class WorkerSet(Generic[W]):
     def _heard(self, worker: W, frame: Frame | SharedFrame) -> None:
         """Handle a frame; this handles the kinds that are the same for all holders."""
         if frame.kind == protocol.OUTPUT:
-            self.hearing.take(worker.ear, frame)
+            self.output.receive(worker.decoder, frame)
         elif frame.kind == protocol.BEGUN:
             worker.begun = True
             self._stillborn = 0.0
