@@ -1,8 +1,7 @@
 """Chunks to workers and results back: executes the scheduler's commands on the crews of one run.
 
 Purpose: keeps scheduler, items, crews and results in step. The controller decides on the route.
-Guarantees: every item that arrived is with a crew, waits, or has its result. Not thread-safe: the
-dispatcher's lock guards every method, and every call of the listener.
+Guarantees: every item that arrived is with a crew, waits, or has its result. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -233,17 +232,17 @@ class ChunkFlow:
         elif isinstance(event, Died):
             self.losses.died(event, self._forget(event.worker, began=event.began))
             self.handle(events.Lost(event.worker, event.began))
-            self._replace(event.worker)
+            self._reopen()
         elif isinstance(event, Yielded):
             # First: the scheduler sends them again at once.
             if self.in_flight.cut(event.chunk, event.keep):
                 self.handle(events.Cut(event.worker, event.chunk, event.keep))
-                self._replace(event.worker)  # others may have left while nothing was unsent
+                self._reopen()  # others may have left while nothing was unsent
         elif isinstance(event, Left):
             self._forget(event.worker, began=False)
             self.losses.recycled += event.worn
             self.handle(events.Lost(event.worker, began=False))
-            self._replace(event.worker)
+            self._reopen()
         elif not self._listener.on_trouble(event) and not self.table.any_up():
             raise WorkerStartError(event.method or self.route, event.reason)
 
@@ -282,6 +281,8 @@ class ChunkFlow:
             self.fail(fatal)
             return
         self.handle(events.Finished(worker, chunk.id, ran, offsets, result.wall, again))
+        if offsets or again or ran < chunk.size:
+            self._reopen()
 
     def _on_refused(self, event: Refused) -> None:
         held, scheduler = self.in_flight.answered(event.chunk), self.scheduler
@@ -307,9 +308,9 @@ class ChunkFlow:
         self.table.leave(worker)
         return self.in_flight.abandoned(worker, began=began)
 
-    def _replace(self, worker: int) -> None:
-        """Have another worker start instead of one, as far as there are items for it."""
-        scheduler, crew = self.scheduler, self.table.crew_of(worker)
+    def _reopen(self) -> None:
+        """Have as many workers as there are items for: some may have left, or died."""
+        scheduler, crew = self.scheduler, self.table.crews.get(self.route)
         if crew is None or scheduler is None or scheduler.finished:
             return
         few = crew.size + scheduler.unsent if self._source.ended else self.wanted
@@ -377,8 +378,7 @@ class ChunkFlow:
         """No event counts any more; return the crews, to be closed."""
         crews = list(self.table.crews.values())
         self.table.crews.clear()
-        # The controller holds this: in a cycle of references, the data that the callable captured
-        # would wait for the garbage collector.
+        # Breaks a cycle of references, which would keep what the callable captured alive.
         self._listener = _NO_LISTENER
         return crews
 

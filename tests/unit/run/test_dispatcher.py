@@ -339,6 +339,25 @@ def test_an_item_that_overruns_its_time():
     assert machine.results[1] == 2
 
 
+def test_a_failed_item_of_a_retired_caller_finds_a_worker():
+    """Those that were up have left meanwhile, because nothing was to be sent."""
+    fails = [OopsError(0)]
+
+    def fn(item):
+        if fails:
+            raise fails.pop()
+        return item
+
+    machine = Machine(1, fn=fn, retries=1)
+    crew = machine.begin(1, caller=True)
+    crew.die(crew.join(), began=False)
+    assert crew.size == 0
+    machine.run_task()
+    assert crew.size == 1
+    machine.drain()
+    assert machine.results == [0]
+
+
 def test_a_worker_at_its_limit_is_replaced():
     """It lost nothing, and is counted."""
     machine = Machine(4, chunksize=2)
