@@ -42,11 +42,7 @@ MOSTLY_WAITING = 0.8
 
 
 class CallerMeter:
-    """Measures the items of one call that run in the caller's thread.
-
-    Args:
-        crowded: whether workers of other calls may compete for this process's GIL.
-    """
+    """Measures the items of one call that run in the caller's thread."""
 
     def __init__(self, *, crowded: bool) -> None:
         self._items = ItemMeter()
@@ -98,14 +94,7 @@ class CallerMeter:
         self._mark = self._session.sampler.mark() if self._session is not None else None
 
     def end(self, items: int, wall: float, cpu: float, *, alone: bool) -> None:
-        """The caller's thread has left a block.
-
-        Args:
-            items: number of items in the block.
-            wall: seconds on the clock.
-            cpu: seconds on the thread's CPU clock.
-            alone: whether no other worker of the call has begun.
-        """
+        """The caller's thread has left a block; ``alone``: no other worker of the call began."""
         self._began = 0.0
         self.wall += wall
         self._cpu += cpu
@@ -121,12 +110,7 @@ class CallerMeter:
                 self.native = native
 
     def workers_begin(self, now: float, waiting: float | None) -> None:
-        """Other workers begin: the GIL is theirs as well now, so its reading is final.
-
-        Args:
-            now: the clock.
-            waiting: share of waiting in an item; None if unknown.
-        """
+        """Other workers begin: the GIL is theirs as well now, so its reading is final."""
         if self._other_calls is not None:
             self._other_calls.freeze(now, time.process_time())
         if self._session is not None:
@@ -185,10 +169,6 @@ class CallerMeter:
 
         The wall time of a thread includes queueing for the GIL, so its CPU time is better evidence;
         for even items their number is the best.
-
-        Args:
-            result: the outcome of the chunk.
-            threads: whether the worker is a thread.
         """
         cost = self.cost()
         if cost.even:
@@ -218,8 +198,7 @@ class _SamplingSession:
         try:
             self.sampler.stop()
         finally:
-            # The session and its sampler are a cycle: what the callback holds must not wait for the
-            # garbage collector.
+            # The session and its sampler are a cycle; the garbage collector would come too late.
             self._on_sample = None
             self._delay.close()
             if self._sampler_delay is not None:
@@ -258,5 +237,5 @@ class _SamplingSession:
         used = time.process_time() - self._process_cpu
         # Measuring and planning, in this thread and the sampler's, is no thread of the callable.
         ours = time.thread_time() - self._thread_cpu - self._items_cpu
-        ours += self.sampler.mark().cpu + self._callback_cpu
+        ours += self.sampler.mark().samples.cpu + self._callback_cpu
         return native_threads(used, self._items_cpu, ours)

@@ -97,15 +97,10 @@ class GilSamples(NamedTuple):
         guess: bool = False,
         cpu: float = 0.0,
     ) -> GilSamples:
-        """Add one sample: the wake-up from a sleep that was drawn with that mean.
+        """Add a sleep drawn with that mean, which ended ``lateness`` seconds before having the GIL.
 
-        Args:
-            mean: of the distribution that the sleep was drawn from.
-            lateness: seconds from the end of the sleep to having the GIL again.
-            late: whether the GIL was taken at the wake-up.
-            throughout: whether it was held all that time; otherwise the lateness tells nothing.
-            guess: whether only the lateness could tell.
-            cpu: the sampler's own CPU seconds so far.
+        Without ``throughout`` the GIL was not held all that time and the lateness tells nothing;
+        ``guess``: only the lateness could tell; ``cpu``: the sampler's CPU seconds so far.
         """
         excess = max(0.0, lateness - self.base()) if late and throughout else 0.0
         return GilSamples(
@@ -139,12 +134,9 @@ class GilSamples(NamedTuple):
 def is_late(lateness: float, switches: int, least: float, interval: float) -> bool:
     """Whether a tick found the GIL taken.
 
-    Args:
-        lateness: seconds from the end of the sleep to having the GIL again.
-        switches: how often the thread went to sleep: 1 for the sleep itself, one more for each
-            wait for the GIL; 0 where that is not counted.
-        least: the least lateness seen so far, to learn how slow wake-ups are here.
-        interval: the switch interval, the lateness that pure Python work causes.
+    ``switches`` counts how often the thread went to sleep: 1 for the sleep itself, one more for
+    each wait for the GIL; 0 where that is not counted. ``least`` is the least lateness seen so far,
+    ``interval`` the switch interval, the lateness that pure Python work causes.
     """
     if switches > 0:
         return switches > 1
@@ -171,16 +163,12 @@ def estimate(
     delayed: float = 0.0,
     load: float = 0.0,
 ) -> GilReading:
-    """Turn samples into a reading; the whole judgement, without clock or thread.
+    """Turn the samples of ``span`` wall seconds into a reading, without clock or thread.
 
-    Args:
-        samples: the samples.
-        span: wall seconds observed.
-        pending: seconds of a wait that is still going on.
-        busy: CPU share of the watched thread, if known.
-        others: CPU share of other threads that may run Python.
-        delayed: share of the time in which the watched thread was ready but got no core.
-        load: runnable threads per core; misleads where only lateness is known.
+    ``pending`` are the seconds of a wait that is still going on; ``busy`` is the CPU share of the
+    watched thread, ``others`` that of other threads that may run Python. ``delayed`` is the share
+    of the time in which the watched thread was ready but got no core. The ``load``, in runnable
+    threads per core, misleads where only lateness is known.
     """
     ticks, late, waited, longest = samples.ticks, samples.late, samples.waited, samples.longest
     sampled, hits, squares = samples.weight, samples.weight_late, samples.weight_squares
@@ -227,9 +215,7 @@ def estimate(
 def mean_sleep(elapsed: float, forced: int) -> float:
     """Mean of the next sleep; it may depend on what was seen, for each tick has its weight.
 
-    Args:
-        elapsed: seconds since the start.
-        forced: how many ticks took the GIL by force so far, or 0 if the latest did not.
+    ``forced`` ticks took the GIL by force so far, 0 if the latest did not.
     """
     if forced:
         return min(_MAX_FORCED_MEAN_SLEEP_S, FIRST_MEAN_SLEEP_S * _FORCED_GROWTH ** min(forced, 10))

@@ -20,7 +20,7 @@ import time
 
 from parallax._core.cores import gil_enabled, load_per_core
 from parallax._core.light_stdlib import NamedTuple, signals
-from parallax._core.thread_clocks import clock_tick, read_run_delay, thread_cpu_clock
+from parallax._core.thread_clocks import clock_tick, thread_cpu_clock, thread_delay
 from parallax._profiling.gil_estimate import (
     MIN_PENDING_S,
     MIN_SLEEP_S,
@@ -75,34 +75,26 @@ class Mark(NamedTuple):
     due: float  #: when the sleep that is going on ends; infinite while awake
     watched: float | None  #: CPU seconds of the watched thread
     process: float  #: CPU seconds of all threads
-    delay: float | None  #: seconds the watched thread waited for a core
-
-    @property
-    def cpu(self) -> float:
-        """CPU seconds that the sampler itself has used."""
-        return self.samples.cpu
+    delay: float | None  #: seconds the watched thread waited for a core; None: not asked
 
 
 class GilSampler:
-    """Samples from a thread of its own whether the GIL is free while another thread works.
+    """Samples from a thread of its own whether the GIL is free while the constructing one works.
 
-    Start it in the thread that is about to run items, stop it there afterwards; `reading` and
-    `busy` may be asked at any time and from any thread.
+    Start and stop it in the thread that runs the items; `reading` and `busy` may be asked at any
+    time and from any thread.
 
     Args:
         on_sample: called in the sampler's thread after each sample, with `time.perf_counter()`. The
             first exception it raises ends these calls and is raised by `stop`.
-        watch: ident of the thread that runs the items; the constructing thread if not given. It
-            must be alive.
     """
 
-    def __init__(
-        self, on_sample: Callable[[float], None] | None = None, *, watch: int | None = None
-    ) -> None:
+    def __init__(self, on_sample: Callable[[float], None] | None = None) -> None:
         self._on_sample = on_sample
-        self._watch = threading.get_ident() if watch is None else watch
+        self._watch = threading.get_ident()
         self._clock = thread_cpu_clock(self._watch)
-        self._delays = _delays_file(self._watch)
+        # Exotic systems have no such function.
+        self._native_id: int | None = getattr(threading, "get_native_id", lambda: None)()
         self._pid = 0
         self._ident = 0
         self._wake = _thread.allocate_lock()
@@ -131,11 +123,7 @@ class GilSampler:
             self._done.release()
 
     def stop(self) -> None:
-        """End sampling and wait for the thread, which wakes at once; again does nothing.
-
-        Raises:
-            BaseException: what `on_sample` raised, once.
-        """
+        """End sampling and wait for the thread; raises what `on_sample` raised, once."""
         if self._first is None or self._pid != os.getpid():
             return  # never started, or this is a fork, where the thread does not exist
         if self._last is None:
@@ -147,8 +135,7 @@ class GilSampler:
         if self._ident != threading.get_ident():
             with self._done:
                 pass
-        # A method of the sampler's owner: that cycle would keep what the call captured alive until
-        # the garbage collector comes.
+        # A cycle with the owner would keep what the call captured until garbage is collected.
         self._on_sample = None
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -163,15 +150,10 @@ class GilSampler:
         watched, process = self._watched(), time.process_time()
         # The sampler's thread would lose the GIL by reading a file, and queue for it again.
         mine = threading.get_ident() == self._ident
-        delay = None if mine or self._delays is None else read_run_delay(self._delays)
-        return Mark(now, *seen, watched, process, delay)
+        return Mark(now, *seen, watched, process, None if mine else thread_delay(self._native_id))
 
     def reading(self, since: Mark | None = None) -> GilReading:
-        """What the samples say, a wait still going on included.
-
-        Args:
-            since: leave out what was before this mark; `longest` stays that of the whole.
-        """
+        """What the samples say since the mark (`longest`: ever), a wait still going on included."""
         first, last = since or self._first, self._last or self.mark()
         if first is None:
             return GilReading(0, 0, None, 1.0, 0.0, 0.0)
@@ -279,14 +261,3 @@ def _busy(first: Mark, now: float, watched: float | None) -> float | None:
     if watched is None or first.watched is None or span <= 0.0 or span < 2.0 * clock_tick():
         return None
     return min(1.0, max(0.0, (watched - first.watched) / span))
-
-
-def _delays_file(ident: int) -> str | None:
-    """Where Linux tells how long this thread of ours has waited for a core."""
-    if not hasattr(_thread, "get_native_id"):  # exotic systems only
-        return None
-    if ident == threading.get_ident():
-        native: int | None = threading.get_native_id()
-    else:
-        native = next((t.native_id for t in threading.enumerate() if t.ident == ident), None)
-    return None if native is None else f"/proc/self/task/{native}/schedstat"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 
 from parallax._core.callables import unwrap_partial
 from parallax._core.light_stdlib import NamedTuple
@@ -43,7 +42,8 @@ class PastRun(NamedTuple):
     history: tuple[bool, ...] = ()
 
 
-_table: OrderedDict[Hashable, PastRun] = OrderedDict()
+# In both the least recently used entry comes first.
+_table: dict[Hashable, PastRun] = {}
 _item_seconds: dict[Hashable, float] = {}
 _lock = threading.Lock()
 
@@ -70,24 +70,17 @@ def key_of(fn: Callable[..., Any]) -> Hashable | None:
 
 def past_run(key: Hashable | None) -> PastRun | None:
     """The latest measurement of a callable."""
-    if key is None:
-        return None
     with _lock:
-        found = _table.get(key)
+        found = _table.pop(key, None)
         if found is not None:
-            _table.move_to_end(key)
+            _table[key] = found
         return found
 
 
 def remember_run(key: Hashable | None, memory: PastRun) -> None:
     """Keep a measurement for the next call."""
-    if key is None:
-        return
-    with _lock:
-        _table[key] = memory
-        _table.move_to_end(key)
-        while len(_table) > MAX_REMEMBERED_CALLABLES:
-            _table.popitem(last=False)
+    if key is not None:
+        _put(_table, key, memory)
 
 
 def past_item_seconds(key: Hashable | None) -> float | None:
@@ -97,13 +90,16 @@ def past_item_seconds(key: Hashable | None) -> float | None:
 
 def remember_item_seconds(key: Hashable | None, mean: float | None) -> None:
     """Keep the seconds per item of a run, for the first chunks of the next one."""
-    if key is None or mean is None:
-        return
+    if key is not None and mean is not None:
+        _put(_item_seconds, key, mean)
+
+
+def _put(table: dict[Hashable, Any], key: Hashable, value: Any) -> None:
     with _lock:
-        _item_seconds.pop(key, None)
-        _item_seconds[key] = mean
-        if len(_item_seconds) > MAX_REMEMBERED_CALLABLES:
-            del _item_seconds[next(iter(_item_seconds))]
+        table.pop(key, None)
+        table[key] = value
+        if len(table) > MAX_REMEMBERED_CALLABLES:
+            del table[next(iter(table))]
 
 
 def forget_all() -> None:

@@ -38,10 +38,8 @@ class ItemCost(NamedTuple):
     first_wall: float  #: per item of the first block
     recent_wall: float  #: mean per item of about the latest half: shows a trend
     recent_blocks: int  #: blocks that `recent_wall` rests on
-    longest: float  #: per item of the slowest block
     spread: float  #: coefficient of variation between blocks, weighted by items
     dear_first: bool  #: the first block was far dearer and was left out
-    total_wall: float  #: of everything seen
 
     @property
     def even(self) -> bool:
@@ -65,7 +63,6 @@ class ItemMeter:
         self._items = 0
         self._wall = self._cpu = 0.0
         self._squares = 0.0  # of the wall time per item, weighted by items
-        self._longest = 0.0
         self._recent: deque[tuple[int, float]] = deque()
         self._recent_items, self._recent_wall = 0, 0.0
 
@@ -81,7 +78,6 @@ class ItemMeter:
         self._wall += wall
         self._cpu += cpu
         self._squares += wall * wall / items
-        self._longest = max(self._longest, wall / items)
         self._recent.append((items, wall))
         self._recent_items += items
         self._recent_wall += wall
@@ -94,7 +90,7 @@ class ItemMeter:
     def summary(self) -> ItemCost:
         """The figures so far; all zero before the first block."""
         if self._first is None:
-            return ItemCost(0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0.0, False, 0.0)
+            return ItemCost(0, 0.0, 0.0, 0.0, 0.0, 0, 0.0, False)
         first_items, first_wall, first_cpu = self._first
         first_each = first_wall / first_items
         items, wall, cpu, squares = self._items, self._wall, self._cpu, self._squares
@@ -111,10 +107,8 @@ class ItemMeter:
             first_wall=first_each,
             recent_wall=self._recent_wall / self._recent_items if self._recent_items else mean,
             recent_blocks=len(self._recent),
-            longest=max(self._longest, 0.0 if dear else first_each),
             spread=math.sqrt(variance) / mean if mean > 0.0 else 0.0,
             dear_first=dear,
-            total_wall=self._wall + first_wall,
         )
 
 
@@ -125,9 +119,8 @@ class CoresMeter:
     CPU time is known when it ends and counts as spread evenly over it; only the part during which
     another worker was busy counts, so a lonely tail does not look like poor scaling.
 
-    Args:
-        window: seconds back from now that are looked at. Shorter follows changes, longer holds
-            enough chunks to mean something.
+    Only the latest ``window`` seconds count: fewer follow changes, more hold enough chunks to mean
+    something.
     """
 
     def __init__(self, window: float = 0.5) -> None:
@@ -195,10 +188,7 @@ class CoresMeter:
 def native_threads(process_cpu: float, thread_cpu: float, other: float = 0.0) -> float:
     """Threads that a callable keeps busy by itself, its own included; at least 1.
 
-    Args:
-        process_cpu: CPU seconds of the whole process meanwhile.
-        thread_cpu: CPU seconds of the thread that ran the items.
-        other: CPU seconds of work that is not the callable's, such as the sampler's.
+    ``other``: CPU seconds of work that is not the callable's, such as the sampler's.
     """
     if thread_cpu <= 0.0:
         return 1.0
@@ -208,11 +198,8 @@ def native_threads(process_cpu: float, thread_cpu: float, other: float = 0.0) ->
 def working_share(cpu: float, wall: float, delay: float) -> float:
     """Share of an item's time in which it worked, or would have worked without the delay.
 
-    Args:
-        cpu: seconds of the item on the CPU clock.
-        wall: seconds of the item on the clock.
-        delay: seconds in which the item could not have worked: no core was free, or planning had
-            the GIL. An item that waits anyway loses nothing by them, so they do not count at all.
+    In those ``delay`` seconds no core was free, or planning had the GIL. An item that waits anyway
+    loses nothing by them, so they do not count at all.
     """
     return min(1.0, cpu / max(cpu, wall - delay, 1e-9))
 

@@ -57,9 +57,7 @@ class WorkerMeter:
     def times(self, cost: ItemCost, waiting: float) -> tuple[int, float, float] | None:
         """Items, wall and CPU seconds per item; None if the caller's thread is better evidence.
 
-        Args:
-            cost: what items cost in the caller's thread.
-            waiting: share of waiting in an item, as measured before workers began.
+        ``cost`` and ``waiting`` are those of the caller's thread before workers began.
         """
         if cost.even or self._items < max(MIN_ITEMS, cost.items):
             return None

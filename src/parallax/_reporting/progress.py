@@ -24,14 +24,8 @@ class Progress:
 def make_progress(wanted: Any, total: int | None) -> Progress | None:
     """Make what ``progress=`` asks for.
 
-    Args:
-        wanted: False, True (a tqdm bar), a tqdm-like object with ``update(n)``, or a callable
-            that takes the number of items finished since its last call.
-        total: number of items, None if not known.
-
-    Raises:
-        BackendMissingError: True, and tqdm is not installed.
-        TypeError: anything else.
+    That is False, True (a tqdm bar), a tqdm-like object with ``update(n)``, or a callable that
+    takes the number of items finished since its last call.
     """
     if wanted is False or wanted is None:
         return None

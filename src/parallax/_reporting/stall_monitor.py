@@ -48,12 +48,7 @@ class StallView(Protocol):
 
 
 class StallMonitor:
-    """Watches one run or executor.
-
-    Args:
-        view: the run or executor.
-        limit: seconds without an end that make a stall; 0 to watch nothing.
-    """
+    """Watches one run or executor; ``limit`` 0 watches nothing, see ``StallDetector``."""
 
     __slots__ = ("_began", "detector", "limit", "view")
 

@@ -29,7 +29,7 @@ class WorkerSnapshot(NamedTuple):
 
     #: for example "worker process 123".
     who: str
-    #: stacks of its threads, as text; "" if unknown.
+    #: of all its threads; "" if unknown.
     stack: str = ""
     #: finished items of its chunk; None if unknown.
     done: int | None = None
@@ -43,7 +43,7 @@ class InFlight(NamedTuple):
     who: str
     #: seconds since it began.
     age: float
-    #: its stack, as text; "" if unknown.
+    #: "" if unknown.
     stack: str = ""
 
 
@@ -57,12 +57,7 @@ class Activity(NamedTuple):
 
 
 class StallDetector:
-    """Decides when a stall is reported.
-
-    Args:
-        limit: seconds without an end that make a stall; above 0.
-        now: the time.
-    """
+    """Decides when a stall is reported: ``limit`` seconds, above 0, without an end make one."""
 
     def __init__(self, limit: float, now: float) -> None:
         self._limit = limit
@@ -92,11 +87,8 @@ class StallDetector:
 def stall_message(name: str, silent: float, running: Sequence[InFlight], queued: int | None) -> str:
     """The message for a stall.
 
-    Args:
-        name: what has not finished, for example "item of `work`".
-        silent: seconds since something ended.
-        running: what is in flight.
-        queued: number of items or calls that have not begun; None if unknown.
+    ``name`` is, for example, "item of `work`"; ``silent`` seconds have passed since something
+    ended; ``queued`` items or calls have not begun, None if unknown.
     """
     lines = [f"no {name} has finished for {_seconds(silent)}; still running:"]
     for each in sorted(running, key=lambda each: -each.age)[:MAX_REPORTED_WORKERS]:

@@ -99,23 +99,16 @@ class Facts:
 
 
 def plan(seen: Measurement, remaining: int | None, facts: Facts) -> Plan:
-    """Choose the route for the items left.
-
-    Args:
-        seen: what an item costs.
-        remaining: items left; None if the input's length is not known, which is taken as
-            "as many as were done".
-        facts: the surroundings.
-    """
-    left = max(1, seen.items, 1) if remaining is None else remaining
+    """Choose the route for the items left; None of them is taken as "as many as were done"."""
+    left = max(1, seen.items) if remaining is None else remaining
     loop = left * seen.wall
     costs: dict[Route, float] = {"loop": loop}
     workers: dict[Route, int] = {"loop": 1}
-    most = facts.max_workers if facts.max_workers is not None else None
-    if "threads" in facts.allowed and facts.limit != "loop" and (most is None or most > 1):
-        costs["threads"], workers["threads"] = _threads(seen, left, facts)
-    if "processes" in facts.allowed and facts.limit == "free" and (most is None or most > 1):
-        costs["processes"], workers["processes"] = _processes(seen, left, facts)
+    if facts.max_workers != 1:
+        if "threads" in facts.allowed and facts.limit != "loop":
+            costs["threads"], workers["threads"] = _threads(seen, left, facts)
+        if "processes" in facts.allowed and facts.limit == "free":
+            costs["processes"], workers["processes"] = _processes(seen, left, facts)
     route = _choose(costs, facts)
     count = workers[route]
     sure = seen.held is not None and seen.error <= MAX_SURE_ERROR
@@ -126,30 +119,19 @@ def plan(seen: Measurement, remaining: int | None, facts: Facts) -> Plan:
 def hindsight(
     seen: Measurement, items: int, facts: Facts, route: Route, workers: int
 ) -> tuple[dict[Route, float], str]:
-    """What a whole run would have cost by each route, and why the one taken was right or not.
-
-    Args:
-        seen: what an item turned out to cost.
-        items: items of the run.
-        facts: the surroundings, with the route taken as the current one.
-        route: the route taken.
-        workers: its workers.
-    """
+    """What a whole run would have cost by each route, and why the one taken was right or not."""
     costs = plan(seen, items, facts).costs
     return costs, _reason(seen, route, workers, costs, facts)
 
 
 def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
-    loop = costs["loop"]
     best: Route = "loop"
-    cost = loop
+    cost = costs["loop"]
     for route in ("threads", "processes"):
-        if route not in costs:
-            continue
         bar = cost * (MIN_GAIN if best == "loop" else MIN_PROCESS_GAIN)
         if best == "loop":
-            bar = min(bar, loop - MIN_GAIN_S)
-        if costs[route] < bar:
+            bar = min(bar, cost - MIN_GAIN_S)
+        if route in costs and costs[route] < bar:
             best, cost = route, costs[route]
     current = facts.current
     bar = SEEN_SWITCH_FACTOR if current in facts.observed else SWITCH_FACTOR
@@ -159,13 +141,7 @@ def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
 
 
 def thread_rates(seen: Measurement, cores: int, most: int) -> list[float]:
-    """Items per second with 1, 2, ... ``most`` threads, by mean value analysis.
-
-    Args:
-        seen: what an item costs.
-        cores: usable cores.
-        most: the largest number of threads.
-    """
+    """Items per second with 1, 2, ... ``most`` threads, by mean value analysis."""
     # The upper end of the reading: threads that take turns only cost, and change the order of
     # side effects, so they must be worth it for certain.
     held = seen.cpu if seen.held is None else min((seen.held + seen.error) * seen.wall, seen.cpu)
@@ -193,10 +169,8 @@ def _threads(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     speed = facts.observed.get("threads")
     if speed is not None:
         rate = speed / max(seen.wall, 1e-9)
-    # Whole rounds: five equal items on two threads take three rounds.
-    rounds = math.ceil(left / count) * count / rate
     start = THREAD_START_S * count if facts.current != "threads" else 0.0
-    return start + _blend(left / rate, rounds, left, count, seen), count
+    return start + _duration(rate, left, count, seen), count
 
 
 def _processes(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
@@ -226,20 +200,20 @@ def _processes(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     rest = left - meanwhile
     if rest <= 0:
         return left * seen.wall + DISPATCH_S, count
-    rounds = math.ceil(rest / count) * count / rate
-    return start + DISPATCH_S + _blend(rest / rate, rounds, rest, count, seen), count
+    return start + DISPATCH_S + _duration(rate, rest, count, seen), count
 
 
 def _moving(nbytes: float) -> float:
-    """Seconds to move so many bytes to a worker, or from one."""
+    """Seconds to move so many bytes to or from a worker."""
     return nbytes / (SHARED_BYTES_PER_S if nbytes >= MIN_SHARED_BYTES else SOCKET_BYTES_PER_S)
 
 
-def _blend(smooth: float, rounds: float, left: float, count: int, seen: Measurement) -> float:
-    """Whole rounds count when items are even and few, the smooth rate when many or uneven."""
+def _duration(rate: float, left: float, count: int, seen: Measurement) -> float:
+    """Seconds that so many workers take at this rate for the items left."""
     if left >= 8 * count or seen.spread > 0.5:
-        return smooth
-    return rounds
+        return left / rate
+    # Even and few items come in whole rounds: five on two threads take three.
+    return math.ceil(left / count) * count / rate
 
 
 # -- words -----------------------------------------------------------------------------------------
@@ -249,10 +223,10 @@ GIL = "Python's global lock (GIL)"
 
 def seconds(value: float) -> str:
     """A duration as a person would say it, of so many seconds."""
-    if value >= 100:
+    if value >= 10:
         return f"{value:.0f} s"
     if value >= 1:
-        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+        return f"{value:.2g} s"
     if value >= 1e-3:
         return f"{value * 1e3:.2g} ms" if value < 0.1 else f"{value * 1e3:.0f} ms"
     if value >= 1e-6:

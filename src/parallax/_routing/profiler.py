@@ -54,11 +54,8 @@ STALE_FACTOR = 4.0
 class Profiler:
     """Profiles the function of one call.
 
-    Args:
-        fn: the user's callable.
-        guard: whether to look for side effects; if not, no route is closed for them.
-        threads: most threads for waiting work at first.
-        crowded: whether workers of other calls may compete for this process's GIL.
+    Without ``guard`` no route is closed for side effects; ``threads`` is the first ``thread_cap``;
+    ``crowded``: workers of other calls may compete for this process's GIL.
     """
 
     def __init__(
@@ -143,13 +140,7 @@ class Profiler:
     def plan(
         self, now: float, remaining: int | None, facts: Facts
     ) -> tuple[Measurement, Plan] | None:
-        """What should be done now; None while nothing can be said.
-
-        Args:
-            now: the clock.
-            remaining: items left to start; None if unknown.
-            facts: what the call knows; ``facts_with_limits`` adds the rest.
-        """
+        """What should be done now; None while nothing can be said."""
         seen = self.measurement(now)
         if seen is None:
             return None

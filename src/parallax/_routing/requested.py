@@ -38,15 +38,10 @@ class RequestedRoute(NamedTuple):
 
 
 def requested_route(options: Options, place: Place, *, stream: bool) -> RequestedRoute:
-    """The route that a call's options ask for.
+    """The route that a call's options ask for at this place.
 
-    Args:
-        options: the checked options.
-        place: where the call is made.
-        stream: whether results are read one by one, by the caller's thread.
-
-    Raises:
-        ValueError: an ``item_timeout`` that cannot be kept at this place.
+    ``stream``: the caller's thread reads results one by one. Raises a ValueError for an
+    ``item_timeout`` that cannot be kept here.
     """
     backend = options.backend if isinstance(options.backend, str) else "executor"
     cores = options.max_workers or place.cores

@@ -55,13 +55,7 @@ SAMPLED_CALLS = 16
 
 
 class RouteChoice:
-    """The choice for one function.
-
-    Args:
-        name: the function's name, for the report.
-        cores: usable cores.
-        workers: most worker processes.
-    """
+    """The choice for one function, given the usable cores and the most worker processes."""
 
     def __init__(self, name: str, *, cores: int, workers: int) -> None:
         self.name = name
@@ -173,14 +167,7 @@ class RouteChoice:
         self._meter.started(worker, now)
 
     def took(self, wall: float, cpu: float, now: float, worker: Hashable | None = None) -> None:
-        """A call has ended.
-
-        Args:
-            wall: its seconds on the clock.
-            cpu: its seconds on the CPU clock of its thread.
-            now: the clock.
-            worker: the thread that ran it, None if it was a process.
-        """
+        """A call has ended; ``worker`` is the thread that ran it, None if it was a process."""
         self.ended["threads" if worker is not None else "processes"] += 1
         self._ended_on_route += 1
         if not self.wall:
@@ -223,11 +210,8 @@ class RouteChoice:
         share = self.cpu / (self.cpu + 2 * self.sending)
         if min(self._workers, self._cores) * share < PROCESS_ADVANTAGE * effective:
             return False
-        self.decide(
-            "processes",
-            f"{busy:.0f} threads together kept only {effective:.1f} cores busy",
-            now,
-        )
+        reason = f"{busy:.0f} threads together kept only {effective:.1f} cores busy"
+        self.decide("processes", reason, now)
         return True
 
     def _leave_processes(self, now: float) -> bool:
@@ -243,12 +227,7 @@ class RouteChoice:
 
 
 class ThreadGrowth:
-    """The number of threads for waiting calls: doubled as long as that brings more.
-
-    Args:
-        first: threads at first.
-        most: threads at most.
-    """
+    """The number of threads for waiting calls: doubled as long as that brings more."""
 
     #: Seconds between two looks: shorter decides by chance, longer leaves calls waiting.
     REVIEW_S = 0.25

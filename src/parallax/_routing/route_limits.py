@@ -30,10 +30,8 @@ NESTED_CALLS = "they make parallel calls themselves, which use the cores already
 class RouteLimits:
     """The routes that are open to one callable.
 
-    Args:
-        fn: the user's callable.
-        history: for each item that was watched in earlier calls, whether shared state changed.
-        guard: whether to look for side effects; if not, no route is closed for them.
+    ``history`` says for each item that was watched in earlier calls whether shared state changed.
+    Without ``guard`` no route is closed for side effects.
     """
 
     def __init__(

@@ -28,11 +28,7 @@ MIN_CORE_SHARE = 0.4
 class RouteThroughput:
     """One route from the moment when all its workers are up.
 
-    Args:
-        begin: the clock.
-        workers: workers at work.
-        cores: usable cores.
-        delay: seconds that the workers had spent without a core before.
+    ``delay``: seconds that the workers had spent without a core before.
     """
 
     def __init__(self, begin: float, workers: int, cores: int, delay: float) -> None:
@@ -58,10 +54,8 @@ class RouteThroughput:
     def speed(self, now: float, under_way: float, delay: float) -> float | None:
         """Loop seconds done per second, on a machine that gives its cores; None: too early.
 
-        Args:
-            now: the clock.
-            under_way: seconds that workers have spent on chunks that have not ended.
-            delay: seconds that the workers have spent without a core so far.
+        Workers have spent ``under_way`` seconds on chunks that have not ended, and ``delay``
+        seconds without a core so far.
         """
         span = now - self._begin
         if span < MIN_SPAN_S or self.chunks < MIN_CHUNKS_PER_WORKER * min(

@@ -6,6 +6,7 @@ import _thread
 import hashlib
 import math
 import os
+import queue
 import random
 import signal
 import sys
@@ -366,17 +367,17 @@ def test_busy_tells_computing_from_waiting_before_the_item_ends() -> None:
 
 
 def test_another_thread_can_be_watched() -> None:
-    ready, leave = threading.Event(), threading.Event()
+    made: queue.SimpleQueue[GilSampler] = queue.SimpleQueue()
+    leave = threading.Event()
 
     def rest() -> None:
-        ready.set()
+        made.put(GilSampler())
         leave.wait(10)
 
     thread = threading.Thread(target=rest)
     thread.start()
     try:
-        assert ready.wait(10)
-        sampler = GilSampler(watch=thread.ident)
+        sampler = made.get(timeout=10)
         sampler.start()
         spin(0.02)
         busy = sampler.busy()
@@ -400,7 +401,7 @@ def test_a_window_leaves_out_what_was_before_it() -> None:
     sampler.stop()
     assert window.span < whole.span
     assert window.ticks < whole.ticks
-    assert mark.cpu == mark.samples.cpu >= 0.0
+    assert mark.samples.cpu >= 0.0
 
 
 def test_what_on_tick_raises_comes_out_of_stop_once() -> None:
@@ -533,7 +534,6 @@ def test_meter_adds_up() -> None:
     assert cost.wall == pytest.approx(0.01)
     assert cost.cpu == pytest.approx(0.005)
     assert cost.spread == pytest.approx(0.0, abs=1e-6)
-    assert cost.total_wall == pytest.approx(0.07)
     assert not cost.dear_first
 
 
@@ -547,7 +547,6 @@ def test_a_dear_first_item_is_left_out_but_told() -> None:
     assert cost.dear_first
     assert cost.first_wall == 0.5
     assert cost.wall == cost.cpu == pytest.approx(0.01)
-    assert cost.longest == pytest.approx(0.01)
     assert cost.items == 4
 
 
@@ -558,7 +557,6 @@ def test_meter_shows_unevenness_and_trend() -> None:
     cost = meter.summary()
     assert cost.wall == pytest.approx(0.0105)
     assert cost.recent_wall > 0.015
-    assert cost.longest == pytest.approx(0.02)
     assert 0.4 < cost.spread < 0.7
 
 

@@ -93,7 +93,7 @@ class FakeSampler:
         self.stopped = True
 
     def mark(self):
-        return SimpleNamespace(cpu=0.0)
+        return SimpleNamespace(samples=SimpleNamespace(cpu=0.0))
 
     def reading(self):
         return self.world.reading
