@@ -120,7 +120,7 @@ def test_a_handler_that_is_stuck_holds_up_nobody(made, monkeypatch):
 
 def test_too_much_is_waited_for(made, monkeypatch):
     """Whoever reads a worker's socket must not read faster than a handler writes."""
-    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 10_000)
+    monkeypatch.setattr(module, "MAX_WAITING_OUTPUT_BYTES", 10_000)
     monkeypatch.setattr(module, "MAX_WRITE_BYTES", 1)
     sizes = []
     with written() as stream:

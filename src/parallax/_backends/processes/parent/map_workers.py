@@ -92,7 +92,8 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         self._call = call
         self._key = call_key(call)
         self._surround = surround
-        self._context, self._most = b"", 0
+        #: the environment of items, captured for so many workers.
+        self._context = 0, b""
         self._lease = functools.partial(pool.lease, limit=limit, items=items)
         self._new_id = new_id
         self._wait = wait
@@ -143,12 +144,12 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             if not self.workers:
                 self._report(Unable(error.detail, method=error.method))
             return
-        if count > self._most:  # not once more for one that is replaced
-            self._most, self._context = count, self._surround(count)
+        if count > self._context[0]:  # not once more for one that is replaced
+            self._context = count, self._surround(count)
         with self._lock:
             for worker in leased:
                 self._admit(worker, self._new_id())
-                worker.use(self._key, self._call, self._context, self._limits)
+                worker.use(self._key, self._call, self._context[1], self._limits)
                 if self._items is not None:
                     self._quota[worker.number] = self._items - worker.ran
                 if self.eager or worker.state is not STARTING:

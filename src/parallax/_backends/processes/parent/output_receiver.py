@@ -40,7 +40,7 @@ THREAD_LINGER_S = 0.2
 
 #: Bytes that may wait. Less makes threads that read sockets wait for handlers more often, more
 #: takes memory.
-MAX_WAITING_BYTES = 1 << 20
+MAX_WAITING_OUTPUT_BYTES = 1 << 20
 
 #: Bytes of output that are written at once.
 MAX_WRITE_BYTES = 1 << 16
@@ -174,8 +174,8 @@ class OutputReceiver:
             self._change.notify_all()
         if self._thread is None and not self._deliverer:
             self.deliver()
-        elif self._size > MAX_WAITING_BYTES:
-            self._wait(MAX_WAITING_BYTES)
+        elif self._size > MAX_WAITING_OUTPUT_BYTES:
+            self._wait(MAX_WAITING_OUTPUT_BYTES)
 
     def wait_delivered(self) -> None:
         """Wait until another thread has delivered all output."""
