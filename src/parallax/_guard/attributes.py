@@ -31,12 +31,13 @@ from parallax._guard.values import (
     Outer,
     Super,
     Value,
+    either,
     exactly,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
 
 __all__ = ["METHOD_DESCRIPTORS", "SPREADING_METHODS", "Attributes"]
 
@@ -67,11 +68,8 @@ class Attributes(Recorder):
 
     def attribute(self, frame: AbstractFrame, value: Value, name: str) -> Value:
         """`value.name`."""
-        result: Value | None = None
-        for origin in value.origins:
-            found = self._attribute_of(frame, origin, name)
-            result = found if result is None else result | found
-        return (result or PLAIN_VALUE).with_deps(value.deps)
+        found = either(self._attribute_of(frame, origin, name) for origin in value.origins)
+        return (found or PLAIN_VALUE).with_deps(value.deps)
 
     def _attribute_of(self, frame: AbstractFrame, origin: Origin, name: str) -> Value:
         if type(origin) is Outer:
@@ -83,8 +81,7 @@ class Attributes(Recorder):
                 return field
             found = None
             if origin.cls is not None:
-                raw = class_lookup(origin.cls, name)
-                found = self._class_attribute(frame, origin, origin.cls, raw, name)
+                found = self._class_attribute(frame, origin, origin.cls, name)
             return exactly(Method(origin, name, None)) if found is None else found
         if type(origin) is Super:
             return self._super_attribute(origin, name)
@@ -96,8 +93,7 @@ class Attributes(Recorder):
         obj = node.obj
         if obj is UNKNOWN_OBJECT:
             if node.cls is not None:
-                raw = class_lookup(node.cls, name)
-                found = self._class_attribute(frame, node, node.cls, raw, name)
+                found = self._class_attribute(frame, node, node.cls, name)
                 if found is not None:
                     return found
             child = self._load(frame, node, name, node)
@@ -117,11 +113,9 @@ class Attributes(Recorder):
             return child.value()
         if is_a(obj, type):
             return self._attribute_of_class(frame, node, name)
-        raw = class_lookup(type(obj), name)
         child = node.child("attr", name)
-        shadowed = child.obj is not UNKNOWN_OBJECT and child.obj is not raw
-        if raw is not NO_ATTRIBUTE and not shadowed:
-            found = self._class_attribute(frame, node, type(obj), raw, name)
+        if child.obj is UNKNOWN_OBJECT or child.obj is class_lookup(type(obj), name):
+            found = self._class_attribute(frame, node, type(obj), name)
             if found is not None:
                 return found
         if child.obj is UNKNOWN_OBJECT:
@@ -148,9 +142,10 @@ class Attributes(Recorder):
         return self._load(frame, node, name).value()
 
     def _class_attribute(
-        self, frame: AbstractFrame, origin: Outer | Fresh, cls: type, raw: Any, name: str
+        self, frame: AbstractFrame, origin: Outer | Fresh, cls: type, name: str
     ) -> Value | None:
         """What a class gives for an attribute of its instance; None where that is plain data."""
+        raw = class_lookup(cls, name)
         if raw is NO_ATTRIBUTE:
             return None
         holder = self._class_node(origin, cls)
@@ -201,8 +196,7 @@ class Attributes(Recorder):
                     if is_a(func.obj, (staticmethod, classmethod)):
                         func = func.child("unwrap")
                     func = _undecorated(func)
-                    method = Method(origin, name, _function_or_none(func))
-                    result |= exactly(method)
+                    result |= exactly(Method(origin, name, _function_or_none(func)))
                     break
         return result
 

@@ -53,13 +53,7 @@ class BuiltinCalls(Operators):
     _nested_callbacks = 0
 
     def callbacks(self, frame: AbstractFrame, values: Iterable[Value], other: Value) -> None:
-        """Follow the functions among `values` as if called with elements of all the arguments.
-
-        Args:
-            frame: the function that makes the call.
-            values: the arguments of the call.
-            other: the receiver of the call, if it is a method.
-        """
+        """Follow the functions among `values` as if called with elements of these and `other`."""
         if self._nested_callbacks >= _MAX_NESTED_CALLBACKS:
             return
         self._nested_callbacks += 1
@@ -105,12 +99,10 @@ class BuiltinCalls(Operators):
         return Value(deps=deps)
 
     def builtin_vars(self, frame: AbstractFrame, args: Arguments) -> Value:
-        if not args.positional:
-            return PLAIN_VALUE
-        return self.attribute(frame, args.positional[0], "__dict__")
+        return join_all(self.attribute(frame, each, "__dict__") for each in args.positional[:1])
 
     def builtin_globals(self, frame: AbstractFrame, _: Arguments) -> Value:
-        return exactly(frame.ns)
+        return exactly(frame.func.ns)
 
     def builtin_super(self, frame: AbstractFrame, args: Arguments) -> Value:
         after: Any = None

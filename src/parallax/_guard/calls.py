@@ -37,6 +37,7 @@ from parallax._guard.values import (
     Origin,
     Outer,
     Value,
+    either,
     exactly,
     join_all,
 )
@@ -80,13 +81,8 @@ class Calls(InstalledCalls):
         """Call whatever `target` may be; what the call returns."""
         if target is CLASS_VALUE:
             return self._build_class(frame, args.positional)
-        result: Value | None = None
-        for origin in target.origins:
-            found = self._call_origin(frame, origin, args)
-            result = found if result is None else result | found
-        if result is None:
-            result = self.external(frame, "", "", args)
-        return result.with_deps(target.deps)
+        result = either(self._call_origin(frame, origin, args) for origin in target.origins)
+        return (result or self.external(frame, "", "", args)).with_deps(target.deps)
 
     def _call_origin(self, frame: AbstractFrame, origin: Origin, args: Arguments) -> Value:
         if type(origin) is Func:
@@ -154,11 +150,10 @@ class Calls(InstalledCalls):
         holder, name = node.obj.__self__, node.obj.__name__
         if holder is None or is_a(holder, types.ModuleType):
             return self.external(frame, top_module(node.obj), name, args)
-        receiver = node.child("self")
         if is_a(holder, type):
             return self.external(frame, top_module(holder), name, args)
         self.external(frame, top_module(type(holder)), name, args)
-        return self.method(frame, receiver, name, args)
+        return self.method(frame, node.child("self"), name, args)
 
     def _call_instance(self, frame: AbstractFrame, node: Outer, args: Arguments) -> Value:
         kind = type(node.obj)
@@ -168,10 +163,8 @@ class Calls(InstalledCalls):
         self._follow_wrapped(frame, node, args)
         if kind.__module__ in ("operator", "_operator") and kind.__name__ == "methodcaller":
             name = node.obj.__reduce__()[1][0]
-            target = PLAIN_VALUE
-            if args.positional:
-                target = self.attribute(frame, args.positional[0], name)
-            return self.call(frame, target, Arguments())
+            found = (self.attribute(frame, value, name) for value in args.positional[:1])
+            return self.call(frame, join_all(found), Arguments())
         return self.external(frame, top_module(kind), "__call__", args)
 
     def _follow_wrapped(self, frame: AbstractFrame, node: Outer, args: Arguments) -> None:
@@ -313,8 +306,7 @@ def _bind(frame: AbstractFrame, func: Func, args: Arguments) -> dict[str, Value]
         default = k - (count - len(func.defaults))
         value = args.named.get(params[k])
         if value is None and default >= 0:
-            value = func.defaults[default]
-            value = value if rest is None else value | rest
+            value = either((func.defaults[default], rest))
         bound[params[k]] = value or rest or PLAIN_VALUE
     more = count + code.co_kwonlyargcount
     for name in params[count:more]:

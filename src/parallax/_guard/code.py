@@ -87,7 +87,7 @@ class Code:
 
     def protected_by_handlers(self, at: int) -> set[int]:
         """The instructions whose exceptions go to a handler that leads to `at`."""
-        found: set[int] = set()
+        found = set()
         for i, ins in enumerate(self.instructions):
             if ins.handler and self.reaches(ins.handler[0], at):
                 found.add(i)
@@ -155,13 +155,12 @@ def decode(code: types.CodeType) -> Code:
             merges.add(target)
         text = ins.argrepr if ins.opname == "BINARY_OP" else ""
         # `dis` of 3.11 does not resolve the constant that KW_NAMES refers to.
-        value = code.co_consts[ins.arg or 0] if ins.opname == "KW_NAMES" else ins.argval
-        instructions.append(
-            Instruction(
-                ins.opname, ins.opcode, ins.arg or 0, value, ins.offset, target, text,
-                handlers[i],
-            )
-        )  # fmt: skip
+        arg = ins.arg or 0
+        value = code.co_consts[arg] if ins.opname == "KW_NAMES" else ins.argval
+        made = Instruction(
+            ins.opname, ins.opcode, arg, value, ins.offset, target, text, handlers[i]
+        )
+        instructions.append(made)
     result = Code(code, tuple(instructions), frozenset(merges))
     if len(_decoded) > _MAX_DECODED:
         _decoded.clear()

@@ -20,7 +20,7 @@ from parallax._guard.fingerprint import differs, fingerprint, follow, unwatchabl
 from parallax._guard.frame import TooBig
 from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, mark_of, resolve
 from parallax._guard.scan import Scan
-from parallax._guard.values import PLAIN_VALUE, Outer
+from parallax._guard.values import PLAIN_VALUE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,11 +111,6 @@ def except_shared(effects: Effects, fn: Callable[..., Any], args: tuple[Any, ...
 
     Each item's own place in such an array may be filled by any process. A change that threads would
     race for (``counts[k] += 1``) stays a finding: processes would race for it as well.
-
-    Args:
-        effects: the effects of `fn`.
-        fn: the callable.
-        args: the arguments of one call.
     """
     if not effects.findings:
         return effects
@@ -147,11 +142,8 @@ def scan(
 ) -> Effects:
     """What the code of `fn` may do to state outside one call of `fn`.
 
-    Args:
-        fn: any callable.
-        sample: the arguments of one call, for their types: `x += 1` changes a list and not a
-            number. None: the arguments are of unknown type.
-        steps: the number of instructions to analyse before the code counts as too big (opaque).
+    `sample` has the arguments of one call, for their types: `x += 1` changes a list and not a
+    number; None if the types are unknown. After `steps` instructions the code counts as opaque.
     """
     try:
         args = (UNKNOWN_OBJECT,) * _arity(fn) if sample is None else sample
@@ -236,14 +228,13 @@ def _scan_anew(fn: Any, args: tuple[Any, ...], steps: int) -> tuple[Effects, tup
         opaque = True
     findings = _findings(fn, weigh(list(analysis.events.values()), returned))
     reads = tuple(GlobalRead(*each) for each in analysis.globals_read)
-    marks = tuple(_mark(node) for node in analysis.trail)
+    marks = tuple(
+        (-1 if node.parent is None else node.parent.index, node.kind, node.key, node.mark)
+        for node in analysis.trail
+    )
     for node in analysis.trail:
         node.obj = None  # a cached path must not keep the user's data alive
     return Effects(findings, reads, opaque), marks
-
-
-def _mark(node: Outer) -> _Mark:
-    return (-1 if node.parent is None else node.parent.index, node.kind, node.key, node.mark)
 
 
 def _findings(fn: Any, judged: list[Judged]) -> tuple[Finding, ...]:
@@ -277,7 +268,7 @@ class Observer:
         self._fn = fn
         self._paths = tuple(dict.fromkeys(finding.root for finding in effects.findings))
         self._args: tuple[Any, ...] = ()
-        self._old: list[State] | None = None
+        self._old: list[State] = []
         #: For each watched item, whether it changed anything.
         self.history: tuple[bool, ...] = ()
 
@@ -288,12 +279,9 @@ class Observer:
 
     def after(self) -> bool:
         """Whether anything changed, just after the call."""
-        old, self._old = self._old, None
-        changed = False
-        if old is not None:
-            new = self._look()
-            changed = len(old) != len(new) or any(map(differs, old, new))
-        self._args = ()
+        old, new = self._old, self._look()
+        changed = len(old) != len(new) or any(map(differs, old, new))
+        self._old, self._args = [], ()
         self.history = (*self.history, changed)
         return changed
 
@@ -348,17 +336,13 @@ def _has_ended(finding: Finding, history: Sequence[bool]) -> bool:
 
 
 def _worst(findings: Sequence[Finding]) -> Finding | None:
-    for finding in findings:
-        if finding.kind == "update":
-            return finding
-    return findings[0] if findings else None
+    """The first update, or the first finding of all."""
+    return max(findings, key=lambda each: each.kind == "update", default=None)
 
 
 def _restrict(finding: Finding, *, settled: bool) -> Verdict:
     instead = "return the changed item" if finding.target == "the item" else "return the value"
-    other = ", or pass backend='processes'"
-    if finding.shared:
-        other = "; processes would race for it as well"
-    reason = f"{finding}; {instead} instead{other}"
+    also_races = "; processes would race for it as well"
+    other = also_races if finding.shared else ", or pass backend='processes'"
     limit: Literal["process", "loop"] = "loop" if finding.kind == "update" else "process"
-    return Verdict(limit, reason, finding, settled)
+    return Verdict(limit, f"{finding}; {instead} instead{other}", finding, settled)

@@ -64,13 +64,8 @@ class Recorder:
     ) -> None:  # fmt: skip
         """Record a change at the frame's current instruction.
 
-        Args:
-            frame: the function that changes the object.
-            node: the object that changes; None for the state of the process.
-            change: the shape of the change and the verb for it.
-            slot: the variable, attribute or item that is assigned.
-            value: the new content.
-            target: the name of what changes, where `node` and `slot` do not give it.
+        `node` is None for the state of the process, `change` the shape of the change and the verb
+        for it. `target` is the name of what changes, where `node` and `slot` do not give it.
         """
         shape, how = change
         if node is not None and self._exempt(node):
@@ -126,7 +121,7 @@ class Recorder:
 
     def load_global(self, frame: AbstractFrame, name: str) -> Value:
         """A global or builtin name."""
-        space = frame.ns
+        space = frame.func.ns
         node = space.child("name", name)
         node.loaded = True
         self.read(frame, (node,))
@@ -145,11 +140,11 @@ class Recorder:
 
     def store_global(self, frame: AbstractFrame, name: str, value: Value | None) -> None:
         """An assignment to a global name, or its deletion where `value` is None."""
-        node = frame.ns.child("name", name)
+        node = frame.func.ns.child("name", name)
         if value is not None and value.origins and all(_is_module(o) for o in value.origins):
             return  # `global np; import numpy as np`
         how = self.how_rebound(frame, value, "deletes")
-        self.note(frame, frame.ns, (REBIND, how), node, value, f"global {name}")
+        self.note(frame, frame.func.ns, (REBIND, how), node, value, f"global {name}")
 
     def store_deref(self, frame: AbstractFrame, name: str, value: Value | None) -> None:
         """Assign a variable shared with inner or outer functions, or delete it."""

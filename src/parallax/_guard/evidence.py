@@ -8,10 +8,9 @@ without a change speak for all items.
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import NamedTuple
 from parallax._guard.events import Event
 from parallax._guard.frame import AbstractFrame
-from parallax._guard.values import NONDETERMINISTIC, Outer, Value, dependencies
+from parallax._guard.values import EMPTY, NONDETERMINISTIC, Outer, Value, dependencies
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,20 +20,13 @@ __all__ = ["Judged", "weigh"]
 
 # The outer objects that decide whether an instruction runs.
 Condition: TypeAlias = "frozenset[Any]"
+# An event with its kind, whether it is guarded, and whether it is constant.
+Judged: TypeAlias = "tuple[Event, Literal['grow', 'update'], bool, bool]"
 # Steps of a path that name no single object, so that watching it would not show every change.
 _VAGUE_STEPS: Final = ("elem", "kin", "deep")
 # Callers that are asked for their conditions. Smaller: conditions far up are missed, and caches
 # filled there count as recurring changes; larger: deeply nested code takes longer.
 _MAX_CALL_SITES: Final = 40
-
-
-class Judged(NamedTuple):
-    """One event with its weight."""
-
-    event: Event
-    kind: Literal["grow", "update"]
-    guarded: bool
-    constant: bool
 
 
 def weigh(events: list[Event], returned: Value) -> list[Judged]:
@@ -54,7 +46,7 @@ def weigh(events: list[Event], returned: Value) -> list[Judged]:
         guarded = observable and any(not each.isdisjoint(relevant) for each in steady)
         constant = observable and bool(conditions) and len(steady) == len(conditions)
         kind = _kind(event, conditions, guarded, shown)
-        result.append(Judged(event, kind, guarded, constant))
+        result.append((event, kind, guarded, constant))
     return result
 
 
@@ -75,7 +67,10 @@ def _kind(
         return "update"
     goal = slot or node
     if event.same:
-        return "grow" if _is_locked(event) and not _order_shows(goal, shown) else "update"
+        # The order of locked updates shows in a rounded sum, or in a result.
+        order_shows = type(goal.obj) in (float, complex, str, bytes, tuple) or goal in shown
+        locked = any(start <= event.at <= end for start, end in event.frame.locked)
+        return "grow" if locked and not order_shows else "update"
     if any((goal, "compared") in condition for condition in conditions):
         return "update"
     if guarded:
@@ -86,15 +81,6 @@ def _kind(
     if slot is not None and slot.kind != "elem":
         return "update" if slot.loaded else "grow"
     return "update" if node.scanned else "grow"
-
-
-def _is_locked(event: Event) -> bool:
-    return any(start <= event.at <= end for start, end in event.frame.locked)
-
-
-def _order_shows(goal: Outer, shown: frozenset[Any]) -> bool:
-    """Whether the order of locked updates shows: in a rounded sum, or in a result."""
-    return type(goal.obj) in (float, complex, str, bytes, tuple) or goal in shown
 
 
 def _conditions(frame: AbstractFrame, at: int) -> list[Condition]:
@@ -117,7 +103,5 @@ def _handled(frame: AbstractFrame, at: int) -> list[Condition]:
     """For code in an exception handler: what the protected code reads (`try: cache[k]`)."""
     if frame.code.reaches(0, at):
         return []
-    reads: set[Any] = set()
-    for i in frame.code.protected_by_handlers(at):
-        reads |= frame.reads.get(i, frozenset())
-    return [frozenset(reads or (NONDETERMINISTIC,))]
+    reads = (frame.reads.get(i, EMPTY) for i in frame.code.protected_by_handlers(at))
+    return [EMPTY.union(*reads) or frozenset((NONDETERMINISTIC,))]

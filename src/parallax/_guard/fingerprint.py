@@ -86,9 +86,8 @@ def _add(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> None:
         size = dict.__len__(obj)
         content = dict.values(obj)
         if size > _MAX_WHOLE_ITEMS:
-            values = list(islice(content, _SAMPLED_PER_END))
             last = next(reversed(obj)) if type(obj) is dict else None
-            content = [*values, last]
+            content = [*islice(content, _SAMPLED_PER_END), last]
     elif is_a(obj, (tuple, set, frozenset, deque)):
         size = len(obj) if type(obj) in (tuple, set, frozenset, deque) else 0
         content = islice(iter(obj), _MAX_WHOLE_ITEMS) if size else ()
@@ -114,8 +113,7 @@ def _add_other(obj: Any, refs: list[Any], figures: list[Any], depth: int) -> Non
     if is_a(obj, types.ModuleType):
         return
     if is_a(obj, type):
-        held = list(type.__getattribute__(obj, "__dict__").values())[: 2 * _MAX_WHOLE_ITEMS]
-        refs += held
+        refs += list(type.__getattribute__(obj, "__dict__").values())[: 2 * _MAX_WHOLE_ITEMS]
         return
     if kind in (bytearray, memoryview) or kind.__name__ in ("array", "ndarray"):
         figures.append(_bytes_of(obj))

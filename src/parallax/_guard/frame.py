@@ -21,7 +21,6 @@ from parallax._guard.values import (
     Cell,
     Fresh,
     Func,
-    Outer,
     Value,
     exactly,
 )
@@ -103,23 +102,10 @@ class AbstractFrame:
         self._states: dict[int, tuple[list[Value], dict[str, Value], Blocks]] = {}
         self._work: list[int] = []
 
-    @property
-    def ns(self) -> Outer:
-        """The module namespace of the function."""
-        return self.func.ns
-
     # -------------------------------------------------------- the loop
 
     def run(self, scan: Any, operations: dict[str, Operation]) -> Value:
-        """Interpret until no value changes.
-
-        Args:
-            scan: the analysis that the operations belong to, passed to each of them.
-            operations: what each opcode does.
-
-        Returns:
-            The value that a call of the function returns.
-        """
+        """Interpret until no value changes; the value that a call of the function returns."""
         for _ in range(_MAX_PASSES):
             before = self.budget.stale
             self._states.clear()
@@ -146,8 +132,7 @@ class AbstractFrame:
             self.budget.spend()
             if ins.handler is not None and (raised != ins.handler or seen is not self.names):
                 # Any instruction of the region may raise, with the variables as they are now.
-                raised = ins.handler
-                seen = self.names
+                seen, raised = self.names, ins.handler
                 goal, depth, pushed = ins.handler
                 self._flow(goal, self.stack[:depth] + [PLAIN_VALUE] * pushed, self.names, ())
             elif self.blocks and (seen is not self.names or raised is not self.blocks):
@@ -163,10 +148,7 @@ class AbstractFrame:
                 self._flow(i, self.stack, self.names, self.blocks)
                 return
 
-    def _flow(
-        self, goal: int, stack: list[Value], names: dict[str, Value],
-        blocks: Blocks,
-    ) -> None:  # fmt: skip
+    def _flow(self, goal: int, stack: list[Value], names: dict[str, Value], blocks: Blocks) -> None:
         """Join the state of one way to an instruction; queue the instruction if that changed."""
         known = self._states.get(goal)
         if known is None:
@@ -286,7 +268,6 @@ def _move_stack(_: Any, frame: AbstractFrame, ins: Instruction) -> None:
 
 
 def _shift(stack: list[Value], effect: int) -> None:
-    if effect >= 0:
-        stack.extend([PLAIN_VALUE] * effect)
-    else:
+    if effect < 0:
         del stack[effect:]
+    stack.extend([PLAIN_VALUE] * effect)

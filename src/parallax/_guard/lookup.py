@@ -99,11 +99,9 @@ def class_lookup(cls: type, name: str) -> Any:
 
 def top_module(obj: object) -> str:
     """The top-level package in which a class or function was defined, without an underscore."""
+    look_up: Any = type.__getattribute__ if is_a(obj, type) else object.__getattribute__
     try:
-        if is_a(obj, type):
-            module = type.__getattribute__(obj, "__module__")
-        else:
-            module = object.__getattribute__(obj, "__module__")
+        module = look_up(obj, "__module__")
     except AttributeError:
         return ""
     return module.partition(".")[0].lstrip("_") if type(module) is str else ""
@@ -112,36 +110,27 @@ def top_module(obj: object) -> str:
 # ---- whose code is it
 
 
-def _installed_roots() -> tuple[str, ...]:
-    # The standard library is found by the folder of one of its modules, because importing
-    # `sysconfig` takes longer than importing all of the guard. This package is named because it is
-    # outside site-packages while it is being developed.
-    places = (os.__file__.rpartition(os.sep)[0], FOLDER)
-    return tuple(_normal(place).rstrip("/") + "/" for place in places if place)
-
-
 def _normal(path: str) -> str:
     return path.replace("\\", "/").lower()
 
 
-_INSTALLED_PREFIXES: Final = _installed_roots()
-_owned: dict[str, bool] = {}
+# The standard library is found by the folder of one of its modules, because importing `sysconfig`
+# takes longer than importing all of the guard. This package is named because it is outside
+# site-packages while it is being developed.
+_INSTALLED_PREFIXES: Final = tuple(
+    _normal(place).rstrip("/") + "/" for place in (os.path.dirname(os.__file__), FOLDER) if place
+)
 
 
+@functools.lru_cache(maxsize=4096)
 def is_own_code(filename: str) -> bool:
     """Whether code of this file belongs to the program rather than to an installed package."""
-    known = _owned.get(filename)
-    if known is None:
-        path = _normal(filename)
-        known = not (
-            path.startswith(("<frozen", "<__array_function__", *_INSTALLED_PREFIXES))
-            or "/site-packages/" in path
-            or "/dist-packages/" in path
-        )
-        if len(_owned) > 4096:
-            _owned.clear()
-        _owned[filename] = known
-    return known
+    path = _normal(filename)
+    return not (
+        path.startswith(("<frozen", "<__array_function__", *_INSTALLED_PREFIXES))
+        or "/site-packages/" in path
+        or "/dist-packages/" in path
+    )
 
 
 def is_own_function(obj: object) -> bool:
@@ -256,18 +245,11 @@ def _get_name(space: Any, name: str) -> Any:
     if name in space:
         return space[name]
     found = space.get("__builtins__", builtins)
-    if is_a(found, dict):
-        return found.get(name, UNKNOWN_OBJECT)
-    return object.__getattribute__(found, "__dict__").get(name, UNKNOWN_OBJECT)
+    return found.get(name, UNKNOWN_OBJECT) if is_a(found, dict) else _get_attr(found, name)
 
 
 def _get_free(func: Any, name: str) -> Any:
     return func.__closure__[func.__code__.co_freevars.index(name)].cell_contents
-
-
-def _get_wrapped(obj: Any, _: Any) -> Any:
-    space = instance_dict(obj)
-    return UNKNOWN_OBJECT if space is None else space.get("__wrapped__", UNKNOWN_OBJECT)
 
 
 def _unwrap_descriptor(obj: Any, _: Any) -> Any:
@@ -293,7 +275,7 @@ _RESOLVERS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "partial": lambda part, _: part.func,
     "bound": lambda part, index: part.args[index],
     "bound name": lambda part, name: part.keywords[name],
-    "wrapped": _get_wrapped,
+    "wrapped": lambda obj, _: (instance_dict(obj) or {}).get("__wrapped__", UNKNOWN_OBJECT),
     "unwrap": _unwrap_descriptor,
     "type": lambda obj, _: type(obj),
     "import": lambda _, name: sys.modules.get(name, UNKNOWN_OBJECT),
@@ -328,9 +310,7 @@ _CODE_LIKE: Final = (
 )
 # The classes of a function under @parallel, and of such a method looked up on an object.
 _DECORATED: Final = ("ParallelFunction", "_Bound")
-_CODE_LIKE_NAMES: Final = (
-    "_lru_cache_wrapper", "ufunc", "_ArrayFunctionDispatcher", *_DECORATED,
-)  # fmt: skip
+_CODE_LIKE_NAMES: Final = ("_lru_cache_wrapper", "ufunc", "_ArrayFunctionDispatcher", *_DECORATED)
 
 
 def is_code_like(obj: object) -> bool:

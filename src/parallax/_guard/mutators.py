@@ -43,7 +43,6 @@ _TAKE = Mutation("take", "takes from")
 _REORDER = Mutation("take", "reorders")
 _CLEARS = Mutation("take", "clears")
 _OVERWRITE = Mutation("slot", "overwrites")
-_DRAW = Mutation("take", "draws from")
 _READS_ON = Mutation("take", "reads on in")
 _FIT = Mutation("take", "fits")
 
@@ -80,7 +79,7 @@ _RANDOM = dict.fromkeys(
         "geometric", "lognormal", "chisquare", "dirichlet", "laplace", "logistic", "pareto",
         "standard_exponential", "standard_t", "weibull", "zipf", "multinomial", "spawn",
     ),
-    _DRAW,
+    Mutation("take", "draws from"),
 )  # fmt: skip
 
 # Further ones of single classes and their subclasses: (top-level module, class name).

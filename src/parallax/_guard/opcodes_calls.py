@@ -50,7 +50,7 @@ def _make_function(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     func = frame.sites.get(key)
     if type(func) is not Func:
         cells = {name: frame.cells[name] for name in code.co_freevars if name in frame.cells}
-        func = frame.sites[key] = Func(code, frame.ns, cells)
+        func = frame.sites[key] = Func(code, frame.func.ns, cells)
     for flag, value in extras.items():
         _set_defaults(func, flag, value)
     frame.push(exactly(func))
@@ -137,7 +137,8 @@ def _import_name(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     level, fromlist = frame.pops(2)
     name = ins.value
     if level.const:
-        package = frame.ns.obj.get("__package__") or "" if type(frame.ns.obj) is dict else ""
+        space = frame.func.ns.obj
+        package = space.get("__package__") or "" if type(space) is dict else ""
         parts = package.split(".")
         base = ".".join(parts[: len(parts) - level.const + 1])
         name = f"{base}.{name}" if name else base
@@ -147,26 +148,13 @@ def _import_name(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     frame.push(exactly(scan.root.child("import", name)))
 
 
-def _import_from(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
-    frame.push(scan.attribute(frame, frame.peek(), ins.value))
-
-
-def _push_null(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
-    frame.push(NULL)
-
-
 CALL_OPERATIONS: Final[dict[str, Operation]] = {
     "MAKE_FUNCTION": _make_function,
     "SET_FUNCTION_ATTRIBUTE": _set_function_attribute,
-    "PUSH_NULL": _push_null,
-    "RETURN_GENERATOR": _push_null,
+    "PUSH_NULL RETURN_GENERATOR": lambda _, frame, __: frame.push(NULL),
     "KW_NAMES": _keyword_names,
-    "CALL": _call,
-    "CALL_KW": _call,
-    "CALL_FUNCTION": _call,
-    "CALL_FUNCTION_KW": _call,
-    "CALL_METHOD": _call,
+    "CALL CALL_KW CALL_FUNCTION CALL_FUNCTION_KW CALL_METHOD": _call,
     "CALL_FUNCTION_EX": _call_unpacked,
     "IMPORT_NAME": _import_name,
-    "IMPORT_FROM": _import_from,
+    "IMPORT_FROM": lambda scan, f, ins: f.push(scan.attribute(f, f.peek(), ins.value)),
 }

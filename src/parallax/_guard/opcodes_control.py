@@ -61,12 +61,6 @@ def _send(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     frame.stack = [*stack, source.element()]
 
 
-def _end_send(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
-    result = frame.pop()
-    frame.pop()
-    frame.push(result)
-
-
 def _yield(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     if ins.op == "YIELD_FROM":
         frame.pop()
@@ -108,20 +102,15 @@ CONTROL_OPERATIONS: Final[dict[str, Operation]] = {
         for way in ("", "_FORWARD", "_BACKWARD")
         for test in ("TRUE", "FALSE", "NONE", "NOT_NONE")
     },
-    "JUMP_IF_TRUE_OR_POP": _jump_or_pop,
-    "JUMP_IF_FALSE_OR_POP": _jump_or_pop,
+    "JUMP_IF_TRUE_OR_POP JUMP_IF_FALSE_OR_POP": _jump_or_pop,
     "CHECK_EXC_MATCH": _check_exception,
     "FOR_ITER": _for_iter,
     "SEND": _send,
-    "END_SEND": _end_send,
-    "YIELD_VALUE": _yield,
-    "YIELD_FROM": _yield,
+    "END_SEND": lambda _, frame, __: frame.push(frame.pops(2)[1]),
+    "YIELD_VALUE YIELD_FROM": _yield,
     "RETURN_VALUE": _return,
     "SETUP_FINALLY": _setup_finally,
     "POP_BLOCK": _pop_block,
-    "SETUP_WITH": _enter,
-    "SETUP_ASYNC_WITH": _enter,
-    "BEFORE_WITH": _enter,
-    "BEFORE_ASYNC_WITH": _enter,
+    "SETUP_WITH SETUP_ASYNC_WITH BEFORE_WITH BEFORE_ASYNC_WITH": _enter,
     "LOAD_SPECIAL": _load_special,
 }

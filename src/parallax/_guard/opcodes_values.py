@@ -66,7 +66,7 @@ def _load_fast(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
 
 
 def _load_fast_and_clear(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
-    frame.push(frame.names.get(ins.value, PLAIN_VALUE))
+    _load_fast(_, frame, ins)
     frame.assign(ins.value, PLAIN_VALUE)
 
 
@@ -136,12 +136,7 @@ def _store_attr(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
 
 
 def _replace(count: int, compute: Callable[..., Value]) -> Operation:
-    """The operation that pops so many values and pushes what is computed from them.
-
-    Args:
-        count: the number of values; -1 means the instruction's argument.
-        compute: called with the scan, the frame and the values, the deepest one first.
-    """
+    """The operation that pops values, -1 for the instruction's argument, and pushes a result."""
 
     def operate(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
         values = frame.pops(ins.arg if count < 0 else count)
@@ -165,11 +160,6 @@ def _load_slice(scan: Calls, frame: AbstractFrame, on: Value, low: Value, high: 
 def _store_item(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
     value, on, key = frame.pops(3)
     scan.store_item(frame, on, key, value)
-
-
-def _delete_item(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
-    on, key = frame.pops(2)
-    scan.store_item(frame, on, key, None)
 
 
 def _store_slice(scan: Calls, frame: AbstractFrame, _: Instruction) -> None:
@@ -213,18 +203,15 @@ def _build_sequence(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
 
 
 def _build_map(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
-    values = frame.pops(2 * ins.arg)
+    if ins.op == "BUILD_CONST_KEY_MAP":
+        keys = [Value(const=key) for key in frame.pop().const]
+        values = frame.pops(ins.arg)
+    else:
+        pairs = frame.pops(2 * ins.arg)
+        keys, values = pairs[::2], pairs[1::2]
     made = frame.site("")
-    for key, value in zip(values[::2], values[1::2], strict=True):
+    for key, value in zip(keys, values, strict=True):
         frame.store(made, key.step(), value)
-    frame.push(exactly(made))
-
-
-def _build_const_map(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
-    keys = frame.pop().const
-    made = frame.site("")
-    for key, value in zip(keys, frame.pops(ins.arg), strict=False):
-        frame.store(made, ("item", key), value)
     frame.push(exactly(made))
 
 
@@ -271,10 +258,6 @@ def _push_match(frame: AbstractFrame, content: Value) -> None:
         frame.push(PLAIN_VALUE)  # whether it matched
 
 
-def _match_keys(_: Calls, frame: AbstractFrame, __: Instruction) -> None:
-    _push_match(frame, frame.peek(2).element())
-
-
 def _match_class(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     subject, _, names = frame.pops(3)
     attributes = names.const if type(names.const) is tuple else ()
@@ -289,7 +272,7 @@ def _match_class(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
 
 
 # One entry for the opcodes that do the same.
-_OPERATIONS: Final[dict[str, Operation]] = {
+VALUE_OPERATIONS: Final[dict[str, Operation]] = {
     # Stack.
     "PRECALL": lambda _, __, ___: None,  # `dis.stack_effect` of 3.11 counts the call here
     "DUP_TOP DUP_TOP_TWO": _duplicate,
@@ -325,7 +308,7 @@ _OPERATIONS: Final[dict[str, Operation]] = {
     # Items and operators.
     "BINARY_SUBSCR": _replace(2, Calls.item),
     "STORE_SUBSCR": _store_item,
-    "DELETE_SUBSCR": _delete_item,
+    "DELETE_SUBSCR": lambda scan, frame, _: scan.store_item(frame, *frame.pops(2), None),
     "BUILD_SLICE": _replace(-1, _slice),
     "BINARY_SLICE": _replace(3, _load_slice),
     "STORE_SLICE": _store_slice,
@@ -342,14 +325,10 @@ _OPERATIONS: Final[dict[str, Operation]] = {
     "GET_ITER": _replace(1, Calls.iterate),
     # Containers and patterns.
     "BUILD_TUPLE BUILD_LIST BUILD_SET": _build_sequence,
-    "BUILD_MAP": _build_map,
-    "BUILD_CONST_KEY_MAP": _build_const_map,
+    "BUILD_MAP BUILD_CONST_KEY_MAP": _build_map,
     "LIST_APPEND SET_ADD MAP_ADD": _append,
     "LIST_EXTEND SET_UPDATE DICT_UPDATE DICT_MERGE": _extend,
     "UNPACK_SEQUENCE UNPACK_EX": _unpack,
-    "MATCH_KEYS": _match_keys,
+    "MATCH_KEYS": lambda _, frame, __: _push_match(frame, frame.peek(2).element()),
     "MATCH_CLASS": _match_class,
-}
-VALUE_OPERATIONS: Final = {
-    name: _OPERATIONS[names] for names in _OPERATIONS for name in names.split()
 }

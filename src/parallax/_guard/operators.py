@@ -17,6 +17,7 @@ from parallax._guard.values import (
     Outer,
     Value,
     dependencies,
+    either,
     exactly,
 )
 
@@ -151,12 +152,7 @@ class Operators(Attributes):
     ) -> Value | None:
         """Follow `__add__` and the like of the program's own classes; None if there is none."""
         method = INPLACE_METHODS.get(symbol + "=", "").replace("__i", "__", 1)
-        result: Value | None = None
-        for origin in left.origins:
-            found = self.special(frame, origin, method, right)
-            if found is not None:
-                result = found if result is None else result | found
-        return result
+        return either(self.special(frame, origin, method, right) for origin in left.origins)
 
     def contains(self, frame: AbstractFrame, needle: Value, holder: Value) -> Value:
         """`needle in holder`."""
@@ -182,13 +178,9 @@ class Operators(Attributes):
                 content |= own.element()
                 continue
             if type(origin) is Outer:
-                obj = origin.obj
-                if (
-                    obj is not UNKNOWN_OBJECT
-                    and class_lookup(type(obj), "__next__") is not NO_ATTRIBUTE
-                ):
+                if class_lookup(type(origin.obj), "__next__") is not NO_ATTRIBUTE:
                     self.note(frame, origin, ("take", "takes from"))
-                if is_known_dict(obj):
+                if is_known_dict(origin.obj):
                     continue
             content |= exactly(origin).element()
         return frame.fresh("iterator", ANY_ELEMENT, content, dependencies(value))

@@ -24,7 +24,11 @@ def _driver(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 class Scan(Calls):
     """The analysis of a callable; afterwards, `events` and `trail` hold what was found."""
 
-    operations: ClassVar = {**VALUE_OPERATIONS, **CONTROL_OPERATIONS, **CALL_OPERATIONS}
+    operations: ClassVar = {
+        name: operation
+        for names, operation in (VALUE_OPERATIONS | CONTROL_OPERATIONS | CALL_OPERATIONS).items()
+        for name in names.split()
+    }
 
     def __init__(self, fn: Callable[..., Any], sample: tuple[Any, ...], steps: int) -> None:
         super().__init__(fn, steps)

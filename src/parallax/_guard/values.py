@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANY_ELEMENT", "CLASS_VALUE", "EMPTY", "NONDETERMINISTIC", "PLAIN_VALUE", "Arguments", "Cell",
     "Fresh", "Func", "Method", "Origin", "Outer", "Super", "Value", "dependencies", "derived",
-    "exactly", "join_all",
+    "either", "exactly", "join_all",
 ]  # fmt: skip
 
 EMPTY: Final[frozenset[Any]] = frozenset()
@@ -306,6 +306,12 @@ CLASS_VALUE: Final = Value(const=Sentinel("BUILD_CLASS"))
 def exactly(origin: Origin) -> Value:
     """The value that is this object and no other."""
     return Value(frozenset((origin,)))
+
+
+def either(values: Iterable[Value | None]) -> Value | None:
+    """A value that may be any of these; None if there is none."""
+    found = [value for value in values if value is not None]
+    return functools.reduce(operator.or_, found) if found else None
 
 
 def join_all(values: Iterable[Value], first: Value = PLAIN_VALUE) -> Value:
