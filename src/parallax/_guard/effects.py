@@ -280,7 +280,7 @@ class Observer:
     def after(self) -> bool:
         """Whether anything changed, just after the call."""
         old, new = self._old, self._look()
-        changed = len(old) != len(new) or any(map(differs, old, new))
+        changed = bool(old) and (len(old) != len(new) or any(map(differs, old, new)))
         self._old, self._args = [], ()
         self.history = (*self.history, changed)
         return changed
