@@ -67,7 +67,7 @@ async def arun(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"fn must be callable, not {fn!r}. Write arun(fn, x), not arun(fn(x))")
     if runs_nothing(fn) == "coroutine":
         return await fn(*args, **kwargs)
-    return await _run(_engine(), fn, args, kwargs)
+    return await _run(_engine(), fn, kwargs, *args)
 
 
 def _engine() -> Any:
@@ -75,9 +75,7 @@ def _engine() -> Any:
     return default_executor(options.backend, options.max_workers)._engine
 
 
-async def _run(
-    engine: Any, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+async def _run(engine: Any, fn: Callable[..., Any], kwargs: dict[str, Any], *args: Any) -> Any:
     future = engine.submit(fn, args, kwargs, contextvars.copy_context())
     try:
         return await asyncio.wrap_future(future)  # cancelled together with this task
@@ -163,14 +161,9 @@ def amap(
     if runs_nothing(fn) == "coroutine":
         start: Callable[..., Awaitable[Any]] = fn
     else:
-        engine = _engine()
-        start = functools.partial(_call, engine, fn)
+        start = functools.partial(_run, _engine(), fn, {})
     running = concurrency or THREADS
     return _Work(start, iterables, running=running, ordered=ordered).results()
-
-
-async def _call(engine: Any, fn: Callable[..., Any], *args: Any) -> Any:
-    return await _run(engine, fn, args, {})
 
 
 class _End:
@@ -183,11 +176,7 @@ class _End:
 class _Work:
     """One ``amap``: a task that reads the input, tasks that run calls, and the reader of results.
 
-    Args:
-        start: makes a coroutine from the arguments of a call.
-        iterables: the input.
-        running: maximum number of calls at a time.
-        ordered: whether results come in the order of the input.
+    ``start`` makes a coroutine from the arguments of a call, ``running`` of which run at a time.
     """
 
     def __init__(
@@ -287,10 +276,8 @@ async def _zipped(iterables: tuple[Any, ...]) -> AsyncIterator[tuple[Any, ...]]:
         found: list[Any] = []
         for source in sources:
             try:
-                if isinstance(source, Iterator):
-                    found.append(next(source))
-                else:
-                    found.append(await source.__anext__())
+                asynchronous = not isinstance(source, Iterator)
+                found.append(await source.__anext__() if asynchronous else next(source))
             except (StopIteration, StopAsyncIteration):
                 return
         yield tuple(found)

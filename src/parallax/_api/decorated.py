@@ -369,12 +369,7 @@ _make: Any = functools.partial.__new__
 
 
 def checked(options: Any) -> dict[str, Any]:
-    """The given options, checked.
-
-    Raises:
-        TypeError: an unknown option, or one of the wrong type.
-        ValueError: a value that cannot be used.
-    """
+    """The given options, checked."""
     check_names("@parallel", options, MAP_OPTIONS)
     check(options)
     return {name: value for name, value in options.items() if value is not None}

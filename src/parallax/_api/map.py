@@ -33,25 +33,16 @@ if TYPE_CHECKING:
     R = TypeVar("R")
     A = TypeVar("A")
 
-    class Results(list[R]):
-        """The results of ``parallel_map``: a list, in the order of the input.
 
-        Attributes:
-            report: what was measured, what was chosen and why. ``print(results.report)`` reads
-                like a person's answer.
-        """
+class Results(list["R"]):
+    """The results of ``parallel_map``: a list, in the order of the input.
 
-        report: Report
+    Attributes:
+        report: what was measured, what was chosen and why. ``print(results.report)`` reads like a
+            person's answer.
+    """
 
-else:
-
-    class Results(list):
-        """The results of ``parallel_map``: a list, in the order of the input.
-
-        Attributes:
-            report: what was measured, what was chosen and why. ``print(results.report)`` reads
-                like a person's answer.
-        """
+    report: Report
 
 
 __all__ = ["Results", "explain", "parallel_imap", "parallel_map", "spread_map"]
@@ -120,16 +111,7 @@ def parallel_map(
 
 
 def spread_map(fn: Callable[..., R], tuples: Iterable[Iterable[Any]], options: Any) -> Results[R]:
-    """``parallel_map`` with the arguments of each call together, as in ``itertools.starmap``.
-
-    Args:
-        fn: the callable.
-        tuples: the arguments, call by call.
-        options: the options of ``parallel_map``.
-
-    Raises:
-        BaseException: as ``parallel_map``.
-    """
+    """``parallel_map`` with the arguments of each call together, as in ``itertools.starmap``."""
     return _collect(_prepare(fn, (tuples,), options, stream=False, spread=True))
 
 

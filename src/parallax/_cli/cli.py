@@ -36,14 +36,7 @@ _METHODS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: the command line without the program's name; that of this process if None.
-
-    Returns:
-        The exit status.
-    """
+    """Run the command of a command line, by default this process's; returns the exit status."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     try:

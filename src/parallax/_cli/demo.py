@@ -61,24 +61,11 @@ class Row:
     @property
     def way(self) -> str:
         """The route in words."""
-        if self.route == "loop":
-            return "the loop"
-        return f"{self.workers} {self.route}"
+        return "the loop" if self.route == "loop" else f"{self.workers} {self.route}"
 
 
 def run_demo(*, quick: bool = False, json_file: str | None = None) -> int:
-    """Run the demo and print it.
-
-    Args:
-        quick: less work.
-        json_file: where to write the figures.
-
-    Returns:
-        0, or 1 if an answer differed from the loop's.
-
-    Raises:
-        OSError: no sources, no server, or the file cannot be written.
-    """
+    """Run the demo and print it; returns 1 if an answer differed from the loop's, otherwise 0."""
     style = _Style(sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     out = open(json_file, "w", encoding="utf-8") if json_file else None  # noqa: SIM115 - below
     with out or contextlib.nullcontext():
@@ -101,17 +88,14 @@ def run_demo(*, quick: bool = False, json_file: str | None = None) -> int:
 def _jobs(
     files: list[str], address: str, *, quick: bool
 ) -> list[tuple[str, Callable[[Any], Any], Sequence[Any]]]:
-    urls = [address + quote(_below(work.root(), path)) for path in files]
+    below = [os.path.relpath(path, work.root()).replace(os.sep, "/") for path in files]
+    urls = [address + quote(path) for path in below]
     return [
         ("parse each file with ast", work.parse, files),
         ("hash and compress each file", work.pack, files),
         ("fetch each over HTTP", work.fetch, urls[: 40 if quick else 200]),
         ("double each number", work.double, range(20_000 if quick else 100_000)),
     ]
-
-
-def _below(folder: str, path: str) -> str:
-    return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
 def _measure(name: str, fn: Callable[[Any], Any], items: Sequence[Any]) -> Row:

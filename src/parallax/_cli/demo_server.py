@@ -41,12 +41,7 @@ class _Server(ThreadingHTTPServer):
 
 
 def main(folder: str, milliseconds: str) -> None:
-    """Serve until standard input ends.
-
-    Args:
-        folder: what to serve.
-        milliseconds: how long to wait before each answer.
-    """
+    """Serve a folder until standard input ends, each answer after that many milliseconds."""
     # Ctrl-C reaches the whole process group; the demo ends, and with it our standard input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _Handler.delay = float(milliseconds) / 1000

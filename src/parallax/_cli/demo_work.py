@@ -30,11 +30,7 @@ _LEFT_OUT = frozenset(
 
 
 def parse(path: str) -> int:
-    """Parse a Python file and count its functions and classes.
-
-    Args:
-        path: the file.
-    """
+    """Parse a Python file and count its functions and classes."""
     with open(path, "rb") as file:
         tree = ast.parse(file.read(), path)
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -42,28 +38,14 @@ def parse(path: str) -> int:
 
 
 def pack(path: str) -> tuple[str, int, int]:
-    """Hash a file and compress it in two ways, as one would for a download page.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its SHA-256, and its size by deflate (gzip, zip) and by bzip2.
-    """
+    """The SHA-256 of a file and its sizes by deflate and by bzip2, as for a download page."""
     with open(path, "rb") as file:
         data = file.read()
     return hashlib.sha256(data).hexdigest(), len(zlib.compress(data, 9)), len(_bzip2(data, 9))
 
 
 def fetch(url: str) -> str:
-    """Fetch a file over HTTP: the SHA-256 of what came back.
-
-    Args:
-        url: where it is.
-
-    Raises:
-        OSError: the server refused.
-    """
+    """Fetch a file over HTTP: the SHA-256 of what came back."""
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=30)
     try:
@@ -77,11 +59,7 @@ def fetch(url: str) -> str:
 
 
 def double(number: int) -> int:
-    """Hardly anything, so that all that a parallel run costs shows.
-
-    Args:
-        number: any.
-    """
+    """Hardly anything, so that all that a parallel run costs shows."""
     return 2 * number
 
 
@@ -91,14 +69,7 @@ def root() -> str:
 
 
 def sources(most_bytes: int) -> list[str]:
-    """Paths of the standard library's sources, in a mixed order that is always the same.
-
-    Args:
-        most_bytes: stop when the files have this many bytes in all.
-
-    Raises:
-        FileNotFoundError: this installation has no sources.
-    """
+    """Paths of so many bytes of the standard library's sources, always in the same mixed order."""
     found = []
     for folder, folders, names in os.walk(root()):
         folders[:] = sorted(set(folders) - _LEFT_OUT)

@@ -12,7 +12,7 @@ import time
 
 from parallax._core.thread_clocks import RunDelay
 from parallax._profiling.gil_sampler import GilSampler
-from parallax._profiling.meters import ItemMeter, OtherCallsLoad, native_threads, working_share
+from parallax._profiling.meters import ItemMeter, native_threads, working_share
 
 TYPE_CHECKING = False
 
@@ -59,19 +59,15 @@ class CallerMeter:
         self._hindered = 0.0  # what the session said at the end of the last block
         self._reading: GilReading | None = None
         self._workers_began = False
-        self._other_calls = (
-            OtherCallsLoad(time.perf_counter(), time.process_time()) if crowded else None
-        )
+        #: whether workers of other calls may compete for this process's GIL.
+        self.crowded = crowded
+        self._made_at, self._made_cpu = time.perf_counter(), time.process_time()
+        self._others_share: float | None = None  # final since workers of this call began
 
     @property
     def sampling(self) -> bool:
         """Whether the GIL is being sampled."""
         return self._session is not None
-
-    @property
-    def crowded(self) -> bool:
-        """Whether workers of other calls may compete for this process's GIL."""
-        return self._other_calls is not None
 
     def start_sampler(self, on_sample: Callable[[float], None]) -> None:
         """Begin to sample the GIL; ``on_sample`` is called in the sampler's thread."""
@@ -111,8 +107,8 @@ class CallerMeter:
 
     def workers_begin(self, now: float, waiting: float | None) -> None:
         """Other workers begin: the GIL is theirs as well now, so its reading is final."""
-        if self._other_calls is not None:
-            self._other_calls.freeze(now, time.process_time())
+        # From now on threads of this very call are among those that keep the process busy.
+        self._others_share = self.others_busy(now)
         if self._session is not None:
             self._reading = self._session.sampler.reading()
         if waiting is not None:
@@ -159,10 +155,15 @@ class CallerMeter:
         return reading.delayed if reading is not None else 0.0
 
     def others_busy(self, now: float) -> float:
-        """Share of the time, 0..1, in which threads of other calls kept this process busy."""
-        if self._other_calls is None:
+        """Share of the time, 0..1, in which threads of other calls kept this process busy.
+
+        A thread that queues behind them seems to wait.
+        """
+        if not self.crowded:
             return 0.0
-        return self._other_calls.busy(now, time.process_time())
+        if self._others_share is not None:
+            return self._others_share
+        return min(1.0, (time.process_time() - self._made_cpu) / max(now - self._made_at, 1e-9))
 
     def loop_seconds(self, result: ChunkResult, *, threads: bool) -> float:
         """Seconds that a plain loop would take for a worker's chunk.

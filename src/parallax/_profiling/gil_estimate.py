@@ -62,13 +62,12 @@ class GilReading(NamedTuple):
     #: but got no core left out; None: cannot be told
     held: float | None
     error: float  #: half-width of a 90 % interval around `held`, 0..1
-    longest: float  #: seconds, the longest wait: a C call that holds the GIL shows here
     span: float  #: wall seconds observed
     delayed: float = 0.0  #: share of them in which the watched thread was ready but got no core
 
 
 class GilSamples(NamedTuple):
-    """What the samples add up to. Every field but `longest` is a sum, so sums subtract."""
+    """What the samples add up to. Every field is a sum, so sums subtract."""
 
     ticks: int = 0
     late: int = 0
@@ -79,7 +78,6 @@ class GilSamples(NamedTuple):
     weight_late: float = 0.0
     weight_squares: float = 0.0
     overshoot: float = 0.0  #: lateness of ticks that met a free GIL: what waking up costs
-    longest: float = 0.0
     cpu: float = 0.0  #: seconds of the sampler's own CPU time
 
     def base(self) -> float:
@@ -113,7 +111,6 @@ class GilSamples(NamedTuple):
             self.weight_late + mean * late,
             self.weight_squares + mean * mean,
             self.overshoot + (0.0 if late else lateness),
-            max(self.longest, excess),
             cpu,
         )
 
@@ -122,13 +119,11 @@ class GilSamples(NamedTuple):
         return self._replace(
             waited=self.waited + seconds,
             startup_wait=self.startup_wait + seconds,
-            longest=max(self.longest, seconds),
         )
 
     def since(self, mark: GilSamples) -> GilSamples:
-        """What was added after `mark`; `longest` stays that of the whole."""
-        differences = (mine - theirs for mine, theirs in zip(self, mark, strict=True))
-        return GilSamples._make(differences)._replace(longest=self.longest)
+        """What was added after `mark`."""
+        return GilSamples._make(mine - theirs for mine, theirs in zip(self, mark, strict=True))
 
 
 def is_late(lateness: float, switches: int, least: float, interval: float) -> bool:
@@ -170,17 +165,17 @@ def estimate(
     of the time in which the watched thread was ready but got no core. The ``load``, in runnable
     threads per core, misleads where only lateness is known.
     """
-    ticks, late, waited, longest = samples.ticks, samples.late, samples.waited, samples.longest
+    ticks, late, waited = samples.ticks, samples.late, samples.waited
     sampled, hits, squares = samples.weight, samples.weight_late, samples.weight_squares
     unsure = samples.startup_wait
     if pending > MIN_PENDING_S:
         unsure += pending
-        ticks, late, waited, longest = ticks + 1, late + 1, waited + pending, max(longest, pending)
+        ticks, late, waited = ticks + 1, late + 1, waited + pending
         weight = sampled / samples.ticks if samples.ticks else FIRST_MEAN_SLEEP_S
         sampled, hits, squares = sampled + weight, hits + weight, squares + weight * weight
     waited = min(waited, span)
     if span <= 0.0 or (ticks == 0 and waited < span / 2.0):
-        return GilReading(ticks, late, None, 1.0, longest, span)
+        return GilReading(ticks, late, None, 1.0, span)
     share = half = centre = 0.5
     if ticks:
         count = sampled * sampled / squares  # what as many ticks of equal weight would be
@@ -209,7 +204,7 @@ def estimate(
         high = max(low, high if busy is None else min(high, busy / (1.0 - delayed)))
         held = (low + high) / 2.0
     error = min(1.0, error / (1.0 - delayed) + max(high - held, held - low, 0.0))
-    return GilReading(ticks, late, held, error, longest, span, delayed)
+    return GilReading(ticks, late, held, error, span, delayed)
 
 
 def mean_sleep(elapsed: float, forced: int) -> float:

@@ -153,10 +153,10 @@ class GilSampler:
         return Mark(now, *seen, watched, process, None if mine else thread_delay(self._native_id))
 
     def reading(self, since: Mark | None = None) -> GilReading:
-        """What the samples say since the mark (`longest`: ever), a wait still going on included."""
+        """What the samples say since the mark, a wait still going on included."""
         first, last = since or self._first, self._last or self.mark()
         if first is None:
-            return GilReading(0, 0, None, 1.0, 0.0, 0.0)
+            return GilReading(0, 0, None, 1.0, 0.0)
         # Samples may have come in after `stop` took its mark: they tell how a long wait ended.
         samples = (self._seen[0] if self._last else last.samples).since(first.samples)
         span = last.at - first.at
@@ -164,7 +164,7 @@ class GilSampler:
         if last.delay is not None and first.delay is not None and span > 0.0:
             delayed = min(1.0, max(0.0, last.delay - first.delay) / span)
         if not gil_enabled():
-            return GilReading(samples.ticks, 0, 0.0, 0.0, 0.0, span, delayed)
+            return GilReading(samples.ticks, 0, 0.0, 0.0, span, delayed)
         busy = _busy(first, last.at, last.watched)
         return estimate(
             samples,

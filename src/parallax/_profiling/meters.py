@@ -18,7 +18,6 @@ __all__ = [
     "CoresMeter",
     "ItemCost",
     "ItemMeter",
-    "OtherCallsLoad",
     "native_threads",
     "working_share",
 ]
@@ -202,22 +201,3 @@ def working_share(cpu: float, wall: float, delay: float) -> float:
     loses nothing by them, so they do not count at all.
     """
     return min(1.0, cpu / max(cpu, wall - delay, 1e-9))
-
-
-class OtherCallsLoad:
-    """How busy other calls keep this process: a thread that queues behind them seems to wait."""
-
-    def __init__(self, now: float, process_cpu: float) -> None:
-        self._since = now
-        self._cpu = process_cpu
-        self._share: float | None = None
-
-    def busy(self, now: float, process_cpu: float) -> float:
-        """Share of the time in which threads of the process worked, until ``freeze``."""
-        if self._share is not None:
-            return self._share
-        return min(1.0, (process_cpu - self._cpu) / max(now - self._since, 1e-9))
-
-    def freeze(self, now: float, process_cpu: float) -> None:
-        """Keep the share: from now on threads of this very call are among those that work."""
-        self._share = self.busy(now, process_cpu)

@@ -90,11 +90,8 @@ class Profiler:
         if times is None:
             return None
         items, wall, cpu = times
-        held: float | None = None
-        error = 1.0
         reading = caller.reading()
-        if reading is not None and reading.held is not None:
-            held, error = reading.held, reading.error
+        held, error = (None, 1.0) if reading is None else (reading.held, reading.error)
         similar = self._similar_run(wall)
         if similar is not None and (held is None or error > CLEAR_ERROR):
             held, error = similar.held, similar.error

@@ -77,13 +77,11 @@ def requested_route(options: Options, place: Place, *, stream: bool) -> Requeste
 
 def _limited(seconds: float, place: Place, cores: int) -> RequestedRoute:
     if not place.movable:
-        return RequestedRoute(
-            "processes", cores, "item_timeout needs worker processes, which can be ended"
-        )
+        reason = "item_timeout needs worker processes, which can be ended"
+        return RequestedRoute("processes", cores, reason)
     if place.limit is not None and place.limit <= seconds:
-        return RequestedRoute(
-            "loop", 1, f"the outer call ends items like this one after {place.limit:g} s"
-        )
+        reason = f"the outer call ends items like this one after {place.limit:g} s"
+        return RequestedRoute("loop", 1, reason)
     raise ValueError(
         "item_timeout cannot be kept in a call that is made inside an item of another parallel "
         "call: only a process can be ended in the middle of an item, and workers start none of "

@@ -120,17 +120,13 @@ class RouteChoice:
 
     def overdue(self, now: float) -> bool:
         """Whether a call has been measured for so long that the others wait no more."""
-        return (
-            self.probing
-            and self._trial_began is not None
-            and now - self._trial_began > MAX_TRIAL_WAIT_S
-        )
+        began = self._trial_began
+        return self.probing and began is not None and now - began > MAX_TRIAL_WAIT_S
 
     def give_up(self, now: float) -> None:
         """Let calls wait no longer for the verdict, which may still come."""
-        self.decide(
-            "threads", "its first call is still running, and what suits it is not clear yet", now
-        )
+        reason = "its first call is still running, and what suits it is not clear yet"
+        self.decide("threads", reason, now)
         self.provisional = True
 
     def rest(self) -> None:

@@ -58,9 +58,8 @@ class RouteThroughput:
         seconds without a core so far.
         """
         span = now - self._begin
-        if span < MIN_SPAN_S or self.chunks < MIN_CHUNKS_PER_WORKER * min(
-            self._workers, self._cores
-        ):
+        enough = MIN_CHUNKS_PER_WORKER * min(self._workers, self._cores)
+        if span < MIN_SPAN_S or self.chunks < enough:
             return None
         under_way = min(under_way, span * self._workers)
         if self.wall < under_way:

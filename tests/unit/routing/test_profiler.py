@@ -67,7 +67,7 @@ class World:
         self.process = 20.0
         self.delay = 0.0
         self.busy: float | None = 1.0
-        self.reading = GilReading(50, 50, 1.0, 0.05, 0.0, 0.1)
+        self.reading = GilReading(50, 50, 1.0, 0.05, 0.1)
         self.samplers: list[FakeSampler] = []
 
     def item(self, profiler, wall, cpu=None, *, alone=True):
@@ -211,7 +211,7 @@ def test_planning_in_the_samplers_thread_is_not_waiting(world):
 def test_native_threads_are_told_from_our_own_work(world):
     """The process uses four times the CPU time of the item; planning would look the same."""
     profiler = started()
-    world.reading = GilReading(50, 0, 0.0, 0.05, 0.0, 0.1)
+    world.reading = GilReading(50, 0, 0.0, 0.05, 0.1)
     world.process += 0.3
     world.item(profiler, 0.1)
     assert profiler.measurement(world.now).native == pytest.approx(4.0)
@@ -252,7 +252,7 @@ def test_a_stopped_sampler_leaves_its_reading(world):
     profiler.caller.stop_sampler()
     assert world.samplers[0].stopped
     assert not profiler.caller.sampling
-    world.reading = GilReading(50, 0, 0.0, 0.05, 0.0, 0.1)
+    world.reading = GilReading(50, 0, 0.0, 0.05, 0.1)
     assert profiler.measurement(world.now).held == 1.0
 
 
@@ -262,10 +262,10 @@ def test_a_stopped_sampler_leaves_its_reading(world):
 def test_the_reading_is_final_when_workers_begin(world):
     """What stays is the share of the CPU time; the times may change."""
     profiler = started()
-    world.reading = GilReading(50, 25, 0.4, 0.05, 0.0, 0.1)
+    world.reading = GilReading(50, 25, 0.4, 0.05, 0.1)
     world.item(profiler, 0.01, 0.008)
     profiler.workers_begin(world.now)
-    world.reading = GilReading(99, 99, 1.0, 0.0, 0.0, 0.1)
+    world.reading = GilReading(99, 99, 1.0, 0.0, 0.1)
     seen = profiler.measurement(world.now)
     assert (seen.held, seen.error) == (pytest.approx(0.4), 0.05)
     for _ in range(4):
@@ -338,16 +338,16 @@ def test_the_loop_seconds_of_a_chunk(world, items, result, threads, seconds):
 
 def test_an_unclear_reading_is_waited_for(world):
     """But not for long, and not where the items wait anyway; then it is taken for held."""
-    world.reading = GilReading(2, 1, None, 1.0, 0.0, 0.1)
+    world.reading = GilReading(2, 1, None, 1.0, 0.1)
     profiler = started()
     world.item(profiler, 0.01)
     assert profiler.plan(world.now, 1000, FACTS) is None
     assert profiler.plan(world.now, 1000, replace(FACTS, current="threads")) is not None
-    world.reading = GilReading(2, 1, 0.5, CLEAR_ERROR + 0.01, 0.0, 0.1)
+    world.reading = GilReading(2, 1, 0.5, CLEAR_ERROR + 0.01, 0.1)
     assert profiler.plan(world.now, 1000, FACTS) is None
-    world.reading = GilReading(2, 1, 0.5, CLEAR_ERROR, 0.0, 0.1)
+    world.reading = GilReading(2, 1, 0.5, CLEAR_ERROR, 0.1)
     assert profiler.plan(world.now, 1000, FACTS) is not None
-    world.reading = GilReading(2, 1, None, 1.0, 0.0, 0.1)
+    world.reading = GilReading(2, 1, None, 1.0, 0.1)
     world.item(profiler, MAX_UNCLEAR_S)
     seen, plan = profiler.plan(world.now, 1000, FACTS)
     assert (seen.held, plan.route) == (1.0, "processes")
@@ -356,7 +356,7 @@ def test_an_unclear_reading_is_waited_for(world):
 @pytest.mark.parametrize("crowded", [False, True])
 def test_waiting_needs_no_reading(world, crowded):
     """Except where other calls keep this process busy: queueing for the GIL looks the same."""
-    world.reading = GilReading(2, 1, None, 1.0, 0.0, 0.1)
+    world.reading = GilReading(2, 1, None, 1.0, 0.1)
     profiler = started(crowded=crowded)
     world.item(profiler, 0.01, 0.001)
     found = profiler.plan(world.now, 1000, FACTS)
@@ -408,7 +408,7 @@ def test_nothing_is_planned_while_items_are_watched(world, monkeypatch):
 
 def test_side_effects_keep_a_callable_here(world):
     """Threads come into question after some items, and not on a loaded machine."""
-    world.reading = GilReading(50, 0, 0.0, 0.01, 0.0, 0.1)
+    world.reading = GilReading(50, 0, 0.0, 0.01, 0.1)
     profiler = started()
     profiler.limits.stay_reason = "it appends"
     for _ in range(MIN_ITEMS_BEFORE_THREADS):
@@ -468,11 +468,11 @@ def test_an_earlier_call_speaks_until_items_do(world):
     profiler = started()
     seen = profiler.measurement(world.now)
     assert (seen.remembered, seen.wall, seen.held) == (True, 0.02, 0.9)
-    world.reading = GilReading(0, 0, None, 1.0, 0.0, 0.1)
+    world.reading = GilReading(0, 0, None, 1.0, 0.1)
     world.item(profiler, 0.01)
     seen = profiler.measurement(world.now)
     assert (seen.remembered, seen.wall, seen.held) == (False, pytest.approx(0.01), 0.9)
-    world.reading = GilReading(50, 0, 0.0, 0.01, 0.0, 0.1)
+    world.reading = GilReading(50, 0, 0.0, 0.01, 0.1)
     assert profiler.measurement(world.now).held == 0.0, "a clear reading is better"
 
 
@@ -480,7 +480,7 @@ def test_an_earlier_call_speaks_until_items_do(world):
 def test_an_earlier_call_that_was_unlike_this_is_dropped(world, factor):
     remember_run(key_of(pure), PastRun(PAST))
     profiler = started()
-    world.reading = GilReading(0, 0, None, 1.0, 0.0, 0.1)
+    world.reading = GilReading(0, 0, None, 1.0, 0.1)
     world.item(profiler, 0.02 * factor)
     assert profiler.measurement(world.now).held is None
     assert profiler.past_run is None
