@@ -13,12 +13,11 @@ from concurrent.futures import BrokenExecutor
 from typing import Any, TypeAlias
 
 from parallax._core.errors import SerializationError, WorkerStartError
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import Place
 from parallax._core.records import record
 from parallax._routing.route_choice import RouteChoice
 from parallax._transport.codec import Encoded
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from parallax._backends.processes.parent.function_cache import Known

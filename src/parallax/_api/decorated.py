@@ -18,24 +18,25 @@ import gc
 import inspect
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType, MethodType
 from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
     Generic,
     ParamSpec,
     TypeVar,
     overload,
 )
 
-from parallax._core.light_stdlib import loads
+from parallax._core.light_stdlib import TYPE_CHECKING, loads
 from parallax._core.options import EXPLAIN_OPTIONS, MAP_OPTIONS, check, check_names, resolve
 from parallax._transport.wrapped_functions import find_attribute, is_importable, reduce_wrapped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
+    from typing import (
+        Any,
+        Concatenate,
+    )
 
     from typing_extensions import Self, Unpack
 

@@ -6,22 +6,25 @@ Guarantees: functions that cannot be mapped, and wrong options, are refused at d
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
-    Generic,
     ParamSpec,
-    Protocol,
     TypeVar,
     overload,
 )
 
 from parallax._api.decorated import ParallelFunction, checked, new_function
 from parallax._core.callables import runs_nothing
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import (
+        Any,
+        Concatenate,
+        Generic,
+        Protocol,
+    )
+
     from typing_extensions import Unpack
 
     from parallax._core.options import MapOptions

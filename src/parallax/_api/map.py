@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 
 from parallax._core.callables import name_of, runs_nothing
-from parallax._core.light_stdlib import overload
+from parallax._core.light_stdlib import TYPE_CHECKING, overload
 from parallax._core.options import (
     EXPLAIN_OPTIONS,
     MAP_OPTIONS,
@@ -18,8 +18,6 @@ from parallax._core.options import (
 )
 from parallax._run.run import Run
 from parallax._scheduling.input import Input
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -15,9 +15,7 @@ import time
 from itertools import starmap
 
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.light_stdlib import signals
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -11,9 +11,7 @@ Guarantees required of an engine: every call that was submitted ends in its resu
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import NamedTuple
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import selectors

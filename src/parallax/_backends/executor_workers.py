@@ -7,16 +7,22 @@ it was given, and is given no more.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, wait
-from typing import Any
+from concurrent.futures import BrokenExecutor, wait
 
 from parallax._backends.capture import run_chunk
-from parallax._backends.contract import Call, Died, Done, Joined, Refused, Report, WorkerEnd
+from parallax._backends.contract import Died, Done, Joined, Refused, WorkerEnd
 from parallax._backends.thread_workers import SelfReportingCrew
-from parallax._core.chunks import Chunk, ChunkResult
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import Place, enter
 from parallax._reporting.stall_policy import WorkerSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor, Future
+    from typing import Any
+
+    from parallax._backends.contract import Call, Report
+    from parallax._core.chunks import Chunk, ChunkResult
 
 __all__ = ["ExternalCrew"]
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 import time
 
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.light_stdlib import PickleBuffer, dumps
+from parallax._core.light_stdlib import TYPE_CHECKING, PickleBuffer, dumps
 from parallax._core.plain_types import PLAIN_TYPES
 from parallax._transport import codec
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

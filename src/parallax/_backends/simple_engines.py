@@ -5,13 +5,18 @@ Guarantees: every call has a future that ends like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextvars import Context
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
 
-from parallax._backends.contract import Engine
 from parallax._backends.result_encoding import run_piece
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+    from contextvars import Context
+    from typing import Any
+
+    from parallax._backends.contract import Engine
 
 __all__ = ["ExternalEngine", "LocalPieces", "SerialEngine"]
 

@@ -16,17 +16,20 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from parallax._backends.simple_engines import LocalPieces
 from parallax._core.deferred_signals import Shield
 from parallax._core.futures import RUNNING, Future
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._reporting.stall_monitor import StallMonitor, stack_of
 from parallax._reporting.stall_policy import Activity, InFlight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextvars import Context
 
 __all__ = ["ThreadCall", "ThreadEngine"]
 

@@ -7,21 +7,27 @@ be ended: ``close`` waits ``grace`` seconds for the thread, and leaves it to end
 
 from __future__ import annotations
 
-import contextvars
 import threading
 import time
-from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Any
 
 from parallax._backends.capture import run_chunk, unblock_interrupts
-from parallax._backends.contract import Call, Done, Joined, Report, Unable
-from parallax._core.chunks import Chunk, Route
+from parallax._backends.contract import Done, Joined, Unable
 from parallax._core.deferred_signals import Shield
-from parallax._core.nesting import Place, enter
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.nesting import enter
 from parallax._core.thread_clocks import thread_delay
 from parallax._reporting.stall_monitor import stack_of
 from parallax._reporting.stall_policy import WorkerSnapshot
+
+if TYPE_CHECKING:
+    import contextvars
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from parallax._backends.contract import Call, Report
+    from parallax._core.chunks import Chunk, Route
+    from parallax._core.nesting import Place
 
 __all__ = ["SelfReportingCrew", "ThreadCrew"]
 

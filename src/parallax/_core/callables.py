@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any

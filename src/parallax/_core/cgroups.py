@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,9 +5,7 @@ Guarantees: values without behaviour; cheap to import, because every worker proc
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import NamedTuple
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from typing import Any, Literal, TypeAlias

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import sys
 
-from parallax._core.cgroups import CGROUPS, CgroupReader
-
-TYPE_CHECKING = False
+from parallax._core.cgroups import CGROUPS
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from parallax._core.cgroups import CgroupReader
 
 __all__ = [
     "cpu_count",

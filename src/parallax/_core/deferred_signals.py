@@ -14,11 +14,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from collections.abc import Callable
 from typing import Any
 
-from parallax._core.light_stdlib import signals
+from parallax._core.light_stdlib import TYPE_CHECKING, signals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType, TracebackType
 
 __all__ = ["Shield"]
 

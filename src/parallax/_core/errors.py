@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
 
-from parallax._core.light_stdlib import PicklingError
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, PicklingError
 
 if TYPE_CHECKING:
     from typing import Any

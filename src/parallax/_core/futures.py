@@ -23,7 +23,12 @@ from concurrent.futures import (
 )
 from concurrent.futures import Future as StandardFuture
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
+
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Future", "Helper"]
 

@@ -10,7 +10,7 @@ those modules.
 
 from __future__ import annotations
 
-# Type checkers take this for typing's own constant.
+#: Type checkers take this for typing's own constant, by its name.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ else:
 
 
 __all__ = [
+    "TYPE_CHECKING",
     "NamedTuple",
     "PickleBuffer",
     "Pickler",

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 
-from parallax._core.cgroups import CGROUPS, CgroupReader
+from parallax._core.cgroups import CGROUPS
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from parallax._core.cgroups import CgroupReader
 
 __all__ = ["memory_available", "memory_total", "oom_kills"]
 

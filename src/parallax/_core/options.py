@@ -13,9 +13,8 @@ import contextvars
 import math
 import os
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import record, replace
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

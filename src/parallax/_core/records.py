@@ -10,7 +10,7 @@ Assumptions: the class body uses neither ``super()`` nor slots of its own, and n
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dataclasses import dataclass as record

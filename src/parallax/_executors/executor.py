@@ -9,19 +9,19 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable
 
 from parallax._core.cores import usable_cores
-from parallax._core.options import Backend, resolve
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.options import resolve
 from parallax._executors.executor_base import EngineExecutor
 from parallax._executors.thread_executor import ThreadPoolExecutor, default_threads
 
-TYPE_CHECKING = False
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.context import BaseContext
     from typing import Any
 
+    from parallax._core.options import Backend
     from parallax._reporting.reports import ExecutorReport
 
 __all__ = ["Executor", "close_default_executors", "default_executor"]

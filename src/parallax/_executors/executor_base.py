@@ -7,15 +7,14 @@ except where a subclass or a tool has replaced ``submit``.
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._executors.lifetimes import Lifetime
 from parallax._executors.map_results import MapResults
 
-TYPE_CHECKING = False
-
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Any, ParamSpec, TypeVar
 

@@ -13,8 +13,7 @@ import threading
 import weakref
 
 from parallax._core.deferred_signals import Shield
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any

@@ -20,9 +20,8 @@ from itertools import islice
 
 from parallax._backends.result_encoding import PieceResult, run_piece
 from parallax._core.errors import SerializationError
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._executors.map_window import MapWindow
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

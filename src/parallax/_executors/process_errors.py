@@ -11,8 +11,7 @@ from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 
 from parallax._core.errors import RemoteTraceback, UnreadableError, WorkerDiedError, set_cause
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from parallax._backends.contract import WorkerEnd

@@ -18,11 +18,10 @@ from parallax._backends.processes.parent.process_view import ProcessHandle
 from parallax._backends.processes.parent.warm_pool import warm_pool
 from parallax._backends.processes.start.initializer import InheritanceError, forks_by_default
 from parallax._core.cores import usable_cores
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.options import stall_limit
 from parallax._executors.executor_base import EngineExecutor
 from parallax._executors.process_errors import broken_pool, lost_call, standard_error
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext

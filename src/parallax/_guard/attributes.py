@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import types
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.events import REBIND, Recorder
-from parallax._guard.frame import AbstractFrame
 from parallax._guard.lookup import (
     NO_ATTRIBUTE,
     UNKNOWN_OBJECT,
@@ -27,17 +27,20 @@ from parallax._guard.values import (
     Arguments,
     Fresh,
     Method,
-    Origin,
     Outer,
     Super,
-    Value,
     either,
     exactly,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
+
+    from parallax._guard.frame import AbstractFrame
+    from parallax._guard.values import (
+        Origin,
+        Value,
+    )
 
 __all__ = ["METHOD_DESCRIPTORS", "SPREADING_METHODS", "Attributes"]
 

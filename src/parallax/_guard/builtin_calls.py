@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import types
 
-from parallax._guard.frame import AbstractFrame, TooBig
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._guard.frame import TooBig
 from parallax._guard.lookup import is_a
 from parallax._guard.operators import Operators
 from parallax._guard.values import (
@@ -18,7 +19,6 @@ from parallax._guard.values import (
     Fresh,
     Func,
     Method,
-    Origin,
     Outer,
     Super,
     Value,
@@ -27,10 +27,14 @@ from parallax._guard.values import (
     join_all,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Final
+
+    from parallax._guard.frame import AbstractFrame
+    from parallax._guard.values import (
+        Origin,
+    )
 
 __all__ = ["CALL_STEPS", "BuiltinCalls"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import types
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.attributes import METHOD_DESCRIPTORS
 from parallax._guard.builtin_calls import CALL_STEPS
 from parallax._guard.frame import AbstractFrame, TooBig
@@ -34,7 +35,6 @@ from parallax._guard.values import (
     Fresh,
     Func,
     Method,
-    Origin,
     Outer,
     Value,
     either,
@@ -42,12 +42,14 @@ from parallax._guard.values import (
     join_all,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar, Final
 
     from parallax._guard.frame import Operation
+    from parallax._guard.values import (
+        Origin,
+    )
 
 __all__ = ["Calls"]
 

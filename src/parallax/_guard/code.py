@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dis
 import functools
-import types
 
-from parallax._core.light_stdlib import NamedTuple
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import types
     from collections.abc import Iterator
     from typing import Any, Final
 

@@ -13,20 +13,20 @@ from __future__ import annotations
 import functools
 import types
 
-from parallax._core.light_stdlib import NamedTuple
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._guard.code import line_of
-from parallax._guard.evidence import Judged, weigh
+from parallax._guard.evidence import weigh
 from parallax._guard.fingerprint import differs, fingerprint, follow, unwatchable
 from parallax._guard.frame import TooBig
 from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, mark_of, resolve
 from parallax._guard.scan import Scan
 from parallax._guard.values import PLAIN_VALUE
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Final, Literal, TypeAlias
 
+    from parallax._guard.evidence import Judged
     from parallax._guard.fingerprint import Path, State
 
 __all__ = [

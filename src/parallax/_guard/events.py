@@ -9,15 +9,17 @@ import contextvars
 import sys
 import types
 
-from parallax._core.light_stdlib import NamedTuple, local
-from parallax._guard.frame import AbstractFrame, Budget
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, local
+from parallax._guard.frame import Budget
 from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, is_code_like, top_module
-from parallax._guard.values import EMPTY, PLAIN_VALUE, Fresh, Origin, Outer, Value, dependencies
+from parallax._guard.values import EMPTY, PLAIN_VALUE, Fresh, Outer, dependencies
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Final
+
+    from parallax._guard.frame import AbstractFrame
+    from parallax._guard.values import Origin, Value
 
 __all__ = ["REBIND", "Event", "Recorder"]
 

@@ -8,13 +8,15 @@ without a change speak for all items.
 
 from __future__ import annotations
 
-from parallax._guard.events import Event
-from parallax._guard.frame import AbstractFrame
-from parallax._guard.values import EMPTY, NONDETERMINISTIC, Outer, Value, dependencies
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._guard.values import EMPTY, NONDETERMINISTIC, Outer, dependencies
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final, Literal, TypeAlias
+
+    from parallax._guard.events import Event
+    from parallax._guard.frame import AbstractFrame
+    from parallax._guard.values import Value
 
 __all__ = ["Judged", "weigh"]
 

@@ -13,9 +13,9 @@ import zlib
 from collections import deque
 from itertools import islice
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.lookup import UNKNOWN_OBJECT, instance_dict, is_a, is_frozen, mro_of, resolve
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Final, TypeAlias

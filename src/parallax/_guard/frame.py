@@ -13,22 +13,26 @@ from __future__ import annotations
 import dis
 import heapq
 
-from parallax._guard.code import Instruction, decode
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._guard.code import decode
 from parallax._guard.values import (
     ANY_ELEMENT,
     EMPTY,
     PLAIN_VALUE,
     Cell,
     Fresh,
-    Func,
     Value,
     exactly,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final, TypeAlias
+
+    from parallax._guard.code import Instruction
+    from parallax._guard.values import (
+        Func,
+    )
 
 __all__ = ["NULL", "AbstractFrame", "Budget", "Operation", "TooBig"]
 

@@ -9,9 +9,9 @@ import sys
 import types
 from collections import Counter
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.attributes import SPREADING_METHODS
 from parallax._guard.builtin_calls import BuiltinCalls
-from parallax._guard.frame import AbstractFrame
 from parallax._guard.lookup import (
     NO_ATTRIBUTE,
     UNKNOWN_OBJECT,
@@ -38,9 +38,7 @@ from parallax._guard.values import (
     ANY_ELEMENT,
     NONDETERMINISTIC,
     PLAIN_VALUE,
-    Arguments,
     Fresh,
-    Origin,
     Outer,
     Value,
     dependencies,
@@ -48,9 +46,14 @@ from parallax._guard.values import (
     join_all,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
+
+    from parallax._guard.frame import AbstractFrame
+    from parallax._guard.values import (
+        Arguments,
+        Origin,
+    )
 
 __all__ = ["InstalledCalls"]
 

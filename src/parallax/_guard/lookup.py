@@ -13,13 +13,13 @@ import os
 import sys
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator
 from itertools import islice
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.own_code import FOLDER
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any, Final
 
 __all__ = [

@@ -6,9 +6,8 @@ what is not listed here counts as harmless, and an entry applies only to the typ
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import NamedTuple
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 

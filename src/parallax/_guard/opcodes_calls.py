@@ -9,9 +9,8 @@ from __future__ import annotations
 import sys
 import types
 
-from parallax._guard.calls import Calls
-from parallax._guard.code import Instruction
-from parallax._guard.frame import NULL, AbstractFrame
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._guard.frame import NULL
 from parallax._guard.values import (
     ANY_ELEMENT,
     PLAIN_VALUE,
@@ -22,11 +21,12 @@ from parallax._guard.values import (
     exactly,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from parallax._guard.frame import Operation
+    from parallax._guard.calls import Calls
+    from parallax._guard.code import Instruction
+    from parallax._guard.frame import AbstractFrame, Operation
 
 __all__ = ["CALL_OPERATIONS"]
 

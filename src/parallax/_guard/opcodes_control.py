@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import sys
 
-from parallax._guard.calls import Calls
-from parallax._guard.code import Instruction
-from parallax._guard.frame import NULL, AbstractFrame
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._guard.frame import NULL
 from parallax._guard.values import PLAIN_VALUE, dependencies
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from parallax._guard.frame import Operation
+    from parallax._guard.calls import Calls
+    from parallax._guard.code import Instruction
+    from parallax._guard.frame import AbstractFrame, Operation
 
 __all__ = ["CONTROL_OPERATIONS"]
 

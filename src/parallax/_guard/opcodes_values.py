@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.calls import Calls
-from parallax._guard.code import Instruction
-from parallax._guard.frame import NULL, AbstractFrame
+from parallax._guard.frame import NULL
 from parallax._guard.lookup import NO_ATTRIBUTE
 from parallax._guard.values import (
     ANY_ELEMENT,
@@ -26,12 +26,12 @@ from parallax._guard.values import (
     join_all,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-    from parallax._guard.frame import Operation
+    from parallax._guard.code import Instruction
+    from parallax._guard.frame import AbstractFrame, Operation
 
 __all__ = ["VALUE_OPERATIONS"]
 

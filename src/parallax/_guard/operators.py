@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import types
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.attributes import Attributes
 from parallax._guard.events import REBIND
-from parallax._guard.frame import AbstractFrame
 from parallax._guard.lookup import NO_ATTRIBUTE, UNKNOWN_OBJECT, class_lookup, is_a, is_known_dict
 from parallax._guard.mutators import INPLACE_METHODS
 from parallax._guard.values import (
     ANY_ELEMENT,
     PLAIN_VALUE,
     Fresh,
-    Origin,
     Outer,
     Value,
     dependencies,
@@ -21,9 +20,13 @@ from parallax._guard.values import (
     exactly,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
+
+    from parallax._guard.frame import AbstractFrame
+    from parallax._guard.values import (
+        Origin,
+    )
 
 __all__ = ["Operators"]
 

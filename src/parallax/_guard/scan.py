@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.calls import Calls
 from parallax._guard.frame import AbstractFrame
 from parallax._guard.opcodes_calls import CALL_OPERATIONS
@@ -9,7 +10,6 @@ from parallax._guard.opcodes_control import CONTROL_OPERATIONS
 from parallax._guard.opcodes_values import VALUE_OPERATIONS
 from parallax._guard.values import Fresh, Func, Outer, Value, exactly
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import functools
 import operator
-import types
-from collections.abc import Iterable
 
-from parallax._core.light_stdlib import NamedTuple
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._guard.lookup import (
     NO_ATTRIBUTE,
     UNKNOWN_OBJECT,
@@ -26,8 +24,9 @@ from parallax._guard.lookup import (
     resolve,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import types
+    from collections.abc import Iterable
     from typing import Any, Final
 
 __all__ = [

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import time
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.thread_clocks import RunDelay
 from parallax._profiling.gil_sampler import GilSampler
 from parallax._profiling.meters import ItemMeter, native_threads, working_share
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ import threading
 import time
 
 from parallax._core.cores import gil_enabled, load_per_core
-from parallax._core.light_stdlib import NamedTuple, signals
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, signals
 from parallax._core.thread_clocks import clock_tick, thread_cpu_clock, thread_delay
 from parallax._profiling.gil_estimate import (
     MIN_PENDING_S,
@@ -31,8 +31,6 @@ from parallax._profiling.gil_estimate import (
     is_late,
     mean_sleep,
 )
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,9 +10,7 @@ import os
 import threading
 
 from parallax._core.callables import unwrap_partial
-from parallax._core.light_stdlib import NamedTuple
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

@@ -5,9 +5,8 @@ Guarantees: pure; nothing here reads a clock.
 
 from __future__ import annotations
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import replace
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from parallax._core.chunks import ChunkResult

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from parallax._core.errors import BackendMissingError
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,10 +6,9 @@ Guarantees: the text uses no word of this package but those of its public interf
 
 from __future__ import annotations
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import field, record
 from parallax._routing.planner import nature, seconds
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from parallax._core.chunks import Route

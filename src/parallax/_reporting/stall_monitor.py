@@ -15,10 +15,9 @@ import os
 import sys
 import time
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.own_code import is_own
 from parallax._reporting.stall_policy import StallDetector, stall_message
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,9 +8,7 @@ Guarantees: pure; the time is a parameter.
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import NamedTuple
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

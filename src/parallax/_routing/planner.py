@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import math
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.plans import Plan
 from parallax._core.records import field, record
 from parallax._shm.buffers import MIN_SHARED_BYTES
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

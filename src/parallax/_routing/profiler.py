@@ -9,6 +9,7 @@ a loaded machine is kept for later calls.
 from __future__ import annotations
 
 from parallax._core.cores import gil_enabled
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.plans import Measurement
 from parallax._core.records import replace
 from parallax._profiling.caller_meter import CallerMeter
@@ -16,8 +17,6 @@ from parallax._profiling.history import PastRun, key_of, past_run, remember_run
 from parallax._profiling.worker_meter import WorkerMeter
 from parallax._routing.planner import plan
 from parallax._routing.route_limits import RouteLimits
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import threading
 
-from parallax._core.light_stdlib import NamedTuple
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from typing import Any

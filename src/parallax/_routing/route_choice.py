@@ -10,10 +10,9 @@ a bounded number of times.
 
 from __future__ import annotations
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._profiling.meters import CoresMeter
 from parallax._profiling.worker_meter import SATURATED_CORES
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

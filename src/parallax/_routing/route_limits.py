@@ -10,9 +10,8 @@ import sys
 import warnings
 
 from parallax._core.errors import SharedStateWarning
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.effects import Observer, Verdict, except_shared, judge, scan
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ the end of the span, counts with the part that lies inside.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from parallax._core.chunks import ChunkResult

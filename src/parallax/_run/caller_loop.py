@@ -7,19 +7,23 @@ until the input ends or a plan opens the run.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, starmap
-from typing import Any
 
 from parallax._backends.capture import run_calls, run_chunk
-from parallax._backends.contract import Call
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.options import Options
-from parallax._reporting.reports import Report
-from parallax._run.caller_state import CallerState
-from parallax._run.controller import Controller
-from parallax._scheduling.input import Input
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._scheduling.reorder_buffer import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from parallax._backends.contract import Call
+    from parallax._core.options import Options
+    from parallax._reporting.reports import Report
+    from parallax._run.caller_state import CallerState
+    from parallax._run.controller import Controller
+    from parallax._scheduling.input import Input
 
 __all__ = ["CallerLoop", "run_items"]
 

@@ -6,14 +6,19 @@ Guarantees: the thread is in the run's place while it runs items, and nowhere el
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
 
-from parallax._core.chunks import ChunkResult
-from parallax._core.nesting import Place, enter, entered
-from parallax._reporting.progress import Progress
-from parallax._reporting.reports import Report
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.nesting import enter, entered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from parallax._core.chunks import ChunkResult
+    from parallax._core.nesting import Place
+    from parallax._reporting.progress import Progress
+    from parallax._reporting.reports import Report
 
 __all__ = ["CallerState"]
 

@@ -7,12 +7,9 @@ Guarantees: every item that arrived is with a crew, waits, or has its result. No
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from parallax._backends.contract import (
-    Crew,
-    CrewEvent,
     Died,
     Done,
     Joined,
@@ -22,17 +19,28 @@ from parallax._backends.contract import (
     Yielded,
     refusal,
 )
-from parallax._core.chunks import Chunk, ChunkResult, Failure, Route
+from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.errors import SerializationError, WorkerStartError
-from parallax._core.options import Options
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._run.crew_table import CALLER, CrewTable
 from parallax._run.worker_losses import WorkerLosses
 from parallax._scheduling import events
 from parallax._scheduling.event_log import check
 from parallax._scheduling.in_flight import ItemsInFlight
-from parallax._scheduling.input import Input
 from parallax._scheduling.reorder_buffer import ReorderBuffer
 from parallax._scheduling.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from parallax._backends.contract import (
+        Crew,
+        CrewEvent,
+    )
+    from parallax._core.chunks import Chunk, Route
+    from parallax._core.options import Options
+    from parallax._scheduling.input import Input
 
 __all__ = ["CHUNKS_HELD", "CHUNK_TARGET_S", "ChunkFlow", "Listener"]
 

@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 
-from parallax._backends.contract import Call, Done, Refused, Unable
-from parallax._core.chunks import Route
+from parallax._backends.contract import Unable
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
-from parallax._core.options import Options
 from parallax._core.plans import Plan
+from parallax._core.records import replace
 from parallax._profiling.history import key_of, past_item_seconds, remember_item_seconds
-from parallax._reporting.reports import Report
 from parallax._routing.planner import LITTLE_WORK_S, Facts, hindsight, too_little
 from parallax._routing.profiler import Profiler
 from parallax._routing.requested import MOST_THREADS, THREADS, requested_route
 from parallax._routing.throughput import RouteThroughput
-from parallax._run.caller_state import CallerState
 from parallax._run.chunk_flow import Listener
 from parallax._run.dispatcher import Dispatcher
 from parallax._run.route_hold import RouteHold
 from parallax._run.worker_factory import WorkerFactory
-from parallax._scheduling.input import Input
+
+if TYPE_CHECKING:
+    from parallax._backends.contract import Call, Done, Refused
+    from parallax._core.chunks import Route
+    from parallax._core.options import Options
+    from parallax._reporting.reports import Report
+    from parallax._run.caller_state import CallerState
+    from parallax._scheduling.input import Input
 
 __all__ = ["Controller"]
 

@@ -6,7 +6,7 @@ Guarantees: a worker's number is used once per run. The dispatcher's lock guards
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from parallax._backends.contract import Crew

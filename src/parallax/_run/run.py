@@ -17,14 +17,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from typing import Any
 
 from parallax._backends.contract import Call
-from parallax._core.chunks import ChunkResult
 from parallax._core.deferred_signals import Shield
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
-from parallax._core.options import Options
 from parallax._reporting.progress import make_progress
 from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import StallMonitor
@@ -32,7 +29,14 @@ from parallax._run.caller_loop import CallerLoop, run_items
 from parallax._run.caller_state import CallerState
 from parallax._run.controller import Controller
 from parallax._run.map_stall_view import MapStallView
-from parallax._scheduling.input import Input
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from typing import Any
+
+    from parallax._core.chunks import ChunkResult
+    from parallax._core.options import Options
+    from parallax._scheduling.input import Input
 
 __all__ = ["Run"]
 

@@ -7,9 +7,7 @@ out before anything is sent.
 from __future__ import annotations
 
 import contextvars
-from typing import Any
 
-from parallax._backends.contract import Call, Crew
 from parallax._backends.executor_workers import ExternalCrew
 from parallax._backends.processes.parent.call_encoding import (
     current_values,
@@ -21,16 +19,23 @@ from parallax._backends.processes.parent.call_encoding import (
 from parallax._backends.processes.parent.environment_capture import capture_environment
 from parallax._backends.processes.parent.map_workers import ProcessCrew
 from parallax._backends.processes.parent.output_receiver import OutputReceiver
-from parallax._backends.processes.parent.warm_pool import Pool, warm_pool
+from parallax._backends.processes.parent.warm_pool import warm_pool
 from parallax._backends.thread_workers import ThreadCrew
-from parallax._core.chunks import Route
 from parallax._core.errors import SerializationError
-from parallax._core.nesting import Place
-from parallax._core.options import Options
-from parallax._routing.profiler import Profiler
-from parallax._run.dispatcher import Dispatcher
-from parallax._transport.codec import Encoded
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._transport.pickle_diagnosis import find_unpicklable
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from parallax._backends.contract import Call, Crew
+    from parallax._backends.processes.parent.warm_pool import Pool
+    from parallax._core.chunks import Route
+    from parallax._core.nesting import Place
+    from parallax._core.options import Options
+    from parallax._routing.profiler import Profiler
+    from parallax._run.dispatcher import Dispatcher
+    from parallax._transport.codec import Encoded
 
 __all__ = ["WorkerFactory"]
 

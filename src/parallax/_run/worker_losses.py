@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from parallax._backends.contract import Died, WorkerEnd
+from parallax._backends.contract import WorkerEnd
 from parallax._core.errors import ItemTimeoutError, WorkerDiedError
-from parallax._scheduling.events import Blame
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from parallax._backends.contract import Died
+    from parallax._scheduling.events import Blame
 
 __all__ = ["WorkerLosses"]
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 
-from parallax._core.chunks import Chunk
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._scheduling import events
+
+if TYPE_CHECKING:
+    from parallax._core.chunks import Chunk
 
 __all__ = ["EventLog", "InconsistencyError", "check"]
 

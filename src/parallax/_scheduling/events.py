@@ -6,9 +6,14 @@ scheduler in the same way.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from parallax._core.chunks import Chunk
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from parallax._core.chunks import Chunk
 
 __all__ = [
     "Arrived",

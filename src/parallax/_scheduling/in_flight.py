@@ -9,10 +9,15 @@ Guarantees: an item is kept until its result is there, and not for longer.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from parallax._core.chunks import Chunk
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from parallax._core.chunks import Chunk
 
 __all__ = ["ItemsInFlight", "SentChunk"]
 

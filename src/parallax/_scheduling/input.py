@@ -7,10 +7,14 @@ iterables may run user code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from time import perf_counter
-from typing import Any
+
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
 __all__ = ["Input"]
 

@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._scheduling.chunk_size import DISPATCH_COST_S
-from parallax._scheduling.worker_table import WorkerEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from parallax._scheduling.worker_table import WorkerEntry
 
 __all__ = ["CHUNK_RECALL_RETRY_S", "RecallPolicy"]
 

@@ -6,11 +6,15 @@ traceback as its cause; a delivered value is not referenced any more.
 
 from __future__ import annotations
 
-from typing import Any
-
-from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.errors import RemoteTraceback, SerializationError, set_cause
-from parallax._scheduling.events import Command, Emit
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._scheduling.events import Emit
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from parallax._core.chunks import ChunkResult, Failure
+    from parallax._scheduling.events import Command
 
 __all__ = ["EmitOrder", "ReorderBuffer", "prepare"]
 

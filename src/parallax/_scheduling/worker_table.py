@@ -7,11 +7,15 @@ because workers with room are indexed, not searched for.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 
-from parallax._core.chunks import Chunk
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import field, record
 from parallax._scheduling.event_log import check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parallax._core.chunks import Chunk
 
 __all__ = ["WorkerEntry", "WorkerTable"]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from parallax._core.light_stdlib import NamedTuple
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from typing import Any

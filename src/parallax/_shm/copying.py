@@ -9,9 +9,8 @@ that is not mapped yet, 0.05 s instead of 0.08 s into mapped memory.
 
 from __future__ import annotations
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.buffers import address_of
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     import mmap

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from typing import Any
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.buffers import address_of
-from parallax._shm.sender import Slab, SlabSender
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from parallax._shm.sender import Slab, SlabSender
 
 __all__ = ["Deduplicator"]
 

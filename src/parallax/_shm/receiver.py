@@ -19,7 +19,7 @@ import os
 import weakref
 from collections import deque
 
-from parallax._core.light_stdlib import NamedTuple, PickleBuffer
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, PickleBuffer
 from parallax._shm.buffers import COPY, MIN_SHARED_BYTES, READ, WRITE, SlabRef
 from parallax._shm.segment import (
     LINUX,
@@ -29,8 +29,6 @@ from parallax._shm.segment import (
     populate,
     round_to_pages,
 )
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from typing import Any

@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 from _weakref import ref  # without weakref, which takes 0.7 ms to load
 
-from parallax._core.light_stdlib import PickleBuffer
-from parallax._shm.buffers import WRITE, SlabRef, address_of
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, PickleBuffer
+from parallax._shm.buffers import WRITE, address_of
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from parallax._shm.buffers import SlabRef
     from parallax._shm.sender import Slab, SlabSender
 
 __all__ = ["any_shared", "expose", "find_shared", "is_shared_writable", "strided_part"]

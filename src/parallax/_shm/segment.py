@@ -19,7 +19,7 @@ import os
 import struct
 import sys
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import TypeAlias

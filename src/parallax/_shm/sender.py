@@ -17,26 +17,29 @@ import os
 from collections import deque
 from functools import partial
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.allocator import (
     GRAIN_BYTES,
     MAPPED,
     RESIDENT,
     UNBACKED,
-    Extent,
     ExtentAllocator,
     size_class,
 )
 from parallax._shm.buffers import COPY, SlabRef
 from parallax._shm.copying import MIN_THREADED_COPY_BYTES, copy_threaded
-from parallax._shm.segment import COPY_PIECE_BYTES, LINUX, Segment, populate, round_to_pages
-
-TYPE_CHECKING = False
+from parallax._shm.segment import COPY_PIECE_BYTES, LINUX, populate, round_to_pages
 
 if TYPE_CHECKING:
     import mmap
     from _thread import LockType
     from collections.abc import Callable
     from typing import Protocol
+
+    from parallax._shm.allocator import (
+        Extent,
+    )
+    from parallax._shm.segment import Segment
 else:
     Protocol = object
 

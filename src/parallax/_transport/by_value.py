@@ -16,6 +16,7 @@ import weakref
 import cloudpickle
 from cloudpickle import cloudpickle as tracking
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.registry import any_shared
 from parallax._transport.encoded import BufferCollector, Encoded, dump, with_reducers
 from parallax._transport.main_module import WorkerMain
@@ -26,8 +27,6 @@ from parallax._transport.wrapped_functions import (
     is_importable,
     reduce_wrapped,
 )
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from types import ModuleType

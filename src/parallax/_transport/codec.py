@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from parallax._core.light_stdlib import Pickler, dumps, loads
+from parallax._core.light_stdlib import TYPE_CHECKING, Pickler, dumps, loads
 from parallax._shm.registry import any_shared
 from parallax._transport.encoded import BufferCollector, Encoded, dump, with_reducers
 from parallax._transport.out_of_band import (
@@ -23,8 +23,6 @@ from parallax._transport.out_of_band import (
     make_pickler,
 )
 from parallax._transport.wrapped_functions import FUNCTION_TYPES, reduce_wrapped
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from typing import Any

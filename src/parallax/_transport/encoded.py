@@ -6,10 +6,8 @@ import io
 from collections import ChainMap
 from copyreg import dispatch_table
 
-from parallax._core.light_stdlib import NamedTuple
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._shm.registry import find_shared
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -19,9 +19,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 
-from parallax._core.light_stdlib import NamedTuple, sockets
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, sockets
 
 if TYPE_CHECKING:
     from typing import Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from _thread import allocate_lock
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any

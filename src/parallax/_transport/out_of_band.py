@@ -21,10 +21,8 @@ from __future__ import annotations
 import sys
 from itertools import islice
 
-from parallax._core.light_stdlib import PickleBuffer, Unpickler
+from parallax._core.light_stdlib import TYPE_CHECKING, PickleBuffer, Unpickler
 from parallax._shm.registry import any_shared, strided_part
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from typing import Any

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._transport.codec import encode, encode_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 __all__ = ["find_unpicklable"]
 

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import struct
 
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.buffers import MIN_SHARED_BYTES, SlabRef
 from parallax._shm.registry import find_shared
 from parallax._shm.segment import round_to_pages
-from parallax._transport.framing import Channel, Frame, ProtocolError
-
-TYPE_CHECKING = False
+from parallax._transport.framing import Channel, ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from parallax._shm.receiver import SlabReceiver
     from parallax._shm.segment import Segment
     from parallax._shm.sender import Slab, SlabSender
+    from parallax._transport.framing import Frame
 
 __all__ = ["SharedFrame", "SharedMemoryChannel", "warn_no_shared_memory"]
 

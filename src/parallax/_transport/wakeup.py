@@ -11,9 +11,12 @@ import select
 import selectors
 import socket
 import threading
-from typing import Any
 
 from parallax._core.deferred_signals import Shield
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["MAX_LOCK_WAIT_S", "Waker", "ready_channels"]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

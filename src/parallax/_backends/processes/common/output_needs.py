@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any

@@ -10,7 +10,7 @@ import errno
 import os
 import select
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

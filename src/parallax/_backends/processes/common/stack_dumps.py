@@ -14,10 +14,8 @@ import faulthandler
 import os
 import time
 
-from parallax._core.light_stdlib import signals
+from parallax._core.light_stdlib import TYPE_CHECKING, signals
 from parallax._core.own_code import FOLDER
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,16 +11,20 @@ import itertools
 import pickletools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, ModuleType
-from typing import Any
 
-from parallax._backends.contract import Call
 from parallax._backends.processes.start.spawn import installed
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.plans import Payload
 from parallax._transport import codec
 from parallax._transport.out_of_band import OUT_OF_BAND_MARK
 from parallax._transport.pickle_diagnosis import find_unpicklable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from parallax._backends.contract import Call
 
 __all__ = [
     "MAX_HASHED_BYTES",

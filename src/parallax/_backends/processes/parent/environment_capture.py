@@ -15,9 +15,7 @@ import warnings
 
 from parallax._backends.processes.common.output_needs import wanted_output
 from parallax._backends.processes.worker.environment_setup import NUMPY_ERROR_DEFAULTS
-from parallax._core.light_stdlib import dumps
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, dumps
 
 if TYPE_CHECKING:
     from typing import Any

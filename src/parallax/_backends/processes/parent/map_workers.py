@@ -11,29 +11,36 @@ import functools
 import itertools
 import pickle
 import time
-from collections.abc import Callable, Sequence
-from threading import RLock
-from typing import Any
 
-from parallax._backends.contract import Died, Done, Joined, Left, Refused, Report, Unable, Yielded
+from parallax._backends.contract import Died, Done, Joined, Left, Refused, Unable, Yielded
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.call_encoding import MAX_HASHED_BYTES, call_key
-from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.sent_once import SentOnce
-from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
-from parallax._backends.processes.parent.worker_set import Loss, WorkerSet
+from parallax._backends.processes.parent.worker_set import WorkerSet
 from parallax._backends.processes.parent.worker_state import CONDEMNED, STARTING
-from parallax._core.chunks import Chunk, ChunkResult, Route
+from parallax._core.chunks import ChunkResult
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import WorkerStartError
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._reporting.stall_policy import WorkerSnapshot
 from parallax._shm.registry import find_shared
 from parallax._transport import codec
-from parallax._transport.framing import Frame
 from parallax._transport.pickle_diagnosis import find_unpicklable
-from parallax._transport.shm_channel import SharedFrame
 from parallax._transport.wakeup import MAX_LOCK_WAIT_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from threading import RLock
+    from typing import Any
+
+    from parallax._backends.contract import Report
+    from parallax._backends.processes.parent.output_receiver import OutputReceiver
+    from parallax._backends.processes.parent.warm_pool import Pool
+    from parallax._backends.processes.parent.worker_set import Loss
+    from parallax._core.chunks import Chunk, Route
+    from parallax._transport.framing import Frame
+    from parallax._transport.shm_channel import SharedFrame
 
 __all__ = ["ProcessCrew"]
 

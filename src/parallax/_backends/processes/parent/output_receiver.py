@@ -21,13 +21,16 @@ import traceback
 import warnings
 from collections import deque
 from threading import get_ident
-from typing import Any
 
 from parallax._backends.processes.common import protocol
-from parallax._core.light_stdlib import loads
+from parallax._core.light_stdlib import TYPE_CHECKING, loads
 from parallax._transport import codec
-from parallax._transport.framing import Frame
-from parallax._transport.shm_channel import SharedFrame
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from parallax._transport.framing import Frame
+    from parallax._transport.shm_channel import SharedFrame
 
 __all__ = ["OutputDecoder", "OutputReceiver"]
 

@@ -14,14 +14,11 @@ import math
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable
 
 from parallax._backends.processes.common import protocol
-from parallax._backends.processes.common.stack_dumps import StackDump
 from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_start import (
-    W,
     make_starter,
     outputs,
     start_worker,
@@ -33,12 +30,21 @@ from parallax._backends.processes.parent.worker_state import (
     STARTING,
     WORKING,
 )
-from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.spawn import installed
 from parallax._core.errors import WorkerStartError
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.arena import release_when_unused
-from parallax._transport.shm_channel import SharedMemoryChannel
 from parallax._transport.wakeup import ready_channels
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from parallax._backends.processes.common.stack_dumps import StackDump
+    from parallax._backends.processes.parent.worker_start import (
+        W,
+    )
+    from parallax._backends.processes.start.initializer import Initializer
+    from parallax._transport.shm_channel import SharedMemoryChannel
 
 __all__ = ["Pool", "shutdown_warm_pool", "warm_pool", "warm_resources"]
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import TypeAlias
 
 from parallax._backends.processes.common import protocol
-from parallax._backends.processes.common.stack_dumps import StackDump
 from parallax._backends.processes.parent.output_receiver import OutputDecoder
 from parallax._backends.processes.parent.worker_state import (
     LEAVING,
@@ -15,11 +13,18 @@ from parallax._backends.processes.parent.worker_state import (
     WORKING,
     WorkerLife,
 )
-from parallax._backends.processes.start.initializer import INITIALIZER_KEY, Initializer
-from parallax._backends.processes.start.starter import StartedProcess
+from parallax._backends.processes.start.initializer import INITIALIZER_KEY
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._reporting.stall_policy import WorkerSnapshot
-from parallax._transport import codec
-from parallax._transport.shm_channel import SharedMemoryChannel
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from parallax._backends.processes.common.stack_dumps import StackDump
+    from parallax._backends.processes.start.initializer import Initializer
+    from parallax._backends.processes.start.starter import StartedProcess
+    from parallax._transport import codec
+    from parallax._transport.shm_channel import SharedMemoryChannel
 
 __all__ = ["Outputs", "WorkerClient"]
 

@@ -16,20 +16,20 @@ from typing import Generic, NamedTuple
 from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.exit_diagnosis import describe_end, unreadable
-from parallax._backends.processes.parent.output_receiver import OutputReceiver
-from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_start import W
 from parallax._backends.processes.parent.worker_state import BORROWED, CONDEMNED, STARTING
 from parallax._core.errors import exit_reason
-from parallax._core.light_stdlib import signals
-from parallax._transport.framing import Frame, ProtocolError
-from parallax._transport.shm_channel import SharedFrame
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, signals
+from parallax._transport.framing import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from parallax._backends.processes.parent.output_receiver import OutputReceiver
+    from parallax._backends.processes.parent.warm_pool import Pool
+    from parallax._transport.framing import Frame
+    from parallax._transport.shm_channel import SharedFrame
 
 __all__ = ["EXIT_STATUS_TIMEOUT_S", "Loss", "WorkerSet"]
 

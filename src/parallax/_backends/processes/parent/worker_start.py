@@ -7,16 +7,21 @@ from typing import TypeVar
 
 from parallax._backends.processes.common.channel_setup import keep_channel
 from parallax._backends.processes.common.output_needs import modules_for_output
-from parallax._backends.processes.common.stack_dumps import StackDump, open_stack_dump
+from parallax._backends.processes.common.stack_dumps import open_stack_dump
 from parallax._backends.processes.parent.exit_diagnosis import expect_ends
-from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
-from parallax._backends.processes.start.initializer import Initializer
+from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.start.spawn import OUTPUT_FDS, file_of
 from parallax._backends.processes.start.starter import Starter
 from parallax._core.errors import WorkerStartError
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.arena import arena_sender
 from parallax._shm.segment import create_segment
-from parallax._transport.shm_channel import SharedMemoryChannel
+
+if TYPE_CHECKING:
+    from parallax._backends.processes.common.stack_dumps import StackDump
+    from parallax._backends.processes.parent.worker_client import Outputs
+    from parallax._backends.processes.start.initializer import Initializer
+    from parallax._transport.shm_channel import SharedMemoryChannel
 
 __all__ = ["W", "make_starter", "outputs", "start_worker"]
 

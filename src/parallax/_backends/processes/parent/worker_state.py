@@ -32,7 +32,7 @@ one may have. It decides whether its death may be the fault of what it held.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from parallax._backends.processes.common.inherited_fds import InheritedFd
 from parallax._core.errors import SerializationError
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
-TYPE_CHECKING = False
-
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
     from parallax._transport.encoded import Reducers
 
 __all__ = ["InheritanceError", "Initializer", "forks_by_default"]

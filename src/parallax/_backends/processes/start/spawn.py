@@ -9,15 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
 
 from parallax._backends.processes.common.native_threads import THREAD_COUNT_VARIABLES
 from parallax._core.errors import WorkerStartError
-from parallax._shm.segment import Handle
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Sequence
+
+    from parallax._shm.segment import Handle
 
 __all__ = [
     "OUTPUT_FDS",

@@ -10,18 +10,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Collection, Sequence
 
 from parallax._backends.processes.common.process_tree import kill_tree
-from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.spawn import execute, import_seconds
 from parallax._backends.processes.start.zygote_client import ZygoteClient
 from parallax._core.cores import start_methods
 from parallax._core.errors import WorkerStartError
-from parallax._shm.segment import Handle
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Collection, Sequence
+
+    from parallax._backends.processes.start.initializer import Initializer
+    from parallax._shm.segment import Handle
 
 _log = logging.getLogger("parallax")
 

@@ -28,9 +28,7 @@ import time
 
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.common.protocol import ORPHAN_GRACE_S
-from parallax._core.light_stdlib import dumps, loads, signals, sockets
-
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads, signals, sockets
 
 if TYPE_CHECKING:
     from typing import Any

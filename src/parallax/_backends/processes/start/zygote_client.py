@@ -13,8 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
 
 from parallax._backends.processes.start.spawn import (
     OUTPUT_FDS,
@@ -23,7 +21,13 @@ from parallax._backends.processes.start.spawn import (
     import_seconds,
 )
 from parallax._core.errors import exit_reason
-from parallax._shm.segment import Handle
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from parallax._shm.segment import Handle
 
 __all__ = ["ZygoteClient"]
 

@@ -16,10 +16,8 @@ from parallax._backends.processes.common.native_threads import (
     limit_loaded,
     variables,
 )
-from parallax._core.light_stdlib import loads
+from parallax._core.light_stdlib import TYPE_CHECKING, loads
 from parallax._core.nesting import Place, settle
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable

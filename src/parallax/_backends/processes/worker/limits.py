@@ -13,13 +13,14 @@ import os
 import time
 
 from parallax._backends.capture import run_chunk
-from parallax._core.chunks import ChunkResult, Failure
-
-TYPE_CHECKING = False
+from parallax._core.chunks import ChunkResult
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from parallax._core.chunks import Failure
 
 __all__ = ["WorkerLimits", "private_memory"]
 

@@ -23,15 +23,13 @@ from parallax._backends.processes.worker.environment_setup import WorkerEnvironm
 from parallax._backends.processes.worker.limits import WorkerLimits
 from parallax._backends.result_encoding import encode_result
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.light_stdlib import loads, signals, sockets
+from parallax._core.light_stdlib import TYPE_CHECKING, loads, signals, sockets
 from parallax._core.nesting import Place, settle
 from parallax._core.thread_clocks import RunDelay
 from parallax._transport import codec
 from parallax._transport.framing import Frame, ProtocolError
 from parallax._transport.main_module import worker_main
-from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
-
-TYPE_CHECKING = False
+from parallax._transport.shm_channel import SharedFrame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
 
     from parallax._backends.processes.worker.output_sender import OutputSender
     from parallax._shm.segment import Handle
+    from parallax._transport.shm_channel import SharedMemoryChannel
 
 __all__ = ["main", "serve", "watch_parent"]
 

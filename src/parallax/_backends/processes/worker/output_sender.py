@@ -21,12 +21,10 @@ from _thread import RLock, get_ident
 from contextlib import contextmanager
 
 from parallax._backends.processes.common import protocol
-from parallax._core.light_stdlib import dumps
+from parallax._core.light_stdlib import TYPE_CHECKING, dumps
 from parallax._transport import codec
 from parallax._transport.framing import pack_small_frame
 from parallax._transport.shm_channel import SharedMemoryChannel
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
