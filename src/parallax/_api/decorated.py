@@ -310,16 +310,9 @@ class _Bound(ParallelFunction[P, R_co]):
     __slots__ = ("_origin",)
 
     if not TYPE_CHECKING:
-        _fn = property(operator.attrgetter("func"))
+        _fn = __wrapped__ = property(operator.attrgetter("func"))
         _given = property(operator.attrgetter("_origin._given"))
-
-        @property
-        def __doc__(self):
-            return self._fn.__doc__
-
-        @property
-        def __wrapped__(self):
-            return self._fn
+        __doc__ = property(operator.attrgetter("func.__doc__"))
 
         @property
         def __signature__(self):

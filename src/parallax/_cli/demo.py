@@ -80,7 +80,15 @@ def run_demo(*, quick: bool = False, json_file: str | None = None) -> int:
                 rows.append(_measure(name, fn, items))
         _conclude(rows, time.perf_counter() - begin, style, busy=busy)
         if out is not None:
-            json.dump(_record(rows, quick=quick), out, indent=2)
+            figures = {
+                "python": platform.python_version(),
+                "system": f"{platform.system()} {platform.machine()}",
+                "cores": usable_cores(),
+                "load_per_core": load_per_core(),
+                "quick": quick,
+                "rows": [{**asdict(row), "speed_up": row.loop / row.parallax} for row in rows],
+            }
+            json.dump(figures, out, indent=2)
             out.write("\n")
     return 0 if all(row.same for row in rows) else 1
 
@@ -245,14 +253,3 @@ def _say(text: str, indent: str = "") -> None:
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 0.1 else f"{value * 1000:.1f} ms"
-
-
-def _record(rows: list[Row], *, quick: bool) -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": usable_cores(),
-        "load_per_core": load_per_core(),
-        "quick": quick,
-        "rows": [{**asdict(row), "speed_up": row.loop / row.parallax} for row in rows],
-    }

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PastRun",
-    "forget_all",
     "key_of",
     "past_item_seconds",
     "past_run",
@@ -98,13 +97,6 @@ def _put(table: dict[Hashable, Any], key: Hashable, value: Any) -> None:
         table[key] = value
         if len(table) > MAX_REMEMBERED_CALLABLES:
             del table[next(iter(table))]
-
-
-def forget_all() -> None:
-    """Empty the tables."""
-    with _lock:
-        _table.clear()
-        _item_seconds.clear()
 
 
 def _after_fork() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parallax._core.errors import BackendMissingError
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,12 +12,11 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "make_progress"]
 
 
-class Progress:
+class Progress(NamedTuple):
     """Where ticks go."""
 
-    def __init__(self, update: Callable[[int], Any], close: Callable[[], Any]) -> None:
-        self.update = update
-        self.close = close
+    update: Callable[[int], Any]
+    close: Callable[[], Any]
 
 
 def make_progress(wanted: Any, total: int | None) -> Progress | None:

@@ -76,7 +76,6 @@ MAX_SURE_ERROR = 0.3
 class Facts:
     """What the planner has to know besides the measurement."""
 
-    #: usable cores.
     cores: int
     #: the caller's limit on workers, None for our choice.
     max_workers: int | None = None

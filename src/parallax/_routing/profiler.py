@@ -91,7 +91,9 @@ class Profiler:
         items, wall, cpu = times
         reading = caller.reading()
         held, error = (None, 1.0) if reading is None else (reading.held, reading.error)
-        similar = self._similar_run(wall)
+        similar = self.past_run.measurement if self.past_run is not None else None
+        if similar is not None and max(wall, similar.wall) > min(wall, similar.wall) * STALE_FACTOR:
+            similar = self.past_run = None
         if similar is not None and (held is None or error > CLEAR_ERROR):
             held, error = similar.held, similar.error
         if self._held_per_cpu is not None and wall > 0:
@@ -111,16 +113,6 @@ class Profiler:
             payload=self.workers.payload,
             remembered=similar is not None and not items,
         )
-
-    def _similar_run(self, wall: float) -> Measurement | None:
-        """What an earlier call has measured, if items still take about as long."""
-        if self.past_run is None:
-            return None
-        then = self.past_run.measurement
-        if then.wall > wall * STALE_FACTOR or wall > then.wall * STALE_FACTOR:
-            self.past_run = None
-            return None
-        return then
 
     def workers_begin(self, now: float) -> None:
         """Workers begin: from now on what they do is better evidence than the GIL reading."""

@@ -65,7 +65,6 @@ class RouteChoice:
         self.reason = "not measured yet"
         #: whether the route was taken because calls could not wait for the verdict.
         self.provisional = False
-        #: whether a call is on trial.
         self.probing = False
         #: why calls must stay in this process; "" if they need not.
         self.stay = ""
@@ -212,7 +211,7 @@ class RouteChoice:
     def _leave_processes(self, now: float) -> bool:
         if self._ended_on_route < MIN_WAITING_CALLS * 2**self.changes:
             return False
-        if self.waiting and self.wall > SHORT_CALL_S:
+        if self.waiting:
             self.decide("threads", "its calls now wait most of the time", now)
             return True
         if self.sending > self.cpu and self.calls > MIN_WAITING_CALLS:

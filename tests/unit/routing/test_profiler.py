@@ -125,9 +125,9 @@ def world(monkeypatch):
     monkeypatch.setattr(caller_meter, "GilSampler", lambda on: FakeSampler(world, on))
     monkeypatch.setattr(caller_meter, "RunDelay", lambda: FakeDelay(world))
     monkeypatch.setattr(profiler_module, "gil_enabled", lambda: True)
-    history.forget_all()
+    history._table.clear()
     yield world
-    history.forget_all()
+    history._table.clear()
 
 
 def started(fn=pure, *, guard=False, crowded=False):
