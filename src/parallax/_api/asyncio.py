@@ -162,8 +162,7 @@ def amap(
         start: Callable[..., Awaitable[Any]] = fn
     else:
         start = functools.partial(_run, _engine(), fn, {})
-    running = concurrency or THREADS
-    return _Work(start, iterables, running=running, ordered=ordered).results()
+    return _Work(start, iterables, running=concurrency or THREADS, ordered=ordered).results()
 
 
 class _End:

@@ -82,10 +82,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _info() -> list[str]:
     quota = CgroupReader().cpu_limit()
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     limits = [f"installed {os.cpu_count() or 'unknown'}"]
-    if affinity is not None:
-        limits.append(f"affinity {affinity}")
+    if hasattr(os, "sched_getaffinity"):
+        limits.append(f"affinity {len(os.sched_getaffinity(0))}")
     limits.append("no CPU quota" if quota is None else f"CPU quota {quota:g}")
     load = load_per_core()
     methods = [_METHODS.get(method, method) for method in start_methods()]

@@ -99,8 +99,7 @@ class Facts:
 def plan(seen: Measurement, remaining: int | None, facts: Facts) -> Plan:
     """Choose the route for the items left; None of them is taken as "as many as were done"."""
     left = max(1, seen.items) if remaining is None else remaining
-    loop = left * seen.wall
-    costs: dict[Route, float] = {"loop": loop}
+    costs: dict[Route, float] = {"loop": left * seen.wall}
     workers: dict[Route, int] = {"loop": 1}
     if facts.max_workers != 1:
         if "threads" in facts.allowed and facts.limit != "loop":
