@@ -53,8 +53,8 @@ FAILED_CLOSE_GRACE_S = 0.02
 CLOSE_GRACE_S = 5.0
 
 #: Bytes of results, and seconds of work, that may wait for the reader of a stream.
-MAX_WAITING_BYTES = 64e6
-MAX_WAITING_WORK_S = 0.25
+STREAM_WAITING_BYTES = 64e6
+STREAM_WAITING_WORK_S = 0.25
 
 
 class Run:
@@ -274,10 +274,10 @@ class Run:
         crew = max(2, self._dispatch.flow.wanted)
         window = 4.0 * crew
         if scheduler.mean:
-            window = max(window, crew * MAX_WAITING_WORK_S / scheduler.mean)
+            window = max(window, crew * STREAM_WAITING_WORK_S / scheduler.mean)
         if self.report.bytes_out and self._caller.delivered:
             window = min(
-                window, MAX_WAITING_BYTES / (self.report.bytes_out / self._caller.delivered)
+                window, STREAM_WAITING_BYTES / (self.report.bytes_out / self._caller.delivered)
             )
         with self._dispatch.lock:
             scheduler.move_window(int(max(2 * crew + 1, min(window, 1e6))))

@@ -545,6 +545,22 @@ def test_events_from_inside_of_an_event_wait_for_its_end():
     assert next(finish) == 6
 
 
+def test_events_are_handled_in_the_order_in_which_they_came():
+    """A worker that leaves has said before what became of its chunk: it is not run again."""
+    machine = Machine(1)
+    crew = machine.begin(1)
+
+    def send(worker, chunk, items):
+        FakeCrew.send(crew, worker, chunk, items)
+        crew.finish(worker)
+        crew.leave(worker)
+
+    crew.send = send
+    crew.join()
+    machine.drain()
+    assert (machine.results, crew.ran) == ([0], [0])
+
+
 def test_a_listener_that_fails_ends_the_run():
     """What goes wrong in a worker's thread must reach the caller."""
     machine = Machine(2)
@@ -588,4 +604,5 @@ def test_close_ends_every_crew_and_late_events_do_nothing():
     machine.dispatch.close(1.5)
     assert (threads.closed, processes.closed) == (1.5, 1.5)
     threads.die(worker)
+    machine.dispatch.post(Unable("late"))
     assert machine.troubles == []

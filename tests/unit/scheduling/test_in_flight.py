@@ -51,6 +51,18 @@ def test_what_came_back_goes_out_again_and_once():
     assert in_flight.rerun == 4
 
 
+def test_only_the_chunk_that_was_sent_first_may_have_been_begun():
+    """Whatever their numbers: one that came back has an older one."""
+    in_flight = ItemsInFlight()
+    in_flight.add(list(range(4)))
+    in_flight.hand_out(1, Chunk(9, 0, 2))
+    in_flight.hand_out(1, Chunk(5, 2, 2))
+    assert in_flight.cut(9, 1)
+    assert list(in_flight.abandoned(1, began=True)) == [0]
+    assert list(in_flight.hand_out(2, Chunk(10, 0, 4))) == [0, 1, 2, 3]
+    assert in_flight.rerun == 1
+
+
 def test_a_cut_leaves_the_front_with_the_worker():
     """The rest goes out again; a cut of a chunk that has been answered is no news."""
     in_flight = ItemsInFlight()
