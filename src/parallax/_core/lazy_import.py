@@ -1,0 +1,35 @@
+"""Modules that are loaded when a name of theirs is first used.
+
+``logging``, ``subprocess`` and the bases of our error classes take as long to import as all the rest
+of the package, and most programs never need them. Where a module names them at its top, type
+checkers see the plain import::
+
+    if TYPE_CHECKING:
+        import logging
+    else:
+        logging = lazy_module("logging")
+
+Python 3.15 has this as a statement (PEP 810).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["lazy_module"]
+
+
+class lazy_module:  # noqa: N801 - used as a function
+    """Stands for a module until one of its names is used."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        module = __import__(self._name, fromlist=[attribute])
+        value = getattr(module, attribute)
+        setattr(self, attribute, value)  # found without this method from now on
+        return value
