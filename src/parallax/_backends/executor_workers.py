@@ -7,22 +7,25 @@ it was given, and is given no more.
 from __future__ import annotations
 
 import time
-from concurrent.futures import BrokenExecutor, wait
 
 from parallax._backends.capture import run_chunk
 from parallax._backends.contract import Died, Done, Joined, Refused, WorkerEnd
 from parallax._backends.thread_workers import SelfReportingCrew
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import Place, enter
 from parallax._reporting.stall_policy import WorkerSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent import futures
     from concurrent.futures import Executor, Future
     from typing import Any
 
     from parallax._backends.contract import Call, Report
     from parallax._core.chunks import Chunk, ChunkResult
+else:
+    futures = lazy_module("concurrent.futures")
 
 __all__ = ["ExternalCrew"]
 
@@ -90,7 +93,7 @@ class ExternalCrew(SelfReportingCrew):
         fn, star, stop = self._call
         try:
             future = self._executor.submit(_run_in, self._place, fn, items, star, stop)
-        except BrokenExecutor:
+        except futures.BrokenExecutor:
             self._report(Died(worker, WorkerEnd(), began=False))
             return
         self._pending.add(future)
@@ -103,7 +106,7 @@ class ExternalCrew(SelfReportingCrew):
             error = done.exception()
             if error is None:
                 self._report(Done(worker, chunk.id, done.result()))
-            elif isinstance(error, BrokenExecutor):
+            elif isinstance(error, futures.BrokenExecutor):
                 self._report(Died(worker, WorkerEnd(), began=True))
             else:
                 words = f"{type(error).__name__}: {error}"
@@ -120,4 +123,4 @@ class ExternalCrew(SelfReportingCrew):
         deadline = time.monotonic() + grace
         for future in list(self._pending):
             future.cancel()
-        wait(list(self._pending), max(0.0, deadline - time.monotonic()))
+        futures.wait(list(self._pending), max(0.0, deadline - time.monotonic()))

@@ -14,13 +14,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
-from typing import Any
 
 from parallax._core.light_stdlib import TYPE_CHECKING, signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeAlias
+
+    Handler: TypeAlias = Callable[[int, "FrameType | None"], Any]
     from types import FrameType, TracebackType
 
 __all__ = ["Shield"]
@@ -35,8 +36,6 @@ SHIELDED_SIGNALS = tuple(
 
 #: Attempts to restore handlers while restored ones keep raising; more means another fault.
 MAX_RESTORE_ATTEMPTS = 1000
-
-Handler = Callable[[int, "FrameType | None"], Any]
 
 
 class Shield:

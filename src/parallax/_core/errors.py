@@ -176,6 +176,10 @@ class UnreadableError(SerializationError):
     """Something was sent to another process and cannot be unpickled there."""
 
 
+class InheritanceError(SerializationError):
+    """An object reaches only workers that are forked from this process."""
+
+
 class BackendMissingError(ParallaxError, ImportError):
     """An optional package is not installed.
 

@@ -1,8 +1,7 @@
 """Modules that are loaded when a name of theirs is first used.
 
-``logging``, ``subprocess`` and the bases of our error classes take as long to import as all the rest
-of the package, and most programs never need them. Where a module names them at its top, type
-checkers see the plain import::
+``logging``, ``subprocess`` and the bases of our error classes take as long to import as the rest of
+the package, and most programs never need them. Type checkers see the plain import::
 
     if TYPE_CHECKING:
         import logging
@@ -14,7 +13,7 @@ Python 3.15 has this as a statement (PEP 810).
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any

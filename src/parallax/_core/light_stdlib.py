@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import socket as sockets
     from pickle import PickleBuffer, Pickler, PicklingError, Unpickler, dumps, loads
     from threading import local
-    from typing import Any, NamedTuple, overload
+    from typing import Any, Generic, NamedTuple, TypeVar, overload
 else:
     from collections import namedtuple
 
@@ -46,16 +46,30 @@ else:
 
     NamedTuple = type.__new__(_Fields, "NamedTuple", (), {})
 
+    class Generic:
+        """A base whose parameters are for type checkers only."""
+
+        __slots__ = ()
+
+        def __class_getitem__(cls, _: Any) -> type:
+            return cls
+
+    def TypeVar(name: str, **_: Any) -> str:  # noqa: N802 - as in typing
+        """A type variable, which is for type checkers only."""
+        return name
+
     def overload(fn: Any) -> None:
         """A signature that is for type checkers only."""
 
 
 __all__ = [
     "TYPE_CHECKING",
+    "Generic",
     "NamedTuple",
     "PickleBuffer",
     "Pickler",
     "PicklingError",
+    "TypeVar",
     "Unpickler",
     "dumps",
     "loads",

@@ -16,8 +16,9 @@ from operator import attrgetter
 from parallax._backends.processes.parent.process_engine import ProcessEngine
 from parallax._backends.processes.parent.process_view import ProcessHandle
 from parallax._backends.processes.parent.warm_pool import warm_pool
-from parallax._backends.processes.start.initializer import InheritanceError, forks_by_default
+from parallax._backends.processes.start.initializer import forks_by_default
 from parallax._core.cores import usable_cores
+from parallax._core.errors import InheritanceError
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.options import stall_limit
 from parallax._executors.executor_base import EngineExecutor

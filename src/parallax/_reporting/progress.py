@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from parallax._core.errors import BackendMissingError
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from parallax._core import errors
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["Progress", "make_progress"]
 
@@ -31,7 +35,7 @@ def make_progress(wanted: Any, total: int | None) -> Progress | None:
         try:
             from tqdm.auto import tqdm
         except ImportError:
-            raise BackendMissingError("progress=True", "tqdm") from None
+            raise errors.BackendMissingError("progress=True", "tqdm") from None
         bar = tqdm(total=total, unit="item")
         return Progress(bar.update, bar.close)
     update = getattr(wanted, "update", None)

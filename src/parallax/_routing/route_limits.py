@@ -9,13 +9,17 @@ from __future__ import annotations
 import sys
 import warnings
 
-from parallax._core.errors import SharedStateWarning
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.effects import Observer, Verdict, except_shared, judge, scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from parallax._core import errors
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["MAX_OBSERVED_ITEMS", "RouteLimits"]
 
@@ -102,7 +106,7 @@ class RouteLimits:
         key = (finding.filename, finding.line, finding.target)
         if key not in _warned:
             _warned.add(key)
-            warnings.warn(SharedStateWarning(self._verdict.reason), stacklevel=_user_level())
+            warnings.warn(errors.SharedStateWarning(self._verdict.reason), stacklevel=_user_level())
 
     @property
     def history(self) -> tuple[bool, ...]:

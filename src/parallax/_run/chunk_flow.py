@@ -7,7 +7,6 @@ Guarantees: every item that arrived is with a crew, waits, or has its result. No
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 from parallax._backends.contract import (
     Died,
@@ -20,8 +19,8 @@ from parallax._backends.contract import (
     refusal,
 )
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.errors import SerializationError, WorkerStartError
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._run.crew_table import CALLER, CrewTable
 from parallax._run.worker_losses import WorkerLosses
 from parallax._scheduling import events
@@ -38,9 +37,12 @@ if TYPE_CHECKING:
         Crew,
         CrewEvent,
     )
+    from parallax._core import errors
     from parallax._core.chunks import Chunk, Route
     from parallax._core.options import Options
     from parallax._scheduling.input import Input
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["CHUNKS_HELD", "CHUNK_TARGET_S", "ChunkFlow", "Listener"]
 
@@ -252,7 +254,7 @@ class ChunkFlow:
             self.handle(events.Lost(event.worker, began=False))
             self._reopen()
         elif not self._listener.on_trouble(event) and not self.table.any_up():
-            raise WorkerStartError(event.method or self.route, event.reason)
+            raise errors.WorkerStartError(event.method or self.route, event.reason)
 
     def _on_joined(self, event: Joined) -> None:
         route = self.table.join(event.worker)
@@ -270,7 +272,7 @@ class ChunkFlow:
         self._listener.on_done(event, self.table.route_of(worker))
         result = event.result
         again: tuple[int, ...] = ()
-        stuck = [f for f in result.failures if isinstance(f.error, SerializationError)]
+        stuck = [f for f in result.failures if isinstance(f.error, errors.SerializationError)]
         if stuck and self._listener.on_trouble(refusal(event, stuck[0])):
             # The items ran, and their results cannot be sent: they are run again where that is
             # not needed.
@@ -301,11 +303,11 @@ class ChunkFlow:
         if self._listener.on_trouble(event):
             self.handle(events.Returned(worker, chunk.id))
         elif event.what == "callable":
-            self.fail(SerializationError("callable", None, event.path, event.reason))
+            self.fail(errors.SerializationError("callable", None, event.path, event.reason))
         elif chunk.size > 1:
             self.handle(events.Returned(worker, chunk.id, split=True))
         else:
-            error = SerializationError(event.what, chunk.start, event.path, event.reason)
+            error = errors.SerializationError(event.what, chunk.start, event.path, event.reason)
             if not scheduler.may_retry(chunk.start):
                 self.in_flight.drop(chunk.start)
             self._values.put(chunk.start, ChunkResult([None], (Failure(0, error),), 0.0, 0.0))

@@ -9,33 +9,39 @@ from __future__ import annotations
 import contextvars
 
 from parallax._backends.executor_workers import ExternalCrew
-from parallax._backends.processes.parent.call_encoding import (
-    current_values,
-    encode_call,
-    modules_for,
-    stuck_value,
-    weigh,
-)
-from parallax._backends.processes.parent.environment_capture import capture_environment
-from parallax._backends.processes.parent.map_workers import ProcessCrew
-from parallax._backends.processes.parent.output_receiver import OutputReceiver
-from parallax._backends.processes.parent.warm_pool import warm_pool
 from parallax._backends.thread_workers import ThreadCrew
-from parallax._core.errors import SerializationError
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._transport.pickle_diagnosis import find_unpicklable
 
 if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends.contract import Call, Crew
-    from parallax._backends.processes.parent.warm_pool import Pool
+    from parallax._backends.processes.parent import (
+        call_encoding,
+        environment_capture,
+        map_workers,
+        output_receiver,
+        warm_pool,
+    )
+    from parallax._core import errors
     from parallax._core.chunks import Route
     from parallax._core.nesting import Place
     from parallax._core.options import Options
     from parallax._routing.profiler import Profiler
     from parallax._run.dispatcher import Dispatcher
+    from parallax._transport import pickle_diagnosis
     from parallax._transport.codec import Encoded
+else:
+    # Loaded when a plan considers processes, most of them while the first worker starts.
+    _PARENT = "parallax._backends.processes.parent."
+    call_encoding = lazy_module(_PARENT + "call_encoding")
+    environment_capture = lazy_module(_PARENT + "environment_capture")
+    map_workers = lazy_module(_PARENT + "map_workers")
+    output_receiver = lazy_module(_PARENT + "output_receiver")
+    warm_pool = lazy_module(_PARENT + "warm_pool")
+    errors = lazy_module("parallax._core.errors")
+    pickle_diagnosis = lazy_module("parallax._transport.pickle_diagnosis")
 
 __all__ = ["WorkerFactory"]
 
@@ -81,7 +87,7 @@ class WorkerFactory:
         self._encoded: Encoded | None = None
         self._modules: frozenset[str] = frozenset()  # that workers need to import
         #: what worker processes print, log and warn; None as long as there are none.
-        self.output: OutputReceiver | None = None
+        self.output: output_receiver.OutputReceiver | None = None
 
     def make(self, route: Route) -> Crew:
         """Make the crew of a route, which is not the loop."""
@@ -98,8 +104,8 @@ class WorkerFactory:
         if self._encoded is None:
             self._encode()
         assert self._encoded is not None
-        self.output = self.output or OutputReceiver()
-        made = ProcessCrew(
+        self.output = self.output or output_receiver.OutputReceiver()
+        made = map_workers.ProcessCrew(
             dispatch.post,
             dispatch.lock,
             self._encoded,
@@ -127,10 +133,10 @@ class WorkerFactory:
     def _surround(self, workers: int) -> bytes:
         # In the caller's context, whoever asks: settings of arithmetic are kept there.
         place = self._place.worker(workers, self._options.item_timeout)
-        return self._context.copy().run(capture_environment, place)
+        return self._context.copy().run(environment_capture.capture_environment, place)
 
-    def _pool(self) -> Pool:
-        return warm_pool(self._options.start_method)
+    def _pool(self) -> warm_pool.Pool:
+        return warm_pool.warm_pool(self._options.start_method)
 
     def start_seconds(self) -> float:
         """Seconds until worker processes would take work; 0 if they are up."""
@@ -149,15 +155,19 @@ class WorkerFactory:
     def _encode(self) -> None:
         """Encode the callable for a crew that was asked for by name."""
         try:
-            self._encoded = encode_call(self._call, [])
+            self._encoded = call_encoding.encode_call(self._call, [])
         except Exception as error:
-            path, reason = find_unpicklable(self._call.fn, "callable")
-            raise SerializationError("callable", None, path, reason) from error
+            path, reason = pickle_diagnosis.find_unpicklable(self._call.fn, "callable")
+            raise errors.SerializationError("callable", None, path, reason) from error
         self._profiler.limits.find_reads()
-        values = [v for v in current_values(self._profiler.limits.reads) if not stuck_value([v])]
+        values = [
+            v
+            for v in call_encoding.current_values(self._profiler.limits.reads)
+            if not call_encoding.stuck_value([v])
+        ]
         if values:
-            self._encoded = encode_call(self._call, values)
-        self._modules = modules_for(self._encoded, self._call.fn)
+            self._encoded = call_encoding.encode_call(self._call, values)
+        self._modules = call_encoding.modules_for(self._encoded, self._call.fn)
         self._pool().prepare(self._modules)
 
     def weigh(self, items: list[Any], results: list[Any]) -> None:
@@ -172,10 +182,10 @@ class WorkerFactory:
         profiler = self._profiler
         if profiler.weighed:
             return
-        weighed = weigh(self._call, profiler.limits.reads, items, results)
+        weighed = call_encoding.weigh(self._call, profiler.limits.reads, items, results)
         if isinstance(weighed, str):
             profiler.limits.stay_reason = weighed
             return
         profiler.workers.payload, self._encoded = weighed
-        self._modules = modules_for(self._encoded, self._call.fn)
+        self._modules = call_encoding.modules_for(self._encoded, self._call.fn)
         self._pool().prepare(self._modules)

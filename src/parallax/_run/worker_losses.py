@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from parallax._backends.contract import WorkerEnd
-from parallax._core.errors import ItemTimeoutError, WorkerDiedError
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from parallax._backends.contract import Died
+    from parallax._core import errors
     from parallax._scheduling.events import Blame
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["WorkerLosses"]
 
@@ -50,8 +53,8 @@ class WorkerLosses:
         """The error of an item that ended its worker."""
         end = self._ends.get(blame.worker, WorkerEnd())
         if blame.worker in self._overran:
-            return ItemTimeoutError(blame.item, self._item_timeout, end.pid)
-        return WorkerDiedError(blame.item, attempts=blame.attempts, **end._asdict())
+            return errors.ItemTimeoutError(blame.item, self._item_timeout, end.pid)
+        return errors.WorkerDiedError(blame.item, attempts=blame.attempts, **end._asdict())
 
     def notes(self) -> list[str]:
         """A sentence for the report on each of the first workers lost with several items."""

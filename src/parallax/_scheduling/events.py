@@ -6,9 +6,7 @@ scheduler in the same way.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from typing import TypeAlias

@@ -9,9 +9,8 @@ Guarantees: an item is kept until its result is there, and not for longer.
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

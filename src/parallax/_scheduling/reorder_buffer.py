@@ -6,15 +6,18 @@ traceback as its cause; a delivered value is not referenced any more.
 
 from __future__ import annotations
 
-from parallax._core.errors import RemoteTraceback, SerializationError, set_cause
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._scheduling.events import Emit
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from parallax._core import errors
     from parallax._core.chunks import ChunkResult, Failure
     from parallax._scheduling.events import Command
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["EmitOrder", "ReorderBuffer", "prepare"]
 
@@ -118,10 +121,10 @@ def prepare(failure: Failure, index: int) -> BaseException:
         index: position of the item in the input.
     """
     error = failure.error
-    if isinstance(error, SerializationError) and error.index is None:
-        error = SerializationError(error.what, index, error.path, error.reason)
+    if isinstance(error, errors.SerializationError) and error.index is None:
+        error = errors.SerializationError(error.what, index, error.path, error.reason)
     if failure.traceback:
-        set_cause(error, RemoteTraceback(failure.traceback))
+        errors.set_cause(error, errors.RemoteTraceback(failure.traceback))
     note = f"parallax: raised by item {index}"
     try:
         if hasattr(error, "add_note"):

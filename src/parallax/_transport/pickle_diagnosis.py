@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import traceback
 from types import ModuleType
 
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._transport.codec import encode, encode_reply
 
 if TYPE_CHECKING:
+    import traceback
     from collections.abc import Iterator
     from typing import Any
+else:
+    traceback = lazy_module("traceback")
 
 __all__ = ["find_unpicklable"]
 

@@ -8,15 +8,19 @@ which needs no descriptors.
 from __future__ import annotations
 
 import select
-import selectors
-import socket
 import threading
 
 from parallax._core.deferred_signals import Shield
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import selectors
+    import socket
     from typing import Any
+else:
+    selectors = lazy_module("selectors")
+    socket = lazy_module("socket")
 
 __all__ = ["MAX_LOCK_WAIT_S", "Waker", "ready_channels"]
 

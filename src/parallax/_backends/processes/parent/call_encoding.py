@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-import pickletools
 import sys
 import time
 from types import CodeType, ModuleType
 
 from parallax._backends.processes.start.spawn import installed
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.plans import Payload
 from parallax._transport import codec
@@ -21,10 +21,13 @@ from parallax._transport.out_of_band import OUT_OF_BAND_MARK
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
 if TYPE_CHECKING:
+    import pickletools
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from parallax._backends.contract import Call
+else:
+    pickletools = lazy_module("pickletools")
 
 __all__ = [
     "MAX_HASHED_BYTES",

@@ -27,10 +27,16 @@ from parallax._backends.processes.parent.call_encoding import (
     names_in,
     stuck_value,
 )
-from parallax._core.errors import SerializationError
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.effects import scan
 from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import find_unpicklable
+
+if TYPE_CHECKING:
+    from parallax._core import errors
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["Callables", "Known"]
 
@@ -93,7 +99,7 @@ class Callables:
             known, reads = _encode(fn)
         except Exception as error:
             path, reason = find_unpicklable(fn, "callable")
-            raise SerializationError("callable", None, path, reason) from error
+            raise errors.SerializationError("callable", None, path, reason) from error
         if type(fn) in {FunctionType, BuiltinFunctionType, type}:
             if len(self._entries) >= MAX_KEPT_FUNCTIONS:
                 self._entries.popitem(last=False)

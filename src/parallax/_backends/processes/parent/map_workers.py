@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import pickle
 import time
 
 from parallax._backends.contract import Died, Done, Joined, Left, Refused, Unable, Yielded
@@ -21,8 +20,8 @@ from parallax._backends.processes.parent.worker_set import WorkerSet
 from parallax._backends.processes.parent.worker_state import CONDEMNED, STARTING
 from parallax._core.chunks import ChunkResult
 from parallax._core.deferred_signals import Shield
-from parallax._core.errors import WorkerStartError
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, dumps
 from parallax._reporting.stall_policy import WorkerSnapshot
 from parallax._shm.registry import find_shared
 from parallax._transport import codec
@@ -38,9 +37,12 @@ if TYPE_CHECKING:
     from parallax._backends.processes.parent.output_receiver import OutputReceiver
     from parallax._backends.processes.parent.warm_pool import Pool
     from parallax._backends.processes.parent.worker_set import Loss
+    from parallax._core import errors
     from parallax._core.chunks import Chunk, Route
     from parallax._transport.framing import Frame
     from parallax._transport.shm_channel import SharedFrame
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["ProcessCrew"]
 
@@ -110,7 +112,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         early = idle_timeout >= MIN_EARLY_IDLE_TIMEOUT_S
         self._release_after = None if early else idle_timeout
         limits = {"items": items, "memory": memory, "idle": idle_timeout if early else None}
-        self._limits = pickle.dumps({k: v for k, v in limits.items() if v is not None}, 5)
+        self._limits = dumps({k: v for k, v in limits.items() if v is not None}, 5)
         #: items that a worker may still be sent, where that is limited.
         self._quota: dict[int, int] = {}
         self._joined: set[int] = set()
@@ -147,7 +149,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         try:
             wait = self._wait and not self.workers
             leased = self._lease(missing, wait=wait)
-        except WorkerStartError as error:
+        except errors.WorkerStartError as error:
             if not self.workers:
                 self._report(Unable(error.detail, method=error.method))
             return

@@ -14,23 +14,27 @@ from __future__ import annotations
 
 import builtins
 import codecs
-import logging
 import sys
 import threading
-import traceback
 import warnings
 from collections import deque
 from threading import get_ident
 
 from parallax._backends.processes.common import protocol
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, loads
 from parallax._transport import codec
 
 if TYPE_CHECKING:
+    import logging
+    import traceback
     from typing import Any
 
     from parallax._transport.framing import Frame
     from parallax._transport.shm_channel import SharedFrame
+else:
+    logging = lazy_module("logging")
+    traceback = lazy_module("traceback")
 
 __all__ = ["OutputDecoder", "OutputReceiver"]
 

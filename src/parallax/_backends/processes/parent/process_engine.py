@@ -36,11 +36,17 @@ from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S
 from parallax._backends.processes.start.initializer import Initializer
 from parallax._core.deferred_signals import Shield
-from parallax._core.errors import SerializationError
 from parallax._core.futures import Future
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._transport.codec import Encoded
 from parallax._transport.wakeup import MAX_LOCK_WAIT_S, Waker
+
+if TYPE_CHECKING:
+    from parallax._core import errors
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["ProcessEngine"]
 
@@ -180,7 +186,7 @@ class ProcessEngine:
     ) -> Task:
         try:
             known, data = self.encode(fn, args, kwargs)
-        except SerializationError as error:
+        except errors.SerializationError as error:
             return self._refused(error)
         task = Task(self, known, data)
         with self.lock:
@@ -191,7 +197,7 @@ class ProcessEngine:
             self.take(task)
         return task
 
-    def _refused(self, error: SerializationError) -> Task:
+    def _refused(self, error: errors.SerializationError) -> Task:
         """A task that ended before it began; not made where its error was caught: a cycle."""
         task = Task(self, None, None)
         with Shield(), self.lock:
@@ -202,7 +208,7 @@ class ProcessEngine:
     def encode(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
     ) -> tuple[Known, Encoded]:
-        """Encode a call, or without ``kwargs`` several; raises SerializationError if one cannot."""
+        """Encode a call, or several without ``kwargs``; raises SerializationError."""
         with self.lock:
             known = self._callables.known(fn)
         return known, encode_arguments(args, kwargs)

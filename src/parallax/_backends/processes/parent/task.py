@@ -17,12 +17,18 @@ from parallax._backends.processes.parent.worker_client import Outputs, WorkerCli
 from parallax._backends.processes.start.starter import StartedProcess
 from parallax._backends.result_encoding import Packed
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.errors import RemoteTraceback, SerializationError, UnreadableError, set_cause
 from parallax._core.futures import Future, Helper
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._transport import codec
 from parallax._transport.framing import Frame
 from parallax._transport.pickle_diagnosis import find_unpicklable
 from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
+
+if TYPE_CHECKING:
+    from parallax._core import errors
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = [
     "Batch",
@@ -183,14 +189,14 @@ def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> co
                 codec.encode(part)
             except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
                 path, reason = find_unpicklable(part, name)
-                raise SerializationError("item", None, path, reason) from error
-        raise SerializationError("item", None, "item", str(error)) from error
+                raise errors.SerializationError("item", None, path, reason) from error
+        raise errors.SerializationError("item", None, "item", str(error)) from error
 
 
 def _with_cause(failure: Failure) -> BaseException:
     """The error of a task, with the traceback that its worker saw as its cause."""
     if failure.traceback:
-        set_cause(failure.error, RemoteTraceback(failure.traceback))
+        errors.set_cause(failure.error, errors.RemoteTraceback(failure.traceback))
     return failure.error
 
 
@@ -262,5 +268,5 @@ def unpack(packed: Packed, buffers: Sequence[Any]) -> tuple[list[Any], dict[int,
     return values, errors
 
 
-def _unreadable(error: BaseException) -> SerializationError:
-    return UnreadableError("result", None, "result", f"{type(error).__name__}: {error}")
+def _unreadable(error: BaseException) -> errors.SerializationError:
+    return errors.UnreadableError("result", None, "result", f"{type(error).__name__}: {error}")

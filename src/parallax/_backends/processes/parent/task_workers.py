@@ -30,10 +30,16 @@ from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S, Loss, WorkerSet
 from parallax._backends.processes.parent.worker_state import BORROWED, IDLE, STARTING, WORKING
 from parallax._backends.processes.start.initializer import Initializer
-from parallax._core.errors import WorkerStartError
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
 from parallax._transport.framing import Frame
 from parallax._transport.shm_channel import SharedFrame
+
+if TYPE_CHECKING:
+    from parallax._core import errors
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["TaskWorkers"]
 
@@ -151,7 +157,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         for _ in range(count):
             try:
                 worker = self._pool.hire(TaskWorker, self._initializer)
-            except WorkerStartError as error:
+            except errors.WorkerStartError as error:
                 if not self.workers:
                     self.fatal = error
                 break
@@ -244,7 +250,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self._requeue(held)
         worker.batches.clear()
         if loss.hopeless and self.fatal is None:
-            self.fatal = WorkerStartError(self._pool.method, loss.hopeless)
+            self.fatal = errors.WorkerStartError(self._pool.method, loss.hopeless)
             self.fail_all()
 
     def _remove(self, worker: TaskWorker) -> None:

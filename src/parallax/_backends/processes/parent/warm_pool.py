@@ -9,7 +9,6 @@ process starts afresh.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import math
 import os
 import threading
@@ -31,7 +30,7 @@ from parallax._backends.processes.parent.worker_state import (
     WORKING,
 )
 from parallax._backends.processes.start.spawn import installed
-from parallax._core.errors import WorkerStartError
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.arena import release_when_unused
 from parallax._transport.wakeup import ready_channels
@@ -44,7 +43,10 @@ if TYPE_CHECKING:
         W,
     )
     from parallax._backends.processes.start.initializer import Initializer
+    from parallax._core import errors
     from parallax._transport.shm_channel import SharedMemoryChannel
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["Pool", "shutdown_warm_pool", "warm_pool", "warm_resources"]
 
@@ -85,8 +87,11 @@ class Pool:
     def prepare(self, modules: Iterable[str]) -> None:
         """Begin to import installed modules where workers will be forked from."""
         # Only a hint: what keeps workers from starting is told when they are asked for.
-        with self._lock, contextlib.suppress(WorkerStartError, OSError):
-            self._starter.prepare({m for m in modules if installed(m)})
+        with self._lock:
+            try:
+                self._starter.prepare({m for m in modules if installed(m)})
+            except (errors.WorkerStartError, OSError):
+                pass
 
     def expected_start(self, count: int, limit: int, modules: Collection[str]) -> float:
         """Seconds until ``count`` workers would take work if they were asked for now.
@@ -137,7 +142,7 @@ class Pool:
                 while len(lent) < count and len(self._alive) < limit:
                     try:
                         lent.append(self._start(WorkerClient))
-                    except WorkerStartError:
+                    except errors.WorkerStartError:
                         if not lent:
                             raise
                         break

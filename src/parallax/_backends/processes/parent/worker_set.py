@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import selectors
 import time
-from typing import Generic, NamedTuple
 
 from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
@@ -19,8 +18,8 @@ from parallax._backends.processes.parent.exit_diagnosis import describe_end, unr
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_start import W
 from parallax._backends.processes.parent.worker_state import BORROWED, CONDEMNED, STARTING
-from parallax._core.errors import exit_reason
-from parallax._core.light_stdlib import TYPE_CHECKING, signals
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, Generic, NamedTuple, signals
 from parallax._transport.framing import ProtocolError
 
 if TYPE_CHECKING:
@@ -28,8 +27,11 @@ if TYPE_CHECKING:
 
     from parallax._backends.processes.parent.output_receiver import OutputReceiver
     from parallax._backends.processes.parent.warm_pool import Pool
+    from parallax._core import errors
     from parallax._transport.framing import Frame
     from parallax._transport.shm_channel import SharedFrame
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["EXIT_STATUS_TIMEOUT_S", "Loss", "WorkerSet"]
 
@@ -255,6 +257,6 @@ class WorkerSet(Generic[W]):
 def _early_end(state: str, exitcode: int | None, *, late: bool) -> str:
     if late:
         return "the worker did not come up in time"
-    reason = exit_reason(exitcode, at_work=False)
+    reason = errors.exit_reason(exitcode, at_work=False)
     when = "while starting" if state is STARTING else "before its first task"
     return f"the worker ended {when}: {reason}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from typing import TypeVar
 
 from parallax._backends.processes.common.channel_setup import keep_channel
 from parallax._backends.processes.common.output_needs import modules_for_output
@@ -12,8 +11,8 @@ from parallax._backends.processes.parent.exit_diagnosis import expect_ends
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.start.spawn import OUTPUT_FDS, file_of
 from parallax._backends.processes.start.starter import Starter
-from parallax._core.errors import WorkerStartError
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, TypeVar
 from parallax._shm.arena import arena_sender
 from parallax._shm.segment import create_segment
 
@@ -21,7 +20,10 @@ if TYPE_CHECKING:
     from parallax._backends.processes.common.stack_dumps import StackDump
     from parallax._backends.processes.parent.worker_client import Outputs
     from parallax._backends.processes.start.initializer import Initializer
+    from parallax._core import errors
     from parallax._transport.shm_channel import SharedMemoryChannel
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["W", "make_starter", "outputs", "start_worker"]
 
@@ -64,7 +66,7 @@ def start_worker(
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
-        raise WorkerStartError(starter.method, str(error)) from error
+        raise errors.WorkerStartError(starter.method, str(error)) from error
     written = outputs()
     expect_ends()
     sender, segment, handles = arena_sender(), None, []
@@ -85,7 +87,7 @@ def start_worker(
         for each in making:
             each.close()
         if isinstance(error, OSError):
-            raise WorkerStartError(starter.method, str(error)) from error
+            raise errors.WorkerStartError(starter.method, str(error)) from error
         raise
     finally:
         making.clear()

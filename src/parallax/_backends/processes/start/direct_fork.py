@@ -29,11 +29,17 @@ from parallax._backends.processes.start.spawn import interrupts_blocked
 from parallax._backends.processes.start.starter import StartedProcess, Starter
 from parallax._backends.processes.start.zygote import reseed
 from parallax._backends.processes.worker import main as worker
-from parallax._core.errors import WorkerStartError
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import enter
 from parallax._reporting.stall_monitor import monitor_threads
 from parallax._shm.segment import Handle
 from parallax._transport.main_module import track_main_classes, use_real_main
+
+if TYPE_CHECKING:
+    from parallax._core import errors
+else:
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = ["ForkStarter", "ForkedProcess"]
 
@@ -126,7 +132,7 @@ class ForkStarter(Starter):
                 if pid == 0:
                     _become(process, parent)
         except (OSError, RuntimeError) as error:  # the latter at the interpreter's end
-            raise WorkerStartError("fork", str(error)) from error
+            raise errors.WorkerStartError("fork", str(error)) from error
         finally:
             for handle in copies:
                 if isinstance(handle, int):

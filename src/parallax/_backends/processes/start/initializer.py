@@ -17,7 +17,7 @@ import sys
 from contextlib import contextmanager
 
 from parallax._backends.processes.common.inherited_fds import InheritedFd
-from parallax._core.errors import SerializationError
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import find_unpicklable
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from parallax._core import errors
     from parallax._transport.encoded import Reducers
+else:
+    errors = lazy_module("parallax._core.errors")
 
-__all__ = ["InheritanceError", "Initializer", "forks_by_default"]
+__all__ = ["Initializer", "forks_by_default"]
 
 #: The key of the initializer in a worker; callables have others.
 INITIALIZER_KEY = 0
@@ -39,10 +42,6 @@ MAX_INHERITED_FDS = 240
 #: Packages for whose types the reducers of ``multiprocessing`` are no better than pickle's, or
 #: change what is sent.
 _MODULES_WITHOUT_REDUCERS = ("builtins", "functools", "torch")
-
-
-class InheritanceError(SerializationError):
-    """An object reaches only workers that are forked from this process."""
 
 
 class Initializer:
@@ -108,11 +107,11 @@ class Initializer:
                 if len(self.fds) > MAX_INHERITED_FDS:
                     needs = f"it needs {len(self.fds)} descriptors"
                     words = f"{needs}, and {MAX_INHERITED_FDS} can be passed on"
-                    raise SerializationError("callable", None, "initializer", words)
+                    raise errors.SerializationError("callable", None, "initializer", words)
                 return encoded
         # Outside of _as_spawning, where the object at fault raises its own error.
         refusal = _refusal(parts)
-        raise InheritanceError(refusal.what, None, refusal.path, refusal.reason) from failure
+        raise errors.InheritanceError(refusal.what, None, refusal.path, refusal.reason) from failure
 
 
 def forks_by_default() -> bool:
@@ -127,9 +126,9 @@ def forks_by_default() -> bool:
     return found == "fork"
 
 
-def _refusal(parts: tuple[Any, ...]) -> SerializationError:
+def _refusal(parts: tuple[Any, ...]) -> errors.SerializationError:
     path, reason = find_unpicklable(parts[:2], "initializer")
-    return SerializationError("callable", None, path, reason)
+    return errors.SerializationError("callable", None, path, reason)
 
 
 class _Spawning:

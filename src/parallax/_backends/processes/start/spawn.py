@@ -7,21 +7,26 @@ named, and does not read the standard input of this process.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import signal
-import subprocess
 import sys
-import sysconfig
 
 from parallax._backends.processes.common.native_threads import THREAD_COUNT_VARIABLES
-from parallax._core.errors import WorkerStartError
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, signals
 
 if TYPE_CHECKING:
     import socket
+    import subprocess
+    import sysconfig
     from collections.abc import Iterator, Sequence
 
+    from parallax._core import errors
     from parallax._shm.segment import Handle
+else:
+    subprocess = lazy_module("subprocess")
+    sysconfig = lazy_module("sysconfig")
+    errors = lazy_module("parallax._core.errors")
 
 __all__ = [
     "OUTPUT_FDS",
@@ -61,7 +66,7 @@ def execute(
         WorkerStartError: it cannot be executed.
     """
     if not sys.executable or getattr(sys, "frozen", False):
-        raise WorkerStartError("spawn", "this program has no Python interpreter of its own to run")
+        raise errors.WorkerStartError("spawn", "this program has no Python interpreter to run")
     # The search path goes along on the command line, because parallax itself may have been found
     # on a path that this program added at run time.
     arguments = ", ".join(map(repr, (sock.fileno(), *segments)))
@@ -90,20 +95,20 @@ def execute(
                 env=env,
             )
     except OSError as error:
-        raise WorkerStartError("spawn", str(error)) from error
+        raise errors.WorkerStartError("spawn", str(error)) from error
 
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
     """In this block Ctrl-C waits; processes that are started inherit that."""
-    if not hasattr(signal, "pthread_sigmask"):
+    if not hasattr(signals, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signals.pthread_sigmask(signals.SIG_SETMASK, before)
 
 
 def file_of(number: int) -> tuple[int, ...] | None:
@@ -136,18 +141,10 @@ def installed(name: str) -> bool:
     if spec.origin in {"built-in", "frozen"}:
         return True
     origin = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
-    return origin.startswith(_INSTALL_PATHS)
+    return origin.startswith(_install_paths())
 
 
-_INSTALL_PATHS = tuple(
-    {
-        path
-        for path in (
-            sysconfig.get_path("stdlib"),
-            sysconfig.get_path("platstdlib"),
-            sysconfig.get_path("purelib"),
-            sysconfig.get_path("platlib"),
-        )
-        if path
-    }
-)
+@functools.cache
+def _install_paths() -> tuple[str, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({path for name in names if (path := sysconfig.get_path(name))})

@@ -8,26 +8,30 @@ in the log, and not imported ahead again.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import subprocess
 import time
 
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.start.spawn import execute, import_seconds
 from parallax._backends.processes.start.zygote_client import ZygoteClient
 from parallax._core.cores import start_methods
-from parallax._core.errors import WorkerStartError
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import logging
     import socket
+    import subprocess
     from collections.abc import Callable, Collection, Sequence
 
     from parallax._backends.processes.start.initializer import Initializer
+    from parallax._core import errors
     from parallax._shm.segment import Handle
+else:
+    logging = lazy_module("logging")
+    errors = lazy_module("parallax._core.errors")
+    subprocess = lazy_module("subprocess")
 
-_log = logging.getLogger("parallax")
 
 __all__ = ["StartedProcess", "Starter"]
 
@@ -229,14 +233,16 @@ class Starter:
         for name in culprits:
             _blames[name] = _blames.get(name, 0) + times
         if culprits:
-            with contextlib.suppress(WorkerStartError, OSError):  # told when a worker is asked for
+            try:
                 self._ensure().prepare(zygote.imported - culprits)
+            except (errors.WorkerStartError, OSError):
+                pass  # reported when a worker is requested
         else:
             self.method = "spawn"
         if zygote.gone:
             zygote.close()
         zygote.verdict, zygote.replaced = did, True
-        _log.warning("parallax: %s; starting workers another way", did)
+        _warn(did)
         return did, True
 
     def close(self) -> None:
@@ -289,9 +295,15 @@ class Starter:
         self._useless += not zygote.proven
         if self._useless >= MAX_BLAMES and self.method == "zygote":
             self.method = "spawn"
-            _log.warning("parallax: %s; starting workers another way", zygote.verdict)
+            logging.getLogger("parallax").warning(
+                "parallax: %s; starting workers another way", zygote.verdict
+            )
         return zygote.verdict, zygote.replaced
 
 
 def _named(modules: list[str]) -> str:
     return f"importing {', '.join(modules)} ahead" if modules else "a module imported ahead"
+
+
+def _warn(event: str) -> None:
+    logging.getLogger("parallax").warning("parallax: %s; starting workers another way", event)

@@ -7,10 +7,8 @@ the zygote reports is kept until somebody asks.
 from __future__ import annotations
 
 import contextlib
-import pickle
 import select
 import socket
-import subprocess
 import sys
 import time
 
@@ -20,14 +18,19 @@ from parallax._backends.processes.start.spawn import (
     file_of,
     import_seconds,
 )
-from parallax._core.errors import exit_reason
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Sequence
     from typing import Any
 
+    from parallax._core import errors
     from parallax._shm.segment import Handle
+else:
+    errors = lazy_module("parallax._core.errors")
+    subprocess = lazy_module("subprocess")
 
 __all__ = ["ZygoteClient"]
 
@@ -92,13 +95,13 @@ class ZygoteClient:
     def fork(self, sock: socket.socket, segments: Sequence[Handle], fds: Sequence[int]) -> None:
         """Request a worker; see ``Starter.start``. ConnectionError if the zygote is gone."""
         numbers = [number for number in OUTPUT_FDS if file_of(number) is not None]
-        message = pickle.dumps(("fork", (numbers, len(segments), len(fds))))
+        message = dumps(("fork", (numbers, len(segments), len(fds))))
         sent = [sock.fileno(), *(fd for fd in segments if isinstance(fd, int)), *fds, *numbers]
         socket.send_fds(self.control, [message], sent)
 
     def _request(self, message: Any) -> None:
         with contextlib.suppress(OSError):  # a dead zygote is noticed at the next fork
-            self.control.send(pickle.dumps(message))
+            self.control.send(dumps(message))
 
     def listen(self, timeout: float) -> bool:
         """Read its reports; wait at most ``timeout`` seconds for the first one.
@@ -121,7 +124,7 @@ class ZygoteClient:
             except OSError:
                 data = b""
             if data:
-                self._take(*pickle.loads(data))
+                self._take(*loads(data))
             else:
                 self.gone = True
             found = True
@@ -161,7 +164,7 @@ class ZygoteClient:
             status = self._popen.wait(1.0)
         except subprocess.TimeoutExpired:
             return "it closed its connection"
-        return exit_reason(status, at_work=False)
+        return errors.exit_reason(status, at_work=False)
 
     def close(self) -> None:
         """End the zygote, and wait for its end."""
