@@ -34,10 +34,8 @@ class CgroupReader:
     namespace /proc/self/cgroup names a path of the host; the mount's own root says which part of
     that path is above the mount. A file that is missing, unreadable or nonsense sets no limit.
 
-    Args:
-        root: Where "/" is; tests put a tree of fixture files there.
-        ttl: For how many seconds an answer about the CPU is kept.
-        clock: Tells the time for that.
+    Tests put a tree of fixture files under another `root`. An answer about the CPU is kept for
+    `ttl` seconds of the `clock`.
     """
 
     def __init__(
@@ -59,23 +57,15 @@ class CgroupReader:
         cached = self._cached
         if cached is not None and 0 <= now - cached[0] < self._ttl:
             return cached[1]
-        limits = [
-            quota
-            for version, folder in self._folders("cpu")
-            if (quota := self._cpu_quota(version, folder)) is not None
-        ]
-        limit = min(limits, default=None)
+        quotas = (self._cpu_quota(*group) for group in self._folders("cpu"))
+        limit = min((quota for quota in quotas if quota is not None), default=None)
         self._cached = (now, limit)
         return limit
 
     def memory_limit(self) -> int | None:
         """The lowest memory limit that applies, in bytes, or None without one."""
-        limits = [
-            limit
-            for version, folder in self._folders("memory")
-            if (limit := self._memory_limit(version, folder)) is not None
-        ]
-        return min(limits, default=None)
+        limits = (self._memory_limit(*group) for group in self._folders("memory"))
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def memory_available(self) -> int | None:
         """Bytes that can still be taken below every limit, or None without a limit.
@@ -89,17 +79,17 @@ class CgroupReader:
                 continue
             v2 = version == 2
             used = _number(self._text(folder, "memory.current" if v2 else "memory.usage_in_bytes"))
-            cache = self._stat(folder, "inactive_file" if v2 else "total_inactive_file")
+            key = "inactive_file" if v2 else "total_inactive_file"
+            cache = self._entry(folder, "memory.stat", key) or 0
             left.append(max(0, min(limit, limit - (used or 0) + cache)))
         return min(left, default=None)
 
     def oom_kills(self) -> int | None:
         """Processes of this process's group that the out-of-memory killer has ended, if counted."""
         for version, folder in self._folders("memory"):
-            for line in self._text(folder, _OOM_COUNT_FILES[version]).splitlines():
-                name, _, value = line.partition(" ")
-                if name == "oom_kill":
-                    return _number(value)
+            count = self._entry(folder, _OOM_COUNT_FILES[version], "oom_kill")
+            if count is not None:
+                return count
         return None
 
     def _cpu_quota(self, version: int, folder: str) -> float | None:
@@ -154,12 +144,12 @@ class CgroupReader:
         # Without a mount table (an odd sandbox) the usual places are worth a look.
         return mounts or [(2, "/", "/sys/fs/cgroup"), (1, "/", f"/sys/fs/cgroup/{controller}")]
 
-    def _stat(self, folder: str, key: str) -> int:
-        for line in self._text(folder, "memory.stat").splitlines():
+    def _entry(self, folder: str, file: str, key: str) -> int | None:
+        for line in self._text(folder, file).splitlines():
             name, _, value = line.partition(" ")
             if name == key:
-                return _number(value) or 0
-        return 0
+                return _number(value)
+        return None
 
     def _text(self, folder: str, name: str) -> str:
         path = os.path.join(self._root, folder.lstrip("/"), name)

@@ -35,11 +35,7 @@ def usable_cores(cap: int | None = None, *, reader: CgroupReader | None = None) 
 
     The lowest of: the cores in the calling thread's affinity mask, the cgroup CPU quota rounded up
     (1.5 cores keep two workers busy), Python's own ``-X cpu_count`` and ``PYTHON_CPU_COUNT``, and
-    the cap.
-
-    Args:
-        cap: The user's own limit, such as ``PARALLAX_MAX_WORKERS``.
-        reader: Where to read the quota; the machine's own files unless given.
+    the cap: the user's own limit, such as ``PARALLAX_MAX_WORKERS``.
     """
     cores = _affinity()
     quota = (reader or CGROUPS).cpu_limit()
@@ -53,19 +49,17 @@ def usable_cores(cap: int | None = None, *, reader: CgroupReader | None = None) 
 
 
 def _affinity() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        try:
-            return len(os.sched_getaffinity(0)) or _installed_cores()
-        except OSError:
-            return _installed_cores()
-    if sys.platform == "win32":
-        try:
+    cores = 0
+    try:
+        if hasattr(os, "sched_getaffinity"):
+            cores = len(os.sched_getaffinity(0))
+        elif sys.platform == "win32":
             import psutil
 
-            return len(psutil.Process().cpu_affinity() or ()) or _installed_cores()
-        except Exception:  # noqa: BLE001 - nothing here may raise, whatever psutil meets
-            return _installed_cores()
-    return _installed_cores()
+            cores = len(psutil.Process().cpu_affinity() or ())
+    except Exception:  # noqa: BLE001 - nothing here may raise, whatever psutil meets
+        pass
+    return cores or _installed_cores()
 
 
 def _installed_cores() -> int:

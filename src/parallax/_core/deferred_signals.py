@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     Handler: TypeAlias = Callable[[int, "FrameType | None"], Any]
-    from types import FrameType, TracebackType
+    from types import FrameType
 
 __all__ = ["Shield"]
 
@@ -55,12 +55,7 @@ class Shield:
             self._hold()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._handlers:
             self._release()
 
@@ -77,11 +72,8 @@ class Shield:
             self._hold()
 
     def _hold(self) -> None:
-        found: list[tuple[int, Handler]] = []
-        for number in SHIELDED_SIGNALS:
-            handler: Any = signals.getsignal(number)
-            if callable(handler):
-                found.append((number, handler))
+        current = [(number, signals.getsignal(number)) for number in SHIELDED_SIGNALS]
+        found = [(number, handler) for number, handler in current if callable(handler)]
         self._handlers = found
         try:
             for number, _ in found:

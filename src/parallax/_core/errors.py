@@ -252,21 +252,16 @@ def _signal_name(exitcode: int) -> str:
 
 
 def exit_reason(exitcode: int | None, *, at_work: bool = True, oom: bool | None = None) -> str:
-    """Describe how a process ended.
+    """Describe how a process ended; the user's callable may be the cause if it was `at_work`.
 
-    Args:
-        exitcode: exit status as in ``subprocess``: negative for signals, None if unknown.
-        at_work: whether the user's callable was running and may be the cause.
-        oom: whether the kernel's out-of-memory killer ended it; None if unknown.
+    The exit status is as in ``subprocess``: negative for signals, None if unknown. `oom` is None
+    if it is not known whether the kernel's out-of-memory killer ended the process.
     """
     if exitcode is None:
         return "it closed its connection; the exit status is not known"
     if exitcode >= 0:
-        return f"it exited with status {exitcode}" + (
-            " (did the callable call os._exit or sys.exit in a C library?)"
-            if exitcode and at_work
-            else ""
-        )
+        hint = " (did the callable call os._exit or sys.exit in a C library?)"
+        return f"it exited with status {exitcode}" + (hint if exitcode and at_work else "")
     name = _signal_name(exitcode)
     likely = {
         "SIGKILL": _SIGKILL_CAUSES[oom],

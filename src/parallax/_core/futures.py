@@ -258,11 +258,8 @@ class Future(StandardFuture[T]):
     def abandon(self, error: BaseException, *, running: bool = False) -> None:
         """Finish with an error in a forked child, which has no worker to finish the call.
 
-        No callback runs here: callbacks belong to the parent process.
-
-        Args:
-            error: the exception that ``result`` raises.
-            running: also finish a call that is running.
+        No callback runs here: callbacks belong to the parent process. A call that is running is
+        finished only with ``running``.
         """
         if self.done() or not ((running and self._state == RUNNING) or self.claim()):
             return

@@ -28,9 +28,8 @@ def memory_total(*, reader: CgroupReader | None = None) -> int:
 
 def memory_available(*, reader: CgroupReader | None = None) -> int:
     """Bytes that can be taken now without swapping or meeting a limit; 0 where nothing tells."""
-    free = _meminfo_available()
-    if free is None:
-        free = _psutil_memory("available")
+    kibibytes = _system_count("meminfo", "MemAvailable:")
+    free = _psutil_memory("available") if kibibytes is None else kibibytes * 1024
     left = (reader or CGROUPS).memory_available()
     return free if left is None else min(free or left, left)
 
@@ -41,24 +40,15 @@ def oom_kills(*, reader: CgroupReader | None = None) -> int | None:
     Those of this process's control group, else those of the whole system.
     """
     count = (reader or CGROUPS).oom_kills()
-    if count is not None:
-        return count
+    return _system_count("vmstat", "oom_kill ") if count is None else count
+
+
+def _system_count(file: str, key: str) -> int | None:
     try:
-        with open("/proc/vmstat", encoding="ascii", errors="replace") as file:
-            for line in file:
-                if line.startswith("oom_kill "):
+        with open(f"/proc/{file}", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                if line.startswith(key):
                     return int(line.split()[1])
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
-
-
-def _meminfo_available() -> int | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii", errors="replace") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
     except (OSError, ValueError, IndexError):
         pass
     return None

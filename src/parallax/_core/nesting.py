@@ -36,21 +36,17 @@ class Place:
         movable: bool = False,
         limit: float | None = None,
     ) -> None:
-        """Describe a place.
-
-        Args:
-            level: number of enclosing workers.
-            depth: number of enclosing parallel calls, loops included.
-            budget: cores that code here may keep busy; None for all cores.
-            crowd: workers that share the machine, this one included.
-            movable: whether the enclosing run may move its items to other workers.
-            limit: seconds after which the enclosing item is ended; None for no limit.
-        """
+        #: number of enclosing workers.
         self.level = level
+        #: number of enclosing parallel calls, loops included.
         self.depth = depth
+        #: cores that code here may keep busy; None for all cores.
         self.budget = budget
+        #: workers that share the machine, this one included.
         self.crowd = crowd
+        #: whether the enclosing run may move its items to other workers.
         self.movable = movable
+        #: seconds after which the enclosing item is ended; None for no limit.
         self.limit = limit
         #: whether this is the place of a whole process.
         self.whole = False
@@ -73,12 +69,7 @@ class Place:
         return max(1, most // self.crowd)
 
     def worker(self, workers: int, limit: float | None = None) -> Place:
-        """The place of each worker of a run that was started here.
-
-        Args:
-            workers: number of workers of the run.
-            limit: seconds after which the run ends an item; None for no limit.
-        """
+        """The place of each of the workers of a run that ends an item after ``limit`` seconds."""
         if self.limit is not None:
             limit = self.limit if limit is None else min(limit, self.limit)
         place = Place(depth=self.depth + 1, limit=limit)
@@ -86,11 +77,7 @@ class Place:
         return place
 
     def item(self, *, movable: bool) -> Place:
-        """The place of the items that the calling thread runs for a run started here.
-
-        Args:
-            movable: whether the run may move items to workers.
-        """
+        """The place of the items that the calling thread runs for a run started here."""
         movable = movable or self.movable
         return Place(self.level, self.depth + 1, self.budget, self.crowd, movable, self.limit)
 
@@ -112,8 +99,7 @@ _local = local()
 
 def here() -> Place:
     """The place of the running code."""
-    place = entered()
-    return _whole if place is None else place
+    return entered() or _whole
 
 
 def entered() -> Place | None:

@@ -63,6 +63,12 @@ BACKENDS = ("auto", "serial", "threads", "processes")
 #: Options that need worker processes. As defaults they apply only to calls that may use processes.
 RECYCLING = ("max_tasks_per_child", "max_memory_per_worker")
 
+#: Options that only processes can keep: what a process can be and a thread cannot.
+_PROCESS_ONLY = {
+    "item_timeout": "ended in the middle of an item, a thread cannot",
+    **dict.fromkeys(RECYCLING, "replaced by a fresh one"),
+}
+
 START_METHODS = ("auto", "zygote", "spawn")
 
 
@@ -96,16 +102,7 @@ EXPLAIN_OPTIONS = frozenset({"backend", "max_workers", *RECYCLING})
 
 
 def check_names(who: str, given: Any, known: Collection[str] = OPTION_NAMES) -> None:
-    """Refuse unknown options.
-
-    Args:
-        who: name of the called function, for the message.
-        given: a mapping of option names to values.
-        known: the option names that the function takes.
-
-    Raises:
-        TypeError: an option is unknown.
-    """
+    """Raise TypeError for an option that is not known to the function called `who`."""
     for name in given:
         if name not in known:
             listed = ", ".join(each for each in OPTION_NAMES if each in known)
@@ -113,19 +110,10 @@ def check_names(who: str, given: Any, known: Collection[str] = OPTION_NAMES) -> 
 
 
 def resolve(given: Any) -> Options:
-    """Merge a call's arguments with the defaults in force and check the result.
-
-    Args:
-        given: option names and values; None means "not given".
-
-    Raises:
-        TypeError: an option has the wrong type.
-        ValueError: an option has a value that cannot be used.
-    """
+    """Merge a call's arguments (None: "not given") with the defaults in force; check the result."""
     merged = {name: value for name, value in given.items() if value is not None}
     for source in (_scope.get(), _configured, _from_environment()):
-        for name, value in source.items():
-            merged.setdefault(name, value)
+        merged = {**source, **merged}
     if merged.get("backend", "auto") not in ("auto", "processes"):
         for name in RECYCLING:
             if given.get(name) is None:
@@ -134,15 +122,7 @@ def resolve(given: Any) -> Options:
 
 
 def check(given: Any) -> None:
-    """Check the values of options independently of the defaults that will be in force.
-
-    Args:
-        given: option names and values; None means "not given".
-
-    Raises:
-        TypeError: an option has the wrong type.
-        ValueError: an option has a value that cannot be used.
-    """
+    """Check options (None: "not given") independently of the defaults that will be in force."""
     _check(replace(_DEFAULT, **{k: v for k, v in given.items() if v is not None}))
 
 
@@ -240,12 +220,9 @@ def _from_environment() -> dict[str, Any]:
 
 def _check(o: Options) -> Options:
     _check_backend(o.backend)
-    _check_count("max_workers", o.max_workers, 1)
-    _check_count("chunksize", o.chunksize, 1)
-    _check_count("buffersize", o.buffersize, 1)
+    for name in ("max_workers", "chunksize", "buffersize", *RECYCLING):
+        _check_count(name, getattr(o, name), 1)
     _check_count("retries", o.retries, 0)
-    _check_count("max_tasks_per_child", o.max_tasks_per_child, 1)
-    _check_count("max_memory_per_worker", o.max_memory_per_worker, 1)
     _check_seconds("timeout", o.timeout, zero=True)
     _check_seconds("item_timeout", o.item_timeout, zero=False)
     _check_seconds("idle_timeout", o.idle_timeout, zero=True)
@@ -258,16 +235,11 @@ def _check(o: Options) -> Options:
     for name in ("ordered", "strict"):
         if not isinstance(getattr(o, name), bool):
             raise TypeError(f"{name} must be True or False, not {getattr(o, name)!r}")
-    if o.item_timeout is not None and o.backend not in ("auto", "processes"):
-        raise ValueError(
-            f"item_timeout cannot be kept with backend={_name(o.backend)}: only a process can be "
-            f"ended in the middle of an item, a thread cannot. Pass backend='processes' or 'auto'"
-        )
-    for name in RECYCLING:
+    for name, why in _PROCESS_ONLY.items():
         if getattr(o, name) is not None and o.backend not in ("auto", "processes"):
             raise ValueError(
                 f"{name} cannot be kept with backend={_name(o.backend)}: only a process can be "
-                f"replaced by a fresh one. Pass backend='processes' or 'auto'"
+                f"{why}. Pass backend='processes' or 'auto'"
             )
     if o.item_timeout is not None and o.chunksize not in (None, 1):
         raise ValueError("item_timeout works item by item; leave chunksize out, or pass 1")

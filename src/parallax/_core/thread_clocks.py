@@ -24,10 +24,7 @@ def thread_cpu_clock(ident: int) -> Callable[[], float] | None:
     """A clock of the CPU seconds that another thread of this process has used.
 
     After that thread has ended the clock stands still. None where the platform cannot tell (macOS,
-    Windows) or no such thread is running.
-
-    Args:
-        ident: As in ``Thread.ident``.
+    Windows) or no thread of that ``Thread.ident`` is running.
     """
     get_clock: Callable[[int], int] | None = getattr(time, "pthread_getcpuclockid", None)
     # The C library crashes on the ident of a thread that has ended, so ask the interpreter first.
@@ -82,7 +79,7 @@ class RunDelay:
             try:
                 self._fd = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
-                self._fd = -1
+                pass
 
     def __call__(self) -> float:
         """Seconds since the thread began."""

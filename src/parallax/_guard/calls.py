@@ -293,8 +293,6 @@ def _blurred(value: Value) -> Value:
         or origin.cls is not None
         or any(field.origins for field in origin.fields.values())
     ]
-    if len(kept) == len(value.origins):
-        return value
     return Value(frozenset(kept), value.deps, value.const)
 
 

@@ -19,13 +19,11 @@ __all__ = ["Code", "Instruction", "decode", "line_of"]
 
 _JUMPS: Final = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 # After these, control never goes on to the next instruction.
-_NO_FALL_THROUGH: Final = frozenset(
-    {
-        "RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT",
-        "JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE", "JUMP",
-        "JUMP_NO_INTERRUPT",
-    }
-)  # fmt: skip
+_NO_FALL_THROUGH: Final = frozenset({
+    "RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT",
+    "JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE", "JUMP",
+    "JUMP_NO_INTERRUPT",
+})  # fmt: skip
 # Smaller: large programs are decoded again and again; larger: more memory for decoded code.
 _MAX_DECODED: Final = 1024
 

@@ -128,8 +128,6 @@ def except_shared(effects: Effects, fn: Callable[..., Any], args: tuple[Any, ...
     return effects._replace(findings=tuple(kept))
 
 
-# ---------------------------------------------------------------- scans and their cache
-
 # One object that a scan relied on: the index of its parent, the step from there, and its mark.
 _Mark: TypeAlias = "tuple[int, str, Any, Any]"
 # The marks that must be unchanged, the result, and the steps that the scan was allowed.
@@ -256,9 +254,6 @@ def _findings(fn: Any, judged: list[Judged]) -> tuple[Finding, ...]:
     return tuple(found.values())
 
 
-# ---------------------------------------------------------------- watching
-
-
 class Observer:
     """Compares the state that the findings name before and after each of the first items."""
 
@@ -291,9 +286,6 @@ class Observer:
         except Exception:  # noqa: BLE001
             # Another thread changes a container while it is read, so it counts as changed.
             return [unwatchable()]
-
-
-# ---------------------------------------------------------------- verdicts
 
 
 def judge(effects: Effects, history: Sequence[bool]) -> Verdict:

@@ -106,8 +106,6 @@ class AbstractFrame:
         self._states: dict[int, tuple[list[Value], dict[str, Value], Blocks]] = {}
         self._work: list[int] = []
 
-    # -------------------------------------------------------- the loop
-
     def run(self, scan: Any, operations: dict[str, Operation]) -> Value:
         """Interpret until no value changes; the value that a call of the function returns."""
         for _ in range(_MAX_PASSES):
@@ -175,8 +173,6 @@ class AbstractFrame:
     def jump(self, ins: Instruction) -> None:
         """Continue at the target of a jump, too, with the stack as it is now."""
         self._flow(ins.target, self.stack, self.names, self.blocks)
-
-    # -------------------------------------------------------- for the operations
 
     def push(self, value: Value) -> None:
         """Push a value."""

@@ -12,7 +12,7 @@ import functools
 import os
 import sys
 import types
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import deque
 from itertools import islice
 
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_ATTRIBUTE", "UNKNOWN_OBJECT", "Sentinel", "class_lookup", "instance_dict", "is_a",
-    "is_code_like", "is_decorated", "is_frozen", "is_known_dict", "is_lru_cache", "is_own_class",
-    "is_own_code", "is_own_function", "mark_of", "mro_of", "resolve", "top_module",
+    "is_code_like", "is_decorated", "is_frozen", "is_lru_cache", "is_own_class", "is_own_code",
+    "is_own_function", "mark_of", "mro_of", "resolve", "top_module",
 ]  # fmt: skip
 
 
@@ -45,25 +45,21 @@ class Sentinel:
 UNKNOWN_OBJECT: Final[Any] = Sentinel("UNKNOWN_OBJECT")
 # What `class_lookup` gives for a name that no class has, and the constant of a non-constant value.
 NO_ATTRIBUTE: Final[Any] = Sentinel("NO_ATTRIBUTE")
-_FROZEN_BUILTINS: Final = frozenset(
-    {
-        int, float, complex, bool, str, bytes, type(None), range, slice, type(...),
-        type(NotImplemented),
-    }
-)  # fmt: skip
+_FROZEN_BUILTINS: Final = frozenset({
+    int, float, complex, bool, str, bytes, type(None), range, slice, type(...),
+    type(NotImplemented),
+})  # fmt: skip
 # By name, because importing these modules takes longer than importing the whole package.
-_FROZEN_NAMES: Final = frozenset(
-    {
-        ("re", "Pattern"), ("re", "Match"), ("datetime", "datetime"), ("datetime", "date"),
-        ("datetime", "time"), ("datetime", "timedelta"), ("datetime", "timezone"),
-        ("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID"),
-        ("pathlib", "PosixPath"), ("pathlib", "WindowsPath"), ("pathlib", "PurePosixPath"),
-        ("pathlib", "PureWindowsPath"), ("pathlib._local", "PosixPath"),
-        ("pathlib._local", "WindowsPath"), ("zoneinfo", "ZoneInfo"), ("ipaddress", "IPv4Address"),
-        ("ipaddress", "IPv6Address"), ("_struct", "Struct"), ("operator", "itemgetter"),
-        ("operator", "attrgetter"),
-    }
-)  # fmt: skip
+_FROZEN_NAMES: Final = frozenset({
+    ("re", "Pattern"), ("re", "Match"), ("datetime", "datetime"), ("datetime", "date"),
+    ("datetime", "time"), ("datetime", "timedelta"), ("datetime", "timezone"),
+    ("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID"),
+    ("pathlib", "PosixPath"), ("pathlib", "WindowsPath"), ("pathlib", "PurePosixPath"),
+    ("pathlib", "PureWindowsPath"), ("pathlib._local", "PosixPath"),
+    ("pathlib._local", "WindowsPath"), ("zoneinfo", "ZoneInfo"), ("ipaddress", "IPv4Address"),
+    ("ipaddress", "IPv6Address"), ("_struct", "Struct"), ("operator", "itemgetter"),
+    ("operator", "attrgetter"),
+})  # fmt: skip
 
 
 def is_a(obj: object, cls: type | tuple[type, ...]) -> bool:
@@ -107,9 +103,6 @@ def top_module(obj: object) -> str:
     return module.partition(".")[0].lstrip("_") if type(module) is str else ""
 
 
-# ---- whose code is it
-
-
 def _normal(path: str) -> str:
     return path.replace("\\", "/").lower()
 
@@ -149,9 +142,6 @@ def is_own_class(cls: type) -> bool:
         if type(file) is str:
             return is_own_code(file)
     return name.partition(".")[0] not in sys.stdlib_module_names
-
-
-# ---- one step along a path
 
 
 # Elements that are looked at: to find a mutable one, and to find all kinds. Smaller: the sample is
@@ -294,9 +284,6 @@ def resolve(obj: Any, kind: str, key: Any) -> Any:
         return UNKNOWN_OBJECT
 
 
-# ---- kinds of objects
-
-
 _CODE_LIKE: Final = (
     types.FunctionType,
     types.BuiltinFunctionType,
@@ -339,8 +326,3 @@ def mark_of(obj: Any) -> Any:
     if is_a(obj, (type, types.ModuleType)) or kind is types.BuiltinFunctionType:
         return obj
     return UNKNOWN_OBJECT if obj is UNKNOWN_OBJECT else kind
-
-
-def is_known_dict(obj: object) -> bool:
-    """Whether iterating over it gives its keys, which cannot be changed."""
-    return type(obj) in (dict, defaultdict, OrderedDict, Counter)

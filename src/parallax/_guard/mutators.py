@@ -129,15 +129,13 @@ GETTERS: Final = frozenset(
     {"get", "setdefault", "pop", "popitem", "popleft", "__getitem__", "get_nowait", "peek"}
 )
 # Methods and functions whose result is, or shares the memory of, the receiver or first argument.
-ALIASES: Final = frozenset(
-    {
-        "reshape", "ravel", "view", "squeeze", "transpose", "swapaxes", "diagonal", "__iter__",
-        "__enter__", "cast", "toreadonly", "getbuffer", "__iadd__", "detach", "numpy", "asarray",
-        "asanyarray", "ascontiguousarray", "asfortranarray", "require", "atleast_1d",
-        "atleast_2d", "broadcast_to", "expand_dims", "moveaxis", "frombuffer", "memoryview", "next",
-        "iter", "min", "max", "reduce", "cast_to", "identity", "getitem", "nlargest", "nsmallest",
-    }
-)  # fmt: skip
+ALIASES: Final = frozenset({
+    "reshape", "ravel", "view", "squeeze", "transpose", "swapaxes", "diagonal", "__iter__",
+    "__enter__", "cast", "toreadonly", "getbuffer", "__iadd__", "detach", "numpy", "asarray",
+    "asanyarray", "ascontiguousarray", "asfortranarray", "require", "atleast_1d",
+    "atleast_2d", "broadcast_to", "expand_dims", "moveaxis", "frombuffer", "memoryview", "next",
+    "iter", "min", "max", "reduce", "cast_to", "identity", "getitem", "nlargest", "nsmallest",
+})  # fmt: skip
 
 # Functions of installed modules that change an argument: the argument's index, and how.
 ARGUMENT_CHANGES: Final[dict[tuple[str, str], tuple[int, Mutation]]] = {
@@ -175,25 +173,21 @@ for (_module, _name), _change in tuple(PROCESS_CALLS.items()):
         PROCESS_CALLS["posix", _name] = PROCESS_CALLS["nt", _name] = _change
 
 # Calls that make a new container of the elements of their arguments.
-CONTAINER_CALLS: Final = frozenset(
-    {
-        "list", "tuple", "set", "frozenset", "dict", "sorted", "reversed", "deque", "defaultdict",
-        "OrderedDict", "Counter", "filter", "chain", "islice", "copy", "cycle", "accumulate",
-        "takewhile", "dropwhile", "groupby", "tee", "batched", "pairwise", "permutations",
-        "combinations", "product", "repeat", "compress", "filterfalse", "starmap", "values",
-        "from_iterable", "zip_longest", "combinations_with_replacement",
-    }
-)  # fmt: skip
+CONTAINER_CALLS: Final = frozenset({
+    "list", "tuple", "set", "frozenset", "dict", "sorted", "reversed", "deque", "defaultdict",
+    "OrderedDict", "Counter", "filter", "chain", "islice", "copy", "cycle", "accumulate",
+    "takewhile", "dropwhile", "groupby", "tee", "batched", "pairwise", "permutations",
+    "combinations", "product", "repeat", "compress", "filterfalse", "starmap", "values",
+    "from_iterable", "zip_longest", "combinations_with_replacement",
+})  # fmt: skip
 
 # Calls whose result depends on their arguments alone, so that a condition may contain them.
-PURE_CALLS: Final = frozenset(
-    {
-        "len", "isinstance", "issubclass", "hasattr", "getattr", "bool", "type", "callable", "int",
-        "str", "float", "min", "max", "any", "all", "abs", "round", "sum", "id", "tuple", "sorted",
-        "list", "set", "frozenset", "dict", "repr", "hash", "ord", "chr", "range", "enumerate",
-        "zip", "reversed", "iter", "get", "keys", "values", "items", "getenv", "cast",
-    }
-)  # fmt: skip
+PURE_CALLS: Final = frozenset({
+    "len", "isinstance", "issubclass", "hasattr", "getattr", "bool", "type", "callable", "int",
+    "str", "float", "min", "max", "any", "all", "abs", "round", "sum", "id", "tuple", "sorted",
+    "list", "set", "frozenset", "dict", "repr", "hash", "ord", "chr", "range", "enumerate",
+    "zip", "reversed", "iter", "get", "keys", "values", "items", "getenv", "cast",
+})  # fmt: skip
 
 # The method behind an in-place operator; a type without it makes a new object instead.
 INPLACE_METHODS: Final = {

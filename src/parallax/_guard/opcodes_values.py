@@ -42,9 +42,6 @@ _OPERATORS_310: Final = {
 }  # fmt: skip
 
 
-# ---------------------------------------------------------------- stack and variables
-
-
 def _duplicate(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     frame.stack.extend(frame.stack[-1:] if ins.op == "DUP_TOP" else frame.stack[-2:])
 
@@ -99,9 +96,6 @@ def _pop_before(load: Operation) -> Operation:
     return operate
 
 
-# ---------------------------------------------------------------- globals and attributes
-
-
 def _push_callable(frame: AbstractFrame, value: Value, *, null: bool) -> None:
     """Push a value, and the NULL beside it if the instruction prepares a call with it."""
     if null and sys.version_info < (3, 13):
@@ -125,14 +119,6 @@ def _load_super_attr(scan: Calls, frame: AbstractFrame, ins: Instruction) -> Non
     function, cls, receiver = frame.pops(3)
     proxy = scan.call(frame, function, Arguments((cls, receiver)))
     _push_callable(frame, scan.attribute(frame, proxy, ins.value), null=bool(ins.arg & 1))
-
-
-def _store_attr(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
-    on = frame.pop()
-    scan.store_attribute(frame, on, ins.value, frame.pop())
-
-
-# ---------------------------------------------------------------- items and operators
 
 
 def _replace(count: int, compute: Callable[..., Value]) -> Operation:
@@ -191,9 +177,6 @@ def _operator_310(symbol: str) -> Operation:
     return _replace(2, lambda scan, frame, *pair: scan.binary(frame, symbol, *pair))
 
 
-# ---------------------------------------------------------------- containers
-
-
 def _build_sequence(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     made = frame.site("tuple" if ins.op == "BUILD_TUPLE" else "")
     for k, value in enumerate(frame.pops(ins.arg)):
@@ -249,9 +232,6 @@ def _unpack(scan: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     frame.stack.extend(reversed(parts))
 
 
-# ---------------------------------------------------------------- patterns
-
-
 def _push_match(frame: AbstractFrame, content: Value) -> None:
     frame.push(frame.fresh("matched", ANY_ELEMENT, content))
     if sys.version_info < (3, 11):
@@ -303,7 +283,7 @@ VALUE_OPERATIONS: Final[dict[str, Operation]] = {
     "DELETE_GLOBAL": lambda scan, frame, ins: scan.store_global(frame, ins.value, None),
     "LOAD_ATTR LOAD_METHOD": _load_attr,
     "LOAD_SUPER_ATTR": _load_super_attr,
-    "STORE_ATTR": _store_attr,
+    "STORE_ATTR": lambda scan, f, ins: scan.store_attribute(f, f.pop(), ins.value, f.pop()),
     "DELETE_ATTR": lambda scan, f, ins: scan.store_attribute(f, f.pop(), ins.value, None),
     # Items and operators.
     "BINARY_SUBSCR": _replace(2, Calls.item),

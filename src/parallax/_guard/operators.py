@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import types
+from collections import Counter, OrderedDict, defaultdict
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.attributes import Attributes
 from parallax._guard.events import REBIND
-from parallax._guard.lookup import NO_ATTRIBUTE, UNKNOWN_OBJECT, class_lookup, is_a, is_known_dict
+from parallax._guard.lookup import NO_ATTRIBUTE, UNKNOWN_OBJECT, class_lookup, is_a
 from parallax._guard.mutators import INPLACE_METHODS
 from parallax._guard.values import (
     ANY_ELEMENT,
@@ -183,8 +184,8 @@ class Operators(Attributes):
             if type(origin) is Outer:
                 if class_lookup(type(origin.obj), "__next__") is not NO_ATTRIBUTE:
                     self.note(frame, origin, ("take", "takes from"))
-                if is_known_dict(origin.obj):
-                    continue
+                if type(origin.obj) in (dict, defaultdict, OrderedDict, Counter):
+                    continue  # iterating gives the keys, which cannot be changed
             content |= exactly(origin).element()
         return frame.fresh("iterator", ANY_ELEMENT, content, dependencies(value))
 
