@@ -24,7 +24,10 @@ import parallax
 
 SOURCE = Path(parallax.__file__).parent
 PACKAGE = "parallax"
-MAX_LINES = 510
+MAX_LINES = 400
+MAX_ATTRIBUTES = 20
+# Classes with more, at most three; the reason stands at the class.
+LARGE_CLASSES = {"Report"}
 
 # Lowest first. Rooms of one rank may not import each other. "" is __init__, the face.
 ROOMS: tuple[tuple[str, ...], ...] = (
@@ -373,6 +376,80 @@ def test_workers_load_nothing_dear() -> None:
     assert DEAR_TO_WORKERS & set(done.stdout.split()) == set()
 
 
+@dataclass(frozen=True)
+class Definition:
+    """A public class or a constant at the top of a module."""
+
+    name: str
+    where: str
+    value: str
+
+
+def definitions_of(module: str, tree: ast.Module) -> Iterator[Definition]:
+    """Leading underscores are no part of a name; type variables mean the same everywhere."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield Definition(node.name, f"{module}:{node.lineno}", "class")
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        value = getattr(node, "value", None)
+        if value is None or getattr(getattr(value, "func", None), "id", "") in TYPE_VARIABLES:
+            continue
+        for target in targets:
+            name = getattr(target, "id", "").lstrip("_")
+            if name.isupper() and name != "TYPE_CHECKING":
+                yield Definition(name, f"{module}:{node.lineno}", ast.unparse(value))
+
+
+TYPE_VARIABLES = {"TypeVar", "ParamSpec"}
+
+
+def twins_of(definitions: list[Definition]) -> list[str]:
+    by_name: dict[str, list[Definition]] = defaultdict(list)
+    for each in definitions:
+        by_name[each.name].append(each)
+    return [
+        f"{name}: " + ", ".join(f"{each.where} = {each.value[:30]}" for each in found)
+        for name, found in by_name.items()
+        if len(found) > 1
+    ]
+
+
+def test_one_name_has_one_meaning() -> None:
+    """Public classes and module constants; one that two modules need is defined in one of them."""
+    trees = {m: ast.parse(path.read_text(encoding="utf-8")) for m, path in MODULES.items()}
+    assert twins_of([each for m, tree in trees.items() for each in definitions_of(m, tree)]) == []
+
+
+def attributes_of(node: ast.ClassDef) -> set[str]:
+    """What its methods assign to ``self``, and the fields that its body declares."""
+    found = {
+        each.attr
+        for each in ast.walk(node)
+        if isinstance(each, ast.Attribute)
+        and isinstance(each.ctx, ast.Store)
+        and getattr(each.value, "id", "") == "self"
+    }
+    return found | {
+        each.target.id
+        for each in node.body
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+    }
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_classes_have_few_attributes(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    large = {
+        node.name: len(attributes)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and len(attributes := attributes_of(node)) > MAX_ATTRIBUTES
+        and node.name not in LARGE_CLASSES
+    }
+    assert large == {}
+    assert len(LARGE_CLASSES) <= 3
+
+
 # --- the checker itself: an architecture test that finds nothing must be known to be able to -----
 
 
@@ -404,6 +481,20 @@ def test_the_checker_finds_faults(importer: str, target: str, fault: bool) -> No
 def test_the_checker_finds_cycles() -> None:
     edges = {"a": {"b", "d"}, "b": {"c"}, "c": {"a"}, "d": {"e"}, "e": set()}
     assert cycles_of(edges) == [["a", "b", "c"]]
+
+
+def test_the_checker_finds_names_with_two_meanings() -> None:
+    one = "class A: pass\n_LIMIT_S: float = 1.0\nT = TypeVar('T')\nTYPE_CHECKING = False\n"
+    two = "LIMIT_S = 2.0\nT = TypeVar('T')\nTYPE_CHECKING = False\nclass B:\n    LIMIT_S = 3\n"
+    found = [*definitions_of("a", ast.parse(one)), *definitions_of("b", ast.parse(two))]
+    assert twins_of(found) == ["LIMIT_S: a:2 = 1.0, b:1 = 2.0"]
+
+
+def test_the_checker_counts_attributes() -> None:
+    tree = ast.parse(
+        "class A:\n    x: int\n    def f(self):\n        self.y = self.z\n        y.w = 1\n"
+    )
+    assert attributes_of(tree.body[0]) == {"x", "y"}
 
 
 def test_the_checker_reads_every_form_of_import(tmp_path: Path) -> None:
