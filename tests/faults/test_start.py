@@ -248,7 +248,8 @@ def test_module_that_breaks_the_zygote(tmp_path, name):
         from parallax._backends.processes.start import spawn as execute
         from parallax._backends.processes.parent import warm_pool as pool
         from parallax._backends.processes.start import starter as start
-        execute._INSTALL_PATHS += (os.getcwd(),)
+        paths = (*execute._install_paths(), os.getcwd())
+        execute._install_paths = lambda: paths
         start.IMPORT_TIMEOUT_S = 0.3
         def work(x):
             return x + breaks.NUMBER, good.NUMBER != os.getpid()

@@ -19,8 +19,6 @@ from parallax._backends.processes.parent.task import Task
 from parallax._backends.result_encoding import run_piece
 from parallax._core.futures import Helper
 
-__all__ = ["AdaptiveCall", "CallCounts", "ThreadJob", "WaitingCalls"]
-
 clock = time.perf_counter
 
 #: What running a call gives: its result, its exception, its wall and CPU seconds.

@@ -20,8 +20,6 @@ from parallax._guard.effects import except_shared, judge, scan
 from parallax._profiling.history import key_of
 from parallax._routing.route_choice import RouteChoice
 
-__all__ = ["FunctionState", "Functions"]
-
 clock = time.perf_counter
 
 #: A function with positional and keyword arguments.
@@ -102,12 +100,7 @@ class Functions:
         return known[1] if known is not None and known[0]() is call[0] else None
 
     def state(self, call: _FunctionCall, *, crowded: bool) -> FunctionState:
-        """The state of the called function, which is inspected first if it is new.
-
-        Args:
-            call: the function and its arguments.
-            crowded: other threads may compete for the GIL now.
-        """
+        """The state of the called function, which is inspected first if it is new."""
         function = self.quick(call)
         if function is not None:
             if function.inspection_due() and (reason := function.side_effects(*call[:2])):

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from parallax._backends.processes.parent.task import Task
     from parallax._backends.processes.parent.warm_pool import Pool
 
-__all__ = ["ProcessRoute", "Settings", "Submitted"]
-
 #: A callable with its arguments, or with the arguments of several calls and None.
 Submitted: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None]"
 

@@ -22,8 +22,6 @@ from parallax._routing.planner import Facts, seconds
 from parallax._routing.profiler import Profiler
 from parallax._routing.route_choice import SHORT_CALL_S, RouteChoice
 
-__all__ = ["Trial"]
-
 clock = time.perf_counter
 
 #: Seconds from which on a call counts as long: if it held the GIL it would hold up the rest of the

@@ -28,8 +28,6 @@ from parallax._core.options import resolve
 from parallax._executors.executor import default_executor
 from parallax._routing.requested import THREADS
 
-__all__ = ["amap", "arun"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")

@@ -19,12 +19,7 @@ import inspect
 import operator
 import sys
 from types import FunctionType, MethodType
-from typing import (
-    Generic,
-    ParamSpec,
-    TypeVar,
-    overload,
-)
+from typing import Generic, ParamSpec, TypeVar, overload
 
 from parallax._core.light_stdlib import TYPE_CHECKING, loads
 from parallax._core.options import EXPLAIN_OPTIONS, MAP_OPTIONS, check, check_names, resolve
@@ -33,18 +28,13 @@ from parallax._transport.wrapped_functions import find_attribute, is_importable,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
-    from typing import (
-        Any,
-        Concatenate,
-    )
+    from typing import Any, Concatenate
 
     from typing_extensions import Self, Unpack
 
     from parallax._api.map import Results
     from parallax._core.options import MapOptions, StreamOptions
     from parallax._reporting.reports import Report
-
-__all__ = ["ParallelFunction", "checked", "new_function"]
 
 P = ParamSpec("P")
 P2 = ParamSpec("P2")

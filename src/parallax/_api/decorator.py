@@ -6,11 +6,7 @@ Guarantees: functions that cannot be mapped, and wrong options, are refused at d
 from __future__ import annotations
 
 import functools
-from typing import (
-    ParamSpec,
-    TypeVar,
-    overload,
-)
+from typing import ParamSpec, TypeVar, overload
 
 from parallax._api.decorated import ParallelFunction, checked, new_function
 from parallax._core.callables import runs_nothing
@@ -18,18 +14,11 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import (
-        Any,
-        Concatenate,
-        Generic,
-        Protocol,
-    )
+    from typing import Any, Concatenate, Generic, Protocol
 
     from typing_extensions import Unpack
 
     from parallax._core.options import MapOptions
-
-__all__ = ["parallel"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

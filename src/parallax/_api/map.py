@@ -43,8 +43,6 @@ class Results(list["R"]):
     report: Report
 
 
-__all__ = ["Results", "explain", "parallel_imap", "parallel_map", "spread_map"]
-
 #: Seconds of real work that ``explain`` spends at most before it answers.
 EXPLAIN_BUDGET_S = 0.5
 

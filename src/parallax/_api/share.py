@@ -18,18 +18,11 @@ from parallax._shm.buffers import READ, WRITE
 from parallax._shm.registry import expose
 from parallax._shm.sender import SlabSender
 from parallax._transport.encoded import dump
-from parallax._transport.out_of_band import (
-    loads_out_of_band,
-    make_pickler,
-    make_view,
-    view_parts,
-)
+from parallax._transport.out_of_band import loads_out_of_band, make_pickler, make_view, view_parts
 
 if TYPE_CHECKING:
     from numpy import ndarray
     from numpy.typing import ArrayLike, DTypeLike
-
-__all__ = ["share", "shared_copy", "shared_empty"]
 
 T = TypeVar("T")
 

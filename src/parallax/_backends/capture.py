@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-__all__ = ["capture", "run_calls", "run_chunk", "unblock_interrupts"]
-
 
 def unblock_interrupts() -> None:
     """Let this thread take Ctrl-C again.

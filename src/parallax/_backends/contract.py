@@ -25,23 +25,6 @@ if TYPE_CHECKING:
 else:
     Protocol = object
 
-__all__ = [
-    "Call",
-    "Crew",
-    "CrewEvent",
-    "Died",
-    "Done",
-    "Engine",
-    "Joined",
-    "Left",
-    "Refused",
-    "Report",
-    "Unable",
-    "WorkerEnd",
-    "Yielded",
-    "refusal",
-]
-
 
 class Joined(NamedTuple):
     """A worker can take chunks; of ``quota`` items in all, if that is not None."""
@@ -227,23 +210,13 @@ class Engine(Protocol):
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
     ) -> Future[Any]:
-        """Take several calls as one, whose result is a ``PieceResult``. Raises as ``submit``.
-
-        Args:
-            fn: the callable.
-            piece: the positional arguments of each call.
-        """
+        """Take several calls as one, whose result is a ``PieceResult``. Raises as ``submit``."""
 
     def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
         """Whether short calls like this one travel to another process, best several at a time."""
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
-        """Take no more calls, and end when all are done.
-
-        Args:
-            wait: return only when nothing is left of the engine.
-            cancel: cancel the calls that no worker has yet.
-        """
+        """Take no more calls, and end when all are done."""
 
     def stop(self) -> None:
         """Take no more calls, and end all that can be ended."""

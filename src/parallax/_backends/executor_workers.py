@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 else:
     futures = lazy_module("concurrent.futures")
 
-__all__ = ["ExternalCrew"]
-
 
 def _run_in(
     place: tuple[Any, ...], fn: Callable[..., Any], items: Sequence[Any], star: bool, stop: bool
@@ -52,15 +50,7 @@ class ExternalCrew(SelfReportingCrew):
         new_id: Callable[[], int],
         place: Place,
     ) -> None:
-        """Prepare as ``SelfReportingCrew``.
-
-        Args:
-            report: as there.
-            call: as there.
-            executor: runs the chunks.
-            new_id: as there.
-            place: as there.
-        """
+        """Prepare as ``SelfReportingCrew``."""
         super().__init__(report, call, new_id=new_id, place=place)
         self._executor = executor
         self._place = place.worker(1).packed()

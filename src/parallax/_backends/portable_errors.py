@@ -13,8 +13,6 @@ from parallax._core.own_code import is_own
 from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
-__all__ = ["isolate", "portable"]
-
 
 def portable(result: ChunkResult) -> ChunkResult:
     """Make every exception of a result safe to send."""

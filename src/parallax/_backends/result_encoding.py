@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
 
-__all__ = ["Packed", "PieceResult", "encode_batch", "encode_result", "pack", "run_piece"]
-
 #: The pickle of a result or failure, and its buffers among all: the first one, and how many.
 Part: TypeAlias = "tuple[bytes, int, int]"
 #: Results: the values of plain types, with None for the others; wall and CPU seconds; by offset the
@@ -49,9 +47,6 @@ def encode_batch(result: ChunkResult) -> codec.Encoded:
 
 def pack(result: ChunkResult) -> tuple[Packed, list[Any]]:
     """Encode each result on its own, unless it is of a plain type.
-
-    Args:
-        result: the results; the list of values is changed.
 
     Returns:
         The packed results, for any pickler, and their buffers.
@@ -102,12 +97,7 @@ class PieceResult:
 
 
 def run_piece(fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]) -> PieceResult:
-    """Call ``fn`` with each tuple of arguments; in a worker.
-
-    Args:
-        fn: the user's callable.
-        piece: the arguments of each call.
-    """
+    """Call ``fn`` with each tuple of arguments; in a worker."""
     values: list[Any] = []
     failures: list[Failure] = []
     begun = time.perf_counter()

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from parallax._backends.contract import Engine
 
-__all__ = ["ExternalEngine", "LocalPieces", "SerialEngine"]
-
 
 class LocalPieces:
     """Pieces of a map, for an engine that does not send calls to another process."""
@@ -84,12 +82,7 @@ class SerialEngine(_Unmanaged):
 
 
 class ExternalEngine(_Unmanaged):
-    """Hands calls to an executor of the program, which is not shut down from here.
-
-    Args:
-        executor: runs the calls.
-        max_workers: calls that the executor runs at a time.
-    """
+    """Hands calls to an executor of the program, which is not shut down from here."""
 
     def __init__(self, executor: Executor, max_workers: int) -> None:
         super().__init__()

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextvars import Context
 
-__all__ = ["ThreadCall", "ThreadEngine"]
-
-
 clock = time.monotonic
 
 #: Most calls of a ``map`` that wait for a thread. With fewer, threads run out of work; more keep
@@ -257,10 +254,6 @@ class ThreadEngine(LocalPieces):
 
     def help(self, call: Any, timeout: float | None) -> float | None:
         """Run a queued call whose result a thread of the pool waits for, unless with a timeout.
-
-        Args:
-            call: the call.
-            timeout: seconds that this thread waits at most.
 
         Returns:
             ``timeout``.

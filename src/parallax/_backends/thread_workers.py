@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from parallax._core.chunks import Chunk, Route
     from parallax._core.nesting import Place
 
-__all__ = ["SelfReportingCrew", "ThreadCrew"]
-
 #: Most threads whose delays are read. Many threads wait for each other's cores, and reading costs
 #: 10 us per thread.
 MAX_MEASURED_THREADS = 16
@@ -45,14 +43,7 @@ class SelfReportingCrew:
     def __init__(
         self, report: Report, call: Call, *, new_id: Callable[[], int], place: Place
     ) -> None:
-        """Prepare.
-
-        Args:
-            report: takes the events, from the workers' threads.
-            call: the callable.
-            new_id: numbers workers within the run.
-            place: the place at which the run was started.
-        """
+        """Prepare."""
         self._report = report
         self._call = call
         self._new_id = new_id
@@ -84,15 +75,7 @@ class ThreadCrew(SelfReportingCrew):
         place: Place,
         context: contextvars.Context,
     ) -> None:
-        """Prepare as ``SelfReportingCrew``; no thread is started yet.
-
-        Args:
-            report: as there.
-            call: as there.
-            new_id: as there.
-            place: as there.
-            context: the caller's context variables.
-        """
+        """Prepare as ``SelfReportingCrew``; no thread is started yet."""
         super().__init__(report, call, new_id=new_id, place=place)
         self._place = place.worker(1)
         self._context = context

@@ -24,8 +24,6 @@ from parallax._core.cores import (
 )
 from parallax._core.memory import memory_available, memory_total
 
-__all__ = ["main"]
-
 #: The package itself is a layer above; that it is loaded by now is certain.
 _VERSION: str = sys.modules["parallax"].__version__
 

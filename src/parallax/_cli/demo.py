@@ -27,8 +27,6 @@ from parallax._backends.processes.parent.warm_pool import shutdown_warm_pool
 from parallax._cli import demo_work as work
 from parallax._core.cores import load_per_core, usable_cores
 
-__all__ = ["Row", "run_demo"]
-
 _SERVER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "demo_server.py")
 
 #: Milliseconds that the server takes to answer, like one in the same country.

@@ -17,8 +17,6 @@ import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-__all__ = ["main"]
-
 
 class _Handler(SimpleHTTPRequestHandler):
     delay = 0.0

@@ -20,8 +20,6 @@ try:
 except ImportError:  # an interpreter that was built without it
     from zlib import compress as _bzip2  # type: ignore[assignment]
 
-__all__ = ["double", "fetch", "pack", "parse", "root", "sources"]
-
 #: Not a part of every installation, or not written to be parsed.
 _LEFT_OUT = frozenset(
     {"__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "site-packages"}

@@ -9,8 +9,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["name_of", "runs_nothing", "unwrap_partial"]
-
 # Flags of code objects, as ``inspect`` names them: that module takes 10 ms to import.
 _CO_GENERATOR, _CO_COROUTINE = 0x20, 0x80
 _CO_ITERABLE_COROUTINE, _CO_ASYNC_GENERATOR = 0x100, 0x200

@@ -14,8 +14,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["CGROUPS", "CgroupReader"]
-
 #: Seconds that a CPU limit is kept. Smaller: a program that maps many short lists reads the files
 #: again and again (about 0.1 ms). Larger: a changed quota is believed too late.
 CPU_LIMIT_TTL_S = 1.0

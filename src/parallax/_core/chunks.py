@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 else:
     Route = str
 
-__all__ = ["Chunk", "ChunkResult", "Failure", "Route"]
-
 
 class Chunk(NamedTuple):
     """Consecutive items that are sent to one worker together."""

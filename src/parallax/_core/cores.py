@@ -19,16 +19,6 @@ if TYPE_CHECKING:
 
     from parallax._core.cgroups import CgroupReader
 
-__all__ = [
-    "cpu_count",
-    "free_threaded_build",
-    "gil_enabled",
-    "load_per_core",
-    "start_methods",
-    "thread_count",
-    "usable_cores",
-]
-
 
 def usable_cores(cap: int | None = None, *, reader: CgroupReader | None = None) -> int:
     """How many cores this process may keep busy at once; at least 1.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     Handler: TypeAlias = Callable[[int, "FrameType | None"], Any]
     from types import FrameType
 
-__all__ = ["Shield"]
-
 #: Signals whose handlers commonly raise: Ctrl-C, requests to end, time limits, the last warning of
 #: a job queue. Not the signals of profilers, which arrive a thousand times a second.
 SHIELDED_SIGNALS = tuple(

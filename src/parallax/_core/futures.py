@@ -30,8 +30,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Future", "Helper"]
-
 _log = logging.getLogger("concurrent.futures")
 
 T = TypeVar("T")

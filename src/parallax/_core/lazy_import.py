@@ -13,12 +13,12 @@ Python 3.15 has this as a statement (PEP 810).
 
 from __future__ import annotations
 
+import sys
+
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any
-
-__all__ = ["lazy_module"]
 
 
 class lazy_module:  # noqa: N801 - used as a function
@@ -28,7 +28,6 @@ class lazy_module:  # noqa: N801 - used as a function
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        module = __import__(self._name, fromlist=[attribute])
-        value = getattr(module, attribute)
-        setattr(self, attribute, value)  # found without this method from now on
-        return value
+        # Not kept here: programs set names of modules, as ``logging.raiseExceptions``.
+        module = sys.modules.get(self._name) or __import__(self._name, fromlist=[attribute])
+        return getattr(module, attribute)

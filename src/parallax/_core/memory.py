@@ -13,8 +13,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from parallax._core.cgroups import CgroupReader
 
-__all__ = ["memory_available", "memory_total", "oom_kills"]
-
 
 def memory_total(*, reader: CgroupReader | None = None) -> int:
     """Bytes of memory that this process could ever have; 0 where nothing tells."""

@@ -12,8 +12,6 @@ from __future__ import annotations
 from parallax._core.cores import usable_cores
 from parallax._core.light_stdlib import local
 
-__all__ = ["MAX_CALL_DEPTH", "MAX_WORKER_LEVELS", "Place", "enter", "entered", "here", "settle"]
-
 #: Levels of workers within workers. Deeper levels add processes and no parallelism.
 MAX_WORKER_LEVELS = 2
 

@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 else:
     Backend = object
 
-__all__ = ["BACKENDS", "Backend", "Options", "check", "configure", "options", "resolve"]
-
 #: Backends with a name; any ``concurrent.futures.Executor`` object is one too.
 BACKENDS = ("auto", "serial", "threads", "processes")
 

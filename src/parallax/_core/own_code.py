@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["FOLDER", "is_own"]
-
 #: The folder of the package.
 FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

@@ -2,6 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["PLAIN_TYPES"]
-
 PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})

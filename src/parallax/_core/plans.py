@@ -8,8 +8,6 @@ from parallax._core.records import field, record
 if TYPE_CHECKING:
     from parallax._core.chunks import Route
 
-__all__ = ["Measurement", "Payload", "Plan"]
-
 
 @record(frozen=True, slots=True)
 class Payload:

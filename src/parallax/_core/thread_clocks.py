@@ -14,8 +14,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RunDelay", "clock_tick", "read_run_delay", "thread_cpu_clock", "thread_delay"]
-
 # GetThreadTimes moves with the scheduler's tick, though Windows reports a resolution of 100 ns.
 _WINDOWS_TICK_S = 0.015625
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from parallax._core.options import Backend
     from parallax._reporting.reports import ExecutorReport
 
-__all__ = ["Executor", "close_default_executors", "default_executor"]
-
 _numbers = itertools.count()
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     T = TypeVar("T")
 
-__all__ = ["EngineExecutor"]
-
 
 class EngineExecutor(concurrent.futures.Executor):
     """An executor whose calls an engine runs."""

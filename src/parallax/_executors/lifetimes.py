@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from parallax._backends.contract import Engine
 
-__all__ = ["Lifetime"]
-
 
 class Lifetime:
     """The engine of an executor, and the maps that submit calls to the engine."""

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from parallax._backends.contract import Engine
 
-__all__ = ["MapResults"]
-
 
 class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost at run time
     """The results of one ``map``."""
@@ -244,12 +242,7 @@ class _Raised:
 def _opened(
     piece: PieceResult, failed: Callable[[BaseException], BaseException] | None
 ) -> list[Any]:
-    """The results of a message, last first; those of failed calls as ``_Raised``.
-
-    Args:
-        piece: the results as they were received.
-        failed: converts errors; None to leave them as they are.
-    """
+    """The results of a message, last first; those of failed calls as ``_Raised``."""
     from parallax._backends.processes.parent.task import unpack
 
     values, errors = unpack(piece.packed, piece.buffers)

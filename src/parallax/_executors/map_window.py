@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from parallax._backends.contract import Engine
 
-__all__ = ["MapWindow"]
-
 #: Most items between submission and reading, unless ``buffersize`` says otherwise.
 MAX_WINDOW_ITEMS = 4096
 
@@ -69,11 +67,7 @@ class MapWindow:
         self._item_s = 0.0
 
     def room(self, waiting: int) -> int:
-        """How many more items may be submitted now.
-
-        Args:
-            waiting: items that are submitted and not read yet.
-        """
+        """How many more items may be submitted now."""
         if self._unlimited:
             return sys.maxsize
         items = self._items
@@ -94,14 +88,7 @@ class MapWindow:
         self.message, self._fixed_message = 1, True
 
     def read(self, count: int, results: list[Any], now: float, travels: Callable[[], bool]) -> None:
-        """Adapt the window to results that were just read.
-
-        Args:
-            count: number of results that were read.
-            results: the results; at least one.
-            now: seconds on a monotonic clock.
-            travels: tells whether such calls are sent to another process.
-        """
+        """Adapt the window to results that were just read."""
         if self.fixed:
             return
         before = self._read

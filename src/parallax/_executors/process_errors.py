@@ -16,8 +16,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from parallax._backends.contract import WorkerEnd
 
-__all__ = ["broken_pool", "lost_call", "standard_error"]
-
 
 class LostCallError(WorkerDiedError, BrokenProcessPool):
     """A worker process ended while it ran a call."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any
 
-__all__ = ["ProcessPoolExecutor"]
-
 #: WaitForMultipleObjects takes 64 handles at most; the standard library keeps three for itself and
 #: has the same limit.
 MAX_WINDOWS_WORKERS = 61

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["ThreadPoolExecutor", "default_threads"]
-
 _numbers = itertools.count()
 
 

@@ -37,12 +37,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from parallax._guard.frame import AbstractFrame
-    from parallax._guard.values import (
-        Origin,
-        Value,
-    )
-
-__all__ = ["METHOD_DESCRIPTORS", "SPREADING_METHODS", "Attributes"]
+    from parallax._guard.values import Origin, Value
 
 METHOD_DESCRIPTORS: Final = (
     types.MethodDescriptorType,

@@ -32,11 +32,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from parallax._guard.frame import AbstractFrame
-    from parallax._guard.values import (
-        Origin,
-    )
-
-__all__ = ["CALL_STEPS", "BuiltinCalls"]
+    from parallax._guard.values import Origin
 
 # Steps charged for following a call, besides those of its instructions.
 CALL_STEPS: Final = 20

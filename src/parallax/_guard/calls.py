@@ -47,11 +47,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, Final
 
     from parallax._guard.frame import Operation
-    from parallax._guard.values import (
-        Origin,
-    )
-
-__all__ = ["Calls"]
+    from parallax._guard.values import Origin
 
 # Depth of calls. Smaller: deeply layered programs are not analysed; larger: the interpreter's own
 # recursion limit is reached first.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Final
 
-__all__ = ["Code", "Instruction", "decode", "line_of"]
-
 _JUMPS: Final = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 # After these, control never goes on to the next instruction.
 _NO_FALL_THROUGH: Final = frozenset({

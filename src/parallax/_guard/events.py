@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from parallax._guard.frame import AbstractFrame
     from parallax._guard.values import Origin, Value
 
-__all__ = ["REBIND", "Event", "Recorder"]
-
 REBIND: Final = "rebind"
 # Modules of locks, files, loggers and the like: workers create their own by importing the program.
 _HANDLE_MODULES: Final = frozenset(

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from parallax._guard.frame import AbstractFrame
     from parallax._guard.values import Value
 
-__all__ = ["Judged", "weigh"]
-
 # The outer objects that decide whether an instruction runs.
 Condition: TypeAlias = "frozenset[Any]"
 # An event with its kind, whether it is guarded, and whether it is constant.

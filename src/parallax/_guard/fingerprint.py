@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Final, TypeAlias
 
-__all__ = ["Path", "State", "differs", "fingerprint", "follow", "unwatchable"]
-
 # The steps from the callable or an argument to an object.
 Path: TypeAlias = "tuple[tuple[str, Any], ...]"
 # Objects to be compared by identity, and figures to be compared by value.

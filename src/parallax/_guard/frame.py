@@ -15,26 +15,14 @@ import heapq
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.code import decode
-from parallax._guard.values import (
-    ANY_ELEMENT,
-    EMPTY,
-    PLAIN_VALUE,
-    Cell,
-    Fresh,
-    Value,
-    exactly,
-)
+from parallax._guard.values import ANY_ELEMENT, EMPTY, PLAIN_VALUE, Cell, Fresh, Value, exactly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final, TypeAlias
 
     from parallax._guard.code import Instruction
-    from parallax._guard.values import (
-        Func,
-    )
-
-__all__ = ["NULL", "AbstractFrame", "Budget", "Operation", "TooBig"]
+    from parallax._guard.values import Func
 
 # Passes over one function. Smaller: values that are stored after they are read may be missed;
 # larger: functions with closures and containers take longer.

@@ -50,12 +50,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from parallax._guard.frame import AbstractFrame
-    from parallax._guard.values import (
-        Arguments,
-        Origin,
-    )
-
-__all__ = ["InstalledCalls"]
+    from parallax._guard.values import Arguments, Origin
 
 # Functions that do not look at the content of their arguments.
 _NO_LOOK: Final = frozenset(

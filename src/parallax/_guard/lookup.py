@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, Final
 
-__all__ = [
-    "NO_ATTRIBUTE", "UNKNOWN_OBJECT", "Sentinel", "class_lookup", "instance_dict", "is_a",
-    "is_code_like", "is_decorated", "is_frozen", "is_lru_cache", "is_own_class", "is_own_code",
-    "is_own_function", "mark_of", "mro_of", "resolve", "top_module",
-]  # fmt: skip
-
 
 class Sentinel:
     """A named constant that equals nothing else."""

@@ -11,12 +11,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = [
-    "ALIASES", "ARGUMENT_CHANGES", "CONTAINER_CALLS", "GETTERS", "INPLACE_METHODS",
-    "MUTATING_METHODS", "PACKAGE_METHODS", "PROCESS_CALLS", "PURE_CALLS", "TYPED_METHODS",
-    "Mutation",
-]  # fmt: skip
-
 
 class Mutation(NamedTuple):
     """What a mutating operation does.

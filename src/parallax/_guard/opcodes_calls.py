@@ -11,15 +11,7 @@ import types
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.frame import NULL
-from parallax._guard.values import (
-    ANY_ELEMENT,
-    PLAIN_VALUE,
-    Arguments,
-    Fresh,
-    Func,
-    Value,
-    exactly,
-)
+from parallax._guard.values import ANY_ELEMENT, PLAIN_VALUE, Arguments, Fresh, Func, Value, exactly
 
 if TYPE_CHECKING:
     from typing import Final
@@ -27,8 +19,6 @@ if TYPE_CHECKING:
     from parallax._guard.calls import Calls
     from parallax._guard.code import Instruction
     from parallax._guard.frame import AbstractFrame, Operation
-
-__all__ = ["CALL_OPERATIONS"]
 
 # What a function is made with besides its code: bits of MAKE_FUNCTION's argument.
 _DEFAULTS, _KWDEFAULTS, _ANNOTATIONS, _CLOSURE = 1, 2, 4, 8

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from parallax._guard.code import Instruction
     from parallax._guard.frame import AbstractFrame, Operation
 
-__all__ = ["CONTROL_OPERATIONS"]
-
 
 def _pop_jump(_: Calls, frame: AbstractFrame, ins: Instruction) -> None:
     frame.branch(dependencies(frame.pop()))

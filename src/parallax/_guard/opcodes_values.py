@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from parallax._guard.code import Instruction
     from parallax._guard.frame import AbstractFrame, Operation
 
-__all__ = ["VALUE_OPERATIONS"]
-
 _OPERATORS_310: Final = {
     "ADD": "+", "SUBTRACT": "-", "MULTIPLY": "*", "TRUE_DIVIDE": "/", "FLOOR_DIVIDE": "//",
     "MODULO": "%", "POWER": "**", "LSHIFT": "<<", "RSHIFT": ">>", "AND": "&", "OR": "|",

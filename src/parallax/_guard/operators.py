@@ -25,11 +25,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from parallax._guard.frame import AbstractFrame
-    from parallax._guard.values import (
-        Origin,
-    )
-
-__all__ = ["Operators"]
+    from parallax._guard.values import Origin
 
 _LOCK_TYPES: Final = frozenset(
     {"lock", "RLock", "_RLock", "Condition", "Semaphore", "BoundedSemaphore", "Lock"}

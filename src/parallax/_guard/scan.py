@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar
 
-__all__ = ["Scan"]
-
 
 def _driver(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     return fn(*args)

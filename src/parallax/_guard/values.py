@@ -29,12 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Final
 
-__all__ = [
-    "ANY_ELEMENT", "CLASS_VALUE", "EMPTY", "NONDETERMINISTIC", "PLAIN_VALUE", "Arguments", "Cell",
-    "Fresh", "Func", "Method", "Origin", "Outer", "Super", "Value", "dependencies", "derived",
-    "either", "exactly", "join_all",
-]  # fmt: skip
-
 EMPTY: Final[frozenset[Any]] = frozenset()
 ANY_ELEMENT: Final = ("elem", None)
 # The dependency of a value that may differ next time though no observed state has changed.

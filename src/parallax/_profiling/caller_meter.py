@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from parallax._profiling.gil_sampler import Mark
     from parallax._profiling.meters import ItemCost
 
-__all__ = ["CallerMeter"]
-
 #: Seconds inside an unfinished item before anything is concluded from it. Shorter takes the start
 #: of an item for the whole, longer delays the plan for long items.
 UNFINISHED_ITEM_S = 0.006

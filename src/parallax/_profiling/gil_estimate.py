@@ -17,18 +17,6 @@ import sys
 
 from parallax._core.light_stdlib import NamedTuple
 
-__all__ = [
-    "FIRST_MEAN_SLEEP_S",
-    "MIN_PENDING_S",
-    "MIN_SLEEP_S",
-    "GilReading",
-    "GilSamples",
-    "estimate",
-    "held_throughout",
-    "is_late",
-    "mean_sleep",
-]
-
 #: Mean sleep at first. Shorter disturbs the callable, longer leaves too few samples in 25 ms.
 FIRST_MEAN_SLEEP_S = 0.0005
 #: Mean sleep in the long run. Shorter costs for nothing, longer is slow to see a change.

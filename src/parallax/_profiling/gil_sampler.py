@@ -35,8 +35,6 @@ from parallax._profiling.gil_estimate import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GilSampler", "Mark"]
-
 if sys.platform == "linux":
     from resource import RUSAGE_THREAD, getrusage
 

@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 
     from parallax._core.plans import Measurement
 
-__all__ = [
-    "PastRun",
-    "key_of",
-    "past_item_seconds",
-    "past_run",
-    "remember_item_seconds",
-    "remember_run",
-]
-
 #: Callables remembered; the least recently used goes. Fewer forget hot ones of a large program.
 MAX_REMEMBERED_CALLABLES = 256
 

@@ -14,15 +14,6 @@ from collections import deque
 
 from parallax._core.light_stdlib import NamedTuple
 
-__all__ = [
-    "CoresMeter",
-    "ItemCost",
-    "ItemMeter",
-    "native_threads",
-    "working_share",
-]
-
-
 #: Spread of item times up to which one item is taken to be like the other. Smaller counts no items
 #: as even on a noisy machine, larger judges workers by items that they did not have.
 EVEN_SPREAD = 0.25

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from parallax._core.plans import Payload
     from parallax._profiling.meters import ItemCost
 
-__all__ = ["SATURATED_CORES", "WorkerMeter"]
-
 #: Cores that all threads together keep busy below which they wait, and do not queue for the GIL.
 #: Smaller misses threads that wait, larger takes queueing on a loaded machine for waiting.
 SATURATED_CORES = 0.7

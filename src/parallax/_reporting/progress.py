@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
 
-__all__ = ["Progress", "make_progress"]
-
 
 class Progress(NamedTuple):
     """Where ticks go."""

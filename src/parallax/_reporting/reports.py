@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from parallax._core.plans import Measurement, Plan
     from parallax._routing.route_choice import RouteChoice
 
-__all__ = ["ExecutorReport", "FunctionReport", "Report", "RouteChange", "function_report"]
-
 
 @record(frozen=True, slots=True)
 class RouteChange:

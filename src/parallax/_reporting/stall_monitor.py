@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 else:
     Protocol = object
 
-__all__ = ["StallMonitor", "StallView", "monitor_threads", "stack_of"]
-
 #: Longest sleep of the thread: it ends at most that long after the last run or executor.
 MAX_SLEEP_S = 5.0
 

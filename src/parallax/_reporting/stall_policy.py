@@ -13,8 +13,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Activity", "InFlight", "StallDetector", "WorkerSnapshot", "stall_message"]
-
 #: Workers whose stacks are in the message. More fill the log, and nobody reads them.
 MAX_REPORTED_WORKERS = 8
 

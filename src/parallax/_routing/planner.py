@@ -24,17 +24,6 @@ if TYPE_CHECKING:
     from parallax._core.chunks import Route
     from parallax._core.plans import Measurement
 
-__all__ = [
-    "LITTLE_WORK_S",
-    "Facts",
-    "hindsight",
-    "nature",
-    "plan",
-    "seconds",
-    "thread_rates",
-    "too_little",
-]
-
 #: A parallel route must promise this much less than the loop, relative and in seconds. Smaller
 #: starts workers for nothing, larger leaves cores idle.
 MIN_GAIN = 0.9

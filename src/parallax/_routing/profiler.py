@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from parallax._core.plans import Plan
     from parallax._routing.planner import Facts
 
-__all__ = ["Profiler"]
-
 #: Seconds of work after which an unclear GIL reading is acted on. Smaller starts the wrong workers
 #: more often, larger keeps the other cores idle for longer.
 MAX_UNCLEAR_S = 0.04

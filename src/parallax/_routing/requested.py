@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from parallax._core.nesting import Place
     from parallax._core.options import Options
 
-__all__ = ["MOST_THREADS", "THREADS", "RequestedRoute", "requested_route"]
-
 #: Threads for waiting work at first, and at most, as long as more of them bring more.
 THREADS = 32
 MOST_THREADS = 256

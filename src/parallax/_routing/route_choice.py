@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     #: Where a call goes: to the trial, into the queue that waits for its end, or to workers.
     Destination: TypeAlias = Literal["probe", "hold", "threads", "processes"]
 
-__all__ = ["MAX_TRIAL_WAIT_S", "SHORT_CALL_S", "RouteChoice", "ThreadGrowth"]
-
 #: Seconds that calls wait for a verdict at most. Longer holds up calls that need each other,
 #: shorter sends work to threads that would be better off in processes.
 MAX_TRIAL_WAIT_S = 0.15

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
 
-__all__ = ["MAX_OBSERVED_ITEMS", "RouteLimits"]
-
 #: Items that are watched one by one while the guard is undecided. A cache that fills later than
 #: this keeps its callable in the process; more items delay the plan.
 MAX_OBSERVED_ITEMS = 12

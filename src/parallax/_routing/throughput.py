@@ -12,8 +12,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from parallax._core.chunks import ChunkResult
 
-__all__ = ["RouteThroughput"]
-
 #: Seconds that a route is at work before it is judged. Shorter judges by chance, longer keeps a
 #: wrong route longer.
 MIN_SPAN_S = 0.2

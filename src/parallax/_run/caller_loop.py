@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from parallax._run.controller import Controller
     from parallax._scheduling.input import Input
 
-__all__ = ["CallerLoop", "run_items"]
-
 clock = time.perf_counter
 
 #: Seconds per inline block. Shorter shows in the time of tiny items, longer delays the plan.
@@ -52,17 +50,7 @@ MAX_WAITING_RESULTS = 1 << 16
 
 
 class CallerLoop:
-    """The inline phase of one run.
-
-    Args:
-        call: the callable.
-        source: the input.
-        options: the checked options.
-        report: where the work is noted.
-        caller: what the caller's thread is doing.
-        controller: decides when the run opens.
-        stream: results are read one by one.
-    """
+    """The inline phase of one run."""
 
     def __init__(
         self,
@@ -264,11 +252,6 @@ def with_errors(
     result: ChunkResult, start: int, *, stop: bool
 ) -> tuple[list[Any], BaseException | None]:
     """The values of a block, with exceptions in their places.
-
-    Args:
-        result: the outcome of the block.
-        start: index of its first item.
-        stop: the first exception ends the run.
 
     Returns:
         The values, and the exception that ends the run after them, or None.

@@ -20,17 +20,9 @@ if TYPE_CHECKING:
     from parallax._reporting.progress import Progress
     from parallax._reporting.reports import Report
 
-__all__ = ["CallerState"]
-
 
 class CallerState:
-    """What the caller's thread is doing, and the results that are made for it.
-
-    Args:
-        report: the run's report, which tells how many items are finished.
-        progress: where finished items are reported; None if nobody asked.
-        timeout: seconds for the whole run; None without a limit.
-    """
+    """What the caller's thread is doing, and the results that are made for it."""
 
     def __init__(self, report: Report, progress: Progress | None, timeout: float | None) -> None:
         #: the thread's ident.

@@ -8,16 +8,7 @@ from __future__ import annotations
 
 import time
 
-from parallax._backends.contract import (
-    Died,
-    Done,
-    Joined,
-    Left,
-    Refused,
-    Unable,
-    Yielded,
-    refusal,
-)
+from parallax._backends.contract import Died, Done, Joined, Left, Refused, Unable, Yielded, refusal
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
@@ -33,18 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from parallax._backends.contract import (
-        Crew,
-        CrewEvent,
-    )
+    from parallax._backends.contract import Crew, CrewEvent
     from parallax._core import errors
     from parallax._core.chunks import Chunk, Route
     from parallax._core.options import Options
     from parallax._scheduling.input import Input
 else:
     errors = lazy_module("parallax._core.errors")
-
-__all__ = ["CHUNKS_HELD", "CHUNK_TARGET_S", "ChunkFlow", "Listener"]
 
 clock = time.perf_counter
 

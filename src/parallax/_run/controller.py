@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from parallax._run.caller_state import CallerState
     from parallax._scheduling.input import Input
 
-__all__ = ["Controller"]
-
 clock = time.perf_counter
 
 #: Bytes that a chunk moves at most, there and back. Each worker holds two chunks, and so does a
@@ -69,16 +67,7 @@ class Controller:
         caller: CallerState,
         stream: bool,
     ) -> None:
-        """Prepare; nothing is started.
-
-        Args:
-            call: the callable.
-            source: the input.
-            options: the checked options.
-            report: where choices are noted.
-            caller: what the caller's thread is doing.
-            stream: results are read one by one.
-        """
+        """Prepare; nothing is started."""
         self._source = source
         self._options = options
         self._report = report

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from parallax._backends.contract import Crew
     from parallax._core.chunks import Route
 
-__all__ = ["CALLER", "CrewTable"]
-
 #: The number of the caller's thread among the workers.
 CALLER = 0
 

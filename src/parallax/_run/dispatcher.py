@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from parallax._run.chunk_flow import Listener
     from parallax._scheduling.input import Input
 
-__all__ = ["Dispatcher"]
-
 #: Items that are taken all at once: an input so short gains nothing by being read in parts.
 SHORT_INPUT_ITEMS = 64
 

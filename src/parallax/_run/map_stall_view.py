@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from parallax._run.dispatcher import Dispatcher
     from parallax._scheduling.input import Input
 
-__all__ = ["MapStallView"]
-
 clock = time.perf_counter
 
 #: Seconds to wait for a run's lock. A thread that holds it longer is the one that hangs.
@@ -30,14 +28,7 @@ RECALL_WAIT_S = 0.1
 
 
 class MapStallView:
-    """The stall view of one run.
-
-    Args:
-        name: the name of the user's callable.
-        source: the run's input.
-        dispatch: the run's workers.
-        caller: the caller's thread.
-    """
+    """The stall view of one run."""
 
     def __init__(self, name: str, source: Input, dispatch: Dispatcher, caller: CallerState) -> None:
         self._name = name

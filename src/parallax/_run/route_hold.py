@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["RouteHold"]
-
 #: Changes of route in one run. More would be flapping.
 MAX_ROUTE_CHANGES = 6
 

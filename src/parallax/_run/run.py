@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from parallax._core.options import Options
     from parallax._scheduling.input import Input
 
-__all__ = ["Run"]
-
 clock = time.perf_counter
 
 #: Seconds that items in flight get when the run fails: an earlier item may fail too, and that is
@@ -148,11 +146,7 @@ class Run:
             self.close(grace)
 
     def explain(self, budget: float) -> Report:
-        """Run the first items, keep nothing, and say what would be done with the rest.
-
-        Args:
-            budget: seconds of work after which to answer in any case.
-        """
+        """Run the first items, keep nothing, and say what would be done with the rest."""
         self._caller.thread = threading.get_ident()
         self._dispatch.read_here()
         self._controller.explaining = True
@@ -169,11 +163,7 @@ class Run:
         return self.report
 
     def close(self, grace: float) -> None:
-        """End all workers of this run; idempotent.
-
-        Args:
-            grace: seconds for items that are still running.
-        """
+        """End all workers of this run; idempotent."""
         with Shield():
             if self._closed:
                 return

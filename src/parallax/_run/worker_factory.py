@@ -43,8 +43,6 @@ else:
     errors = lazy_module("parallax._core.errors")
     pickle_diagnosis = lazy_module("parallax._transport.pickle_diagnosis")
 
-__all__ = ["WorkerFactory"]
-
 #: Mean seconds per item from which chunks are sent to processes that are not up yet. Smaller makes
 #: items wait for a start that others could have run meanwhile, larger leaves workers idle at first.
 EAGER_MIN_ITEM_S = 0.05
@@ -64,17 +62,7 @@ class WorkerFactory:
         forced: bool,
         place: Place,
     ) -> None:
-        """Prepare; nothing is made yet.
-
-        Args:
-            call: the callable.
-            options: the checked options.
-            profiler: what is known of the callable.
-            dispatch: takes the crews' events.
-            cores: usable cores.
-            forced: the caller named the backend.
-            place: where the run was started.
-        """
+        """Prepare; nothing is made yet."""
         self._call = call
         self._options = options
         self._profiler = profiler
@@ -174,10 +162,6 @@ class WorkerFactory:
         """Encode the callable, an item and a result, to know what sending costs.
 
         Worker processes then begin to prepare for it, in the background.
-
-        Args:
-            items: an item, or nothing.
-            results: a result, or nothing.
         """
         profiler = self._profiler
         if profiler.weighed:

@@ -13,18 +13,12 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
 
-__all__ = ["WorkerLosses"]
-
 #: Lost workers of which the report tells which items they had. More would fill the report.
 MAX_REPORTED_LOSSES = 5
 
 
 class WorkerLosses:
-    """The lost workers of one run.
-
-    Args:
-        item_timeout: seconds for one item, None without a limit.
-    """
+    """The lost workers of one run."""
 
     def __init__(self, item_timeout: float | None) -> None:
         self._item_timeout = item_timeout

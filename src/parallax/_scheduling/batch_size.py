@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-__all__ = ["BatchSize"]
-
 #: Seconds of work in one frame. Longer makes results wait, shorter pays more frames.
 FRAME_WORK_S = 0.001
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["DISPATCH_COST_S", "ChunkSizer", "chunk_size", "learn", "piece_size"]
-
 #: A chunk is at most this part of an even share of what is left. A smaller divisor leaves
 #: stragglers at the end, a larger one pays more dispatches.
 SHARE_DIVISOR = 4

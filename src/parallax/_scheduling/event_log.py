@@ -14,16 +14,9 @@ from parallax._scheduling import events
 if TYPE_CHECKING:
     from parallax._core.chunks import Chunk
 
-__all__ = ["EventLog", "InconsistencyError", "check"]
-
 
 class InconsistencyError(AssertionError):
-    """The state of a scheduler or dispatcher contradicts itself.
-
-    Args:
-        text: what is wrong.
-        items: the indices of the items concerned.
-    """
+    """The state of a scheduler or dispatcher contradicts itself."""
 
     def __init__(self, text: str, items: tuple[int, ...] = ()) -> None:
         super().__init__(text, items)
@@ -37,11 +30,7 @@ def check(condition: object, text: str, *items: int) -> None:
 
 
 class EventLog:
-    """The last events and commands of one run, each with the items concerned.
-
-    Args:
-        limit: entries that are kept.
-    """
+    """The last events and commands of one run, each with the items concerned."""
 
     def __init__(self, limit: int) -> None:
         #: first item, number of items, and what happened to them.

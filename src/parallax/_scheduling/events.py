@@ -13,26 +13,6 @@ if TYPE_CHECKING:
 
     from parallax._core.chunks import Chunk
 
-__all__ = [
-    "Arrived",
-    "Blame",
-    "Command",
-    "Consumed",
-    "Cut",
-    "Emit",
-    "Ended",
-    "Event",
-    "Finished",
-    "Kill",
-    "Lost",
-    "Ready",
-    "Recall",
-    "Retire",
-    "Returned",
-    "Send",
-    "Tick",
-]
-
 
 class Arrived(NamedTuple):
     """The input gave ``items`` more items."""

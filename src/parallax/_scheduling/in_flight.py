@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from parallax._core.chunks import Chunk
 
-__all__ = ["ItemsInFlight", "SentChunk"]
-
 
 class SentChunk(NamedTuple):
     """A chunk that a worker holds, with its items."""
@@ -102,10 +100,6 @@ class ItemsInFlight:
 
     def abandoned(self, worker: int, *, began: bool) -> range:
         """A worker is gone: its items have to be sent again.
-
-        Args:
-            worker: the worker's number.
-            began: the worker may have begun the first of its chunks.
 
         Returns:
             The indices of the items that it may have run.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
-__all__ = ["Input"]
-
 #: Seconds of taking items from a slow input before workers get those that are there. Smaller makes
 #: chunks too small, larger lets workers wait.
 PULL_S = 0.001

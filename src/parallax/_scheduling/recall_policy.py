@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from parallax._scheduling.worker_table import WorkerEntry
 
-__all__ = ["CHUNK_RECALL_RETRY_S", "RecallPolicy"]
-
 #: Seconds of unbegun work that are worth a recall. Less does not pay for the signal, the answer
 #: and the new chunks; more leaves a longer end.
 MIN_RECALLED_WORK_S = 0.001

@@ -19,16 +19,9 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
 
-__all__ = ["EmitOrder", "ReorderBuffer", "prepare"]
-
 
 class EmitOrder:
-    """Decides when finished items may be delivered.
-
-    Args:
-        first: the index of the first item.
-        ordered: an item waits until all items before it are finished.
-    """
+    """Decides when finished items may be delivered."""
 
     def __init__(self, first: int, *, ordered: bool) -> None:
         self.ordered = ordered
@@ -114,12 +107,7 @@ class ReorderBuffer:
 
 
 def prepare(failure: Failure, index: int) -> BaseException:
-    """An item's exception for the caller, with the item's index and the worker's traceback.
-
-    Args:
-        failure: the worker's report.
-        index: position of the item in the input.
-    """
+    """An item's exception for the caller, with the item's index and the worker's traceback."""
     error = failure.error
     if isinstance(error, errors.SerializationError) and error.index is None:
         error = errors.SerializationError(error.what, index, error.path, error.reason)

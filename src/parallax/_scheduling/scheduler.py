@@ -23,8 +23,6 @@ from parallax._scheduling.recall_policy import RecallPolicy
 from parallax._scheduling.reorder_buffer import EmitOrder
 from parallax._scheduling.worker_table import WorkerTable
 
-__all__ = ["Scheduler"]
-
 
 class Scheduler:
     """Decides for one run. See the module's docstring for its guarantees."""
@@ -158,12 +156,7 @@ class Scheduler:
     # -- the machine ---------------------------------------------------------------------------
 
     def handle(self, event: events.Event, now: float) -> list[events.Command]:
-        """Take one event, return the commands that follow from it, in order.
-
-        Args:
-            event: what happened.
-            now: seconds on any monotonic clock, the same at every call.
-        """
+        """Take one event, return the commands that follow from it, in order."""
         out: list[events.Command] = []
         if isinstance(event, events.Finished):
             self._on_finished(event, now, out)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from parallax._core.chunks import Chunk
 
-__all__ = ["WorkerEntry", "WorkerTable"]
-
 
 @record
 class WorkerEntry:

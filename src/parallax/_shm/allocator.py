@@ -18,8 +18,6 @@ from bisect import bisect_left, insort
 
 from parallax._core.light_stdlib import NamedTuple
 
-__all__ = ["MAPPED", "RESIDENT", "UNBACKED", "Extent", "ExtentAllocator", "size_class"]
-
 #: Residency of a range: no memory, memory, memory that is mapped in this process.
 UNBACKED, RESIDENT, MAPPED = 0, 1, 2
 
@@ -80,11 +78,7 @@ class ExtentAllocator:
         self._insert(Extent(start, length, UNBACKED))
 
     def allocate(self, size: int) -> Extent | None:
-        """Allocate from the smallest of the most resident ranges that fit; None if none fits.
-
-        Args:
-            size: bytes, as returned by ``size_class``.
-        """
+        """Allocate from the smallest of the most resident ranges that fit; None if none fits."""
         fits = [e for e in self._free.values() if e.size >= size]
         if not fits:
             return None

@@ -13,8 +13,6 @@ import time
 from parallax._shm.segment import create_segment
 from parallax._shm.sender import KEPT_FREE_BYTES, SlabSender
 
-__all__ = ["arena_sender", "release_when_unused", "reset", "unavailable_reason"]
-
 #: Seconds that more free memory than usual is kept: the next call of a series comes sooner.
 SURPLUS_KEPT_S = 2.0
 

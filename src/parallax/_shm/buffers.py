@@ -9,8 +9,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["COPY", "MIN_SHARED_BYTES", "READ", "WRITE", "SlabRef", "address_of"]
-
 #: Buffers from this size on have a slab of their own. Less is as quick through a socket (two cores,
 #: there and back: they are level at 400 to 700 KB).
 MIN_SHARED_BYTES = 1 << 19

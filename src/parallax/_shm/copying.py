@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["MIN_THREADED_COPY_BYTES", "copy_threaded"]
-
 #: Below this size, starting a second thread costs more than it saves.
 MIN_THREADED_COPY_BYTES = 1 << 25
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from parallax._shm.sender import Slab, SlabSender
 
-__all__ = ["Deduplicator"]
-
 #: Bytes that are compared to detect a change of a buffer; they cost 20 us.
 COMPARED_BYTES = 256
 

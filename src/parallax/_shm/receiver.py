@@ -33,8 +33,6 @@ from parallax._shm.segment import (
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["SlabReceiver"]
-
 #: Memory of dropped views that waits for reuse by its sender, which does not know yet that the
 #: views are gone. Memory beyond that goes back to the system.
 MAX_UNREPORTED_BYTES = 1 << 26
@@ -57,12 +55,7 @@ class SlabReceiver:
     """Views of one sender's segment."""
 
     def __init__(self, segment: Segment, *, private: bool) -> None:
-        """Take ownership of a segment.
-
-        Args:
-            segment: the sender's.
-            private: whether writes stay in this process.
-        """
+        """Take ownership of a segment."""
         self._segment = segment
         self._private = private
         #: mapped windows by first byte and whether they are private.

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from parallax._shm.buffers import SlabRef
     from parallax._shm.sender import Slab, SlabSender
 
-__all__ = ["any_shared", "expose", "find_shared", "is_shared_writable", "strided_part"]
-
 #: slabs by address, as long as an object over them exists.
 _shared: dict[int, Slab] = {}
 #: by identity: the weak reference that reports the end of such an object, and the address.
@@ -31,13 +29,7 @@ _pinned: list[Slab] = []
 
 
 def expose(sender: SlabSender, slab: Slab, *, readonly: bool) -> memoryview:
-    """The memory of a slab in this process, valid as long as anything refers to the view.
-
-    Args:
-        sender: the owner of the slab.
-        slab: the slab.
-        readonly: whether the view rejects writes.
-    """
+    """The memory of a slab in this process, valid as long as anything refers to the view."""
     import ctypes
 
     window, offset = sender.mapping(slab)
@@ -83,9 +75,6 @@ def strided_part(array: Any) -> tuple[Any, ...] | None:
     """How to rebuild a non-contiguous array over shared memory.
 
     NumPy pickles such an array as a copy, and what a worker writes to a copy is lost.
-
-    Args:
-        array: an ``ndarray``.
 
     Returns:
         The memory that contains the elements, the dtype, shape and strides, and the offset of the

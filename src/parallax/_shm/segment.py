@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     #: By what another process opens a segment: an inherited descriptor, or a tag.
     Handle: TypeAlias = "int | str"
 
-__all__ = ["Handle", "Segment", "create_segment", "discard_writes", "populate", "round_to_pages"]
-
 if not TYPE_CHECKING:
     Handle = int
 
@@ -73,11 +71,6 @@ class Segment:
 
     def map(self, start: int, length: int, *, private: bool = False) -> mmap.mmap:
         """Map a window.
-
-        Args:
-            start: first byte of the window.
-            length: bytes.
-            private: whether writes to the mapping stay in this mapping.
 
         Raises:
             OSError: the system refused, or the segment is closed.

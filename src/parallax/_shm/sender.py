@@ -36,14 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from parallax._shm.allocator import (
-        Extent,
-    )
+    from parallax._shm.allocator import Extent
     from parallax._shm.segment import Segment
 else:
     Protocol = object
-
-__all__ = ["KEPT_FREE_BYTES", "Slab", "SlabSender", "Trimmer"]
 
 #: The smallest window. A window is address space, not memory; smaller ones cost more descriptors,
 #: of which each mapping has one before Python 3.13.
@@ -65,12 +61,7 @@ class Slab:
         self.mode = mode
 
     def ref(self, offset: int = 0, nbytes: int | None = None) -> SlabRef:
-        """Where a receiver finds the slab, or a part of it.
-
-        Args:
-            offset: first byte of the part.
-            nbytes: length of the part; None for the whole slab.
-        """
+        """Where a receiver finds the slab, or a part of it."""
         start = self.extent.start
         window, length = self._sender.window_at(start)
         size = self.nbytes if nbytes is None else nbytes
@@ -140,9 +131,6 @@ class SlabSender:
     def put(self, *parts: memoryview) -> Slab | None:
         """Copy buffers into one slab, which is free when the receiver has returned all of them.
 
-        Args:
-            parts: contiguous bytes each; each begins a page.
-
         Returns:
             The slab; None without memory for it, and then ``last_error`` says why.
         """
@@ -170,10 +158,6 @@ class SlabSender:
 
     def reserve(self, nbytes: int, mode: int) -> Slab:
         """A slab of zeros, to be written through its mapping.
-
-        Args:
-            nbytes: length of the slab.
-            mode: READ or WRITE: how receivers may use the slab.
 
         Raises:
             OSError: there is no memory for it.

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from parallax._transport.encoded import Reducers
 
-__all__ = ["dumps_by_value", "encode_by_value", "reply_pickler"]
-
 
 def encode_by_value(
     obj: Any,

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     #: Reducers of some types, as in ``copyreg.dispatch_table``.
     Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 
-__all__ = ["BufferCollector", "Encoded", "dump", "with_reducers"]
-
 #: Smaller buffers stay in the pickle: another part of a frame costs more than the copy it saves.
 MIN_BUFFER_BYTES = 1 << 15
 

@@ -24,8 +24,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, sockets
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Channel", "Frame", "ProtocolError", "pack_small_frame"]
-
 MAGIC = b"plx1"
 _HEADER = struct.Struct("<4sBBHQQ")
 

@@ -10,8 +10,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["WorkerMain", "track_main_classes", "use_real_main", "worker_main"]
-
 _worker_main: dict[str, Any] = {"__name__": "__main__"}
 
 

@@ -27,17 +27,6 @@ from parallax._shm.registry import any_shared, strided_part
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = [
-    "OUT_OF_BAND_MARK",
-    "has_date_arrays",
-    "has_large_buffers",
-    "loads_out_of_band",
-    "make_pickler",
-    "make_view",
-    "reduce_view",
-    "view_parts",
-]
-
 #: Smaller objects stay in the stream. Alone, an object pays from 32 KB on; among a thousand small
 #: objects, for each of which the hook is called, from 128 KB on.
 MIN_OUT_OF_BAND_BYTES = 1 << 16
@@ -273,12 +262,7 @@ def view_parts(view: memoryview) -> tuple[Any, ...] | None:
 
 
 def loads_out_of_band(payload: Any, buffers: Any) -> Any:
-    """Rebuild an object.
-
-    Args:
-        payload: bytes that begin with ``OUT_OF_BAND_MARK``.
-        buffers: the memory of what traveled outside the stream.
-    """
+    """Rebuild an object."""
     return _OutOfBandUnpickler(_Source(payload), buffers=buffers).load()
 
 
@@ -322,14 +306,7 @@ def _make_array(content: Any, typecode: str) -> Any:
 
 
 def make_view(content: Any, form: Any, shape: tuple[int, ...], readonly: bool) -> memoryview:
-    """A memoryview of received memory.
-
-    Args:
-        content: the memory.
-        form: the format, or a NumPy dtype.
-        shape: the shape.
-        readonly: whether the view rejects writes.
-    """
+    """A memoryview of received memory."""
     view: Any = memoryview(content).cast("B")
     if not isinstance(form, str):
         view = memoryview(_make_numpy(content, form, shape))

@@ -15,19 +15,12 @@ if TYPE_CHECKING:
 else:
     traceback = lazy_module("traceback")
 
-__all__ = ["find_unpicklable"]
-
 #: Levels of nesting that are searched.
 MAX_DIAGNOSIS_DEPTH = 12
 
 
 def find_unpicklable(obj: Any, name: str, *, reply: bool = False) -> tuple[str, str]:
     """Find the innermost part of an object that cannot be encoded.
-
-    Args:
-        obj: an object for which ``encode`` failed.
-        name: what to call the object, for example "item".
-        reply: use the worker's encoder.
 
     Returns:
         The path to the part, such as ``item.connection['lock']``, and the serializer's message.

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from parallax._shm.sender import Slab, SlabSender
     from parallax._transport.framing import Frame
 
-__all__ = ["SharedFrame", "SharedMemoryChannel", "warn_no_shared_memory"]
-
 #: Buffers from this size on share a slab with others of their frame, if they reach
 #: ``MIN_SHARED_BYTES`` together. Each begins a page, so less would waste memory.
 MIN_PACKED_BYTES = 1 << 14

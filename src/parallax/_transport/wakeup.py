@@ -22,8 +22,6 @@ else:
     selectors = lazy_module("selectors")
     socket = lazy_module("socket")
 
-__all__ = ["MAX_LOCK_WAIT_S", "Waker", "ready_channels"]
-
 #: The longest time that a lock can be waited for at once, on every system.
 MAX_LOCK_WAIT_S = 1e6
 
@@ -125,10 +123,6 @@ class Waker:
 
 def ready_channels(channels: list[Any], timeout: float | None) -> list[Any]:
     """Wait for channels, without a selector.
-
-    Args:
-        channels: anything with a ``fileno``.
-        timeout: seconds, None for no limit.
 
     Returns:
         Those that have something to read, or whose other end is gone; none if the time is over.

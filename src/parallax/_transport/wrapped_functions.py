@@ -19,16 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-__all__ = [
-    "CACHED_TYPE",
-    "FUNCTION_TYPES",
-    "find_attribute",
-    "follow_wrapped",
-    "is_importable",
-    "iter_wrapped",
-    "reduce_wrapped",
-]
-
 #: Steps of ``__wrapped__`` that are followed. The chain of a mock is endless.
 MAX_WRAPPERS = 32
 
@@ -66,11 +56,6 @@ def reduce_wrapped(obj: Any) -> Any:
 def follow_wrapped(module: str, qualname: str, depth: int) -> Any:
     """The function that ``reduce_wrapped`` named.
 
-    Args:
-        module: the module that defines the function.
-        qualname: the name of the function in that module.
-        depth: the number of wrappers around the function.
-
     Raises:
         ImportError: the module cannot be imported.
         AttributeError: the module has no such name, or fewer wrappers under that name here.
@@ -85,12 +70,7 @@ def follow_wrapped(module: str, qualname: str, depth: int) -> Any:
 
 
 def find_attribute(module: str, qualname: str) -> Any:
-    """An attribute of a loaded module, unbound if it is a method; None if there is none.
-
-    Args:
-        module: the name of the module; "" for none.
-        qualname: the dotted name of the attribute.
-    """
+    """An attribute of a loaded module, unbound if it is a method; None if there is none."""
     found: Any = sys.modules.get(module, _NOT_FOUND)
     for name in qualname.split("."):
         if isinstance(found, type):

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from parallax._shm.segment import Handle
     from parallax._shm.sender import SlabSender
 
-__all__ = ["TRIM_AFTER_S", "keep_channel", "open_channel"]
-
 #: Seconds without work after which a worker gives free shared memory back to the system.
 TRIM_AFTER_S = 2.0
 

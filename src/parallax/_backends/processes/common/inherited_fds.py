@@ -14,17 +14,11 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["InheritedFd", "inherited_fds"]
-
 _inherited: list[int] = []
 
 
 class InheritedFd:
-    """Stands for a descriptor in a pickle, as ``multiprocessing.reduction.DupFd`` does.
-
-    Args:
-        number: the position among the descriptors that the worker inherits.
-    """
+    """Stands for a descriptor in a pickle, as ``multiprocessing.reduction.DupFd`` does."""
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -19,8 +19,6 @@ from parallax._core.light_stdlib import dumps, loads
 from parallax._core.plain_types import PLAIN_TYPES
 from parallax._transport import codec
 
-__all__ = ["RecordSender", "pack", "replay", "unpack"]
-
 _formatter = logging.Formatter()
 
 
@@ -98,12 +96,7 @@ def _loggers() -> Iterator[logging.Logger]:
 
 
 def pack(record: logging.LogRecord, passed: list[str]) -> bytes:
-    """Encode a record.
-
-    Args:
-        record: the record.
-        passed: names of the loggers whose handlers have had the record.
-    """
+    """Encode a record."""
     fields = dict(record.__dict__)
     args = fields["args"]
     if type(fields["msg"]) is not str or not (

@@ -18,8 +18,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["THREAD_COUNT_VARIABLES", "limit_loaded", "variables"]
-
 #: Variables that size native thread pools.
 THREAD_COUNT_VARIABLES = (
     "OMP_NUM_THREADS",

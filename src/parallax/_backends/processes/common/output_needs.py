@@ -16,17 +16,12 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["modules_for_output", "wanted_output"]
-
 #: The modules of the functions that show a warning, as long as nobody has replaced them.
 _WARNING_MODULES = frozenset({"warnings", "_py_warnings"})
 
 
 def wanted_output(*, root_only: bool = False) -> tuple[bool, ...] | None:
     """What workers must send here, because it would not reach its destination by itself.
-
-    Args:
-        root_only: look for log handlers at the root logger only.
 
     Returns:
         Whether standard output, standard error, log records and warnings are wanted; None if none

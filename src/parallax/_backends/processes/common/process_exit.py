@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["exit_waiter", "open_pidfd", "wait_for_exit"]
-
 
 def open_pidfd(pid: int) -> int:
     """A descriptor that becomes readable when the process ends.

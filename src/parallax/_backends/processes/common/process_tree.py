@@ -12,18 +12,11 @@ import os
 
 from parallax._core.light_stdlib import signals
 
-__all__ = ["descendants", "kill_tree"]
-
 _KILL: int = getattr(signals, "SIGKILL", signals.SIGTERM)
 
 
 def kill_tree(pid: int, *, itself: bool = True) -> None:
-    """End a process and its descendants at once, as far as they exist and may be ended.
-
-    Args:
-        pid: process id.
-        itself: end the process as well, not only its descendants.
-    """
+    """End a process and its descendants at once, as far as they exist and may be ended."""
     if itself and hasattr(signals, "SIGSTOP"):
         _send(pid, signals.SIGSTOP)
     found = descendants(pid)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from parallax._shm.segment import Segment
 
-__all__ = ["DUMP_SIGNAL", "StackDump", "enable_stack_dumps", "open_stack_dump"]
-
 #: Asks a worker for the stacks of its threads. A signal that has no common use: the C library takes
 #: the lowest real-time signals, and so do programs that count upwards.
 DUMP_SIGNAL: int | None = None
@@ -46,11 +44,7 @@ _OURS = f'File "{FOLDER}'
 
 
 class StackDump:
-    """The parent's side of one worker's dumps.
-
-    Args:
-        segment: the file that they are written to.
-    """
+    """The parent's side of one worker's dumps."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
@@ -75,12 +69,7 @@ class StackDump:
         return _without_ours(data.decode("utf-8", "replace"))
 
     def ask(self, send: Callable[[int], None], timeout: float) -> str:
-        """The stacks of all threads of a running worker; "" for a process that is stopped.
-
-        Args:
-            send: sends the worker a signal.
-            timeout: seconds to wait at most.
-        """
+        """The stacks of all threads of a running worker; "" for a process that is stopped."""
         if DUMP_SIGNAL is None:
             return ""
         self.text()
@@ -113,11 +102,7 @@ def _without_ours(text: str) -> str:
 
 
 def open_stack_dump(make: Callable[[], Segment]) -> StackDump | None:
-    """The parent's side for a new worker; None where there are no dumps.
-
-    Args:
-        make: creates a file without a name.
-    """
+    """The parent's side for a new worker; None where there are no dumps."""
     if DUMP_SIGNAL is None:
         return None
     try:

@@ -29,19 +29,6 @@ if TYPE_CHECKING:
 else:
     pickletools = lazy_module("pickletools")
 
-__all__ = [
-    "MAX_HASHED_BYTES",
-    "call_key",
-    "current_values",
-    "encode_call",
-    "modules_for",
-    "names_in",
-    "needs",
-    "stuck_value",
-    "weigh",
-]
-
-
 #: Bytes of a pickle up to which the modules that it needs are remembered. Reading it takes longer
 #: than a call.
 MAX_REMEMBERED_BYTES = 1 << 16
@@ -139,9 +126,6 @@ def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any
 
     Workers import a module anew, so a global that was set at run time has its first value there,
     unless it is sent along.
-
-    Args:
-        reads: (module, name) pairs.
     """
     values = []
     for module, name in reads:
@@ -152,11 +136,7 @@ def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any
 
 
 def stuck_value(values: Iterable[tuple[str, str, Any]]) -> str:
-    """The first of those globals that cannot travel, in words; "" if all can.
-
-    Args:
-        values: as ``current_values`` gives them.
-    """
+    """The first of those globals that cannot travel, in words; "" if all can."""
     for module, name, value in values:
         try:
             codec.encode(value)
@@ -169,10 +149,6 @@ def modules_for(call: codec.Encoded, fn: Callable[..., Any]) -> frozenset[str]:
     """Installed modules that a callable needs and that are loaded here.
 
     Those that its own modules import count too, and those that its body imports.
-
-    Args:
-        call: the encoded callable.
-        fn: the callable.
     """
     found = (
         _modules_for(call.payload)

@@ -16,8 +16,6 @@ from parallax._backends.processes.parent.worker_state import WORKING
 from parallax._core.deferred_signals import Shield
 from parallax._transport.wakeup import MAX_LOCK_WAIT_S, ready_channels
 
-__all__ = ["read_directly"]
-
 clock = time.monotonic
 
 
@@ -29,13 +27,6 @@ def read_directly(
     give_back: Callable[[TaskWorker, Shield], None],
 ) -> float | None:
     """Borrow the worker that has a task until the task is done, unless another thread reads it.
-
-    Args:
-        task: what this thread waits for.
-        timeout: seconds to wait at most.
-        workers: the engine's.
-        lock: guards them.
-        give_back: handles what a borrowed worker sent, and returns it.
 
     Returns:
         What is left of ``timeout``.

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from parallax._core.nesting import Place
 
-__all__ = ["capture_environment", "capture_live"]
-
 #: Defaults of nested calls that travel. Not max_workers: it is a limit of the whole, of which a
 #: nested call gets a part.
 _TRAVELLING_OPTIONS = frozenset(
@@ -44,11 +42,7 @@ _output_seen: tuple[Any, tuple[Any, Any]] = (None, (None, None))
 
 
 def capture_environment(place: Place) -> bytes:
-    """The environment of the running code, encoded for ``WorkerEnvironment.apply``.
-
-    Args:
-        place: where items will run.
-    """
+    """The environment of the running code, encoded for ``WorkerEnvironment.apply``."""
     global _captured  # noqa: PLW0603 - a cache
     try:
         cwd: str | None = os.getcwd()

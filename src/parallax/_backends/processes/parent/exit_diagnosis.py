@@ -16,8 +16,6 @@ from parallax._core.memory import oom_kills
 if TYPE_CHECKING:
     from parallax._backends.processes.parent.worker_client import WorkerClient
 
-__all__ = ["describe_end", "expect_ends", "unreadable"]
-
 SIGKILL = 9
 
 

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
 
-__all__ = ["Callables", "Known"]
-
 #: Functions that are kept encoded. More hold memory, fewer are encoded again.
 MAX_KEPT_FUNCTIONS = 128
 

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
 
-__all__ = ["ProcessCrew"]
-
 _serials = itertools.count(1)
 
 #: Seconds for workers that were let go to end before the run does. Less leaves them unreaped until

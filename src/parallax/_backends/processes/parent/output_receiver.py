@@ -36,8 +36,6 @@ else:
     logging = lazy_module("logging")
     traceback = lazy_module("traceback")
 
-__all__ = ["OutputDecoder", "OutputReceiver"]
-
 #: Seconds without progress after which a thread that waits for another thread's handlers goes on.
 #: Shorter gives out results before their output, longer delays them where a handler blocks.
 PROGRESS_TIMEOUT_S = 0.5
@@ -109,11 +107,7 @@ class OutputReceiver:
     """Output that waits, and the threads that deliver it. Thread-safe."""
 
     def __init__(self, name: str = "parallax-voices") -> None:
-        """Prepare.
-
-        Args:
-            name: name of the receiver's own thread.
-        """
+        """Prepare."""
         self._name = name
         # Reentrant: the garbage collector may run a finalizer that logs.
         self._lock = threading.RLock()
@@ -131,12 +125,7 @@ class OutputReceiver:
         self._closed = False
 
     def receive(self, decoder: OutputDecoder, frame: Frame | SharedFrame) -> None:
-        """Keep a piece of output; never blocks for long.
-
-        Args:
-            decoder: the worker's.
-            frame: a frame of kind OUTPUT.
-        """
+        """Keep a piece of output; never blocks for long."""
         data = bytes(frame.open()[0])
         with self._lock:
             self._waiting.append((decoder, frame.tag, data))

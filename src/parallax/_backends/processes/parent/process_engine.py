@@ -23,12 +23,7 @@ from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.parent.direct_read import read_directly
 from parallax._backends.processes.parent.function_cache import Callables, Known
 from parallax._backends.processes.parent.process_view import ProcessHandle
-from parallax._backends.processes.parent.task import (
-    Task,
-    TaskWorker,
-    encode_arguments,
-    settle,
-)
+from parallax._backends.processes.parent.task import Task, TaskWorker, encode_arguments, settle
 from parallax._backends.processes.parent.task_stall_view import TaskStallView
 from parallax._backends.processes.parent.task_workers import TaskWorkers
 from parallax._backends.processes.parent.warm_pool import Pool
@@ -47,8 +42,6 @@ if TYPE_CHECKING:
     from parallax._core import errors
 else:
     errors = lazy_module("parallax._core.errors")
-
-__all__ = ["ProcessEngine"]
 
 #: Seconds for a worker to leave that may still write to queues: shorter loses what was not read.
 SHARED_EXIT_TIMEOUT_S = 2.0

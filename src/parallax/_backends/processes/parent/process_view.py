@@ -12,20 +12,13 @@ from parallax._backends.processes.common.process_exit import wait_for_exit
 from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
 
-__all__ = ["ProcessHandle"]
-
 #: Seconds between two looks at a process, where the system cannot wait for its end. Shorter costs
 #: more wake-ups, longer notices the end later.
 POLL_INTERVAL_S = 0.01
 
 
 class ProcessHandle:
-    """One worker process.
-
-    Args:
-        worker: its client.
-        pool: the pool that started it.
-    """
+    """One worker process."""
 
     def __init__(self, worker: WorkerClient, pool: Pool) -> None:
         self._worker = worker

@@ -14,15 +14,9 @@ from parallax._shm.dedup import Deduplicator
 if TYPE_CHECKING:
     from parallax._transport.codec import Encoded
 
-__all__ = ["SentOnce"]
-
 
 class SentOnce:
-    """The shared memory of one run.
-
-    Args:
-        call: the encoded callable.
-    """
+    """The shared memory of one run."""
 
     def __init__(self, call: Encoded) -> None:
         self._call = call

@@ -30,18 +30,6 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
 
-__all__ = [
-    "Batch",
-    "Finished",
-    "Task",
-    "TaskWorker",
-    "encode_arguments",
-    "outcomes",
-    "settle",
-    "unpack",
-]
-
-
 #: Seconds that a batch with tasks in it takes at least, however long it has taken already.
 MIN_BATCH_S = 1e-9
 
@@ -203,10 +191,6 @@ def _with_cause(failure: Failure) -> BaseException:
 def settle(finished: Finished, failed: Callable[[BaseException], BaseException] | None) -> None:
     """Tell those who wait for tasks that have ended; no lock is held.
 
-    Args:
-        finished: the tasks.
-        failed: puts an error in another form.
-
     Raises:
         KeyboardInterrupt: a callback raised it; the others have been called all the same.
     """
@@ -247,12 +231,7 @@ def outcomes(frame: Frame | SharedFrame) -> tuple[list[Outcome], float, float]:
 
 
 def unpack(packed: Packed, buffers: Sequence[Any]) -> tuple[list[Any], dict[int, BaseException]]:
-    """Decode packed results: the values, and by offset the errors of those that have none.
-
-    Args:
-        packed: the results; see ``pack``. The list of values is changed.
-        buffers: the buffers that came with them.
-    """
+    """Decode packed results: the values, and by offset the errors of those that have none."""
     values, _, parts, failed = packed
     errors: dict[int, BaseException] = {}
     for offset, (payload, first, count) in (*parts.items(), *failed.items()):

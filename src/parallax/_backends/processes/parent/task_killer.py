@@ -12,8 +12,6 @@ from collections.abc import Callable
 
 from parallax._backends.processes.parent.task import Task, TaskWorker
 
-__all__ = ["TASK_RECALL_RETRY_S", "TaskKiller"]
-
 #: Seconds after which a worker is killed for one of its tasks though it holds others: native code
 #: keeps it from giving them back. Shorter kills tasks that were not meant.
 RECALL_TIMEOUT_S = 0.5
@@ -24,11 +22,7 @@ TASK_RECALL_RETRY_S = 0.1
 
 
 class TaskKiller:
-    """Tasks that are to be killed and that workers have yet.
-
-    Args:
-        expect: has ``press`` called again at a moment.
-    """
+    """Tasks that are to be killed and that workers have yet."""
 
     def __init__(self, expect: Callable[[float], None]) -> None:
         self._expect = expect

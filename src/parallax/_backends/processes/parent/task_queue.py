@@ -14,8 +14,6 @@ from parallax._backends.processes.parent.worker_client import MAX_KEPT_CALLS
 from parallax._backends.processes.parent.worker_state import CONDEMNED
 from parallax._scheduling.batch_size import BatchSize
 
-__all__ = ["TaskQueue"]
-
 #: Bytes of arguments from which a task travels alone, and a frame takes no more. What a busy worker
 #: is sent must fit its socket, or it could not give it back.
 MIN_LARGE_TASK_BYTES = 1 << 16
@@ -25,11 +23,7 @@ UNTIMED_S = float("inf")
 
 
 class TaskQueue:
-    """Waiting tasks, in order.
-
-    Args:
-        max_tasks: tasks after which a worker is replaced.
-    """
+    """Waiting tasks, in order."""
 
     def __init__(self, max_tasks: int | None) -> None:
         self.tasks: deque[Task] = deque()
@@ -56,10 +50,6 @@ class TaskQueue:
 
     def choose(self, worker: TaskWorker, workers: int) -> tuple[deque[Task], float]:
         """Take what goes to a worker in one frame.
-
-        Args:
-            worker: its state decides how much it may get.
-            workers: how many share what waits.
 
         Returns:
             The tasks, and the seconds that they are expected to take.

@@ -10,19 +10,12 @@ from parallax._backends.processes.parent.task import TaskWorker
 from parallax._backends.processes.parent.task_workers import TaskWorkers
 from parallax._reporting.stall_policy import Activity, InFlight
 
-__all__ = ["TaskStallView"]
-
 #: Seconds to wait for the executor's lock. Who holds it for longer is what hangs.
 EXECUTOR_LOCK_TIMEOUT_S = 1.0
 
 
 class TaskStallView:
-    """The workers of one executor.
-
-    Args:
-        workers: the workers and their tasks.
-        lock: guards them.
-    """
+    """The workers of one executor."""
 
     def __init__(self, workers: TaskWorkers, lock: Any) -> None:
         self._workers = workers

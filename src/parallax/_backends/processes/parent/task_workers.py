@@ -19,9 +19,7 @@ from concurrent.futures import BrokenExecutor, CancelledError
 
 from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
-from parallax._backends.processes.parent.environment_capture import (
-    capture_environment,
-)
+from parallax._backends.processes.parent.environment_capture import capture_environment
 from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.task import Batch, Finished, Task, TaskWorker, outcomes
 from parallax._backends.processes.parent.task_killer import TASK_RECALL_RETRY_S, TaskKiller
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from parallax._core import errors
 else:
     errors = lazy_module("parallax._core.errors")
-
-__all__ = ["TaskWorkers"]
 
 #: Seconds that a worker may be silent while tasks wait behind its present one. Shorter recalls what
 #: would have run soon, longer delays what waits.
@@ -75,11 +71,11 @@ class TaskWorkers(WorkerSet[TaskWorker]):
 
         Args:
             max_workers: most workers.
-            pool: starts them.
+            pool: starts workers.
             wake: makes the thread that waits on the selector look again.
             died: makes the error of a task whose worker ended: (how, attempts).
             broken: makes the error of all tasks when no worker can be had, from its cause.
-            initializer: what each worker calls first.
+            initializer: called first by each worker.
             max_tasks: tasks after which a worker is replaced.
             greeted: called when a worker has come up, or will not.
             timed: called with each answered task, its seconds on the clock and on the CPU clock.
@@ -95,7 +91,6 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self._greeted = greeted
         self._timed = timed
         self._context = capture_environment(here().worker(max_workers))
-        #: numbers of workers and of batches.
         self._numbers = itertools.count(1)
         #: the one that became idle last at the end.
         self._idle: deque[TaskWorker] = deque()
@@ -105,9 +100,8 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self._finished: Finished = []
         #: why no worker can be had.
         self.fatal: BaseException | None = None
-        #: when calls have ended last.
+        #: when a call ended last; when ``look_after`` is due.
         self.last = 0.0
-        #: when ``look_after`` is to be called next.
         self.look_at: float | None = None
 
     def add(self, task: Task | None) -> None:

@@ -17,18 +17,8 @@ import time
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.worker_client import WorkerClient
-from parallax._backends.processes.parent.worker_start import (
-    make_starter,
-    outputs,
-    start_worker,
-)
-from parallax._backends.processes.parent.worker_state import (
-    GONE,
-    IDLE,
-    LEAVING,
-    STARTING,
-    WORKING,
-)
+from parallax._backends.processes.parent.worker_start import make_starter, outputs, start_worker
+from parallax._backends.processes.parent.worker_state import GONE, IDLE, LEAVING, STARTING, WORKING
 from parallax._backends.processes.start.spawn import installed
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -39,16 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from parallax._backends.processes.common.stack_dumps import StackDump
-    from parallax._backends.processes.parent.worker_start import (
-        W,
-    )
+    from parallax._backends.processes.parent.worker_start import W
     from parallax._backends.processes.start.initializer import Initializer
     from parallax._core import errors
     from parallax._transport.shm_channel import SharedMemoryChannel
 else:
     errors = lazy_module("parallax._core.errors")
-
-__all__ = ["Pool", "shutdown_warm_pool", "warm_pool", "warm_resources"]
 
 #: Seconds to wait for another run's workers. Shorter starts more of them than there are cores,
 #: longer holds up a program that reads two streams in turns.
@@ -161,10 +147,6 @@ class Pool:
     def hire(self, kind: type[W], initializer: Initializer | None = None) -> W:
         """Start a worker that is never lent to runs; ``discard`` lets go of it.
 
-        Args:
-            kind: the class of its client.
-            initializer: what the worker calls first.
-
         Raises:
             WorkerStartError: it could not be started.
         """
@@ -183,12 +165,7 @@ class Pool:
     def trouble(
         self, worker: WorkerClient | None = None, *, late: bool = False
     ) -> tuple[str, bool]:
-        """Why a worker did not come up, and whether starting again has a chance.
-
-        Args:
-            worker: the worker; None for any.
-            late: the worker did not end, but took too long.
-        """
+        """Why a worker did not come up, and whether starting again has a chance."""
         with self._lock:
             return self._starter.trouble(worker.started if worker is not None else None, late=late)
 

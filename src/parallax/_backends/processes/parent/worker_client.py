@@ -7,12 +7,7 @@ from collections import OrderedDict
 
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.output_receiver import OutputDecoder
-from parallax._backends.processes.parent.worker_state import (
-    LEAVING,
-    STARTING,
-    WORKING,
-    WorkerLife,
-)
+from parallax._backends.processes.parent.worker_state import LEAVING, STARTING, WORKING, WorkerLife
 from parallax._backends.processes.start.initializer import INITIALIZER_KEY
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._reporting.stall_policy import WorkerSnapshot
@@ -25,8 +20,6 @@ if TYPE_CHECKING:
     from parallax._backends.processes.start.starter import StartedProcess
     from parallax._transport import codec
     from parallax._transport.shm_channel import SharedMemoryChannel
-
-__all__ = ["Outputs", "WorkerClient"]
 
 #: Callables that a worker keeps. Fewer are sent anew more often, more hold memory.
 MAX_KEPT_CALLS = 8
@@ -80,11 +73,7 @@ class WorkerClient(WorkerLife):
         return len(self.flight)
 
     def greet(self, pid: int) -> None:
-        """Note that the worker said hello; its holder says what it is from now on.
-
-        Args:
-            pid: the process id.
-        """
+        """Note that the worker said hello; its holder says what it is from now on."""
         self.started.up(pid)
         if self.state is STARTING:
             self.enter(WORKING)

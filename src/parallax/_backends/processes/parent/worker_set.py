@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
 
-__all__ = ["EXIT_STATUS_TIMEOUT_S", "Loss", "WorkerSet"]
-
 #: Seconds to wait for the exit status of a worker whose socket closed. It is reaped within
 #: milliseconds; a process that closed its descriptors and lives on is killed after this.
 EXIT_STATUS_TIMEOUT_S = 0.5
@@ -210,13 +208,7 @@ class WorkerSet(Generic[W]):
                 self._lose(worker, late=True)
 
     def _lose(self, worker: W, *, late: bool = False, detail: str = "") -> None:
-        """Remove a worker that ended, or is killed for what it did, and find out why.
-
-        Args:
-            worker: the worker; nothing happens if it was removed before.
-            late: it did not come up in time.
-            detail: what else it is killed for.
-        """
+        """Remove a worker that ended, or is killed for what it did, and find out why."""
         if not worker.alive:
             return
         state, channel = worker.state, worker.channel

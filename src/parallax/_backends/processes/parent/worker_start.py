@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
 
-__all__ = ["W", "make_starter", "outputs", "start_worker"]
-
 W = TypeVar("W", bound=WorkerClient)
 
 

@@ -37,18 +37,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "BORROWED",
-    "CONDEMNED",
-    "GONE",
-    "IDLE",
-    "LEAVING",
-    "STARTING",
-    "TRANSITIONS",
-    "WORKING",
-    "WorkerLife",
-]
-
 #: The process was asked for and has not said hello.
 STARTING = "starting"
 #: It owes nothing: it waits in the pool, or for a task of its executor.

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
 
-__all__ = ["ForkStarter", "ForkedProcess"]
-
 #: Seconds between two looks at a child that is about to end, where the system cannot wait for it.
 #: Shorter burns CPU, longer delays a shutdown.
 EXIT_POLL_S = 0.005

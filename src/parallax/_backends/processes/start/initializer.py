@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
 
-__all__ = ["Initializer", "forks_by_default"]
-
 #: The key of the initializer in a worker; callables have others.
 INITIALIZER_KEY = 0
 

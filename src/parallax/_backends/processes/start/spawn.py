@@ -28,15 +28,6 @@ else:
     sysconfig = lazy_module("sysconfig")
     errors = lazy_module("parallax._core.errors")
 
-__all__ = [
-    "OUTPUT_FDS",
-    "execute",
-    "file_of",
-    "import_seconds",
-    "installed",
-    "interrupts_blocked",
-]
-
 #: Seconds to import one module, the mean over large packages. Longer waits longer for a zygote that
 #: hangs in an import, shorter gives up one that works.
 MODULE_IMPORT_S = 0.0005
@@ -55,12 +46,6 @@ def execute(
     initializer_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Execute a fresh Python that runs the ``main`` of a module.
-
-    Args:
-        what: "worker" or "zygote".
-        sock: the new process's end of a socket pair.
-        segments: what a worker opens its segments by; see ``worker.serve``.
-        initializer_fds: descriptors that a worker's initializer needs.
 
     Raises:
         WorkerStartError: it cannot be executed.

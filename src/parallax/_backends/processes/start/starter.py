@@ -32,10 +32,6 @@ else:
     errors = lazy_module("parallax._core.errors")
     subprocess = lazy_module("subprocess")
 
-
-__all__ = ["StartedProcess", "Starter"]
-
-
 #: Seconds until HELLO of a worker. Shorter gives up workers of a loaded machine, longer delays the
 #: replacement of one that hangs.
 HELLO_TIMEOUT_S = 30.0
@@ -201,10 +197,6 @@ class Starter:
 
         A zygote that has several threads, or hangs in an import, cannot fork any more. It stays as
         the parent of its workers; the next zygote leaves out the modules that are to blame.
-
-        Args:
-            started: the worker; None for any.
-            late: the worker did not end, but took too long.
         """
         zygote = self._zygote if started is None else started.zygote
         if zygote is None:

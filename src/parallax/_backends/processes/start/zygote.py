@@ -33,8 +33,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads, signals, so
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["main", "reseed"]
-
 #: Bytes of the longest message. A list of module names is a few kilobytes.
 MAX_MESSAGE_BYTES = 1 << 17
 
@@ -206,12 +204,7 @@ def _reap(children: set[int], control: sockets.socket | None) -> None:
 
 
 def _end(children: set[int], wake: int) -> None:
-    """Wait for the children to leave, then kill them.
-
-    Args:
-        children: their process ids.
-        wake: a descriptor that becomes readable when a child has ended.
-    """
+    """Wait for the children to leave, then kill them."""
     deadline = time.monotonic() + ORPHAN_GRACE_S
     poll = select.poll()
     poll.register(wake, select.POLLIN)

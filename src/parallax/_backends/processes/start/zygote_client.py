@@ -12,12 +12,7 @@ import socket
 import sys
 import time
 
-from parallax._backends.processes.start.spawn import (
-    OUTPUT_FDS,
-    execute,
-    file_of,
-    import_seconds,
-)
+from parallax._backends.processes.start.spawn import OUTPUT_FDS, execute, file_of, import_seconds
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads
 
@@ -31,8 +26,6 @@ if TYPE_CHECKING:
 else:
     errors = lazy_module("parallax._core.errors")
     subprocess = lazy_module("subprocess")
-
-__all__ = ["ZygoteClient"]
 
 
 class ZygoteClient:

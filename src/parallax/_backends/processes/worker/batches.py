@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from parallax._transport.framing import Frame
     from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
-__all__ = ["BatchRunner", "flush_output"]
-
 clock = time.perf_counter
 
 #: Seconds that a result is held for the next ones. Longer delays who waits for it, shorter makes

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["NUMPY_ERROR_DEFAULTS", "WorkerEnvironment"]
-
 #: What NumPy does about floating-point errors unless told otherwise.
 NUMPY_ERROR_DEFAULTS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from parallax._core.chunks import Failure
 
-__all__ = ["WorkerLimits", "private_memory"]
-
 #: Seconds between two looks at the memory. A look takes 10 us, so shorter slows short items down;
 #: with longer, memory may grow further before it is noticed.
 MEMORY_CHECK_S = 0.001

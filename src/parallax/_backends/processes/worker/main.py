@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from parallax._shm.segment import Handle
     from parallax._transport.shm_channel import SharedMemoryChannel
 
-__all__ = ["main", "serve", "watch_parent"]
-
 #: Seconds for the exit functions of ``multiprocessing``: a queue may have no reader any more. Less
 #: loses what slow readers have not read, more keeps hanging workers longer.
 EXIT_FUNCTIONS_S = 60

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from parallax._backends.processes.common.log_records import RecordSender
 
-__all__ = ["OutputSender"]
-
 #: Most bytes in one frame. Smaller costs more system calls; from 32 KB on the system may accept a
 #: part of a frame only.
 MAX_OUTPUT_FRAME_BYTES = 1 << 14
@@ -81,9 +79,6 @@ class OutputSender:
         """Send more kinds of output from now on, unless code of the worker has redirected them.
 
         It is never undone: the parent passes on what it receives in whatever way is right then.
-
-        Args:
-            wanted: as ``wanted_output`` returns it.
         """
         new = [now and not before for now, before in zip(wanted, self._enabled, strict=True)]
         self._enabled = tuple(map(max, wanted, self._enabled))
