@@ -16,6 +16,18 @@ from parallax._core.light_stdlib import TYPE_CHECKING, PicklingError
 if TYPE_CHECKING:
     from typing import Any
 
+#: The names that the package exports.
+__all__ = [
+    "BackendMissingError",
+    "ItemTimeoutError",
+    "ParallaxError",
+    "RemoteTraceback",
+    "SerializationError",
+    "SharedStateWarning",
+    "WorkerDiedError",
+    "WorkerStartError",
+]
+
 
 class ParallaxError(Exception):
     """Base class of the errors that parallax raises on its own account.

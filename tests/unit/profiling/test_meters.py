@@ -21,7 +21,7 @@ import pytest
 
 from parallax._core.cores import gil_enabled
 from parallax._core.thread_clocks import read_run_delay
-from parallax._profiling import gil_estimate, gil_sampler, meters
+from parallax._profiling import gil_estimate, gil_sampler
 from parallax._profiling.gil_estimate import (
     GilReading,
     GilSamples,
@@ -648,9 +648,3 @@ def test_native_threads(process: float, thread: float, other: float, factor: flo
 
 def test_native_threads_of_a_callable_that_only_waits() -> None:
     assert native_threads(0.1, 0.0, 0.0) == 1.0
-
-
-def test_all_that_is_exported_exists() -> None:
-    for module in (meters, gil_sampler, gil_estimate):
-        for name in module.__all__:
-            assert getattr(module, name).__doc__ or isinstance(getattr(module, name), float)
