@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import operator
 import types
-import zlib
 from collections import deque
 from itertools import islice
 
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.lookup import UNKNOWN_OBJECT, instance_dict, is_a, is_frozen, mro_of, resolve
 
 if TYPE_CHECKING:
+    import zlib
     from collections.abc import Iterable
     from typing import Any, Final, TypeAlias
+else:
+    zlib = lazy_module("zlib")
 
 # The steps from the callable or an argument to an object.
 Path: TypeAlias = "tuple[tuple[str, Any], ...]"

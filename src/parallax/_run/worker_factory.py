@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextvars
 
-from parallax._backends.executor_workers import ExternalCrew
-from parallax._backends.thread_workers import ThreadCrew
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from parallax._backends import executor_workers, thread_workers
     from parallax._backends.contract import Call, Crew
     from parallax._backends.processes.parent import (
         call_encoding,
@@ -33,13 +32,16 @@ if TYPE_CHECKING:
     from parallax._transport import pickle_diagnosis
     from parallax._transport.codec import Encoded
 else:
-    # Loaded when a plan considers processes, most of them while the first worker starts.
+    # Loaded with the first crew, or when a plan considers processes: then most of them load while
+    # the first worker starts.
     _PARENT = "parallax._backends.processes.parent."
     call_encoding = lazy_module(_PARENT + "call_encoding")
     environment_capture = lazy_module(_PARENT + "environment_capture")
     map_workers = lazy_module(_PARENT + "map_workers")
     output_receiver = lazy_module(_PARENT + "output_receiver")
     warm_pool = lazy_module(_PARENT + "warm_pool")
+    executor_workers = lazy_module("parallax._backends.executor_workers")
+    thread_workers = lazy_module("parallax._backends.thread_workers")
     errors = lazy_module("parallax._core.errors")
     pickle_diagnosis = lazy_module("parallax._transport.pickle_diagnosis")
 
@@ -83,10 +85,10 @@ class WorkerFactory:
         if route == "threads":
             executor = self._options.backend
             if not isinstance(executor, str):
-                return ExternalCrew(
+                return executor_workers.ExternalCrew(
                     dispatch.post, self._call, executor, new_id=new_id, place=self._place
                 )
-            return ThreadCrew(
+            return thread_workers.ThreadCrew(
                 dispatch.post, self._call, new_id=new_id, place=self._place, context=self._context
             )
         if self._encoded is None:
