@@ -13,8 +13,6 @@ Python 3.15 has this as a statement (PEP 810).
 
 from __future__ import annotations
 
-import sys
-
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +26,6 @@ class lazy_module:  # noqa: N801 - used as a function
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        # Not kept here: programs set names of modules, as ``logging.raiseExceptions``.
-        module = sys.modules.get(self._name) or __import__(self._name, fromlist=[attribute])
-        return getattr(module, attribute)
+        # Not kept here: programs set names of modules, as ``logging.raiseExceptions``. Not looked up
+        # in sys.modules either: __import__ waits until another thread has loaded the module whole.
+        return getattr(__import__(self._name, fromlist=[attribute]), attribute)
