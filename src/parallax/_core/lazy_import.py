@@ -26,6 +26,6 @@ class lazy_module:  # noqa: N801 - used as a function
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        # Not kept here: programs set names of modules, as ``logging.raiseExceptions``. Not looked up
-        # in sys.modules either: __import__ waits until another thread has loaded the module whole.
+        # Not kept here: programs set names of modules, as ``logging.raiseExceptions``. And not from
+        # sys.modules: __import__ waits until another thread has loaded the module whole.
         return getattr(__import__(self._name, fromlist=[attribute]), attribute)

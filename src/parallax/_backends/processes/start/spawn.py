@@ -51,7 +51,8 @@ def execute(
         WorkerStartError: it cannot be executed.
     """
     if not sys.executable or getattr(sys, "frozen", False):
-        raise errors.WorkerStartError("spawn", "this program has no Python interpreter to run")
+        missing = "this program has no Python interpreter of its own to run"
+        raise errors.WorkerStartError("spawn", missing)
     # The search path goes along on the command line, because parallax itself may have been found
     # on a path that this program added at run time.
     arguments = ", ".join(map(repr, (sock.fileno(), *segments)))
