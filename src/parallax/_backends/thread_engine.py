@@ -234,6 +234,8 @@ class ThreadEngine(LocalPieces):
         for call in _drain(self.queue):
             if call is not None:
                 call.cancel()
+        if self.closing:
+            self.queue.put(None)  # the mark by which threads end was taken out with the calls
 
     def interrupt(self) -> None:
         """Cancel the calls that no thread has yet; the others cannot be ended."""
@@ -268,7 +270,8 @@ class ThreadEngine(LocalPieces):
             self.closing = True
         if cancel:
             self.cancel_queued()
-        self.queue.put(None)
+        else:
+            self.queue.put(None)
         # Not in a thread of ours: two of them would wait for each other.
         if wait and not self.mine():
             for thread in list(self.threads):

@@ -19,10 +19,10 @@ from parallax._core.light_stdlib import TYPE_CHECKING, signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
     from typing import Any, TypeAlias
 
-    Handler: TypeAlias = Callable[[int, "FrameType | None"], Any]
-    from types import FrameType
+    Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 #: Signals whose handlers commonly raise: Ctrl-C, requests to end, time limits, the last warning of
 #: a job queue. Not the signals of profilers, which arrive a thousand times a second.

@@ -212,3 +212,25 @@ def test_after_a_fork(make):
         queue.put(None)
         for thread in old:
             thread.join()
+
+
+def test_an_interrupt_after_shutdown_lets_threads_end(make):
+    """Cancelling what is queued does not take out the mark by which busy threads end."""
+    engine, go = make(2), threading.Event()
+    busy = threading.Barrier(3, timeout=SOON)
+
+    def hold():
+        busy.wait()
+        return go.wait(SOON)
+
+    futures = [engine.submit(hold, (), {}) for _ in range(2)]
+    waiting = engine.submit(abs, (-1,), {})
+    busy.wait()
+    engine.shutdown(wait=False, cancel=False)
+    engine.interrupt()
+    go.set()
+    assert [future.result(SOON) for future in futures] == [True, True]
+    assert waiting.cancelled()
+    for thread in list(engine.threads):
+        thread.join(SOON)
+        assert not thread.is_alive()
