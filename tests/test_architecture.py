@@ -60,6 +60,7 @@ ONLY: dict[str, set[str]] = {
 LAZY_PACKAGES = {"psutil", "tqdm", "cloudpickle", "threadpoolctl", "numpy", "dask", "ray", "torch"}
 # The standard library's dear ones: every worker or every program would pay for them.
 LAZY_STANDARD = {
+    "_winapi",
     "array",
     "concurrent.futures",
     "concurrent.futures.process",
@@ -117,6 +118,8 @@ LAZY_EDGES: set[tuple[str, str]] = {
     (f"{PROCESSES}.parent.worker_start", f"{PROCESSES}.start.direct_fork"),
     # Workers of the zygote never need it.
     (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.process_exit"),
+    # With multiprocessing only.
+    (f"{PROCESSES}.common.process_identity", f"{PROCESSES}.common.process_exit"),
     # Workers that are forked from the program only.
     (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.output_needs"),
     # For some initializers only.

@@ -10,7 +10,6 @@ Guarantees: the record keeps its time, process and thread; fields that do not pi
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -106,8 +105,6 @@ def pack(record: logging.LogRecord, passed: list[str]) -> bytes:
     if fields["exc_info"]:
         fields["exc_text"] = fields["exc_text"] or _formatter.formatException(fields["exc_info"])
     fields["exc_info"] = None
-    if fields["processName"] == "MainProcess":
-        fields["processName"] = f"parallax-{os.getpid()}"
     odd: dict[str, tuple[bytes | None, str]] = {}
     for name, value in list(fields.items()):
         if type(value) not in PLAIN_TYPES and name != "args":

@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import select
+import sys
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from parallax._core.light_stdlib import sockets
 
 
 def open_pidfd(pid: int) -> int:
@@ -53,22 +56,56 @@ def wait_for_exit(pid: int, timeout: float | None) -> bool | None:
         os.close(fd)
 
 
+def _exit_queue(pid: int) -> Any:
+    """A kqueue in which the end of a process is an event; None where there are no kqueues."""
+    if not hasattr(select, "kqueue"):
+        return None
+    names = ("KQ_FILTER_PROC", "KQ_EV_ADD", "KQ_NOTE_EXIT")
+    event = getattr(select, "kevent")(pid, *(getattr(select, name) for name in names))  # noqa: B009
+    queue = getattr(select, "kqueue")()  # noqa: B009
+    queue.control([event], 0)
+    return queue
+
+
 def exit_waiter(pid: int) -> Callable[[], Any] | None:
     """A function that blocks until a process has ended, which need not be a child of this one.
 
     Returns:
         The function; None if the process is gone, or the system cannot tell.
     """
-    kqueue = getattr(select, "kqueue", None)
     try:
-        if kqueue is None:
-            fd = open_pidfd(pid)
-            poll = select.poll()
-            poll.register(fd, select.POLLIN)
-            return poll.poll
-        names = ("KQ_FILTER_PROC", "KQ_EV_ADD", "KQ_NOTE_EXIT")
-        event = getattr(select, "kevent")(pid, *(getattr(select, name) for name in names))  # noqa: B009
-        queue = kqueue()
-        return lambda: queue.control([event], 1)
+        queue = _exit_queue(pid)
+        if queue is not None:
+            return lambda: queue.control(None, 1)
+        poll = select.poll()
+        poll.register(open_pidfd(pid), select.POLLIN)
+        return poll.poll
     except OSError:
         return None
+
+
+def exit_sentinel(pid: int, connection: sockets.socket) -> Any:
+    """What ``multiprocessing.connection.wait`` finds ready when a process has ended.
+
+    Args:
+        pid: process id.
+        connection: a socket whose other end only that process has, for systems without such things.
+
+    Returns:
+        A descriptor or handle, or an object that has a descriptor as long as it exists.
+    """
+    try:
+        if sys.platform == "win32":
+            import _winapi
+
+            return _winapi.OpenProcess(_winapi.SYNCHRONIZE, False, pid)
+        return _exit_queue(pid) or open_pidfd(pid)
+    except ProcessLookupError:
+        ended, theirs = os.pipe()
+        os.close(theirs)
+        return ended
+    except OSError:
+        poll = getattr(select, "epoll")()  # noqa: B009 - where there are no pidfds
+        # A duplicate: a fork that an item makes closes the socket. Data does not count.
+        poll.register(os.dup(connection.fileno()), select.EPOLLRDHUP)
+        return poll

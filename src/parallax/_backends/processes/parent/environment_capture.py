@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 
+from parallax._backends.processes.common import process_identity
 from parallax._backends.processes.common.output_needs import wanted_output
 from parallax._backends.processes.worker.environment_setup import NUMPY_ERROR_DEFAULTS
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps
@@ -62,7 +63,7 @@ def capture_environment(place: Place) -> bytes:
         "decimal": _decimal(),
         "numpy": _numpy(),
         "options": _options(),
-        "multiprocessing": _multiprocessing(),
+        "multiprocessing": process_identity.shared(),
         "output": wanted_output(),
     }
     if values != _captured[0]:
@@ -78,7 +79,7 @@ def capture_live() -> bytes | None:
     """
     global _live  # noqa: PLW0603 - a cache
     output, levels = _output_and_levels()
-    seen = _multiprocessing(), output, levels
+    seen = process_identity.shared(), output, levels
     if seen != _live[0]:
         settings = {"multiprocessing": seen[0], "output": output, "logging": levels}
         _live = seen, dumps(settings, 5)
@@ -156,18 +157,6 @@ def _options() -> dict[str, Any] | None:
     if options is None:
         return None
     return {k: v for k, v in options.defaults().items() if k in _TRAVELLING_OPTIONS} or None
-
-
-def _multiprocessing() -> tuple[bytes | None, tuple[int, int] | None] | None:
-    """The key that proxies of managers need, and where the resource tracker listens."""
-    modules = sys.modules
-    key = tracker = None
-    if "multiprocessing.managers" in modules:
-        key = bytes(modules["multiprocessing.process"].current_process().authkey)
-    if "multiprocessing.resource_tracker" in modules:
-        fd = modules["multiprocessing.resource_tracker"]._resource_tracker._fd
-        tracker = None if fd is None else (os.getpid(), fd)
-    return None if key is None and tracker is None else (key, tracker)
 
 
 def _output_and_levels() -> tuple[Any, Any]:

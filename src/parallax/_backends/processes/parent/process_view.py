@@ -31,8 +31,8 @@ class ProcessHandle:
 
     @property
     def name(self) -> str:
-        """A name for people."""
-        return f"parallax-worker-{self.pid}"
+        """The name, which ``multiprocessing.current_process()`` has in the worker."""
+        return self._worker.started.name
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} pid={self.pid} {'alive' if self.is_alive() else 'ended'}>"

@@ -23,7 +23,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from parallax._backends.processes.common.process_exit import open_pidfd, wait_for_exit
+from parallax._backends.processes.common.process_exit import exit_sentinel, wait_for_exit
+from parallax._backends.processes.common.process_identity import child_identity
 from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.spawn import interrupts_blocked
 from parallax._backends.processes.start.starter import StartedProcess, Starter
@@ -49,8 +50,8 @@ EXIT_POLL_S = 0.005
 class ForkedProcess(StartedProcess):
     """A child of this process."""
 
-    def __init__(self, pid: int) -> None:
-        super().__init__(None, None)
+    def __init__(self, name: str, pid: int) -> None:
+        super().__init__(name, None, None)
         self.pid = pid
         # Another process must not get the process id between a look and a signal.
         self._lock = threading.Lock()
@@ -118,9 +119,11 @@ class ForkStarter(Starter):
         parent = os.getpid()
         # A copy: the executor clears its own in forks of this process.
         inherited = {} if initializer is None else dict(initializer.inherited)
-        process = multiprocessing.get_context("fork").Process(
-            target=lambda: worker.serve(sock, *copies, inherited=inherited)
+        process: Any = multiprocessing.get_context("fork").Process(
+            target=lambda: worker.serve(sock, *copies, inherited=inherited), daemon=False
         )
+        who = child_identity(number=process._identity[-1])
+        process._name, process._identity = who.name, who.numbers
         copies: list[Handle] = []
         try:
             # Duplicates: descriptors of this process are closed in forks of it.
@@ -128,17 +131,17 @@ class ForkStarter(Starter):
             with interrupts_blocked():  # Ctrl-C would find the child with our handlers
                 pid = _fork()()
                 if pid == 0:
-                    _become(process, parent)
+                    _become(process, parent, sock)
         except (OSError, RuntimeError) as error:  # the latter at the interpreter's end
             raise errors.WorkerStartError("fork", str(error)) from error
         finally:
             for handle in copies:
                 if isinstance(handle, int):
                     os.close(handle)
-        return ForkedProcess(pid)
+        return ForkedProcess(process.name, pid)
 
 
-def _become(process: Any, parent: int) -> None:
+def _become(process: Any, parent: int, sock: socket.socket) -> None:
     """Become a worker, without what the program has set up for itself. Never returns."""
     try:
         signal.set_wakeup_fd(-1, warn_on_full_buffer=False)
@@ -153,19 +156,11 @@ def _become(process: Any, parent: int) -> None:
         worker.watch_parent()
         if os.getppid() == parent:
             # Sets up multiprocessing for a child: finalizers, queues, children of its own.
-            process._bootstrap(_sentinel(parent))
+            process._bootstrap(exit_sentinel(parent, sock))
     except BaseException:  # noqa: BLE001 - it must not reach the program's frames
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)
-
-
-def _sentinel(parent: int) -> int | None:
-    """A descriptor that becomes readable at the parent's end; None where there is none."""
-    try:
-        return open_pidfd(parent)
-    except OSError:
-        return None
 
 
 def _plain_fork() -> int:

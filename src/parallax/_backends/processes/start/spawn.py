@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import sysconfig
     from collections.abc import Iterator, Sequence
 
+    from parallax._backends.processes.common.process_identity import Identity
     from parallax._core import errors
     from parallax._shm.segment import Handle
 else:
@@ -42,6 +43,7 @@ OUTPUT_FDS = (1, 2)
 def execute(
     what: str,
     sock: socket.socket,
+    identity: Identity,
     segments: Sequence[Handle] = (),
     initializer_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
@@ -56,6 +58,7 @@ def execute(
     # The search path goes along on the command line, because parallax itself may have been found
     # on a path that this program added at run time.
     arguments = ", ".join(map(repr, (sock.fileno(), *segments)))
+    arguments += f", identity={tuple(identity)!r}"
     if initializer_fds:
         arguments += f", initializer_fds={tuple(initializer_fds)!r}"
     code = (

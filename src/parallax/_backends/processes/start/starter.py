@@ -11,6 +11,7 @@ import contextlib
 import os
 import time
 
+from parallax._backends.processes.common.process_identity import child_identity
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.start.spawn import execute, import_seconds
 from parallax._backends.processes.start.zygote_client import ZygoteClient
@@ -55,7 +56,11 @@ _blames: dict[str, int] = {}
 class StartedProcess:
     """One process whose start was requested."""
 
-    def __init__(self, popen: subprocess.Popen[bytes] | None, zygote: ZygoteClient | None) -> None:
+    def __init__(
+        self, name: str, popen: subprocess.Popen[bytes] | None, zygote: ZygoteClient | None
+    ) -> None:
+        #: the name of the process, as itself sees it.
+        self.name = name
         self._popen = popen
         self._zygote = zygote
         self._code: int | None = None
@@ -165,16 +170,17 @@ class Starter:
             WorkerStartError: the system refused.
         """
         fds = initializer.fds if initializer is not None else ()
+        who = child_identity()
         while self.method == "zygote":
             zygote = self._ensure()
             try:
                 zygote.load(load)
-                zygote.fork(sock, segments, fds)
+                zygote.fork(sock, segments, fds, who)
             except ConnectionError:  # it is gone
                 self._bury(zygote)
             else:
-                return StartedProcess(None, zygote)
-        return StartedProcess(execute("worker", sock, segments, fds), None)
+                return StartedProcess(who.name, None, zygote)
+        return StartedProcess(who.name, execute("worker", sock, who, segments, fds), None)
 
     def deadline(self, started: StartedProcess, born: float) -> float:
         """The time at which a worker that is not up is given up.

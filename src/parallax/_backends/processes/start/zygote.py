@@ -7,9 +7,9 @@ never sees ``__main__``, and forks in about a millisecond.
 
     parent -> zygote (one message each, SOCK_SEQPACKET)     zygote -> parent
     ("import", [path, module, ...])                          ("importing", module, or "" at the end)
-    ("fork", ([1, 2], 2, 0)) with the worker's socket,       ("threads", count, [module, ...])
-        so many segments of shared memory and so many          ("failed", words)
-        descriptors for its initializer, and the
+    ("fork", ([1, 2], 2, 0, identity)) with the worker's     ("threads", count, [module, ...])
+        socket, so many segments of shared memory and          ("failed", words)
+        so many descriptors for its initializer, and the
         parent's descriptors of these numbers                ("exit", pid, exitcode)
 
 Guarantees: never forks while a second thread exists; when the parent's end closes it ends its
@@ -26,6 +26,7 @@ import select
 import sys
 import time
 
+from parallax._backends.processes.common.process_identity import Identity, assume
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.common.protocol import ORPHAN_GRACE_S
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads, signals, sockets
@@ -41,9 +42,10 @@ MAX_MESSAGE_BYTES = 1 << 17
 MAX_MESSAGE_FDS = 253
 
 
-def main(fd: int) -> None:
+def main(fd: int, identity: tuple[Any, ...]) -> None:
     """Entry point; ``fd`` is the descriptor of the control socket."""
     control = sockets.socket(fileno=fd)
+    assume(Identity(*identity), control)  # modules may ask while they are imported
     while (free := os.open(os.devnull, os.O_WRONLY)) <= 2:
         pass  # a program without output: no other file may get these numbers
     os.close(free)
@@ -82,7 +84,7 @@ def main(fd: int) -> None:
                 frozen = False
             elif kind == "fork":
                 try:
-                    numbers, segments, inherited = argument
+                    numbers, segments, inherited, who = argument
                     first = 1 + segments  # of those that the initializer needs
                     last = first + inherited
                     if len(fds) != last + len(numbers):
@@ -115,6 +117,7 @@ def main(fd: int) -> None:
                     _close(fds[last:])
                     reseed()
                     sock = sockets.socket(fileno=fds[0])
+                    assume(Identity(*who), sock)
                     worker.serve(sock, *fds[1:first], initializer_fds=fds[first:last])
                 children.add(pid)
                 _close(fds)

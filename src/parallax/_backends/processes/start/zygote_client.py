@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 
+from parallax._backends.processes.common.process_identity import ZYGOTE_NUMBER, child_identity
 from parallax._backends.processes.start.spawn import OUTPUT_FDS, execute, file_of, import_seconds
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from parallax._backends.processes.common.process_identity import Identity
     from parallax._core import errors
     from parallax._shm.segment import Handle
 else:
@@ -34,7 +36,8 @@ class ZygoteClient:
     def __init__(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._popen = execute("zygote", theirs)
+            who = child_identity("ParallaxZygote", ZYGOTE_NUMBER)
+            self._popen = execute("zygote", theirs, who)
         except BaseException:
             self.control.close()
             raise
@@ -85,10 +88,16 @@ class ZygoteClient:
             self.imports += 1
             self._request(("import", [list(sys.path), *fresh]))
 
-    def fork(self, sock: socket.socket, segments: Sequence[Handle], fds: Sequence[int]) -> None:
+    def fork(
+        self,
+        sock: socket.socket,
+        segments: Sequence[Handle],
+        fds: Sequence[int],
+        identity: Identity,
+    ) -> None:
         """Request a worker; see ``Starter.start``. ConnectionError if the zygote is gone."""
         numbers = [number for number in OUTPUT_FDS if file_of(number) is not None]
-        message = dumps(("fork", (numbers, len(segments), len(fds))))
+        message = dumps(("fork", (numbers, len(segments), len(fds), tuple(identity))))
         sent = [sock.fileno(), *(fd for fd in segments if isinstance(fd, int)), *fds, *numbers]
         socket.send_fds(self.control, [message], sent)
 

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 
+from parallax._backends.processes.common import process_identity
 from parallax._backends.processes.common.native_threads import (
     THREAD_COUNT_VARIABLES,
     limit_loaded,
@@ -52,12 +53,13 @@ class WorkerEnvironment:
         if context["output"] is not None:
             self._send_output(context["output"])
         if "place" not in context:
-            _set_multiprocessing(context["multiprocessing"], None)
+            _set_multiprocessing(context["multiprocessing"])
             if not initialized and context["logging"] != self._last.get("logging"):
                 _set_logging(context["logging"], self._last.get("logging"))
                 self._last["logging"] = context["logging"]
             return
         last, self._last = self._last, context
+        _set_multiprocessing(context["multiprocessing"])
         settle(Place(*context["place"]))
         self._set_folder_and_paths()
         self._set_variables()
@@ -68,7 +70,6 @@ class WorkerEnvironment:
             ("decimal", _set_decimal),
             ("numpy", _set_numpy),
             ("options", _set_options),
-            ("multiprocessing", _set_multiprocessing),
         ):
             if context[name] != last.get(name):
                 change(context[name], last.get(name))
@@ -109,6 +110,11 @@ class WorkerEnvironment:
             limit_loaded(os.environ)
         raw = getattr(os.environ, "_data", None)
         self._raw = None if raw is None else dict(raw)
+
+
+def _set_multiprocessing(shared: process_identity.Shared | None) -> None:
+    if shared is not None:
+        process_identity.share(shared)
 
 
 def _set_filters(encoded: bytes) -> None:
@@ -162,32 +168,6 @@ def _set_numpy(now: dict[str, str] | None, last: dict[str, str] | None) -> None:
     except ImportError:
         return
     np.seterr(**(now or NUMPY_ERROR_DEFAULTS))  # type: ignore[arg-type]
-
-
-def _set_multiprocessing(
-    now: tuple[bytes | None, tuple[int, int] | None] | None,
-    last: tuple[bytes | None, tuple[int, int] | None] | None,
-) -> None:
-    if now is None:
-        return
-    key, tracker = now
-    if key is not None:
-        from multiprocessing import process
-
-        process.current_process().authkey = key
-    if tracker is not None and (last is None or last[1] != tracker):
-        from multiprocessing import resource_tracker
-
-        # A tracker of our own would remove what the program has shared by name, as soon as this
-        # worker leaves. The standard library hands the descriptor down in the same way.
-        try:
-            fd = os.open(f"/proc/{tracker[0]}/fd/{tracker[1]}", os.O_WRONLY | os.O_CLOEXEC)
-        except OSError:  # no Linux, or the parent is going
-            return
-        ours = resource_tracker._resource_tracker
-        before, ours._fd = ours._fd, fd  # type: ignore[attr-defined]
-        if before is not None and last is not None:
-            os.close(before)
 
 
 def _set_options(now: dict[str, Any] | None, last: dict[str, Any] | None) -> None:

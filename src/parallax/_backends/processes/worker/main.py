@@ -16,6 +16,7 @@ from collections import deque
 from parallax._backends.capture import unblock_interrupts
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.channel_setup import TRIM_AFTER_S, open_channel
+from parallax._backends.processes.common.process_identity import Identity, assume
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.common.stack_dumps import enable_stack_dumps
 from parallax._backends.processes.worker.batches import BatchRunner, flush_output
@@ -44,10 +45,17 @@ if TYPE_CHECKING:
 EXIT_FUNCTIONS_S = 60
 
 
-def main(fd: int, *files: Handle, initializer_fds: Sequence[int] = ()) -> None:
+def main(
+    fd: int,
+    *files: Handle,
+    identity: tuple[Any, ...],
+    initializer_fds: Sequence[int] = (),
+) -> None:
     """Entry point of a worker that was started by executing Python; see ``serve``."""
     watch_parent()
-    serve(sockets.socket(fileno=fd), *files, initializer_fds=initializer_fds)
+    sock = sockets.socket(fileno=fd)
+    assume(Identity(*identity), sock)
+    serve(sock, *files, initializer_fds=initializer_fds)
 
 
 def watch_parent() -> None:
