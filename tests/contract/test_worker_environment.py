@@ -24,9 +24,6 @@ from parallax import cpu_count, options, parallel_map
 #: Not imported here: it sets a variable in the environment.
 THREADPOOLCTL = pytest.mark.skipif(find_spec("threadpoolctl") is None, reason="no threadpoolctl")
 
-#: An executor runs items in the contexts of its own threads.
-IN_CONTEXT = pytest.mark.variants("serial", "threads", "processes", "spawn", "auto")
-
 
 @pytest.fixture
 def two(backend):
@@ -82,7 +79,6 @@ def test_digits_of_whole_numbers(two):
         two(nested_jobs.long_number, 6000)
 
 
-@IN_CONTEXT
 def test_decimal_precision(two):
     """Decimal arithmetic has the caller's precision: another one would be another answer."""
     usual = two(nested_jobs.third, 0)
@@ -92,7 +88,6 @@ def test_decimal_precision(two):
     assert two(nested_jobs.third, 0) == usual
 
 
-@IN_CONTEXT
 def test_numpy_errors(two):
     """What NumPy does about a division by zero is the caller's choice."""
     with np.errstate(divide="ignore"):
@@ -102,7 +97,6 @@ def test_numpy_errors(two):
     assert two(nested_jobs.divide, 2.0) == [0.5] * 2
 
 
-@IN_CONTEXT
 def test_defaults_of_nested_calls(two):
     """Options set around a call hold for the calls that its items make."""
     with options(on_error="return"):
@@ -130,7 +124,6 @@ def test_context_variables_of_work_that_waits():
     assert got == ["set"] * 8
 
 
-@IN_CONTEXT
 def test_settings_of_the_calling_thread(backend):
     """They are the caller's, not those of the main thread."""
     got = []

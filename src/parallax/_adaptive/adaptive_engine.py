@@ -23,6 +23,7 @@ from parallax._adaptive.functions import Functions, FunctionState
 from parallax._adaptive.process_route import ProcessRoute, Settings, Submitted
 from parallax._backends.processes.parent.task import Task
 from parallax._backends.thread_engine import ThreadEngine
+from parallax._core.contexts import snapshot
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import SerializationError
 from parallax._core.nesting import here
@@ -99,16 +100,16 @@ class AdaptiveEngine:
         return self._submit(self._functions.state(call, crowded=bool(self._open)), call, context)
 
     def submit_piece(
-        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
+        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], context: Context
     ) -> AdaptiveCall:
         """Take several calls as one; see ``Engine``."""
         function = self._functions.state((fn, piece[0], {}), crowded=bool(self._open))
-        return self._submit(function, (fn, piece, None), None)
+        return self._submit(function, (fn, piece, None), context)
 
     def _submit(
         self, function: FunctionState, submitted: Submitted, context: Context | None
     ) -> AdaptiveCall:
-        call = AdaptiveCall(self, function, submitted, context)
+        call = AdaptiveCall(self, function, submitted, context or snapshot())
         if function.choice.route == "processes":
             call.encode(self.processes)
         with Shield(), self.lock:

@@ -17,6 +17,8 @@ from parallax._adaptive.process_route import ProcessRoute, Submitted
 from parallax._backends.capture import capture
 from parallax._backends.processes.parent.task import Task
 from parallax._backends.result_encoding import run_piece
+from parallax._backends.thread_engine import ThreadEngine
+from parallax._core.contexts import assign
 from parallax._core.futures import Helper
 
 clock = time.perf_counter
@@ -27,6 +29,8 @@ _Outcome: TypeAlias = "tuple[Any, BaseException | None, float, float]"
 
 class _CallOwner(Helper, Protocol):
     """The engine that a call was submitted to; see ``AdaptiveEngine``."""
+
+    threads: ThreadEngine
 
     @property
     def counts(self) -> CallCounts: ...
@@ -43,11 +47,11 @@ class AdaptiveCall(Task):
         engine: _CallOwner,
         function: FunctionState,
         submitted: Submitted,
-        context: Context | None,
+        context: Context,
     ) -> None:
         super().__init__(engine, None, None)
         self.function = function
-        self._context = context
+        self._context: Context | None = context
         #: the callable and its arguments; None when they are not needed any more.
         self.submitted: Submitted | None = submitted
         #: number of calls of the user's function.
@@ -99,25 +103,26 @@ class AdaptiveCall(Task):
             run: calls a function with arguments; ``capture`` or one that returns as that.
         """
         submitted, self.submitted = self.submitted, None
+        context, self._context = self._context, None
         assert submitted is not None
+        assert context is not None
         try:
             if submitted[2] is None:
                 submitted = run_piece, submitted[:2], {}
-            if self._context is None:
-                value, error, wall, cpu = run(*submitted)
-            else:
-                value, error, wall, cpu = self._context.run(run, *submitted)
+            if initial := self.engine.threads.initial:
+                assign(context, initial.get(threading.get_ident(), ()))
+            value, error, wall, cpu = context.run(run, *submitted)
         except BaseException as raised:  # noqa: BLE001 - also a mistake of ours ends the call
             value, error, wall, cpu = None, raised, 0.0, 0.0
         if run is not _run:
             self.engine.ran(self, wall, cpu, threading.get_ident())
         self.settle(value, error)
         # The traceback of an error refers to this frame.
-        del self, submitted, error, value
+        del self, submitted, context, error, value
 
     def drop(self) -> None:
         """Forget the callable and its arguments."""
-        self.submitted = self.data = None
+        self.submitted = self._context = self.data = None
 
     def settle(self, value: Any, error: BaseException | None) -> None:
         """Enter FINISHED and wake the threads that wait; not under the engine's lock."""
@@ -128,7 +133,7 @@ class AdaptiveCall(Task):
                 if engine.bring_back(self, error):
                     return
                 self._state = "RUNNING"
-        self.submitted = None
+        self.submitted = self._context = None
         super().settle(value, error)
         engine.ended(self)
 

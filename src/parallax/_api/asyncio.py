@@ -7,7 +7,6 @@ its worker process; closing or dropping ``amap`` ends every call that can be end
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 from collections import deque
 from collections.abc import (
@@ -74,7 +73,7 @@ def _engine() -> Any:
 
 
 async def _run(engine: Any, fn: Callable[..., Any], kwargs: dict[str, Any], *args: Any) -> Any:
-    future = engine.submit(fn, args, kwargs, contextvars.copy_context())
+    future = engine.submit(fn, args, kwargs)
     try:
         return await asyncio.wrap_future(future)  # cancelled together with this task
     finally:

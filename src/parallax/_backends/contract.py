@@ -200,7 +200,8 @@ class Engine(Protocol):
             fn: the callable.
             args: positional arguments.
             kwargs: keyword arguments.
-            context: context variables of the call, where it runs in this process.
+            context: context variables of the call, where it runs in another thread of this
+                process; default those of the running code.
 
         Raises:
             RuntimeError: the engine was shut down.
@@ -208,7 +209,7 @@ class Engine(Protocol):
         """
 
     def submit_piece(
-        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
+        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], context: Context
     ) -> Future[Any]:
         """Take several calls as one, whose result is a ``PieceResult``. Raises as ``submit``."""
 

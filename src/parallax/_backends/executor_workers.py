@@ -11,6 +11,7 @@ import time
 from parallax._backends.capture import run_chunk
 from parallax._backends.contract import Died, Done, Joined, Refused, WorkerEnd
 from parallax._backends.thread_workers import SelfReportingCrew
+from parallax._core.contexts import snapshot
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import Place, enter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent import futures
     from concurrent.futures import Executor, Future
+    from contextvars import Context
     from typing import Any
 
     from parallax._backends.contract import Call, Report
@@ -49,10 +51,12 @@ class ExternalCrew(SelfReportingCrew):
         *,
         new_id: Callable[[], int],
         place: Place,
+        context: Context,
     ) -> None:
-        """Prepare as ``SelfReportingCrew``."""
+        """Prepare as ``SelfReportingCrew``; ``context`` is that of the caller."""
         super().__init__(report, call, new_id=new_id, place=place)
         self._executor = executor
+        self._context = context
         self._place = place.worker(1).packed()
         self._names: list[int] = []
         self._pending: set[Future[ChunkResult]] = set()
@@ -81,8 +85,12 @@ class ExternalCrew(SelfReportingCrew):
     def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
         """Submit a chunk."""
         fn, star, stop = self._call
+        submit: Callable[..., Future[ChunkResult]] = self._executor.submit
+        call: tuple[Any, ...] = (_run_in, self._place, fn, items, star, stop)
+        if isinstance(self._executor, futures.ThreadPoolExecutor):
+            call = snapshot(self._context).run, *call
         try:
-            future = self._executor.submit(_run_in, self._place, fn, items, star, stop)
+            future = self._context.copy().run(submit, *call)
         except futures.BrokenExecutor:
             self._report(Died(worker, WorkerEnd(), began=False))
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from parallax._backends.result_encoding import run_piece
+from parallax._core.contexts import snapshot
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ class LocalPieces:
     """Pieces of a map, for an engine that does not send calls to another process."""
 
     def submit_piece(
-        self: Engine, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]
+        self: Engine, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], context: Context
     ) -> Future[Any]:
         """Run several calls as one; see ``Engine``."""
-        return self.submit(run_piece, (fn, piece), {})
+        return self.submit(run_piece, (fn, piece), {}, context)
 
     def pieces(self, *_: Any) -> bool:
         """Calls do not travel, as far as is known."""
@@ -66,14 +67,14 @@ class SerialEngine(_Unmanaged):
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        context: Context | None = None,
+        context: Context | None = None,  # noqa: ARG002 - as a loop would run it
     ) -> Future[Any]:
         """Run a call; see ``Engine``. What is no ``Exception`` is raised here."""
         self._check()
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         try:
-            value = fn(*args, **kwargs) if context is None else context.run(fn, *args, **kwargs)
+            value = fn(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
             future.set_exception(error)
         else:
@@ -99,6 +100,7 @@ class ExternalEngine(_Unmanaged):
     ) -> Future[Any]:
         """Hand a call on; see ``Engine``. Only threads of this process can take a context."""
         self._check()
-        if context is not None and isinstance(self._executor, ThreadPoolExecutor):
-            return self._executor.submit(context.run, fn, *args, **kwargs)
+        if isinstance(self._executor, ThreadPoolExecutor):
+            run = (snapshot() if context is None else context).run
+            return self._executor.submit(run, fn, *args, **kwargs)
         return self._executor.submit(fn, *args, **kwargs)

@@ -17,10 +17,12 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import BrokenExecutor
+from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from parallax._backends.simple_engines import LocalPieces
+from parallax._core.contexts import assign, set_by, snapshot
 from parallax._core.deferred_signals import Shield
 from parallax._core.futures import RUNNING, Future
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -29,7 +31,8 @@ from parallax._reporting.stall_policy import Activity, InFlight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from contextvars import Context
+
+    from parallax._core.contexts import Assignments
 
 clock = time.monotonic
 
@@ -47,11 +50,10 @@ class ThreadCall(Future[Any]):
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        context: Context | None,
+        context: Context,
     ) -> None:
         super().__init__(engine)
-        self._context = context
-        self._call = fn, args, kwargs
+        self._call = context, fn, args, kwargs
 
     def execute(self) -> None:
         """Run the call in this thread, unless it was cancelled or runs elsewhere."""
@@ -59,10 +61,9 @@ class ThreadCall(Future[Any]):
         if call is None:
             return
         try:
-            if self._context is None:
-                value = call[0](*call[1], **call[2])
-            else:
-                value = self._context.run(call[0], *call[1], **call[2])
+            if initial := self._helper.initial:  # type: ignore[attr-defined]
+                assign(call[0], initial.get(threading.get_ident(), ()))
+            value = call[0].run(call[1], *call[2], **call[3])
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
             self.settle(None, error)
             # The traceback refers to this frame.
@@ -74,10 +75,10 @@ class ThreadCall(Future[Any]):
         """Enter RUNNING; True for one caller only, before any cancelling."""
         return self._take() is not None
 
-    def _take(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None:
+    def _take(self) -> tuple[Context, Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None:
         # pop is atomic: the thread that gets the call has claimed it. With the lock instead,
         # threads would queue behind the one that submits, and look busy to it.
-        call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None
+        call: tuple[Context, Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None
         call = self.__dict__.pop("_call", None)
         if call is not None:
             self._state = RUNNING
@@ -129,6 +130,9 @@ class ThreadEngine(LocalPieces):
         self._free: deque[None] = deque()
         self.closing = False
         self._idents: set[int] = set()
+        #: the context variables that the initializer has set in each thread, by ident: its calls
+        #: find them, as in the standard library, where calls run in the contexts of the threads.
+        self.initial: dict[int, Assignments] = {}
         self.threads: set[threading.Thread] = set()
         #: the exception of an initializer; nothing runs any more.
         self.fatal: BaseException | None = None
@@ -162,13 +166,13 @@ class ThreadEngine(LocalPieces):
         kwargs: dict[str, Any],
         context: Context | None = None,
     ) -> ThreadCall:
-        """Queue a call; see ``Engine``. Without a context it runs in that of its thread.
+        """Queue a call; see ``Engine``.
 
         Raises:
             RuntimeError: the engine was shut down, or no thread can be started.
             BrokenExecutor: an initializer has failed.
         """
-        call = ThreadCall(self, fn, args, kwargs, context)
+        call = ThreadCall(self, fn, args, kwargs, snapshot() if context is None else context)
         with self.lock:
             self.check()
             self.take(call)
@@ -283,6 +287,7 @@ class ThreadEngine(LocalPieces):
         queue, self.queue = self.queue, SimpleQueue()
         self._free.clear()
         self._idents.clear()
+        self.initial.clear()
         self.threads = set()
         self._busy = {}
         self._stall_monitor = StallMonitor(self, self._stall_warn)
@@ -298,7 +303,8 @@ class ThreadEngine(LocalPieces):
         thread = threading.Thread(
             target=self._work, name=f"{self._name}_{len(self.threads)}", daemon=True
         )
-        thread.start()
+        # In no context: some builds would give the thread that of the call that needs it first.
+        Context().run(thread.start)
         self.threads.add(thread)
         self._stall_monitor.start()
 
@@ -326,7 +332,7 @@ class ThreadEngine(LocalPieces):
     def _initialized(self) -> bool:
         assert self._initializer is not None
         try:
-            self._initializer(*self._initargs)
+            initial = set_by(self._initializer, self._initargs)
         except BaseException as error:
             logging.getLogger("concurrent.futures").critical(
                 "Exception in initializer:", exc_info=True
@@ -340,6 +346,8 @@ class ThreadEngine(LocalPieces):
                     call.fail(self._broken(error))
             self.queue.put(None)
             return False
+        if initial:
+            self.initial[threading.get_ident()] = initial
         return True
 
 

@@ -13,6 +13,7 @@ from queue import SimpleQueue
 
 from parallax._backends.capture import run_chunk, unblock_interrupts
 from parallax._backends.contract import Done, Joined, Unable
+from parallax._core.contexts import snapshot
 from parallax._core.deferred_signals import Shield
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import enter
@@ -113,7 +114,7 @@ class ThreadCrew(SelfReportingCrew):
         self._inboxes[name] = inbox
         # Daemon: a thread that sits in an endless item must not keep the interpreter.
         thread = threading.Thread(
-            target=self._context.copy().run,
+            target=snapshot(self._context).run,
             args=(self._work, name, inbox),
             name=f"parallax-{name}",
             daemon=True,

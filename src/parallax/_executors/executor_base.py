@@ -38,6 +38,8 @@ class EngineExecutor(concurrent.futures.Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)``.
 
+        In a thread it sees the context variables of the code that submits it, as they are now.
+
         Returns:
             The future of the call.
 
@@ -60,6 +62,7 @@ class EngineExecutor(concurrent.futures.Executor):
 
         The input is read as results are read, and may be endless. If nobody reads the results,
         ``shutdown``, and so the end of a ``with`` block, runs ``fn`` on the rest of the input.
+        Context variables reach threads as from ``submit``.
 
         Args:
             fn: the callable.

@@ -19,6 +19,7 @@ from concurrent.futures import BrokenExecutor
 from itertools import islice
 
 from parallax._backends.result_encoding import PieceResult, run_piece
+from parallax._core.contexts import snapshot
 from parallax._core.errors import SerializationError
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._executors.map_window import MapWindow
@@ -60,6 +61,8 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         self._engine = engine
         self._fn = fn
         self._submit = submit
+        #: the caller's, whichever thread submits the calls.
+        self._context = snapshot()
         self._deadline = None if timeout is None else time.monotonic() + timeout
         # Known to end: at a shutdown the rest may be submitted.
         self._finite = any(isinstance(each, Sized) for each in iterables)
@@ -178,11 +181,12 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         several = tuple(calls) if len(calls) > 1 else None
         if self._submit is not None:
             args = calls[0] if several is None else (self._fn, several)
-            future = self._submit(self._fn if several is None else run_piece, *args)
+            fn = self._fn if several is None else run_piece
+            future = self._context.copy().run(self._submit, fn, *args)
         elif several is None:
-            future = self._engine.submit(self._fn, calls[0], {})
+            future = self._engine.submit(self._fn, calls[0], {}, snapshot(self._context))
         else:
-            future = self._engine.submit_piece(self._fn, several)
+            future = self._engine.submit_piece(self._fn, several, snapshot(self._context))
         self._latest = calls[0]
         self._waiting += len(calls)
         return future, len(calls), several

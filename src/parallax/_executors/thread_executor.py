@@ -26,9 +26,10 @@ _numbers = itertools.count()
 class ThreadPoolExecutor(EngineExecutor, StandardThreadPool):  # type: ignore[override]
     """Run calls in threads; takes the place of ``concurrent.futures.ThreadPoolExecutor``.
 
-    What differs is better on purpose: submitting costs less; ``map`` reads its input as its results
-    are read; a call that waits for another of the same pool cannot starve it; when an initializer
-    fails, the error's ``__cause__`` is the exception that it raised.
+    What differs is better on purpose: submitting costs less; calls see the context variables of the
+    code that submits them; ``map`` reads its input as its results are read; a call that waits for
+    another of the same pool cannot starve it; when an initializer fails, the error's ``__cause__``
+    is the exception that it raised.
     """
 
     _engine: ThreadEngine

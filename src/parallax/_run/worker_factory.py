@@ -86,7 +86,12 @@ class WorkerFactory:
             executor = self._options.backend
             if not isinstance(executor, str):
                 return executor_workers.ExternalCrew(
-                    dispatch.post, self._call, executor, new_id=new_id, place=self._place
+                    dispatch.post,
+                    self._call,
+                    executor,
+                    new_id=new_id,
+                    place=self._place,
+                    context=self._context,
                 )
             return thread_workers.ThreadCrew(
                 dispatch.post, self._call, new_id=new_id, place=self._place, context=self._context

@@ -77,6 +77,7 @@ class FakeThreads(FakeEngine):
 
     def __init__(self, max_workers, *, lock, broken, failed, **_):
         super().__init__(max_workers, lock)
+        self.initial = {}
         self._broken, self._failed = broken, failed
 
     def check(self):

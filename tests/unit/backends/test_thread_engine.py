@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import sys
 import threading
+from contextvars import copy_context
 
 import pytest
 
@@ -181,7 +182,8 @@ def test_a_thread_of_the_pool_runs_what_it_waits_for(make):
 
 def test_pieces(make):
     """Several calls as one; nothing travels."""
-    piece = make(1).submit_piece(lambda a, b: a // b, ((4, 2), (1, 0), (9, 3))).result(SOON)
+    calls = (4, 2), (1, 0), (9, 3)
+    piece = make(1).submit_piece(lambda a, b: a // b, calls, copy_context()).result(SOON)
     values, errors = unpack(piece.packed, piece.buffers)
     assert values == [2, None, 3]
     assert [(offset, type(error)) for offset, error in errors.items()] == [(1, ZeroDivisionError)]

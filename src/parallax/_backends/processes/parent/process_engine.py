@@ -165,12 +165,14 @@ class ProcessEngine:
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        context: Context | None = None,  # noqa: ARG002 - it does not travel
+        *_: Context | None,  # they do not travel
     ) -> Task:
         """Hand a call to a worker, or queue it; see ``Engine``."""
         return self._submit(fn, args, kwargs)
 
-    def submit_piece(self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]) -> Task:
+    def submit_piece(
+        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], *_: Context
+    ) -> Task:
         """Hand several calls to a worker as one task; see ``Engine``."""
         return self._submit(fn, piece, None)
 
