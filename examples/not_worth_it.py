@@ -8,7 +8,7 @@ def celsius(fahrenheit):
     return (fahrenheit - 32) * 5 / 9
 
 
-degrees = parallel_map(celsius, range(100_000))
+degrees = parallel_map(celsius, range(20_000))
 
 print("example: not_worth_it")
 print(degrees.report)

@@ -288,7 +288,7 @@ def test_programs(row, method, tmp_path):
             env={
                 **os.environ,
                 "PYTHONUNBUFFERED": "",
-                "PYTHONPATH": TESTS,
+                "PYTHONPATH": os.pathsep.join([TESTS, *sys.path]),
                 "TABLE_MARK": mark,
             },
         )

@@ -164,7 +164,7 @@ def run(body, before="pass", *, wrap=(), timeout=50):
         text=True,
         timeout=timeout,
         check=False,
-        env={**os.environ, "PYTHONPATH": TESTS},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([TESTS, *sys.path])},
     )
     return done.stdout, done.stderr
 
@@ -231,7 +231,7 @@ def callers_killed(runs):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": TESTS},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([TESTS, *sys.path])},
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

@@ -21,6 +21,7 @@ import pytest
 
 from parallax import WorkerDiedError, options, parallel_map
 from parallax._backends.processes.parent.warm_pool import Pool
+from parallax._core.cores import gil_enabled
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="POSIX limits and signals"),
@@ -168,7 +169,9 @@ def test_auto_notes_why_it_stayed(tmp_path, method):
     )
     lines = out.splitlines()
     assert (lines[0], err) == ("True True", "")
-    assert "No such file" in lines[1] or "there is one core" in out
+    # Without a GIL threads are as good, and nobody asks for processes.
+    stayed = "there is one core" in out or not gil_enabled()
+    assert "No such file" in lines[1] or stayed
 
 
 @pytest.mark.full

@@ -78,7 +78,7 @@ ROWS = [
     Row("raises GeneratorExit", p(actions.throws, GeneratorExit), GeneratorExit, inside=True),
     Row("raises EOFError", p(actions.throws, EOFError, 3), EOFError, inside=True),
     Row("raises BrokenPipeError", p(actions.throws, BrokenPipeError), BrokenPipeError, inside=True),
-    Row("raises MemoryError", p(bytes, 1 << 46), MemoryError, inside=True),
+    Row("raises MemoryError", p(bytes, 1 << 62), MemoryError, inside=True),
     Row(
         "raises what a future raises",
         p(actions.throws_named, "CancelledError"),

@@ -53,8 +53,9 @@ class FunctionState:
 
     def inspection_due(self) -> bool:
         """Count a call; whether the guard should inspect the function again."""
-        self._calls += 1
-        return not self._calls % CALLS_PER_INSPECTION
+        # By the number that this thread has stored: others may count at the same time.
+        self._calls = calls = self._calls + 1
+        return not calls % CALLS_PER_INSPECTION
 
     def side_effects(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
         """New side effects for which calls must stay in this process, in words; "" if none.

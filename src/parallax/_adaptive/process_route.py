@@ -132,7 +132,9 @@ class ProcessRoute:
                 with self._lock:
                     choice.keep(str(error), time.perf_counter())
             return None
-        choice.sent(time.thread_time() - begun)
+        spent = time.thread_time() - begun
+        with self._lock:
+            choice.sent(spent)
         return encoded
 
     def take(self, task: Task) -> bool:

@@ -81,7 +81,7 @@ class ThreadCrew(SelfReportingCrew):
         self._place = place.worker(1)
         self._context = context
         self._inboxes: dict[int, SimpleQueue[tuple[Chunk, Sequence[Any]] | None]] = {}
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[int, threading.Thread] = {}
         #: the results so far of the chunks that threads are running, by worker.
         self._values: dict[int, list[Any]] = {}
 
@@ -98,7 +98,7 @@ class ThreadCrew(SelfReportingCrew):
         """Seconds that the threads could run and had no core."""
         if len(self._threads) > MAX_MEASURED_THREADS:
             return 0.0  # they take turns on the cores themselves
-        return sum(thread_delay(t.native_id) for t in self._threads)
+        return sum(thread_delay(t.native_id) for t in list(self._threads.values()))
 
     def open(self, count: int) -> None:
         """Start threads until there are ``count``."""
@@ -125,7 +125,7 @@ class ThreadCrew(SelfReportingCrew):
             del self._inboxes[name]
             self._report(Unable(str(error), fatal=not self._threads))
             return False
-        self._threads.append(thread)
+        self._threads[name] = thread
         self._report(Joined(name))
         return True
 
@@ -135,7 +135,7 @@ class ThreadCrew(SelfReportingCrew):
 
     def where(self, worker: int) -> WorkerSnapshot:
         """The thread's name, and where it is in the user's code."""
-        thread = dict(zip(self._inboxes, self._threads, strict=False)).get(worker)
+        thread = self._threads.get(worker)
         if thread is None or thread.ident is None:
             return WorkerSnapshot("a thread that has ended")
         values = self._values.get(worker)
@@ -147,7 +147,7 @@ class ThreadCrew(SelfReportingCrew):
         for inbox in self._inboxes.values():
             inbox.put(None)
         deadline = time.monotonic() + grace
-        for thread in self._threads:
+        for thread in self._threads.values():
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self, name: int, inbox: SimpleQueue[tuple[Chunk, Sequence[Any]] | None]) -> None:

@@ -141,8 +141,7 @@ def configure(**defaults: Any) -> None:
     check_names("configure()", defaults)
     merged = {k: v for k, v in {**_configured, **defaults}.items() if v is not None}
     _check(replace(_DEFAULT, **merged))
-    _configured.clear()
-    _configured.update(merged)
+    adopt(merged)
 
 
 @contextlib.contextmanager
@@ -178,8 +177,8 @@ def defaults() -> dict[str, Any]:
 
 def adopt(configured: dict[str, Any]) -> None:
     """Replace the defaults of this process by those of another one."""
-    _configured.clear()
-    _configured.update(configured)
+    global _configured  # noqa: PLW0603 - replaced as a whole: calls of other threads may read it
+    _configured = configured
 
 
 _scope: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar(

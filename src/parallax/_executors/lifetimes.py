@@ -14,10 +14,9 @@ import weakref
 
 from parallax._core.deferred_signals import Shield
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.weak_table import WeakTable
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from parallax._backends.contract import Engine
 
 
@@ -33,9 +32,9 @@ class Lifetime:
         """
         self.engine = engine
         #: maps whose input is not completely submitted yet.
-        self.maps: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.maps = WeakTable()
         # Not this object: it refers to the engine, which would then live for ever.
-        _open_engines[engine] = self.maps
+        _open_engines.add(engine, self.maps)
         if _exiting:
             engine.shutdown(wait=False, cancel=False)
         weakref.finalize(owner, self.shutdown, wait=False, cancel=False).atexit = False
@@ -54,15 +53,15 @@ class Lifetime:
         _stop(self.engine, self.maps)
 
 
-def _stop(engine: Engine, maps: weakref.WeakSet[Any]) -> None:
+def _stop(engine: Engine, maps: WeakTable) -> None:
     with Shield():
-        for each in list(maps):
+        for each, _ in maps.living():
             each.close()
         engine.stop()
 
 
-def _shutdown(engine: Engine, maps: weakref.WeakSet[Any], *, wait: bool, cancel: bool) -> None:
-    for each in list(maps):
+def _shutdown(engine: Engine, maps: WeakTable, *, wait: bool, cancel: bool) -> None:
+    for each, _ in maps.living():
         if cancel:
             each.close()
         else:
@@ -75,14 +74,14 @@ def _shutdown(engine: Engine, maps: weakref.WeakSet[Any], *, wait: bool, cancel:
 
 
 #: The maps of each engine. Engines live as long as they have something to do.
-_open_engines: weakref.WeakKeyDictionary[Any, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
+_open_engines = WeakTable()
 _exiting = False
 
 
 def _finish_all() -> None:
     global _exiting  # noqa: PLW0603 - state of the process
     _exiting = True
-    for engine, maps in list(_open_engines.items()):
+    for engine, maps in _open_engines.living():
         if _interrupted():
             _stop(engine, maps)
         else:
@@ -96,8 +95,8 @@ def _interrupted() -> bool:
 
 
 def _after_fork() -> None:
-    for engine, maps in list(_open_engines.items()):
-        for each in list(maps):
+    for engine, maps in _open_engines.living():
+        for each, _ in maps.living():
             each.forget()  # the parent submits the rest of them
         maps.clear()
         engine.forget()

@@ -11,6 +11,7 @@ executor is shut down, are run all the same.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections import deque
@@ -120,9 +121,10 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         for future, _, _ in ahead:
             future.cancel()
 
-    def __del__(self) -> None:
-        # __init__ may have raised.
-        if self.__dict__.get("_ahead") is None:
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        # __init__ may have raised. At the end of the interpreter all was submitted before, and
+        # modules may be empty already.
+        if ending() or self.__dict__.get("_ahead") is None:
             return
         # No other thread has this object: the lock is free, unless an interrupt came just before
         # its release. Waiting could block for ever: the collector runs in any thread.

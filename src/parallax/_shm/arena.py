@@ -29,17 +29,25 @@ class _IdleTrimmer:
     def __init__(self) -> None:
         self.sender: SlabSender | None = None
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._latest = 0.0
         #: set while no surplus may be kept.
         self.over = threading.Event()
 
     def on_allocate(self, *, large: bool) -> None:
         self._latest = time.monotonic()
-        if large and self._thread is None and not self.over.is_set():
-            self._thread = threading.Thread(
-                target=self._run, name="parallax-pool-memory", daemon=True
-            )
-            self._thread.start()
+        if not large or self._thread is not None or self.over.is_set():
+            return
+        if self._starting.acquire(blocking=False):  # else another thread starts it, or a handler
+            try:
+                if self._thread is None:
+                    thread = threading.Thread(
+                        target=self._run, name="parallax-pool-memory", daemon=True
+                    )
+                    self._thread = thread
+                    thread.start()
+            finally:
+                self._starting.release()
 
     def keeps_surplus(self) -> bool:
         return self._thread is not None
@@ -59,22 +67,21 @@ class _IdleTrimmer:
 def arena_sender() -> SlabSender | None:
     """The sender of this process; None if the system provides no shared memory."""
     with _lock:
-        if not _senders and not _refused:
-            try:
-                trimmer = _IdleTrimmer()
-                sender = SlabSender(
-                    create_segment(), threading.Lock(), trimmer=trimmer, threads=True
-                )
-                trimmer.sender = sender
-                _trimmers[:] = [trimmer]
-                _senders.append(sender)
-            except OSError as error:
-                _refused.append(error)
         for sender in _senders:
-            sender.on_unused = None
-            _trimmers[-1].over.clear()
-            return sender
-        return None
+            if sender.keep_open():
+                _trimmers[-1].over.clear()
+                return sender
+        if _refused:
+            return None
+        trimmer = _IdleTrimmer()
+        try:
+            made = SlabSender(create_segment(), threading.Lock(), trimmer=trimmer, threads=True)
+        except OSError as error:
+            _refused.append(error)
+            return None
+        trimmer.sender = made
+        _trimmers[:], _senders[:] = [trimmer], [made]
+        return made
 
 
 def unavailable_reason() -> OSError | None:
@@ -92,9 +99,12 @@ def release_when_unused() -> None:
 
 
 def _close_senders() -> None:
-    # The garbage collector may call this; it must not wait for a lock.
-    while _senders:
-        _senders.pop().close()
+    # The garbage collector may call this, in any thread; it must not wait for a lock.
+    try:
+        while True:
+            _senders.pop().close()
+    except IndexError:
+        pass
 
 
 def reset() -> None:

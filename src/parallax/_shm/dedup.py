@@ -9,7 +9,6 @@ if a sample of its bytes shows the change; items on their way may see either con
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.buffers import address_of
@@ -43,7 +42,8 @@ class Deduplicator:
 
     def __init__(self, sender: SlabSender) -> None:
         self._sender = sender
-        self._recent: OrderedDict[tuple[int, int], _SentBuffer] = OrderedDict()
+        # Dictionaries: an OrderedDict breaks when owners are dropped in other threads meanwhile.
+        self._recent: dict[tuple[int, int], _SentBuffer] = {}
         self._repeated: dict[tuple[int, int], _SentBuffer] = {}
         #: bytes of buffers that were sent once and needed several times.
         self.bytes_once = 0
@@ -76,8 +76,7 @@ class Deduplicator:
                 self._repeated.pop(key, None)
                 alive = weakref.ref(owner, lambda _: self._forget(key))
                 self._recent[key] = _SentBuffer(alive, slab, sample)
-            while len(self._recent) > MAX_RECENT_BUFFERS or self._recent_bytes() > MAX_RECENT_BYTES:
-                self._recent.popitem(last=False)
+            self._forget_oldest()
         return slab
 
     def clear(self) -> None:
@@ -85,10 +84,15 @@ class Deduplicator:
         self._recent.clear()
         self._repeated.clear()
 
-    def _recent_bytes(self) -> int:
-        # Copied first, because the garbage collector may remove entries at any moment.
-        sizes = [sent.slab.nbytes for sent in tuple(self._recent.values())]
-        return sum(sizes[:-1])
+    def _forget_oldest(self) -> None:
+        # A copy, because entries may be removed at any moment.
+        *older, _ = list(self._recent)
+        nbytes = 0
+        for number, key in enumerate(reversed(older), 2):
+            sent = self._recent.get(key)
+            nbytes += sent.slab.nbytes if sent is not None else 0
+            if number > MAX_RECENT_BUFFERS or nbytes > MAX_RECENT_BYTES:
+                self._recent.pop(key, None)
 
     def _forget(self, key: tuple[int, int]) -> None:
         self._recent.pop(key, None)

@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import weakref
+from _thread import RLock
 from collections import deque
 
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, PickleBuffer
+from parallax._core.weak_table import WeakTable
 from parallax._shm.buffers import COPY, MIN_SHARED_BYTES, READ, WRITE, SlabRef
 from parallax._shm.segment import (
     LINUX,
@@ -31,6 +34,7 @@ from parallax._shm.segment import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 #: Memory of dropped views that waits for reuse by its sender, which does not know yet that the
@@ -69,6 +73,10 @@ class SlabReceiver:
         self._unreported_bytes = 0
         self._abandoned = False
         self._owner = os.getpid()
+        #: guards views, users and windows. Reentrant: a signal handler may fork in the middle.
+        self._lock = RLock()
+        #: identities of the weak references whose views have ended and are counted yet.
+        self._over: deque[int] = deque()
         _receivers.add(self)
 
     def is_valid(self, ref: SlabRef) -> bool:
@@ -93,9 +101,12 @@ class SlabReceiver:
         ):
             return self.copy(ref)
         try:
-            return self._view(ref)
+            with self._lock:
+                return self._view(ref)
         except (OSError, ImportError):  # no room for another mapping, a Python without ctypes
             return self.copy(ref)
+        finally:
+            self._settle()
 
     def copy(self, ref: SlabRef) -> bytearray:
         """The content of a buffer in memory of this process; the buffer is returned at once.
@@ -132,6 +143,11 @@ class SlabReceiver:
         """Keep only what is in use here: the sender is gone. Idempotent."""
         if self._abandoned or os.getpid() != self._owner:
             return
+        with self._lock:
+            self._abandon()
+        self._settle()
+
+    def _abandon(self) -> None:
         self._abandoned = True
         # The views and this object refer to each other only. The garbage collector would collect
         # both without a callback, and nothing would close the segment.
@@ -153,6 +169,13 @@ class SlabReceiver:
         The copy of this process returns nothing. The memory that it sees must not be reused, and
         as with all other memory, neither process may see what the other one writes.
         """
+        if os.getpid() != self._owner:
+            return  # a forked copy, whose views are private
+        with self._lock:
+            self._make_private()
+        self._settle()
+
+    def _make_private(self) -> None:
         for key, view in list(self._views.items()):
             ref = view.ref
             if view.exporter() is None:
@@ -177,6 +200,7 @@ class SlabReceiver:
     def _view(self, ref: SlabRef) -> memoryview:
         import ctypes
 
+        self._settle_locked()
         private = self._private and ref.mode == COPY
         if private and (not LINUX or self._users.get(ref.position)):
             # This item must not see what another item has written to its copy.
@@ -202,11 +226,32 @@ class SlabReceiver:
             self._windows[ref.window, private] = window
         return window
 
-    def _ended(self, alive: weakref.ref[Any]) -> None:
+    def _ended(
+        self, alive: weakref.ref[Any], ending: Callable[[], bool] = sys.is_finalizing
+    ) -> None:
         """The last object over a view was dropped. Called from any thread at any moment."""
-        view = self._views.pop(id(alive), None)
-        if view is None or os.getpid() != self._owner:
-            return
+        # As the interpreter ends, modules may be empty already.
+        if not ending() and os.getpid() == self._owner:
+            self._over.append(id(alive))
+            self._settle()
+
+    def _settle(self) -> None:
+        """Release the views that have ended, unless a thread is at it or about to."""
+        # Nor if this thread has the lock: the collector may have come in the middle of a change.
+        owned = self._lock._is_owned  # type: ignore[attr-defined]
+        while self._over and not owned() and self._lock.acquire(blocking=False):
+            try:
+                self._settle_locked()
+            finally:
+                self._lock.release()
+
+    def _settle_locked(self) -> None:
+        while self._over:
+            view = self._views.pop(self._over.popleft(), None)
+            if view is not None:
+                self._end(view)
+
+    def _end(self, view: _View) -> None:
         if self._private and view.ref.mode == COPY:
             # The next view of this range has to show what the sender wrote.
             discard_writes(view.window, view.offset, round_to_pages(view.ref.nbytes))
@@ -254,13 +299,13 @@ def _remap(view: _View, size: int, segment: Segment) -> bool:
     return bool(found == address)
 
 
-_receivers: weakref.WeakSet[SlabReceiver] = weakref.WeakSet()
+_receivers = WeakTable()
 #: receivers whose sender is gone while views are in use.
 _orphans: set[SlabReceiver] = set()
 
 
 def _before_fork() -> None:
-    for receiver in list(_receivers):
+    for receiver, _ in _receivers.living():
         receiver.make_private()
 
 

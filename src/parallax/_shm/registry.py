@@ -9,12 +9,14 @@ Guarantees: in a process that shares nothing, nothing is looked up and nothing i
 from __future__ import annotations
 
 import os
+import sys
 from _weakref import ref  # without weakref, which takes 0.7 ms to load
 
 from parallax._core.light_stdlib import TYPE_CHECKING, PickleBuffer
 from parallax._shm.buffers import WRITE, address_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from parallax._shm.buffers import SlabRef
@@ -112,7 +114,9 @@ def _containing(address: int) -> tuple[int, Slab] | None:
     return None
 
 
-def _dropped(alive: ref[Any]) -> None:
+def _dropped(alive: ref[Any], ending: Callable[[], bool] = sys.is_finalizing) -> None:
+    if ending():
+        return  # this module may be empty already
     found = _exporters.pop(id(alive), None)
     if found is not None:
         _shared.pop(found[1], None)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections import deque
 from functools import partial
 
@@ -49,6 +50,10 @@ MIN_WINDOW_BYTES = 1 << 26
 KEPT_FREE_BYTES = 1 << 26
 
 
+#: Seconds to wait for a thread that may be closing the segment, which takes microseconds.
+KEEP_OPEN_TIMEOUT_S = 0.5
+
+
 class Slab:
     """A range of shared memory in use; free again when the last reference is dropped."""
 
@@ -71,8 +76,9 @@ class Slab:
         """The receiver gave the memory back to the system."""
         self.extent = self.extent._replace(residency=UNBACKED)
 
-    def __del__(self) -> None:
-        self._sender.release(self.extent)
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not ending():  # else modules may be empty already
+            self._sender.release(self.extent)
 
 
 class Trimmer(Protocol):
@@ -199,6 +205,16 @@ class SlabSender:
             self._reclaim_locked(keep)
         self._reclaim()
 
+    def keep_open(self) -> bool:
+        """Do not call ``on_unused`` from now on; False if it was called, and has closed this."""
+        # It is called with the lock. A signal handler may find that its own thread has the lock.
+        locked = self._lock.acquire(timeout=KEEP_OPEN_TIMEOUT_S)
+        self.on_unused = None
+        if locked:
+            self._lock.release()
+            self._reclaim()
+        return not self._closed
+
     @property
     def free_resident_bytes(self) -> int:
         """Bytes of free slabs that hold memory."""
@@ -208,7 +224,9 @@ class SlabSender:
         """Bytes of slabs in use, and of free slabs that hold memory."""
         with self._lock:
             self._reclaim_locked()
-            return self._extents.used_bytes, self._extents.free_resident_bytes
+            found = self._extents.used_bytes, self._extents.free_resident_bytes
+        self._reclaim()
+        return found
 
     def close(self) -> None:
         """Close the segment; slabs in use stay valid."""

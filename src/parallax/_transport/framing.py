@@ -19,10 +19,15 @@ from __future__ import annotations
 import struct
 from collections import deque
 
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, sockets
 
 if TYPE_CHECKING:
     from typing import Any
+
+    from parallax._core import memory
+else:
+    memory = lazy_module("parallax._core.memory")
 
 MAGIC = b"plx1"
 _HEADER = struct.Struct("<4sBBHQQ")
@@ -40,6 +45,11 @@ MAX_GATHERED_PARTS = 512
 
 #: No part of a frame is this long; a larger length comes from a broken or foreign header.
 MAX_PART_BYTES = 1 << 46
+
+#: Bytes of a frame from which on the machine's memory is asked for first. Some allocators promise
+#: what there is not (that of free-threaded builds; any, with overcommit), and the system then kills
+#: the process that writes to it. Smaller frames are not worth the 0.1 ms.
+MAX_UNCHECKED_BYTES = 1 << 30
 
 
 class ProtocolError(Exception):
@@ -305,6 +315,9 @@ class Channel:
 
     def _begin(self, header: tuple[int, int, bool], lengths: list[int], start: int) -> None:
         """Begin a large frame with what the buffer for small frames already holds of it."""
+        nbytes = sum(lengths)
+        if nbytes > MAX_UNCHECKED_BYTES and 0 < memory.memory_total() < nbytes:
+            raise MemoryError(f"a frame of {nbytes:,} bytes is more than the memory there is")
         self._header = header
         self._parts = [bytearray(n) for n in lengths]
         self._part = 0

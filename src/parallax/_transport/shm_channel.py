@@ -17,6 +17,7 @@ closed.
 from __future__ import annotations
 
 import struct
+import sys
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.buffers import MIN_SHARED_BYTES, SlabRef
@@ -81,8 +82,8 @@ class SharedFrame:
         self._parts = []
         return parts[0], parts[1:]
 
-    def __del__(self) -> None:
-        for part in self._parts:
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        for part in () if ending() else self._parts:  # modules may be empty already
             if isinstance(part, SlabRef):
                 self._receiver.give_back(part)
 

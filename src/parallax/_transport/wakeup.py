@@ -112,9 +112,10 @@ class Waker:
         self._ring()
 
     def _ring(self) -> None:
-        if self._pair is not None:
+        pair = self._pair  # another thread may close it
+        if pair is not None:
             try:
-                self._pair[1].send(b"w")
+                pair[1].send(b"w")
             except TimeoutError:
                 raise  # from a signal handler: a non-blocking socket raises none
             except OSError:

@@ -245,6 +245,16 @@ def test_whole_frames_before_garbage():
                 receiver.receive()
 
 
+def test_a_frame_beyond_memory():
+    """It is refused, where an allocator would promise what there is not."""
+    for lengths in ([framing.MAX_PART_BYTES], [1, framing.MAX_PART_BYTES // 2, 1]):
+        with pair() as (sender, receiver):
+            head = struct.pack("<4sBBHQQ", framing.MAGIC, 1, False, len(lengths) - 1, 7, lengths[0])
+            sender.sock.send(head + struct.pack(f"<{len(lengths) - 1}Q", *lengths[1:]))
+            with pytest.raises(MemoryError, match="more than the memory there is"):
+                receiver.receive()
+
+
 def test_closing_twice():
     """Closing is idempotent, and a closed channel has no descriptor."""
     with pair() as (sender, _):

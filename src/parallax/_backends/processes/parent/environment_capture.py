@@ -66,9 +66,10 @@ def capture_environment(place: Place) -> bytes:
         "multiprocessing": process_identity.shared(),
         "output": wanted_output(),
     }
-    if values != _captured[0]:
-        _captured = (values, dumps(values, 5))
-    return _captured[1]
+    found = _captured  # another thread, with other settings, may replace it at any moment
+    if values != found[0]:
+        _captured = found = (values, dumps(values, 5))
+    return found[1]
 
 
 def capture_live() -> bytes | None:
@@ -80,19 +81,26 @@ def capture_live() -> bytes | None:
     global _live  # noqa: PLW0603 - a cache
     output, levels = _output_and_levels()
     seen = process_identity.shared(), output, levels
-    if seen != _live[0]:
+    found = _live  # as above
+    if seen != found[0]:
         settings = {"multiprocessing": seen[0], "output": output, "logging": levels}
-        _live = seen, dumps(settings, 5)
-    return _live[1]
+        _live = found = seen, dumps(settings, 5)
+    return found[1]
 
 
 def _variables() -> dict[str, str]:
     global _variables_seen  # noqa: PLW0603 - a cache
-    raw = getattr(os.environ, "_data", None)
-    if raw is None or raw != _variables_seen[0]:
+    environ: Any = os.environ
+    raw = getattr(environ, "_data", None)
+    if raw is None:
+        return dict(environ)
+    # A copy: another thread may remove a variable between its name and its value.
+    raw, found = dict(raw), _variables_seen
+    if raw != found[0]:
         # Decoding it takes longer than all the rest of a short call.
-        _variables_seen = (None if raw is None else dict(raw), dict(os.environ))
-    return _variables_seen[1]
+        text = {environ.decodekey(k): environ.decodevalue(v) for k, v in raw.items()}
+        _variables_seen = found = raw, text
+    return found[1]
 
 
 def _filters() -> bytes:
@@ -169,6 +177,7 @@ def _output_and_levels() -> tuple[Any, Any]:
     show = warnings.showwarning, getattr(warnings, "_showwarnmsg_impl", None)
     # By id: an open file must not live on because it was standard output once.
     seen = id(out), type(out), id(err), type(err), *show, log
-    if seen != _output_seen[0]:
-        _output_seen = seen, (wanted_output(root_only=True), _logging())
-    return _output_seen[1]
+    found = _output_seen
+    if seen != found[0]:
+        _output_seen = found = seen, (wanted_output(root_only=True), _logging())
+    return found[1]
