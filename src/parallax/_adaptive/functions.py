@@ -16,6 +16,7 @@ from parallax._adaptive.process_route import ProcessRoute
 from parallax._adaptive.trial import Trial
 from parallax._core.callables import name_of
 from parallax._core.plans import Plan
+from parallax._core.thread_clocks import clock_tick
 from parallax._guard.effects import except_shared, judge, scan
 from parallax._profiling.history import key_of
 from parallax._routing.route_choice import RouteChoice
@@ -131,7 +132,9 @@ class Functions:
     ) -> FunctionState:
         """Find out what the code tells about a new function, and decide at once if that will do."""
         processes = self._processes
-        choice = RouteChoice(name_of(fn), cores=processes.cores, workers=processes.workers)
+        choice = RouteChoice(
+            name_of(fn), cores=processes.cores, workers=processes.workers, tick=clock_tick()
+        )
         bound = functools.partial(fn, **kwargs) if kwargs else fn
         effects = except_shared(scan(bound, args), bound, args)
         function = FunctionState(choice, frozenset(effects.findings))

@@ -14,6 +14,9 @@ import sys
 from parallax._core.cgroups import CGROUPS
 from parallax._core.light_stdlib import TYPE_CHECKING
 
+#: Most worker processes that one call or executor listens to: select of Windows takes 512 sockets.
+MAX_PROCESSES = 500 if sys.platform == "win32" else sys.maxsize
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 
 from parallax._core.light_stdlib import TYPE_CHECKING, signals
@@ -31,6 +32,10 @@ SHIELDED_SIGNALS = tuple(
     for name in ("SIGINT", "SIGBREAK", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2")
     if hasattr(signals, name)
 )
+
+#: The longest wait at once for a lock or a socket. On Windows Ctrl-C ends no such wait, so longer
+#: waits would keep it waiting; elsewhere this is what every system accepts.
+MAX_WAIT_S = 0.25 if sys.platform == "win32" else 1e6
 
 #: Attempts to restore handlers while restored ones keep raising; more means another fault.
 MAX_RESTORE_ATTEMPTS = 1000

@@ -209,6 +209,17 @@ _SIGKILL_CAUSES = {
 }
 
 
+#: How processes of Windows end other than by exiting, by NTSTATUS.
+_WINDOWS_STATUS = {
+    0xC0000005: "access violation: a crash in native code",
+    0xC00000FD: "stack overflow: a recursion in native code that is too deep",
+    0xC0000142: "a library failed to load: the session may have no memory left for its windows",
+    0xC000013A: "ended by Ctrl-C",
+    0xC0000374: "heap corruption: a crash in native code",
+    0xC0000409: "native code called abort(), or overran a buffer",
+}
+
+
 class SharedStateWarning(UserWarning):
     """The callable changes shared state item by item, so it runs as a plain loop.
 
@@ -260,6 +271,9 @@ def exit_reason(exitcode: int | None, *, at_work: bool = True, oom: bool | None 
     """
     if exitcode is None:
         return "it closed its connection; the exit status is not known"
+    if exitcode >= 0xC0000000:
+        words = _WINDOWS_STATUS.get(exitcode, "it ended with status")
+        return f"{words} ({exitcode:#x})"
     if exitcode >= 0:
         hint = " (did the callable call os._exit or sys.exit in a C library?)"
         return f"it exited with status {exitcode}" + (hint if exitcode and at_work else "")

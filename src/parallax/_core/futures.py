@@ -25,6 +25,7 @@ from concurrent.futures import Future as StandardFuture
 from operator import attrgetter
 from typing import Protocol, TypeVar
 
+from parallax._core.deferred_signals import MAX_WAIT_S
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -165,11 +166,11 @@ class Future(StandardFuture[T]):
             while self._state in NOT_DONE:
                 if timeout is not None and timeout <= 0:
                     raise TimeoutError
-                # In slices that double in length: see FIRST_WAIT_SLICE_S.
+                # In slices that double in length: see FIRST_WAIT_SLICE_S, MAX_WAIT_S.
                 nap = part if timeout is None else min(part, timeout)
                 sleeper.acquire(timeout=nap)
                 timeout = None if timeout is None else timeout - nap
-                part *= 2
+                part = min(2 * part, MAX_WAIT_S)
         finally:
             with contextlib.suppress(ValueError):
                 sleepers.remove(sleeper)

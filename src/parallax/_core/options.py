@@ -13,6 +13,7 @@ import contextvars
 import math
 import os
 
+from parallax._core.cores import start_methods
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import record, replace
 
@@ -229,6 +230,10 @@ def _check(o: Options) -> Options:
     if o.start_method not in START_METHODS:
         known = ", ".join(repr(m) for m in START_METHODS)
         raise ValueError(f"unknown start_method {o.start_method!r}; known: {known}")
+    if o.start_method not in ("auto", *start_methods()):
+        raise ValueError(
+            f"start_method={o.start_method!r} needs Linux; leave it out, and this system's is used"
+        )
     for name in ("ordered", "strict"):
         if not isinstance(getattr(o, name), bool):
             raise TypeError(f"{name} must be True or False, not {getattr(o, name)!r}")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 # GetThreadTimes moves with the scheduler's tick, though Windows reports a resolution of 100 ns.
 _WINDOWS_TICK_S = 0.015625
 
+#: Steps of a CPU clock that a time must have for the clock to tell computing from waiting. Fewer
+#: take a calculation for a wait that no step happened to fall into, more learn late.
+MIN_TICKS = 10
+
 
 def thread_cpu_clock(ident: int) -> Callable[[], float] | None:
     """A clock of the CPU seconds that another thread of this process has used.
@@ -75,7 +79,7 @@ class RunDelay:
         self._fd = -1
         if sys.platform == "linux":
             try:
-                self._fd = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+                self._fd = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
             except OSError:
                 pass
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any
 
-#: WaitForMultipleObjects takes 64 handles at most; the standard library keeps three for itself and
-#: has the same limit.
+#: What the standard library allows on Windows, whose WaitForMultipleObjects takes 64 handles, so
+#: that programs find the same limit.
 MAX_WINDOWS_WORKERS = 61
 
 
@@ -74,6 +74,8 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
         # Not super().__init__: the engine holds everything that it sets up.
         if max_workers is None:
             max_workers = usable_cores()
+            if sys.platform == "win32":
+                max_workers = min(max_workers, MAX_WINDOWS_WORKERS)
         if max_workers <= 0:
             raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
         if sys.platform == "win32" and max_workers > MAX_WINDOWS_WORKERS:

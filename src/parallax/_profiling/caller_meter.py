@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.thread_clocks import RunDelay
+from parallax._core.thread_clocks import MIN_TICKS, RunDelay, clock_tick
 from parallax._profiling.gil_sampler import GilSampler
 from parallax._profiling.meters import ItemMeter, native_threads, working_share
 
@@ -31,7 +31,7 @@ UNFINISHED_ITEM_S = 0.006
 #: speak for all.
 TREND_BLOCKS = 4
 
-#: CPU seconds of items before native threads are counted. Less is noise of the process's clock.
+#: CPU seconds of items, at least, before native threads are counted. Less is noise of the clock.
 NATIVE_THREADS_MIN_CPU_S = 0.005
 
 #: Share of waiting from which on an item counts as one that waits.
@@ -43,6 +43,7 @@ class CallerMeter:
 
     def __init__(self, *, crowded: bool) -> None:
         self._items = ItemMeter()
+        self._tick = clock_tick()
         #: seconds of all items so far, by the clock.
         self.wall = 0.0
         self._cpu = 0.0
@@ -96,7 +97,8 @@ class CallerMeter:
             before, self._hindered = self._hindered, session.hindered()
             hindered = max(0.0, self._hindered - before)
         if alone or (self.waiting > MOSTLY_WAITING and not self.cost().items):
-            self._items.add(items, wall, wall * working_share(cpu, wall, hindered))
+            # A step of a coarse clock may be more than the block that it falls into.
+            self._items.add(items, wall, max(cpu, wall * working_share(cpu, wall, hindered)))
         if alone and session is not None and not self._workers_began:
             native = session.native_threads(cpu)
             if native is not None and not self.crowded:
@@ -131,7 +133,9 @@ class CallerMeter:
             cpu = elapsed * (1.0 if busy is None else busy)
             hindered = max(0.0, session.hindered() - self._hindered)
             return 0, elapsed, elapsed * working_share(cpu, elapsed, hindered)
-        wall, cpu = cost.wall, cost.cpu
+        # A coarse clock may be about to step: what is not known to be waiting counts as work.
+        wall = cost.wall
+        cpu = min(wall, cost.cpu + self._tick / cost.items)
         if cost.recent_blocks >= TREND_BLOCKS:
             wall, cpu = cost.recent_wall, cpu * (cost.recent_wall / wall if wall else 1.0)
         if elapsed > 2 * wall:
@@ -230,7 +234,7 @@ class _SamplingSession:
     def native_threads(self, cpu: float) -> float | None:
         """Native threads that items keep busy, given the CPU seconds of another block."""
         self._items_cpu += cpu
-        if self._items_cpu <= NATIVE_THREADS_MIN_CPU_S:
+        if self._items_cpu <= max(NATIVE_THREADS_MIN_CPU_S, MIN_TICKS * clock_tick()):
             return None
         used = time.process_time() - self._process_cpu
         # Measuring and planning, in this thread and the sampler's, is no thread of the callable.

@@ -63,6 +63,10 @@ else:
         return wake.acquire(True, seconds)
 
 
+#: Before Python 3.11 sleeps on Windows end with its tick of 15.6 ms. A wake-up tells nothing then.
+_SLEEPS_TELL = sys.platform != "win32" or sys.version_info >= (3, 11)
+
+
 class Mark(NamedTuple):
     """Where all clocks and counters stood at one moment."""
 
@@ -113,10 +117,14 @@ class GilSampler:
         try:
             # Not threading.Thread: its start waits for the new thread, which costs three times
             # as much, and five milliseconds more once pure Python runs elsewhere.
-            self._ident = _thread.start_new_thread(self._loop, ())
-        except RuntimeError:  # no more threads: go without, `reading` says that it cannot tell
-            self._seen = (GilSamples(), math.inf)
-            self._done.release()
+            if _SLEEPS_TELL:
+                self._ident = _thread.start_new_thread(self._loop, ())
+                return
+        except RuntimeError:  # no more threads
+            pass
+        # Go without; `reading` says that it cannot tell.
+        self._seen = (GilSamples(), math.inf)
+        self._done.release()
 
     def stop(self) -> None:
         """End sampling and wait for the thread; raises what `on_sample` raised, once."""
@@ -253,7 +261,7 @@ class GilSampler:
 
 def _busy(first: Mark, now: float, watched: float | None) -> float | None:
     """CPU share of the watched thread since the first mark."""
-    span = now - first.at
-    if watched is None or first.watched is None or span <= 0.0 or span < 2.0 * clock_tick():
+    span, tick = now - first.at, clock_tick()
+    if watched is None or first.watched is None or span <= 0.0 or span < 2.0 * tick:
         return None
-    return min(1.0, max(0.0, (watched - first.watched) / span))
+    return min(1.0, max(0.0, (watched - first.watched + tick) / span))

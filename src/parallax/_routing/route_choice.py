@@ -11,6 +11,7 @@ a bounded number of times.
 from __future__ import annotations
 
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.thread_clocks import MIN_TICKS
 from parallax._profiling.meters import CoresMeter
 from parallax._profiling.worker_meter import SATURATED_CORES
 
@@ -47,15 +48,23 @@ WAITING_SHARE, MIN_WAITING_CALLS = 0.8, 8
 #: Weight of the newest call in the means, and how many times the mean it counts at most.
 NEWEST_WEIGHT, MAX_JUMP = 0.2, 4.0
 
+#: Weight of the newest where the CPU clock is so coarse that sending a call hardly ever shows.
+COARSE_WEIGHT = 1 / 256
+
 #: One in so many short calls is measured.
 SAMPLED_CALLS = 16
 
 
 class RouteChoice:
-    """The choice for one function, given the usable cores and the most worker processes."""
+    """The choice for one function, given the usable cores and the most worker processes.
 
-    def __init__(self, name: str, *, cores: int, workers: int) -> None:
+    ``tick`` is the step of the CPU clock in seconds.
+    """
+
+    def __init__(self, name: str, *, cores: int, workers: int, tick: float = 0.0) -> None:
         self.name = name
+        #: seconds of calls that the CPU clock tells something about.
+        self._telling = MIN_TICKS * tick
         self._cores = cores
         self._workers = workers
         #: the route of calls, None before the verdict; and why.
@@ -86,7 +95,8 @@ class RouteChoice:
     @property
     def waiting(self) -> bool:
         """Whether calls use little CPU time for the time that they take."""
-        return self.wall > SHORT_CALL_S and 1.0 - self.cpu / self.wall >= WAITING_SHARE
+        known = self.wall > SHORT_CALL_S and self.calls * self.wall >= self._telling
+        return known and 1.0 - self.cpu / self.wall >= WAITING_SHARE
 
     def waits(self, now: float) -> bool:
         """Whether calls really wait, and do not queue for the GIL or a core."""
@@ -167,7 +177,11 @@ class RouteChoice:
         else:
             # A call that had to queue for the GIL in the middle says nothing about the others.
             self.wall += NEWEST_WEIGHT * (min(wall, MAX_JUMP * self.wall) - self.wall)
-            self.cpu += NEWEST_WEIGHT * (cpu - self.cpu)
+            # On a coarse clock most calls show nothing, and one of many a whole step.
+            weight = NEWEST_WEIGHT
+            if self.wall < weight * self._telling:
+                weight = max(self.wall / self._telling, 1.0 / self.calls)
+            self.cpu += weight * (cpu - self.cpu)
         if worker is not None:
             self._meter.finished(worker, now, cpu)
 
@@ -177,7 +191,10 @@ class RouteChoice:
         if self._sent == 1:
             return  # with the function itself, once
         change = seconds - self.sending
-        self.sending += change * NEWEST_WEIGHT if self.sending else change
+        if self._telling > SHORT_CALL_S:
+            self.sending += change * COARSE_WEIGHT
+        else:
+            self.sending += change * NEWEST_WEIGHT if self.sending else change
 
     def review(self, now: float) -> bool:
         """Take the other route if it would do better; returns whether it was taken."""
@@ -197,7 +214,8 @@ class RouteChoice:
             return False
         effective, busy, seconds = found
         # Of threads that wait for the GIL the clock says little, the cores that they get say all.
-        if seconds < MIN_EVIDENCE_S * 2**self.changes or busy < 1.5 or effective < SATURATED_CORES:
+        evidence = max(MIN_EVIDENCE_S, self._telling) * 2**self.changes
+        if seconds < evidence or busy < 1.5 or effective < SATURATED_CORES:
             return False
         share = self.cpu / (self.cpu + 2 * self.sending)
         if min(self._workers, self._cores) * share < PROCESS_ADVANTAGE * effective:

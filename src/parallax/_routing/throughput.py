@@ -60,8 +60,8 @@ class RouteThroughput:
         if span < MIN_SPAN_S or self.chunks < enough:
             return None
         under_way = min(under_way, span * self._workers)
-        if self.wall < under_way:
-            return None  # most of what is known is not finished
+        if self.wall < under_way or not self.wall or not self._work:
+            return None  # most of what is known is not finished, or too short for the clocks
         speed = self._work * (1 + under_way / self.wall) / span
         if self._workers <= self._cores:
             # Other programs take from every route alike; the prediction for the others does not

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 
+from parallax._core.cores import MAX_PROCESSES
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 
@@ -105,7 +106,7 @@ class WorkerFactory:
             dispatch.lock,
             self._encoded,
             pool=self._pool(),
-            limit=max(self._cores, self._options.max_workers or 0),
+            limit=min(max(self._cores, self._options.max_workers or 0), MAX_PROCESSES),
             idle_timeout=self._options.idle_timeout,
             new_id=new_id,
             surround=self._surround,

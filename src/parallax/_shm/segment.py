@@ -63,6 +63,11 @@ class Segment:
         self.anonymous = anonymous
         self._size = 0
 
+    @property
+    def lasting(self) -> bool:
+        """Whether the content lasts as long as a process has the handle, or only its mappings."""
+        return isinstance(self.handle, int)
+
     def grow(self, end: int) -> None:
         """Allow positions up to ``end``; this needs no memory yet."""
         if isinstance(self.handle, int) and end > self._size:
@@ -79,9 +84,8 @@ class Segment:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         try:
             if isinstance(self.handle, str):
-                tag = f"{self.handle}-{start}"
-                access = mmap.ACCESS_COPY if private else mmap.ACCESS_WRITE
-                return mmap.mmap(-1, length, tagname=tag, access=access)  # type: ignore[call-arg]
+                assert not private
+                return mmap.mmap(-1, length, tagname=f"{self.handle}-{start}")  # type: ignore[call-arg]
             flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
             # Before Python 3.13 each mapping keeps a descriptor that it does not need.
             more = {"trackfd": False} if sys.version_info >= (3, 13) else {}

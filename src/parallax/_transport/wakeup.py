@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import threading
 
-from parallax._core.deferred_signals import Shield
+from parallax._core.deferred_signals import MAX_WAIT_S, Shield
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 else:
     selectors = lazy_module("selectors")
     socket = lazy_module("socket")
-
-#: The longest time that a lock can be waited for at once, on every system.
-MAX_LOCK_WAIT_S = 1e6
 
 #: The first part of a wait. A signal that arrives just before is noticed only at its end.
 SIGNAL_CHECK_S = 0.05
@@ -48,7 +45,7 @@ class Waker:
         """From now on a wake also makes this selector return."""
         if self._pair is None:
             with Shield():
-                pair = socket.socketpair()
+                pair = socket_pair()
                 for end in pair:
                     end.setblocking(False)
                 self._pair = pair
@@ -80,14 +77,14 @@ class Waker:
                 raise
 
     def wait(self, timeout: float | None) -> None:
-        """Wait without a selector."""
+        """Wait without a selector; may return early."""
         # Announced before the check, as a wake sets its flag before it looks here: at least one of
         # the two threads sees the other.
         self._waiting = True
         if not self._woken:
             first = SIGNAL_CHECK_S if timeout is None else min(timeout, SIGNAL_CHECK_S)
             if not self._gate.acquire(timeout=first):
-                rest = -1 if timeout is None else min(timeout - first, MAX_LOCK_WAIT_S)
+                rest = MAX_WAIT_S if timeout is None else min(timeout - first, MAX_WAIT_S)
                 self._gate.acquire(timeout=rest)
         self._waiting = False
 
@@ -120,6 +117,15 @@ class Waker:
                 raise  # from a signal handler: a non-blocking socket raises none
             except OSError:
                 return
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets. On Windows they are TCP, which holds small messages back by itself."""
+    pair = socket.socketpair()
+    if pair[0].family == socket.AF_INET:
+        for end in pair:
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return pair
 
 
 def ready_channels(channels: list[Any], timeout: float | None) -> list[Any]:

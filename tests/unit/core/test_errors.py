@@ -111,6 +111,8 @@ def test_every_error_is_public():
         (-signal.SIGTERM, "asked it to end"),
         (-63, "63"),
         (-250, "signal 250"),
+        (0xC0000005, "access violation: a crash in native code (0xc0000005)"),
+        (0xC0000999, "ended with status (0xc0000999)"),
     ],
 )
 def test_exit_reason(code, words):

@@ -4,6 +4,8 @@ A worker has two segments. It receives from the segment of its parent, which all
 sends from a segment of its own, so that a result can be written without asking. The parent creates
 and keeps both: their content outlives the worker as long as something refers to it.
 
+On Windows the content would go with the worker, so what it sends goes through its socket.
+
 Guarantees: a worker whose parent has no shared memory to give works without.
 """
 
@@ -32,7 +34,8 @@ def open_channel(sock: sockets.socket, segments: Sequence[Handle]) -> SharedMemo
 
     Args:
         sock: its socket.
-        segments: the handles of the parent's segment and of the worker's; empty without them.
+        segments: the handles of the parent's segment and of the worker's, which may be "" for
+            none; empty without shared memory.
     """
     for fd in segments:
         if isinstance(fd, int):
@@ -42,7 +45,9 @@ def open_channel(sock: sockets.socket, segments: Sequence[Handle]) -> SharedMemo
         return SharedMemoryChannel(sock, sender=lambda: None, segment=None, private=True)
     theirs, ours = map(Segment, segments)
 
-    def create_sender() -> SlabSender:
+    def create_sender() -> SlabSender | None:
+        if not ours.handle:
+            return None
         from parallax._shm.sender import SlabSender  # for large results only
 
         return SlabSender(ours, allocate_lock())
@@ -58,9 +63,9 @@ def keep_channel(
     Args:
         sock: its socket.
         sender: sends to the worker, which inherited the sender's segment.
-        segment: the worker's own; None where one of the two is missing.
+        segment: the worker's own, if it has one.
     """
-    find = _refuse if sender is None or segment is None else lambda: sender
+    find = _refuse if sender is None else lambda: sender
     return SharedMemoryChannel(sock, waits=False, sender=find, segment=segment, private=False)
 
 

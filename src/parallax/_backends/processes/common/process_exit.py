@@ -1,7 +1,7 @@
 """Waiting for the end of a process without collecting its exit status.
 
 Guarantees: a process id that another process uses by now is never waited for: the system's handle
-(a pidfd, or a kqueue event) stands for the process that had it when the wait began.
+(a pidfd, a kqueue event, a handle of Windows) stands for the process that had it at first.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ import errno
 import os
 import select
 import sys
+from functools import partial
 
 from parallax._core.light_stdlib import TYPE_CHECKING
+
+if sys.platform == "win32":
+    import _winapi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +31,7 @@ def open_pidfd(pid: int) -> int:
         ProcessLookupError: no process has that id.
         OSError: the system has no such descriptors, or none is left.
     """
-    if not hasattr(os, "pidfd_open"):
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     return os.pidfd_open(pid)
 
@@ -43,17 +47,15 @@ def wait_for_exit(pid: int, timeout: float | None) -> bool | None:
         Whether the process has ended; None, at once, where the system cannot tell.
     """
     try:
-        fd = open_pidfd(pid)
+        wait, close = exit_waiter(pid)
     except ProcessLookupError:
         return True
     except OSError:
         return None
     try:
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return bool(poll.poll(None if timeout is None else timeout * 1000))
+        return wait(timeout)
     finally:
-        os.close(fd)
+        close()
 
 
 def _exit_queue(pid: int) -> Any:
@@ -63,25 +65,39 @@ def _exit_queue(pid: int) -> Any:
     names = ("KQ_FILTER_PROC", "KQ_EV_ADD", "KQ_NOTE_EXIT")
     event = getattr(select, "kevent")(pid, *(getattr(select, name) for name in names))  # noqa: B009
     queue = getattr(select, "kqueue")()  # noqa: B009
-    queue.control([event], 0)
+    queue.control([event], 0)  # raises ProcessLookupError for one that has ended
     return queue
 
 
-def exit_waiter(pid: int) -> Callable[[], Any] | None:
-    """A function that blocks until a process has ended, which need not be a child of this one.
+def exit_waiter(pid: int) -> tuple[Callable[[float | None], bool], Callable[[], object]]:
+    """What waits for the end of a process, which need not be a child of this one.
 
     Returns:
-        The function; None if the process is gone, or the system cannot tell.
+        A function that waits for so many seconds at most and tells whether the process has ended,
+        and one that closes what it waits on.
+
+    Raises:
+        ProcessLookupError: no process has that id.
+        OSError: the system cannot tell.
     """
-    try:
-        queue = _exit_queue(pid)
-        if queue is not None:
-            return lambda: queue.control(None, 1)
-        poll = select.poll()
-        poll.register(open_pidfd(pid), select.POLLIN)
-        return poll.poll
-    except OSError:
-        return None
+    if sys.platform == "win32":
+        handle = _winapi.OpenProcess(_winapi.SYNCHRONIZE, False, pid)
+
+        def wait(timeout: float | None) -> bool:
+            milliseconds = _winapi.INFINITE if timeout is None else int(timeout * 1000)
+            return _winapi.WaitForSingleObject(handle, milliseconds) == _winapi.WAIT_OBJECT_0
+
+        return wait, partial(_winapi.CloseHandle, handle)
+    queue = _exit_queue(pid)
+    if queue is not None:
+        return lambda timeout: bool(queue.control(None, 1, timeout)), queue.close
+    fd = open_pidfd(pid)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return (
+        lambda timeout: bool(poll.poll(None if timeout is None else timeout * 1000)),
+        partial(os.close, fd),
+    )
 
 
 def exit_sentinel(pid: int, connection: sockets.socket) -> Any:
@@ -96,8 +112,6 @@ def exit_sentinel(pid: int, connection: sockets.socket) -> Any:
     """
     try:
         if sys.platform == "win32":
-            import _winapi
-
             return _winapi.OpenProcess(_winapi.SYNCHRONIZE, False, pid)
         return _exit_queue(pid) or open_pidfd(pid)
     except ProcessLookupError:

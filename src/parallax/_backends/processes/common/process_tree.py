@@ -3,7 +3,7 @@
 What an item has started (a converter, a compiler, a pool of its own) would outlive its worker. The
 descendants of a process that has ended by itself cannot be found any more, and live on.
 
-Guarantees: a process starts nothing while it is ended, for it is stopped first.
+Guarantees: a process starts nothing while it is ended, for it is stopped first (not on Windows).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 
 from parallax._core.light_stdlib import signals
 
-_KILL: int = getattr(signals, "SIGKILL", signals.SIGTERM)
+#: Ends a process at once.
+KILL: int = getattr(signals, "SIGKILL", signals.SIGTERM)
 
 
 def kill_tree(pid: int, *, itself: bool = True) -> None:
@@ -21,9 +22,9 @@ def kill_tree(pid: int, *, itself: bool = True) -> None:
         _send(pid, signals.SIGSTOP)
     found = descendants(pid)
     if itself:
-        _send(pid, _KILL)
+        _send(pid, KILL)
     for each in found:
-        _send(each, _KILL)
+        _send(each, KILL)
 
 
 def descendants(pid: int) -> list[int]:
@@ -48,7 +49,7 @@ def _children(pid: int) -> list[int] | None:
     found: list[int] = []
     for task in tasks:
         try:
-            fd = os.open(f"/proc/{pid}/task/{task}/children", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(f"/proc/{pid}/task/{task}/children", os.O_RDONLY)
         except FileNotFoundError:
             if os.path.exists(f"/proc/{pid}/task/{task}"):
                 return None  # a kernel without such lists

@@ -13,8 +13,8 @@ from typing import Any
 from parallax._backends.processes.parent.task import Task, TaskWorker
 from parallax._backends.processes.parent.task_workers import TaskWorkers
 from parallax._backends.processes.parent.worker_state import WORKING
-from parallax._core.deferred_signals import Shield
-from parallax._transport.wakeup import MAX_LOCK_WAIT_S, ready_channels
+from parallax._core.deferred_signals import MAX_WAIT_S, Shield
+from parallax._transport.wakeup import ready_channels
 
 clock = time.monotonic
 
@@ -31,6 +31,8 @@ def read_directly(
     Returns:
         What is left of ``timeout``.
     """
+    if not workers.concurrent:
+        return timeout
     deadline = None if timeout is None else clock() + timeout
     borrowed: list[TaskWorker] = []
     in_time = True
@@ -46,7 +48,7 @@ def read_directly(
                     workers.borrow(worker)
                 channel, left = worker.channel, None
                 if deadline is not None:
-                    left = min(max(0.0, deadline - clock()), MAX_LOCK_WAIT_S)
+                    left = min(max(0.0, deadline - clock()), MAX_WAIT_S)
                 in_time = (left is None and channel.wait()) or bool(ready_channels([channel], left))
             finally:
                 # Also if a KeyboardInterrupt came at any point of this.

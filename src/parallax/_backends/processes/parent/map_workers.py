@@ -19,14 +19,13 @@ from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_set import WorkerSet
 from parallax._backends.processes.parent.worker_state import CONDEMNED, STARTING
 from parallax._core.chunks import ChunkResult
-from parallax._core.deferred_signals import Shield
+from parallax._core.deferred_signals import MAX_WAIT_S, Shield
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps
 from parallax._reporting.stall_policy import WorkerSnapshot
 from parallax._shm.registry import find_shared
 from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import find_unpicklable
-from parallax._transport.wakeup import MAX_LOCK_WAIT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -231,13 +230,11 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         return True
 
     def poll(self, timeout: float | None) -> None:
-        """Wait for the workers' sockets and report what they said."""
-        if timeout is not None:
-            timeout = min(timeout, MAX_LOCK_WAIT_S)
+        """Wait for the workers' sockets, at most, and report what they said."""
+        timeout = MAX_WAIT_S if timeout is None else min(timeout, MAX_WAIT_S)
         if (due := self.due()) is not None:
-            left = max(0.0, due - time.monotonic())
-            timeout = left if timeout is None else min(left, timeout)
-        ready = self.selector().select(timeout)
+            timeout = min(max(0.0, due - time.monotonic()), timeout)
+        ready = self.select(timeout)
         with self._lock:
             self.serve(ready)
             self.give_up_late()

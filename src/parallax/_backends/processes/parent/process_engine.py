@@ -30,13 +30,14 @@ from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S
 from parallax._backends.processes.start.initializer import Initializer
-from parallax._core.deferred_signals import Shield
+from parallax._core.cores import MAX_PROCESSES
+from parallax._core.deferred_signals import MAX_WAIT_S, Shield
 from parallax._core.futures import Future
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._transport.codec import Encoded
-from parallax._transport.wakeup import MAX_LOCK_WAIT_S, Waker
+from parallax._transport.wakeup import Waker
 
 if TYPE_CHECKING:
     from parallax._core import errors
@@ -92,7 +93,7 @@ class ProcessEngine:
         self._first: Initializer | None = None
         if initializer is not None:
             self._first = Initializer(initializer, initargs, inherited=pool.forks)
-        self.max_workers = max_workers
+        self.max_workers = max_workers = min(max_workers, MAX_PROCESSES)
         self.lock = lock if lock is not None else threading.RLock()
         self._pool = pool
         self._broken = broken
@@ -356,10 +357,8 @@ class ProcessEngine:
             if (self._closing or workers.fatal is not None) and workers.resting:
                 return False
             due = workers.look_at
-            timeout = (
-                None if due is None else min(max(0.0, due - time.monotonic()), MAX_LOCK_WAIT_S)
-            )
-        ready = workers.selector().select(timeout)
+            timeout = None if due is None else min(max(0.0, due - time.monotonic()), MAX_WAIT_S)
+        ready = workers.select(timeout)
         self._waker.clear()
         with self.lock:
             workers.serve(ready)

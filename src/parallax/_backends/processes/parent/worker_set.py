@@ -118,6 +118,23 @@ class WorkerSet(Generic[W]):
         return self._made
 
     @property
+    def concurrent(self) -> bool:
+        """Whether the selector heeds what is registered, or taken out, while a thread waits on it.
+
+        That of Windows does not, nor do those that take the place of the system's (gevent's).
+        """
+        return type(self.selector()).__name__ in {"EpollSelector", "KqueueSelector"}
+
+    def select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for the workers' sockets, and for what others have added; see ``serve``."""
+        try:
+            return self.selector().select(timeout)
+        except OSError:
+            if self.concurrent:
+                raise
+            return []  # meanwhile another thread has taken out a socket and closed it
+
+    @property
     def starting(self) -> int:
         """Workers that have not come up yet."""
         return sum(worker.state is STARTING for worker in self.workers.values())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 from parallax._backends.processes.common.channel_setup import keep_channel
 from parallax._backends.processes.common.output_needs import modules_for_output
 from parallax._backends.processes.common.stack_dumps import open_stack_dump
@@ -15,6 +13,7 @@ from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, TypeVar
 from parallax._shm.arena import arena_sender
 from parallax._shm.segment import create_segment
+from parallax._transport.wakeup import socket_pair
 
 if TYPE_CHECKING:
     from parallax._backends.processes.common.stack_dumps import StackDump
@@ -62,7 +61,7 @@ def start_worker(
         WorkerStartError: it could not be started.
     """
     try:
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket_pair()
     except OSError as error:
         raise errors.WorkerStartError(starter.method, str(error)) from error
     written = outputs()
@@ -70,8 +69,8 @@ def start_worker(
     sender, segment, handles = arena_sender(), None, []
     if sender is not None:
         try:
-            segment = create_segment()
-            handles = [sender.segment.handle, segment.handle]
+            segment = create_segment() if sender.segment.lasting else None
+            handles = [sender.segment.handle, segment.handle if segment is not None else ""]
         except OSError:  # no descriptor is left: it works without
             sender = None
     dump = open_stack_dump(create_segment)

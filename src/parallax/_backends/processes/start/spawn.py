@@ -70,6 +70,8 @@ def execute(
         env.setdefault(name, "1")
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:
+        if sys.platform == "win32":
+            return _execute_sharing(sock, [*flags, "-c", code], env)
         # The new process inherits blocked signals. A worker unblocks Ctrl-C when it has a handler;
         # before, Ctrl-C would end it with a traceback.
         with interrupts_blocked():
@@ -87,10 +89,37 @@ def execute(
         raise errors.WorkerStartError("spawn", str(error)) from error
 
 
+if sys.platform == "win32":
+
+    def _execute_sharing(
+        sock: socket.socket, arguments: list[str], env: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """Execute Python, and send it the socket by its standard input.
+
+        Windows hands sockets to a process that is known by its id. In a virtual environment
+        ``sys.executable`` is a launcher, whose child would be the process, so Python itself is
+        executed, as by ``multiprocessing``.
+        """
+        executable = getattr(sys, "_base_executable", None) or sys.executable
+        if os.path.normcase(executable) != os.path.normcase(sys.executable):
+            env["__PYVENV_LAUNCHER__"] = sys.executable
+        started = subprocess.Popen(
+            [executable, *arguments],
+            stdin=subprocess.PIPE,
+            env=env,
+            # Else Ctrl-C reaches workers as well, and ends those that have no handler yet.
+            creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
+        )
+        assert started.stdin is not None
+        with contextlib.suppress(OSError), started.stdin:  # it has ended already
+            started.stdin.write(sock.share(started.pid))
+        return started
+
+
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
     """In this block Ctrl-C waits; processes that are started inherit that."""
-    if not hasattr(signals, "pthread_sigmask"):
+    if sys.platform == "win32":
         yield
         return
     before = signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGINT})
@@ -106,7 +135,7 @@ def file_of(number: int) -> tuple[int, ...] | None:
         status = os.fstat(number)
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_rdev
+    return status.st_dev, status.st_ino
 
 
 def import_seconds(packages: set[str]) -> float:

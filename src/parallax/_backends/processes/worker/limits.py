@@ -109,7 +109,7 @@ def private_memory() -> int:
     """
     try:
         # Opened anew each time: an item may close descriptors that are not its own.
-        fd = os.open("/proc/self/statm", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        fd = os.open("/proc/self/statm", os.O_RDONLY)
     except OSError:
         import psutil  # slow to load, and installed wherever there is no such file
 

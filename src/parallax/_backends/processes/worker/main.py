@@ -17,7 +17,7 @@ from parallax._backends.capture import unblock_interrupts
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.channel_setup import TRIM_AFTER_S, open_channel
 from parallax._backends.processes.common.process_identity import Identity, assume
-from parallax._backends.processes.common.process_tree import kill_tree
+from parallax._backends.processes.common.process_tree import KILL, kill_tree
 from parallax._backends.processes.common.stack_dumps import enable_stack_dumps
 from parallax._backends.processes.worker.batches import BatchRunner, flush_output
 from parallax._backends.processes.worker.environment_setup import WorkerEnvironment
@@ -40,20 +40,29 @@ if TYPE_CHECKING:
     from parallax._shm.segment import Handle
     from parallax._transport.shm_channel import SharedMemoryChannel
 
+#: Seconds that a leaving worker waits until its parent closes a TCP connection. Less may lose the
+#: last answers (see ``Channel.hang_up``), more keeps idle workers that nobody listens to.
+HANG_UP_TIMEOUT_S = 1.0
+
 #: Seconds for the exit functions of ``multiprocessing``: a queue may have no reader any more. Less
 #: loses what slow readers have not read, more keeps hanging workers longer.
 EXIT_FUNCTIONS_S = 60
 
 
 def main(
-    fd: int,
-    *files: Handle,
-    identity: tuple[Any, ...],
-    initializer_fds: Sequence[int] = (),
+    fd: int, *files: Handle, identity: tuple[Any, ...], initializer_fds: Sequence[int] = ()
 ) -> None:
-    """Entry point of a worker that was started by executing Python; see ``serve``."""
+    """Entry point of a worker that was started by executing Python; see ``serve``.
+
+    On Windows the socket comes by the standard input; see ``spawn``.
+    """
     watch_parent()
-    sock = sockets.socket(fileno=fd)
+    if sys.platform == "win32":
+        import socket
+
+        sock = socket.fromshare(sys.stdin.buffer.read())
+    else:
+        sock = sockets.socket(fileno=fd)
     assume(Identity(*identity), sock)
     serve(sock, *files, initializer_fds=initializer_fds)
 
@@ -66,16 +75,17 @@ def watch_parent() -> None:
     """
     from parallax._backends.processes.common.process_exit import exit_waiter
 
-    wait = exit_waiter(os.getppid())
-    if wait is None:  # the end of the socket is noticed between two items
+    try:
+        wait, _ = exit_waiter(os.getppid())
+    except OSError:  # the end of the socket is noticed between two items
         return
 
     def watch() -> None:
-        wait()
+        wait(None)
         # A worker that is between two items leaves by itself, with its output written.
         time.sleep(protocol.ORPHAN_GRACE_S)
         kill_tree(os.getpid(), itself=False)
-        os.kill(os.getpid(), signals.SIGKILL)
+        os.kill(os.getpid(), KILL)
 
     import threading
 
@@ -102,8 +112,9 @@ def serve(
     signals.signal(signals.SIGINT, lambda *_: None)
     unblock_interrupts()
     settle(Place(level=1, depth=1, movable=True))
-    # A program that an item starts must not hold the socket open: the parent would not see its end.
-    os.set_inheritable(sock.fileno(), False)
+    if sys.platform != "win32":  # there it is not inheritable, and no descriptor
+        # A program that an item starts must not hold it open: the parent would not see its end.
+        os.set_inheritable(sock.fileno(), False)
     segments, dump = files[: len(files) // 2 * 2], files[len(files) // 2 * 2 :]
     if dump:
         enable_stack_dumps(int(dump[0]))
@@ -183,6 +194,7 @@ class _Worker:
                 self._inbox.extend(self._next())
             except TimeoutError:
                 channel.send(protocol.BYE)
+                self._channel.hang_up(HANG_UP_TIMEOUT_S)
                 return
             while self._inbox:
                 self._handle(self._inbox.popleft())
@@ -276,6 +288,7 @@ class _Worker:
             failed = ChunkResult([None], (Failure(0, error),), 0.0, 0.0)
             reply = encode_result(failed)
             self._channel.send(protocol.FAILED, frame.tag, reply.payload, reply.buffers)
+            self._channel.hang_up(HANG_UP_TIMEOUT_S)
             raise EOFError from None
         finally:
             self._calls.pop(frame.tag, None)
@@ -371,6 +384,7 @@ class _Worker:
         del reply
         if self._limits.reached:
             self._channel.send(protocol.BYE, protocol.AT_LIMIT)
+            self._channel.hang_up(HANG_UP_TIMEOUT_S)
             raise EOFError
 
     def _refuse(self, tag: int, what: str, error: BaseException) -> None:
