@@ -117,7 +117,7 @@ LAZY_EDGES: set[tuple[str, str]] = {
     # Loads multiprocessing.
     (f"{PROCESSES}.parent.worker_start", f"{PROCESSES}.start.direct_fork"),
     # Workers of the zygote never need it.
-    (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.process_exit"),
+    (f"{PROCESSES}.worker.main", f"{PROCESSES}.worker.parent_watch"),
     # With multiprocessing only.
     (f"{PROCESSES}.common.process_identity", f"{PROCESSES}.common.process_exit"),
     # Workers that are forked from the program only.

@@ -98,7 +98,7 @@ def test_classes_and_globals_of_the_main_script():
         with kept[0]:
             return isinstance(item, Item) and colour is Colour.RED and type(kept[1]) is Item, item
     lock = fork.Lock()
-    with ProcessPoolExecutor(2, initializer=keep, initargs=(lock, Item(3))) as pool:
+    with ProcessPoolExecutor(2, fork, initializer=keep, initargs=(lock, Item(3))) as pool:
         found, item = pool.submit(work, Item(4), Colour.RED).result()
         assert found and type(item) is Item and item.x == 7
         class Later(Item):
@@ -241,25 +241,6 @@ def test_no_warning_about_our_own_threads():
         "always",
     )
     assert out == "1\n"
-
-
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="no such warning")
-def test_warning_about_threads_of_the_program():
-    """It is the standard library's, and left alone."""
-    out = program("""
-    import warnings
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        stop = threading.Event()
-        thread = threading.Thread(target=stop.wait)
-        thread.start()
-        with ProcessPoolExecutor(1, mp_context=fork) as pool:
-            pool.submit(abs, -1).result()
-        stop.set()
-        thread.join()
-    print({each.category.__name__ for each in seen})
-    """)
-    assert out == "{'DeprecationWarning'}\n"
 
 
 def test_what_multiprocessing_starts_by_default():

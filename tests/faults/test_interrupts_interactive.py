@@ -109,7 +109,9 @@ def test_a_prompt_comes_back(name):
         assert "Traceback" not in terminal.said
     finally:
         code, left = terminal.close()
-    assert (code, left) == (0, [])
+    # From 3.14 on the interpreter ends as by the signal if a line was ever interrupted.
+    assert code in ((0, -signal.SIGINT) if sys.version_info >= (3, 14) else (0,))
+    assert left == []
 
 
 #: In a process of its own: what the client keeps open is not ours to look for.

@@ -197,6 +197,12 @@ def _files(folder: Path, wanted: Callable[[str], bool]) -> dict[object, str]:
 
 
 def _may_be_our_shared_memory(name: str) -> bool:
+    # tqdm's class keeps one; it has a name from Python 3.14 on, whose default is not to fork.
+    lock = getattr(
+        getattr(sys.modules.get("tqdm.std"), "TqdmDefaultWriteLock", None), "mp_lock", None
+    )
+    if lock is not None and f"/{name}" == f"/sem.{lock._semlock.name[1:]}":
+        return False
     # The folder is the whole machine's: others come and go there while a test runs.
     return name.startswith(("parallax", "psm_", "sem.mp-")) or str(os.getpid()) in name
 

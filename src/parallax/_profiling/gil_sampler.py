@@ -19,6 +19,7 @@ import threading
 import time
 
 from parallax._core.cores import gil_enabled, load_per_core
+from parallax._core.fork_pauses import forget, native_id, pause_at_forks
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, signals
 from parallax._core.thread_clocks import clock_tick, thread_cpu_clock, thread_delay
 from parallax._profiling.gil_estimate import (
@@ -93,12 +94,14 @@ class GilSampler:
         self._on_sample = on_sample
         self._watch = threading.get_ident()
         self._clock = thread_cpu_clock(self._watch)
-        # Exotic systems have no such function.
-        self._native_id: int | None = getattr(threading, "get_native_id", lambda: None)()
+        self._watched_id = native_id()
+        self.native_id: int | None = 0
         self._pid = 0
         self._ident = 0
         self._wake = _thread.allocate_lock()
-        self._done = _thread.allocate_lock()
+        #: held from the start of the thread to its end.
+        self.running = _thread.allocate_lock()
+        self._paused = False
         self._failure: BaseException | None = None
         # One tuple, swapped as a whole: readers see samples and the wait going on as of one moment.
         self._seen: tuple[GilSamples, float] = (GilSamples(), math.inf)
@@ -110,21 +113,41 @@ class GilSampler:
         if self._first is not None:
             raise RuntimeError("a GilSampler starts once; make a new one")
         self._wake.acquire()
-        self._done.acquire()
         self._pid = os.getpid()
         self._first = self.mark()
         self._seen = (GilSamples(), self._first.at + MIN_SLEEP_S)
+        self._start(self._first.at)
+        pause_at_forks(self)
+
+    def _start(self, began: float) -> None:
+        self.running.acquire()
         try:
             # Not threading.Thread: its start waits for the new thread, which costs three times
             # as much, and five milliseconds more once pure Python runs elsewhere.
             if _SLEEPS_TELL:
-                self._ident = _thread.start_new_thread(self._loop, ())
+                self._ident = _thread.start_new_thread(self._loop, (began,))
                 return
         except RuntimeError:  # no more threads
             pass
         # Go without; `reading` says that it cannot tell.
-        self._seen = (GilSamples(), math.inf)
-        self._done.release()
+        self._seen = (self._seen[0], math.inf)
+        self.running.release()
+
+    def pause(self) -> None:
+        self._paused = self.running.locked()
+        self._wake_up()
+
+    def resume(self) -> None:
+        # Another thread may have stopped it meanwhile; it may not have ended in time.
+        if self._paused and self._last is None and not self.running.locked():
+            self._start(time.perf_counter())
+        self._paused = False
+
+    def _wake_up(self) -> None:
+        try:
+            self._wake.release()
+        except RuntimeError:  # another thread does so as well
+            pass
 
     def stop(self) -> None:
         """End sampling and wait for the thread; raises what `on_sample` raised, once."""
@@ -132,12 +155,10 @@ class GilSampler:
             return  # never started, or this is a fork, where the thread does not exist
         if self._last is None:
             self._last = self.mark()
-            try:
-                self._wake.release()
-            except RuntimeError:  # another thread stops it as well
-                pass
+            self._wake_up()
+            forget(self)
         if self._ident != threading.get_ident():
-            with self._done:
+            with self.running:
                 pass
         # A cycle with the owner would keep what the call captured until garbage is collected.
         self._on_sample = None
@@ -154,7 +175,7 @@ class GilSampler:
         watched, process = self._watched(), time.process_time()
         # The sampler's thread would lose the GIL by reading a file, and queue for it again.
         mine = threading.get_ident() == self._ident
-        return Mark(now, *seen, watched, process, None if mine else thread_delay(self._native_id))
+        return Mark(now, *seen, watched, process, None if mine else thread_delay(self._watched_id))
 
     def reading(self, since: Mark | None = None) -> GilReading:
         """What the samples say since the mark, a wait still going on included."""
@@ -204,25 +225,26 @@ class GilSampler:
             return 0.0  # what else burns CPU are native threads: they never hold the GIL
         return max(0.0, (last.process - first.process - samples.cpu) / span - busy)
 
-    def _loop(self) -> None:
+    def _loop(self, began: float) -> None:
+        self.native_id = native_id()
         if hasattr(signals, "pthread_sigmask"):
             # Python's handlers run in the main thread, but a signal that lands here does not
             # interrupt what that one waits in: Ctrl-C would seem lost.
             signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGINT})
         try:
-            self._sample()
+            self._sample(began)
         except BaseException as error:  # noqa: BLE001 - raised by `stop`
             self._failure = error
         finally:
             self._seen = (self._seen[0], math.inf)
-            self._done.release()
+            self.running.release()
 
-    def _sample(self) -> None:
+    def _sample(self, began: float) -> None:
         """Sleep, look, add up, until told to stop. Short on purpose: it holds the GIL itself."""
         clock, interval = time.perf_counter, sys.getswitchinterval()
         rude = 0.8 * interval  # who waited so long made the holder let go
-        began = self._first.at if self._first is not None else clock()
-        samples, least, lateness, forced = GilSamples(), math.inf, 0.0, 0
+        samples, least, lateness, forced = self._seen[0], math.inf, 0.0, 0
+        spent = samples.cpu  # by a thread that ended before a fork
         startup_wait = clock() - began
         if startup_wait > MIN_PENDING_S and (_switches() or sys.platform != "linux"):
             samples = samples.add_startup_wait(startup_wait - MIN_SLEEP_S)
@@ -249,7 +271,7 @@ class GilSampler:
                 late=late,
                 throughout=held_throughout(lateness, switches, interval),
                 guess=switches <= 0,
-                cpu=time.thread_time(),
+                cpu=spent + time.thread_time(),
             )
             self._seen = (samples, math.inf)
             if self._on_sample is not None:

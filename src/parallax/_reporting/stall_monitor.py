@@ -3,9 +3,8 @@
 No other thread could: the caller's thread may be inside the item that hangs. To be registered costs
 a run less than a microsecond.
 
-Guarantees: the thread only sleeps, and ends some seconds after nothing is left to watch. It ends
-before a fork, so nobody is warned of a program with threads, and starts again after the fork. An
-error in what is watched ends the watching of that, and of nothing else.
+Guarantees: the thread only sleeps, and ends some seconds after nothing is left to watch. It pauses
+at forks. An error in what is watched ends the watching of that, and of nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import os
 import sys
 import time
 
+from parallax._core.fork_pauses import native_id, pause_at_forks
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.own_code import is_own
 from parallax._reporting.stall_policy import StallDetector, stall_message
@@ -29,9 +29,6 @@ else:
 
 #: Longest sleep of the thread: it ends at most that long after the last run or executor.
 MAX_SLEEP_S = 5.0
-
-#: Seconds that a fork waits for the end of the thread. Longer delays forks if a log handler hangs.
-FORK_WAIT_S = 0.5
 
 
 class StallView(Protocol):
@@ -106,10 +103,10 @@ class _MonitorThread:
         #: released to end the thread's sleep; None without a thread.
         self._wake: _thread.LockType | None = None
         self._next_check = 0.0
-        #: held by the thread as long as it runs.
+        #: held from the start of the thread to its end.
         self.running = _thread.allocate_lock()
+        self.native_id: int | None = 0
         self._ends = False
-        self._ident = 0
         #: whether a monitor was added since the thread read the list.
         self._added = False
 
@@ -127,21 +124,24 @@ class _MonitorThread:
             self._monitors.pop(monitor, None)
 
     def _start(self) -> None:
+        pause_at_forks(self)
         self._wake, self._ends, self._next_check = _thread.allocate_lock(), False, 0.0
         self._wake.acquire()
+        self.running.acquire()  # one that ends holds it no longer than it takes to return
         try:
             # Not threading.Thread, whose start waits for the new thread.
             _thread.start_new_thread(self._run, (self._wake,))
         except RuntimeError:  # no more threads: nothing is watched
             self._wake = None
+            self.running.release()
 
     def _wake_up(self) -> None:
         if self._wake is not None and self._wake.locked():
             self._wake.release()
 
     def _run(self, wake: _thread.LockType) -> None:
-        self._ident = _thread.get_ident()
-        with self.running:
+        self.native_id = native_id()
+        try:
             while True:
                 with self._lock:
                     monitors, self._added = list(self._monitors), False
@@ -155,20 +155,15 @@ class _MonitorThread:
                         due = now
                     self._next_check = due
                 wake.acquire(True, max(0.0, due - time.monotonic()))
-
-    def pause(self) -> None:
-        """End the thread, before a fork."""
-        with self._lock:
-            running = self._wake is not None
-            self._ends = True
-            self._wake_up()
-        # A log handler that forks runs in this very thread; another may wait for the forking one.
-        elsewhere = running and self._ident != _thread.get_ident()
-        if elsewhere and self.running.acquire(True, FORK_WAIT_S):
+        finally:
             self.running.release()
 
+    def pause(self) -> None:
+        with self._lock:
+            self._ends = True
+            self._wake_up()
+
     def resume(self) -> None:
-        """Start the thread again, after a fork."""
         with self._lock:
             self._ends = False
             if self._monitors and self._wake is None:
@@ -204,8 +199,4 @@ def _start_afresh() -> None:
 _monitor_thread = _MonitorThread()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=lambda: _monitor_thread.pause(),  # noqa: PLW0108 - the one that there is then
-        after_in_parent=lambda: _monitor_thread.resume(),  # noqa: PLW0108
-        after_in_child=_start_afresh,
-    )
+    os.register_at_fork(after_in_child=_start_afresh)

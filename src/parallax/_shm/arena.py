@@ -6,10 +6,12 @@ so that no descriptor has to be passed later.
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import time
 
+from parallax._core.fork_pauses import forget, native_id, pause_at_forks
 from parallax._shm.segment import create_segment
 from parallax._shm.sender import KEPT_FREE_BYTES, SlabSender
 
@@ -31,8 +33,12 @@ class _IdleTrimmer:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._latest = 0.0
+        self.running = _thread.allocate_lock()
+        self.native_id: int | None = 0
         #: set while no surplus may be kept.
         self.over = threading.Event()
+        #: the thread is to end, and another may be started at once.
+        self._paused = False
 
     def on_allocate(self, *, large: bool) -> None:
         self._latest = time.monotonic()
@@ -41,27 +47,48 @@ class _IdleTrimmer:
         if self._starting.acquire(blocking=False):  # else another thread starts it, or a handler
             try:
                 if self._thread is None:
+                    # A lock of its own: one that trims may want the lock held here.
+                    self.running = _thread.allocate_lock()
+                    self.running.acquire()
                     thread = threading.Thread(
-                        target=self._run, name="parallax-pool-memory", daemon=True
+                        target=self._run,
+                        args=(self.running,),
+                        name="parallax-pool-memory",
+                        daemon=True,
                     )
                     self._thread = thread
+                    pause_at_forks(self)
                     thread.start()
             finally:
                 self._starting.release()
 
+    def pause(self) -> None:
+        if self._thread is not None and not self.over.is_set():
+            self._paused = True
+            self.over.set()
+
+    def resume(self) -> None:
+        """The next large data starts a thread."""
+
     def keeps_surplus(self) -> bool:
         return self._thread is not None
 
-    def _run(self) -> None:
+    def _run(self, running: _thread.LockType) -> None:
+        self.native_id = native_id()
         while not self.over.is_set():
             left = self._latest + SURPLUS_KEPT_S - time.monotonic()
             if left <= 0:
                 break
             self.over.wait(left)
+        if self._paused:
+            self._paused = False
+            self.over.clear()
+        forget(self)
         # First this: memory that is freed from now on is trimmed at once.
         self._thread = None
         if self.sender is not None:
             self.sender.trim(KEPT_FREE_BYTES)
+        running.release()
 
 
 def arena_sender() -> SlabSender | None:

@@ -69,8 +69,14 @@ def _exit_queue(pid: int) -> Any:
     return queue
 
 
-def exit_waiter(pid: int) -> tuple[Callable[[float | None], bool], Callable[[], object]]:
+def exit_waiter(
+    pid: int, wake_fd: int | None = None
+) -> tuple[Callable[[float | None], bool], Callable[[], object]]:
     """What waits for the end of a process, which need not be a child of this one.
+
+    Args:
+        pid: process id.
+        wake_fd: a descriptor; when it is readable the wait ends as well. Not on Windows.
 
     Returns:
         A function that waits for so many seconds at most and tells whether the process has ended,
@@ -90,14 +96,24 @@ def exit_waiter(pid: int) -> tuple[Callable[[float | None], bool], Callable[[], 
         return wait, partial(_winapi.CloseHandle, handle)
     queue = _exit_queue(pid)
     if queue is not None:
-        return lambda timeout: bool(queue.control(None, 1, timeout)), queue.close
+        reads, add = getattr(select, "KQ_FILTER_READ"), getattr(select, "KQ_EV_ADD")  # noqa: B009
+        if wake_fd is not None:
+            queue.control([getattr(select, "kevent")(wake_fd, reads, add)], 0)  # noqa: B009
+        return (
+            lambda timeout: any(e.filter != reads for e in queue.control(None, 2, timeout)),
+            queue.close,
+        )
     fd = open_pidfd(pid)
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    return (
-        lambda timeout: bool(poll.poll(None if timeout is None else timeout * 1000)),
-        partial(os.close, fd),
-    )
+    if wake_fd is not None:
+        poll.register(wake_fd, select.POLLIN)
+
+    def ended(timeout: float | None) -> bool:
+        ready = poll.poll(None if timeout is None else timeout * 1000)
+        return any(each == fd for each, _ in ready)
+
+    return ended, partial(os.close, fd)
 
 
 def exit_sentinel(pid: int, connection: sockets.socket) -> Any:

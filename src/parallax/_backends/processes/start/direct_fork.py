@@ -30,10 +30,10 @@ from parallax._backends.processes.start.spawn import interrupts_blocked
 from parallax._backends.processes.start.starter import StartedProcess, Starter
 from parallax._backends.processes.start.zygote import reseed
 from parallax._backends.processes.worker import main as worker
+from parallax._backends.processes.worker.parent_watch import watch_parent
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import enter
-from parallax._reporting.stall_monitor import monitor_threads
 from parallax._shm.segment import Handle
 from parallax._transport.main_module import track_main_classes, use_real_main
 
@@ -129,7 +129,7 @@ class ForkStarter(Starter):
             # Duplicates: descriptors of this process are closed in forks of it.
             copies.extend(os.dup(each) if isinstance(each, int) else each for each in segments)
             with interrupts_blocked():  # Ctrl-C would find the child with our handlers
-                pid = _fork()()
+                pid = _fork()
                 if pid == 0:
                     _become(process, parent, sock)
         except (OSError, RuntimeError) as error:  # the latter at the interpreter's end
@@ -153,7 +153,7 @@ def _become(process: Any, parent: int, sock: socket.socket) -> None:
         enter(None)
         reseed()
         use_real_main()
-        worker.watch_parent()
+        watch_parent()
         if os.getppid() == parent:
             # Sets up multiprocessing for a child: finalizers, queues, children of its own.
             process._bootstrap(exit_sentinel(parent, sock))
@@ -163,34 +163,28 @@ def _become(process: Any, parent: int, sock: socket.socket) -> None:
         os._exit(1)
 
 
-def _plain_fork() -> int:
+def _fork_here() -> int:
     return os.fork()
 
 
 #: The name of the module of the function below, by which a warnings filter finds its warning.
 _QUIET_MODULE = "parallax._quiet_fork"
-_quiet_fork: Callable[[], int] = types.FunctionType(
-    _plain_fork.__code__, {"__name__": _QUIET_MODULE, "os": os}
+_fork_in_quiet_module = types.FunctionType(
+    _fork_here.__code__, {"__name__": _QUIET_MODULE, "os": os}
 )
+_QUIET: Any = ("ignore", None, DeprecationWarning, _QUIET_MODULE, 0)
 
 
-def _fork() -> Callable[[], int]:
-    """A function that forks: without the warning about threads if all of them are parallax's."""
-    threads = threading.enumerate()
-    strangers = sum(not thread.name.startswith("parallax") for thread in threads)
+def _fork() -> int:
+    """Fork without a warning about threads.
+
+    Nobody could do anything about threads that are parallax's, and where warnings are errors the
+    child would be lost (Python 3.15): it goes on, and the caller gets no process id.
+    """
+    # Not catch_warnings: it replaces the list, and loses what other threads do to it meanwhile.
+    filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
+    filters.insert(0, _QUIET)
     try:
-        natives = len(os.listdir("/proc/self/task")) - len(threads) - monitor_threads()
-    except OSError:
-        natives = 0
-    if strangers + natives > 1 or len(threads) + monitor_threads() == 1:
-        return _plain_fork
-    if not any(entry[3] is not None and _is_ours(entry[3]) for entry in warnings.filters):
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=_QUIET_MODULE_PATTERN)
-    return _quiet_fork
-
-
-_QUIET_MODULE_PATTERN = r"parallax\._quiet_fork\Z"
-
-
-def _is_ours(pattern: Any) -> bool:
-    return bool(getattr(pattern, "pattern", pattern) == _QUIET_MODULE_PATTERN)
+        return _fork_in_quiet_module()  # type: ignore[no-any-return]
+    finally:
+        filters.remove(_QUIET)

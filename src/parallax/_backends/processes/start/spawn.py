@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import sys
+import weakref
 
 from parallax._backends.processes.common.native_threads import THREAD_COUNT_VARIABLES
 from parallax._core.lazy_import import lazy_module
@@ -75,7 +76,7 @@ def execute(
         # The new process inherits blocked signals. A worker unblocks Ctrl-C when it has a handler;
         # before, Ctrl-C would end it with a traceback.
         with interrupts_blocked():
-            return subprocess.Popen(
+            popen = subprocess.Popen(
                 [sys.executable, *flags, "-c", code],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(
@@ -87,6 +88,21 @@ def execute(
             )
     except OSError as error:
         raise errors.WorkerStartError("spawn", str(error)) from error
+    _executed.add(popen)
+    return popen
+
+
+#: Processes that were executed, by whomever.
+_executed: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for popen in _executed:
+        popen.returncode = 0  # not our child: never wait for it, never warn about it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 if sys.platform == "win32":

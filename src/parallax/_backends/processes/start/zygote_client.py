@@ -185,4 +185,3 @@ class ZygoteClient:
     def forget(self) -> None:
         """Drop the zygote without ending it: this process is a forked copy of its parent."""
         self.control.close()
-        self._popen.returncode = 0  # not our child: never wait for it, never warn about it

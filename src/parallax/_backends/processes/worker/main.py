@@ -10,14 +10,12 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import time
 from collections import deque
 
 from parallax._backends.capture import unblock_interrupts
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.channel_setup import TRIM_AFTER_S, open_channel
 from parallax._backends.processes.common.process_identity import Identity, assume
-from parallax._backends.processes.common.process_tree import KILL, kill_tree
 from parallax._backends.processes.common.stack_dumps import enable_stack_dumps
 from parallax._backends.processes.worker.batches import BatchRunner, flush_output
 from parallax._backends.processes.worker.environment_setup import WorkerEnvironment
@@ -56,6 +54,8 @@ def main(
 
     On Windows the socket comes by the standard input; see ``spawn``.
     """
+    from parallax._backends.processes.worker.parent_watch import watch_parent
+
     watch_parent()
     if sys.platform == "win32":
         import socket
@@ -65,31 +65,6 @@ def main(
         sock = sockets.socket(fileno=fd)
     assume(Identity(*identity), sock)
     serve(sock, *files, initializer_fds=initializer_fds)
-
-
-def watch_parent() -> None:
-    """End this process when the parent is gone, even in the middle of a long item.
-
-    Workers of the zygote need no such thread: the zygote ends them. The thread does not wait on the
-    socket: as long as a thread waits on a descriptor, its close by another thread has no effect.
-    """
-    from parallax._backends.processes.common.process_exit import exit_waiter
-
-    try:
-        wait, _ = exit_waiter(os.getppid())
-    except OSError:  # the end of the socket is noticed between two items
-        return
-
-    def watch() -> None:
-        wait(None)
-        # A worker that is between two items leaves by itself, with its output written.
-        time.sleep(protocol.ORPHAN_GRACE_S)
-        kill_tree(os.getpid(), itself=False)
-        os.kill(os.getpid(), KILL)
-
-    import threading
-
-    threading.Thread(target=watch, name="parallax-parent", daemon=True).start()
 
 
 def serve(

@@ -1,0 +1,90 @@
+"""Threads of parallax that end before the program forks, and start again after the fork.
+
+Since Python 3.12 a fork of a process with threads is a ``DeprecationWarning``. A program must not
+be warned, in Python 3.15 even fail, because of threads that it has not started: a thread that
+lives beside the program's code registers here. Threads that run the program's code do not.
+
+Guarantees: a fork waits at most ``FORK_WAIT_S`` for the threads. A thread that forks is not waited
+for by itself.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import sys
+import time
+
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Pausable(Protocol):
+        """Has a thread that can end and start again."""
+
+        #: held from before the start of the thread to its end.
+        running: _thread.LockType
+        #: the kernel's number of the latest thread, which sets it; None where there are none.
+        native_id: int | None
+
+        def pause(self) -> None:
+            """Have the thread end soon, if there is one."""
+
+        def resume(self) -> None:
+            """Start the thread again if it was ended by ``pause``."""
+
+
+#: Seconds that a fork waits for the threads. Longer delays forks if a log handler hangs.
+FORK_WAIT_S = 0.5
+
+#: Seconds between two looks at a thread that is about to end: its last steps take microseconds.
+END_POLL_S = 0.0001
+
+#: Whether ``os.fork`` counts threads that start again after it (python/cpython gh-137109).
+COUNTS_LATE = (3, 13) <= sys.version_info < (3, 13, 10) or sys.version_info[:3] == (3, 14, 0)
+
+_registered: dict[Pausable, None] = {}
+
+
+def pause_at_forks(thread: Pausable) -> None:
+    """Pause a thread at forks from now on. Idempotent."""
+    _registered[thread] = None
+
+
+def forget(thread: Pausable) -> None:
+    """Leave a thread alone from now on. Idempotent."""
+    _registered.pop(thread, None)
+
+
+def native_id() -> int | None:
+    """The kernel's number of this thread; None on systems that number none."""
+    numbered = getattr(_thread, "get_native_id", None)
+    return None if numbered is None else int(numbered())
+
+
+def _before() -> None:
+    me = native_id()
+    threads = [each for each in list(_registered) if each.native_id != me]
+    for each in threads:
+        each.pause()
+    deadline = time.monotonic() + FORK_WAIT_S
+    for each in threads:
+        if each.running.acquire(True, max(0.0, deadline - time.monotonic())):
+            each.running.release()
+            # The system counts it until its last step, which Python code does not see.
+            task = f"/proc/self/task/{each.native_id}"
+            while os.path.exists(task) and time.monotonic() < deadline:
+                time.sleep(END_POLL_S)
+
+
+def _after_in_parent() -> None:
+    if not COUNTS_LATE:  # else each starts again with its next task
+        for each in list(_registered):
+            each.resume()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_registered.clear
+    )
