@@ -7,10 +7,13 @@ Assumptions: this module is loaded only when plain pickle fails, because cloudpi
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import functools
+import importlib
 import io
 import sys
+import types
 import weakref
 
 import cloudpickle
@@ -71,11 +74,57 @@ def dumps_by_value(obj: Any) -> bytes:
     return dump(_value_pickler(False, False), obj, lambda _: True)
 
 
+class _FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Sends functions also with imports and annotations that wait for their first use."""
+
+    def _dynamic_function_reduce(self, func: Any) -> Any:
+        lazy = getattr(types, "LazyImportType", None)
+        if lazy is not None:
+            _import_now(func, lazy)
+        try:
+            func.__annotations__  # noqa: B018 - evaluated now, from Python 3.14 on
+        except Exception:  # noqa: BLE001 - names for type checkers only, or any other code
+            func = _with_annotations_as_text(func)
+        return super()._dynamic_function_reduce(func)
+
+
+def _import_now(func: Any, lazy: Any) -> None:
+    """Do the lazy imports of a function (Python 3.15), which is about to use them elsewhere.
+
+    A lazy import tells nothing of itself, and is no module whose submodules would be sent along.
+    """
+    code, space = func.__code__, func.__globals__
+    names = [name for name in tracking._extract_code_globals(code) if name in space]
+    for name in names:
+        value = space[name]
+        if type(value) is lazy:
+            space[name] = value = value.resolve()
+        if isinstance(value, types.ModuleType):
+            root = f"{value.__name__}."
+            for pending in list(sys.lazy_modules):  # type: ignore[attr-defined]
+                rest = pending.removeprefix(root)
+                if rest != pending and not set(rest.split(".")) - set(code.co_names):
+                    importlib.import_module(pending)
+
+
+def _with_annotations_as_text(func: Any) -> Any:
+    """A copy of a function whose annotations cannot be evaluated; they need not for a call."""
+    closure, defaults = func.__closure__, func.__defaults__
+    copy = types.FunctionType(func.__code__, func.__globals__, func.__name__, defaults, closure)
+    copy.__kwdefaults__, copy.__qualname__ = func.__kwdefaults__, func.__qualname__
+    copy.__module__, copy.__doc__ = func.__module__, func.__doc__
+    copy.__dict__.update(func.__dict__)
+    with contextlib.suppress(Exception):  # what the text is made of may fail, too
+        library = importlib.import_module("annotationlib")
+        copy.__annotations__ = library.get_annotations(func, format=library.Format.STRING)
+    return copy
+
+
 @functools.lru_cache(maxsize=4)
 def _value_pickler(out_of_band: bool, shared: bool) -> Any:
     """The pickler class of the caller's process."""
 
-    class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class ValuePickler(_FunctionPickler):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             if shared:
@@ -108,7 +157,7 @@ def reply_pickler(out_of_band: bool) -> Any:
     """The pickler class of the worker."""
     created_here = _classes_created_here()
 
-    class ReplyPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class ReplyPickler(_FunctionPickler):
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, type):
                 tracker_id = tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)
