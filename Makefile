@@ -13,14 +13,19 @@
 #   make dev       the environment with everything, for work on parallax itself
 #   make clean     removes the environment and all that was built
 #
+# `matrix` and `conformance` use every Python that noxfile.py finds; NOX_PYTHONS=DIR:DIR names more
+# places. `make matrix ARGS="--tags ends"` and `make conformance TAGS=conformance-ends` take the
+# oldest and the newest of them.
+#
 # One environment, .venv, grows by what a target needs. Its stamp files are older
 # than pyproject.toml when something must be installed again. Sources need no
 # reinstall: the package is installed in editable mode.
 
-PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
+PYTHON ?= $(shell for p in python3 python3.15 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV ?= .venv
 ARGS ?=
+TAGS ?= conformance
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
@@ -96,7 +101,7 @@ matrix: $(STAMP)-dev
 	$(PY) -m nox $(ARGS)
 
 conformance: $(STAMP)-dev
-	$(PY) -m nox --tags conformance $(ARGS)
+	$(PY) -m nox --tags $(TAGS) $(ARGS)
 
 chaos: $(STAMP)-test
 	$(PY) -m tests.chaos $(ARGS)

@@ -2,7 +2,8 @@
 
 One session per version below, the free-threaded builds ("t") among them. An interpreter counts as
 found when it starts and says that it is that version: shims of version managers answer to every
-name and then refuse. What is not found is skipped with one line.
+name and then refuse. What is not found is skipped with one line. `NOX_PYTHONS` names more places to
+look at, before all others: folders with interpreters, installations, or folders with installations.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import nox
 
-VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t")
+VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15", "3.13t", "3.14t", "3.15t")
 
-# Compiling these takes minutes and a compiler; no wheel means a clear failure instead.
-WHEELS_ONLY = "--only-binary=numpy,pandas,psutil"
+# Compiling these takes minutes and a compiler, or Rust: pip takes the newest version that has a
+# wheel for the interpreter, and none means a clear failure instead.
+WHEELS_ONLY = "--only-binary=numpy,pandas,psutil,hypothesis,pyzmq"
 
 _PROBE = (
     "import sys, sysconfig; print(*sys.version_info[:3], "
@@ -28,13 +30,25 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 
 
+# From an installation, or a folder with several, to the interpreters: "usr" as packages have it.
+WAYS_TO_BIN = ("bin", "usr/bin", "*/bin", "*/usr/bin")
+
+
+def _paths(variable: str) -> list[Path]:
+    value = os.environ.get(variable, "")
+    return [Path(folder).expanduser() for folder in value.split(os.pathsep) if folder]
+
+
 def _folders() -> list[Path]:
-    """Where interpreters live: PATH, then what pyenv and uv have installed."""
+    """Where interpreters live: NOX_PYTHONS, PATH, then what pyenv and uv have installed."""
     home = Path.home()
     pyenv = Path(os.environ.get("PYENV_ROOT") or home / ".pyenv")
     data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR") or data / "uv" / "python")
-    folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    folders = []
+    for named in _paths("NOX_PYTHONS"):
+        folders += [named, *(each for way in WAYS_TO_BIN for each in sorted(named.glob(way)))]
+    folders += _paths("PATH")
     for root in (pyenv / "versions", uv):
         folders += sorted(root.glob("*/bin"))
     return folders
@@ -68,7 +82,11 @@ def _find_interpreters() -> dict[str, str]:
 
 def _run_tests(session: nox.Session) -> None:
     session.install("--disable-pip-version-check", WHEELS_ONLY, ".[test]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    # Of each interpreter its own: what failed in one says nothing of another.
+    cache = f"cache_dir={session.virtualenv.location}/pytest_cache"
+    # Where nothing has failed there is nothing to run again.
+    passed = [0, 5] if "--last-failed" in session.posargs else [0]
+    session.run("python", "-m", "pytest", "-o", cache, *session.posargs, success_codes=passed)
 
 
 def _skip(session: nox.Session) -> None:
@@ -76,11 +94,14 @@ def _skip(session: nox.Session) -> None:
 
 
 _found = _find_interpreters()
+# The oldest and the newest with a GIL: `nox --tags ends`.
+_plain = [version for version in VERSIONS if version in _found and not version.endswith("t")]
 for _version in VERSIONS:
     nox.session(
         _run_tests if _version in _found else _skip,
         python=_found.get(_version, False),
         name=f"tests-{_version}",
+        tags=["ends"] if _version in (*_plain[:1], *_plain[-1:]) else None,
     )
 
 
@@ -103,13 +124,15 @@ def _no_suite(session: nox.Session) -> None:
     session.error("no interpreter found whose package `test` has test_concurrent_futures")
 
 
-# Many distributions leave CPython's tests out. The oldest and the newest that have them will do.
+# Many distributions leave CPython's tests out.
 _suited = [version for version in VERSIONS if version in _found and _has_suite(_found[version])]
-for _version in dict.fromkeys((_suited[:1] + _suited[-1:]) or ["none"]):
+_plain = [version for version in _suited if not version.endswith("t")]
+for _version in _suited or ["none"]:
     nox.session(
         _conform if _version in _found else _no_suite,
         python=_found.get(_version, False),
         name=f"conformance-{_version}",
-        tags=["conformance"],
+        tags=["conformance"]
+        + ["conformance-ends"] * (_version in (*_plain[:1], *_plain[-1:], "none")),
         default=False,
     )
