@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import shared_memory
 
@@ -80,6 +81,23 @@ def test_a_killed_worker_fails_its_call_and_the_pool_lives_on(pool, tmp_path):
     assert isinstance(error, WorkerDiedError)
     assert (error.pid, error.exitcode) == (pid, -signal.SIGTERM)
     assert other.result(30) == 9
+    assert pool.submit(jobs.square, 4).result(30) == 16
+
+
+def test_each_lost_call_has_an_error_of_its_own(pool, tmp_path):
+    """A shared one would collect the tracebacks of all who raise it."""
+    lost = [pool.submit(waits, tmp_path) for _ in range(2)]
+    begun(tmp_path, 2)
+    for process in list(pool._processes.values()):
+        process.kill()
+    errors = []
+    for future in lost:
+        with pytest.raises(BrokenProcessPool) as caught:
+            future.result(30)
+        frames = traceback.extract_tb(caught.tb)
+        assert [frame.filename for frame in frames].count(__file__) == 1
+        errors.append(caught.value)
+    assert errors[0] is not errors[1]
     assert pool.submit(jobs.square, 4).result(30) == 16
 
 
