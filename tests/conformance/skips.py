@@ -36,8 +36,8 @@ SKIPS: dict[str, tuple[str, tuple[int, int]]] = {
     ),
     "ProcessPool*ExecutorTest.test_broken_process_pool_traceback": (
         BETTER
-        + "as above: the killed worker was running one of three calls, and two wait on. That no two "
-        "calls share an exception is test_each_lost_call_has_an_error_of_its_own there",
+        + "as above: the killed worker was running one of three calls, and two wait on. That no "
+        "two calls share an error is test_each_lost_call_has_an_error_of_its_own there",
         (3, 15),
     ),
 }
