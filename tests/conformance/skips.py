@@ -40,4 +40,41 @@ SKIPS: dict[str, tuple[str, tuple[int, int]]] = {
         "two calls share an error is test_each_lost_call_has_an_error_of_its_own there",
         (3, 15),
     ),
+    "ProcessPool*ExecutorTest.test_traceback_when_child_process_terminates_abruptly": (
+        BETTER + "the error itself has process id, exit code or signal and likely cause; "
+        "the test wants the exit code as a text in a private class of cause",
+        (3, 15),
+    ),
+    "ProcessPool*ExecutorTest.test_gc_during_max_tasks_worker_exit_gh152967": (
+        BETTER
+        + "the calls of a dropped executor run, also where workers are replaced; the test has "
+        "them fail with BrokenProcessPool",
+        (3, 15),
+    ),
+    "ProcessPool*ExecutorTest.test_shutdown_no_wait_max_tasks_gh119592": (
+        BETTER + "as above, of an executor that was shut down before it was dropped",
+        (3, 15),
+    ),
+    "ProcessPool*ExecutorTest.test_force_shutdown_during_max_tasks_worker_exit": (
+        PRIVATE + "sets executor._force_shutting_down and sees what the manager thread does",
+        (3, 15),
+    ),
+    "ProcessPool*ExecutorTest.test_failed_worker_replacement_breaks_pool": (
+        PRIVATE + "replaces concurrent.futures.process._spawn_worker; "
+        "tests/faults/test_start.py shows what becomes of workers that cannot be started",
+        (3, 15),
+    ),
+    "ProcessPool*ExecutorTest.test_terminate_workers": (
+        PRIVATE + "replaces executor._force_shutdown and sees it called",
+        (3, 14),
+    ),
+    "ProcessPool*ExecutorTest.test_kill_workers": (
+        PRIVATE + "replaces executor._force_shutdown and sees it called",
+        (3, 14),
+    ),
+    "ProcessPool*ExecutorTest.test_force_shutdown_workers": (
+        PRIVATE + "replaces the methods of the Process objects in executor._processes; "
+        "tests/contract/test_process_pool_stdlib.py shows that the workers end",
+        (3, 14),
+    ),
 }

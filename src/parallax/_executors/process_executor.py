@@ -139,3 +139,4 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
     _processes = property(lambda self: self._engine.processes())
     _broken = property(lambda self: self._engine.fatal is not None)
     _executor_manager_thread = property(attrgetter("_engine.thread"))
+    _shutdown_lock = property(attrgetter("_engine.lock"))
