@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import tempfile
 import zlib
 
@@ -86,7 +87,12 @@ _own_tmp: list[tuple[str, dict[str, str | None]]] = []
 
 
 def pytest_configure() -> None:
-    """Give the session a folder for temporary files of its own, so that each one is seen."""
+    """Give the session a folder for temporary files of its own, so that each one is seen.
+
+    With ``TEST_SWITCH_INTERVAL=1e-6`` threads take turns as often as can be, which finds races.
+    """
+    if interval := os.environ.get("TEST_SWITCH_INTERVAL"):
+        sys.setswitchinterval(float(interval))
     shared = tempfile.gettempdir()
     own = tempfile.mkdtemp(prefix="parallax-tests-")
     changed = {"TMPDIR": own, "TEMP": own, "TMP": own, "PYTEST_DEBUG_TEMPROOT": shared}

@@ -118,7 +118,9 @@ class Trial:
 
     def decide_from_history(self) -> None:
         """Decide at once if an earlier run of the function in this process was measured."""
-        if self._profiler.past_run is not None and (plan := self._plan(clock(), None)):
+        past = self._profiler.past_run
+        if past is not None and (plan := self._plan(clock(), None)):
+            self._choice.cpu_alone = past.measurement.cpu
             self._decide(plan)
 
     # -- in the thread that runs the calls -----------------------------------------------------
@@ -145,15 +147,16 @@ class Trial:
         caller.begin(self._call_began)
         value, error, wall, cpu = capture(fn, args, kwargs)
         self._running = None
-        caller.end(1, wall, cpu, alone=True)
         if watched:
             limits.after_item()
-        self._calls += 1
-        self._spent += wall
-        if self._choice.route is None or self._choice.provisional:
-            plan = self._plan_if_short() or self._plan(clock(), (args, value))
-            if plan is not None:
-                self._decide(plan)
+        with self._lock:  # the sampler's thread may be about to decide
+            caller.end(1, wall, cpu, alone=True)
+            self._calls += 1
+            self._spent += wall
+            if self._choice.route is None or self._choice.provisional:
+                plan = self._plan_if_short() or self._plan(clock(), (args, value))
+                if plan is not None:
+                    self._decide(plan)
         try:
             return value, error, wall, cpu
         finally:

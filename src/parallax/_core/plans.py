@@ -40,6 +40,8 @@ class Measurement:
     #: standard deviation of item times over their mean.
     spread: float = 0.0
     payload: Payload | None = None
+    #: how many times as much CPU time an item takes beside other threads; above 1 without a GIL.
+    contention: float = 1.0
     #: whether this comes from an earlier call of the same code.
     remembered: bool = False
 

@@ -57,6 +57,8 @@ class CallerMeter:
         self._hindered = 0.0  # what the session said at the end of the last block
         self._reading: GilReading | None = None
         self._workers_began = False
+        #: CPU seconds of the item during which workers began: before that, and in all.
+        self.overtaken = (0.0, 0.0)
         #: whether workers of other calls may compete for this process's GIL.
         self.crowded = crowded
         self._made_at, self._made_cpu = time.perf_counter(), time.process_time()
@@ -99,6 +101,8 @@ class CallerMeter:
         if alone or (self.waiting > MOSTLY_WAITING and not self.cost().items):
             # A step of a coarse clock may be more than the block that it falls into.
             self._items.add(items, wall, max(cpu, wall * working_share(cpu, wall, hindered)))
+        if not alone and self.overtaken[0] and not self.overtaken[1]:
+            self.overtaken = (self.overtaken[0], cpu)
         if alone and session is not None and not self._workers_began:
             native = session.native_threads(cpu)
             if native is not None and not self.crowded:
@@ -110,6 +114,9 @@ class CallerMeter:
         self._others_share = self.others_busy(now)
         if self._session is not None:
             self._reading = self._session.sampler.reading()
+            if self._began:
+                busy = self._session.sampler.busy(self._mark)
+                self.overtaken = (self.elapsed(now) * (1.0 if busy is None else busy), 0.0)
         if waiting is not None:
             self.waiting = waiting
         self._workers_began = True
@@ -166,7 +173,7 @@ class CallerMeter:
             return self._others_share
         return min(1.0, (time.process_time() - self._made_cpu) / max(now - self._made_at, 1e-9))
 
-    def loop_seconds(self, result: ChunkResult, *, threads: bool) -> float:
+    def loop_seconds(self, result: ChunkResult, *, threads: bool, contention: float = 1.0) -> float:
         """Seconds that a plain loop would take for a worker's chunk.
 
         The wall time of a thread includes queueing for the GIL, so its CPU time is better evidence;
@@ -176,9 +183,9 @@ class CallerMeter:
         if cost.even:
             return len(result.values) * cost.wall
         if cost.items and cost.cpu > 0.2 * cost.wall and self._cpu > 0:
-            return result.cpu * self.wall / self._cpu
+            return result.cpu / contention * self.wall / self._cpu
         if cost.items == 0 and threads and result.cpu > 0.2 * result.wall:
-            return result.cpu
+            return result.cpu / contention
         return result.wall
 
 

@@ -28,6 +28,8 @@ class PastRun(NamedTuple):
     measurement: Measurement
     #: whether shared state changed, for each item that was watched.
     history: tuple[bool, ...] = ()
+    #: whether there was a GIL.
+    gil: bool = True
 
 
 # In both the least recently used entry comes first.

@@ -51,10 +51,13 @@ class WorkerMeter:
         self._wall += result.wall
         self._cpu += result.cpu + result.delay
 
-    def times(self, cost: ItemCost, waiting: float) -> tuple[int, float, float] | None:
+    def times(
+        self, cost: ItemCost, waiting: float, contention: float = 1.0
+    ) -> tuple[int, float, float] | None:
         """Items, wall and CPU seconds per item; None if the caller's thread is better evidence.
 
-        ``cost`` and ``waiting`` are those of the caller's thread before workers began.
+        ``cost`` and ``waiting`` are those of the caller's thread before workers began;
+        ``contention``: threads take so many times as much CPU time as one that is alone.
         """
         if cost.even or self._items < max(MIN_ITEMS, cost.items):
             return None
@@ -64,6 +67,7 @@ class WorkerMeter:
         if self._threads and waiting < 0.8 and not idle:
             # On threads the wall time includes queueing for the GIL and the cores: take the CPU
             # time, and for waiting the share that was seen before there was a queue.
+            cpu /= contention
             wall = cpu / (1.0 - waiting)
         elif self._threads and cost.items and waiting >= 0.8:
             wall = cost.wall

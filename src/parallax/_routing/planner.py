@@ -120,7 +120,9 @@ def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
         if route in costs and costs[route] < bar:
             best, cost = route, costs[route]
     current = facts.current
-    bar = SEEN_SWITCH_FACTOR if current in facts.observed else SWITCH_FACTOR
+    # What the loop takes was measured as well.
+    guess = current in facts.observed and best != "loop"
+    bar = SEEN_SWITCH_FACTOR if guess else SWITCH_FACTOR
     if best != current and current in costs and costs[current] < cost * bar:
         return current  # not worth the change
     return best
@@ -146,7 +148,8 @@ def thread_rates(seen: Measurement, cores: int, most: int) -> list[float]:
 def _threads(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     cap = facts.max_workers if facts.max_workers is not None else facts.thread_cap
     most = max(1, min(cap, left))
-    rates = thread_rates(seen, facts.cores, most)
+    first, *others = thread_rates(seen, facts.cores, most)
+    rates = [first, *(rate / seen.contention for rate in others)]
     best = max(rates)
     count = next(n for n, rate in enumerate(rates, 1) if rate >= SUFFICIENT_RATE_SHARE * best)
     if not seen.items and seen.waiting > 0.8:
@@ -281,6 +284,11 @@ def _reason(
         return (
             f"{text}; threads were seen to be only {speed:.1f} times as fast as a loop, "
             f"so {count} worker processes are used"
+        )
+    if seen.contention > 1.0:
+        return (
+            f"{text}, but {seen.contention:.1f} times as much CPU time beside other threads, which "
+            f"use the same objects or locks; {count} worker processes run at the same time"
         )
     if "threads" not in costs:
         return f"{text}; {count} worker processes run at the same time"

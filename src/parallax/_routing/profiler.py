@@ -13,6 +13,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.plans import Measurement
 from parallax._core.records import replace
 from parallax._profiling.caller_meter import CallerMeter
+from parallax._profiling.contention import ContentionMeter
 from parallax._profiling.history import PastRun, key_of, past_run, remember_run
 from parallax._profiling.worker_meter import WorkerMeter
 from parallax._routing.planner import plan
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from parallax._core.chunks import Route
+    from parallax._core.chunks import ChunkResult, Route
     from parallax._core.plans import Plan
     from parallax._routing.planner import Facts
 
@@ -32,6 +33,10 @@ MAX_UNCLEAR_S = 0.04
 
 #: Half-width of a GIL reading up to which it is acted on at once.
 CLEAR_ERROR = 0.25
+
+#: Items that run alone before threads begin without a GIL, unless they are long: by them it is seen
+#: whether threads hinder each other. Fewer leave that unclear, more keep the other cores idle.
+MIN_ITEMS_ALONE = 3
 
 #: Items that a callable with side effects runs in the loop before threads are thought of. Fewer
 #: changes the order of side effects for a gain that is not certain.
@@ -61,8 +66,12 @@ class Profiler:
         self._key = key_of(fn)
         #: what an earlier call has found, as long as the items look like it.
         self.past_run: PastRun | None = past_run(self._key)
+        self._gil = gil_enabled()
+        if self.past_run is not None and self.past_run.gil != self._gil:
+            self.past_run = None
         self.caller = CallerMeter(crowded=crowded)
         self.workers = WorkerMeter()
+        self._threads = ContentionMeter()
         history = self.past_run.history if self.past_run is not None else ()
         self.limits = RouteLimits(fn, history, guard=guard)
         #: routes at work in this call: loop seconds done per second.
@@ -79,7 +88,8 @@ class Profiler:
     def measurement(self, now: float) -> Measurement | None:
         """What is known now; None if it is too little to act on."""
         caller, cost = self.caller, self.caller.cost()
-        times = self.workers.times(cost, caller.waiting)
+        contention = self._threads.factor
+        times = self.workers.times(cost, caller.waiting, contention)
         if times is None and not cost.items and self.past_run is not None:
             past = self.past_run.measurement
             return replace(past, remembered=True, payload=self.workers.payload)
@@ -96,8 +106,10 @@ class Profiler:
             held, error = similar.held, similar.error
         if self._held_per_cpu is not None and wall > 0:
             held = min(1.0, self._held_per_cpu * cpu / wall)
-        if not gil_enabled():
+        if not self._gil:
             held, error = 0.0, 0.0
+            if contention == 1.0 and similar is not None:
+                contention = similar.contention
         if caller.others_busy(now) > CROWDED_SHARE:
             cpu = wall
         return Measurement(
@@ -109,8 +121,32 @@ class Profiler:
             native=caller.native if held is None or held < 0.5 else 1.0,
             spread=cost.spread,
             payload=self.workers.payload,
+            contention=contention,
             remembered=similar is not None and not items,
         )
+
+    def gil_came(self) -> bool:
+        """Whether the GIL was switched on since this was asked last: an import may do that."""
+        if self._gil or not gil_enabled():
+            return False
+        self._gil = True
+        # All that is known of threads was seen without a GIL.
+        self.past_run = self._held_per_cpu = None
+        self._threads = ContentionMeter()
+        self.observed_speeds.pop("threads", None)
+        return True
+
+    def ran_beside(self, result: ChunkResult) -> bool:
+        """Threads have run a chunk; whether they now are known to hinder each other, or not to."""
+        caller = self.caller
+        changed = not self._gil and self._threads.add(result, caller.cost(), caller.overtaken)
+        if changed:
+            self.observed_speeds.pop("threads", None)  # it was taken for more, or less
+        return changed
+
+    def loop_seconds(self, result: ChunkResult, *, threads: bool) -> float:
+        """Seconds that a plain loop would take for a worker's chunk."""
+        return self.caller.loop_seconds(result, threads=threads, contention=self._threads.factor)
 
     def workers_begin(self, now: float) -> None:
         """Workers begin: from now on what they do is better evidence than the GIL reading."""
@@ -134,7 +170,8 @@ class Profiler:
         clear = seen.held is not None and seen.error <= CLEAR_ERROR
         waits = seen.waiting >= 0.8 and not self.caller.crowded
         spent = self.caller.wall + self.caller.elapsed(now)
-        if in_loop and not clear and not waits and spent < MAX_UNCLEAR_S:
+        alone = self._gil or seen.remembered or seen.items >= MIN_ITEMS_ALONE
+        if in_loop and not (clear and alone) and not waits and spent < MAX_UNCLEAR_S:
             return None
         if seen.held is None:
             # Still unclear after much work: the pessimistic guess, which observed cores correct.
@@ -168,4 +205,4 @@ class Profiler:
         if self.limits.nested or self.caller.crowded or self.caller.delayed() > 2 * LOADED_SHARE:
             return
         kept = replace(seen, payload=None, remembered=False)
-        remember_run(self._key, PastRun(kept, self.limits.history))
+        remember_run(self._key, PastRun(kept, self.limits.history, self._gil))

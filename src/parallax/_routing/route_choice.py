@@ -10,6 +10,7 @@ a bounded number of times.
 
 from __future__ import annotations
 
+from parallax._core.cores import gil_enabled
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.thread_clocks import MIN_TICKS
 from parallax._profiling.meters import CoresMeter
@@ -65,8 +66,7 @@ class RouteChoice:
         self.name = name
         #: seconds of calls that the CPU clock tells something about.
         self._telling = MIN_TICKS * tick
-        self._cores = cores
-        self._workers = workers
+        self._workers = min(workers, cores)
         #: the route of calls, None before the verdict; and why.
         self.route: Literal["threads", "processes"] | None = None
         self.reason = "not measured yet"
@@ -80,6 +80,8 @@ class RouteChoice:
         self.changes = 0
         #: means per call: seconds on the clock, on the CPU clock, and here to send a call.
         self.wall = self.cpu = self.sending = 0.0
+        #: CPU seconds per call while calls ran one by one; 0 if none did.
+        self.cpu_alone = 0.0
         self._trial_began: float | None = None
         self._meter = CoresMeter()
         self._review_at = 0.0
@@ -182,6 +184,8 @@ class RouteChoice:
             if self.wall < weight * self._telling:
                 weight = max(self.wall / self._telling, 1.0 / self.calls)
             self.cpu += weight * (cpu - self.cpu)
+        if self.probing and (self.route is None or not self.cpu_alone):
+            self.cpu_alone = self.cpu
         if worker is not None:
             self._meter.finished(worker, now, cpu)
 
@@ -217,10 +221,19 @@ class RouteChoice:
         evidence = max(MIN_EVIDENCE_S, self._telling) * 2**self.changes
         if seconds < evidence or busy < 1.5 or effective < SATURATED_CORES:
             return False
+        contention = 1.0
+        if not gil_enabled() and self.cpu_alone > self._telling:
+            # Without a GIL threads may hinder each other on cores of their own.
+            contention = max(1.0, self.cpu / self.cpu_alone)
         share = self.cpu / (self.cpu + 2 * self.sending)
-        if min(self._workers, self._cores) * share < PROCESS_ADVANTAGE * effective:
+        if self._workers * share < PROCESS_ADVANTAGE * effective / contention:
             return False
         reason = f"{busy:.0f} threads together kept only {effective:.1f} cores busy"
+        if contention > PROCESS_ADVANTAGE:
+            reason = (
+                f"a call takes {contention:.1f} times as much CPU time beside other threads, which "
+                f"use the same objects or locks"
+            )
         self.decide("processes", reason, now)
         return True
 

@@ -139,11 +139,12 @@ class CallerLoop:
         overtaken = items if single and not watch and measuring else None
         lock, place = self._controller.dispatch.lock, self._controller.inside
         result = self._caller.run(work, size, place, lock, overtaken)
-        alone = not self._controller.dispatch.flow.begun()
-        profiler.caller.end(len(result.values), result.wall, result.cpu, alone=alone)
         if watch:
             profiler.limits.after_item()
-        self._report.worked("loop", result.wall, result.cpu)
+        with lock:  # workers may have begun meanwhile, and report as well
+            alone = not self._controller.dispatch.flow.begun()
+            profiler.caller.end(len(result.values), result.wall, result.cpu, alone=alone)
+            self._report.worked("loop", result.wall, result.cpu)
         return result
 
     def take_over(self, blocks: list[ChunkResult]) -> Iterator[list[Any]]:

@@ -175,6 +175,8 @@ class Controller:
         left = flow.unbegun()
         if left is not None and left < 1:
             return
+        if profiler.gil_came():
+            self._throughput = None
         self._judge(now)
         profiler.limits.nested = self.inside.spread
         facts = self._facts()
@@ -329,7 +331,10 @@ class Controller:
         report.bytes_spared += done.spared
         if route != flow.route or route == "loop":
             return
-        profiler.workers.add_chunk(result, threads=route == "threads", workers=flow.wanted)
+        threads = route == "threads"
+        profiler.workers.add_chunk(result, threads=threads, workers=flow.wanted)
+        if threads and flow.wanted > 1 and profiler.ran_beside(result):
+            self._throughput = None
         if route == "processes":
             profiler.workers.add_encoding(done.seconds, len(result.values))
             moved = done.bytes_in + done.bytes_out
@@ -342,9 +347,7 @@ class Controller:
                     clock(), flow.wanted, self._cores, flow.delay(route)
                 )
             return
-        self._throughput.add(
-            clock(), result, profiler.caller.loop_seconds(result, threads=route == "threads")
-        )
+        self._throughput.add(clock(), result, profiler.loop_seconds(result, threads=threads))
 
     def _start_early(self, now: float, left: int | None) -> None:
         """Have the process machinery start before the plan is made."""
