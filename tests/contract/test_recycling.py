@@ -106,6 +106,7 @@ def test_without_a_limit_nobody_is_replaced():
     assert "recycled" not in str(report)
 
 
+@pytest.mark.cold_pool  # others may have run items already
 def test_a_worker_is_used_up_over_several_calls():
     """The count is that of the worker's life: the next call gets one that has something left."""
 
