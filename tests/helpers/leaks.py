@@ -74,7 +74,7 @@ class Held:
         for kind in fields(self):
             new, old = getattr(self, kind.name), getattr(before, kind.name)
             left += [f"{kind.name}: {new[key]}" for key in new if key not in old]
-        return left
+        return [each for each in left if not _used_elsewhere(each)]
 
 
 def _warm_resources() -> tuple[set[int], set[int]]:
@@ -205,6 +205,25 @@ def _may_be_our_shared_memory(name: str) -> bool:
         return False
     # The folder is the whole machine's: others come and go there while a test runs.
     return name.startswith(("parallax", "psm_", "sem.mp-")) or str(os.getpid()) in name
+
+
+def _used_elsewhere(thing: str) -> bool:
+    """Whether this is shared memory that a process maps which has nothing to do with this one."""
+    path = thing.removeprefix("shared_memory: ")
+    if path == thing:
+        return False
+    ours = {os.getpid(), *(process.pid for process in psutil.Process().children(recursive=True))}
+    try:
+        # Mapped under another name: a semaphore is made as a temporary file first.
+        wanted = f" {Path(path).stat().st_ino} "
+    except OSError:
+        return True  # it is gone by now
+    for pid in set(psutil.pids()) - ours:
+        with contextlib.suppress(OSError):
+            maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+            if any(wanted in line and str(_SHM) in line for line in maps.splitlines()):
+                return True
+    return False
 
 
 def _settings() -> dict[object, str]:
