@@ -8,6 +8,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import selectors
 import sys
 import threading
 import weakref
@@ -376,3 +377,15 @@ def test_map_refuses(pool, kwargs, kind):
     """What makes no sense."""
     with pytest.raises(kind):
         pool.map(jobs.square, [1], **kwargs)
+
+
+@pytest.mark.cold_pool
+def test_a_selector_that_does_not_heed_changes_during_a_wait(monkeypatch):
+    """As those of Windows and gevent: a worker that a thread has read from is listened to again."""
+    monkeypatch.setattr(selectors, "DefaultSelector", selectors.PollSelector)
+    with ProcessPoolExecutor(1) as executor:
+        for turn in range(100):
+            assert executor.submit(abs, -turn).result() == turn  # read by this very thread
+            ended = threading.Event()
+            executor.submit(abs, 1).add_done_callback(lambda _, ended=ended: ended.set())
+            assert ended.wait(20)
