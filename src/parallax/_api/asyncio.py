@@ -25,6 +25,7 @@ from typing_extensions import ParamSpec
 from parallax._core.callables import name_of, runs_nothing
 from parallax._core.options import resolve
 from parallax._executors.executor import default_executor
+from parallax._reporting.unread import log_unread
 from parallax._routing.requested import THREADS
 
 P = ParamSpec("P")
@@ -124,7 +125,11 @@ def amap(
     The input is read as results are read, and may be endless or asynchronous. Coroutine functions
     run on the event loop, at most ``concurrency`` at a time; other callables as by ``arun``. The
     first exception ends the iteration and cancels the rest, and so does closing the iterator
-    (``contextlib.aclosing``) or cancelling the task that reads it.
+    (``contextlib.aclosing``) or cancelling the task that reads it. If a call is cancelled from
+    elsewhere, as by ``shutdown(cancel_futures=True)`` of the executor, the iteration raises
+    ``asyncio.CancelledError`` in its place, as a coroutine does that awaits a cancelled future. If
+    the iterator is closed before an error of the input that is known by then, the logger
+    ``parallax`` is told.
 
     Args:
         fn: a callable or a coroutine function.
@@ -159,7 +164,8 @@ def amap(
         start: Callable[..., Awaitable[Any]] = fn
     else:
         start = functools.partial(_run, _engine(), fn, {})
-    return _Work(start, iterables, running=concurrency or THREADS, ordered=ordered).results()
+    running = concurrency or THREADS
+    return _Work(name_of(fn), start, iterables, running=running, ordered=ordered).results()
 
 
 class _End:
@@ -177,12 +183,14 @@ class _Work:
 
     def __init__(
         self,
+        name: str,
         start: Callable[..., Awaitable[Any]],
         iterables: tuple[Any, ...],
         *,
         running: int,
         ordered: bool,
     ) -> None:
+        self._name = name
         self._start = start
         self._source = _zipped(iterables)
         self._ordered = ordered
@@ -211,6 +219,10 @@ class _Work:
                 self._unread.release()
                 yield value
                 del value
+        except GeneratorExit:
+            if self._end is not None and self._end.error is not None:
+                log_unread(self._name, self._end.error)
+            raise
         finally:
             feeder.cancel()
             left = list(self._live)
@@ -238,9 +250,8 @@ class _Work:
                 task.add_done_callback(self._done)
                 if self._ordered:
                     self._tell(task)
-        except asyncio.CancelledError:
-            raise
         except BaseException as raised:  # noqa: BLE001 - raised where the item would be
+            # A CancelledError, too: if another task has cancelled this one, the reader must know.
             error = raised
         self._end = _End(error)
         if self._ordered or not self._live:

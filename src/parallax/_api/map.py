@@ -5,9 +5,12 @@ Guarantees: every argument is checked before anything starts; the work itself is
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import threading
 
 from parallax._core.callables import name_of, runs_nothing
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, overload
 from parallax._core.options import (
     EXPLAIN_OPTIONS,
@@ -21,6 +24,7 @@ from parallax._scheduling.input import Input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent import futures
     from typing import Any, TypeVar
 
     from typing_extensions import Unpack
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 
     R = TypeVar("R")
     A = TypeVar("A")
+else:
+    futures = lazy_module("concurrent.futures")
 
 
 class Results(list["R"]):
@@ -149,7 +155,13 @@ def parallel_imap(
 
     The input may be endless. At most ``buffersize`` items are read ahead of the reader; by
     default as many as keep the workers busy. Work goes on between two reads; closing the
-    iterator, or dropping it, cancels what is under way.
+    iterator, or dropping it, cancels what is under way, and no more results come. If another thread
+    closes it, the reader gets the finished results and then ``concurrent.futures.CancelledError``:
+    what is cut short from elsewhere does not end as if it were complete.
+
+    An error of an item or of the input is raised where the result would be, and ends the iterator:
+    what follows is StopIteration, as with a generator. If the reader closes or drops it before an
+    error of the input that is known by then, the logger ``parallax`` is told.
 
     Args:
         fn: the callable.
@@ -176,19 +188,56 @@ def parallel_imap(
         ValueError: an argument has a value that cannot be used.
     """
     check_names("parallel_imap()", options, STREAM_OPTIONS)
-    return _stream(_prepare(fn, iterables, options, stream=True))
+    return Stream(_prepare(fn, iterables, options, stream=True))
 
 
-def _stream(run: Run) -> Iterator[Any]:
-    batches = run.batches()
-    try:
-        for batch in batches:
-            # Reversed and popped: a result that was read must not be kept alive here.
-            batch.reverse()
-            while batch:
-                yield batch.pop()
-    finally:
-        batches.close()  # type: ignore[attr-defined]
+class Stream:
+    """The results of ``parallel_imap``: not a generator, whose end would not tell who closed it."""
+
+    __slots__ = ("__weakref__", "_batches", "_cut", "_reader", "_ready", "_run")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._batches = run.batches()
+        #: results to be read, last first: one that was read must not be kept alive here.
+        self._ready: list[Any] = []
+        #: the thread that reads; and whether another one has closed this.
+        self._reader = 0
+        self._cut = False
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Any:
+        while not self._ready:
+            self._ready = self._batch()
+        return self._ready.pop()
+
+    def _batch(self) -> list[Any]:
+        self._reader = threading.get_ident()
+        try:
+            if self._cut:
+                with contextlib.suppress(ValueError):  # the other thread is closing it
+                    self._batches.close()
+                raise futures.CancelledError("the iterator was closed by another thread")
+            batch = next(self._batches)
+        except BaseException:
+            self._cut = False
+            raise
+        batch.reverse()
+        return batch
+
+    def close(self) -> None:
+        """Cancel what is under way; no more results come. See ``parallel_imap``."""
+        if self._reader in {0, threading.get_ident()}:
+            self._ready.clear()
+            self._batches.close()
+            return
+        self._cut = True
+        try:
+            self._batches.close()
+        except ValueError:  # the reader waits inside it
+            self._run.cancel()
 
 
 def explain(

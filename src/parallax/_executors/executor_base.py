@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, ParamSpec, TypeVar
 
+    from typing_extensions import Self
+
     from parallax._backends.contract import Engine
 
     P = ParamSpec("P")
@@ -64,6 +66,14 @@ class EngineExecutor(concurrent.futures.Executor):
         ``shutdown``, and so the end of a ``with`` block, runs ``fn`` on the rest of the input.
         Context variables reach threads as from ``submit``.
 
+        An error is raised where the result would be, and ends the iterator: what follows is
+        StopIteration, as with a generator. An error of the input that no reader got is raised by
+        the end of the ``with`` block and by ``shutdown``; see there. If the map is ended from
+        elsewhere (``shutdown(cancel_futures=True)``, Ctrl-C, ``close`` in another thread, the end
+        of the program), the reader gets the finished results up to the first one that is missing,
+        and then ``concurrent.futures.CancelledError`` or the error of the call that was ended. Only
+        ``close`` in the reader's own thread ends it quietly.
+
         Args:
             fn: the callable.
             *iterables: the arguments of the calls, one iterable per parameter; the shortest one
@@ -89,17 +99,19 @@ class EngineExecutor(concurrent.futures.Executor):
         # As the standard library's map calls self.submit. The bound method keeps the executor alive
         # as long as the map; without one a dropped executor must be able to end.
         replaced = getattr(submit, "__func__", None) is not EngineExecutor.submit
-        results = MapResults(
-            self._engine,
-            fn,
-            iterables,
-            timeout=timeout,
-            buffersize=buffersize,
-            chunksize=message_size,
-            submit=submit if replaced else None,
-        )
-        self._lifetime.maps.add(results)
-        return results
+        try:
+            return MapResults(
+                self._engine,
+                fn,
+                iterables,
+                timeout=timeout,
+                buffersize=buffersize,
+                chunksize=message_size,
+                submit=submit if replaced else None,
+                maps=self._lifetime.maps,
+            )
+        finally:
+            self = submit = None  # type: ignore[assignment]  # noqa: PLW0642 - see MapResults._fill
 
     def _message_size(self, chunksize: int) -> int | None:
         """The number of items of each message to a worker; None to choose by measured time."""
@@ -107,17 +119,28 @@ class EngineExecutor(concurrent.futures.Executor):
             raise ValueError("chunksize must be >= 1.")
         return chunksize if chunksize > 1 else None
 
+    def __enter__(self) -> Self:
+        self._lifetime.maps.in_block = True
+        return self
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        """Shut down: wait for all calls, or after Ctrl-C end those that can be ended."""
+        """Shut down: wait for all calls, or after Ctrl-C end those that can be ended.
+
+        Raises:
+            Exception: as ``shutdown``. If the block has failed itself, that is logged instead.
+        """
+        maps = self._lifetime.maps
+        maps.in_block, maps.failing = False, exc_type is not None
         interrupted = exc_type is not None and issubclass(exc_type, KeyboardInterrupt)
         if interrupted:
             self._lifetime.stop()
         self.shutdown(wait=not interrupted)
+        maps.raise_unread()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more calls; workers end when all calls are done.
@@ -125,8 +148,15 @@ class EngineExecutor(concurrent.futures.Executor):
         Args:
             wait: return only when all calls are done and the workers have ended.
             cancel_futures: cancel the calls that no worker has begun.
+
+        Raises:
+            Exception: with ``wait``, what the input of a ``map`` has raised if nobody reads its
+                results: part of the items did not run. All other calls are done then. Without
+                ``wait`` that is logged when the iterator is dropped.
         """
         self._lifetime.shutdown(wait=wait, cancel=cancel_futures)
+        if wait:
+            self._lifetime.maps.raise_unread()
 
     @property
     def _max_workers(self) -> int:

@@ -15,9 +15,57 @@ import weakref
 from parallax._core.deferred_signals import Shield
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.weak_table import WeakTable
+from parallax._reporting.unread import log_unread
 
 if TYPE_CHECKING:
     from parallax._backends.contract import Engine
+
+
+class Maps:
+    """The maps of one executor, and the errors of inputs that nobody got.
+
+    An error is held as the name of the callable, the error, and whether it was logged.
+    """
+
+    def __init__(self) -> None:
+        #: whose iterators exist.
+        self.live = WeakTable()
+        self._unread: list[tuple[str, BaseException, bool]] = []
+        #: the program is inside a ``with`` block, whose end raises such an error.
+        self.in_block = False
+        #: it leaves the block by an error of its own, which is not to be replaced.
+        self.failing = False
+
+    def dropped(self, name: str, error: BaseException, *, begun: bool) -> None:
+        """An iterator is gone. Its reader, if there was one, did not get the input's error."""
+        log = begun or not self.in_block
+        if log:
+            log_unread(name, error)
+            error = error.with_traceback(None)  # which would keep the program's frames alive
+        if not begun:
+            self._unread.append((name, error, log))
+
+    def take_unread(self, *, ending: bool = False) -> list[tuple[str, BaseException, bool]]:
+        """Those errors, for somebody to be told; with ``ending`` those left to readers, too."""
+        unread, self._unread = self._unread, []
+        untold = [each.take_untold(ending) for each, _ in self.live.living()]
+        return unread + [(*each, False) for each in untold if each]
+
+    def raise_unread(self) -> None:
+        """Raise the first of those errors and log the others."""
+        unread = self.take_unread()
+        try:
+            _log(unread if self.failing else unread[1:])
+            if unread and not self.failing:
+                raise unread[0][1]
+        finally:
+            del unread  # a traceback refers to this frame
+
+
+def _log(unread: list[tuple[str, BaseException, bool]]) -> None:
+    for name, error, logged in unread:
+        if not logged:
+            log_unread(name, error)
 
 
 class Lifetime:
@@ -31,8 +79,7 @@ class Lifetime:
             engine: the engine of the executor; must not refer to the owner.
         """
         self.engine = engine
-        #: maps whose input is not completely submitted yet.
-        self.maps = WeakTable()
+        self.maps = Maps()
         # Not this object: it refers to the engine, which would then live for ever.
         _open_engines.add(engine, self.maps)
         if _exiting:
@@ -53,19 +100,20 @@ class Lifetime:
         _stop(self.engine, self.maps)
 
 
-def _stop(engine: Engine, maps: WeakTable) -> None:
+def _stop(engine: Engine, maps: Maps) -> None:
     with Shield():
-        for each, _ in maps.living():
-            each.close()
+        for each, _ in maps.live.living():
+            each.cut()
         engine.stop()
 
 
-def _shutdown(engine: Engine, maps: WeakTable, *, wait: bool, cancel: bool) -> None:
-    for each, _ in maps.living():
-        if cancel:
-            each.close()
-        else:
-            each.submit_rest()
+def _shutdown(engine: Engine, maps: Maps, *, wait: bool, cancel: bool) -> None:
+    try:
+        for each, _ in maps.live.living():
+            each.cut() if cancel else each.submit_rest()
+    except BaseException:  # Ctrl-C inside an input
+        _stop(engine, maps)
+        raise
     if wait:
         engine.shutdown(wait=True, cancel=cancel)
         return
@@ -86,6 +134,7 @@ def _finish_all() -> None:
             _stop(engine, maps)
         else:
             _shutdown(engine, maps, wait=True, cancel=False)
+        _log(maps.take_unread(ending=True))
 
 
 def _interrupted() -> bool:
@@ -96,9 +145,10 @@ def _interrupted() -> bool:
 
 def _after_fork() -> None:
     for engine, maps in _open_engines.living():
-        for each, _ in maps.living():
+        for each, _ in maps.live.living():
             each.forget()  # the parent submits the rest of them
-        maps.clear()
+        maps.live.clear()
+        maps.take_unread()
         engine.forget()
 
 

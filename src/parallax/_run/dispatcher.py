@@ -71,6 +71,12 @@ class Dispatcher:
         with self.lock:
             self._turn()
 
+    def fail(self, error: BaseException) -> None:
+        """End the run with an error, which the reader gets at once; from any thread."""
+        with self.lock:
+            self.flow.fail(error)
+        self._waker.wake()
+
     def post_caller(self, result: ChunkResult) -> None:
         """The caller's thread has run its chunk."""
         with self.lock:

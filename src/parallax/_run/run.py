@@ -20,11 +20,13 @@ import time
 
 from parallax._backends.contract import Call
 from parallax._core.deferred_signals import Shield
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
 from parallax._reporting.progress import make_progress
 from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import StallMonitor
+from parallax._reporting.unread import log_unread
 from parallax._run.caller_loop import CallerLoop, run_items
 from parallax._run.caller_state import CallerState
 from parallax._run.controller import Controller
@@ -32,11 +34,14 @@ from parallax._run.map_stall_view import MapStallView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from concurrent import futures
     from typing import Any
 
     from parallax._core.chunks import ChunkResult
     from parallax._core.options import Options
     from parallax._scheduling.input import Input
+else:
+    futures = lazy_module("concurrent.futures")
 
 clock = time.perf_counter
 
@@ -102,7 +107,7 @@ class Run:
 
     # -- for the api ---------------------------------------------------------------------------
 
-    def batches(self) -> Iterator[list[Any]]:
+    def batches(self) -> Generator[list[Any], None, None]:
         """Yield results in batches, in order (or as they come, with ``ordered=False``).
 
         Raises:
@@ -115,8 +120,10 @@ class Run:
                 caller.away = True
                 yield batch
                 caller.away, caller.last = False, clock()
-        except BaseException:
+        except BaseException as raised:
             self.close(0.0)  # an interrupt may have come before the one below began
+            if isinstance(raised, GeneratorExit) and (error := self._source.take_error()):
+                log_unread(self.report.callable, error)
             raise
         finally:
             caller.away = False
@@ -133,11 +140,11 @@ class Run:
                 if self._dispatch.flow.scheduler is None:
                     self._controller.open(self._controller.forced_plan())
                 yield from self._drive()
-            if self._source.error is not None:
+            if (error := self._source.take_error()) is not None:
                 if self._call.stop:
-                    raise self._source.error
+                    raise error
                 self.report.note(f"the input itself raised, after {self._caller.delivered} items")
-                yield [self._source.error]
+                yield [error]
             grace = CLOSE_GRACE_S
         except Exception:
             grace = FAILED_CLOSE_GRACE_S
@@ -157,10 +164,16 @@ class Run:
                         break
             else:
                 self._controller.adopt(self._controller.forced_plan(), clock())
+            if (error := self._source.take_error()) is not None:
+                raise error
         finally:
             self.close(0.0)
         self.report.explained = True
         return self.report
+
+    def cancel(self) -> None:
+        """Have the thread that waits in ``batches`` raise CancelledError after what is ready."""
+        self._dispatch.fail(futures.CancelledError("the iterator was closed by another thread"))
 
     def close(self, grace: float) -> None:
         """End all workers of this run; idempotent."""

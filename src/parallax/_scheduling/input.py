@@ -66,8 +66,8 @@ class Input:
         self._range = iterables[0] if not self.star and type(iterables[0]) is range else None
         self.taken = 0
         self.ended = False
-        #: the input's exception, if it raised one.
-        self.error: Exception | None = None
+        #: what the input raised, until somebody takes it.
+        self._error: Exception | None = None
 
     @property
     def left(self) -> int | None:
@@ -84,7 +84,7 @@ class Input:
         try:
             items.extend(islice(self.iterator, count))
         except Exception as error:  # noqa: BLE001 - the user's iterable may raise anything
-            self.error = error
+            self._error = error
             self.ended = True
         self.taken += len(items)
         if len(items) < count:
@@ -118,6 +118,11 @@ class Input:
             self.iterator = chain(items, self.iterator)
             self.taken -= 1
         return items
+
+    def take_error(self) -> Exception | None:
+        """What the input raised, if it did; for one to whom it is told, or who tells."""
+        error, self._error = self._error, None
+        return error
 
     def took(self, count: int) -> None:
         """Note that ``count`` items were taken from ``iterator`` directly."""

@@ -81,7 +81,7 @@ def test_error_of_the_input():
 
     f = feed(broken())
     assert f.take(5) == [1, 2]
-    assert isinstance(f.error, KeyError)
+    assert isinstance(f.take_error(), KeyError)
     assert f.ended
     assert f.take(1) == []
 
@@ -101,7 +101,7 @@ def test_strict():
     """Different lengths are an error of the input where equal ones are asked for."""
     f = feed([1, 2], [3], strict=True)
     assert f.take(5) == [(1, 3)]
-    assert isinstance(f.error, ValueError)
+    assert isinstance(f.take_error(), ValueError)
 
 
 def test_where_it_may_be_advanced():
