@@ -183,7 +183,8 @@ def test_items_of_killed_workers_are_not_run_again(kind, tmp_path):
     interrupted(executor)
     ran = pool_jobs.noted(log)
     check_cut(results)
-    assert pool_jobs.noted(log) == ran == [0]
+    assert pool_jobs.noted(log) == ran
+    assert set(ran) <= {0}  # the worker may have been ended before it had written that
 
 
 # -- closing ---------------------------------------------------------------------------------------
