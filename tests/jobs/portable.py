@@ -216,6 +216,7 @@ def check_the_end_of_a_process_is_seen():
         child.stdin.close()
         assert process_exit.wait_for_exit(child.pid, 30.0) is True
     finally:
+        child.stdin.close()
         child.wait()
 
 

@@ -480,9 +480,10 @@ _WINDOWS = {
 
 def _darwin_select() -> dict[str, object]:
     import select
+    from collections import namedtuple
 
     class kqueue:
-        """Waits for the end of one process, and nothing else."""
+        """Waits for the end of processes and for data, and nothing else."""
 
         def __init__(self):
             self._poll = select.epoll()
@@ -490,21 +491,22 @@ def _darwin_select() -> dict[str, object]:
             self.fileno = self._poll.fileno
 
         def control(self, events, most, timeout=None):
-            for pid, kind, flags, note in events or ():
-                assert (kind, flags, note) == (-5, 1, 1 << 31)
-                self._fds.append(os.pidfd_open(pid))  # ESRCH, as without room for an EV_ERROR
-                self._poll.register(self._fds[-1], select.EPOLLIN)
-            return most and self._poll.poll(timeout)
+            for number, kind, flags, note in events or ():
+                assert (kind, flags, note) in {(-5, 1, 1 << 31), (-1, 1, 0)}
+                if kind == -5:
+                    number = os.pidfd_open(number)  # ESRCH, as without room for an EV_ERROR
+                    self._fds.append(number)
+                self._poll.register(number, select.EPOLLIN)
+            found = self._poll.poll(timeout) if most else []
+            return [kevent(n, -5 if n in self._fds else -1, 1) for n, _ in found]
 
         def close(self):
             while self._fds:
                 os.close(self._fds.pop())
             self._poll.close()
 
-    def kevent(ident, filter, flags, fflags=0):  # noqa: A002
-        return ident, filter, flags, fflags
-
-    names = {"KQ_FILTER_PROC": -5, "KQ_EV_ADD": 1, "KQ_NOTE_EXIT": 1 << 31}
+    kevent = namedtuple("kevent", "ident filter flags fflags", defaults=(-1, 1, 0))
+    names = {"KQ_FILTER_PROC": -5, "KQ_FILTER_READ": -1, "KQ_EV_ADD": 1, "KQ_NOTE_EXIT": 1 << 31}
     return {"kqueue": kqueue, "kevent": kevent, **names}
 
 
