@@ -21,7 +21,10 @@ from jobs import identity as jobs
 
 from parallax import ProcessPoolExecutor, parallel_map
 
-pytestmark = pytest.mark.cold_pool
+pytestmark = [
+    pytest.mark.cold_pool,
+    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
+]
 
 METHODS = [None, *multiprocessing.get_all_start_methods()]
 
@@ -112,7 +115,6 @@ def test_a_connection_to_the_program(pool):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
-@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_children_of_a_worker(pool):
     """They may be started, count from 1 below the numbers of the worker, and know their parent."""
     found, name, numbers, pid = pool.submit(jobs.has_children, 0).result(30)

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from parallax import WorkerDiedError, options, parallel_map
-from parallax._backends.processes.parent.warm_pool import Pool
+from parallax._backends.processes.parent.pool import Pool
 from parallax._core.cores import gil_enabled
 
 pytestmark = [

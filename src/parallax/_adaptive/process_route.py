@@ -21,9 +21,9 @@ from parallax._transport.codec import Encoded
 
 if TYPE_CHECKING:
     from parallax._backends.processes.parent.function_cache import Known
+    from parallax._backends.processes.parent.pool import Pool
     from parallax._backends.processes.parent.process_engine import ProcessEngine
     from parallax._backends.processes.parent.task import Task
-    from parallax._backends.processes.parent.warm_pool import Pool
 
 #: A callable with its arguments, or with the arguments of several calls and None.
 Submitted: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None]"

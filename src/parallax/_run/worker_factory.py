@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         output_receiver,
         warm_pool,
     )
+    from parallax._backends.processes.parent.pool import Pool
     from parallax._core import errors
     from parallax._core.chunks import Route
     from parallax._core.nesting import Place
@@ -131,7 +132,7 @@ class WorkerFactory:
         place = self._place.worker(workers, self._options.item_timeout)
         return self._context.copy().run(environment_capture.capture_environment, place)
 
-    def _pool(self) -> warm_pool.Pool:
+    def _pool(self) -> Pool:
         return warm_pool.warm_pool(self._options.start_method)
 
     def start_seconds(self) -> float:

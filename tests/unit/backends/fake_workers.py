@@ -11,6 +11,7 @@ from collections import deque
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.channel_setup import keep_channel
 from parallax._backends.processes.parent.worker_client import WorkerClient
+from parallax._backends.processes.start.started_process import StartedProcess
 from parallax._core.chunks import ChunkResult
 from parallax._transport import codec
 from parallax._transport.framing import Channel
@@ -18,12 +19,12 @@ from parallax._transport.framing import Channel
 __all__ = ["FakePool", "FakeProcess"]
 
 
-class FakeProcess:
+class FakeProcess(StartedProcess):
     """A process that was asked to start, and the worker that runs in it."""
 
     def __init__(self, sock, pid):
+        super().__init__(f"fake-{pid}")
         self.channel = Channel(sock, waits=False)
-        self.pid = None
         self.own_pid = pid
         self.code = None
         self.deadline = time.monotonic() + 100

@@ -20,9 +20,9 @@ from parallax._backends.processes.parent import worker_state as states
 from parallax._backends.processes.parent.function_cache import Known
 from parallax._backends.processes.parent.map_workers import ProcessCrew
 from parallax._backends.processes.parent.output_receiver import OutputReceiver
+from parallax._backends.processes.parent.pool import Pool
 from parallax._backends.processes.parent.task import Task
 from parallax._backends.processes.parent.task_workers import TaskWorkers
-from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_state import (
     CONDEMNED,

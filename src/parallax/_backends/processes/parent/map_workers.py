@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from parallax._backends.contract import Report
     from parallax._backends.processes.parent.output_receiver import OutputReceiver
-    from parallax._backends.processes.parent.warm_pool import Pool
+    from parallax._backends.processes.parent.pool import Pool
     from parallax._backends.processes.parent.worker_set import Loss
     from parallax._core import errors
     from parallax._core.chunks import Chunk, Route

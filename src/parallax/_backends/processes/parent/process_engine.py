@@ -22,11 +22,11 @@ from typing import Any
 from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.parent.direct_read import read_directly
 from parallax._backends.processes.parent.function_cache import Callables, Known
+from parallax._backends.processes.parent.pool import Pool
 from parallax._backends.processes.parent.process_view import ProcessHandle
 from parallax._backends.processes.parent.task import Task, TaskWorker, encode_arguments, settle
 from parallax._backends.processes.parent.task_stall_view import TaskStallView
 from parallax._backends.processes.parent.task_workers import TaskWorkers
-from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S
 from parallax._backends.processes.start.initializer import Initializer

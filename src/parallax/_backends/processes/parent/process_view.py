@@ -9,7 +9,7 @@ import signal
 import time
 
 from parallax._backends.processes.common.process_exit import wait_for_exit
-from parallax._backends.processes.parent.warm_pool import Pool
+from parallax._backends.processes.parent.pool import Pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
 
 #: Seconds between two looks at a process, where the system cannot wait for its end. Shorter costs

@@ -14,7 +14,7 @@ from parallax._backends.processes.common.stack_dumps import StackDump
 from parallax._backends.processes.parent.environment_capture import capture_live
 from parallax._backends.processes.parent.function_cache import Known
 from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
-from parallax._backends.processes.start.starter import StartedProcess
+from parallax._backends.processes.start.started_process import StartedProcess
 from parallax._backends.result_encoding import Packed
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.futures import Future, Helper

@@ -21,10 +21,10 @@ from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.environment_capture import capture_environment
 from parallax._backends.processes.parent.output_receiver import OutputReceiver
+from parallax._backends.processes.parent.pool import Pool
 from parallax._backends.processes.parent.task import Batch, Finished, Task, TaskWorker, outcomes
 from parallax._backends.processes.parent.task_killer import TASK_RECALL_RETRY_S, TaskKiller
 from parallax._backends.processes.parent.task_queue import TaskQueue
-from parallax._backends.processes.parent.warm_pool import Pool
 from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S, Loss, WorkerSet
 from parallax._backends.processes.parent.worker_state import BORROWED, IDLE, STARTING, WORKING
 from parallax._backends.processes.start.initializer import Initializer

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from parallax._backends.processes.common.stack_dumps import StackDump
     from parallax._backends.processes.start.initializer import Initializer
-    from parallax._backends.processes.start.starter import StartedProcess
+    from parallax._backends.processes.start.started_process import StartedProcess
     from parallax._transport import codec
     from parallax._transport.shm_channel import SharedMemoryChannel
 

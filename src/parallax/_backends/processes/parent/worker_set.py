@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from parallax._backends.processes.parent.output_receiver import OutputReceiver
-    from parallax._backends.processes.parent.warm_pool import Pool
+    from parallax._backends.processes.parent.pool import Pool
     from parallax._core import errors
     from parallax._transport.framing import Frame
     from parallax._transport.shm_channel import SharedFrame

@@ -16,18 +16,17 @@ import os
 import signal
 import socket
 import sys
-import threading
-import time
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from parallax._backends.processes.common.process_exit import exit_sentinel, wait_for_exit
+from parallax._backends.processes.common.process_exit import exit_sentinel
 from parallax._backends.processes.common.process_identity import child_identity
 from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.spawn import interrupts_blocked
-from parallax._backends.processes.start.starter import StartedProcess, Starter
+from parallax._backends.processes.start.started_process import ChildProcess, StartedProcess
+from parallax._backends.processes.start.starter import Starter
 from parallax._backends.processes.start.zygote import reseed
 from parallax._backends.processes.worker import main as worker
 from parallax._backends.processes.worker.parent_watch import watch_parent
@@ -41,56 +40,6 @@ if TYPE_CHECKING:
     from parallax._core import errors
 else:
     errors = lazy_module("parallax._core.errors")
-
-#: Seconds between two looks at a child that is about to end, where the system cannot wait for it.
-#: Shorter burns CPU, longer delays a shutdown.
-EXIT_POLL_S = 0.005
-
-
-class ForkedProcess(StartedProcess):
-    """A child of this process."""
-
-    def __init__(self, name: str, pid: int) -> None:
-        super().__init__(name, None, None)
-        self.pid = pid
-        # Another process must not get the process id between a look and a signal.
-        self._lock = threading.Lock()
-        self._over = False
-
-    def _reach(self, act: Callable[[int], None]) -> None:
-        with self._lock:
-            if not self._over and self.pid is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    act(self.pid)
-
-    def exitcode(self, timeout: float) -> int | None:
-        """Exit status, negative for a signal; None if it is not known within ``timeout``."""
-        if not self.gone() and timeout > 0:
-            self._wait(timeout)
-            self.gone()
-        return self._code
-
-    def gone(self) -> bool:
-        """Whether the child has ended; its status is collected then."""
-        with self._lock:
-            if not self._over and self.pid is not None:
-                try:
-                    pid, status = os.waitpid(self.pid, os.WNOHANG)
-                except ChildProcessError:  # the program waits for any child, or ignores their end
-                    self._over = True
-                else:
-                    if pid:
-                        self._over = True
-                        self._code = os.waitstatus_to_exitcode(status)
-            return self._over
-
-    def _wait(self, timeout: float) -> None:
-        assert self.pid is not None
-        if wait_for_exit(self.pid, timeout) is not None:
-            return
-        deadline = time.monotonic() + timeout
-        while not self.gone() and time.monotonic() < deadline:
-            time.sleep(EXIT_POLL_S)
 
 
 class ForkStarter(Starter):
@@ -138,7 +87,7 @@ class ForkStarter(Starter):
             for handle in copies:
                 if isinstance(handle, int):
                     os.close(handle)
-        return ForkedProcess(process.name, pid)
+        return ChildProcess(process.name, pid)
 
 
 def _become(process: Any, parent: int, sock: socket.socket) -> None:

@@ -10,9 +10,9 @@ import contextlib
 import functools
 import os
 import sys
-import weakref
 
 from parallax._backends.processes.common.native_threads import THREAD_COUNT_VARIABLES
+from parallax._backends.processes.start.started_process import ChildProcess
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, signals
 
@@ -47,7 +47,7 @@ def execute(
     identity: Identity,
     segments: Sequence[Handle] = (),
     initializer_fds: Sequence[int] = (),
-) -> subprocess.Popen[bytes]:
+) -> ChildProcess:
     """Execute a fresh Python that runs the ``main`` of a module.
 
     Raises:
@@ -72,7 +72,8 @@ def execute(
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:
         if sys.platform == "win32":
-            return _execute_sharing(sock, [*flags, "-c", code], env)
+            started = _execute_sharing(sock, [*flags, "-c", code], env)
+            return ChildProcess(identity.name, started.pid, started.poll)
         # The new process inherits blocked signals. A worker unblocks Ctrl-C when it has a handler;
         # before, Ctrl-C would end it with a traceback.
         with interrupts_blocked():
@@ -88,21 +89,8 @@ def execute(
             )
     except OSError as error:
         raise errors.WorkerStartError("spawn", str(error)) from error
-    _executed.add(popen)
-    return popen
-
-
-#: Processes that were executed, by whomever.
-_executed: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for popen in _executed:
-        popen.returncode = 0  # not our child: never wait for it, never warn about it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    popen.returncode = 0  # that of the process is collected elsewhere
+    return ChildProcess(identity.name, popen.pid)
 
 
 if sys.platform == "win32":

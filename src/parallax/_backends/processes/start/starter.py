@@ -7,13 +7,11 @@ in the log, and not imported ahead again.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 
 from parallax._backends.processes.common.process_identity import child_identity
-from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.start.spawn import execute, import_seconds
+from parallax._backends.processes.start.started_process import StartedProcess
 from parallax._backends.processes.start.zygote_client import ZygoteClient
 from parallax._core.cores import start_methods
 from parallax._core.lazy_import import lazy_module
@@ -22,8 +20,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     import logging
     import socket
-    import subprocess
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from parallax._backends.processes.start.initializer import Initializer
     from parallax._core import errors
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
 else:
     logging = lazy_module("logging")
     errors = lazy_module("parallax._core.errors")
-    subprocess = lazy_module("subprocess")
 
 #: Seconds until HELLO of a worker. Shorter gives up workers of a loaded machine, longer delays the
 #: replacement of one that hangs.
@@ -51,69 +47,6 @@ MAX_BLAMES = 2
 
 #: How often each module kept a zygote of this program from forking.
 _blames: dict[str, int] = {}
-
-
-class StartedProcess:
-    """One process whose start was requested."""
-
-    def __init__(
-        self, name: str, popen: subprocess.Popen[bytes] | None, zygote: ZygoteClient | None
-    ) -> None:
-        #: the name of the process, as itself sees it.
-        self.name = name
-        self._popen = popen
-        self._zygote = zygote
-        self._code: int | None = None
-        self.pid = popen.pid if popen is not None else None
-
-    def kill(self) -> None:
-        """End the process and its descendants at once, if it is known and still there."""
-        self._reach(kill_tree)
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the process, if it is known and still there."""
-        self._reach(lambda pid: os.kill(pid, number))
-
-    def _reach(self, act: Callable[[int], None]) -> None:
-        if self._popen is not None:
-            there = self._popen.poll() is None
-        else:
-            there = self._code is None and (
-                self._zygote is None or self.pid not in self._zygote.exits
-            )
-        if there and self.pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                act(self.pid)
-
-    @property
-    def zygote(self) -> ZygoteClient | None:
-        """The zygote that was to fork it, if any."""
-        return self._zygote
-
-    def exitcode(self, timeout: float) -> int | None:
-        """Exit status, negative for a signal; None if it is not known within ``timeout``."""
-        if self._popen is not None:
-            try:
-                return self._popen.wait(timeout)
-            except subprocess.TimeoutExpired:
-                return None
-        if self._code is None and self._zygote is not None and self.pid is not None:
-            self._code = self._zygote.exitcode(self.pid, timeout)
-        return self._code
-
-    def up(self, pid: int) -> None:
-        """Note the process id that came with the HELLO of the process."""
-        self.pid = pid
-        if self._zygote is not None:
-            self._zygote.proven = True
-
-    def gone(self) -> bool:
-        """Whether a process that is leaving has ended, or is the zygote's to collect."""
-        if self._popen is not None:
-            return self._popen.poll() is not None
-        if self._zygote is not None and self.pid is not None:
-            self._zygote.disregard(self.pid)
-        return True  # the zygote reaps it
 
 
 class Starter:
@@ -179,8 +112,8 @@ class Starter:
             except ConnectionError:  # it is gone
                 self._bury(zygote)
             else:
-                return StartedProcess(who.name, None, zygote)
-        return StartedProcess(who.name, execute("worker", sock, who, segments, fds), None)
+                return StartedProcess(who.name, zygote)
+        return execute("worker", sock, who, segments, fds)
 
     def deadline(self, started: StartedProcess, born: float) -> float:
         """The time at which a worker that is not up is given up.
@@ -189,7 +122,7 @@ class Starter:
             started: the worker.
             born: the time at which it was requested, on the monotonic clock as the result.
         """
-        zygote = started.zygote
+        zygote: ZygoteClient | None = started.zygote
         if zygote is not None and zygote is self._zygote:
             zygote.listen(0)
             due = max(born, zygote.asked) + IMPORT_TIMEOUT_S + IMPORT_TIMEOUT_FACTOR * zygote.cost
@@ -204,7 +137,7 @@ class Starter:
         A zygote that has several threads, or hangs in an import, cannot fork any more. It stays as
         the parent of its workers; the next zygote leaves out the modules that are to blame.
         """
-        zygote = self._zygote if started is None else started.zygote
+        zygote: ZygoteClient | None = self._zygote if started is None else started.zygote
         if zygote is None:
             return "", False
         # The end of a worker's socket may be seen a moment before that of its zygote's.
@@ -243,24 +176,33 @@ class Starter:
         _warn(did)
         return did, True
 
+    def listen(self) -> None:
+        """Read what zygotes report, and collect the status of those that have ended."""
+        for zygote in self.zygotes():
+            zygote.listen(0)
+            if zygote.gone:
+                zygote.process.exitcode(ZYGOTE_REPORT_S)
+
     def close(self) -> None:
         """End the zygotes and, with them, workers that are still there."""
-        for zygote in self._zygotes():
+        for zygote in self.zygotes():
             zygote.close()
         self._zygote, self._retired = None, []
 
     def forget(self) -> None:
         """Drop the zygotes without ending them: this process is a forked copy of their parent."""
-        for zygote in self._zygotes():
+        for zygote in self.zygotes():
             zygote.forget()
         self._zygote, self._retired = None, []
 
     def resources(self) -> tuple[set[int], set[int]]:
         """Process ids and descriptors that are held between runs."""
-        zygotes = self._zygotes()
-        return {z.pid for z in zygotes}, {z.control.fileno() for z in zygotes}
+        zygotes = self.zygotes()
+        fds = {fd for z in zygotes for fd in (z.fileno(), z.process.fileno())}
+        return {z.process.pid for z in zygotes if z.process.pid}, fds
 
-    def _zygotes(self) -> list[ZygoteClient]:
+    def zygotes(self) -> list[ZygoteClient]:
+        """Those that there are, and those that only wait for the end of their workers."""
         return [*self._retired, *([self._zygote] if self._zygote is not None else [])]
 
     def _ensure(self) -> ZygoteClient:

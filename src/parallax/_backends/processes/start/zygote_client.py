@@ -15,10 +15,9 @@ import time
 from parallax._backends.processes.common.process_identity import ZYGOTE_NUMBER, child_identity
 from parallax._backends.processes.start.spawn import OUTPUT_FDS, execute, file_of, import_seconds
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads
+from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads, signals
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Sequence
     from typing import Any
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from parallax._shm.segment import Handle
 else:
     errors = lazy_module("parallax._core.errors")
-    subprocess = lazy_module("subprocess")
 
 
 class ZygoteClient:
@@ -37,13 +35,14 @@ class ZygoteClient:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             who = child_identity("ParallaxZygote", ZYGOTE_NUMBER)
-            self._popen = execute("zygote", theirs, who)
+            #: its process.
+            self.process = execute("zygote", theirs, who)
         except BaseException:
             self.control.close()
             raise
         finally:
             theirs.close()
-        self.pid = self._popen.pid
+        self.pid = self.process.pid
         self.imported: set[str] = set()
         #: when imports were last requested, and the seconds that they were expected to take.
         self.asked = time.monotonic()
@@ -105,6 +104,15 @@ class ZygoteClient:
         with contextlib.suppress(OSError):  # a dead zygote is noticed at the next fork
             self.control.send(dumps(message))
 
+    def fileno(self) -> int:
+        """The descriptor of its socket, which is readable when it reports or ends; -1 if closed."""
+        return self.control.fileno()
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing to look after any more."""
+        return self.process.over
+
     def listen(self, timeout: float) -> bool:
         """Read its reports; wait at most ``timeout`` seconds for the first one.
 
@@ -162,9 +170,8 @@ class ZygoteClient:
 
     def end(self) -> str:
         """How it ended, in words."""
-        try:
-            status = self._popen.wait(1.0)
-        except subprocess.TimeoutExpired:
+        status = self.process.exitcode(1.0)
+        if status is None:
             return "it closed its connection"
         return errors.exit_reason(status, at_work=False)
 
@@ -175,13 +182,13 @@ class ZygoteClient:
         if self.stuck or self.imports > 0:
             # It would notice the end of its socket after that import only. All of its workers were
             # told to leave, or killed.
-            self._popen.kill()
-        try:
-            self._popen.wait(2.0)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
+            self.process.signal(signals.SIGKILL)
+        self.process.exitcode(2.0)
+        if not self.process.gone():
+            self.process.signal(signals.SIGKILL)
+            self.process.exitcode(2.0)
 
     def forget(self) -> None:
         """Drop the zygote without ending it: this process is a forked copy of its parent."""
         self.control.close()
+        self.process.close()

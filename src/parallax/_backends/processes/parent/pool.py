@@ -1,0 +1,369 @@
+"""A pool of warm worker processes, which outlive the run that started them.
+
+Guarantees: a worker is lent to one run at a time; at most ``limit`` workers exist over all
+concurrent callers, unless a caller asked for more; idle workers leave by themselves after
+``idle_timeout``; ``shutdown`` (at exit too) leaves no process behind; a forked copy of this
+process starts afresh.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+
+from parallax._backends.processes.common import protocol
+from parallax._backends.processes.parent.output_receiver import OutputReceiver
+from parallax._backends.processes.parent.worker_client import WorkerClient
+from parallax._backends.processes.parent.worker_start import make_starter, outputs, start_worker
+from parallax._backends.processes.parent.worker_state import GONE, IDLE, LEAVING, STARTING, WORKING
+from parallax._backends.processes.start.attendant import attendant
+from parallax._backends.processes.start.spawn import installed
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._transport.wakeup import ready_channels
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from parallax._backends.processes.common.stack_dumps import StackDump
+    from parallax._backends.processes.parent.worker_start import W
+    from parallax._backends.processes.start.attendant import Watched
+    from parallax._backends.processes.start.initializer import Initializer
+    from parallax._core import errors
+    from parallax._transport.shm_channel import SharedMemoryChannel
+else:
+    errors = lazy_module("parallax._core.errors")
+
+#: Seconds to wait for another run's workers. Shorter starts more of them than there are cores,
+#: longer holds up a program that reads two streams in turns.
+LEASE_TIMEOUT_S = 1.0
+
+#: Seconds that ``tidy`` waits for the lock. A fork waits for it, and may have the lock itself.
+TIDY_TIMEOUT_S = 0.02
+
+#: Seconds that workers take to start, without the modules that they import.
+USUAL_START_S = 0.06
+
+
+#: workers of executors, of whatever pool.
+hired_anywhere: set[WorkerClient] = set()
+
+
+class Pool:
+    """Starts, lends and takes back workers. Thread-safe."""
+
+    def __init__(self, method: str = "auto") -> None:
+        # Not the condition's own way in, which is Python code: an interrupt there leaves it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._starter = make_starter(method)
+        #: our ends of the worker that is being started.
+        self._making: list[SharedMemoryChannel | StackDump] = []
+        self._idle: list[WorkerClient] = []
+        self._alive: set[WorkerClient] = set()
+        #: workers of executors: not lent, not counted.
+        self._hired: set[WorkerClient] = set()
+        #: workers that were told to leave and are not known to have left.
+        self._leaving: list[WorkerClient] = []
+        #: the output of idle workers: of threads that items have left there.
+        self._output = OutputReceiver("parallax-pool-voices")
+        #: seconds that a worker took from its start to its hello, newest.
+        self.start_seconds: float | None = None
+
+    @property
+    def method(self) -> str:
+        """How workers are started."""
+        return self._starter.method
+
+    def prepare(self, modules: Iterable[str]) -> None:
+        """Begin to import installed modules where workers will be forked from."""
+        # Only a hint: what keeps workers from starting is told when they are asked for.
+        with self._lock:
+            try:
+                self._starter.prepare({m for m in modules if installed(m)})
+            except (errors.WorkerStartError, OSError):
+                pass
+            self._attend()
+
+    def expected_start(self, count: int, limit: int, modules: Collection[str]) -> float:
+        """Seconds until ``count`` workers would take work if they were asked for now.
+
+        Args:
+            count: workers wanted.
+            limit: workers that may exist in all.
+            modules: what the workers have to import, as far as that is known.
+
+        Returns:
+            0 if they are up, infinity if other runs have them all.
+        """
+        with self._lock:
+            if count <= sum(w.state is IDLE for w in self._idle):
+                return 0.0
+            if not self._idle and len(self._alive) >= limit:
+                return math.inf
+            return USUAL_START_S + self._starter.expected_import(modules)
+
+    def lease(
+        self, count: int, limit: int, *, wait: bool, items: int | None = None
+    ) -> list[WorkerClient]:
+        """Lend up to ``count`` workers, warm ones first; start what is missing.
+
+        Args:
+            count: workers wanted.
+            limit: workers that may exist in all.
+            wait: wait for other runs to give one back if not even one can be had.
+            items: items after which an idle worker is replaced.
+
+        Raises:
+            WorkerStartError: none could be started.
+        """
+        lent: list[WorkerClient] = []
+        written = outputs()
+        with self._lock:
+            while True:
+                self._weed()
+                while self._idle and len(lent) < count:
+                    worker = self._idle.pop()
+                    worn = items is not None and worker.ran >= items
+                    if worn or worker.outputs != written:
+                        self.retire(worker)
+                        continue
+                    if worker.state is IDLE:
+                        worker.enter(WORKING)
+                    lent.append(worker)
+                while len(lent) < count and len(self._alive) < limit:
+                    try:
+                        lent.append(self._start(WorkerClient))
+                    except errors.WorkerStartError:
+                        if not lent:
+                            raise
+                        break
+                if lent or not wait:
+                    return lent
+                if not self._changed.wait(LEASE_TIMEOUT_S):
+                    # Perhaps the run that has them is a stream that this very thread reads:
+                    # waiting on would be a deadlock. One above the limit gets us on.
+                    limit = max(limit, len(self._alive) + 1)
+
+    @property
+    def forks(self) -> bool:
+        """Whether workers are forked from this very process."""
+        return self.method == "fork"
+
+    def hire(self, kind: type[W], initializer: Initializer | None = None) -> W:
+        """Start a worker that is never lent to runs; ``discard`` lets go of it.
+
+        Raises:
+            WorkerStartError: it could not be started.
+        """
+        with self._lock:
+            worker = self._start(kind, initializer)
+            self._alive.discard(worker)
+            self._hired.add(worker)
+            hired_anywhere.add(worker)
+            return worker
+
+    def _start(self, kind: type[W], initializer: Initializer | None = None) -> W:
+        worker = start_worker(self._starter, kind, initializer, self._making)
+        self._alive.add(worker)
+        self._attend(worker)
+        return worker
+
+    def _attend(self, *workers: WorkerClient) -> None:
+        """Have ``tidy`` called when a child of this process has ended, or one of a zygote's."""
+        started: list[Watched] = [worker.started for worker in workers]
+        for process in (*started, *self._starter.zygotes()):
+            attendant().watch(process, self.tidy)
+
+    def trouble(
+        self, worker: WorkerClient | None = None, *, late: bool = False
+    ) -> tuple[str, bool]:
+        """Why a worker did not come up, and whether starting again has a chance."""
+        with self._lock:
+            return self._starter.trouble(worker.started if worker is not None else None, late=late)
+
+    def exitcode(self, worker: WorkerClient) -> int | None:
+        """The exit status of a worker that has ended; None while it runs or if it is not known."""
+        with self._lock:
+            return worker.started.exitcode(0.0)
+
+    def deadline(self, worker: WorkerClient) -> float:
+        """When a worker that is not up by then is given up, on the monotonic clock."""
+        with self._lock:
+            return self._starter.deadline(worker.started, worker.born)
+
+    def greet(self, worker: WorkerClient, pid: int) -> None:
+        """Note that a worker said hello; its holder has it WORKING until it says otherwise."""
+        worker.greet(pid)
+        self.start_seconds = time.monotonic() - worker.born
+
+    def give_back(self, worker: WorkerClient, idle_timeout: float | None) -> None:
+        """Take a worker back that owes nothing; it waits for the next run.
+
+        Args:
+            worker: the worker.
+            idle_timeout: seconds after which the worker leaves; None if it was told before.
+        """
+        if idle_timeout is not None:
+            try:
+                worker.channel.send(protocol.RELEASE, int(idle_timeout * 1000))
+            except OSError:
+                self.discard(worker, kill=True)
+                return
+        with self._lock:
+            if worker.state is WORKING:
+                worker.enter(IDLE)
+            self._idle.append(worker)
+            self._changed.notify_all()
+
+    def discard(self, worker: WorkerClient, *, kill: bool, timeout: float = 0.5) -> int | None:
+        """Let go of a worker that died or is to die.
+
+        Returns:
+            Its exit status, None if not known within ``timeout`` seconds.
+        """
+        if kill:
+            worker.started.kill()
+        worker.close()
+        with self._lock:
+            self._part(worker)
+            code = worker.started.exitcode(timeout)
+            if code is None and worker not in self._leaving:
+                self._leaving.append(worker)  # reaped when it ends at last
+            elif code is not None and worker.state is LEAVING:
+                worker.enter(GONE)
+            return code
+
+    def retire(self, worker: WorkerClient) -> None:
+        """Let a worker go that leaves by itself once its socket is closed; it is reaped later."""
+        worker.close()
+        with self._lock:
+            self._part(worker)
+            self._leaving.append(worker)
+            self._sweep()
+
+    def settle(self, timeout: float) -> None:
+        """Reap the workers that were let go, as far as they are gone within ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            for worker in self._leaving:
+                worker.started.exitcode(max(0.0, deadline - time.monotonic()))
+            self._sweep()
+
+    def tidy(self) -> None:
+        """Let go of what has ended by itself; for a thread that may try again if that takes long.
+
+        Without this, workers that leave when they were idle for long would stay until a later call:
+        as zombies, with our ends of their connections.
+        """
+        if not self._lock.acquire(timeout=TIDY_TIMEOUT_S):
+            return
+        try:
+            self._starter.listen()
+            for worker in self._all():
+                worker.started.look()
+            self._weed()
+        finally:
+            self._lock.release()
+
+    def _part(self, worker: WorkerClient) -> None:
+        """Count a worker no more."""
+        self._alive.discard(worker)
+        self._hired.discard(worker)
+        hired_anywhere.discard(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self._changed.notify_all()
+
+    def _all(self) -> list[WorkerClient]:
+        return [*self._alive, *self._hired, *self._leaving]
+
+    def _sweep(self) -> None:
+        """Drop the leaving workers that are gone."""
+        for worker in self._leaving:
+            if worker.state is LEAVING and worker.started.gone():
+                worker.enter(GONE)
+        self._leaving = [w for w in self._leaving if w.state is not GONE]
+
+    def _weed(self) -> None:
+        """Let go of idle workers that have left."""
+        if self._leaving:
+            self._sweep()
+        heard = ready_channels([worker.channel for worker in self._idle], 0)
+        for worker in [w for w in self._idle if w.channel in heard] if heard else ():
+            try:
+                frames = worker.channel.receive()
+            except (EOFError, OSError):
+                frames = None
+            if frames is None or any(f.kind == protocol.BYE for f in frames):
+                self.discard(worker, kill=False)
+                continue
+            for frame in frames:
+                if frame.kind == protocol.HELLO:
+                    self.greet(worker, frame.tag)
+                    worker.enter(IDLE)
+                elif frame.kind == protocol.OUTPUT:
+                    self._output.receive(worker.decoder, frame)
+        self._output.deliver_soon()
+
+    def validate(self) -> None:
+        """Assert what must hold whenever no method runs; for tests."""
+        with self._lock:
+            assert {w.state for w in self._idle} <= {STARTING, IDLE}
+            assert self._alive.issuperset(self._idle)
+            assert self._alive.isdisjoint(self._hired)
+            assert all(w.alive for w in (*self._alive, *self._hired))
+            # What is lent is idle for nobody else.
+            lent = self._alive.difference(self._idle)
+            assert not any(w.state is IDLE for w in lent)
+            assert not any(w.alive for w in self._leaving)
+
+    def shutdown(self) -> None:
+        """End all workers, idle or not, and the zygote; returns when they are gone."""
+        with self._lock:
+            self._weed()
+            workers, self._alive = [*self._alive, *self._leaving], set()
+            self._leaving.clear()
+            self._idle.clear()
+            for worker in workers:
+                if worker.owed or worker.state is STARTING:
+                    worker.started.kill()
+                worker.close()
+            if self._starter.method != "zygote":
+                for worker in workers:
+                    if worker.started.exitcode(1.0) is None:
+                        worker.started.kill()
+                        worker.started.exitcode(1.0)
+            self._starter.close()
+            self._changed.notify_all()
+        self._output.close()
+
+    def forget(self) -> None:
+        """Drop everything without ending it: for a forked copy of the owner."""
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        for worker in self._all():
+            worker.close()
+            worker.started.close()
+        for each in self._making:
+            each.close()
+        self._making.clear()
+        self._alive, self._idle, self._hired, self._leaving = set(), [], set(), []
+        self._output = OutputReceiver("parallax-pool-voices")
+        self._starter.forget()
+
+    def resources(self) -> tuple[set[int], set[int]]:
+        """Process ids and descriptors that the pool holds between runs."""
+        with self._lock:
+            self._weed()
+            pids, fds = self._starter.resources()
+            for worker in self._alive:
+                if worker.pid is not None:
+                    pids.add(worker.pid)
+                fds.add(worker.channel.fileno())
+                if worker.dump is not None:
+                    fds.add(worker.dump.handle)
+            pids |= {w.pid for w in self._leaving if w.pid is not None}
+            fds |= {w.started.fileno() for w in self._all()} | attendant().descriptors()
+            return pids, fds

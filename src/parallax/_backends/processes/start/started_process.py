@@ -1,0 +1,164 @@
+"""Processes whose start was requested: forked by the zygote, or children of this one.
+
+Guarantees: a process id is signalled only as long as the process has it: the status of a child is
+collected under a lock, by whichever thread comes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+
+from parallax._backends.processes.common.process_exit import open_pidfd, wait_for_exit
+from parallax._backends.processes.common.process_tree import kill_tree
+from parallax._backends.processes.start.attendant import attendant
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+#: Seconds between two looks at a child that is about to end, where the system cannot wait for it.
+#: Shorter burns CPU, longer delays a shutdown.
+EXIT_POLL_S = 0.005
+
+
+class StartedProcess:
+    """A process that a zygote was asked for."""
+
+    def __init__(self, name: str, zygote: Any = None) -> None:
+        #: the name of the process, as itself sees it.
+        self.name = name
+        #: the ``ZygoteClient`` of the zygote that was to fork it, if any.
+        self.zygote = zygote
+        #: known when it is up, at the latest.
+        self.pid: int | None = None
+        self._code: int | None = None
+
+    def kill(self) -> None:
+        """End the process and its descendants at once, if it is known and still there."""
+        self._reach(kill_tree)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if it is known and still there."""
+        self._reach(lambda pid: os.kill(pid, number))
+
+    def _reach(self, act: Callable[[int], None]) -> None:
+        ended = self._code is not None or (self.zygote and self.pid in self.zygote.exits)
+        if not ended and self.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                act(self.pid)
+
+    def exitcode(self, timeout: float) -> int | None:
+        """Exit status, negative for a signal; None if it is not known within ``timeout``."""
+        if self._code is None and self.zygote is not None and self.pid is not None:
+            self._code = self.zygote.exitcode(self.pid, timeout)
+        return self._code
+
+    def up(self, pid: int) -> None:
+        """Note the process id that came with the HELLO of the process."""
+        self.pid = pid
+        if self.zygote is not None:
+            self.zygote.proven = True
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing about it is left to this process: true of a zygote's."""
+        return True
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when a child has ended; -1 without one."""
+        return -1
+
+    def look(self) -> None:
+        """Collect the exit status of a child that has ended."""
+
+    def close(self) -> None:
+        """Close the descriptor; in a forked copy of the parent there is nothing else to do."""
+
+    def gone(self) -> bool:
+        """Whether a process that is leaving has ended, or is the zygote's to collect."""
+        if self.zygote is not None and self.pid is not None:
+            self.zygote.disregard(self.pid)
+        return True  # the zygote reaps it
+
+
+class ChildProcess(StartedProcess):
+    """A child of this process."""
+
+    def __init__(self, name: str, pid: int, poll: Callable[[], int | None] | None = None) -> None:
+        """Take charge of a child.
+
+        Args:
+            name: its name.
+            pid: its process id.
+            poll: collects its exit status if it has ended, for one that ``subprocess`` started.
+        """
+        super().__init__(name)
+        self.pid = pid
+        self._poll = poll
+        # Another process must not get the process id between a look and a signal.
+        self._lock = threading.Lock()
+        self._over = False
+        try:
+            self._pidfd = open_pidfd(pid)
+        except OSError:
+            self._pidfd = -1
+
+    @property
+    def over(self) -> bool:
+        """Whether its status was collected, by whomever."""
+        return self._over
+
+    def fileno(self) -> int:
+        """See the base class."""
+        return self._pidfd
+
+    def look(self) -> None:
+        """See the base class."""
+        self.gone()
+
+    def _reach(self, act: Callable[[int], None]) -> None:
+        with self._lock:
+            if not self._over and self.pid is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    act(self.pid)
+
+    def exitcode(self, timeout: float) -> int | None:
+        """Exit status, negative for a signal; None if it is not known within ``timeout``."""
+        deadline = time.monotonic() + timeout
+        while not self.gone() and (left := deadline - time.monotonic()) > 0:
+            assert self.pid is not None
+            if wait_for_exit(self.pid, left) is None:
+                time.sleep(EXIT_POLL_S)
+        return self._code
+
+    def gone(self) -> bool:
+        """Whether the child has ended; its status is collected then."""
+        with self._lock:
+            if not self._over and self._collected():
+                self._over = True
+                self.close()
+                attendant().look_again()
+            return self._over
+
+    def _collected(self) -> bool:
+        assert self.pid is not None
+        if self._poll is not None:
+            self._code = self._poll()
+            return self._code is not None
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:  # the program waits for any child, or ignores their end
+            return True
+        if pid:
+            self._code = os.waitstatus_to_exitcode(status)
+        return pid != 0
+
+    def close(self) -> None:
+        """See the base class."""
+        fd, self._pidfd = self._pidfd, -1
+        if fd >= 0:
+            os.close(fd)
