@@ -132,6 +132,9 @@ class ProcessRoute:
                 with self._lock:
                     choice.keep(str(error), time.perf_counter())
             return None
+        except (WorkerStartError, OSError) as error:  # the latter from loading modules
+            self._set_unavailable(error)
+            return None
         spent = time.thread_time() - begun
         with self._lock:
             choice.sent(spent)

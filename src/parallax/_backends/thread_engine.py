@@ -13,12 +13,12 @@ Assumes: the process engine may share this engine's lock, see ``lock``.
 from __future__ import annotations
 
 import logging
+import queue as queues  # not its class: a library may patch it, as it does threads
 import threading
 import time
 from collections import deque
 from concurrent.futures import BrokenExecutor
 from contextvars import Context
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from parallax._backends.simple_engines import LocalPieces
@@ -122,7 +122,7 @@ class ThreadEngine(LocalPieces):
         self._initargs = initargs
         self._failed = failed
         #: calls that wait for a thread, and at the end a None.
-        self.queue: SimpleQueue[Any] = SimpleQueue()
+        self.queue: queues.SimpleQueue[Any] = queues.SimpleQueue()
         #: tokens for idle threads: at most as many as threads exceed calls that run or wait. A
         #: thread adds a token after a call, without the lock, for which it would queue behind the
         #: thread that submits; a new call takes a token, or has a thread started. With one token
@@ -284,7 +284,7 @@ class ThreadEngine(LocalPieces):
     def forget(self, lock: Any = None) -> None:
         """Start afresh: this process is a forked copy, in which the threads do not exist."""
         self.lock = lock if lock is not None else threading.RLock()
-        queue, self.queue = self.queue, SimpleQueue()
+        queue, self.queue = self.queue, queues.SimpleQueue()
         self._free.clear()
         self._idents.clear()
         self.initial.clear()
@@ -351,11 +351,11 @@ class ThreadEngine(LocalPieces):
         return True
 
 
-def _drain(queue: SimpleQueue[Any]) -> Iterator[Any]:
+def _drain(queue: queues.SimpleQueue[Any]) -> Iterator[Any]:
     """Take out one entry after the other until the queue is empty."""
     while True:
         try:
             entry = queue.get_nowait()
-        except Empty:
+        except queues.Empty:
             return
         yield entry

@@ -7,9 +7,9 @@ be ended: ``close`` waits ``grace`` seconds for the thread, and leaves it to end
 
 from __future__ import annotations
 
+import queue as queues  # not its class: a library may patch it, as it does threads
 import threading
 import time
-from queue import SimpleQueue
 
 from parallax._backends.capture import run_chunk, unblock_interrupts
 from parallax._backends.contract import Done, Joined, Unable
@@ -80,7 +80,7 @@ class ThreadCrew(SelfReportingCrew):
         super().__init__(report, call, new_id=new_id, place=place)
         self._place = place.worker(1)
         self._context = context
-        self._inboxes: dict[int, SimpleQueue[tuple[Chunk, Sequence[Any]] | None]] = {}
+        self._inboxes: dict[int, queues.SimpleQueue[tuple[Chunk, Sequence[Any]] | None]] = {}
         self._threads: dict[int, threading.Thread] = {}
         #: the results so far of the chunks that threads are running, by worker.
         self._values: dict[int, list[Any]] = {}
@@ -110,7 +110,7 @@ class ThreadCrew(SelfReportingCrew):
 
     def _start(self) -> bool:
         name = self._new_id()
-        inbox: SimpleQueue[tuple[Chunk, Sequence[Any]] | None] = SimpleQueue()
+        inbox: queues.SimpleQueue[tuple[Chunk, Sequence[Any]] | None] = queues.SimpleQueue()
         self._inboxes[name] = inbox
         # Daemon: a thread that sits in an endless item must not keep the interpreter.
         thread = threading.Thread(
@@ -150,7 +150,9 @@ class ThreadCrew(SelfReportingCrew):
         for thread in self._threads.values():
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _work(self, name: int, inbox: SimpleQueue[tuple[Chunk, Sequence[Any]] | None]) -> None:
+    def _work(
+        self, name: int, inbox: queues.SimpleQueue[tuple[Chunk, Sequence[Any]] | None]
+    ) -> None:
         fn, star, stop = self._call
         unblock_interrupts()
         enter(self._place)

@@ -9,6 +9,7 @@ go on working. Misuse of an argument is a plain ``TypeError`` or ``ValueError``.
 
 from __future__ import annotations
 
+import errno
 from concurrent.futures import BrokenExecutor
 
 from parallax._core.light_stdlib import TYPE_CHECKING, PicklingError
@@ -27,6 +28,24 @@ __all__ = [
     "WorkerDiedError",
     "WorkerStartError",
 ]
+
+
+#: What to do when no descriptor is left.
+_FREE_DESCRIPTORS = (
+    "No file descriptor is left: close files and sockets, raise the limit on open files "
+    "(ulimit -n), or pass backend='threads'"
+)
+
+
+def lacks_descriptors(error: BaseException) -> bool:
+    """Whether an error says that no file descriptor is left."""
+    return isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}
+
+
+def _advice(reason: str, otherwise: str) -> str:
+    # By the text: the reason may come from another process, or be one of several.
+    short = any(f"[Errno {number}]" in reason for number in (errno.EMFILE, errno.ENFILE))
+    return _FREE_DESCRIPTORS if short else otherwise
 
 
 class ParallaxError(Exception):
@@ -117,9 +136,10 @@ class WorkerStartError(ParallaxError, BrokenExecutor):
     detail: str
 
     def _message(self) -> str:
+        usual = "Check the limits on processes, memory and open files, or pass backend='threads'"
         return (
             f"no worker process could be started (start method {self.method!r}): {self.detail}. "
-            f"Check the limits on processes, memory and open files, or pass backend='threads'"
+            f"{_advice(self.detail, usual)}"
         )
 
 
@@ -166,10 +186,13 @@ class SerializationError(ParallaxError, PicklingError):
         if self.what == "item" and self.index is None:
             name = "an argument of the call"
         where = "" if self.path in {"", self.what} else f" at {self.path}"
+        usual = (
+            "Leave the unpicklable part out, or use threads (backend='threads'), which stay in "
+            "this process"
+        )
         return (
             f"{name} cannot travel between processes{where}: {self.reason}. "
-            f"Leave the unpicklable part out, or use threads (backend='threads'), which stay in "
-            f"this process"
+            f"{_advice(self.reason, usual)}"
         )
 
 

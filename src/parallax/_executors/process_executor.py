@@ -18,7 +18,7 @@ from parallax._backends.processes.parent.process_view import ProcessHandle
 from parallax._backends.processes.parent.warm_pool import warm_pool
 from parallax._backends.processes.start.initializer import forks_by_default
 from parallax._core.cores import usable_cores
-from parallax._core.errors import InheritanceError
+from parallax._core.errors import InheritanceError, WorkerStartError
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.options import stall_limit
 from parallax._executors.executor_base import EngineExecutor
@@ -95,8 +95,8 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
                 "max_tasks_per_child is incompatible with the 'fork' start method; "
                 "leave mp_context out, or pass another one"
             )
-        pool = warm_pool(method if method in {"spawn", "fork"} else "auto")
-        pool.prepare(set())
+        if method not in {"spawn", "fork"}:
+            method = "auto"
         make = functools.partial(
             ProcessEngine,
             max_workers,
@@ -109,7 +109,11 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
             stall_warn=stall_limit(),
         )
         try:
+            pool = warm_pool(method)
+            pool.prepare(set())
             engine = make(pool)
+        except OSError as error:
+            raise WorkerStartError(method, str(error)) from error
         except InheritanceError:
             if mp_context is not None or not forks_by_default():
                 raise

@@ -152,7 +152,10 @@ class ChunkFlow:
         """
         crew = self.table.crews.get(route)
         if crew is None and route != "loop":
-            crew = make_crew(route)
+            try:
+                crew = make_crew(route)
+            except OSError as error:  # no descriptor is left, even to load a module
+                return Unable(str(error))
         self.route, self.wanted = route, workers
         if self.scheduler is not None:
             self.scheduler.expect_workers(workers)
@@ -240,7 +243,7 @@ class ChunkFlow:
             self.handle(events.Lost(event.worker, began=False))
             self._reopen()
         elif not self._listener.on_trouble(event) and not self.table.any_up():
-            raise errors.WorkerStartError(event.method or self.route, event.reason)
+            raise errors.WorkerStartError(event.method or "auto", event.reason)
 
     def _on_joined(self, event: Joined) -> None:
         route = self.table.join(event.worker)

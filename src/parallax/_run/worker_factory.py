@@ -154,6 +154,8 @@ class WorkerFactory:
         try:
             self._encoded = call_encoding.encode_call(self._call, [])
         except Exception as error:
+            if errors.lacks_descriptors(error):
+                raise
             path, reason = pickle_diagnosis.find_unpicklable(self._call.fn, "callable")
             raise errors.SerializationError("callable", None, path, reason) from error
         self._profiler.limits.find_reads()

@@ -7,6 +7,7 @@ so that no descriptor has to be passed later.
 from __future__ import annotations
 
 import _thread
+import errno
 import os
 import threading
 import time
@@ -98,13 +99,13 @@ def arena_sender() -> SlabSender | None:
             if sender.keep_open():
                 _trimmers[-1].over.clear()
                 return sender
-        if _refused:
+        if _refused and _refused[0].errno not in {errno.EMFILE, errno.ENFILE}:
             return None
         trimmer = _IdleTrimmer()
         try:
             made = SlabSender(create_segment(), threading.Lock(), trimmer=trimmer, threads=True)
         except OSError as error:
-            _refused.append(error)
+            _refused[:] = [error]
             return None
         trimmer.sender = made
         _trimmers[:], _senders[:] = [trimmer], [made]

@@ -302,5 +302,5 @@ def warn_no_shared_memory(error: OSError | None) -> None:
         logging.getLogger("parallax").warning(
             "parallax: there is no shared memory to be had (%s); "
             "large data goes through sockets, which takes longer",
-            error,
+            error or "no descriptor is left for it",
         )

@@ -46,6 +46,8 @@ def wait_for_exit(pid: int, timeout: float | None) -> bool | None:
     Returns:
         Whether the process has ended; None, at once, where the system cannot tell.
     """
+    if not hasattr(select, "poll"):  # a library may remove it
+        return None
     try:
         wait, close = exit_waiter(pid)
     except ProcessLookupError:

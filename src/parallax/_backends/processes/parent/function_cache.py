@@ -89,6 +89,7 @@ class Callables:
 
         Raises:
             SerializationError: it cannot travel.
+            WorkerStartError: there is no descriptor left to load what encodes it.
         """
         entry = self._entries.get(id(fn))
         if entry is not None and entry.fn is fn and entry.holds():
@@ -96,6 +97,8 @@ class Callables:
         try:
             known, reads = _encode(fn)
         except Exception as error:
+            if errors.lacks_descriptors(error):
+                raise errors.WorkerStartError("auto", str(error)) from error
             path, reason = find_unpicklable(fn, "callable")
             raise errors.SerializationError("callable", None, path, reason) from error
         if type(fn) in {FunctionType, BuiltinFunctionType, type}:

@@ -99,12 +99,14 @@ class WorkerClient(WorkerLife):
         return WorkerSnapshot(f"worker process {self.pid}", self.stacks() or self._process_state())
 
     def _process_state(self) -> str:
-        import psutil
-
         try:
+            import psutil
+
             state = psutil.Process(self.pid).status()
         except psutil.Error:
             return "(the process has ended)"
+        except Exception:  # noqa: BLE001 - without /proc psutil raises what the system does
+            return "(it does not answer; the system does not tell its state)"
         stopped = state == psutil.STATUS_STOPPED
         return f"(it does not answer; its state is {state!r}{', by SIGSTOP' * stopped})"
 

@@ -41,6 +41,9 @@ MAX_MESSAGE_BYTES = 1 << 17
 #: to, and what its initializer needs. The system takes 253 at a time.
 MAX_MESSAGE_FDS = 253
 
+#: ``CLONE_THREAD`` of the system's headers.
+_CLONE_THREAD = 0x10000
+
 
 def main(fd: int, identity: tuple[Any, ...]) -> None:
     """Entry point; ``fd`` is the descriptor of the control socket."""
@@ -136,7 +139,16 @@ def _receive(control: sockets.socket) -> tuple[bytes, list[int]]:
 
 
 def _threads() -> int:
-    return len(os.listdir("/proc/self/task"))
+    """The threads of this process; those of C libraries count as one where nothing tells more."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:  # there is no /proc, or it may not be read
+        import ctypes
+
+        # The system lets only a process with one thread stop to share it with others.
+        alone = ctypes.CDLL(None, use_errno=True).unshare(_CLONE_THREAD) == 0
+        several = not alone and ctypes.get_errno() == errno.EINVAL
+        return max(len(sys._current_frames()), 1 + several)
 
 
 def _close(fds: list[int]) -> None:

@@ -7,7 +7,6 @@ the zygote reports is kept until somebody asks.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import sys
 import time
@@ -16,6 +15,7 @@ from parallax._backends.processes.common.process_identity import ZYGOTE_NUMBER, 
 from parallax._backends.processes.start.spawn import OUTPUT_FDS, execute, file_of, import_seconds
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads, signals
+from parallax._transport.wakeup import ready_channels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,10 +121,8 @@ class ZygoteClient:
         """
         if self.control.fileno() < 0:
             return False  # closed at the interpreter's exit, before the last run
-        poll = select.poll()
-        poll.register(self.control, select.POLLIN)
         found = False
-        while not self.gone and poll.poll(0 if found else timeout * 1000):
+        while not self.gone and ready_channels([self.control], 0 if found else timeout):
             try:
                 data = self.control.recv(1 << 16, socket.MSG_DONTWAIT)
             except BlockingIOError:

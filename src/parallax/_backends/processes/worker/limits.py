@@ -10,6 +10,7 @@ makes progress all the same; without limits a chunk is run as if this module did
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 from parallax._backends.capture import run_chunk
@@ -111,11 +112,22 @@ def private_memory() -> int:
         # Opened anew each time: an item may close descriptors that are not its own.
         fd = os.open("/proc/self/statm", os.O_RDONLY)
     except OSError:
-        import psutil  # slow to load, and installed wherever there is no such file
-
-        return int(psutil.Process().memory_info().rss)
+        return _resident_memory()
     try:
         _, resident, shared, *_ = map(int, os.read(fd, 200).split())
         return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
     finally:
         os.close(fd)
+
+
+def _resident_memory() -> int:
+    """Bytes of memory that this process has, or has had at most where nothing tells more."""
+    try:
+        import psutil  # slow to load, and installed wherever there is no /proc by nature
+
+        return int(psutil.Process().memory_info().rss)
+    except Exception:  # noqa: BLE001 - it is not there, or finds no /proc either
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
