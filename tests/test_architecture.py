@@ -73,6 +73,7 @@ LAZY_STANDARD = {
     "inspect",
     "logging",
     "multiprocessing",
+    "resource",
     "secrets",
     "selectors",
     "signal",

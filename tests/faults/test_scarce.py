@@ -238,7 +238,7 @@ def test_queues_that_were_replaced_late(monkeypatch, kind):
     assert made
 
 
-GEVENT = """
+PATCHED = """
 import faulthandler
 faulthandler.dump_traceback_later(40, exit=True)
 from parallax import Executor, ProcessPoolExecutor, ThreadPoolExecutor, parallel_map
@@ -247,8 +247,12 @@ def work(x):
     return x * x
 
 def patch():
-    from gevent import monkey
-    monkey.patch_all()
+    if LIBRARY == "gevent":
+        from gevent import monkey
+        monkey.patch_all()
+    else:
+        import eventlet
+        eventlet.monkey_patch()
 
 def use():
     for backend in ("auto", "threads", "processes"):
@@ -269,9 +273,11 @@ print("fine")
 """
 
 
-@pytest.mark.parametrize("early", [True, False])
-def test_gevent(early):
-    """Before parallax is imported, and after a first call."""
-    pytest.importorskip("gevent")
-    out, err = run(f"EARLY = {early}\n{GEVENT}")
+@pytest.mark.parametrize(
+    ("library", "early"), [("gevent", True), ("gevent", False), ("eventlet", True)]
+)
+def test_patched(library, early):
+    """Before parallax is imported, and after a first call; eventlet's does not allow the latter."""
+    pytest.importorskip(library)
+    out, err = run(f"LIBRARY, EARLY = {library!r}, {early}\n{PATCHED}")
     assert out == "fine\n", err

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import selectors
 import time
 from collections import deque
 from collections.abc import Callable
@@ -347,7 +346,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         if worker.alive:
             # Only now: what was to be read would have woken the engine's thread.
             with contextlib.suppress(KeyError):  # interrupted before it was taken out
-                self.selector().register(worker.channel, selectors.EVENT_READ, worker)
+                self._register(worker)
         self.advance()
 
     def _expect(self, moment: float) -> None:

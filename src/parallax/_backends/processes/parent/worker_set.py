@@ -143,7 +143,12 @@ class WorkerSet(Generic[W]):
         """Begin to listen to a worker, which gets that number."""
         worker.number = number
         self.workers[number] = worker
+        self._register(worker)
+
+    def _register(self, worker: W) -> None:
         self.selector().register(worker.channel, selectors.EVENT_READ, worker)
+        if not hasattr(self.selector(), "fileno"):
+            self._wake()  # a wait by select or poll does not see what was added meanwhile
 
     def _remove(self, worker: W) -> None:
         """Part with a worker; the pool is told by whoever knows how it goes on."""
