@@ -120,8 +120,8 @@ class _MonitorThread:
                 self._wake_up()
 
     def remove(self, monitor: StallMonitor) -> None:
-        with self._lock:
-            self._monitors.pop(monitor, None)
+        # Without the lock: a finalizer may do this in the thread that holds it.
+        self._monitors.pop(monitor, None)
 
     def _start(self) -> None:
         pause_at_forks(self)

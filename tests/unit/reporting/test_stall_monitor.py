@@ -181,6 +181,15 @@ def test_a_fork_meets_no_thread(recwarn):
     monitor.stop()
 
 
+def test_a_finalizer_ends_a_monitor():
+    """The collector may run it in any thread, at any line, also under the lock."""
+    monitor = StallMonitor(HangingView(), 5.0)
+    monitor.start()
+    with stall_monitor._monitor_thread._lock:
+        monitor.stop()
+    assert monitor not in stall_monitor._monitor_thread._monitors
+
+
 def test_nothing_is_watched_without_a_limit():
     """With 0 there is not even a thread."""
     stall_monitor._monitor_thread.pause()
