@@ -5,11 +5,13 @@ arrive writable. What is defined in ``__main__`` travels by value, and comes bac
 that was sent.
 Assumptions: plain pickle is five times faster than cloudpickle on small items (measured), so it is
 tried first. A pickle that mentions ``__main__`` is replaced by one by value, because the worker
-never runs the caller's main script.
+never runs the caller's main script; so is one that mentions a module that the program has passed to
+``cloudpickle.register_pickle_by_value``.
 """
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 
 from parallax._core.light_stdlib import TYPE_CHECKING, Pickler, dumps, loads
@@ -34,6 +36,8 @@ __all__ = ["Encoded", "decode", "encode", "encode_reply"]
 #: What pickle says about a function that is not found under its own name.
 _NOT_UNDER_ITS_NAME = "not the same object"
 
+_NONE: set[str] = set()
+
 
 def encode(obj: Any, *, shared: bool = False, reducers: Reducers | None = None) -> Encoded:
     """Encode an object for a worker.
@@ -54,7 +58,7 @@ def encode(obj: Any, *, shared: bool = False, reducers: Reducers | None = None) 
     except Exception as error:  # noqa: BLE001 - any __reduce__ may raise anything
         wrapped = type(error).__name__ == "PicklingError" and _NOT_UNDER_ITS_NAME in str(error)
         data = _dumps_wrapped(obj, collector) if wrapped and not reducers else None
-    if data is None or b"__main__" in data:
+    if data is None or b"__main__" in data or _is_registered(data):
         from parallax._transport.by_value import encode_by_value
 
         return encode_by_value(obj, shared=shared, reducers=reducers)
@@ -69,9 +73,12 @@ def encode_reply(obj: Any) -> Encoded:
     """
     collector = BufferCollector()
     try:
-        return Encoded(_dumps(obj, collector), collector.buffers)
+        data = _dumps(obj, collector)
+        if not _is_registered(data):
+            return Encoded(data, collector.buffers)
     except Exception:  # noqa: BLE001 - as in encode
-        collector = BufferCollector()
+        pass
+    collector = BufferCollector()
     from parallax._transport.by_value import reply_pickler
 
     return Encoded(dump(reply_pickler(has_large_buffers(obj)), obj, collector), collector.buffers)
@@ -82,6 +89,19 @@ def decode(payload: Any, buffers: Any = ()) -> Any:
     if payload[0] == OUT_OF_BAND_MARK[0]:
         return loads_out_of_band(payload, buffers)
     return loads(payload, buffers=buffers)
+
+
+def registered_by_value() -> set[str]:
+    """The modules whose functions and classes are to travel by value, as the program wants it."""
+    # Not by its public function, which makes a copy: each submit asks.
+    return getattr(sys.modules.get("cloudpickle.cloudpickle"), "_PICKLE_BY_VALUE_MODULES", _NONE)
+
+
+def _is_registered(data: bytes) -> bool:
+    """Whether a pickle mentions one of those modules, or what might be one inside of it."""
+    # A copy: another thread may register a module.
+    names = registered_by_value()
+    return bool(names) and any(name.encode() in data for name in [*names])
 
 
 def _dumps(obj: Any, collector: BufferCollector, reducers: Reducers | None = None) -> bytes:
