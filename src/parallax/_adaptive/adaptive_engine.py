@@ -1,10 +1,9 @@
 """The engine of ``Executor``: it finds out for each function how calls are best run.
 
-Route choices decide; engines run the calls: threads, and worker processes from the first function
-on that is better off there. One lock guards all of it.
+Route choices decide; engines run the calls, in threads and processes. One lock guards all of it.
 
-Guarantees: every call ends in its result or an error. It runs once, unless its worker died or its
-result cannot be pickled: then again. At most ``max_workers`` calls, if given, run at a time.
+Guarantees: every call ends in its result or an error. It runs once; again if its worker died or its
+result does not pickle. At most ``max_workers`` calls, if given, run at a time.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from parallax._adaptive.functions import Functions, FunctionState
 from parallax._adaptive.process_route import ProcessRoute, Settings, Submitted
 from parallax._backends.processes.parent.task import Task
 from parallax._backends.thread_engine import ThreadEngine
+from parallax._core.callables import weakly
 from parallax._core.contexts import snapshot
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import SerializationError
@@ -49,7 +49,7 @@ class AdaptiveEngine:
         self.threads = ThreadEngine(
             settings.max_workers or settings.default_threads,
             name=settings.name,
-            broken=self._broken,
+            broken=functools.partial(_broken, settings.errors),
             initializer=settings.initializer,
             initargs=settings.initargs,
             failed=self._waiting.fail,
@@ -58,9 +58,9 @@ class AdaptiveEngine:
         )
         self._limit = settings.max_workers
         self._growth = None if self._limit else ThreadGrowth(THREADS, MOST_THREADS)
-        self.processes = ProcessRoute(settings, here(), self.lock, self._ran_in_process)
+        self.processes = ProcessRoute(settings, here(), self.lock, weakly(self._ran_in_process))
         self.rest_after = self.processes.rest_after
-        self._functions = Functions(self.lock, self.processes, self._decided)
+        self._functions = Functions(self.lock, self.processes, weakly(self._decided))
         self.counts = CallCounts(self._limit, self.processes)
         #: calls that have not ended.
         self._open: set[AdaptiveCall] = set()
@@ -163,7 +163,7 @@ class AdaptiveEngine:
         self.lock = threading.RLock()
         waiting = self._waiting.forget(self.lock)
         self._all_ended = threading.Condition(self.lock)
-        self._functions = Functions(self.lock, self.processes, self._decided)
+        self._functions = Functions(self.lock, self.processes, weakly(self._decided))
         self.processes.forget(self.lock)
         self.threads.forget(self.lock)
         for call in waiting:
@@ -175,9 +175,6 @@ class AdaptiveEngine:
         """The engines that there are: threads, and worker processes if a call needed them."""
         processes = self.processes.engine
         return [self.threads] if processes is None else [self.threads, processes]
-
-    def _broken(self, cause: BaseException) -> BaseException:
-        return self._errors().broken_pool(cause)  # type: ignore[no-any-return]
 
     # -- called by futures ---------------------------------------------------------------------
 
@@ -337,7 +334,7 @@ class AdaptiveEngine:
                 if call.waits and fatal is None:
                     self._enter(call)
             if fatal is not None:
-                call.fail(self._broken(fatal))
+                call.fail(_broken(self._errors, fatal))
 
     # -- calls that have ended -----------------------------------------------------------------
 
@@ -376,9 +373,8 @@ class AdaptiveEngine:
         """A call has its result or error."""
         self._open.discard(call)
         if call.route == "processes" and (error := self.processes.initializer_error) is not None:
-            self._waiting.fail(self._broken(error))
-        # First the set and then the flag, shutdown in reverse order: one of the two threads sees
-        # that all calls have ended.
+            self._waiting.fail(_broken(self._errors, error))
+        # First the set, then the flag, shutdown in reverse: one of both sees that all have ended.
         if self._limit is None and not self._closing:
             return
         with self.lock:
@@ -398,3 +394,7 @@ class AdaptiveEngine:
             for engine in self._engines():
                 engine.shutdown(wait=False, cancel=False)
             self._all_ended.notify_all()
+
+
+def _broken(errors: Callable[[], Any], cause: BaseException) -> BaseException:
+    return errors().broken_pool(cause)  # type: ignore[no-any-return]

@@ -94,7 +94,10 @@ class AdaptiveCall(Task):
             measured = self.function.choice.samples()
             if measured:
                 self.function.choice.began(threading.get_ident(), clock())
-        self.execute_with(capture if measured else _run)
+        try:
+            self.execute_with(capture if measured else _run)
+        finally:
+            del self, engine  # the traceback of an error refers to this frame
 
     def execute_with(self, run: Callable[..., _Outcome]) -> None:
         """Run it in this thread, which has claimed it.

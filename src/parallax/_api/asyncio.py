@@ -210,12 +210,14 @@ class _Work:
                     self._news.clear()
                     await self._news.wait()
                 first = self._ready.popleft()
-                if isinstance(first, _End):
-                    if first.error is not None:
-                        raise first.error
-                    return
-                value = await first
-                del first
+                try:
+                    if isinstance(first, _End):
+                        if first.error is not None:
+                            raise first.error
+                        return
+                    value = await first
+                finally:
+                    del first  # the traceback of an error refers to this frame
                 self._unread.release()
                 yield value
                 del value
@@ -225,14 +227,17 @@ class _Work:
             raise
         finally:
             feeder.cancel()
-            left = list(self._live)
-            for task in left:
-                task.cancel()
-            await asyncio.gather(feeder, *left, return_exceptions=True)
-            for each in self._ready:
+            each: Any
+            for each in self._live:
+                each.cancel()
+            await asyncio.gather(feeder, *self._live, return_exceptions=True)
+            self._end = each = None
+            while self._ready:
+                each = self._ready.popleft()
                 # Retrieved, because asyncio warns of exceptions that are never retrieved.
                 if not isinstance(each, _End) and not each.cancelled():
                     each.exception()
+                each = None
 
     async def _feed(self) -> None:
         error: BaseException | None = None

@@ -119,6 +119,7 @@ def spread_map(fn: Callable[..., R], tuples: Iterable[Iterable[Any]], options: A
 
 def _collect(run: Run) -> Results[Any]:
     results: Results[Any] = Results()
+    stop: BaseException | None = None
     try:
         for batch in run.batches():
             if results:
@@ -128,9 +129,14 @@ def _collect(run: Run) -> Results[Any]:
     except RuntimeError as error:
         # The callable's StopIteration, which Python turns into this on its way out of a
         # generator (PEP 479). One that the callable turned itself bears the item's note.
-        if isinstance(error.__cause__, StopIteration) and not getattr(error, "__notes__", ()):
-            raise error.__cause__ from None
-        raise
+        stop = error.__cause__
+        if not isinstance(stop, StopIteration) or hasattr(error, "__notes__"):
+            raise
+    try:
+        if stop is not None:
+            raise stop  # not above, where it would get this RuntimeError as its context
+    finally:
+        del stop  # its traceback refers to this frame
     results.report = run.report
     return results
 

@@ -12,13 +12,12 @@ moments at which a recall may interrupt it. Even a helper without clocks would c
 from __future__ import annotations
 
 import time
-from itertools import starmap
 
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import TYPE_CHECKING, signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 
@@ -56,40 +55,44 @@ def capture(
 
 
 def run_calls(
-    calls: Iterator[Any], values: list[Any], complete: Callable[[], bool], *, stop: bool
-) -> tuple[list[Failure], float, float]:
-    """Take results from an iterator that calls the user's function.
+    fn: Callable[..., Any], items: Iterable[Any], values: list[Any], *, star: bool, stop: bool
+) -> tuple[tuple[Failure, ...], float, float]:
+    """Call the user's function on items until there are no more.
 
     Args:
-        calls: a ``map`` or ``starmap`` of the function over items.
+        fn: the user's callable.
+        items: one argument each, or with ``star`` one tuple of arguments each.
         values: an empty list to fill with the results; None for a call that failed.
-        complete: tells, when ``calls`` has ended, whether ``values`` has an entry for each item.
+        star: spread the items over the arguments.
         stop: stop at the first failure.
 
     Returns:
         The failures, and the seconds of all calls: wall time, and CPU time of this thread.
     """
     failures: list[Failure] = []
+    left, add = iter(items), values.append
     cpu, begun = time.thread_time(), time.perf_counter()
     while True:
         try:
-            # extend keeps what it got before an exception, so the failed item's place is known,
-            # and runs at the speed of list(map(...)).
-            values.extend(calls)
+            # Not by map, which would end at the StopIteration of a call.
+            if star:
+                for args in left:
+                    add(fn(*args))
+            else:
+                for item in left:
+                    add(fn(item))
+            break
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
             failures.append(Failure(len(values), error))
-            values.append(None)
+            add(None)
             if stop or not isinstance(error, Exception):
                 break
-            continue
-        if complete():
-            break
-        # The callable raised StopIteration, which map took for the end of its input.
-        failures.append(Failure(len(values), StopIteration()))
-        values.append(None)
-        if stop:
-            break
-    return failures, time.perf_counter() - begun, time.thread_time() - cpu
+    wall, cpu = time.perf_counter() - begun, time.thread_time() - cpu
+    try:
+        return tuple(failures), wall, cpu
+    finally:
+        # The traceback of an error refers to this frame.
+        del fn, items, values, failures, left, add
 
 
 def run_chunk(
@@ -114,9 +117,10 @@ def run_chunk(
             where that is not known.
     """
     filled = [] if values is None else values
-    calls = starmap(fn, items) if star else map(fn, items)
     delay = delays() if delays is not None else 0.0
-    # Not the number of items at first: the list may have become shorter.
-    failures, wall, cpu = run_calls(calls, filled, lambda: len(filled) == len(items), stop=stop)
+    called = run_calls(fn, items, filled, star=star, stop=stop)
     delay = delays() - delay if delays is not None else 0.0
-    return ChunkResult(filled, tuple(failures), wall, cpu, delay)
+    try:
+        return ChunkResult(filled, *called, delay)
+    finally:
+        del filled, called  # as in run_calls

@@ -56,6 +56,8 @@ class Refused(NamedTuple):
     what: str
     path: str
     reason: str
+    #: what the encoder or decoder raised.
+    cause: BaseException | None = None
 
 
 def refusal(done: Done, failure: Failure) -> Refused:

@@ -108,7 +108,7 @@ class ExternalCrew(SelfReportingCrew):
                 self._report(Died(worker, WorkerEnd(), began=True))
             else:
                 words = f"{type(error).__name__}: {error}"
-                self._report(Refused(worker, chunk.id, "item", "item", words))
+                self._report(Refused(worker, chunk.id, "item", "item", words, error))
 
         future.add_done_callback(finished)
 

@@ -1,41 +1,50 @@
 """Exceptions of a worker, and results that cannot be sent, in a form that can be sent.
 
-Loaded by a worker at its first failure only.
+Pickle drops what an exception is chained to: its cause, its context, and those of the members of a
+group. So the exception travels with them, each pickled on its own, and the links between them.
+
+Guarantees: an exception arrives with its type, cause, context and notes. One of those that it is
+chained to and that cannot travel is replaced by an error that says so; the traceback, as text,
+names it all the same.
+
+Loaded at the first failure only.
 """
 
 from __future__ import annotations
 
+import builtins
+import sys
 import traceback
 
+from parallax._core import errors
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.errors import SerializationError
-from parallax._core.own_code import is_own
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import find_unpicklable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, TypeAlias
+
+    #: Where an exception is found: its pickle and buffers, or the group and the member's position.
+    _Source: TypeAlias = "tuple[bytes, list[bytearray]] | tuple[int, int]"
+    #: Cause and context by number, whether the context is hidden, notes, a traceback as text.
+    _Links: TypeAlias = "tuple[int | None, int | None, bool, Any, str]"
+
+#: Exceptions that travel with one, at most. The text of the traceback has the others, too.
+MAX_CHAINED = 100
 
 
 def portable(result: ChunkResult) -> ChunkResult:
     """Make every exception of a result safe to send."""
     if not result.failures:
         return result
-    return result._replace(failures=tuple(_portable_failure(f) for f in result.failures))
+    return result._replace(failures=tuple(map(_portable_failure, result.failures)))
 
 
 def _portable_failure(failure: Failure) -> Failure:
-    error = failure.error
-    text = failure.traceback or _traceback(error)
-    BaseException.with_traceback(error, None)  # whatever attributes its class allows
-    try:
-        reply = codec.encode_reply(error)
-        # An exception whose __init__ takes other arguments than its args pickles and then fails
-        # to unpickle: here that costs one item, in the parent it would cost the chunk.
-        if type(codec.decode(reply.payload, reply.buffers)) is type(error):
-            return Failure(failure.offset, error, text)
-        reason = "it does not unpickle to its own type"
-    except BaseException as problem:  # noqa: BLE001 - whatever __reduce__ or __init__ raises
-        reason = "".join(traceback.format_exception_only(type(problem), problem)).strip()
-    path = f"{type(error).__module__}.{type(error).__qualname__}"
-    return Failure(failure.offset, SerializationError("exception", None, path, reason), text)
+    text = failure.traceback or errors.traceback_of(failure.error)
+    return Failure(failure.offset, _with_chain(failure.error), text)
 
 
 def isolate(result: ChunkResult) -> ChunkResult:
@@ -45,10 +54,12 @@ def isolate(result: ChunkResult) -> ChunkResult:
     for offset, value in enumerate(values):
         try:
             codec.encode_reply(value)
-        except Exception:  # noqa: BLE001 - whatever __reduce__ raises
+        except Exception as problem:  # noqa: BLE001 - whatever __reduce__ raises
             path, reason = find_unpicklable(value, "result", reply=True)
             values[offset] = None
-            failures[offset] = Failure(offset, SerializationError("result", None, path, reason))
+            error = errors.SerializationError("result", None, path, reason)
+            errors.set_cause(error, problem)
+            failures[offset] = Failure(offset, error)
         except BaseException as error:  # noqa: BLE001 - as if the callable had raised it
             values[offset] = None
             failures[offset] = Failure(offset, error)
@@ -56,12 +67,125 @@ def isolate(result: ChunkResult) -> ChunkResult:
     return portable(result._replace(values=values, failures=failed))
 
 
-def _traceback(error: BaseException) -> str:
-    """The traceback as text, without the frames above the user's callable."""
+class _Chained:
+    """Pickled as an exception with what it is chained to."""
+
+    def __init__(self, *parts: Any) -> None:
+        self._parts = parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _chained, self._parts
+
+
+def _with_chain(root: BaseException) -> Any:
+    """What unpickles as the exception, with all that it is chained to."""
+    chain = {id(root): root}
+    #: the group and the position in it of each exception that is a member of one.
+    members: dict[int, tuple[int, int]] = {}
+    for number, error in enumerate(_growing(chain)):
+        for position, member in enumerate(_members_of(error)):
+            if id(member) not in chain and len(chain) < MAX_CHAINED:
+                chain[id(member)] = member
+                members[id(member)] = number, position
+        for other in (_field(error, "__cause__"), _field(error, "__context__")):
+            wanted = other is not None and type(other) is not errors.RemoteTraceback
+            if wanted and len(chain) < MAX_CHAINED:
+                chain.setdefault(id(other), other)
+    numbers = {key: number for number, key in enumerate(chain)}
+    links = [_links_of(error, numbers, member=key in members) for key, error in chain.items()]
+    for error in chain.values():
+        BaseException.with_traceback(error, None)  # whatever attributes its class allows
+    stand_in, _ = _sendable(root)
+    if links == [(None, None, False, None, "")]:
+        return stand_in
+    sources: list[_Source] = []
+    for key, error in [*chain.items()][1:]:
+        if key in members:
+            sources.append(members[key])
+        else:
+            _, (payload, buffers, _) = _sendable(error)
+            sources.append((payload, [bytearray(each) for each in buffers]))
+    return _Chained(stand_in, sources, links)
+
+
+def _growing(chain: dict[int, BaseException]) -> Iterator[BaseException]:
+    """The values of a dictionary that gets more of them meanwhile."""
+    count = 0
+    while new := [*chain.values()][count:]:
+        yield from new
+        count += len(new)
+
+
+def _links_of(error: BaseException, numbers: dict[int, int], *, member: bool) -> _Links:
+    notes = getattr(error, "__notes__", None)
+    return (
+        numbers.get(id(_field(error, "__cause__"))),
+        numbers.get(id(_field(error, "__context__"))),
+        _field(error, "__suppress_context__"),
+        [*map(str, notes)] if isinstance(notes, list) else None,
+        errors.traceback_of(error) if member and error.__traceback__ is not None else "",
+    )
+
+
+def _chained(root: BaseException, sources: list[_Source], links: list[_Links]) -> BaseException:
+    """The exception, with what it is chained to."""
+    found = [root]
+    found += (_arrived(source, found) for source in sources)
+    for error, (cause, context, suppressed, notes, text) in zip(found, links, strict=True):
+        fields = {
+            "__cause__": None if cause is None else found[cause],
+            "__context__": None if context is None else found[context],
+            "__suppress_context__": suppressed,
+            "__notes__": notes,
+        }
+        for name, value in fields.items():
+            if name != "__notes__" or value != getattr(error, name, None):
+                BaseException.__setattr__(error, name, value)
+        if text:
+            errors.add_traceback(error, text)
+    return root
+
+
+def _arrived(source: Any, found: list[Any]) -> BaseException:
+    """One of the exceptions, or what stands for it."""
     try:
-        tb = error.__traceback__
-        while tb is not None and is_own(tb.tb_frame.f_code.co_filename):
-            tb = tb.tb_next
-        return "".join(traceback.format_exception(type(error), error, tb))
-    except Exception as problem:  # noqa: BLE001 - whatever its class does when it is formatted
-        return f"no traceback of {type(error).__qualname__}: {type(problem).__name__}"
+        group, position = source
+        inside = isinstance(group, int)
+        made: BaseException = found[group].exceptions[position] if inside else codec.decode(*source)
+        return made
+    except BaseException as problem:  # noqa: BLE001 - any __setstate__ may raise anything
+        return errors.unreadable("exception", errors.without_frames(problem))
+
+
+def _sendable(error: BaseException) -> tuple[BaseException, codec.Encoded]:
+    """An exception that travels, or what stands for it; and its encoded form."""
+    try:
+        encoded = codec.encode_reply(error)
+        # An exception whose __init__ takes other arguments than its args pickles and then fails
+        # to unpickle: here that costs one item, in the parent it would cost the chunk.
+        if type(codec.decode(*encoded[:2])) is type(error):
+            return error, encoded
+        reason = "it does not unpickle to its own type"
+    except BaseException as problem:  # noqa: BLE001 - whatever __reduce__ or __init__ raises
+        reason = "".join(traceback.format_exception_only(type(problem), problem)).strip()
+    kind: Any = type(error)
+    if kind in _GROUP_TYPES:
+        group = kind(error.args[0], [_sendable(member)[0] for member in _members_of(error)])
+        return group, codec.encode_reply(group)
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    stand_in = errors.SerializationError("exception", None, path, reason)
+    return stand_in, codec.encode_reply(stand_in)
+
+
+_home: Any = builtins if hasattr(builtins, "ExceptionGroup") else sys.modules.get("exceptiongroup")
+_GROUP_TYPES = () if _home is None else (_home.BaseExceptionGroup, _home.ExceptionGroup)
+
+
+def _members_of(error: BaseException) -> tuple[BaseException, ...]:
+    members = getattr(error, "exceptions", ()) if isinstance(error, _GROUP_TYPES) else ()
+    return tuple(members)
+
+
+def _field(error: BaseException, name: str) -> Any:
+    """A field of an exception, whatever its class makes of attributes."""
+    return BaseException.__getattribute__(error, name)

@@ -101,7 +101,7 @@ def run_piece(fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...]) -> Pie
     values: list[Any] = []
     failures: list[Failure] = []
     begun = time.perf_counter()
-    for args in piece:  # not by run_chunk, which loses what a StopIteration says
+    for args in piece:
         try:
             values.append(fn(*args))
         except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is

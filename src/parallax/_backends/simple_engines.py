@@ -79,7 +79,10 @@ class SerialEngine(_Unmanaged):
             future.set_exception(error)
         else:
             future.set_result(value)
-        return future
+        try:
+            return future
+        finally:
+            del future  # an error's traceback refers to this frame
 
 
 class ExternalEngine(_Unmanaged):

@@ -312,14 +312,15 @@ class ThreadEngine(LocalPieces):
         queue, busy = self.queue, self._busy
         me = threading.get_ident()
         self._idents.add(me)
-        if self._initializer is not None and not self._initialized():
-            return
+        if self._initializer is not None:
+            self._initialize()
         while True:
             call = queue.get()
             if call is None:
                 queue.put(None)  # for the others
                 if not busy:
                     self._stall_monitor.stop()
+                del self, queue, busy  # the traceback of an error refers to this frame
                 return
             busy[me] = clock()
             call.execute()
@@ -329,7 +330,8 @@ class ThreadEngine(LocalPieces):
             if len(self.threads) < self.max_workers:
                 self._free.append(None)
 
-    def _initialized(self) -> bool:
+    def _initialize(self) -> None:
+        """Call the initializer; if it fails all calls end, and so do all threads."""
         assert self._initializer is not None
         try:
             initial = set_by(self._initializer, self._initargs)
@@ -345,10 +347,10 @@ class ThreadEngine(LocalPieces):
                 if call is not None:
                     call.fail(self._broken(error))
             self.queue.put(None)
-            return False
+            self = call = None  # type: ignore[assignment]  # noqa: PLW0642 - as in _work
+            return
         if initial:
             self.initial[threading.get_ident()] = initial
-        return True
 
 
 def _drain(queue: queues.SimpleQueue[Any]) -> Iterator[Any]:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import functools
+import weakref
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 # Flags of code objects, as ``inspect`` names them: that module takes 10 ms to import.
 _CO_GENERATOR, _CO_COROUTINE = 0x20, 0x80
 _CO_ITERABLE_COROUTINE, _CO_ASYNC_GENERATOR = 0x100, 0x200
+
+
+def weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """A bound method for a part of its object, without a cycle of references between the two."""
+    find = weakref.WeakMethod(method)
+
+    def call(*args: Any) -> None:
+        found = find()
+        if found is not None:
+            found(*args)
+
+    return call
 
 
 def unwrap_partial(fn: Any) -> Any:

@@ -13,6 +13,7 @@ import errno
 from concurrent.futures import BrokenExecutor
 
 from parallax._core.light_stdlib import TYPE_CHECKING, PicklingError
+from parallax._core.own_code import is_own
 
 if TYPE_CHECKING:
     from typing import Any
@@ -251,7 +252,10 @@ class SharedStateWarning(UserWarning):
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - the standard library's word for it
-    """The traceback of an exception in its worker process; the ``__cause__`` of that exception."""
+    """The traceback of an exception as text: its frames were in a worker process, or are dropped.
+
+    It is the ``__cause__`` of the exception; of the first of its causes if it has some of its own.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -261,9 +265,89 @@ class RemoteTraceback(Exception):  # noqa: N818 - the standard library's word fo
         return f'\n"""\n{self.text}"""'
 
 
-def set_cause(error: BaseException, cause: BaseException) -> None:
-    """Set the cause of an exception, even if its class forbids setting attributes."""
+def set_cause(error: BaseException, cause: BaseException | None) -> None:
+    """Set the cause of an exception and nothing else, even if its class forbids it."""
+    suppressed = error.__suppress_context__
     BaseException.__setattr__(error, "__cause__", cause)
+    BaseException.__setattr__(error, "__suppress_context__", suppressed)
+
+
+def copy_chain(source: BaseException, target: BaseException) -> None:
+    """Give an exception the causes, the context and the notes of another one."""
+    for name in ("__cause__", "__context__", "__suppress_context__", "__notes__"):
+        if hasattr(source, name):
+            BaseException.__setattr__(target, name, getattr(source, name))
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """An exception, its cause, the cause of that, and so on, each once."""
+    found: dict[int, BaseException] = {}
+    last: BaseException | None = error
+    while last is not None and id(last) not in found:
+        found[id(last)] = last
+        last = BaseException.__getattribute__(last, "__cause__")
+    return [*found.values()]
+
+
+def add_traceback(error: BaseException, text: str) -> None:
+    """Show a traceback that is known as text as the first of an exception's causes.
+
+    It takes the place of one that is there, which is a part of the text. Where the causes form a
+    circle it is a note.
+    """
+    *_, last = (each for each in causes_of(error) if type(each) is not RemoteTraceback)
+    if last.__cause__ is None or type(last.__cause__) is RemoteTraceback:
+        set_cause(last, RemoteTraceback(text))
+    else:
+        add_note(error, text)
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback as text, without the frames above the user's callable."""
+    import traceback
+
+    try:
+        tb = error.__traceback__
+        while tb is not None and is_own(tb.tb_frame.f_code.co_filename):
+            tb = tb.tb_next
+        return "".join(traceback.format_exception(type(error), error, tb))
+    except Exception as problem:  # noqa: BLE001 - whatever its class does when it is formatted
+        return f"no traceback of {type(error).__qualname__}: {type(problem).__name__}"
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """An exception of parallax's own work, to be kept: its traceback becomes text.
+
+    Frames keep their variables alive, and the frames that called them: down to those of the user's,
+    where what the exception is kept in may be a variable.
+    """
+    text = traceback_of(error)
+    for each in causes_of(error):
+        BaseException.with_traceback(each, None)
+        BaseException.__setattr__(each, "__context__", None)
+    add_traceback(error, text)
+    return error
+
+
+def unreadable(
+    what: str,
+    problem: BaseException,
+    kind: type[SerializationError] = SerializationError,
+    where: str = "",
+) -> SerializationError:
+    """The error of something that cannot be unpickled in this process."""
+    refused = kind(what, None, what, f"{where}{type(problem).__name__}: {problem}")
+    set_cause(refused, problem)
+    return refused
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note, on Python 3.10 too, even if the exception's class forbids it."""
+    try:
+        notes = [*getattr(error, "__notes__", ()), note]
+        BaseException.__setattr__(error, "__notes__", notes)
+    except Exception:  # noqa: BLE001 - whatever its class does
+        return
 
 
 def _innermost(stack: str | None) -> str:

@@ -286,14 +286,20 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
             future = self._engine.submit_piece(self._fn, several, snapshot(self._context))
         self._latest = calls[0]
         self._waiting += len(calls)
-        return future, len(calls), several
+        try:
+            return future, len(calls), several
+        finally:
+            del future  # an error that it ended with here refers to this frame
 
     # -- reading -------------------------------------------------------------------------------
 
     def _raise_failed(self) -> None:
         failed, self._failed = self._failed, None
-        if failed is not None:
-            raise failed
+        try:
+            if failed is not None:
+                raise failed
+        finally:
+            del failed  # its traceback refers to this frame
 
     def _advance(self) -> tuple[Future[Any], int, Any]:
         """Move the window behind the next message, so that there is work while it is waited for."""

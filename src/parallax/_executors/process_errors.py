@@ -10,7 +10,14 @@ from __future__ import annotations
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 
-from parallax._core.errors import RemoteTraceback, UnreadableError, WorkerDiedError, set_cause
+from parallax._core.errors import (
+    RemoteTraceback,
+    UnreadableError,
+    WorkerDiedError,
+    causes_of,
+    copy_chain,
+    set_cause,
+)
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,8 +54,10 @@ def broken_pool(cause: BaseException) -> BaseException:
 def standard_error(error: BaseException) -> BaseException:
     """The error of a call, converted to a type that the standard library's pool raises."""
     if type(error) is UnreadableError:
+        unreadable = error
         error = UnreadableCallError(error.what, error.index, error.path, error.reason)
-    cause = error.__cause__
-    if type(cause) is RemoteTraceback:
-        set_cause(error, _RemoteTraceback(str(cause)))  # type: ignore[arg-type]
+        copy_chain(unreadable, error)
+    *_, first = causes = causes_of(error)
+    if type(first) is RemoteTraceback:
+        set_cause(causes[-2], _RemoteTraceback(str(first)))  # type: ignore[arg-type]
     return error

@@ -7,7 +7,7 @@ until the input ends or a plan opens the run.
 from __future__ import annotations
 
 import time
-from itertools import islice, starmap
+from itertools import islice
 
 from parallax._backends.capture import run_calls, run_chunk
 from parallax._core.chunks import ChunkResult, Failure
@@ -97,7 +97,11 @@ class CallerLoop:
                 controller.dispatch.post_caller(result)
                 del result, items
                 break
-            yield from self._deliver(result)
+            try:
+                yield from self._deliver(result)
+            except BaseException:
+                del result, items  # the traceback refers to this frame
+                raise
             now = clock()
             if measuring:
                 self._reconsider(result, now)
@@ -154,7 +158,10 @@ class CallerLoop:
             caller = self._controller.profiler.caller
             caller.end(len(result.values), result.wall, result.cpu, alone=True)
             self._report.worked("loop", result.wall, result.cpu)
-            yield from self._deliver(result)
+            try:
+                yield from self._deliver(result)
+            finally:
+                del result  # as above
 
     def _deliver(self, result: ChunkResult) -> Iterator[list[Any]]:
         """Make the results of an inline block ready, and raise the error that ends the run."""
@@ -165,7 +172,10 @@ class CallerLoop:
         if error is not None:
             if self._stream and self._caller.out:
                 yield self._caller.flush()
-            raise error
+            try:
+                raise error
+            finally:
+                del result, values, error  # its traceback refers to this frame
 
     def _reconsider(self, result: ChunkResult, now: float) -> None:
         """Between two blocks: review the plan if enough work is left for workers."""
@@ -217,15 +227,11 @@ def run_next(
         stop: stop at the first failure.
     """
     items = islice(source.iterator, count)
-    calls = starmap(fn, items) if source.star else map(fn, items)
-    left = source.left
-    # Without the length of the input its end looks like a StopIteration of the callable.
-    enough = 0 if left is None else min(count, left)
-    failures, wall, cpu = run_calls(calls, values, lambda: len(values) >= enough, stop=stop)
+    result = ChunkResult(values, *run_calls(fn, items, values, star=source.star, stop=stop))
     source.took(len(values))
-    if len(values) < count and not failures:
+    if len(values) < count and not result.failures:
         source.ended = True
-    return ChunkResult(values, tuple(failures), wall, cpu)
+    return result
 
 
 def run_items(call: Call, items: Sequence[Any], retries: int, values: list[Any]) -> ChunkResult:
@@ -246,7 +252,10 @@ def run_items(call: Call, items: Sequence[Any], retries: int, values: list[Any])
             last = Failure(failure.offset, again.failures[0].error)
         else:
             failures.append(last)
-    return result._replace(values=values, failures=tuple(failures))
+    try:
+        return result._replace(values=values, failures=tuple(failures))
+    finally:
+        del result, values, failures, failure, last, again  # as in run_calls
 
 
 def with_errors(

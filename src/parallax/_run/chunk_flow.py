@@ -289,14 +289,16 @@ class ChunkFlow:
             return
         worker, chunk, _ = held
         self.in_flight.put_all_back(held, ran=event.what == "result")
+        index = None if event.what == "callable" else chunk.start
+        error = errors.SerializationError(event.what, index, event.path, event.reason)
+        errors.set_cause(error, event.cause)
         if self._listener.on_trouble(event):
             self.handle(events.Returned(worker, chunk.id))
-        elif event.what == "callable":
-            self.fail(errors.SerializationError("callable", None, event.path, event.reason))
+        elif index is None:
+            self.fail(error)
         elif chunk.size > 1:
             self.handle(events.Returned(worker, chunk.id, split=True))
         else:
-            error = errors.SerializationError(event.what, chunk.start, event.path, event.reason)
             if not scheduler.may_retry(chunk.start):
                 self.in_flight.drop(chunk.start)
             self._values.put(chunk.start, ChunkResult([None], (Failure(0, error),), 0.0, 0.0))
@@ -377,8 +379,9 @@ class ChunkFlow:
         """No event counts any more; return the crews, to be closed."""
         crews = list(self.table.crews.values())
         self.table.crews.clear()
-        # Breaks a cycle of references, which would keep what the callable captured alive.
-        self._listener = _NO_LISTENER
+        # Breaks cycles of references, which would keep what the callable captured alive: the
+        # traceback of an error that is raised refers to frames that refer to this.
+        self._listener, self.fatal, self._values = _NO_LISTENER, None, ReorderBuffer()
         return crews
 
     def validate(self) -> None:

@@ -189,6 +189,7 @@ class Run:
                 self._dispatch.close(grace)
                 self._caller.close()
                 self._controller.close()
+                self._source.error = None  # its traceback, too, refers to frames that refer to this
         self._controller.tell(last=True)  # handlers of the program, which Ctrl-C may end
 
     def _inline(self) -> Iterator[list[Any]]:
@@ -221,7 +222,10 @@ class Run:
                     if ready := dispatch.take()[0]:
                         self._caller.count(len(ready))
                         yield ready
-                    raise error
+                    try:
+                        raise error
+                    finally:
+                        del error  # its traceback refers to this frame
             elif over:
                 return
             self._move_window()

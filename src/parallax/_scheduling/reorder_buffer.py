@@ -6,8 +6,11 @@ traceback as its cause; a delivered value is not referenced any more.
 
 from __future__ import annotations
 
+import contextlib
+
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.own_code import is_own
 from parallax._scheduling.events import Emit
 
 if TYPE_CHECKING:
@@ -109,16 +112,25 @@ class ReorderBuffer:
 def prepare(failure: Failure, index: int) -> BaseException:
     """An item's exception for the caller, with the item's index and the worker's traceback."""
     error = failure.error
+    _release(error)
     if isinstance(error, errors.SerializationError) and error.index is None:
-        error = errors.SerializationError(error.what, index, error.path, error.reason)
+        located = errors.SerializationError(error.what, index, error.path, error.reason)
+        errors.copy_chain(error, located)
+        error = located
     if failure.traceback:
-        errors.set_cause(error, errors.RemoteTraceback(failure.traceback))
-    note = f"parallax: raised by item {index}"
-    try:
-        if hasattr(error, "add_note"):
-            error.add_note(note)
-        else:
-            setattr(error, "__notes__", [*getattr(error, "__notes__", ()), note])  # noqa: B010
-    except Exception:  # noqa: BLE001 - the class may refuse attributes
-        return error
+        errors.add_traceback(error, failure.traceback)
+    errors.add_note(error, f"parallax: raised by item {index}")
     return error
+
+
+def _release(error: BaseException) -> None:
+    """Clear our own frames that have called the user's function and are finished.
+
+    The frame of a call keeps those that it was called from, with their variables: among them the
+    results, and the exception itself.
+    """
+    frame = None if error.__traceback__ is None else error.__traceback__.tb_frame
+    while frame is not None and is_own(frame.f_code.co_filename):
+        with contextlib.suppress(RuntimeError):  # it is not finished
+            frame.clear()
+        frame = frame.f_back

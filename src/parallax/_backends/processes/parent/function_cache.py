@@ -64,6 +64,8 @@ class _Entry(NamedTuple):
     #: (cell, content) of the closure.
     cells: tuple[tuple[Any, Any], ...]
     defaults: tuple[Any, Any]
+    #: the modules of which functions travelled by value.
+    by_value: frozenset[str]
 
     def holds(self) -> bool:
         for space, name, value in self.bound:
@@ -72,6 +74,8 @@ class _Entry(NamedTuple):
         for cell, content in self.cells:
             if _content(cell) is not content:
                 return False
+        if codec.registered_by_value() != self.by_value:
+            return False
         positional, keyword = self.defaults
         return positional is getattr(self.fn, "__defaults__", None) and keyword is getattr(
             self.fn, "__kwdefaults__", None
@@ -100,7 +104,8 @@ class Callables:
             if errors.lacks_descriptors(error):
                 raise errors.WorkerStartError("auto", str(error)) from error
             path, reason = find_unpicklable(fn, "callable")
-            raise errors.SerializationError("callable", None, path, reason) from error
+            cause = errors.without_frames(error)  # the future keeps it
+            raise errors.SerializationError("callable", None, path, reason) from cause
         if type(fn) in {FunctionType, BuiltinFunctionType, type}:
             if len(self._entries) >= MAX_KEPT_FUNCTIONS:
                 self._entries.popitem(last=False)
@@ -122,14 +127,15 @@ def _entry(fn: Any, known: Known, reads: list[tuple[str, str, Any]]) -> _Entry:
         if module in sys.modules
     ]
     space = getattr(fn, "__globals__", None)
-    if space is not None and space.get("__name__") == "__main__":
-        # It travels by value, with what it refers to.
+    by_value = frozenset(codec.registered_by_value())
+    if space is not None and (by_value or space.get("__name__") == "__main__"):
+        # It travels by value, or may do so, with what it refers to.
         # Names that are not bound yet, too: they may be by the next call.
         names = set(names_in(fn.__code__))
         bound += [(space, n, space.get(n, _UNBOUND)) for n in names if n not in _BUILTINS]
     cells = tuple((cell, _content(cell)) for cell in getattr(fn, "__closure__", None) or ())
     defaults = getattr(fn, "__defaults__", None), getattr(fn, "__kwdefaults__", None)
-    return _Entry(fn, known, tuple(bound), cells, defaults)
+    return _Entry(fn, known, tuple(bound), cells, defaults, by_value)
 
 
 def _content(cell: Any) -> Any:

@@ -179,12 +179,13 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         client = self.workers.get(worker)
         try:
             encoded = codec.encode(items)
-        except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+        except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
+            path, reason = "item", ""
+            cause = None
             if chunk.size == 1:
                 path, reason = find_unpicklable(items[0], "item")
-            else:
-                path, reason = "item", ""
-            self._report(Refused(worker, chunk.id, "item", path, reason))
+                cause = errors.without_frames(error)
+            self._report(Refused(worker, chunk.id, "item", path, reason, cause))
             self._retire_spent(client)
             return
         if client is None:
@@ -298,7 +299,8 @@ class ProcessCrew(WorkerSet[WorkerClient]):
                 raise
             except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
                 reason = f"{type(error).__name__}: {error}"
-                self._report(Refused(number, chunk, "result", "result", reason))
+                cause = errors.without_frames(error)
+                self._report(Refused(number, chunk, "result", "result", reason, cause))
                 return
             seconds += time.perf_counter() - begin
             self._delay += result.delay
@@ -315,8 +317,10 @@ class ProcessCrew(WorkerSet[WorkerClient]):
                     del worker.flight[chunk]
                 self._report(Yielded(number, chunk, keep))
         elif kind == protocol.REFUSED:
-            what, path, reason = codec.decode(*frame.open())
-            self._report(Refused(number, chunk, what, path or what, reason))
+            failure = ChunkResult(*codec.decode(*frame.open())).failures[0]
+            said: Any = failure.error
+            errors.add_traceback(said, failure.traceback)
+            self._report(Refused(number, chunk, said.what, said.path, said.reason, said.__cause__))
             self._retire_spent(worker)
         elif kind == protocol.BYE:
             self._retire(worker, worn=frame.tag == protocol.AT_LIMIT)

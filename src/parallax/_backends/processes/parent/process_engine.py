@@ -30,6 +30,7 @@ from parallax._backends.processes.parent.task_workers import TaskWorkers
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S
 from parallax._backends.processes.start.initializer import Initializer
+from parallax._core.callables import weakly
 from parallax._core.cores import MAX_PROCESSES
 from parallax._core.deferred_signals import MAX_WAIT_S, Shield
 from parallax._core.futures import Future
@@ -106,7 +107,7 @@ class ProcessEngine:
         self._workers = TaskWorkers(
             max_workers,
             pool,
-            wake=self._wake,
+            wake=weakly(self._wake),
             died=died,
             broken=broken,
             initializer=self._first,
@@ -183,7 +184,7 @@ class ProcessEngine:
         try:
             known, data = self.encode(fn, args, kwargs)
         except errors.SerializationError as error:
-            return self._refused(error)
+            return self._refused(error.with_traceback(None))
         task = Task(self, known, data)
         with self.lock:
             self._check()
@@ -391,7 +392,6 @@ class ProcessEngine:
     def _release(self) -> None:
         self._stall_monitor.stop()
         self._callables = Callables()  # what they captured may be large
-        # An engine is part of a cycle of references, and the thread is over.
         self.thread = None
         if self._first is not None:
             self._first.close()

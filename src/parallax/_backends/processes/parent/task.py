@@ -170,21 +170,23 @@ Finished: TypeAlias = "list[tuple[Task, Any, BaseException | None]]"
 def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> codec.Encoded:
     try:
         return codec.encode((args, kwargs), shared=True)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
+        path, reason = "item", str(error)
         named = {f"argument {number}": each for number, each in enumerate(args)}
         for name, part in {**named, **(kwargs or {})}.items():
             try:
                 codec.encode(part)
-            except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
+            except Exception:  # noqa: BLE001 - as above
                 path, reason = find_unpicklable(part, name)
-                raise errors.SerializationError("item", None, path, reason) from error
-        raise errors.SerializationError("item", None, "item", str(error)) from error
+                break
+        cause = errors.without_frames(error)  # the future keeps it
+        raise errors.SerializationError("item", None, path, reason) from cause
 
 
 def _with_cause(failure: Failure) -> BaseException:
     """The error of a task, with the traceback that its worker saw as its cause."""
     if failure.traceback:
-        errors.set_cause(failure.error, errors.RemoteTraceback(failure.traceback))
+        errors.add_traceback(failure.error, failure.traceback)
     return failure.error
 
 
@@ -247,5 +249,5 @@ def unpack(packed: Packed, buffers: Sequence[Any]) -> tuple[list[Any], dict[int,
     return values, errors
 
 
-def _unreadable(error: BaseException) -> errors.SerializationError:
-    return errors.UnreadableError("result", None, "result", f"{type(error).__name__}: {error}")
+def _unreadable(problem: BaseException) -> errors.SerializationError:
+    return errors.unreadable("result", errors.without_frames(problem), errors.UnreadableError)

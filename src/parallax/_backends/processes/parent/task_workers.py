@@ -3,8 +3,8 @@
 Guarantees: a task that waits goes to an idle worker at once; to a busy one only if both are known
 to be short, and it is recalled from there when the worker turns out to be busy for long; a worker
 that dies fails only the task that it was running, everything else it held runs elsewhere.
-Assumptions: the engine's lock guards every method. Tasks that have ended are kept until the engine
-takes them, and settles them without the lock: callbacks run then.
+Assumptions: the engine's lock guards every method; the engine takes tasks that have ended, and
+settles them without the lock: callbacks run then.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from parallax._backends.processes.parent.task_queue import TaskQueue
 from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S, Loss, WorkerSet
 from parallax._backends.processes.parent.worker_state import BORROWED, IDLE, STARTING, WORKING
 from parallax._backends.processes.start.initializer import Initializer
+from parallax._core.callables import weakly
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
@@ -95,7 +96,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self._idle: deque[TaskWorker] = deque()
         self._grown = False
         self.queue = TaskQueue(max_tasks)
-        self.killer = TaskKiller(self._expect)
+        self.killer = TaskKiller(weakly(self._expect))
         self._finished: Finished = []
         #: why no worker can be had.
         self.fatal: BaseException | None = None
@@ -151,8 +152,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             try:
                 worker = self._pool.hire(TaskWorker, self._initializer)
             except errors.WorkerStartError as error:
-                if not self.workers:
-                    self.fatal = error
+                self.fatal = self.fatal if self.workers else errors.without_frames(error)
                 break
             self._admit(worker, next(self._numbers))
             try:

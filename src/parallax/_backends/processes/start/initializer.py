@@ -109,7 +109,11 @@ class Initializer:
                 return encoded
         # Outside of _as_spawning, where the object at fault raises its own error.
         refusal = _refusal(parts)
-        raise errors.InheritanceError(refusal.what, None, refusal.path, refusal.reason) from failure
+        refusal = errors.InheritanceError("callable", None, refusal.path, refusal.reason)
+        try:
+            raise refusal from failure
+        finally:
+            del refusal, failure  # their tracebacks refer to this frame
 
 
 def forks_by_default() -> bool:

@@ -171,10 +171,9 @@ class BatchRunner:
             values.append(value)
 
     def _refuse(self, what: str, error: BaseException) -> None:
-        from parallax._core.errors import UnreadableError  # loads what few workers ever need
+        from parallax._core.errors import UnreadableError, unreadable  # few workers need them
 
-        reason = f"in the worker: {type(error).__name__}: {error}"
-        failure = UnreadableError(what, None, what, reason)
+        failure = unreadable(what, error, UnreadableError, "in the worker: ")
         self._failures.append(Failure(len(self._values), failure))
         self._values.append(None)
 

@@ -363,9 +363,11 @@ class _Worker:
             raise EOFError
 
     def _refuse(self, tag: int, what: str, error: BaseException) -> None:
-        words = f"{type(error).__name__}: {error}"
-        reply = codec.encode_reply((what, "", f"in the worker: {words}"))
-        self._channel.send(protocol.REFUSED, tag, reply.payload)
+        from parallax._core.errors import unreadable  # loads what few workers ever need
+
+        failure = Failure(0, unreadable(what, error, where="in the worker: "))
+        reply = encode_result(ChunkResult([None], (failure,), 0.0, 0.0))
+        self._channel.send(protocol.REFUSED, tag, reply.payload, reply.buffers)
 
 
 def _apply_globals(values: list[tuple[str, str, Any]]) -> None:
