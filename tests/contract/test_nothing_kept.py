@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import gc
 import multiprocessing
-import os
 import threading
 import time
 import warnings
@@ -192,15 +191,14 @@ CALLS = [
 ]
 
 
-def ends_with_its_calls(kind, *calls, holds=("callable", "initializer"), **settings):
+def ends_with_its_calls(kind, *calls, holds=("callable", "initializer"), settings=dict):
     """Have an executor run calls: what it ``holds`` goes with it, all else before."""
     threads = set(threading.enumerate())
-    executor = KINDS[kind](2, **settings)
+    executor = KINDS[kind](2, **settings())
     for call in calls:
         call(executor)
         assert gone(but=holds) is True, call.__name__
     there = weakref.ref(executor)
-    settings.clear()
     del executor
     assert gone(there) is True
     deadline = time.monotonic() + SOON
@@ -252,8 +250,10 @@ def test_initializers_that_fail(kind, read):
         kind,
         is_broken,
         holds=("error", "initializer"),
-        initializer=fail_to_initialize,
-        initargs=(Owned("initializer"),),
+        settings=lambda: {
+            "initializer": fail_to_initialize,
+            "initargs": (Owned("initializer"),),
+        },
     )
 
 
@@ -262,13 +262,17 @@ def test_initializers_that_fail(kind, read):
 @pytest.mark.parametrize("make", ["Event", "Lock", "Queue"])
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_initializers_with_shared_objects(kind, make, method):
-    """Made for any start method: those for fork do not pickle, which is an error on the way."""
-    if method == "fork" and not hasattr(os, "fork"):
-        pytest.skip("fork")
-    shared = getattr(multiprocessing.get_context(method), make)(*["i", 0][: 2 * (make == "Value")])
+    """Those that were made for fork do not pickle: an error on the way to workers that inherit."""
+    if method == "fork" and multiprocessing.get_context().get_start_method() != "fork":
+        pytest.skip("only where processes are forked by default")
+    shared = getattr(multiprocessing.get_context(method), make)()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork with threads
-        ends_with_its_calls(kind, succeeds, initializer=initialize, initargs=(shared,))
+        ends_with_its_calls(
+            kind,
+            succeeds,
+            settings=lambda: {"initializer": initialize, "initargs": (shared,)},
+        )
 
 
 @pytest.mark.parametrize("kind", OUTSIDE)

@@ -138,7 +138,12 @@ class Functions:
         bound = functools.partial(fn, **kwargs) if kwargs else fn
         effects = except_shared(scan(bound, args), bound, args)
         function = FunctionState(choice, frozenset(effects.findings))
-        decided = functools.partial(self._decided, function)
+        find, tell = weakref.ref(function), self._decided  # no cycle: both refer to the trial
+
+        def decided(plan: Plan | None, stay: str) -> None:
+            if (known := find()) is not None:
+                tell(known, plan, stay)
+
         function.trial = trial = Trial(
             bound, args, choice, processes, self._lock, decided, crowded=crowded
         )

@@ -126,6 +126,7 @@ def _collect(run: Run) -> Results[Any]:
                 results.extend(batch)
             else:
                 results[:] = batch
+            del batch
     except RuntimeError as error:
         # The callable's StopIteration, which Python turns into this on its way out of a
         # generator (PEP 479). One that the callable turned itself bears the item's note.
@@ -138,7 +139,10 @@ def _collect(run: Run) -> Results[Any]:
     finally:
         del stop  # its traceback refers to this frame
     results.report = run.report
-    return results
+    try:
+        return results
+    finally:
+        del results  # the frames of the errors in it lead here
 
 
 @overload

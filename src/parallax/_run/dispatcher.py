@@ -49,7 +49,7 @@ class Dispatcher:
         self._source = source
         self._stream = stream
         self._inbox: deque[CrewEvent] = deque()
-        self._turning = False
+        self._turning = self._closed = False
         self._reader = threading.get_ident()
         self._waker = Waker()
 
@@ -66,10 +66,13 @@ class Dispatcher:
             self._waker.wake()
 
     def post(self, event: CrewEvent) -> None:
-        """Take an event from a crew; from any thread."""
+        """Take an event from a crew; from any thread. None counts when the run is closed."""
         self._inbox.append(event)
         with self.lock:
-            self._turn()
+            if self._closed:
+                self._inbox.clear()
+            else:
+                self._turn()
 
     def fail(self, error: BaseException) -> None:
         """End the run with an error, which the reader gets at once; from any thread."""
@@ -203,6 +206,8 @@ class Dispatcher:
         """End all crews; see ``Crew.close``."""
         with self.lock:
             crews = self.flow.close()
+            self._closed = True
+            self._inbox.clear()
         for crew in crews:
             crew.close(grace)
         self._waker.close()

@@ -119,6 +119,7 @@ class Run:
             for batch in batches:
                 caller.away = True
                 yield batch
+                del batch  # the frames of the errors in it lead here
                 caller.away, caller.last = False, clock()
         except BaseException as raised:
             self.close(0.0)  # an interrupt may have come before the one below began
