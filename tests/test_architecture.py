@@ -111,6 +111,7 @@ LAZY_EDGES: set[tuple[str, str]] = {
     (f"{PROCESSES}.parent.output_receiver", f"{PROCESSES}.common.log_records"),
     # Loads concurrent.futures.
     (f"{PROCESSES}.worker.batches", "_core.errors"),
+    (f"{PROCESSES}.worker.main", "_core.errors"),
     # Workers rarely make calls of their own.
     (f"{PROCESSES}.worker.environment_setup", "_core.options"),
     # Loaded once, before forking.

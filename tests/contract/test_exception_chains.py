@@ -16,6 +16,7 @@ from jobs import chains
 from jobs import pool as pool_jobs
 
 from parallax import SerializationError, amap, options, parallel_imap, parallel_map
+from parallax._executors.executor import close_default_executors
 
 groups = pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups")
 
@@ -231,8 +232,11 @@ def test_neither_ends_an_asynchronous_stream(kind, error):
         async for each in amap(fn, range(5)):
             got.append(each)  # noqa: PERF401
 
-    with options(backend=kind), pytest.raises(RuntimeError) as info:
-        asyncio.run(read())
+    try:
+        with options(backend=kind), pytest.raises(RuntimeError) as info:
+            asyncio.run(read())
+    finally:
+        close_default_executors()
     assert got == []
     causes = [info.value, info.value.__cause__]
     assert fields(error)[:2] in [fields(each)[:2] for each in causes]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
+import logging
 import multiprocessing
 import threading
 import time
@@ -39,12 +41,14 @@ from parallax._executors.executor import close_default_executors
 
 @pytest.fixture(autouse=True)
 def _without_the_collector():
+    logging.disable()  # pytest keeps records, with their exceptions
     gc.collect()
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
+        logging.disable(logging.NOTSET)
 
 
 def gone(*references, but=()):
@@ -405,6 +409,7 @@ MAPS = [
 ]
 
 
+@pytest.mark.variants("serial", "threads", "processes", "auto")  # the frames of others keep things
 @pytest.mark.parametrize("call", MAPS, ids=lambda call: call.__name__)
 def test_maps(backend, call):
     """Nothing at all is left."""
@@ -506,10 +511,12 @@ OTHERS = [
 @pytest.mark.parametrize("kind", ["auto", "threads", "processes"])
 def test_functions_and_coroutines(call, kind):
     """On the executors that the program shares, which live on."""
-    with options(backend=kind):
-        if asyncio.iscoroutinefunction(call):
-            asyncio.run(call())
-        else:
-            call()
-    assert gone() is True
-    close_default_executors()
+    try:
+        with options(backend=kind):
+            if inspect.iscoroutinefunction(call):
+                asyncio.run(call())
+            else:
+                call()
+        assert gone() is True
+    finally:
+        close_default_executors()

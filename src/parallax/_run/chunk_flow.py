@@ -289,12 +289,11 @@ class ChunkFlow:
             return
         worker, chunk, _ = held
         self.in_flight.put_all_back(held, ran=event.what == "result")
-        index = None if event.what == "callable" else chunk.start
-        error = errors.SerializationError(event.what, index, event.path, event.reason)
+        error = errors.SerializationError(event.what, None, event.path, event.reason)
         errors.set_cause(error, event.cause)
         if self._listener.on_trouble(event):
             self.handle(events.Returned(worker, chunk.id))
-        elif index is None:
+        elif event.what == "callable":
             self.fail(error)
         elif chunk.size > 1:
             self.handle(events.Returned(worker, chunk.id, split=True))
@@ -379,8 +378,7 @@ class ChunkFlow:
         """No event counts any more; return the crews, to be closed."""
         crews = list(self.table.crews.values())
         self.table.crews.clear()
-        # Breaks cycles of references, which would keep what the callable captured alive: the
-        # traceback of an error that is raised refers to frames that refer to this.
+        # Breaks cycles of references, which would keep what the callable captured alive.
         self._listener, self.fatal, self._values = _NO_LISTENER, None, ReorderBuffer()
         return crews
 

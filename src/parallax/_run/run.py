@@ -151,6 +151,7 @@ class Run:
             grace = FAILED_CLOSE_GRACE_S
             raise
         finally:
+            error = None  # its traceback refers to this frame
             self.close(grace)
 
     def explain(self, budget: float) -> Report:
@@ -168,6 +169,7 @@ class Run:
             if (error := self._source.take_error()) is not None:
                 raise error
         finally:
+            error = None  # as in _batches
             self.close(0.0)
         self.report.explained = True
         return self.report
@@ -190,7 +192,6 @@ class Run:
                 self._dispatch.close(grace)
                 self._caller.close()
                 self._controller.close()
-                self._source.error = None  # its traceback, too, refers to frames that refer to this
         self._controller.tell(last=True)  # handlers of the program, which Ctrl-C may end
 
     def _inline(self) -> Iterator[list[Any]]:

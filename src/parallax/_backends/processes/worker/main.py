@@ -298,10 +298,8 @@ class _Worker:
             self._channel.send(protocol.YIELDED, tag, codec.encode_reply(back).payload)
 
     def _leave_parent(self) -> None:
-        """This is a fork that an item has made: it must not run the other items, too.
-
-        Without the socket it ends when it is to answer, and does not hide the worker's end.
-        """
+        """This is a fork that an item has made: it must not run the other items, too."""
+        # Without it, the fork ends when it is to answer, and does not hide the worker's end.
         self._channel.sock.close()
         self._inbox.clear()
         self._batches.forget()
