@@ -201,7 +201,7 @@ def _may_be_our_shared_memory(name: str) -> bool:
     lock = getattr(
         getattr(sys.modules.get("tqdm.std"), "TqdmDefaultWriteLock", None), "mp_lock", None
     )
-    if lock is not None and f"/{name}" == f"/sem.{lock._semlock.name[1:]}":
+    if lock is not None and f"/{name.removeprefix('sem.')}" == lock._semlock.name:
         return False
     # The folder is the whole machine's: others come and go there while a test runs.
     return name.startswith(("parallax", "psm_", "sem.mp-")) or str(os.getpid()) in name
