@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from parallax._core.errors import SharedStateWarning as SharedStateWarning
     from parallax._core.errors import WorkerDiedError as WorkerDiedError
     from parallax._core.errors import WorkerStartError as WorkerStartError
+    from parallax._core.nesting import available_cores as available_cores
+    from parallax._core.nesting import nesting_depth as nesting_depth
     from parallax._core.options import configure as configure
     from parallax._core.options import options as options
     from parallax._executors.executor import Executor as Executor
@@ -63,9 +65,11 @@ __all__ = [
     "WorkerStartError",
     "amap",
     "arun",
+    "available_cores",
     "configure",
     "cpu_count",
     "explain",
+    "nesting_depth",
     "options",
     "parallel",
     "parallel_imap",
@@ -92,7 +96,9 @@ _HOME = {
     "ProcessPoolExecutor": "_executors.process_executor",
     "ThreadPoolExecutor": "_executors.thread_executor",
     "parallel": "_api.decorator",
+    "available_cores": "_core.nesting",
     "cpu_count": "_core.cores",
+    "nesting_depth": "_core.nesting",
     "Results": "_api.map",
     "explain": "_api.map",
     "parallel_imap": "_api.map",

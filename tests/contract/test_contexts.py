@@ -171,7 +171,7 @@ def _set_up():
     decimal.getcontext().prec = 7
 
 
-def third():
+def third(*_):
     return str(decimal.Decimal(1) / 3)
 
 
@@ -199,6 +199,55 @@ def test_arithmetic_of_the_submitter(executor):
             executor.submit(nested_jobs.divide, 0.0).result(SOON)
         context.prec = 6
         assert set(executor.map(nested_jobs.third, range(20))) == {"0.333333"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arithmetic_is_that_of_the_submitter_on_every_route(kind):
+    """Not that of whoever made the executor, and in processes as in threads."""
+    with decimal.localcontext(decimal.Context(prec=4)), KINDS[kind](2) as executor:
+        found = [executor.submit(third).result(SOON)]
+        with decimal.localcontext(decimal.Context(prec=5)), np.errstate(divide="raise"):
+            found.append(executor.submit(third).result(SOON))
+            found += set(executor.map(third, range(50)))
+            waiting = executor.map(third, range(500))
+            error = executor.submit(nested_jobs.divide, 0.0) if kind != "serial" else None
+        found.append(executor.submit(third).result(SOON))
+        found += set(waiting) if kind != "serial" else ()
+        assert executor.submit(nested_jobs.divide, 1.0).result(SOON) == 1.0
+        if error is not None:
+            assert type(error.exception(SOON)) is FloatingPointError
+    decimals = [len(each) - 2 for each in found]
+    assert decimals == [4, 5, 5, 4, 5][: len(decimals)]
+
+
+@pytest.mark.parametrize("kind", [*THREADED, *OUTSIDE])
+def test_arithmetic_of_an_initializer_stays(kind):
+    """One that sets none leaves that of the submitter."""
+    for initializer, digits in ((_set_precision, 7), (read, 3)):
+        with KINDS[kind](2, initializer=initializer) as executor:
+            executor.submit(third).result(SOON)
+            with decimal.localcontext(decimal.Context(prec=3)):
+                assert len(executor.submit(third).result(SOON)) - 2 == digits
+
+
+def _set_precision():
+    decimal.getcontext().prec = 7
+
+
+def test_calls_that_are_routed_keep_their_arithmetic():
+    """Wherever each of them has run."""
+    with parallax.Executor(2) as executor:
+        with decimal.localcontext(decimal.Context(prec=9)):
+            calls = [executor.submit(spins, n) for n in range(25)]
+        others = [executor.submit(spins, n) for n in range(10)]
+        assert {call.result(SOON) for call in calls} == {9}
+        assert {call.result(SOON) for call in others} == {decimal.getcontext().prec}
+
+
+def spins(n):
+    for _ in range(100_000):
+        n += 1
+    return len(str(decimal.Decimal(1) / 3)) - 2
 
 
 def test_calls_do_not_change_the_arithmetic_of_each_other(executor):

@@ -15,8 +15,10 @@ from parallax import (
     Report,
     Results,
     ThreadPoolExecutor,
+    available_cores,
     cpu_count,
     explain,
+    nesting_depth,
     options,
     parallel,
     parallel_imap,
@@ -62,6 +64,16 @@ assert_type(parallel_map(halve, numbers, max_tasks_per_child=2), Results[float])
 assert_type(parallel_map(add, numbers, "abc", max_memory_per_worker=1 << 30), Results[str])
 assert_type(parallel_imap(halve, numbers, max_memory_per_worker=1 << 30), Iterator[float])
 assert_type(cpu_count(), int)
+assert_type(Executor().options(item_timeout=2, retries=1), Executor)
+assert_type(ProcessPoolExecutor().options(retries=1).submit(halve, 2), Future[float])
+assert_type(list(ThreadPoolExecutor().options(retries=None).map(halve, numbers)), list[float])
+Executor().options(retries="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Executor().options(chunksize=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+assert_type(available_cores(), int)
+assert_type(nesting_depth(), int)
+assert_type(Executor(idle_timeout=2.5).closed, bool)
+assert_type(ThreadPoolExecutor(2, idle_timeout=1).broken, BaseException | None)
+assert_type(ProcessPoolExecutor().cancel(Executor().submit(halve, 2)), bool)
 
 with concurrent.futures.ThreadPoolExecutor() as executor, options(max_workers=2):
     assert_type(parallel_map(halve, numbers, backend=executor), Results[float])

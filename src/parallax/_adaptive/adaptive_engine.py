@@ -10,34 +10,37 @@ from __future__ import annotations
 
 import functools
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, Future
 from contextvars import Context
 from operator import attrgetter
 from typing import Any
 
-from parallax._adaptive.call import AdaptiveCall, CallCounts, ThreadJob, WaitingCalls
+from parallax._adaptive.call import AdaptiveCall, CallCounts, WaitingCalls
 from parallax._adaptive.functions import Functions, FunctionState
 from parallax._adaptive.process_route import ProcessRoute, Settings, Submitted
+from parallax._adaptive.trial_runs import TrialRuns, broken, clock
 from parallax._backends.processes.parent.task import Task
 from parallax._backends.thread_engine import ThreadEngine
 from parallax._core.callables import weakly
 from parallax._core.contexts import snapshot
 from parallax._core.deferred_signals import Shield
 from parallax._core.errors import SerializationError
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
-from parallax._core.plans import Plan
 from parallax._routing.requested import MOST_THREADS, THREADS
 from parallax._routing.route_choice import RouteChoice, ThreadGrowth
 
+if TYPE_CHECKING:
+    from parallax._core.options import CallOptions
+
 __all__ = ["AdaptiveEngine", "Settings"]
 
-clock = time.perf_counter
 
-
-class AdaptiveEngine:
+class AdaptiveEngine(TrialRuns):
     """Runs calls where they are best run. Thread-safe."""
+
+    backend = "auto"
 
     def __init__(self, settings: Settings) -> None:
         """Prepare; nothing is started yet."""
@@ -49,7 +52,7 @@ class AdaptiveEngine:
         self.threads = ThreadEngine(
             settings.max_workers or settings.default_threads,
             name=settings.name,
-            broken=functools.partial(_broken, settings.errors),
+            broken=functools.partial(broken, settings.errors),
             initializer=settings.initializer,
             initargs=settings.initargs,
             failed=self._waiting.fail,
@@ -59,18 +62,18 @@ class AdaptiveEngine:
         self._limit = settings.max_workers
         self._growth = None if self._limit else ThreadGrowth(THREADS, MOST_THREADS)
         self.processes = ProcessRoute(settings, here(), self.lock, weakly(self._ran_in_process))
-        self.rest_after = self.processes.rest_after
         self._functions = Functions(self.lock, self.processes, weakly(self._decided))
         self.counts = CallCounts(self._limit, self.processes)
         #: calls that have not ended.
         self._open: set[AdaptiveCall] = set()
-        self._closing = False
+        self.closing = False
         self._all_ended = threading.Condition(self.lock)
 
     # -- the contract of an engine -------------------------------------------------------------
 
     max_workers = property(attrgetter("threads.max_workers"))
     ahead = property(lambda self: 2 * self.threads.max_workers)
+    fatal = property(lambda self: self.threads.fatal or self.processes.initializer_error)
 
     @property
     def failed(self) -> Callable[[BaseException], BaseException] | None:
@@ -94,10 +97,37 @@ class AdaptiveEngine:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: Context | None = None,
-    ) -> AdaptiveCall:
+        options: CallOptions | None = None,
+    ) -> Future[Any]:
         """Take a call; see ``Engine``."""
+        if options and "item_timeout" in options:
+            return self._submit_limited(fn, args, kwargs, options)
         call = fn, args, kwargs
-        return self._submit(self._functions.state(call, crowded=bool(self._open)), call, context)
+        function = self._functions.state(call, crowded=bool(self._open))
+        return self._submit(function, call, context, (options or {}).get("retries") or 0)
+
+    def _submit_limited(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> Future[Any]:
+        """Hand a call with a time limit to a worker process, which can be ended."""
+        with self.lock:
+            self._check()
+            engine = self.processes.started()
+        task = engine.submit(fn, args, kwargs, None, options)
+
+        def ended(_: object) -> None:
+            with self.lock:
+                self.counts.by_route["processes"] -= 1
+                self._advance()
+
+        with self.lock:  # others have to mind it; it minds only the number of worker processes
+            self.counts.by_route["processes"] += 1
+        task.add_done_callback(ended)
+        return task
 
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], context: Context
@@ -107,16 +137,19 @@ class AdaptiveEngine:
         return self._submit(function, (fn, piece, None), context)
 
     def _submit(
-        self, function: FunctionState, submitted: Submitted, context: Context | None
+        self,
+        function: FunctionState,
+        submitted: Submitted,
+        context: Context | None,
+        retries: int = 0,
     ) -> AdaptiveCall:
-        call = AdaptiveCall(self, function, submitted, context or snapshot())
+        call = AdaptiveCall(self, function, submitted, snapshot() if context is None else context)
+        if retries:
+            call.retries = retries
         if function.choice.route == "processes":
             call.encode(self.processes)
         with Shield(), self.lock:
-            if self._closing:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            self.threads.fatal = self.threads.fatal or self.processes.initializer_error
-            self.threads.check()
+            self._check()
             self._open.add(call)
             try:
                 self._enter(call)
@@ -125,10 +158,17 @@ class AdaptiveEngine:
                 raise
         return call
 
+    def _check(self) -> None:
+        """Raise if nothing can be submitted any more; the lock is held."""
+        if self.closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        self.threads.fatal = self.fatal
+        self.threads.check()
+
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         """Take no more calls, and end when all are done; see ``Engine``."""
         with self.lock:
-            self._closing = True
+            self.closing = True
         if cancel:
             self._waiting.cancel()
             for engine in self._engines():
@@ -143,12 +183,23 @@ class AdaptiveEngine:
             for engine in self._engines():
                 engine.shutdown(wait=True, cancel=False)
 
+    def rest_after(self, seconds: float) -> None:
+        """From now on have workers end that have been idle for so long."""
+        self.threads.rest_after(seconds)
+        self.processes.rest_after(seconds)
+
     def interrupt(self) -> None:
         """End what can be ended: the calls of worker processes, and those that have not begun."""
         with Shield():
             self._waiting.cancel()
             for engine in self._engines():
                 engine.interrupt()
+
+    def end_workers(self, end: Callable[[Any], object]) -> None:
+        """Cancel what waits and end the worker processes; see ``Engine``."""
+        self._waiting.cancel()
+        for engine in self._engines():
+            engine.end_workers(end)
 
     def stop(self) -> None:
         """End what can be ended, and the engines; threads inside a call are left alone."""
@@ -236,10 +287,6 @@ class AdaptiveEngine:
         self._functions.keep_in_threads()
         return False
 
-    def _queue(self, do: Callable[[FunctionState], None], function: FunctionState) -> None:
-        """Have a thread do something for the calls of a function that wait."""
-        self.threads.take(ThreadJob(self._waiting, functools.partial(do, function)))
-
     def bring_back(self, call: AdaptiveCall, error: BaseException) -> bool:
         """Whether a call that failed in a worker process runs in a thread instead.
 
@@ -257,85 +304,6 @@ class AdaptiveEngine:
         self.threads.take(call)
         return True
 
-    # -- trials --------------------------------------------------------------------------------
-
-    def _begin_trial(self, function: FunctionState, now: float) -> None:
-        self._queue(self._run_trial, function)
-        function.choice.begin_probe(now)
-        # Counted until the trial ends: between two of its calls the thread is not free.
-        self.counts.by_route["threads"] += 1
-
-    def _run_trial(self, function: FunctionState) -> None:
-        """Run held calls one by one, until there is a decision or none is left; in a thread."""
-        trial = function.trial
-        assert trial is not None
-        trial.begin()
-        try:
-            while (call := self._next_on_trial(function)) is not None:
-                call.execute_with(trial.run)
-        finally:
-            trial.end()
-            with self.lock:
-                function.choice.end_probe()
-                if not self._waiting.holds(function):
-                    function.choice.rest()
-                if function.choice.route is not None:
-                    function.trial = None
-                self.counts.by_route["threads"] -= 1
-                self._advance()
-            self._release(function)
-
-    def _next_on_trial(self, function: FunctionState) -> AdaptiveCall | None:
-        with self.lock:
-            while function.choice.route is None and (call := self._waiting.release(function)):
-                if call.claim():
-                    call.route = "trial"
-                    function.choice.began(threading.get_ident(), clock())
-                    return call
-            return None
-
-    def _decided(self, function: FunctionState, plan: Plan | None, stay: str) -> None:
-        """Follow the decision of a trial; see ``Trial``."""
-        choice = function.choice
-        with self.lock:
-            now = clock()
-            if plan is None:
-                choice.give_up(now)
-            else:
-                route = plan.route if plan.route == "processes" else "threads"
-                choice.decide(route, plan.reason, now)
-                if plan.route == "threads" and self._growth is not None:
-                    self.threads.widen(min(plan.workers, THREADS))
-                if stay:
-                    choice.keep(stay, now)
-            if self._waiting.holds(function):
-                self._queue(self._release, function)
-
-    def _release(self, function: FunctionState) -> None:
-        """Place the held calls of a function; in a thread, without the lock."""
-        choice = function.choice
-        while True:
-            with self.lock:
-                if choice.route is None:
-                    if choice.probing or not self._waiting.holds(function):
-                        return
-                    if self.counts.fits("threads"):
-                        self._begin_trial(function, clock())
-                    else:
-                        self._waiting.to_line(function)
-                    return
-                call = self._waiting.release(function)
-            if call is None:
-                return
-            if choice.route == "processes":
-                call.encode(self.processes)
-            with self.lock:
-                fatal = self.threads.fatal
-                if call.waits and fatal is None:
-                    self._enter(call)
-            if fatal is not None:
-                call.fail(_broken(self._errors, fatal))
-
     # -- calls that have ended -----------------------------------------------------------------
 
     def ran(self, call: AdaptiveCall, wall: float, cpu: float, ident: int) -> None:
@@ -351,7 +319,8 @@ class AdaptiveEngine:
 
     def _ran_in_process(self, task: Task, wall: float, cpu: float) -> None:
         """A worker process has answered a call; the lock is held."""
-        assert isinstance(task, AdaptiveCall)
+        if not isinstance(task, AdaptiveCall):
+            return  # it has a time limit, and with that its route
         now = clock()
         task.function.choice.took(wall / task.count, cpu / task.count, now)
         self._review(task.function, now)
@@ -373,9 +342,9 @@ class AdaptiveEngine:
         """A call has its result or error."""
         self._open.discard(call)
         if call.route == "processes" and (error := self.processes.initializer_error) is not None:
-            self._waiting.fail(_broken(self._errors, error))
+            self._waiting.fail(broken(self._errors, error))
         # First the set, then the flag, shutdown in reverse: one of both sees that all have ended.
-        if self._limit is None and not self._closing:
+        if self._limit is None and not self.closing:
             return
         with self.lock:
             self.counts.remove(call, "ended")
@@ -390,11 +359,7 @@ class AdaptiveEngine:
 
     def _end_if_done(self) -> None:
         """End the engines after a shutdown when no call is left; the lock is held."""
-        if self._closing and not self._open:
+        if self.closing and not self._open:
             for engine in self._engines():
                 engine.shutdown(wait=False, cancel=False)
             self._all_ended.notify_all()
-
-
-def _broken(errors: Callable[[], Any], cause: BaseException) -> BaseException:
-    return errors().broken_pool(cause)  # type: ignore[no-any-return]

@@ -77,9 +77,9 @@ class AdaptiveCall(Task):
 
     def encode(self, processes: ProcessRoute) -> None:
         """Encode it for a worker process; without effect if that is impossible."""
-        submitted = self.submitted
-        if submitted is not None:
-            encoded = processes.encode(submitted, self.function.choice)
+        submitted, context = self.submitted, self._context
+        if submitted is not None and context is not None:
+            encoded = context.run(processes.encode, submitted, self.function.choice)
             if encoded is not None:
                 self.known, self.data = encoded
 
@@ -109,14 +109,17 @@ class AdaptiveCall(Task):
         context, self._context = self._context, None
         assert submitted is not None
         assert context is not None
-        try:
-            if submitted[2] is None:
-                submitted = run_piece, submitted[:2], {}
-            if initial := self.engine.threads.initial:
-                assign(context, initial.get(threading.get_ident(), ()))
-            value, error, wall, cpu = context.run(run, *submitted)
-        except BaseException as raised:  # noqa: BLE001 - also a mistake of ours ends the call
-            value, error, wall, cpu = None, raised, 0.0, 0.0
+        if submitted[2] is None:
+            submitted = run_piece, submitted[:2], {}
+        if initial := self.engine.threads.initial:
+            assign(context, initial.get(threading.get_ident(), ()))
+        while True:
+            try:
+                value, error, wall, cpu = context.run(run, *submitted)
+            except BaseException as raised:  # noqa: BLE001 - also a mistake of ours ends the call
+                value, error, wall, cpu = None, raised, 0.0, 0.0
+            if error is None or not self.again(error):
+                break
         if run is not _run:
             self.engine.ran(self, wall, cpu, threading.get_ident())
         self.settle(value, error)
@@ -132,10 +135,11 @@ class AdaptiveCall(Task):
         engine = self.engine
         if error is not None and self.route == "processes" and self.submitted is not None:
             with engine.lock:
-                self._state = "PENDING"
-                if engine.bring_back(self, error):
-                    return
-                self._state = "RUNNING"
+                if self._state == "RUNNING":  # else it was revoked
+                    self._state = "PENDING"
+                    if engine.bring_back(self, error):
+                        return
+                    self._state = "RUNNING"
         self.submitted = self._context = None
         super().settle(value, error)
         engine.ended(self)

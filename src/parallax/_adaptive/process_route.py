@@ -126,7 +126,7 @@ class ProcessRoute:
         """Encode a call for a worker process, and tell ``choice`` the cost; None if impossible."""
         begun = time.thread_time()  # not wall time: this thread may wait for the GIL
         try:
-            encoded = self._started().encode(*submitted)
+            encoded = self.started().encode(*submitted)
         except SerializationError as error:
             if error.what == "callable":
                 with self._lock:
@@ -143,7 +143,7 @@ class ProcessRoute:
     def take(self, task: Task) -> bool:
         """Hand an encoded task over, lock held; False if no worker process can be started."""
         try:
-            self._started().take(task)
+            self.started().take(task)
         except BrokenExecutor as error:
             task.data = None
             self._set_unavailable(error)
@@ -179,7 +179,8 @@ class ProcessRoute:
 
         return warm_pool(self._settings.method)
 
-    def _started(self) -> ProcessEngine:
+    def started(self) -> ProcessEngine:
+        """The engine, which is made if there is none."""
         with self._lock:
             if self.engine is None:
                 self.engine = self._new_engine()
@@ -194,9 +195,7 @@ class ProcessRoute:
         return ProcessEngine(
             self.workers,
             self._pool(),
-            died=errors.lost_call,
-            broken=errors.broken_pool,
-            failed=errors.standard_error,
+            call_errors=errors,
             initializer=settings.initializer,
             initargs=settings.initargs,
             max_tasks=settings.max_tasks,

@@ -24,7 +24,7 @@ from typing_extensions import ParamSpec
 
 from parallax._core.callables import name_of, runs_nothing
 from parallax._core.options import resolve
-from parallax._executors.executor import default_executor
+from parallax._executors.executor import Executor, shared_executor
 from parallax._reporting.unread import log_unread
 from parallax._routing.requested import THREADS
 
@@ -43,7 +43,8 @@ async def arun(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call ``fn(*args, **kwargs)`` where it is best run, without holding up the event loop.
 
     It goes to an ``Executor`` that the whole program shares; ``options(backend=..., max_workers=
-    ...)`` around the call choose another one. A coroutine function runs on the loop itself. In
+    ...)`` around the call choose another one, and their ``item_timeout`` and ``retries`` hold for
+    the call, as in ``Executor.options``. A coroutine function runs on the loop itself. In
     threads the call sees the caller's context variables.
 
     Cancelling the task cancels the call. One that a worker process has begun is ended with that
@@ -65,16 +66,13 @@ async def arun(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"fn must be callable, not {fn!r}. Write arun(fn, x), not arun(fn(x))")
     if runs_nothing(fn) == "coroutine":
         return await fn(*args, **kwargs)
-    return await _run(_engine(), fn, kwargs, *args)
+    return await _run(shared_executor(resolve({})), fn, kwargs, *args)
 
 
-def _engine() -> Any:
-    options = resolve({})
-    return default_executor(options.backend, options.max_workers)._engine
-
-
-async def _run(engine: Any, fn: Callable[..., Any], kwargs: dict[str, Any], *args: Any) -> Any:
-    future = engine.submit(fn, args, kwargs)
+async def _run(
+    executor: Executor, fn: Callable[..., Any], kwargs: dict[str, Any], *args: Any
+) -> Any:
+    future = executor.submit(fn, *args, **kwargs)
     try:
         return await asyncio.wrap_future(future)  # cancelled together with this task
     finally:
@@ -163,7 +161,7 @@ def amap(
     if runs_nothing(fn) == "coroutine":
         start: Callable[..., Awaitable[Any]] = fn
     else:
-        start = functools.partial(_run, _engine(), fn, {})
+        start = functools.partial(_run, shared_executor(resolve({})), fn, {})
     running = concurrency or THREADS
     return _Work(name_of(fn), start, iterables, running=running, ordered=ordered).results()
 

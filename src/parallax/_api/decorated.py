@@ -22,7 +22,14 @@ from types import FunctionType, MethodType
 from typing import Generic, ParamSpec, TypeVar, overload
 
 from parallax._core.light_stdlib import TYPE_CHECKING, loads
-from parallax._core.options import EXPLAIN_OPTIONS, MAP_OPTIONS, check, check_names, resolve
+from parallax._core.options import (
+    CALL_OPTIONS,
+    EXPLAIN_OPTIONS,
+    MAP_OPTIONS,
+    check,
+    check_names,
+    resolve,
+)
 from parallax._transport.wrapped_functions import find_attribute, is_importable, reduce_wrapped
 
 if TYPE_CHECKING:
@@ -155,7 +162,8 @@ class ParallelFunction(_Called[P, R_co]):
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]:
         """Call it once, somewhere else, on an executor that the whole program shares.
 
-        Of the decorator's options ``backend`` and ``max_workers`` count.
+        Of the decorator's options ``backend``, ``max_workers``, ``item_timeout`` and ``retries``
+        count.
 
         Args:
             *args: its arguments.
@@ -167,12 +175,15 @@ class ParallelFunction(_Called[P, R_co]):
         Raises:
             RuntimeError: the program is ending.
         """
-        from parallax._executors.executor import default_executor
+        from parallax._executors.executor import Executor, shared_executor
 
-        options = resolve({name: self._given.get(name) for name in ("backend", "max_workers")})
+        names = ("backend", "max_workers", *CALL_OPTIONS)
+        options = resolve({name: self._given.get(name) for name in names})
         executor = options.backend
         if isinstance(executor, str):
-            executor = default_executor(executor, options.max_workers)
+            executor = shared_executor(options)
+        elif options.retries:
+            executor = Executor(backend=executor).options(retries=options.retries)
         future: Future[R_co] = executor.submit(self._target(), *args, **kwargs)
         return future
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeAlias
 
     from parallax._core.chunks import Chunk, ChunkResult, Failure, Route
+    from parallax._core.options import CallOptions
     from parallax._reporting.stall_policy import WorkerSnapshot
 else:
     Protocol = object
@@ -178,6 +179,17 @@ class Engine(Protocol):
     An engine whose futures are ours is also their ``Helper``.
     """
 
+    #: no more calls are taken.
+    closing: bool
+
+    @property
+    def backend(self) -> Any:
+        """The backend by which the calls are run, as the option names it."""
+
+    @property
+    def fatal(self) -> BaseException | None:
+        """Why no call can be run; None as long as calls can."""
+
     @property
     def max_workers(self) -> int:
         """Most calls that run at a time."""
@@ -195,6 +207,7 @@ class Engine(Protocol):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: Context | None = None,
+        options: CallOptions | None = None,
     ) -> Future[Any]:
         """Take a call; returns at once, except where the submitting thread runs it.
 
@@ -204,6 +217,7 @@ class Engine(Protocol):
             kwargs: keyword arguments.
             context: context variables of the call, where it runs in another thread of this
                 process; default those of the running code.
+            options: checked, without any that is None.
 
         Raises:
             RuntimeError: the engine was shut down.
@@ -223,6 +237,12 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """Take no more calls, and end all that can be ended."""
+
+    def end_workers(self, end: Callable[[Any], object]) -> None:
+        """Cancel what waits, end the worker processes, each by ``end``, and go on with new ones."""
+
+    def rest_after(self, seconds: float) -> None:
+        """From now on have workers end that have been idle for so long."""
 
     def forget(self) -> None:
         """Drop everything without ending it: this process is a forked copy of the owner's."""

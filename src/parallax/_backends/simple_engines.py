@@ -5,11 +5,13 @@ Guarantees: every call has a future that ends like any other.
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from parallax._backends.result_encoding import run_piece
 from parallax._core.contexts import snapshot
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.nesting import enter, here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends.contract import Engine
+    from parallax._core.options import CallOptions
 
 
 class LocalPieces:
@@ -37,20 +40,28 @@ class LocalPieces:
 class _Unmanaged(LocalPieces):
     """An engine without workers of its own: nothing to end, nothing bound to this process."""
 
+    fatal = None
+
     def __init__(self) -> None:
-        self._closing = False
+        self.closing = False
+
+    def rest_after(self, seconds: float) -> None:
+        """There is no worker."""
 
     def _check(self) -> None:
-        if self._closing:
+        if self.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:  # noqa: ARG002 - see Engine
         """Take no more calls; those that an executor was handed are the executor's."""
-        self._closing = True
+        self.closing = True
+
+    def end_workers(self, end: Callable[[Any], object]) -> None:
+        """There is no worker."""
 
     def stop(self) -> None:
         """Take no more calls."""
-        self._closing = True
+        self.closing = True
 
     def forget(self) -> None:
         """Nothing to drop."""
@@ -59,6 +70,7 @@ class _Unmanaged(LocalPieces):
 class SerialEngine(_Unmanaged):
     """Runs each call at once, in the thread that submits it."""
 
+    backend = "serial"
     max_workers = 1
     ahead = 1
 
@@ -68,17 +80,21 @@ class SerialEngine(_Unmanaged):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: Context | None = None,  # noqa: ARG002 - as a loop would run it
+        options: CallOptions | None = None,
     ) -> Future[Any]:
         """Run a call; see ``Engine``. What is no ``Exception`` is raised here."""
         self._check()
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
+        before = enter(here().item(movable=False))
         try:
-            value = fn(*args, **kwargs)
+            value = _with_retries(options, fn)(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
             future.set_exception(error)
         else:
             future.set_result(value)
+        finally:
+            enter(before)
         try:
             return future
         finally:
@@ -90,7 +106,7 @@ class ExternalEngine(_Unmanaged):
 
     def __init__(self, executor: Executor, max_workers: int) -> None:
         super().__init__()
-        self._executor = executor
+        self._executor = self.backend = executor
         self.max_workers = max_workers
         self.ahead = 2 * max_workers
 
@@ -100,10 +116,27 @@ class ExternalEngine(_Unmanaged):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: Context | None = None,
+        options: CallOptions | None = None,
     ) -> Future[Any]:
         """Hand a call on; see ``Engine``. Only threads of this process can take a context."""
         self._check()
+        fn = _with_retries(options, fn)
         if isinstance(self._executor, ThreadPoolExecutor):
             run = (snapshot() if context is None else context).run
             return self._executor.submit(run, fn, *args, **kwargs)
         return self._executor.submit(fn, *args, **kwargs)
+
+
+def _with_retries(options: CallOptions | None, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn``, run again as often as the options say if it fails."""
+    retries = options.get("retries") if options else 0
+    return functools.partial(_run_again, retries, fn) if retries else fn
+
+
+def _run_again(retries: int, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    for _ in range(retries):
+        try:
+            return fn(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - whatever it is, the last one is raised
+            continue
+    return fn(*args, **kwargs)

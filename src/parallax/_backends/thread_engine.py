@@ -26,6 +26,7 @@ from parallax._core.contexts import assign, set_by, snapshot
 from parallax._core.deferred_signals import Shield
 from parallax._core.futures import RUNNING, Future
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.nesting import enter, here
 from parallax._reporting.stall_monitor import StallMonitor, stack_of
 from parallax._reporting.stall_policy import Activity, InFlight
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from parallax._core.contexts import Assignments
+    from parallax._core.options import CallOptions
 
 clock = time.monotonic
 
@@ -60,16 +62,20 @@ class ThreadCall(Future[Any]):
         call = self._take()
         if call is None:
             return
-        try:
-            if initial := self._helper.initial:  # type: ignore[attr-defined]
-                assign(call[0], initial.get(threading.get_ident(), ()))
-            value = call[0].run(call[1], *call[2], **call[3])
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-            self.settle(None, error)
-            # The traceback refers to this frame.
-            del self, call
-        else:
-            self.settle(value, None)
+        if initial := self._helper.initial:  # type: ignore[attr-defined]
+            assign(call[0], initial.get(threading.get_ident(), ()))
+        while True:
+            try:
+                value = call[0].run(call[1], *call[2], **call[3])
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+                if self.again(error):
+                    continue
+                self.settle(None, error)
+                # The traceback refers to this frame.
+                del self, call
+            else:
+                self.settle(value, None)
+            return
 
     def claim(self) -> bool:
         """Enter RUNNING; True for one caller only, before any cancelling."""
@@ -87,6 +93,8 @@ class ThreadCall(Future[Any]):
 
 class ThreadEngine(LocalPieces):
     """Runs single calls on up to ``max_workers`` threads. Thread-safe."""
+
+    backend = "threads"
 
     def __init__(
         self,
@@ -128,6 +136,9 @@ class ThreadEngine(LocalPieces):
         #: thread that submits; a new call takes a token, or has a thread started. With one token
         #: too many a call may wait for ever. Once all threads exist the tokens mean nothing.
         self._free: deque[None] = deque()
+        #: seconds after which an idle thread ends; None for never.
+        self._idle_limit: float | None = None
+        self._place = here().item(movable=False)
         self.closing = False
         self._idents: set[int] = set()
         #: the context variables that the initializer has set in each thread, by ident: its calls
@@ -165,6 +176,7 @@ class ThreadEngine(LocalPieces):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: Context | None = None,
+        options: CallOptions | None = None,
     ) -> ThreadCall:
         """Queue a call; see ``Engine``.
 
@@ -173,6 +185,8 @@ class ThreadEngine(LocalPieces):
             BrokenExecutor: an initializer has failed.
         """
         call = ThreadCall(self, fn, args, kwargs, snapshot() if context is None else context)
+        if options:
+            call.retries = options.get("retries") or 0
         with self.lock:
             self.check()
             self.take(call)
@@ -206,6 +220,10 @@ class ThreadEngine(LocalPieces):
     def ahead(self) -> int:
         """Calls that should be submitted at a time: some more than run."""
         return self.max_workers + min(self.max_workers, MAX_QUEUED_AHEAD)
+
+    def rest_after(self, seconds: float) -> None:
+        """From now on have threads end that have been idle for so long."""
+        self._idle_limit = seconds
 
     def widen(self, max_workers: int) -> None:
         """Allow more threads, and start them for what waits; the lock is held."""
@@ -246,6 +264,10 @@ class ThreadEngine(LocalPieces):
         with Shield():
             self.cancel_queued()
 
+    def end_workers(self, end: Callable[[Any], object]) -> None:  # noqa: ARG002 - see Engine
+        """Cancel the calls that no thread has yet."""
+        self.cancel_queued()
+
     def stop(self) -> None:
         """Cancel as ``interrupt`` does, and take no more calls."""
         with Shield():
@@ -259,11 +281,7 @@ class ThreadEngine(LocalPieces):
         """A thread cannot be ended; what the call returns is dropped."""
 
     def help(self, call: Any, timeout: float | None) -> float | None:
-        """Run a queued call whose result a thread of the pool waits for, unless with a timeout.
-
-        Returns:
-            ``timeout``.
-        """
+        """Run a queued call whose result a thread of the pool waits for, unless with a timeout."""
         if timeout is None and self.mine():
             call.execute()
         return timeout
@@ -314,8 +332,14 @@ class ThreadEngine(LocalPieces):
         self._idents.add(me)
         if self._initializer is not None:
             self._initialize()
+        enter(self._place)
         while True:
-            call = queue.get()
+            try:
+                call = queue.get(timeout=self._idle_limit)
+            except queues.Empty:
+                if self._left():
+                    return
+                continue
             if call is None:
                 queue.put(None)  # for the others
                 if not busy:
@@ -329,6 +353,19 @@ class ThreadEngine(LocalPieces):
             self._last = clock()
             if len(self.threads) < self.max_workers:
                 self._free.append(None)
+
+    def _left(self) -> bool:
+        """Part with this thread, which has been idle for long, unless a call came just now."""
+        with self.lock:
+            if not self.queue.empty():
+                return False
+            me = threading.get_ident()
+            self.threads = {thread for thread in self.threads if thread.ident != me}
+            self._idents.discard(me)
+            self.initial.pop(me, None)
+            if self._free:  # the token that this thread may have added
+                self._free.pop()
+            return True
 
     def _initialize(self) -> None:
         """Call the initializer; if it fails all calls end, and so do all threads."""

@@ -22,29 +22,32 @@ if TYPE_CHECKING:
     #: Variables with the values that a call is to find in them.
     Assignments: TypeAlias = "Iterable[tuple[ContextVar[Any], Any]]"
 
-#: The variable in which ``decimal`` keeps the arithmetic of the running code, once it is known.
-_arithmetic: ContextVar[Any] | None = None
+#: The variables in which modules keep settings, by module; None for one that uses none.
+_variables: dict[str, ContextVar[Any] | None] = {}
 
 
 def snapshot(of: Context | None = None) -> Context:
     """A copy of a context, by default of the running code's, for one call or thread."""
     copy = copy_context() if of is None else of.copy()
-    if "decimal" in sys.modules:
-        variable = _arithmetic or _find_arithmetic()
-        if variable is not None and variable in copy:
-            copy.run(variable.set, copy[variable].copy())
+    variable = settings_variable("decimal", "getcontext")
+    if variable is not None and variable in copy:
+        copy.run(variable.set, copy[variable].copy())
     return copy
 
 
-def _find_arithmetic() -> ContextVar[Any] | None:
-    """The only variable that is set when ``decimal`` is first used; None if it uses none."""
-    global _arithmetic  # noqa: PLW0603 - a cache
-    getcontext = getattr(sys.modules["decimal"], "getcontext", None)
-    if getcontext is not None:  # else it is being imported
-        unused = Context()
-        unused.run(getcontext)
-        _arithmetic = next(iter(unused), None)
-    return _arithmetic
+def settings_variable(module: str, first: str) -> ContextVar[Any] | None:
+    """The context variable that a function of a module sets when it is first called.
+
+    None if the module is not loaded, or uses no such variable.
+    """
+    if module not in sys.modules or module in _variables:
+        return _variables.get(module)
+    function = getattr(sys.modules[module], first, None)
+    if function is None:  # the module is being imported
+        return None
+    unused = Context()
+    unused.run(function)
+    return _variables.setdefault(module, next(iter(unused), None))
 
 
 def set_by(initializer: Callable[..., object], args: tuple[Any, ...]) -> Assignments:

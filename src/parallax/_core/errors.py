@@ -148,20 +148,23 @@ class ItemTimeoutError(ParallaxError, TimeoutError):
     """An item ran longer than ``item_timeout`` and its worker was ended.
 
     Attributes:
-        index: position of the item in the input, from 0.
+        index: position of the item in the input, from 0; None for a call of an executor.
         seconds: the limit, ``item_timeout``.
         pid: process id of the worker that was ended.
     """
 
     _fields = ("index", "seconds", "pid")
-    index: int
+    index: int | None
     seconds: float
     pid: int | None
 
     def _message(self) -> str:
+        one, others = f"item {self.index}", "items"
+        if self.index is None:
+            one, others = "this call", "calls"
         return (
-            f"item {self.index} ran longer than item_timeout={self.seconds:g} s; its worker "
-            f"process {self.pid} was ended and replaced, the other items are not affected"
+            f"{one} ran longer than item_timeout={self.seconds:g} s; its worker "
+            f"process {self.pid} was ended and replaced, the other {others} are not affected"
         )
 
 

@@ -17,6 +17,7 @@ import contextlib
 import logging
 import sys
 import threading
+import time
 from concurrent.futures import (
     CancelledError,
     TimeoutError,  # noqa: A004 - another one before 3.11
@@ -94,6 +95,9 @@ class Future(StandardFuture[T]):
 
     # Not __getattr__: that is called only after an AttributeError was created and dropped.
     _condition: Any = _LazyCondition()
+
+    #: how often the call is run again if it fails.
+    retries = 0
 
     #: locks of the threads that wait for a result; replaced by a list of its own on first use.
     _sleepers: Any = ()
@@ -190,8 +194,7 @@ class Future(StandardFuture[T]):
     def cancel(self) -> bool:
         """Cancel the call if no worker has it, as ``concurrent.futures.Future``.
 
-        When asyncio cancels, because a task that awaits the call was cancelled, a call that runs in
-        a worker process is ended as well, together with that worker.
+        When asyncio cancels, because a task that awaits the call was cancelled, it is ``revoke``.
         """
         with self._helper.lock:
             if self._state in CANCELLED:
@@ -200,17 +203,37 @@ class Future(StandardFuture[T]):
                 self._state = CANCELLED[0]
                 self._helper.withdraw(self)
         if not claimed:
-            # Only asyncio: no other thread waits for the call then.
-            if self._state == RUNNING and _called_by("_call_check_cancel"):
-                self._helper.kill(self)
-            return False
+            return _called_by("_call_check_cancel") and self._revoke()
         with self._condition:
-            self._state = CANCELLED[1]
-            for waiter in self._waiters:
-                waiter.add_cancelled(self)
-            self._condition.notify_all()
+            self._tell_cancelled()
         self._invoke_callbacks()
         return True
+
+    def revoke(self) -> bool:
+        """Cancel the call even if it runs; False if it has ended.
+
+        Its worker is ended if that is a process. A thread goes on; what it returns is dropped.
+        """
+        return self.cancel() or self._revoke()
+
+    def _revoke(self) -> bool:
+        while self._state == PENDING:
+            time.sleep(0)  # claimed by a thread that is about to say so
+        with self._helper.lock:
+            with self._condition:
+                if self._state != RUNNING:
+                    return self._state in CANCELLED
+                self._tell_cancelled()
+            self._helper.kill(self)
+        self._invoke_callbacks()
+        return True
+
+    def _tell_cancelled(self) -> None:
+        """Enter the last state of a cancelled call; the condition is held."""
+        self._state = CANCELLED[1]
+        for waiter in self._waiters:
+            waiter.add_cancelled(self)
+        self._condition.notify_all()
 
     def _invoke_callbacks(self) -> None:
         """Call every callback; an exception of one stops neither the others nor this thread.
@@ -243,6 +266,13 @@ class Future(StandardFuture[T]):
         self._state = RUNNING
         return True
 
+    def again(self, error: BaseException) -> bool:
+        """Whether the call, which has failed, is to run again; counts that."""
+        if not self.retries or not isinstance(error, Exception) or self._state in CANCELLED:
+            return False
+        self.retries -= 1
+        return True
+
     def drop(self) -> None:
         """Drop the references to the callable and its arguments."""
 
@@ -272,7 +302,7 @@ class Future(StandardFuture[T]):
         self._state = FINISHED
 
     def settle(self, value: Any, error: BaseException | None) -> None:
-        """Enter FINISHED and notify all waiters; the owner's lock is not held."""
+        """Enter FINISHED and notify all waiters, unless it was revoked; no lock is held."""
         self._result = value
         self._exception = error
         if self.__dict__.setdefault("_gate", NO_CONDITION) is NO_CONDITION:
@@ -281,6 +311,9 @@ class Future(StandardFuture[T]):
                 self._wake()
             return
         with self._condition:
+            if self._state in CANCELLED:
+                self._result = self._exception = None
+                return
             # Under the condition: `wait` would count a finished future and be notified again.
             self._state = FINISHED
             for waiter in self._waiters:

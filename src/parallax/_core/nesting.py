@@ -100,6 +100,24 @@ def here() -> Place:
     return entered() or _whole
 
 
+def nesting_depth() -> int:
+    """How many parallel calls enclose the running code; 0 in the program itself.
+
+    An item of ``parallel_map`` and its relatives, and a call of an executor, are one deeper than
+    the code that made the call or the executor, be it in a loop, a thread or a process.
+    """
+    return here().depth
+
+
+def available_cores() -> int:
+    """Number of cores that the running code may keep busy, at least 1.
+
+    In the program itself, ``cpu_count()``. An item of a parallel call with W workers has its part,
+    one in W, so that all of them together do not use more than there are.
+    """
+    return here().cores
+
+
 def entered() -> Place | None:
     """The place of this thread; None if it shares the place of its process."""
     place: Place | None = getattr(_local, "place", None)

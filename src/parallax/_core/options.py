@@ -40,6 +40,12 @@ if TYPE_CHECKING:
         max_tasks_per_child: int | None
         max_memory_per_worker: int | None
 
+    class CallOptions(TypedDict, total=False):
+        """The keyword options of an executor's calls; see ``Executor.options``."""
+
+        item_timeout: float | None
+        retries: int | None
+
     class StreamOptions(MapOptions, total=False):
         """The keyword options of ``parallel_imap``."""
 
@@ -93,10 +99,11 @@ class Options:
     start_method: str = "auto"
 
 
-#: The options of configure(), of each public function, and those that explain() takes.
+#: The options of configure(), of each public function, of calls, and those that explain() takes.
 OPTION_NAMES = Options.__match_args__
 STREAM_OPTIONS = frozenset(OPTION_NAMES) - {"idle_timeout", "stall_warn", "start_method"}
 MAP_OPTIONS = STREAM_OPTIONS - {"ordered"}
+CALL_OPTIONS = frozenset({"item_timeout", "retries"})
 EXPLAIN_OPTIONS = frozenset({"backend", "max_workers", *RECYCLING})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from operator import methodcaller
 
 from parallax._core.cores import usable_cores
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any
 
-    from parallax._core.options import Backend
+    from parallax._core.options import Backend, Options
     from parallax._reporting.reports import ExecutorReport
 
 _numbers = itertools.count()
@@ -49,6 +50,7 @@ class Executor(EngineExecutor):
         initargs: tuple[Any, ...] = (),
         mp_context: BaseContext | None = None,
         max_tasks_per_child: int | None = None,
+        idle_timeout: float | None = None,
     ) -> None:
         """Check the arguments. Workers start when calls are submitted.
 
@@ -67,6 +69,8 @@ class Executor(EngineExecutor):
             initargs: arguments of the initializer.
             mp_context: a context of ``multiprocessing``, as for ``ProcessPoolExecutor``.
             max_tasks_per_child: calls after which a worker process is replaced by a new one.
+            idle_timeout: seconds after which an idle worker ends; a later call starts a new one.
+                Default None: it stays until the executor ends.
 
         Raises:
             TypeError: an argument has the wrong type.
@@ -80,6 +84,7 @@ class Executor(EngineExecutor):
             "backend": backend,
             "max_workers": max_workers,
             "max_tasks_per_child": max_tasks_per_child,
+            "idle_timeout": idle_timeout,
         }
         options = resolve(given)
         self._backend, max_workers = options.backend, options.max_workers
@@ -87,7 +92,9 @@ class Executor(EngineExecutor):
         name = thread_name_prefix or f"Executor-{next(_numbers)}"
         pool: EngineExecutor
         if self._backend == "threads":
-            pool = ThreadPoolExecutor(max_workers, name, initializer, initargs)
+            pool = ThreadPoolExecutor(
+                max_workers, name, initializer, initargs, idle_timeout=idle_timeout
+            )
             self._use_pool(pool)
         elif self._backend == "processes":
             from parallax._executors.process_executor import ProcessPoolExecutor
@@ -98,6 +105,7 @@ class Executor(EngineExecutor):
                 initializer,
                 initargs,
                 max_tasks_per_child=max_tasks_per_child,
+                idle_timeout=idle_timeout,
             )
             self._use_pool(pool)
         elif self._backend == "auto":
@@ -115,7 +123,7 @@ class Executor(EngineExecutor):
                 method="spawn" if context == "spawn" else options.start_method,
                 stall_warn=options.stall_warn,
             )
-            self._use(AdaptiveEngine(settings))
+            self._use(AdaptiveEngine(settings), idle_timeout)
         else:
             from parallax._backends.simple_engines import ExternalEngine, SerialEngine
 
@@ -132,6 +140,22 @@ class Executor(EngineExecutor):
     def _message_size(self, chunksize: int) -> int | None:
         size = super()._message_size(chunksize)
         return size if self._backend == "processes" else None
+
+    def terminate_workers(self) -> None:
+        """End the worker processes by SIGTERM, and all calls that can be ended.
+
+        Calls that they run fail with ``BrokenProcessPool``, calls that wait are cancelled, and
+        those in threads go on. The executor stays usable: later calls get new workers. (That of a
+        ``ProcessPoolExecutor``, as the standard library's, shuts it down besides.)
+        """
+        self._end_workers("terminate")
+
+    def kill_workers(self) -> None:
+        """End the worker processes by SIGKILL; otherwise as ``terminate_workers``."""
+        self._end_workers("kill")
+
+    def _end_workers(self, how: str) -> None:
+        self._lifetime.end_workers(methodcaller(how))
 
     def report(self) -> ExecutorReport:
         """What was chosen for each function so far, and why; ``print`` it, or read its fields."""
@@ -158,7 +182,7 @@ _defaults_lock = threading.Lock()
 def default_executor(backend: Any = "auto", max_workers: int | None = None) -> Executor:
     """The executor of this process for calls that are given none.
 
-    Its idle worker processes end after ``idle_timeout``, as those of ``parallel_map``.
+    Its idle workers end after ``idle_timeout``, as those of ``parallel_map``.
 
     Args:
         backend: as for ``Executor``.
@@ -169,9 +193,16 @@ def default_executor(backend: Any = "auto", max_workers: int | None = None) -> E
         executor = _defaults.get(key)
         if executor is None:
             executor = _defaults[key] = Executor(max_workers, backend=backend)
-            if backend in ("auto", "processes"):
-                executor._engine.rest_after(resolve({}).idle_timeout)
+            executor._engine.rest_after(resolve({}).idle_timeout)
         return executor
+
+
+def shared_executor(options: Options) -> Executor:
+    """The executor of this process for a call with such options."""
+    executor = default_executor(options.backend, options.max_workers)
+    if options.item_timeout is not None or options.retries:
+        return executor.options(item_timeout=options.item_timeout, retries=options.retries)
+    return executor
 
 
 def close_default_executors() -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import concurrent.futures
 
+from parallax._core.futures import Future as OwnFuture
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.options import CALL_OPTIONS, check, check_names
 from parallax._executors.lifetimes import Lifetime
 from parallax._executors.map_results import MapResults
 
@@ -18,9 +20,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, ParamSpec, TypeVar
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from parallax._backends.contract import Engine
+    from parallax._core.options import CallOptions
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -31,11 +34,76 @@ class EngineExecutor(concurrent.futures.Executor):
 
     _engine: Engine
     _lifetime: Lifetime
+    _call_options: CallOptions | None = None
 
-    def _use(self, engine: Engine) -> None:
+    def _use(self, engine: Engine, idle_timeout: float | None = None) -> None:
         """Run calls on an engine, which ends with this executor or with the program."""
+        if idle_timeout is not None:
+            engine.rest_after(idle_timeout)
         self._engine = engine
         self._lifetime = Lifetime(self, engine)
+
+    def options(self, **options: Unpack[CallOptions]) -> Self:
+        """The same executor with options for its calls.
+
+            executor.options(item_timeout=5, retries=2).submit(fetch, url)
+
+        It shares the workers and everything else, and can be used in every place of an executor:
+        shutting it down ends this one, too. Options of options add up.
+
+        Args:
+            **options: ``item_timeout``, seconds that a call may run: then its worker process is
+                ended and replaced, and the call fails with ``ItemTimeoutError``; an ``Executor``
+                sends such calls to processes. ``retries``, how often a call is run again that
+                raised an exception or whose worker died; not one that ran out of time. None takes
+                back what was set.
+
+        Raises:
+            TypeError: an unknown option, or one of the wrong type.
+            ValueError: a value that cannot be used, or a time limit where calls run in threads,
+                which cannot be ended.
+        """
+        check_names("options()", options, CALL_OPTIONS)
+        given = {
+            k: v for k, v in {**(self._call_options or {}), **options}.items() if v is not None
+        }
+        check({**given, "backend": self._engine.backend})
+        view = object.__new__(type(self))
+        # It refers to this executor, with which the engine ends.
+        view.__dict__.update(self.__dict__, _call_options=given, _owner=self)
+        return view
+
+    @property
+    def closed(self) -> bool:
+        """Whether the executor takes no more calls: it was shut down, or the program is ending."""
+        return self._engine.closing
+
+    @property
+    def broken(self) -> BaseException | None:
+        """Why no call can be run; None as long as calls can.
+
+        The exception of an initializer, or what keeps worker processes from starting. ``submit``
+        then raises a ``BrokenExecutor`` that has it as its ``__cause__``. Of an executor that was
+        given as the backend it is not known.
+        """
+        return self._engine.fatal
+
+    def cancel(self, future: Future[Any]) -> bool:
+        """Cancel a call, even if it is running.
+
+        ``Future.cancel`` leaves a running call alone, as in the standard library. After this one
+        the future is cancelled. A worker process that runs the call is ended and replaced; other
+        calls that it holds run elsewhere. A thread cannot be ended: it goes on with the call, whose
+        result is dropped.
+
+        Args:
+            future: what ``submit`` has returned. One of an executor that was given as the backend
+                is cancelled if it has not begun.
+
+        Returns:
+            False if the call has ended, or goes on.
+        """
+        return future.revoke() if isinstance(future, OwnFuture) else future.cancel()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)``.
@@ -50,7 +118,7 @@ class EngineExecutor(concurrent.futures.Executor):
             BrokenExecutor: an initializer has failed, or no worker can be started. Pools raise
                 ``BrokenThreadPool`` and ``BrokenProcessPool``.
         """
-        return self._engine.submit(fn, args, kwargs)
+        return self._engine.submit(fn, args, kwargs, None, self._call_options)
 
     def map(
         self,
@@ -91,6 +159,9 @@ class EngineExecutor(concurrent.futures.Executor):
             TypeError: ``buffersize`` is not an integer.
         """
         message_size = self._message_size(chunksize)
+        if self._call_options:
+            check({**self._call_options, "chunksize": chunksize})
+            message_size = 1  # each call keeps its own limits
         if buffersize is not None and not isinstance(buffersize, int):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
@@ -109,6 +180,7 @@ class EngineExecutor(concurrent.futures.Executor):
                 chunksize=message_size,
                 submit=submit if replaced else None,
                 maps=self._lifetime.maps,
+                options=self._call_options,
             )
         finally:
             self = submit = None  # type: ignore[assignment]  # noqa: PLW0642 - see MapResults._fill

@@ -18,6 +18,9 @@ from parallax._core.weak_table import WeakTable
 from parallax._reporting.unread import log_unread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from parallax._backends.contract import Engine
 
 
@@ -94,6 +97,12 @@ class Lifetime:
             cancel: drop the rest of all maps, and cancel the calls that have not begun.
         """
         _shutdown(self.engine, self.maps, wait=wait, cancel=cancel)
+
+    def end_workers(self, end: Callable[[Any], object]) -> None:
+        """End the worker processes, each by ``end``, and the maps; the engine goes on."""
+        for each, _ in self.maps.live.living():
+            each.cut()
+        self.engine.end_workers(end)
 
     def stop(self) -> None:
         """End all calls that can be ended, as after Ctrl-C."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends.contract import Engine
+    from parallax._core.options import CallOptions
     from parallax._executors.lifetimes import Maps
 
 #: Inputs whose iterators tell exactly how many items are left.
@@ -53,6 +54,7 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         chunksize: int | None,
         submit: Callable[..., Future[Any]] | None,
         maps: Maps,
+        options: CallOptions | None = None,
     ) -> None:
         """Submit the first calls.
 
@@ -66,10 +68,12 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
             submit: ``submit`` of the executor if a subclass or a tool has replaced that method;
                 every call then goes through the replacement.
             maps: the maps of the executor; this one joins them.
+            options: of each call.
         """
         self._engine = engine
         self._fn = fn
         self._submit = submit
+        self._options = options
         #: the caller's, whichever thread submits the calls.
         self._context = snapshot()
         self._deadline = None if timeout is None else time.monotonic() + timeout
@@ -281,7 +285,9 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
             fn = self._fn if several is None else run_piece
             future = self._context.copy().run(self._submit, fn, *args)
         elif several is None:
-            future = self._engine.submit(self._fn, calls[0], {}, snapshot(self._context))
+            future = self._engine.submit(
+                self._fn, calls[0], {}, snapshot(self._context), self._options
+            )
         else:
             future = self._engine.submit_piece(self._fn, several, snapshot(self._context))
         self._latest = calls[0]

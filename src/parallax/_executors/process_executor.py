@@ -20,9 +20,9 @@ from parallax._backends.processes.start.initializer import forks_by_default
 from parallax._core.cores import usable_cores
 from parallax._core.errors import InheritanceError, WorkerStartError
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.options import stall_limit
+from parallax._core.options import check, stall_limit
+from parallax._executors import process_errors
 from parallax._executors.executor_base import EngineExecutor
-from parallax._executors.process_errors import broken_pool, lost_call, standard_error
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -51,6 +51,7 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
+        idle_timeout: float | None = None,
     ) -> None:
         """Check the arguments. Workers start when calls are submitted.
 
@@ -65,6 +66,8 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
                 fails with ``BrokenProcessPool``, whose ``__cause__`` is that exception.
             initargs: arguments of the initializer.
             max_tasks_per_child: calls after which a worker is replaced by a new one.
+            idle_timeout: seconds after which an idle worker ends; a later call starts a new one.
+                Default None: it stays until the executor ends.
 
         Raises:
             TypeError: an argument has the wrong type.
@@ -80,6 +83,7 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
             raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
         if sys.platform == "win32" and max_workers > MAX_WINDOWS_WORKERS:
             raise ValueError(f"max_workers must be <= {MAX_WINDOWS_WORKERS}, not {max_workers}")
+        check({"idle_timeout": idle_timeout})
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable, not {initializer!r}")
         if max_tasks_per_child is not None:
@@ -100,9 +104,7 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
         make = functools.partial(
             ProcessEngine,
             max_workers,
-            died=lost_call,
-            broken=broken_pool,
-            failed=standard_error,
+            call_errors=process_errors,
             initializer=initializer,
             initargs=tuple(initargs),
             max_tasks=max_tasks_per_child,
@@ -118,7 +120,7 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
             if mp_context is not None or not forks_by_default():
                 raise
             engine = make(warm_pool("fork"))
-        self._use(engine)
+        self._use(engine, idle_timeout)
         if mp_context is None:
             mp_context = get_context(None if max_tasks_per_child is None else "spawn")
         self._mp_context = mp_context

@@ -13,7 +13,7 @@ from operator import attrgetter
 from parallax._backends.thread_engine import ThreadEngine
 from parallax._core.cores import usable_cores
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.options import stall_limit
+from parallax._core.options import check, stall_limit
 from parallax._executors.executor_base import EngineExecutor
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class ThreadPoolExecutor(EngineExecutor, StandardThreadPool):  # type: ignore[ov
         thread_name_prefix: str = "",
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        *,
+        idle_timeout: float | None = None,
     ) -> None:
         """Check the arguments. Threads start when calls are submitted.
 
@@ -50,16 +52,19 @@ class ThreadPoolExecutor(EngineExecutor, StandardThreadPool):  # type: ignore[ov
             initializer: called once in each thread before its first call. If it raises, every call
                 fails with ``BrokenThreadPool``, whose ``__cause__`` is that exception.
             initargs: arguments of the initializer.
+            idle_timeout: seconds after which an idle thread ends; a later call starts a new one.
+                Default None: it stays until the executor ends.
 
         Raises:
             TypeError: an argument has the wrong type.
-            ValueError: ``max_workers`` is less than 1.
+            ValueError: ``max_workers`` is less than 1, or ``idle_timeout`` than 0.
         """
         # Not super().__init__: the engine holds everything that it sets up.
         if max_workers is None:
             max_workers = default_threads()
         if max_workers <= 0:
             raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+        check({"idle_timeout": idle_timeout})
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable, not {initializer!r}")
         self._thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
@@ -71,7 +76,7 @@ class ThreadPoolExecutor(EngineExecutor, StandardThreadPool):  # type: ignore[ov
             initargs=tuple(initargs),
             stall_warn=stall_limit(),
         )
-        self._use(engine)
+        self._use(engine, idle_timeout)
 
     def _message_size(self, chunksize: int) -> None:
         """As in the standard library, ``chunksize`` is neither used nor checked."""

@@ -6,7 +6,7 @@ from collections import deque
 from concurrent.futures import BrokenExecutor
 from types import SimpleNamespace
 
-from parallax._adaptive import adaptive_engine, call, functions, process_route, trial
+from parallax._adaptive import adaptive_engine, call, functions, process_route, trial, trial_runs
 from parallax._adaptive.adaptive_engine import AdaptiveEngine, Settings
 from parallax._core.errors import SerializationError
 from parallax._core.nesting import Place
@@ -206,7 +206,7 @@ class World:
         for table in (PLANS, VERDICTS, PROFILERS):
             table.clear()
         self.clock = Clock()
-        for module in (adaptive_engine, call, functions, trial):
+        for module in (adaptive_engine, call, functions, trial, trial_runs):
             monkeypatch.setattr(module, "clock", self.clock)
         monkeypatch.setattr(trial, "Profiler", FakeProfiler)
         monkeypatch.setattr(adaptive_engine, "ThreadEngine", FakeThreads)

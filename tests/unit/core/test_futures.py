@@ -24,12 +24,16 @@ class Owner:
     def __init__(self):
         self.lock = threading.RLock()
         self.withdrawn = []
+        self.killed = []
 
     def help(self, future, timeout):
         return timeout
 
     def withdraw(self, future):
         self.withdrawn.append(future)
+
+    def kill(self, future):
+        self.killed.append(future)
 
 
 class Answering(Owner):
@@ -125,6 +129,42 @@ def test_a_cancelled_future(owner):
         with pytest.raises(CancelledError):
             ask()
     assert wait([future], timeout=0).done == {future}
+
+
+def test_a_revoked_future(owner):
+    """One that runs is cancelled as well; its owner ends it, and what it returns is dropped."""
+    waiting, running, ended = (Future(owner) for _ in range(3))
+    seen = []
+    running.add_done_callback(seen.append)
+    assert waiting.revoke()
+    assert (owner.withdrawn, owner.killed) == ([waiting], [])
+    assert running.begin()
+    assert running.revoke()
+    assert running.revoke()
+    assert (owner.killed, seen) == ([running], [running])
+    running.settle(3, None)
+    running.settle(None, KeyError(3))
+    assert running.cancelled()
+    assert (running._result, running._exception) == (None, None)
+    for ask in (running.result, running.exception):
+        with pytest.raises(CancelledError):
+            ask()
+    finish(ended, 3)
+    assert not ended.revoke()
+    assert ended.result() == 3
+
+
+def test_retries(owner):
+    """They are counted, and only for failures of a call that somebody still wants."""
+    future = Future(owner)
+    assert not future.again(KeyError())
+    future.retries = 2
+    future.begin()
+    assert [future.again(KeyError()) for _ in range(3)] == [True, True, False]
+    future.retries = 2
+    assert not future.again(SystemExit())
+    future.revoke()
+    assert not future.again(KeyError())
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.001])
@@ -274,6 +314,24 @@ def test_only_one_wins(owner, eager):
         assert first == second or begun
         assert future.cancelled() is not begun
         assert seen == [future]
+
+
+def test_a_revocation_meets_the_end(owner, eager):
+    """One of both happens; waiters and callbacks are told once, and agree on which."""
+    for _ in range(ROUNDS):
+        future = Future(owner)
+        future.begin()
+        seen = []
+        future.add_done_callback(seen.append)
+        revoked, _, done = together(
+            future.revoke,
+            lambda f=future: f.settle(1, None),
+            lambda f=future: wait([f], timeout=10).done,
+        )
+        assert revoked is future.cancelled()
+        assert done == {future}
+        assert seen == [future]
+        assert revoked or future.result() == 1
 
 
 @pytest.mark.parametrize("cancel", [False, True], ids=["finish", "cancel"])

@@ -14,8 +14,8 @@ import sys
 import warnings
 
 from parallax._backends.processes.common import process_identity
+from parallax._backends.processes.common.arithmetic import decimal_settings, numpy_settings
 from parallax._backends.processes.common.output_needs import wanted_output
-from parallax._backends.processes.worker.environment_setup import NUMPY_ERROR_DEFAULTS
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def capture_environment(place: Place) -> bytes:
         # Each of these is None as long as nobody changed it, and then costs workers no import.
         "digits": _digits(),
         "logging": _logging(),
-        "decimal": _decimal(),
-        "numpy": _numpy(),
+        "decimal": decimal_settings(),
+        "numpy": numpy_settings(),
         "options": _options(),
         "multiprocessing": process_identity.shared(),
         "output": wanted_output(),
@@ -134,30 +134,6 @@ def _logging() -> tuple[int, dict[str, int]] | None:
     except Exception:  # noqa: BLE001 - loggers may be anything that somebody put there
         return None
     return None if levels == {"": logging.WARNING} and not off else (off, levels)
-
-
-def _decimal() -> tuple[Any, ...] | None:
-    decimal = sys.modules.get("decimal")
-    if decimal is None:
-        return None
-    now, usual = (_arithmetic(c) for c in (decimal.getcontext(), decimal.DefaultContext))
-    return None if now == usual else now
-
-
-def _arithmetic(c: Any) -> tuple[Any, ...]:
-    traps = tuple(signal for signal, on in c.traps.items() if on)
-    return c.prec, c.rounding, c.Emin, c.Emax, c.capitals, c.clamp, traps
-
-
-def _numpy() -> dict[str, str] | None:
-    numpy = sys.modules.get("numpy")
-    if numpy is None:
-        return None
-    try:
-        errors: dict[str, str] = numpy.geterr()
-    except Exception:  # noqa: BLE001 - it may be in the middle of its import
-        return None
-    return None if errors == NUMPY_ERROR_DEFAULTS else errors
 
 
 def _options() -> dict[str, Any] | None:

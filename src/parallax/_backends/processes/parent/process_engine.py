@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError
 from contextvars import Context
+from operator import attrgetter
 from typing import Any
 
-from parallax._backends.contract import WorkerEnd
+from parallax._backends.processes.common.arithmetic import arithmetic
 from parallax._backends.processes.parent.direct_read import read_directly
 from parallax._backends.processes.parent.function_cache import Callables, Known
 from parallax._backends.processes.parent.pool import Pool
@@ -42,6 +43,7 @@ from parallax._transport.wakeup import Waker
 
 if TYPE_CHECKING:
     from parallax._core import errors
+    from parallax._core.options import CallOptions
 else:
     errors = lazy_module("parallax._core.errors")
 
@@ -51,22 +53,24 @@ SHARED_EXIT_TIMEOUT_S = 2.0
 #: Seconds to wait for the process ids of starting workers.
 PIDS_TIMEOUT_S = 30.0
 
+_ENDED = BrokenExecutor("the workers were ended on demand")
+
 
 class ProcessEngine:
     """Runs single tasks on up to ``max_workers`` processes; see ``Engine``. Thread-safe."""
+
+    backend = "processes"
 
     def __init__(
         self,
         max_workers: int,
         pool: Pool,
         *,
-        died: Callable[[WorkerEnd, int], BaseException],
-        broken: Callable[[BaseException], BaseException],
+        call_errors: Any,
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
         max_tasks: int | None = None,
         timed: Callable[[Task, float, float], None] | None = None,
-        failed: Callable[[BaseException], BaseException] | None = None,
         lock: Any = None,
         stall_warn: float = 0.0,
     ) -> None:
@@ -75,14 +79,12 @@ class ProcessEngine:
         Args:
             max_workers: most workers.
             pool: starts them.
-            died: makes the error of a task whose worker ended: (how, attempts).
-            broken: makes the error of all tasks when no worker can be had, from its cause.
+            call_errors: the module ``process_errors``, which makes the errors of calls.
             initializer: called once in each worker.
             initargs: arguments of the initializer.
             max_tasks: tasks after which a worker is replaced.
             timed: called, under the lock, with each task that a worker answered, its seconds on the
                 clock and on the CPU clock.
-            failed: gives the error of a call another form.
             lock: a reentrant lock to use, if somebody shares it.
             stall_warn: seconds without an end of any call after which that is logged; 0 for never.
 
@@ -97,24 +99,24 @@ class ProcessEngine:
         self.max_workers = max_workers = min(max_workers, MAX_PROCESSES)
         self.lock = lock if lock is not None else threading.RLock()
         self._pool = pool
-        self._broken = broken
+        self._broken = call_errors.broken_pool
         self._callables = Callables()
         self.thread: threading.Thread | None = None
-        self._closing = False
-        #: gives the error of a call another form.
-        self.failed = failed
+        self.closing = False
+        self.failed: Callable[[BaseException], BaseException] = call_errors.standard_error
         self._greeted = threading.Condition(self.lock)
         self._workers = TaskWorkers(
             max_workers,
             pool,
             wake=weakly(self._wake),
-            died=died,
-            broken=broken,
+            died=call_errors.lost_call,
+            broken=self._broken,
             initializer=self._first,
             max_tasks=max_tasks,
             greeted=self._greeted.notify_all,
             timed=timed,
         )
+        self._arithmetic = arithmetic()  # those that workers take over
         self._waker = Waker()
         self._waker.attach(self._workers.selector())
         self._stall_monitor = StallMonitor(TaskStallView(self._workers, self.lock), stall_warn)
@@ -131,32 +133,32 @@ class ProcessEngine:
             workers = self._workers.workers
             if not self.mine():
                 self._greeted.wait_for(lambda: all(w.pid for w in workers.values()), PIDS_TIMEOUT_S)
-            oldest_first = sorted(workers.values(), key=lambda w: w.born)
-            return {w.pid: ProcessHandle(w, self._pool) for w in oldest_first if w.pid}
+            born = sorted(workers.values(), key=lambda w: w.born)
+            return {w.pid: ProcessHandle(w, self._pool) for w in born if w.pid}
 
     def abort(self, end: Callable[[ProcessHandle], object]) -> None:
-        """End all workers, each by ``end``, and all calls, those that run too, with an error."""
+        """Take no more calls, and end all workers and calls; see ``end_workers``."""
         self.shutdown(wait=False, cancel=True)
+        self.end_workers(end, for_good=True)
+
+    def end_workers(self, end: Callable[[Any], object], *, for_good: bool = False) -> None:
+        """End all workers, each by ``end``, and all calls: those that run with an error."""
+        for task in () if for_good else tuple(self._workers.queue.tasks):
+            task.cancel()
         with self.lock:
-            if self.thread is None or self._workers.resting:
+            if self.thread is None or (for_good and self._workers.resting):
                 return
+            if for_good:
+                self._workers.fatal = _ENDED
             for worker in self._workers.workers.values():
                 end(ProcessHandle(worker, self._pool))
-            self._workers.fatal = BrokenExecutor("the workers were ended on demand")
-            self._workers.fail_all(kill=False)
+            self._workers.fail_all(_ENDED, kill=False)
             finished = self._workers.take_finished()
             self._waker.wake()
         settle(finished, self.failed)
 
-    @property
-    def ahead(self) -> int:
-        """Calls that should be submitted at a time: twice what runs."""
-        return 2 * self.max_workers
-
-    @property
-    def fatal(self) -> BaseException | None:
-        """Why no worker can be had; None as long as there can."""
-        return self._workers.fatal
+    ahead = property(lambda self: 2 * self.max_workers)
+    fatal = property(attrgetter("_workers.fatal"))
 
     def pieces(self, *_: Any) -> bool:
         """Short calls had better travel several at a time."""
@@ -166,26 +168,19 @@ class ProcessEngine:
         self,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *_: Context | None,  # they do not travel
+        kwargs: dict[str, Any] | None,
+        context: Context | None = None,
+        options: CallOptions | None = None,
     ) -> Task:
         """Hand a call to a worker, or queue it; see ``Engine``."""
-        return self._submit(fn, args, kwargs)
-
-    def submit_piece(
-        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], *_: Context
-    ) -> Task:
-        """Hand several calls to a worker as one task; see ``Engine``."""
-        return self._submit(fn, piece, None)
-
-    def _submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
-    ) -> Task:
         try:
-            known, data = self.encode(fn, args, kwargs)
+            if context is None:
+                known, data = self.encode(fn, args, kwargs)
+            else:
+                known, data = context.run(self.encode, fn, args, kwargs)
         except errors.SerializationError as error:
             return self._refused(error.with_traceback(None))
-        task = Task(self, known, data)
+        task = Task(self, known, data, options)
         with self.lock:
             self._check()
             if self._workers.queued(task):
@@ -193,6 +188,12 @@ class ProcessEngine:
         with Shield(), self.lock:
             self.take(task)
         return task
+
+    def submit_piece(
+        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], context: Context
+    ) -> Task:
+        """Hand several calls to a worker as one task; see ``Engine``."""
+        return self.submit(fn, piece, None, context)
 
     def _refused(self, error: errors.SerializationError) -> Task:
         """A task that ended before it began; not made where its error was caught: a cycle."""
@@ -208,7 +209,8 @@ class ProcessEngine:
         """Encode a call, or several without ``kwargs``; raises SerializationError."""
         with self.lock:
             known = self._callables.known(fn)
-        return known, encode_arguments(args, kwargs)
+        now = arithmetic()
+        return known, encode_arguments(args, kwargs, now if now != self._arithmetic else None)
 
     def take(self, task: Task | None) -> None:
         """Hand an encoded task to a worker, or queue it; the lock is held. Raises as `submit`.
@@ -242,7 +244,7 @@ class ProcessEngine:
     def _check(self) -> None:
         if self._workers.fatal is not None:
             raise self._broken(self._workers.fatal)
-        if self._closing:
+        if self.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def cancel_queued(self) -> None:
@@ -274,7 +276,7 @@ class ProcessEngine:
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         """Take no more tasks, and end when all are done; see ``Engine``."""
         with self.lock:
-            self._closing = True
+            self.closing = True
             thread = self.thread
             if thread is None:
                 self._release()
@@ -302,12 +304,10 @@ class ProcessEngine:
 
     def kill(self, task: Task) -> None:
         """End a task that a worker may be at, with that worker; others that it holds go on."""
-        dropped = False
         with self.lock:
-            if not task.done():
-                self._workers.killer.add(task)
-                # A worker may have given it back.
-                dropped = self._workers.queue.drop(task)
+            self._workers.killer.add(task)
+            # A worker may have given it back.
+            dropped = self._workers.queue.drop(task)
         if dropped:
             settle([(task, None, CancelledError())], self.failed)
             self._wake()
@@ -322,7 +322,7 @@ class ProcessEngine:
         with self.lock:
             self._workers.return_borrowed(worker)
             finished = self._workers.take_finished()
-            if self._closing or self._workers.fatal is not None:
+            if self.closing or self._workers.fatal is not None:
                 self._waker.wake()  # the engine's thread waits for this to be over
         try:
             with shield.lifted():
@@ -355,7 +355,7 @@ class ProcessEngine:
         if workers.fatal is not None:
             self._give_up()
         with self.lock:
-            if (self._closing or workers.fatal is not None) and workers.resting:
+            if (self.closing or workers.fatal is not None) and workers.resting:
                 return False
             due = workers.look_at
             timeout = None if due is None else min(max(0.0, due - time.monotonic()), MAX_WAIT_S)

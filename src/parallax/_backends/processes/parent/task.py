@@ -26,7 +26,9 @@ from parallax._transport.pickle_diagnosis import find_unpicklable
 from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 if TYPE_CHECKING:
+    from parallax._backends.processes.common.arithmetic import Arithmetic
     from parallax._core import errors
+    from parallax._core.options import CallOptions
 else:
     errors = lazy_module("parallax._core.errors")
 
@@ -37,8 +39,20 @@ MIN_BATCH_S = 1e-9
 class Task(Future[Any]):
     """A submitted call, and its future."""
 
-    def __init__(self, engine: Helper, known: Known | None, data: codec.Encoded | None) -> None:
+    #: seconds after which it is killed; how it ends then.
+    limit: float | None = None
+    verdict: BaseException | None = None
+
+    def __init__(
+        self,
+        engine: Helper,
+        known: Known | None,
+        data: codec.Encoded | None,
+        options: CallOptions | None = None,
+    ) -> None:
         super().__init__(engine)
+        if options:
+            self.limit, self.retries = options.get("item_timeout"), options.get("retries") or 0
         self.known = known
         self.data = data
         #: the worker that it was sent to; None while it queues.
@@ -48,6 +62,10 @@ class Task(Future[Any]):
         #: since when it is to be killed, whoever has it.
         self.killed_at: float | None = None
         self.attempts = 0
+
+    def again(self, error: BaseException) -> bool:
+        """See ``Future``; what cannot travel will not do so in another attempt."""
+        return not isinstance(error, errors.SerializationError) and super().again(error)
 
 
 class Batch:
@@ -167,9 +185,13 @@ Outcome: TypeAlias = "tuple[Any, BaseException | None]"
 Finished: TypeAlias = "list[tuple[Task, Any, BaseException | None]]"
 
 
-def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> codec.Encoded:
+def encode_arguments(
+    args: tuple[Any, ...], kwargs: dict[str, Any] | None, settings: Arithmetic | None
+) -> codec.Encoded:
+    """Encode a call's arguments, and its settings of arithmetic if workers have others."""
+    call = (args, kwargs) if settings is None else (args, kwargs, settings)
     try:
-        return codec.encode((args, kwargs), shared=True)
+        return codec.encode(call, shared=True)
     except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
         path, reason = "item", str(error)
         named = {f"argument {number}": each for number, each in enumerate(args)}

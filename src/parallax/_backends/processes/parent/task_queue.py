@@ -72,7 +72,8 @@ class TaskQueue:
             if known is None or data is None or not task.begin():
                 queue.popleft()  # it was cancelled
                 continue
-            large = task.alone or data.nbytes > MIN_LARGE_TASK_BYTES or bool(data.buffers)
+            alone = task.alone or task.limit is not None  # then it is known when it has begun
+            large = alone or data.nbytes > MIN_LARGE_TASK_BYTES or bool(data.buffers)
             if tasks and (large or (known.key not in keys and len(keys) >= MAX_KEPT_CALLS)):
                 break
             if not sizes.fits(known.key, len(tasks), busy):

@@ -22,7 +22,7 @@ from parallax._backends.processes.parent.environment_capture import capture_envi
 from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.pool import Pool
 from parallax._backends.processes.parent.task import Batch, Finished, Task, TaskWorker, outcomes
-from parallax._backends.processes.parent.task_killer import TASK_RECALL_RETRY_S, TaskKiller
+from parallax._backends.processes.parent.task_killer import MAX_SILENCE_S, TaskKiller
 from parallax._backends.processes.parent.task_queue import TaskQueue
 from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S, Loss, WorkerSet
 from parallax._backends.processes.parent.worker_state import BORROWED, IDLE, STARTING, WORKING
@@ -35,13 +35,11 @@ from parallax._transport.framing import Frame
 from parallax._transport.shm_channel import SharedFrame
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from parallax._core import errors
 else:
     errors = lazy_module("parallax._core.errors")
-
-#: Seconds that a worker may be silent while tasks wait behind its present one. Shorter recalls what
-#: would have run soon, longer delays what waits.
-MAX_SILENCE_S = 0.02
 
 #: What a killed worker counts for ``MAX_STILLBORN``: less than 1, for the work is hardly to blame;
 #: not 0, for the system may kill each one for want of memory.
@@ -200,6 +198,9 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             self.fail_all()
         else:
             super()._heard(worker, frame)
+            if frame.kind == protocol.BEGUN and worker.batches:
+                worker.batches[0].since = time.monotonic()  # before, it called the initializer
+                self.killer.check_limit(worker)
 
     def _came_up(self, worker: TaskWorker) -> None:  # noqa: ARG002 - as in the base class
         self._greeted()
@@ -207,18 +208,22 @@ class TaskWorkers(WorkerSet[TaskWorker]):
     def _answered(self, worker: TaskWorker, frame: Frame | SharedFrame) -> None:
         finished, wall, cpu = worker.answered(frame)
         self.last = time.monotonic()
-        self._finished += finished
-        for task, _, _ in finished:
-            task.data = task.worker = None
+        for task, value, error in finished:
+            self._finish(task, error, value)
             if self._timed is not None and wall:
                 self._timed(task, wall, cpu)
         if wall:
             known = finished[0][0].known
             self.queue.batch_size.took(known.key if known is not None else 0, wall)
 
-    def _finish(self, task: Task, error: BaseException) -> None:
-        task.data = task.worker = None
-        self._finished.append((task, None, error))
+    def _finish(self, task: Task, error: BaseException | None, value: Any = None) -> None:
+        """Have the engine settle a task, or queue it again if it failed and a retry is left."""
+        task.worker = None
+        if error is not None and task.killed_at is None and not self.fatal and task.again(error):
+            self.queue.tasks.append(task)
+            return
+        task.data = None
+        self._finished.append((task, value, error))
 
     def _requeue(self, tasks: list[Task]) -> None:
         for task in reversed(tasks):
@@ -226,7 +231,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
                 task.worker = None
                 self.queue.tasks.appendleft(task)
             else:
-                self._finish(task, CancelledError())
+                self._finish(task, task.verdict or CancelledError())
 
     def _ended(self, worker: TaskWorker, loss: Loss) -> None:
         """Fail the task that the worker was running; the others that it held run elsewhere."""
@@ -258,9 +263,10 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self._pool.settle(0.0)  # those before it
         self._pool.retire(worker)
 
-    def fail_all(self, *, kill: bool = True) -> None:
-        """No worker can be had: every task ends with the cause; ``kill`` also the workers."""
-        assert self.fatal is not None
+    def fail_all(self, cause: BaseException | None = None, *, kill: bool = True) -> None:
+        """Part with all workers, and end every task for a cause; ``kill`` also the workers."""
+        cause = cause or self.fatal
+        assert cause is not None
         tasks = [*self.held, *(task for task in self.queue.tasks if task.begin())]
         self.queue.tasks.clear()
         for worker in list(self.workers.values()):
@@ -268,14 +274,15 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             self._remove(worker)
             self._pool.discard(worker, kill=kill, timeout=EXIT_STATUS_TIMEOUT_S)
         for task in tasks:
-            self._finish(task, self._broken(self.fatal))
+            task.retries = 0
+            self._finish(task, self._broken(cause))
 
     def end_held(self) -> None:
         """Kill the workers that have tasks; no other one gets these, nor those that had one."""
+        for task in (*self.queue.tasks, *self.held):
+            task.killed_at = time.monotonic()
         while self.queue.tasks:
             self._finish(self.queue.tasks.popleft(), CancelledError())
-        for task in self.held:
-            task.killed_at = time.monotonic()
         for worker in self.workers.values():
             if worker.batches:
                 worker.started.kill()
@@ -328,6 +335,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             except OSError:
                 continue  # its end-of-file is seen, and what it holds goes elsewhere
             self.watch(worker)
+            self.killer.check_limit(worker)
             if len(batch.tasks) > 1 or len(worker.batches) > 1:
                 self._expect(batch.since + MAX_SILENCE_S)
         return sent
@@ -371,16 +379,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         if (late := self.due()) is not None:
             self._expect(late)
         for worker in list(self.workers.values()):
-            if self.killer.press(worker) or protocol.RECALL is None or len(worker.tasks) < 2:
-                continue
-            due = max(
-                worker.batches[0].since + MAX_SILENCE_S, worker.recalled_at + TASK_RECALL_RETRY_S
-            )
-            if now >= due:
-                worker.recalled_at = now
-                worker.recall()
-                due = now + TASK_RECALL_RETRY_S
-            self._expect(due)
+            self.killer.attend(worker, now)
         self.advance()  # one that was given up may have been the only one
 
     def validate(self) -> None:

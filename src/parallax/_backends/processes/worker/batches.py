@@ -15,8 +15,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from contextvars import copy_context
 
 from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.arithmetic import set_arithmetic
 from parallax._backends.result_encoding import encode_batch, run_piece
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads
@@ -49,6 +51,12 @@ def flush_output() -> None:
             continue
 
 
+def _run_with(settings: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+    """Run a call, or several without ``kwargs``, with the arithmetic of who submitted it."""
+    set_arithmetic(settings)
+    return fn(*args, **kwargs) if kwargs is not None else run_piece(fn, args)
+
+
 class BatchRunner:
     """Runs batches for one worker."""
 
@@ -78,14 +86,16 @@ class BatchRunner:
         self._inside = False
         self._recalled = False
         self._kept: tuple[str, ...] = ()
+        self._keeps_arithmetic = False
 
-    def keep(self, names: Iterable[str]) -> None:
-        """From now on these globals of the main namespace are the worker's own.
+    def keep(self, names: Iterable[str], *, arithmetic: bool) -> None:
+        """From now on these globals of the main namespace, and arithmetic, are the worker's own.
 
-        Functions travel with the parent's values of their globals, which would undo what the
-        initializer has set.
+        Functions travel with the parent's values of their globals, and calls with its settings,
+        which would undo what the initializer has set.
         """
         self._kept = tuple(names)
+        self._keeps_arithmetic = arithmetic
 
     def decode(self, payload: Any, buffers: Any) -> Any:
         """Decode, and leave the worker's own globals as they are."""
@@ -147,7 +157,7 @@ class BatchRunner:
             self._refuse("callable", error)
             return
         try:
-            args, kwargs = self.decode(data, self._buffers)
+            args, kwargs, *settings = self.decode(data, self._buffers)
         except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
             self._refuse("item", error)
             return
@@ -159,7 +169,10 @@ class BatchRunner:
         try:
             if self._recalled:
                 self.recall()  # it came while the arguments were decoded
-            value = fn(*args, **kwargs) if kwargs is not None else run_piece(fn, args)
+            if settings and not self._keeps_arithmetic:
+                value = copy_context().run(_run_with, settings[0], fn, args, kwargs)
+            else:
+                value = fn(*args, **kwargs) if kwargs is not None else run_piece(fn, args)
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
             self._inside = False
             self._failures.append(Failure(len(self._values), error))

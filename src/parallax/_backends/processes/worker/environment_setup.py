@@ -12,6 +12,7 @@ import time
 import warnings
 
 from parallax._backends.processes.common import process_identity
+from parallax._backends.processes.common.arithmetic import set_decimal, set_numpy
 from parallax._backends.processes.common.native_threads import (
     THREAD_COUNT_VARIABLES,
     limit_loaded,
@@ -23,9 +24,6 @@ from parallax._core.nesting import Place, settle
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-#: What NumPy does about floating-point errors unless told otherwise.
-NUMPY_ERROR_DEFAULTS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 
 
 class WorkerEnvironment:
@@ -67,8 +65,8 @@ class WorkerEnvironment:
         _set_limits(context)
         for name, change in (
             ("logging", _set_logging),
-            ("decimal", _set_decimal),
-            ("numpy", _set_numpy),
+            ("decimal", set_decimal),
+            ("numpy", set_numpy),
             ("options", _set_options),
         ):
             if context[name] != last.get(name):
@@ -148,26 +146,6 @@ def _set_logging(
         logging.getLogger(name).setLevel(logging.NOTSET)
     for name, level in levels.items():
         logging.getLogger(name or None).setLevel(level)
-
-
-def _set_decimal(now: tuple[Any, ...] | None, last: tuple[Any, ...] | None) -> None:
-    import decimal
-
-    if now is None:
-        decimal.setcontext(decimal.DefaultContext.copy())
-        return
-    prec, rounding, least, most, capitals, clamp, traps = now
-    decimal.setcontext(
-        decimal.Context(prec, rounding, least, most, capitals, clamp, [], list(traps))
-    )
-
-
-def _set_numpy(now: dict[str, str] | None, last: dict[str, str] | None) -> None:
-    try:
-        import numpy as np
-    except ImportError:
-        return
-    np.seterr(**(now or NUMPY_ERROR_DEFAULTS))  # type: ignore[arg-type]
 
 
 def _set_options(now: dict[str, Any] | None, last: dict[str, Any] | None) -> None:

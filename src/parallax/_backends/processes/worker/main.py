@@ -14,6 +14,7 @@ from collections import deque
 
 from parallax._backends.capture import unblock_interrupts
 from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.arithmetic import arithmetic
 from parallax._backends.processes.common.channel_setup import TRIM_AFTER_S, open_channel
 from parallax._backends.processes.common.process_identity import Identity, assume
 from parallax._backends.processes.common.stack_dumps import enable_stack_dumps
@@ -245,6 +246,7 @@ class _Worker:
         """Call the initializer; a worker whose initializer fails takes no task."""
         try:
             fn, args = self._first(frame.tag)
+            before = arithmetic()
             if self._output is None:
                 fn(*args)
             else:
@@ -252,7 +254,7 @@ class _Worker:
                     fn(*args)
             # From here on globals are the worker's own, as in the standard library's pools: values
             # of the parent would undo what the initializer has set.
-            self._batches.keep(worker_main())
+            self._batches.keep(worker_main(), arithmetic=arithmetic() != before)
             self._initialized = True
         except BaseException as error:
             import logging
