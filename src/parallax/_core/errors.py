@@ -43,9 +43,9 @@ def lacks_descriptors(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}
 
 
-def _advice(reason: str, otherwise: str) -> str:
+def _advice(reason: str | None, otherwise: str) -> str:
     # By the text: the reason may come from another process, or be one of several.
-    short = any(f"[Errno {number}]" in reason for number in (errno.EMFILE, errno.ENFILE))
+    short = any(f"[Errno {number}]" in (reason or "") for number in (errno.EMFILE, errno.ENFILE))
     return _FREE_DESCRIPTORS if short else otherwise
 
 
