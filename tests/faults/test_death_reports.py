@@ -28,14 +28,14 @@ pytestmark = [
     pytest.mark.sampled(2),
 ]
 
-METHODS = ("zygote", "spawn")
+METHODS = ("snapshot", "zygote", "spawn")
 
 
 @pytest.fixture(params=METHODS, autouse=True)
 def method(request):
     """Each way of starting worker processes."""
-    if request.param == "zygote" and not sys.platform.startswith("linux"):
-        pytest.skip("the zygote is for Linux")
+    if request.param in {"snapshot", "zygote"} and not sys.platform.startswith("linux"):
+        pytest.skip("for Linux")
     with options(start_method=request.param):
         yield request.param
 

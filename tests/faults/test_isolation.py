@@ -32,7 +32,7 @@ from parallax import (
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
-METHODS = ("zygote", pytest.param("spawn", marks=pytest.mark.full))
+METHODS = ("snapshot", "zygote", pytest.param("spawn", marks=pytest.mark.full))
 
 MANY, FATAL = 1000, 500
 
@@ -40,8 +40,8 @@ MANY, FATAL = 1000, 500
 @pytest.fixture(params=METHODS)
 def method(request):
     """Each way of starting worker processes."""
-    if request.param == "zygote" and not sys.platform.startswith("linux"):
-        pytest.skip("the zygote is for Linux")
+    if request.param in {"snapshot", "zygote"} and not sys.platform.startswith("linux"):
+        pytest.skip("for Linux")
     with options(start_method=request.param, backend="processes"):
         yield request.param
 

@@ -20,7 +20,7 @@ from parallax._shm.segment import create_segment
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
-METHODS = ("zygote", "spawn")
+METHODS = ("snapshot", "zygote", "spawn")
 
 
 @pytest.fixture(params=METHODS)
@@ -34,6 +34,7 @@ def tree():
     return [os.getpid(), *descendants(os.getpid())]
 
 
+@pytest.mark.parametrize("method", METHODS[1:], indirect=True)  # executors have threads
 def test_nobody_listens(method):
     """Neither the program nor its helpers can be connected to."""
     with ProcessPoolExecutor(2) as one, Executor(2, backend="processes") as other:

@@ -28,14 +28,14 @@ pytestmark = [
     pytest.mark.sampled(2),
 ]
 
-METHODS = ("zygote", "spawn")
+METHODS = ("snapshot", "zygote", "spawn")
 
 
 @pytest.fixture(params=METHODS)
 def method(request):
     """Each way of starting worker processes."""
-    if request.param == "zygote" and not sys.platform.startswith("linux"):
-        pytest.skip("the zygote is for Linux")
+    if request.param in {"snapshot", "zygote"} and not sys.platform.startswith("linux"):
+        pytest.skip("for Linux")
     return request.param
 
 
@@ -84,6 +84,7 @@ FAULTS = {
 @pytest.mark.sampled(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("method", METHODS[1:], indirect=True)  # a fork executes nothing
 def test_no_worker_can_start(tmp_path, method, name):
     """An error that says why, at once; ``auto`` goes on by itself and notes why."""
     if sys.platform == "darwin" and "memory" in name:
@@ -125,6 +126,7 @@ def test_no_worker_can_start(tmp_path, method, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS[1:], indirect=True)  # a fork executes nothing
 def test_worker_that_hangs_at_its_start(tmp_path, method):
     """It is given up after a time, here a short one, and the error says so."""
     (tmp_path / "sitecustomize.py").write_text(
@@ -149,6 +151,7 @@ def test_worker_that_hangs_at_its_start(tmp_path, method):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS[1:], indirect=True)  # a fork executes nothing
 def test_auto_notes_why_it_stayed(tmp_path, method):
     """Work that pays on processes is done here when there are none, and the report says why."""
     out, err = program(

@@ -11,6 +11,7 @@ for by itself.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ import time
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Protocol
 
     class Pausable(Protocol):
@@ -45,6 +47,8 @@ END_POLL_S = 0.0001
 COUNTS_LATE = (3, 13) <= sys.version_info < (3, 13, 10) or sys.version_info[:3] == (3, 14, 0)
 
 _registered: dict[Pausable, None] = {}
+#: one for each block of ``paused``.
+_holders: list[None] = []
 
 
 def pause_at_forks(thread: Pausable) -> None:
@@ -79,12 +83,38 @@ def _before() -> None:
 
 
 def _after_in_parent() -> None:
-    if not COUNTS_LATE:  # else each starts again with its next task
-        for each in list(_registered):
-            each.resume()
+    if not COUNTS_LATE and not _holders:  # else each starts again with its next task
+        _resume()
+
+
+def _resume() -> None:
+    for each in list(_registered):
+        each.resume()
+
+
+def _after_in_child() -> None:
+    _registered.clear()
+    _holders.clear()
+
+
+def running() -> int:
+    """How many of the threads there are now."""
+    return sum(each.running.locked() for each in list(_registered))
+
+
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """In this block there are none of the threads, before and after a fork."""
+    _holders.append(None)
+    try:
+        _before()
+        yield
+    finally:
+        _holders.pop()
+        _resume()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before, after_in_parent=_after_in_parent, after_in_child=_registered.clear
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
     )

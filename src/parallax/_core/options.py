@@ -74,7 +74,7 @@ _PROCESS_ONLY = {
     **dict.fromkeys(RECYCLING, "replaced by a fresh one"),
 }
 
-START_METHODS = ("auto", "zygote", "spawn")
+START_METHODS = ("auto", "snapshot", "zygote", "spawn")
 
 
 @record(frozen=True, slots=True)
@@ -139,7 +139,8 @@ def configure(**defaults: Any) -> None:
         **defaults: any keyword option of ``parallel_map``, and ``idle_timeout`` (seconds after
             which idle worker processes end, default 60), ``stall_warn`` (seconds without any
             finished item after which the logger "parallax" lists what is running, default 60,
-            0 for never) and ``start_method`` ("auto", "zygote" or "spawn"). None removes an
+            0 for never) and ``start_method`` (how worker processes of maps start: "snapshot",
+            "zygote", "spawn", or "auto"; executors take "zygote" for "snapshot"). None removes an
             earlier setting.
 
     Raises:
@@ -237,7 +238,8 @@ def _check(o: Options) -> Options:
     if o.start_method not in START_METHODS:
         known = ", ".join(repr(m) for m in START_METHODS)
         raise ValueError(f"unknown start_method {o.start_method!r}; known: {known}")
-    if o.start_method not in ("auto", *start_methods()):
+    known_here = ("snapshot" if m == "zygote" else m for m in start_methods())
+    if o.start_method not in ("auto", *start_methods(), *known_here):
         raise ValueError(
             f"start_method={o.start_method!r} needs Linux; leave it out, and this system's is used"
         )

@@ -32,7 +32,7 @@ class RouteChange:
 class Report:
     """What a run measured, chose and achieved.
 
-    Each figure is an attribute of its own, because users read them by name: that makes 21.
+    Each figure is an attribute of its own, because users read them by name: that makes 22.
 
     Attributes:
         callable: the name of the user's function.
@@ -53,6 +53,7 @@ class Report:
             several items) and worker processes were sent once, in shared memory.
         bytes_spared: bytes that sending it with each item would have moved besides.
         retried: how often an item was run that had, or may have, been run before.
+        start: how worker processes were started, if a fork of the program was considered.
         workers_lost: worker processes that died during the run.
         workers_recycled: worker processes that were replaced at ``max_tasks_per_child`` or
             ``max_memory_per_worker``.
@@ -75,6 +76,7 @@ class Report:
     bytes_once: int = 0
     bytes_spared: int = 0
     retried: int = 0
+    start: str = ""
     workers_lost: int = 0
     workers_recycled: int = 0
     #: whether this is only a prediction: nothing but the first items was run.
@@ -124,6 +126,8 @@ class Report:
             lines.append(f"  where it ran: {', then '.join(map(_told, self.changes))}")
         if not self.explained and self.seconds > 0:
             lines.append(f"  cores kept busy: {self.cores_busy:.1f}")
+        if self.start:
+            lines.append(f"  worker processes: {self.start}")
         if self.bytes_in or self.bytes_out:
             sent, received = _bytes(self.bytes_in), _bytes(self.bytes_out)
             lines.append(f"  data sent to workers: {sent}, received from them: {received}")

@@ -136,7 +136,7 @@ class ChunkFlow:
         self,
         route: Route,
         workers: int,
-        make_crew: Callable[[Route], Crew],
+        make_crew: Callable[[Route], Crew | Unable],
         attach: Callable[[Any], None],
     ) -> Unable | None:
         """Take a route from now on; workers of the old one go on until the new ones are up.
@@ -144,19 +144,19 @@ class ChunkFlow:
         Args:
             route: the route.
             workers: the number of workers.
-            make_crew: makes the crew of a route that was not taken before.
+            make_crew: makes the crew of a route that was not taken before, or says why not.
             attach: has the reader wait on a selector of the crew, too.
 
         Returns:
             None, or why the route cannot be taken.
         """
+        self.route, self.wanted = route, workers
         crew = self.table.crews.get(route)
         if crew is None and route != "loop":
-            try:
-                crew = make_crew(route)
-            except OSError as error:  # no descriptor is left, even to load a module
-                return Unable(str(error))
-        self.route, self.wanted = route, workers
+            made = make_crew(route)
+            if isinstance(made, Unable):
+                return made
+            crew = made
         if self.scheduler is not None:
             self.scheduler.expect_workers(workers)
         if crew is None:

@@ -95,6 +95,8 @@ class Controller:
             options,
             self.profiler,
             self.dispatch,
+            report,
+            caller,
             cores=self._cores,
             forced=self.forced is not None,
             place=self._place,
@@ -129,7 +131,9 @@ class Controller:
                 return
             if dispatch.flow.scheduler is not None:
                 dispatch.poll()
-            elif now >= self.review_at:
+            elif now >= self.review_at and not self._factory.start.awaits_item(
+                now, self._source.left
+            ):
                 self.review(now)
         finally:
             dispatch.lock.release()

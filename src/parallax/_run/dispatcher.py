@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from parallax._backends.contract import Done
+from parallax._backends.contract import Done, Unable
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._run.chunk_flow import ChunkFlow
 from parallax._run.crew_table import CALLER
@@ -55,7 +55,9 @@ class Dispatcher:
 
     # -- any thread ----------------------------------------------------------------------------
 
-    def direct(self, route: Route, workers: int, make_crew: Callable[[Route], Crew]) -> None:
+    def direct(
+        self, route: Route, workers: int, make_crew: Callable[[Route], Crew | Unable]
+    ) -> None:
         """Take a route from now on; see ``ChunkFlow.direct``."""
         with self.lock:
             unable = self.flow.direct(route, workers, make_crew, self._waker.attach)

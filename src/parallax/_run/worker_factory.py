@@ -6,30 +6,25 @@ out before anything is sent.
 
 from __future__ import annotations
 
-import contextvars
-
-from parallax._core.cores import MAX_PROCESSES
+from parallax._backends.contract import Unable
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.records import replace
+from parallax._run.process_start import ProcessStart
 
 if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends import executor_workers, thread_workers
     from parallax._backends.contract import Call, Crew
-    from parallax._backends.processes.parent import (
-        call_encoding,
-        environment_capture,
-        map_workers,
-        output_receiver,
-        warm_pool,
-    )
-    from parallax._backends.processes.parent.pool import Pool
+    from parallax._backends.processes.parent import call_encoding, map_workers, output_receiver
     from parallax._core import errors
     from parallax._core.chunks import Route
     from parallax._core.nesting import Place
     from parallax._core.options import Options
+    from parallax._reporting.reports import Report
     from parallax._routing.profiler import Profiler
+    from parallax._run.caller_state import CallerState
     from parallax._run.dispatcher import Dispatcher
     from parallax._transport import pickle_diagnosis
     from parallax._transport.codec import Encoded
@@ -38,10 +33,8 @@ else:
     # the first worker starts.
     _PARENT = "parallax._backends.processes.parent."
     call_encoding = lazy_module(_PARENT + "call_encoding")
-    environment_capture = lazy_module(_PARENT + "environment_capture")
     map_workers = lazy_module(_PARENT + "map_workers")
     output_receiver = lazy_module(_PARENT + "output_receiver")
-    warm_pool = lazy_module(_PARENT + "warm_pool")
     executor_workers = lazy_module("parallax._backends.executor_workers")
     thread_workers = lazy_module("parallax._backends.thread_workers")
     errors = lazy_module("parallax._core.errors")
@@ -61,6 +54,8 @@ class WorkerFactory:
         options: Options,
         profiler: Profiler,
         dispatch: Dispatcher,
+        report: Report,
+        caller: CallerState,
         *,
         cores: int,
         forced: bool,
@@ -71,18 +66,34 @@ class WorkerFactory:
         self._options = options
         self._profiler = profiler
         self._dispatch = dispatch
-        self._cores = cores
+        #: how worker processes start.
+        self.start = ProcessStart(
+            call,
+            options,
+            report,
+            caller,
+            profiler.caller,
+            cores=cores,
+            forced=forced,
+            place=place,
+        )
         self._forced = forced
         self._place = place
-        #: the caller's, whoever starts workers.
-        self._context = contextvars.copy_context()
         self._encoded: Encoded | None = None
         self._modules: frozenset[str] = frozenset()  # that workers need to import
         #: what worker processes print, log and warn; None as long as there are none.
         self.output: output_receiver.OutputReceiver | None = None
 
-    def make(self, route: Route) -> Crew:
-        """Make the crew of a route, which is not the loop."""
+    def make(self, route: Route) -> Crew | Unable:
+        """Make the crew of a route, which is not the loop, or say why there is none."""
+        try:
+            return self._make(route)
+        except OSError as error:  # no descriptor is left, even to load a module
+            return Unable(str(error))
+        except errors.WorkerStartError as error:
+            return Unable(error.detail, method=error.method)
+
+    def _make(self, route: Route) -> Crew:
         dispatch, new_id = self._dispatch, self._dispatch.flow.table.new_id
         if route == "threads":
             executor = self._options.backend
@@ -93,31 +104,39 @@ class WorkerFactory:
                     executor,
                     new_id=new_id,
                     place=self._place,
-                    context=self._context,
+                    context=self.start.context,
                 )
             return thread_workers.ThreadCrew(
-                dispatch.post, self._call, new_id=new_id, place=self._place, context=self._context
+                dispatch.post,
+                self._call,
+                new_id=new_id,
+                place=self._place,
+                context=self.start.context,
             )
         if self._encoded is None:
             self._encode()
         assert self._encoded is not None
+        key = call_encoding.call_key(self._encoded)
+        pool = self.start.pool(key, self._dispatch.flow.wanted)
         self.output = self.output or output_receiver.OutputReceiver()
         made = map_workers.ProcessCrew(
             dispatch.post,
             dispatch.lock,
             self._encoded,
-            pool=self._pool(),
-            limit=min(max(self._cores, self._options.max_workers or 0), MAX_PROCESSES),
+            key=key,
+            pool=pool,
+            limit=self.start.limit,
             idle_timeout=self._options.idle_timeout,
             new_id=new_id,
-            surround=self._surround,
+            surround=self.start.surround,
             wait=self._forced,
             output=self.output,
             items=self._options.max_tasks_per_child,
             memory=self._options.max_memory_per_worker,
         )
         scheduler = dispatch.flow.scheduler
-        made.eager = scheduler is not None and (scheduler.mean or 0.0) >= EAGER_MIN_ITEM_S
+        long = scheduler is not None and (scheduler.mean or 0.0) >= EAGER_MIN_ITEM_S
+        made.eager = long or self.start.may_fork()
         return made
 
     def close(self) -> None:
@@ -127,27 +146,10 @@ class WorkerFactory:
             (self._encoded.slabs or {}).clear()
             self._encoded = None
 
-    def _surround(self, workers: int) -> bytes:
-        # In the caller's context, whoever asks: settings of arithmetic are kept there.
-        place = self._place.worker(workers, self._options.item_timeout)
-        return self._context.copy().run(environment_capture.capture_environment, place)
-
-    def _pool(self) -> Pool:
-        return warm_pool.warm_pool(self._options.start_method)
-
     def start_seconds(self) -> float:
         """Seconds until worker processes would take work; 0 if they are up."""
-        if self._dispatch.flow.table.up("processes"):
-            return 0.0
-        most = self._options.max_workers
-        start = self._pool().expected_start(
-            most or self._cores, max(self._cores, most or 0), self._modules
-        )
-        cost = self._profiler.caller.cost()
-        if start and cost.dear_first:
-            # What made the first item dear (imports, tables) each new worker does once more.
-            start += cost.first_wall
-        return start
+        up = self._dispatch.flow.table.up("processes")
+        return 0.0 if up else self.start.seconds(self._modules)
 
     def _encode(self) -> None:
         """Encode the callable for a crew that was asked for by name."""
@@ -166,8 +168,12 @@ class WorkerFactory:
         ]
         if values:
             self._encoded = call_encoding.encode_call(self._call, values)
+        self.start.prepare(self._find_modules)
+
+    def _find_modules(self) -> frozenset[str]:
+        assert self._encoded is not None
         self._modules = call_encoding.modules_for(self._encoded, self._call.fn)
-        self._pool().prepare(self._modules)
+        return self._modules
 
     def weigh(self, items: list[Any], results: list[Any]) -> None:
         """Encode the callable, an item and a result, to know what sending costs.
@@ -181,6 +187,8 @@ class WorkerFactory:
         if isinstance(weighed, str):
             profiler.limits.stay_reason = weighed
             return
-        profiler.workers.payload, self._encoded = weighed
-        self._modules = call_encoding.modules_for(self._encoded, self._call.fn)
-        self._pool().prepare(self._modules)
+        payload, self._encoded = weighed
+        if self.start.may_fork():
+            payload = replace(payload, callable_bytes=0.0)  # a fork has it
+        profiler.workers.payload = payload
+        self.start.prepare(self._find_modules)

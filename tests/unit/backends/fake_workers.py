@@ -11,7 +11,7 @@ from collections import deque
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.channel_setup import keep_channel
 from parallax._backends.processes.parent.worker_client import WorkerClient
-from parallax._backends.processes.start.started_process import StartedProcess
+from parallax._backends.processes.start.started_process import NOTHING, StartedProcess
 from parallax._core.chunks import ChunkResult
 from parallax._transport import codec
 from parallax._transport.framing import Channel
@@ -29,6 +29,7 @@ class FakeProcess(StartedProcess):
         self.code = None
         self.deadline = time.monotonic() + 100
         self.recalled = False
+        self.inherits = NOTHING
         self.greeted = self.begun = False
         #: [tag, tasks that are not answered]: the batches, or chunks, that it was sent.
         self.work = deque()

@@ -11,12 +11,18 @@ has set win.
 
 from __future__ import annotations
 
+import os
 import sys
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import ctypes
+    from collections.abc import Callable, Mapping
+    from typing import Any
+else:
+    ctypes = lazy_module("ctypes")
 
 #: Variables that size native thread pools.
 THREAD_COUNT_VARIABLES = (
@@ -39,6 +45,57 @@ _LIBRARY_VARIABLES = {
     "blis": "BLIS_NUM_THREADS",
     "openmp": "OMP_NUM_THREADS",
 }
+
+
+#: What a library exports, by a part of its file's name: the variable that it obeys, and the names
+#: of the functions that tell and set its number of threads. As in threadpoolctl, whose import takes
+#: longer than a fork.
+_EXPORTS = {
+    "openblas": (
+        "OPENBLAS_NUM_THREADS",
+        [
+            (f"{name}_get_num_threads{suffix}", f"{name}_set_num_threads{suffix}")
+            for name in ("openblas", "scipy_openblas")
+            for suffix in ("", "64_", "_64", "64")
+        ],
+    ),
+    "omp": ("OMP_NUM_THREADS", [("omp_get_max_threads", "omp_set_num_threads")]),
+    "mkl_rt": ("MKL_NUM_THREADS", [("MKL_Get_Max_Threads", "MKL_Set_Num_Threads")]),
+}
+
+
+class NativePool(NamedTuple):
+    """The thread pool of a loaded library."""
+
+    #: the variable that sizes it.
+    variable: str
+    threads: Callable[[], int]
+    #: may start threads.
+    resize: Callable[[int], Any]
+
+
+def native_pools() -> list[NativePool]:
+    """The thread pools of the libraries that this process has loaded; OSError without /proc."""
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        paths = {line.split(maxsplit=5)[-1].rstrip("\n") for line in maps if "/" in line}
+    pools = []
+    for path in paths:
+        file = path.rpartition("/")[2]
+        for part, (variable, names) in _EXPORTS.items():
+            if part in file and (library := _loaded(path)) is not None:
+                for count, resize in names:
+                    if hasattr(library, count) and hasattr(library, resize):
+                        functions = getattr(library, count), getattr(library, resize)
+                        pools.append(NativePool(variable, *functions))
+                        break
+    return pools
+
+
+def _loaded(path: str) -> Any:
+    try:
+        return ctypes.CDLL(path, mode=os.RTLD_NOLOAD)
+    except OSError:  # a file that is mapped and no library
+        return None
 
 
 def variables(environment: Mapping[str, str]) -> tuple[str | None, ...]:

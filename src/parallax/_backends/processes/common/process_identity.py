@@ -83,8 +83,8 @@ def assume(identity: Identity, connection: sockets.socket) -> None:
         identity: who this process is.
         connection: a socket whose other end only the parent has.
     """
-    global _mine, _sentinel, _connection
-    _mine, _sentinel, _connection = identity, None, connection
+    global _mine, _sentinel, _connection, _last
+    _mine, _sentinel, _connection, _last = identity, None, connection, 0
     if _watcher not in sys.meta_path:
         sys.meta_path.insert(0, _watcher)
     for name, act in _ACTIONS.items():

@@ -66,6 +66,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         lock: RLock,
         call: codec.Encoded,
         *,
+        key: int | None = None,
         pool: Pool,
         limit: int,
         idle_timeout: float,
@@ -82,6 +83,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             report: takes the events.
             lock: held while events are reported and frames are made.
             call: the encoded callable.
+            key: the number of the callable; None for that of ``call_key``.
             pool: where workers come from.
             limit: how many workers may exist over all runs of this process.
             idle_timeout: seconds that workers stay after this run.
@@ -96,7 +98,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         self._report = report
         self._lock = lock
         self._call = call
-        self._key = call_key(call)
+        self._key = call_key(call) if key is None else key
         self._surround = surround
         #: the environment of items, captured for so many workers.
         self._context = 0, b""
@@ -137,7 +139,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
     def open(self, count: int) -> None:
         """Lease workers until there are ``count``."""
         self._wanted = count
-        if count > len(self.workers):
+        if count > len(self.workers) and not self.hopeless:
             with Shield():  # else a worker may be lent to nobody
                 self._open(count)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from parallax._backends.processes.parent.worker_start import W
     from parallax._backends.processes.start.attendant import Watched
     from parallax._backends.processes.start.initializer import Initializer
+    from parallax._backends.processes.start.starter import Starter
     from parallax._core import errors
     from parallax._transport.shm_channel import SharedMemoryChannel
 else:
@@ -53,11 +54,11 @@ hired_anywhere: set[WorkerClient] = set()
 class Pool:
     """Starts, lends and takes back workers. Thread-safe."""
 
-    def __init__(self, method: str = "auto") -> None:
+    def __init__(self, method: str = "auto", starter: Starter | None = None) -> None:
         # Not the condition's own way in, which is Python code: an interrupt there leaves it locked.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._starter = make_starter(method)
+        self._starter = starter or make_starter(method)
         #: our ends of the worker that is being started.
         self._making: list[SharedMemoryChannel | StackDump] = []
         self._idle: list[WorkerClient] = []
@@ -145,6 +146,11 @@ class Pool:
                     # Perhaps the run that has them is a stream that this very thread reads:
                     # waiting on would be a deadlock. One above the limit gets us on.
                     limit = max(limit, len(self._alive) + 1)
+
+    @property
+    def workers(self) -> int:
+        """Workers that are alive, those of executors not counted."""
+        return len(self._alive)
 
     @property
     def forks(self) -> bool:

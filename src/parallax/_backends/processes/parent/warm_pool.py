@@ -12,17 +12,28 @@ import threading
 from parallax._backends.processes.parent.pool import Pool, hired_anywhere
 from parallax._shm.arena import release_when_unused
 
-_pools: dict[str, Pool] = {}
+#: by start method; those of one run by themselves.
+_pools: dict[str | Pool, Pool] = {}
 _pools_lock = threading.Lock()
 
 
 def warm_pool(method: str) -> Pool:
-    """The pool of this process for a start method."""
+    """The pool of this process for a start method; snapshots have a pool for each run."""
+    method = "auto" if method == "snapshot" else method
     with _pools_lock:
         pool = _pools.get(method)
         if pool is None:
             pool = _pools[method] = Pool(method)
         return pool
+
+
+def keep_registered(pool: Pool, *, alive: bool) -> None:
+    """Have a pool of one run end with this process, and be dropped in forks of it."""
+    with _pools_lock:
+        _pools.pop(pool, None)
+        if alive:
+            _pools[pool] = pool
+    _release_memory()
 
 
 def shutdown_warm_pool() -> None:
@@ -32,7 +43,12 @@ def shutdown_warm_pool() -> None:
         _pools.clear()
     for pool in pools:
         pool.shutdown()
-    if not hired_anywhere:  # executors' workers have the arena's descriptor
+    _release_memory()
+
+
+def _release_memory() -> None:
+    """Let go of the arena if no worker is left that has its descriptor."""
+    if not hired_anywhere and not any(pool.workers for pool in list(_pools.values())):
         release_when_unused()
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from parallax._backends.processes.common.stack_dumps import StackDump
     from parallax._backends.processes.start.initializer import Initializer
-    from parallax._backends.processes.start.started_process import StartedProcess
+    from parallax._backends.processes.start.started_process import Inherited, StartedProcess
     from parallax._transport import codec
     from parallax._transport.shm_channel import SharedMemoryChannel
 
@@ -61,6 +61,11 @@ class WorkerClient(WorkerLife):
         self.begun = False
         #: output that was received and is not complete.
         self.decoder = OutputDecoder()
+
+    def inherit(self, inherits: Inherited) -> None:
+        """Note what the worker has because it is a fork of this process."""
+        self.context = inherits.context
+        self.calls = OrderedDict.fromkeys(inherits.keys)
 
     @property
     def pid(self) -> int | None:

@@ -139,6 +139,11 @@ class WorkerSet(Generic[W]):
         """Workers that have not come up yet."""
         return sum(worker.state is STARTING for worker in self.workers.values())
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether no other worker is worth starting: too many ended before they began any work."""
+        return self._stillborn >= MAX_STILLBORN
+
     def _admit(self, worker: W, number: int) -> None:
         """Begin to listen to a worker, which gets that number."""
         worker.number = number
@@ -251,7 +256,7 @@ class WorkerSet(Generic[W]):
                 said, again = self._pool.trouble(worker, late=late)
             if again:
                 self._stillborn = 0.0
-            elif self._stillborn >= MAX_STILLBORN:
+            elif self.hopeless:
                 hopeless = detail or said or _early_end(state, code, late=late)
         self._ended(worker, Loss(end, state is not STARTING, began, unread, hopeless))
 

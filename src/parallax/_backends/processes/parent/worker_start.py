@@ -89,4 +89,6 @@ def start_worker(
     finally:
         making.clear()
         theirs.close()
-    return kind(started, channel, written, dump)
+    worker = kind(started, channel, written, dump)
+    worker.inherit(started.inherits)
+    return worker

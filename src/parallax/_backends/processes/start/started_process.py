@@ -14,7 +14,7 @@ import time
 from parallax._backends.processes.common.process_exit import open_pidfd, wait_for_exit
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.start.attendant import attendant
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +25,23 @@ if TYPE_CHECKING:
 EXIT_POLL_S = 0.005
 
 
+class Inherited(NamedTuple):
+    """What a worker has of this process because it is a fork of it."""
+
+    #: its environment, as ``capture_environment`` encodes it.
+    context: bytes = b""
+    #: the keys of the callables that it has.
+    keys: tuple[int, ...] = ()
+
+
+NOTHING = Inherited()
+
+
 class StartedProcess:
     """A process that a zygote was asked for."""
+
+    #: what it has of this process without being sent it.
+    inherits = NOTHING
 
     def __init__(self, name: str, zygote: Any = None) -> None:
         #: the name of the process, as itself sees it.

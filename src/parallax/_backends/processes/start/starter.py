@@ -11,7 +11,7 @@ import time
 
 from parallax._backends.processes.common.process_identity import child_identity
 from parallax._backends.processes.start.spawn import execute, import_seconds
-from parallax._backends.processes.start.started_process import StartedProcess
+from parallax._backends.processes.start.started_process import NOTHING, Inherited, StartedProcess
 from parallax._backends.processes.start.zygote_client import ZygoteClient
 from parallax._core.cores import start_methods
 from parallax._core.lazy_import import lazy_module
@@ -52,14 +52,19 @@ _blames: dict[str, int] = {}
 class Starter:
     """Starts workers by one method. Not thread-safe; the pool's lock guards it."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(
+        self, method: str, template: ZygoteClient | None = None, inherits: Inherited = NOTHING
+    ) -> None:
         """Choose how to start.
 
         Args:
             method: "zygote", "spawn", or "auto" for the best one of this system.
+            template: a fork of this process to be used as the zygote, as long as it lives.
+            inherits: what its workers have.
         """
         self.method = start_methods()[0] if method == "auto" else method
-        self._zygote: ZygoteClient | None = None
+        self._zygote = self._template = template
+        self._inherits = inherits
         self._retired: list[ZygoteClient] = []
         #: zygotes that ended without ever having had a worker.
         self._useless = 0
@@ -112,7 +117,10 @@ class Starter:
             except ConnectionError:  # it is gone
                 self._bury(zygote)
             else:
-                return StartedProcess(who.name, zygote)
+                started = StartedProcess(who.name, zygote)
+                if zygote is self._template:
+                    started.inherits = self._inherits
+                return started
         return execute("worker", sock, who, segments, fds)
 
     def deadline(self, started: StartedProcess, born: float) -> float:

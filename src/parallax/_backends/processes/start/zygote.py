@@ -32,6 +32,7 @@ from parallax._backends.processes.common.protocol import ORPHAN_GRACE_S
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads, signals, sockets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 #: Bytes of the longest message. A list of module names is a few kilobytes.
@@ -52,6 +53,21 @@ def main(fd: int, identity: tuple[Any, ...]) -> None:
     while (free := os.open(os.devnull, os.O_WRONLY)) <= 2:
         pass  # a program without output: no other file may get these numbers
     os.close(free)
+    serve(control)
+
+
+def serve(
+    control: sockets.socket,
+    inherited: dict[int, tuple[Any, ...]] | None = None,
+    at_birth: Callable[[], None] = lambda: None,
+) -> None:
+    """Fork workers until the parent closes its end; never returns.
+
+    Args:
+        control: the control socket.
+        inherited: the callables that workers have already, by key, if this is a fork of the parent.
+        at_birth: called in each worker.
+    """
     signals.signal(signals.SIGINT, signals.SIG_IGN)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
@@ -66,7 +82,7 @@ def main(fd: int, identity: tuple[Any, ...]) -> None:
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
-    frozen = False
+    frozen = inherited is not None
     suspects: list[str] = []
     while True:
         for ready, _ in poll.poll():
@@ -87,9 +103,9 @@ def main(fd: int, identity: tuple[Any, ...]) -> None:
                 frozen = False
             elif kind == "fork":
                 try:
-                    numbers, segments, inherited, who = argument
+                    numbers, segments, initial, who = argument
                     first = 1 + segments  # of those that the initializer needs
-                    last = first + inherited
+                    last = first + initial
                     if len(fds) != last + len(numbers):
                         # The kernel drops what there is no room for.
                         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -119,9 +135,12 @@ def main(fd: int, identity: tuple[Any, ...]) -> None:
                         os.dup2(theirs, number)
                     _close(fds[last:])
                     reseed()
+                    at_birth()
                     sock = sockets.socket(fileno=fds[0])
                     assume(Identity(*who), sock)
-                    worker.serve(sock, *fds[1:first], initializer_fds=fds[first:last])
+                    worker.serve(
+                        sock, *fds[1:first], initializer_fds=fds[first:last], inherited=inherited
+                    )
                 children.add(pid)
                 _close(fds)
 

@@ -14,7 +14,7 @@ import time
 from parallax._backends.processes.common.process_identity import ZYGOTE_NUMBER, child_identity
 from parallax._backends.processes.start.spawn import OUTPUT_FDS, execute, file_of, import_seconds
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads, signals
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, dumps, loads, signals
 from parallax._transport.wakeup import ready_channels
 
 if TYPE_CHECKING:
@@ -22,26 +22,44 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends.processes.common.process_identity import Identity
+    from parallax._backends.processes.start.started_process import ChildProcess
     from parallax._core import errors
     from parallax._shm.segment import Handle
 else:
     errors = lazy_module("parallax._core.errors")
 
 
+class Template(NamedTuple):
+    """A process that forks workers."""
+
+    process: ChildProcess
+    control: socket.socket
+    #: the descriptors of output that it has: others of these numbers are no output.
+    outputs: Sequence[int]
+
+
+def _execute() -> Template:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        who = child_identity("ParallaxZygote", ZYGOTE_NUMBER)
+        return Template(execute("zygote", theirs, who), ours, OUTPUT_FDS)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+
+
 class ZygoteClient:
     """One zygote."""
 
-    def __init__(self) -> None:
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            who = child_identity("ParallaxZygote", ZYGOTE_NUMBER)
-            #: its process.
-            self.process = execute("zygote", theirs, who)
-        except BaseException:
-            self.control.close()
-            raise
-        finally:
-            theirs.close()
+    def __init__(self, template: Template | None = None) -> None:
+        """Use a fork of this process as the zygote, or execute a fresh one."""
+        made = template or _execute()
+        #: its process.
+        self.process = made.process
+        self.control = made.control
+        self._outputs = made.outputs
         self.pid = self.process.pid
         self.imported: set[str] = set()
         #: when imports were last requested, and the seconds that they were expected to take.
@@ -95,7 +113,7 @@ class ZygoteClient:
         identity: Identity,
     ) -> None:
         """Request a worker; see ``Starter.start``. ConnectionError if the zygote is gone."""
-        numbers = [number for number in OUTPUT_FDS if file_of(number) is not None]
+        numbers = [number for number in self._outputs if file_of(number) is not None]
         message = dumps(("fork", (numbers, len(segments), len(fds), tuple(identity))))
         sent = [sock.fileno(), *(fd for fd in segments if isinstance(fd, int)), *fds, *numbers]
         socket.send_fds(self.control, [message], sent)

@@ -16,6 +16,7 @@ from parallax._backends.processes.common.arithmetic import set_decimal, set_nump
 from parallax._backends.processes.common.native_threads import (
     THREAD_COUNT_VARIABLES,
     limit_loaded,
+    native_pools,
     variables,
 )
 from parallax._core.light_stdlib import TYPE_CHECKING, loads
@@ -113,6 +114,27 @@ class WorkerEnvironment:
 def _set_multiprocessing(shared: process_identity.Shared | None) -> None:
     if shared is not None:
         process_identity.share(shared)
+
+
+def adopt_place(place: Place) -> Callable[[], None]:
+    """Put this process, a fork of the caller's, in the place of its workers.
+
+    Returns:
+        What is left to be done in each of them, because it may start threads.
+    """
+    settle(place)
+    threads = str(place.budget or place.cores)
+    for name in THREAD_COUNT_VARIABLES:
+        os.environ.setdefault(name, threads)
+    pools = native_pools() if "ctypes" in sys.modules else []  # else nothing native is loaded
+
+    def limit() -> None:
+        for pool in pools:
+            number = os.environ[pool.variable]
+            if number.isdecimal() and int(number) not in {0, pool.threads()}:
+                pool.resize(int(number))
+
+    return limit
 
 
 def _set_filters(encoded: bytes) -> None:

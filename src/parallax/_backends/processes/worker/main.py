@@ -24,7 +24,7 @@ from parallax._backends.processes.worker.limits import WorkerLimits
 from parallax._backends.result_encoding import encode_result
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import TYPE_CHECKING, loads, signals, sockets
-from parallax._core.nesting import Place, settle
+from parallax._core.nesting import Place, here, settle
 from parallax._core.thread_clocks import RunDelay
 from parallax._transport import codec
 from parallax._transport.framing import Frame, ProtocolError
@@ -87,7 +87,8 @@ def serve(
     # handler, not SIG_IGN, because an ignored signal would stay ignored in the user's subprocesses.
     signals.signal(signals.SIGINT, lambda *_: None)
     unblock_interrupts()
-    settle(Place(level=1, depth=1, movable=True))
+    if not here().level:  # else the template has the place of its workers
+        settle(Place(level=1, depth=1, movable=True))
     if sys.platform != "win32":  # there it is not inheritable, and no descriptor
         # A program that an item starts must not hold it open: the parent would not see its end.
         os.set_inheritable(sock.fileno(), False)

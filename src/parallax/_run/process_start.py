@@ -1,0 +1,166 @@
+"""How the worker processes of one run start: as forks of the program, or from the warm pool.
+
+A fork has the program's whole state and nothing to import, so the route "auto" prefers it where it
+is safe. A run that was told to use processes takes the warm pool, whose workers live on.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+
+from parallax._core import fork_pauses
+from parallax._core.cores import MAX_PROCESSES
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from parallax._backends.contract import Call
+    from parallax._backends.processes.parent import environment_capture, snapshot_pool, warm_pool
+    from parallax._backends.processes.parent.pool import Pool
+    from parallax._backends.processes.start import fork_safety
+    from parallax._core import errors
+    from parallax._core.nesting import Place
+    from parallax._core.options import Options
+    from parallax._profiling.caller_meter import CallerMeter
+    from parallax._reporting.reports import Report
+    from parallax._run.caller_state import CallerState
+else:
+    _PARENT = "parallax._backends.processes.parent."
+    environment_capture = lazy_module(_PARENT + "environment_capture")
+    snapshot_pool = lazy_module(_PARENT + "snapshot_pool")
+    warm_pool = lazy_module(_PARENT + "warm_pool")
+    fork_safety = lazy_module("parallax._backends.processes.start.fork_safety")
+    errors = lazy_module("parallax._core.errors")
+
+#: Seconds until forks of a small program take work, and how many forks of it one after the other
+#: take as long as the two that a large one needs.
+FORK_START_S = 0.01
+FORKS_IN_A_ROW = 3
+
+#: Seconds of an item, and items that are left, up to which and from which on a run waits for the
+#: end of the item in order to fork the program. More waiting leaves cores idle, less starts workers
+#: that have to import all modules.
+AWAITED_ITEM_S = 0.05
+AWAITING_ITEMS = 32
+
+#: Seconds that the latest fork took: it copies page tables, so a large program takes longer.
+_latest_fork_s = 0.0
+
+
+class ProcessStart:
+    """Starts the worker processes of one run."""
+
+    def __init__(
+        self,
+        call: Call,
+        options: Options,
+        report: Report,
+        caller: CallerState,
+        meter: CallerMeter,
+        *,
+        cores: int,
+        forced: bool,
+        place: Place,
+    ) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            call: the callable of the run.
+            options: the checked options.
+            report: takes how workers were started.
+            caller: what the caller's thread does: only between two of its items it can fork.
+            meter: has the thread that samples the GIL, and the cost of the first item.
+            cores: cores for the run.
+            forced: the run was told to use processes.
+            place: where the run was called.
+        """
+        self._call = call
+        self._options = options
+        self._report = report
+        self._caller = caller
+        self._meter = meter
+        self._place = place
+        self._wanted = options.max_workers or cores
+        #: how many workers may exist over all runs.
+        self.limit = min(max(cores, options.max_workers or 0), MAX_PROCESSES)
+        #: the caller's, whoever starts workers.
+        self.context = contextvars.copy_context()
+        method = options.start_method
+        #: why the program is not forked; "" if it may be, None as long as that is not known.
+        self._unforkable: str | None = (
+            None if method == "snapshot" or (method == "auto" and not forced) else "not wanted"
+        )
+
+    def surround(self, workers: int) -> bytes:
+        """The environment of the items of so many workers, encoded."""
+        # In the caller's context, whoever asks: settings of arithmetic are kept there.
+        place = self._place.worker(workers, self._options.item_timeout)
+        return self.context.copy().run(environment_capture.capture_environment, place)
+
+    def may_fork(self) -> bool:
+        """Whether the program can be forked at the end of an item, as far as that is known."""
+        if self._unforkable is None:
+            self._unforkable = fork_safety.unsafe_reason(fork_pauses.running())
+        return not self._unforkable
+
+    def awaits_item(self, now: float, left: int | None) -> bool:
+        """Whether the plan waits for the end of the item that the caller's thread is inside of."""
+        short = now - self._caller.block[0] < AWAITED_ITEM_S
+        return (short or left is None or left > AWAITING_ITEMS) and self.may_fork()
+
+    def seconds(self, modules: frozenset[str]) -> float:
+        """Seconds until workers, which have to import modules unless they are forks, take work."""
+        if self.may_fork():
+            return FORK_START_S + FORKS_IN_A_ROW * _latest_fork_s
+        start = self._warm_pool().expected_start(self._wanted, self.limit, modules)
+        cost = self._meter.cost()
+        if start and cost.dear_first:
+            # What made the first item dear (imports, tables) each new worker does once more.
+            start += cost.first_wall
+        return start
+
+    def prepare(self, modules: Callable[[], frozenset[str]]) -> None:
+        """Begin to prepare for workers that are no forks, in the background."""
+        if not self.may_fork():
+            self._warm_pool().prepare(modules())
+
+    def pool(self, key: int, workers: int) -> Pool:
+        """The pool of the run; forks the program if that is wanted and safe.
+
+        Args:
+            key: the number of the callable in workers.
+            workers: how many are wanted.
+
+        Raises:
+            WorkerStartError: the option ``start_method`` asks for a fork, and it is not safe.
+        """
+        if self.may_fork() and threading.get_ident() != self._caller.thread:
+            self._unforkable = "an item is running that takes long"
+        if not self._unforkable:
+            made = self._fork(key, workers)
+            if not isinstance(made, str):
+                self._report.start = "forked from the program"
+                return made
+            self._unforkable = made
+        if self._options.start_method == "snapshot":
+            raise errors.WorkerStartError("snapshot", self._unforkable or "")
+        if self._unforkable != "not wanted":
+            self._report.start = f"not forked from the program: {self._unforkable}"
+        return self._warm_pool()
+
+    def _fork(self, key: int, workers: int) -> Pool | str:
+        global _latest_fork_s  # noqa: PLW0603 - a measurement of the process
+        self._meter.stop_sampler()
+        place = self._place.worker(workers, self._options.item_timeout)
+        context = self.surround(workers)
+        begin = time.perf_counter()
+        made = snapshot_pool.fork_pool(self._call, key, place, context)
+        _latest_fork_s = time.perf_counter() - begin
+        return made
+
+    def _warm_pool(self) -> Pool:
+        return warm_pool.warm_pool(self._options.start_method)
