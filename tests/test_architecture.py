@@ -118,6 +118,8 @@ LAZY_EDGES: set[tuple[str, str]] = {
     (f"{PROCESSES}.start.zygote", f"{PROCESSES}.worker.main"),
     # Loads multiprocessing.
     (f"{PROCESSES}.parent.worker_start", f"{PROCESSES}.start.direct_fork"),
+    # From Python 3.14 on only.
+    (f"{PROCESSES}.parent.worker_start", f"{PROCESSES}.start.interpreters"),
     # Workers of the zygote never need it.
     (f"{PROCESSES}.worker.main", f"{PROCESSES}.worker.parent_watch"),
     # With multiprocessing only.
@@ -132,6 +134,8 @@ LAZY_EDGES: set[tuple[str, str]] = {
     # Each engine when an executor that needs it is created.
     ("_executors.executor", "_executors.process_executor"),
     ("_executors.executor", "_executors.process_errors"),
+    ("_executors.executor", f"{PROCESSES}.parent.process_engine"),
+    ("_executors.executor", f"{PROCESSES}.parent.warm_pool"),
     ("_executors.executor", "_adaptive.adaptive_engine"),
     ("_executors.executor", "_backends.simple_engines"),
     ("_executors.executor", "_reporting.reports"),

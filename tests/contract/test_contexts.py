@@ -12,7 +12,7 @@ import weakref
 
 import numpy as np
 import pytest
-from helpers.executor_kinds import INSIDE, KINDS, OUTSIDE, SOON
+from helpers.executor_kinds import APART, INSIDE, KINDS, SOON
 from jobs import nested as nested_jobs
 
 import parallax
@@ -21,7 +21,7 @@ from parallax._executors.executor import close_default_executors
 user: contextvars.ContextVar[object] = contextvars.ContextVar("user", default="nobody")
 
 #: Kinds that run these calls in threads of their own.
-THREADED = tuple(kind for kind in KINDS if kind not in OUTSIDE and kind != "serial")
+THREADED = tuple(kind for kind in KINDS if kind not in APART and kind != "serial")
 
 
 def read(*_):
@@ -220,7 +220,7 @@ def test_arithmetic_is_that_of_the_submitter_on_every_route(kind):
     assert decimals == [4, 5, 5, 4, 5][: len(decimals)]
 
 
-@pytest.mark.parametrize("kind", [*THREADED, *OUTSIDE])
+@pytest.mark.parametrize("kind", [*THREADED, *APART])
 def test_arithmetic_of_an_initializer_stays(kind):
     """One that sets none leaves that of the submitter."""
     for initializer, digits in ((_set_precision, 7), (read, 3)):

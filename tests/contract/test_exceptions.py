@@ -7,7 +7,7 @@ import threading
 
 import jobs
 import pytest
-from helpers.backends import OUTSIDE, notes_of
+from helpers.backends import INTERPRETERS, OUTSIDE, notes_of
 
 from parallax import RemoteTraceback, parallel_imap, parallel_map
 
@@ -21,7 +21,7 @@ def test_exception_keeps_type_fields_and_item(backend, variant, bad):
     assert error.number == bad
     assert error.text == "oops"
     assert any(f"item {bad}" in note for note in notes_of(error))
-    if variant in OUTSIDE:
+    if variant in (*OUTSIDE, *INTERPRETERS):
         assert isinstance(error.__cause__, RemoteTraceback)
         assert "oops_at" in str(error.__cause__)
         assert "run_chunk" not in str(error.__cause__)

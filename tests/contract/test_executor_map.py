@@ -13,7 +13,7 @@ import jobs
 import numpy as np
 import psutil
 import pytest
-from helpers.executor_kinds import CONCURRENT, INSIDE, KINDS, OUTSIDE, SOON, held
+from helpers.executor_kinds import APART, CONCURRENT, INSIDE, KINDS, SOON, held
 from jobs import pool as pool_jobs
 
 from parallax._core.cores import gil_enabled
@@ -337,7 +337,7 @@ def test_several_maps_at_a_time(executor):
 
 def test_a_map_inside_a_map(kind):
     """Items may use the executor that runs them, in this process."""
-    if kind in OUTSIDE:
+    if kind in APART:
         pytest.skip("an executor does not travel")
 
     def outer(n):

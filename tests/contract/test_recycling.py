@@ -295,3 +295,12 @@ def test_resident_is_what_the_system_says():
     held = bytearray(b"x") * (64 * MEGABYTE)
     assert private_memory() >= before + 32 * MEGABYTE
     del held
+
+
+@pytest.mark.cold_pool
+@pytest.mark.parametrize("seconds", [0, 0.05])
+def test_idle_workers_leave(seconds, eventually):
+    """After ``idle_timeout``, at once if that is 0."""
+    with options(idle_timeout=seconds):
+        pids = set(parallel_map(jobs.pid_of, range(20), backend="processes"))
+    assert eventually(lambda: not any(map(psutil.pid_exists, pids)))

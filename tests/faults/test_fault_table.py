@@ -9,6 +9,7 @@ import sys
 import jobs
 import psutil
 import pytest
+from helpers.backends import INTERPRETERS
 from helpers.fault_table import ROWS
 from jobs import actions
 from jobs.actions import BAD, COUNT
@@ -154,6 +155,15 @@ def test_calls_in_this_process(row):
     """The same in the caller's own process, where nothing has to travel."""
     for backend in ("serial", "threads", "auto"):
         call(row, backend, inside=True)
+
+
+@pytest.mark.skipif(not INTERPRETERS, reason="from Python 3.14 on")
+@pytest.mark.parametrize(
+    "row", cases(lambda row: row.inside or (row.error == "SerializationError" and not row.cold))
+)
+def test_calls_in_interpreters(row):
+    """The same in interpreters, but for what ends a process."""
+    call(row, "interpreters")
 
 
 @pytest.mark.full

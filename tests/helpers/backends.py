@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-VARIANTS = ("serial", "threads", "processes", "auto", "spawn", "executor")
+import sys
+
+#: Interpreters of this process, where there are any.
+INTERPRETERS = ("interpreters",) if sys.version_info >= (3, 14) else ()
+
+VARIANTS = ("serial", "threads", "processes", "auto", "spawn", "executor", *INTERPRETERS)
 
 #: Items run in the caller's own process.
 INSIDE = ("serial", "threads", "executor")

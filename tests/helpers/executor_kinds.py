@@ -7,6 +7,7 @@ import functools
 from jobs import pool as pool_jobs
 
 import parallax
+from helpers.backends import INTERPRETERS
 
 KINDS = {
     "ThreadPoolExecutor": parallax.ThreadPoolExecutor,
@@ -15,6 +16,7 @@ KINDS = {
     "threads": functools.partial(parallax.Executor, backend="threads"),
     "processes": functools.partial(parallax.Executor, backend="processes"),
     "serial": functools.partial(parallax.Executor, backend="serial"),
+    **{name: functools.partial(parallax.Executor, backend=name) for name in INTERPRETERS},
 }
 
 #: Kinds whose calls run concurrently with the program.
@@ -25,6 +27,9 @@ INSIDE = ("ThreadPoolExecutor", "threads", "serial")
 
 #: Kinds whose calls always run in other processes.
 OUTSIDE = ("ProcessPoolExecutor", "processes")
+
+#: Kinds whose calls always run on copies.
+APART = (*OUTSIDE, *INTERPRETERS)
 
 #: Seconds after which a call counts as hanging, even on a loaded machine.
 SOON = 30

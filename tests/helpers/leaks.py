@@ -176,6 +176,8 @@ def _descriptors(warm: set[int]) -> dict[object, str]:
                 target = os.readlink(f"{folder}/{name}")
             except OSError:
                 target = stat.filemode(status.st_mode)
+            if "/libffi." in target:
+                continue  # ctypes keeps it open once it is loaded, in whatever interpreter.
             if "/pym-" in target:
                 continue  # The heap of multiprocessing lives as long as the process, by its design.
             if _pooled() and (

@@ -387,3 +387,33 @@ def first_of(fn, first, second):
     """Call ``fn`` with the first of two arguments."""
     assert first == second
     return fn(first)
+
+
+def process_and_setting(x):
+    global SETTING
+    SETTING += 1
+    return os.getpid(), SETTING
+
+
+def imports(name):
+    return __import__(name)
+
+
+def nested_reports(x):
+    """The routes of parallel calls inside of an item."""
+    import parallax
+
+    return [
+        parallax.parallel_map(square, [x, x + 1], **({"backend": b} if b else {})).report.route
+        for b in (None, "threads", "processes", "interpreters")
+    ]
+
+
+def fails_or_never_ends(x, path):
+    if x:
+        Path(path).touch()
+        while True:
+            time.sleep(0.001)
+    while not Path(path).exists():
+        time.sleep(0.001)
+    raise ValueError("first")

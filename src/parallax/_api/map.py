@@ -78,8 +78,8 @@ def parallel_map(
     Args:
         fn: the callable. Several iterables give it several arguments, as in ``map``.
         *iterables: the items. With several, the shortest ends the call unless ``strict``.
-        backend: "auto" (default), "serial", "threads", "processes", or any
-            ``concurrent.futures.Executor``.
+        backend: "auto" (default), "serial", "threads", "processes", "interpreters" (from Python
+            3.14 on), or any ``concurrent.futures.Executor``.
         max_workers: most workers at a time; default as many as pay.
         chunksize: items handed to a worker in one piece; default by measured time.
         buffersize: checked and otherwise unused: all results are kept anyway. It is for

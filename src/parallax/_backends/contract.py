@@ -132,8 +132,10 @@ class Crew(Protocol):
     """A number of workers of one kind, lent to one run."""
 
     route: Route
-    #: whether workers can be asked for what they have not begun.
-    recalls: bool
+
+    @property
+    def recalls(self) -> bool:
+        """Whether workers can be asked for what they have not begun."""
 
     @property
     def size(self) -> int:

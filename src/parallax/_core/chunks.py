@@ -10,7 +10,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from typing import Any, Literal, TypeAlias
 
-    Route: TypeAlias = Literal["loop", "threads", "processes"]
+    Route: TypeAlias = Literal["loop", "threads", "interpreters", "processes"]
 else:
     Route = str
 

@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import math
 import os
+import sys
 
 from parallax._core.cores import start_methods
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from typing import Any, Literal, TypeAlias, TypedDict
 
-    Backend: TypeAlias = Literal["auto", "serial", "threads", "processes"] | Executor
+    Backend: TypeAlias = (
+        Literal["auto", "serial", "threads", "interpreters", "processes"] | Executor
+    )
 
     class MapOptions(TypedDict, total=False):
         """The keyword options of ``parallel_map``; see there for what each means."""
@@ -63,7 +66,7 @@ else:
     Backend = object
 
 #: Backends with a name; any ``concurrent.futures.Executor`` object is one too.
-BACKENDS = ("auto", "serial", "threads", "processes")
+BACKENDS = ("auto", "serial", "threads", "interpreters", "processes")
 
 #: Options that need worker processes. As defaults they apply only to calls that may use processes.
 RECYCLING = ("max_tasks_per_child", "max_memory_per_worker")
@@ -264,6 +267,11 @@ def _check_backend(backend: Any) -> None:
             raise ValueError(
                 f"unknown backend {backend!r}; known backends: {known}, "
                 f"or a concurrent.futures.Executor object"
+            )
+        if backend == "interpreters" and sys.version_info < (3, 14):
+            raise ValueError(
+                f"backend='interpreters' needs Python 3.14 or newer, and this is "
+                f"{sys.version_info[0]}.{sys.version_info[1]}. Pass backend='processes'"
             )
     elif isinstance(backend, type) or not callable(getattr(backend, "submit", None)):
         raise TypeError(

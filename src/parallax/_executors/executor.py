@@ -60,8 +60,9 @@ class Executor(EngineExecutor):
                 cores, and as many threads as pay: four more than cores, or for calls that wait, 32
                 and more as long as more threads increase the throughput.
             backend: "auto" (default, unless ``options`` say otherwise), "threads", "processes",
-                "serial" (each call runs at once in the thread that submits it), or any
-                ``concurrent.futures.Executor``, which is not shut down with this one.
+                "interpreters" (from Python 3.14 on), "serial" (each call runs at once in the thread
+                that submits it), or any ``concurrent.futures.Executor``, which is not shut down
+                with this one.
             thread_name_prefix: first part of the threads' names.
             initializer: called once in each worker, threads too, before its first call. If it
                 raises, every call fails with a ``BrokenExecutor`` whose ``__cause__`` is that
@@ -108,10 +109,23 @@ class Executor(EngineExecutor):
                 idle_timeout=idle_timeout,
             )
             self._use_pool(pool)
+        elif self._backend == "interpreters":
+            from parallax._backends.processes.parent.process_engine import ProcessEngine
+            from parallax._backends.processes.parent.warm_pool import warm_pool
+
+            spare = _spawn_or(options.start_method, mp_context)
+            engine = ProcessEngine(
+                max_workers or usable_cores(),
+                warm_pool(f"interpreters:{spare}"),
+                call_errors=_process_errors(),
+                initializer=initializer,
+                initargs=tuple(initargs),
+                stall_warn=options.stall_warn,
+            )
+            self._use(engine, idle_timeout)
         elif self._backend == "auto":
             from parallax._adaptive.adaptive_engine import AdaptiveEngine, Settings
 
-            context = None if mp_context is None else mp_context.get_start_method(allow_none=True)
             settings = Settings(
                 max_workers=max_workers,
                 default_threads=default_threads(),
@@ -120,7 +134,7 @@ class Executor(EngineExecutor):
                 initializer=initializer,
                 initargs=tuple(initargs),
                 max_tasks=max_tasks_per_child,
-                method="spawn" if context == "spawn" else options.start_method,
+                method=_spawn_or(options.start_method, mp_context),
                 stall_warn=options.stall_warn,
             )
             self._use(AdaptiveEngine(settings), idle_timeout)
@@ -139,7 +153,7 @@ class Executor(EngineExecutor):
 
     def _message_size(self, chunksize: int) -> int | None:
         size = super()._message_size(chunksize)
-        return size if self._backend == "processes" else None
+        return size if self._backend in ("interpreters", "processes") else None
 
     def terminate_workers(self) -> None:
         """End the worker processes by SIGTERM, and all calls that can be ended.
@@ -165,6 +179,12 @@ class Executor(EngineExecutor):
             return ExecutorReport("auto", tuple(map(function_report, self._engine.choices)))
         name = self._backend if isinstance(self._backend, str) else type(self._backend).__name__
         return ExecutorReport(name, ())
+
+
+def _spawn_or(method: str, context: BaseContext | None) -> str:
+    """The start method that the options ask for, unless the context asks for spawn."""
+    name = None if context is None else context.get_start_method(allow_none=True)
+    return "spawn" if name == "spawn" else method
 
 
 def _process_errors() -> Any:

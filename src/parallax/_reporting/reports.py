@@ -37,7 +37,7 @@ class Report:
     Attributes:
         callable: the name of the user's function.
         backend: what was asked for: "auto", or the backend that was named.
-        route: where most of the items ran: "loop", "threads" or "processes".
+        route: where most of the items ran: "loop", "threads", "interpreters" or "processes".
         workers: how many workers that route had.
         reason: why, in one sentence.
         items: items finished.
@@ -151,7 +151,7 @@ class Report:
             where = _PLACES["loop"]
         else:
             many = self.workers != 1
-            kind = "worker process" if self.route == "processes" else "thread"
+            kind = "worker process" if self.route == "processes" else self.route[:-1]
             where = f"in {self.workers} {kind}{('es' if kind[-1] == 's' else 's') * many}"
         if self.explained:
             return f"{what}: would run {where}"
@@ -170,7 +170,12 @@ class Report:
         return f"{why} ({'known from an earlier call' if seen.remembered else counted})"
 
 
-_PLACES = {"loop": "in a plain loop", "threads": "in threads", "processes": "in worker processes"}
+_PLACES = {
+    "loop": "in a plain loop",
+    "threads": "in threads",
+    "interpreters": "in interpreters",
+    "processes": "in worker processes",
+}
 
 
 def _told(change: RouteChange) -> str:

@@ -46,7 +46,7 @@ def requested_route(options: Options, place: Place, *, stream: bool) -> Requeste
     inside = "this call is made inside a worker of another parallel call"
     if place.innermost:
         return RequestedRoute("loop", 1, f"this call is made inside {place.depth} parallel calls")
-    if place.level and backend in {"executor", "processes"}:
+    if place.level and backend in {"executor", "interpreters", "processes"}:
         # An executor's threads may all be inside items that wait for this call.
         return RequestedRoute("loop", 1, f"{inside}, which uses the cores already")
     if backend == "executor" and _runs(options.backend, threading.current_thread()):
@@ -58,6 +58,8 @@ def requested_route(options: Options, place: Place, *, stream: bool) -> Requeste
     reason = f"backend={backend!r} was asked for"
     if backend == "serial":
         return RequestedRoute("loop", 1, reason)
+    if backend == "interpreters":
+        return RequestedRoute("interpreters", cores, reason)
     if backend == "processes":
         return RequestedRoute("processes", cores, reason)
     if backend == "executor":

@@ -35,10 +35,10 @@ else:
 clock = time.perf_counter
 
 #: Seconds of work per chunk. Shorter pays more dispatches, longer makes a rougher end.
-CHUNK_TARGET_S: dict[Route, float] = {"processes": 0.02, "threads": 0.01, "loop": 0.005}
+CHUNK_TARGET_S = {"processes": 0.02, "interpreters": 0.02, "threads": 0.01, "loop": 0.005}
 
-#: Chunks that a worker holds at a time; the second hides the way there and back.
-CHUNKS_HELD: dict[Route, int] = {"processes": 2, "threads": 1, "loop": 1}
+#: Chunks that a worker holds at a time; a second hides the way there and back, and can be recalled.
+CHUNKS_HELD: dict[Route, int] = {"processes": 2, "interpreters": 1, "threads": 1, "loop": 1}
 
 
 class Listener(NamedTuple):

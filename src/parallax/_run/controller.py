@@ -339,7 +339,7 @@ class Controller:
         profiler.workers.add_chunk(result, threads=threads, workers=flow.wanted)
         if threads and flow.wanted > 1 and profiler.ran_beside(result):
             self._throughput = None
-        if route == "processes":
+        if not threads:
             profiler.workers.add_encoding(done.seconds, len(result.values))
             moved = done.bytes_in + done.bytes_out
             if moved and flow.scheduler is not None:
@@ -375,25 +375,25 @@ class Controller:
 
     def _on_trouble(self, event: Refused | Unable) -> bool:
         """A chunk could not be sent, or no worker be had; True if there is another route."""
-        profiler = self.profiler
+        limits, left = self.profiler.limits, self.dispatch.flow.unbegun()
         if isinstance(event, Unable):
+            if event.method == "interpreters":  # its crew goes on with processes
+                reason = f"interpreters cannot be used: {event.reason}"
+                self.adopt(Plan("processes", self.dispatch.flow.wanted, reason, {}, left), clock())
+                return True
             self._report.note(f"workers: {event.reason}")
-            if self.forced is not None:
-                return False
-            if event.fatal:
-                profiler.limits.stay_reason = f"no worker process could be had: {event.reason}"
-        else:
-            if self.forced is not None:
-                return False
-            profiler.limits.stay_reason = (
+        if self.forced is not None:
+            return False
+        if not isinstance(event, Unable):
+            limits.stay_reason = (
                 f"the {event.path} does not travel between processes: {event.reason}"
             )
-            self._report.note(f"kept in this process: {profiler.limits.stay_reason}")
+            self._report.note(f"kept in this process: {limits.stay_reason}")
+        elif event.fatal:
+            limits.stay_reason = f"no worker process could be had: {event.reason}"
         self._throughput = None
         self._hold.failed()
-        plan = Plan(
-            "loop", 1, profiler.limits.stay_reason or event.reason, {}, self.dispatch.flow.unbegun()
-        )
+        plan = Plan("loop", 1, limits.stay_reason or event.reason, {}, left)
         self.adopt(plan, clock())
         self._direct(plan)
         self.review_at = 0.0

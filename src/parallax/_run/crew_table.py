@@ -6,6 +6,8 @@ Guarantees: a worker's number is used once per run. The dispatcher's lock guards
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ class CrewTable:
     def __init__(self) -> None:
         self.crews: dict[Route, Crew] = {}
         self._route_of: dict[int, Route] = {CALLER: "loop"}
-        self._up: dict[Route, set[int]] = {"loop": set(), "threads": set(), "processes": set()}
+        self._up: dict[Route, set[int]] = defaultdict(set)
         self._last_id = CALLER
 
     def new_id(self) -> int:

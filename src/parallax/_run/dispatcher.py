@@ -192,17 +192,20 @@ class Dispatcher:
 
     def poll(self) -> None:
         """Look after worker processes without waiting."""
-        crew = self.flow.table.crews.get("processes")
-        if crew is not None:
+        if (crew := self._polled()) is not None:
             crew.poll(0.0)
 
     def wait(self, timeout: float | None) -> None:
         """Wait until something matters to the reader, or ``timeout`` seconds."""
-        crew = self.flow.table.crews.get("processes")
-        if crew is not None:
+        if (crew := self._polled()) is not None:
             crew.poll(timeout)
         else:
             self._waker.wait(timeout)
+
+    def _polled(self) -> Crew | None:
+        """The crew whose workers do not report by themselves; there is one at most."""
+        crews = self.flow.table.crews
+        return crews.get("processes") or crews.get("interpreters")
 
     def close(self, grace: float) -> None:
         """End all crews; see ``Crew.close``."""

@@ -94,6 +94,8 @@ class ProcessStart:
         self._unforkable: str | None = (
             None if method == "snapshot" or (method == "auto" and not forced) else "not wanted"
         )
+        if options.backend == "interpreters":
+            self._unforkable = "not wanted"
 
     def surround(self, workers: int) -> bytes:
         """The environment of the items of so many workers, encoded."""
@@ -146,7 +148,7 @@ class ProcessStart:
                 self._report.start = "forked from the program"
                 return made
             self._unforkable = made
-        if self._options.start_method == "snapshot":
+        if self._options.start_method == "snapshot" and self._unforkable != "not wanted":
             raise errors.WorkerStartError("snapshot", self._unforkable or "")
         if self._unforkable != "not wanted":
             self._report.start = f"not forked from the program: {self._unforkable}"
@@ -163,4 +165,7 @@ class ProcessStart:
         return made
 
     def _warm_pool(self) -> Pool:
-        return warm_pool.warm_pool(self._options.start_method)
+        method = self._options.start_method
+        if self._options.backend == "interpreters":
+            method = f"interpreters:{method}"
+        return warm_pool.warm_pool(method)

@@ -22,6 +22,8 @@ __all__ = ["FakePool", "FakeProcess"]
 class FakeProcess(StartedProcess):
     """A process that was asked to start, and the worker that runs in it."""
 
+    recalls = killable = True
+
     def __init__(self, sock, pid):
         super().__init__(f"fake-{pid}")
         self.channel = Channel(sock, waits=False)
@@ -120,8 +122,8 @@ class FakeProcess(StartedProcess):
         self.work = deque([[back[0][0], keep]] if keep else [])
         self._send(protocol.YIELDED, 0, codec.encode(back).payload)
 
-    def bye(self, *, worn):
-        self._send(protocol.BYE, protocol.AT_LIMIT if worn else 0)
+    def bye(self, tag=0):
+        self._send(protocol.BYE, tag, b"why" if tag == protocol.CANNOT_LOAD else b"")
         self.end(0)
 
     def garbage(self):
@@ -138,6 +140,8 @@ class FakePool:
 
     method = "fake"
     forks = False
+    #: as of interpreters, until the first of them cannot load a module.
+    spare = "fake"
 
     def __init__(self):
         self.processes = []
@@ -152,7 +156,9 @@ class FakePool:
         process = FakeProcess(theirs, 1000 + len(self.processes))
         self.processes.append(process)
         channel = keep_channel(ours, None, None)
-        return kind(process, channel, [])
+        worker = kind(process, channel, [])
+        worker.pool = self
+        return worker
 
     def lease(self, count, limit, *, wait, items):
         return [self.hire(WorkerClient) for _ in range(count)]

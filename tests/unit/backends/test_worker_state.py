@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from parallax._backends.contract import Died, Done, Joined, Left, Refused, Unable, Yielded
+from parallax._backends.processes.common import protocol
+from parallax._backends.processes.parent import worker_set
 from parallax._backends.processes.parent import worker_state as states
 from parallax._backends.processes.parent.function_cache import Known
 from parallax._backends.processes.parent.map_workers import ProcessCrew
@@ -94,6 +96,14 @@ class FakeWorkersMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.pool = FakePool()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(worker_set, "warm_pool", self.spare_pool)
+        self.patch.setattr(worker_set, "_told", {"why"})
+
+    def spare_pool(self, method):
+        assert method == self.pool.spare
+        self.pool.spare = ""
+        return self.pool
 
     def some(self, number, wanted):
         for process in self.pool.running:
@@ -126,7 +136,14 @@ class FakeWorkersMachine(RuleBasedStateMachine):
                     process.read()
                 process.end(code)
 
+    @rule(number=st.integers(0, 2))
+    def cannot_load(self, number):
+        """What it owes runs elsewhere."""
+        if process := self.some(number, lambda each: each.greeted):
+            process.bye(protocol.CANNOT_LOAD)
+
     def teardown(self):
+        self.patch.undo()
         self.pool.close()
 
 
@@ -324,7 +341,7 @@ class ChunksMachine(FakeWorkersMachine):
     @rule(number=st.integers(0, 2), worn=st.booleans())
     def bye(self, number, worn):
         if process := self.some(number, lambda each: each.greeted and not each.work):
-            process.bye(worn=worn)
+            process.bye(protocol.AT_LIMIT if worn else 0)
 
     @invariant()
     def events_fit(self):
@@ -419,7 +436,7 @@ class PoolMachine(RuleBasedStateMachine):
         found = [p for p in self.processes if p.code is None]
         if found:
             process = found[number % len(found)]
-            process.bye(worn=False) if said else process.end(-9)
+            process.bye() if said else process.end(-9)
 
     @rule()
     def resources(self):

@@ -4,8 +4,8 @@
     CONTEXT   cwd, environment, sys.path...   HELLO    tag = pid: it can take work
     CALL      tag = key: a callable           RESULT   tag = chunk: outcome of a chunk
     FORGET    tag = key: drop that callable   REFUSED  tag = chunk: (what, path, reason)
-    USE       tag = key: next tasks use it    BYE      it leaves, idle or AT_LIMIT; nothing begun
-    TASK      tag = chunk: items
+    USE       tag = key: next tasks use it    BYE      tag = why it leaves: idle, AT_LIMIT or
+    TASK      tag = chunk: items                       CANNOT_LOAD; what it owes runs elsewhere
     RELEASE   tag = milliseconds to idle      BEGUN    it takes up its first task since USE
     INIT      tag = key: call it once         FAILED   tag = key: the exception that INIT raised
     BATCH     tag = batch: (key, arguments)   RETURNED [(batch, how many were not begun)]
@@ -43,6 +43,9 @@ OUTPUT = 73
 
 #: The tag of a BYE at a limit on a worker's items or memory.
 AT_LIMIT = 1
+
+#: The tag of a BYE of an interpreter that cannot load an extension module; its payload says which.
+CANNOT_LOAD = 2
 
 #: The tag of OUTPUT: one of these, with FIRST if a record or warning begins, MORE if it goes on.
 OUT, ERR, RECORD, WARNING = range(4)

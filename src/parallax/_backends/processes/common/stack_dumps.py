@@ -10,17 +10,20 @@ are no dumps, and nothing else is different.
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import time
 
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, signals
 from parallax._core.own_code import FOLDER
 
 if TYPE_CHECKING:
+    import faulthandler
     from collections.abc import Callable
 
     from parallax._shm.segment import Segment
+else:
+    faulthandler = lazy_module("faulthandler")  # does not load in interpreters
 
 #: Asks a worker for the stacks of its threads. A signal that has no common use: the C library takes
 #: the lowest real-time signals, and so do programs that count upwards.

@@ -7,7 +7,6 @@ status and only its chunks are lost; workers that owe nothing go back to the poo
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import time
 
@@ -57,9 +56,6 @@ MIN_EARLY_IDLE_TIMEOUT_S = 5.0
 class ProcessCrew(WorkerSet[WorkerClient]):
     """Worker processes at work for one run."""
 
-    route: Route = "processes"
-    recalls = protocol.RECALL is not None
-
     def __init__(
         self,
         report: Report,
@@ -95,6 +91,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             memory: bytes that a worker may hold.
         """
         super().__init__(pool, output)
+        self.route: Route = "interpreters" if pool.spare else "processes"
         self._report = report
         self._lock = lock
         self._call = call
@@ -102,7 +99,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         self._surround = surround
         #: the environment of items, captured for so many workers.
         self._context = 0, b""
-        self._lease = functools.partial(pool.lease, limit=limit, items=items)
+        self._limit = limit
         self._new_id = new_id
         self._wait = wait
         self._items = items
@@ -122,6 +119,11 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         self._delay = 0.0
         #: report workers before they are up: chunks wait in their sockets.
         self.eager = False
+
+    @property
+    def recalls(self) -> bool:
+        """Whether workers can be asked for what they have not begun."""
+        return not self._pool.spare and protocol.RECALL is not None
 
     @property
     def size(self) -> int:
@@ -147,9 +149,11 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         missing = count - len(self.workers)
         try:
             wait = self._wait and not self.workers
-            leased = self._lease(missing, wait=wait)
+            leased = self._pool.lease(missing, self._limit, wait=wait, items=self._items)
         except errors.WorkerStartError as error:
-            if not self.workers:
+            if self._fall_back(error.detail):
+                self._open(count)
+            elif not self.workers:
                 self._report(Unable(error.detail, method=error.method))
             return
         if count > self._context[0]:  # not once more for one that is replaced
@@ -222,7 +226,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
     def recall(self, worker: int) -> None:
         """Ask a worker for what it has not begun; it answers while an item of its chunk runs."""
         client = self.workers.get(worker)
-        if client is not None and protocol.RECALL is not None:
+        if client is not None and client.started.recalls and protocol.RECALL is not None:
             client.started.signal(protocol.RECALL)
 
     def kill(self, worker: int) -> bool:
@@ -230,7 +234,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         client = self.workers.get(worker)
         if client is not None:
             client.started.kill()
-        return True
+        return client is None or client.started.killable
 
     def poll(self, timeout: float | None) -> None:
         """Wait for the workers' sockets, at most, and report what they said."""
@@ -259,9 +263,9 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             for worker in self.workers.values():
                 self._unregister(worker)
                 if worker.flight or worker.state is CONDEMNED or worker.channel.unsent:
-                    self._pool.discard(worker, kill=True)
+                    worker.pool.discard(worker, kill=True)
                 else:
-                    self._pool.give_back(worker, self._release_after)
+                    worker.pool.give_back(worker, self._release_after)
             self.workers.clear()
             self._sent_once.clear()
             if self._made is not None:
@@ -325,6 +329,8 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             self._report(Refused(number, chunk, said.what, said.path, said.reason, said.__cause__))
             self._retire_spent(worker)
         elif kind == protocol.BYE:
+            if frame.tag == protocol.CANNOT_LOAD:
+                self._fall_back(frame.open()[0])
             self._retire(worker, worn=frame.tag == protocol.AT_LIMIT)
         else:
             super()._heard(worker, frame)
@@ -341,7 +347,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
 
     def _retire(self, worker: WorkerClient, *, worn: bool) -> None:
         self._remove(worker)
-        self._pool.retire(worker)
+        worker.pool.retire(worker)
         # What follows one that was at work needs no proof that it comes up.
         self.eager = self.eager or worn
         self._report(Left(worker.number, worn))
@@ -349,11 +355,18 @@ class ProcessCrew(WorkerSet[WorkerClient]):
     def _ended(self, worker: WorkerClient, loss: Loss) -> None:
         # If no worker gets as far as to begin, it is due to the work after all.
         began = loss.came_up and (loss.began or bool(loss.hopeless))
+        hopeless = loss.hopeless and not self._fall_back(loss.hopeless)
         self._report(Died(worker.number, loss.end, began))
         if loss.came_up:
             return  # the run asks for another one if it wants it
-        if loss.hopeless:
+        if hopeless:
             self._report(Unable(loss.hopeless, method=self._pool.method))
         else:
             # It may not have joined the run, so its replacement is requested here.
             self.open(self._wanted)
+
+    def _fall_back(self, reason: bytes | str) -> bool:
+        moved = super()._fall_back(reason)
+        if moved:
+            self._report(Unable(self.gave_up, fatal=False, method="interpreters"))
+        return moved

@@ -153,6 +153,11 @@ class Pool:
         return len(self._alive)
 
     @property
+    def spare(self) -> str:
+        """The method of the pool that takes over where this one's workers do not do; "" if none."""
+        return self._starter.spare
+
+    @property
     def forks(self) -> bool:
         """Whether workers are forked from this very process."""
         return self.method == "fork"
@@ -172,6 +177,7 @@ class Pool:
 
     def _start(self, kind: type[W], initializer: Initializer | None = None) -> W:
         worker = start_worker(self._starter, kind, initializer, self._making)
+        worker.pool = self
         self._alive.add(worker)
         self._attend(worker)
         return worker

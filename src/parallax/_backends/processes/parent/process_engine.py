@@ -59,8 +59,6 @@ _ENDED = BrokenExecutor("the workers were ended on demand")
 class ProcessEngine:
     """Runs single tasks on up to ``max_workers`` processes; see ``Engine``. Thread-safe."""
 
-    backend = "processes"
-
     def __init__(
         self,
         max_workers: int,
@@ -99,6 +97,7 @@ class ProcessEngine:
         self.max_workers = max_workers = min(max_workers, MAX_PROCESSES)
         self.lock = lock if lock is not None else threading.RLock()
         self._pool = pool
+        self.backend = "interpreters" if pool.spare else "processes"
         self._broken = call_errors.broken_pool
         self._callables = Callables()
         self.thread: threading.Thread | None = None
@@ -134,7 +133,7 @@ class ProcessEngine:
             if not self.mine():
                 self._greeted.wait_for(lambda: all(w.pid for w in workers.values()), PIDS_TIMEOUT_S)
             born = sorted(workers.values(), key=lambda w: w.born)
-            return {w.pid: ProcessHandle(w, self._pool) for w in born if w.pid}
+            return {w.pid: ProcessHandle(w, w.pool) for w in born if w.pid}
 
     def abort(self, end: Callable[[ProcessHandle], object]) -> None:
         """Take no more calls, and end all workers and calls; see ``end_workers``."""
@@ -151,7 +150,7 @@ class ProcessEngine:
             if for_good:
                 self._workers.fatal = _ENDED
             for worker in self._workers.workers.values():
-                end(ProcessHandle(worker, self._pool))
+                end(ProcessHandle(worker, worker.pool))
             self._workers.fail_all(_ENDED, kill=False)
             finished = self._workers.take_finished()
             self._waker.wake()
@@ -161,8 +160,8 @@ class ProcessEngine:
     fatal = property(attrgetter("_workers.fatal"))
 
     def pieces(self, *_: Any) -> bool:
-        """Short calls had better travel several at a time."""
-        return True
+        """Whether short calls travel several at a time: not if one may have to run elsewhere."""
+        return not self._pool.spare
 
     def submit(
         self,
@@ -382,8 +381,8 @@ class ProcessEngine:
         shared = self._first is not None and self._first.shared
         timeout = SHARED_EXIT_TIMEOUT_S if shared else EXIT_STATUS_TIMEOUT_S
         for worker in left:
-            if self._pool.discard(worker, kill=False, timeout=timeout) is None:
-                self._pool.discard(worker, kill=True, timeout=EXIT_STATUS_TIMEOUT_S)
+            if worker.pool.discard(worker, kill=False, timeout=timeout) is None:
+                worker.pool.discard(worker, kill=True, timeout=EXIT_STATUS_TIMEOUT_S)
         self._pool.settle(EXIT_STATUS_TIMEOUT_S)
         self._workers.output.close()
         with self.lock:

@@ -119,7 +119,8 @@ class TaskWorker(WorkerClient):
 
     def recall(self) -> None:
         """Ask it to give back what it has not begun."""
-        if protocol.RECALL is not None:
+        if self.started.recalls:
+            assert protocol.RECALL is not None
             for batch in self.batches:
                 batch.recalled = True
             self.started.signal(protocol.RECALL)

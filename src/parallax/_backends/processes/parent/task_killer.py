@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.task import Task, TaskWorker
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -45,7 +44,7 @@ class TaskKiller:
     def attend(self, worker: TaskWorker, now: float) -> None:
         """Kill or recall a worker that holds up tasks."""
         self.check_limit(worker)
-        if self.press(worker) or protocol.RECALL is None or len(worker.tasks) < 2:
+        if self.press(worker) or not worker.started.recalls or len(worker.tasks) < 2:
             return
         due = max(worker.batches[0].since + MAX_SILENCE_S, worker.recalled_at + TASK_RECALL_RETRY_S)
         if now >= due:
@@ -72,7 +71,8 @@ class TaskKiller:
         """Kill a task that was handed to a worker."""
         if task.killed_at is None:
             task.killed_at = time.monotonic()
-        if task.worker is not None:  # else it waits, having lost a worker, and is dropped there
+        # Without one it waits, having lost a worker, and is dropped there.
+        if task.worker is not None and task.worker.started.killable:
             self._tasks.add(task)
             self.press(task.worker)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.task import Task, TaskWorker
 from parallax._backends.processes.parent.worker_client import MAX_KEPT_CALLS
 from parallax._backends.processes.parent.worker_state import CONDEMNED
@@ -58,7 +57,7 @@ class TaskQueue:
         tasks: deque[Task] = deque()
         keys: set[int] = set()
         most = sizes.share(len(queue), workers)
-        if protocol.RECALL is None:
+        if not worker.started.recalls:
             most = 1
         if worker.state is CONDEMNED:
             most = 0

@@ -65,18 +65,9 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         greeted: Callable[[], None],
         timed: Callable[[Task, float, float], None] | None,
     ) -> None:
-        """Prepare; no worker is started yet.
+        """Prepare as ``ProcessEngine`` and ``WorkerSet``; no worker is started yet.
 
-        Args:
-            max_workers: most workers.
-            pool: starts workers.
-            wake: makes the thread that waits on the selector look again.
-            died: makes the error of a task whose worker ended: (how, attempts).
-            broken: makes the error of all tasks when no worker can be had, from its cause.
-            initializer: called first by each worker.
-            max_tasks: tasks after which a worker is replaced.
-            greeted: called when a worker has come up, or will not.
-            timed: called with each answered task, its seconds on the clock and on the CPU clock.
+        ``greeted`` is called when a worker has come up, or will not.
         """
         super().__init__(pool, OutputReceiver(), wake, killed_weight=KILLED_WEIGHT)
         self.max_workers = max_workers
@@ -150,6 +141,8 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             try:
                 worker = self._pool.hire(TaskWorker, self._initializer)
             except errors.WorkerStartError as error:
+                if self._fall_back(str(error)):
+                    continue
                 self.fatal = self.fatal if self.workers else errors.without_frames(error)
                 break
             self._admit(worker, next(self._numbers))
@@ -160,7 +153,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             except OSError:
                 continue  # it left just now; its end-of-file is seen
             self.watch(worker)
-            self._expect(self._pool.deadline(worker))
+            self._expect(worker.pool.deadline(worker))
         self._wake()
 
     def advance(self) -> None:
@@ -193,6 +186,10 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             self._answered(worker, frame)
         elif frame.kind == protocol.RETURNED:
             self._requeue(worker.returned(frame))
+        elif frame.kind == protocol.BYE:  # of an interpreter
+            if frame.tag == protocol.CANNOT_LOAD:
+                self._fall_back(frame.open()[0])
+            self._dismiss(worker)
         elif frame.kind == protocol.FAILED:
             self.fatal = outcomes(frame)[0][0][1]
             self.fail_all()
@@ -247,7 +244,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             self._finish(task, self._died(loss.end, task.attempts))
         self._requeue(held)
         worker.batches.clear()
-        if loss.hopeless and self.fatal is None:
+        if loss.hopeless and self.fatal is None and not self._fall_back(loss.hopeless):
             self.fatal = errors.WorkerStartError(self._pool.method, loss.hopeless)
             self.fail_all()
 
@@ -258,10 +255,13 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self._greeted()
 
     def _dismiss(self, worker: TaskWorker) -> None:
-        """Let a worker go that has done its share of tasks; it leaves by itself."""
+        """Let a worker go; tasks that it owes run elsewhere, or end if they are to be killed."""
+        held = worker.tasks
+        worker.batches.clear()
         self._remove(worker)
-        self._pool.settle(0.0)  # those before it
-        self._pool.retire(worker)
+        worker.pool.settle(0.0)  # those before it
+        worker.pool.retire(worker)
+        self._requeue(held)
 
     def fail_all(self, cause: BaseException | None = None, *, kill: bool = True) -> None:
         """Part with all workers, and end every task for a cause; ``kill`` also the workers."""
@@ -272,7 +272,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         for worker in list(self.workers.values()):
             worker.batches.clear()
             self._remove(worker)
-            self._pool.discard(worker, kill=kill, timeout=EXIT_STATUS_TIMEOUT_S)
+            worker.pool.discard(worker, kill=kill, timeout=EXIT_STATUS_TIMEOUT_S)
         for task in tasks:
             task.retries = 0
             self._finish(task, self._broken(cause))
@@ -283,9 +283,10 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             task.killed_at = time.monotonic()
         while self.queue.tasks:
             self._finish(self.queue.tasks.popleft(), CancelledError())
-        for worker in self.workers.values():
-            if worker.batches:
-                worker.started.kill()
+        for worker in [w for w in self.workers.values() if w.batches]:
+            worker.started.kill()
+            if not worker.started.killable:
+                self._dismiss(worker)
 
     def end(self) -> list[TaskWorker]:
         """Part with all workers; the caller waits for their end."""
@@ -323,7 +324,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         while self.queue.tasks and len(worker.batches) < MAX_FRAMES_IN_FLIGHT:
             if worker.state is BORROWED:
                 break  # the thread that has it would have to send
-            if worker.batches and (protocol.RECALL is None or worker.batches[0].recalled):
+            if worker.batches and (not worker.started.recalls or worker.batches[0].recalled):
                 break  # what it holds could not be taken back, or takes unexpectedly long
             tasks, expected = self.queue.choose(worker, len(self.workers))
             if not tasks:

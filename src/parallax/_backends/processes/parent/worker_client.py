@@ -13,7 +13,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._reporting.stall_policy import WorkerSnapshot
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     from parallax._backends.processes.common.stack_dumps import StackDump
     from parallax._backends.processes.start.initializer import Initializer
@@ -40,6 +40,8 @@ class WorkerClient(WorkerLife):
         super().__init__()
         self.started = started
         self.channel = channel
+        #: the pool that started it, and takes it back.
+        self.pool: Any = None
         #: where the process writes to.
         self.outputs = outputs
         #: where the process writes its stacks to; None where there is no such file.
@@ -101,9 +103,11 @@ class WorkerClient(WorkerLife):
 
     def where(self) -> WorkerSnapshot:
         """The process id, and the stacks of the threads, or what keeps them from writing any."""
-        return WorkerSnapshot(f"worker process {self.pid}", self.stacks() or self._process_state())
+        return WorkerSnapshot(self.started.title, self.stacks() or self._process_state())
 
     def _process_state(self) -> str:
+        if self.pid is None:
+            return ""
         try:
             import psutil
 

@@ -15,6 +15,7 @@ import time
 from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.exit_diagnosis import describe_end, unreadable
+from parallax._backends.processes.parent.warm_pool import warm_pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_start import W
 from parallax._backends.processes.parent.worker_state import BORROWED, CONDEMNED, STARTING
@@ -23,6 +24,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING, Generic, NamedTuple, sign
 from parallax._transport.framing import ProtocolError
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterable
 
     from parallax._backends.processes.parent.output_receiver import OutputReceiver
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from parallax._transport.framing import Frame
     from parallax._transport.shm_channel import SharedFrame
 else:
+    logging = lazy_module("logging")
     errors = lazy_module("parallax._core.errors")
 
 #: Seconds to wait for the exit status of a worker whose socket closed. It is reaped within
@@ -42,6 +45,10 @@ EXIT_STATUS_TIMEOUT_S = 0.5
 MAX_STILLBORN = 3
 
 _KILLED = frozenset({-signals.SIGTERM, -getattr(signals, "SIGKILL", 9)})
+
+
+#: why interpreters were given up, as far as that was logged.
+_told: set[str] = set()
 
 
 class Loss(NamedTuple):
@@ -78,6 +85,8 @@ class WorkerSet(Generic[W]):
             killed_weight: what one counts for ``MAX_STILLBORN`` that was killed by a signal.
         """
         self._pool = pool
+        #: why interpreters were given up, if they were.
+        self.gave_up = ""
         self.output = output
         self._wake = wake
         #: by number.
@@ -96,7 +105,7 @@ class WorkerSet(Generic[W]):
             worker.begun = True
             self._stillborn = 0.0
         elif frame.kind == protocol.HELLO:
-            self._pool.greet(worker, frame.tag)
+            worker.pool.greet(worker, frame.tag)
             self._came_up(worker)
 
     def _came_up(self, worker: W) -> None:
@@ -104,6 +113,18 @@ class WorkerSet(Generic[W]):
 
     def _ended(self, worker: W, loss: Loss) -> None:
         """A worker was removed, because it ended."""
+
+    def _fall_back(self, reason: bytes | str) -> bool:
+        """Have all further workers be processes; False if they are."""
+        if not self._pool.spare:
+            return False
+        self._pool, self._stillborn = warm_pool(self._pool.spare), 0.0
+        self.gave_up = reason = reason if isinstance(reason, str) else bytes(reason).decode()
+        if reason not in _told:
+            _told.add(reason)
+            text = "parallax: %s; worker processes are used instead"
+            logging.getLogger("parallax").warning(text, reason)
+        return True
 
     # -- membership ----------------------------------------------------------------------------
 
@@ -225,13 +246,13 @@ class WorkerSet(Generic[W]):
     def due(self) -> float | None:
         """When the first of the starting workers will be given up; None if all are up."""
         starting = [w for w in list(self.workers.values()) if w.state is STARTING]
-        return min(map(self._pool.deadline, starting)) if starting else None
+        return min((w.pool.deadline(w) for w in starting), default=None)
 
     def give_up_late(self) -> None:
         """Take workers for lost that should have come up by now."""
         for worker in list(self.workers.values()):
             # With one that is given up all others may have ended.
-            if worker.state is STARTING and time.monotonic() >= self._pool.deadline(worker):
+            if worker.state is STARTING and time.monotonic() >= worker.pool.deadline(worker):
                 self._lose(worker, late=True)
 
     def _lose(self, worker: W, *, late: bool = False, detail: str = "") -> None:
@@ -242,9 +263,9 @@ class WorkerSet(Generic[W]):
         unread = channel.unsent or channel.reset
         began = worker.begun and worker.owed > unread and state is not CONDEMNED
         self._unregister(worker)  # as long as the descriptor is ours
-        code = self._pool.discard(worker, kill=late or bool(detail), timeout=EXIT_STATUS_TIMEOUT_S)
+        code = worker.pool.discard(worker, kill=late or bool(detail), timeout=EXIT_STATUS_TIMEOUT_S)
         if code is None:
-            self._pool.discard(worker, kill=True, timeout=EXIT_STATUS_TIMEOUT_S)
+            worker.pool.discard(worker, kill=True, timeout=EXIT_STATUS_TIMEOUT_S)
         self._remove(worker)
         end, hopeless = WorkerEnd(worker.pid, code), ""
         if state is not CONDEMNED:  # else it was killed from here
@@ -253,7 +274,7 @@ class WorkerSet(Generic[W]):
             self._stillborn += self._killed_weight if code in _KILLED and not late else 1
             said, again = "", False
             if state is STARTING:
-                said, again = self._pool.trouble(worker, late=late)
+                said, again = worker.pool.trouble(worker, late=late)
             if again:
                 self._stillborn = 0.0
             elif self.hopeless:

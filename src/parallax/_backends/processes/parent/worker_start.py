@@ -29,6 +29,11 @@ W = TypeVar("W", bound=WorkerClient)
 
 def make_starter(method: str) -> Starter:
     """What starts workers by that method."""
+    kind, _, spare = method.partition(":")
+    if kind == "interpreters":
+        from parallax._backends.processes.start.interpreters import InterpreterStarter
+
+        return InterpreterStarter(spare)
     if method != "fork":
         return Starter(method)
     from parallax._backends.processes.start.direct_fork import (
@@ -73,7 +78,7 @@ def start_worker(
             handles = [sender.segment.handle, segment.handle if segment is not None else ""]
         except OSError:  # no descriptor is left: it works without
             sender = None
-    dump = open_stack_dump(create_segment)
+    dump = open_stack_dump(create_segment) if starter.processes else None
     if dump is not None:
         handles.append(dump.handle)
     channel = keep_channel(ours, sender, segment)

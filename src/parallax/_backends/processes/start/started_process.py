@@ -11,6 +11,7 @@ import os
 import threading
 import time
 
+from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.process_exit import open_pidfd, wait_for_exit
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.start.attendant import attendant
@@ -42,6 +43,8 @@ class StartedProcess:
 
     #: what it has of this process without being sent it.
     inherits = NOTHING
+    #: whether it can be ended in the middle of an item.
+    killable = True
 
     def __init__(self, name: str, zygote: Any = None) -> None:
         #: the name of the process, as itself sees it.
@@ -51,6 +54,16 @@ class StartedProcess:
         #: known when it is up, at the latest.
         self.pid: int | None = None
         self._code: int | None = None
+
+    @property
+    def recalls(self) -> bool:
+        """Whether it can be asked for what it has not begun."""
+        return protocol.RECALL is not None
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return f"worker process {self.pid}"
 
     def kill(self) -> None:
         """End the process and its descendants at once, if it is known and still there."""

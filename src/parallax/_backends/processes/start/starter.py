@@ -52,6 +52,11 @@ _blames: dict[str, int] = {}
 class Starter:
     """Starts workers by one method. Not thread-safe; the pool's lock guards it."""
 
+    #: whether workers are processes of their own.
+    processes = True
+    #: the method by which to start processes where these workers do not do; "" if they are.
+    spare = ""
+
     def __init__(
         self, method: str, template: ZygoteClient | None = None, inherits: Inherited = NOTHING
     ) -> None:

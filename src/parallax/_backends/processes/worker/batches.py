@@ -65,6 +65,7 @@ class BatchRunner:
         channel: SharedMemoryChannel,
         call: Callable[[int], tuple[Any, ...]],
         take_unbegun: Callable[[int], list[Frame | SharedFrame]],
+        examine: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
         """Prepare.
 
@@ -72,10 +73,13 @@ class BatchRunner:
             channel: the channel to the parent.
             call: returns the decoded callable of a key, as the first entry of a tuple.
             take_unbegun: takes the frames of a kind that have come and are not begun.
+            examine: called with what a task, or what it needs, raised; what it raises itself leaves
+                the task unanswered.
         """
         self._channel = channel
         self._call = call
         self._take_unbegun = take_unbegun
+        self._examine = examine
         self._tag = 0
         self._tasks: deque[tuple[int, bytes]] = deque()
         self._buffers: list[Any] = []
@@ -83,7 +87,7 @@ class BatchRunner:
         self._failures: list[Failure] = []
         self._begun = self._cpu = 0.0
         #: the user's function is running: this object is at rest.
-        self._inside = False
+        self.inside = False
         self._recalled = False
         self._kept: tuple[str, ...] = ()
         self._keeps_arithmetic = False
@@ -120,26 +124,26 @@ class BatchRunner:
             self._one(key, data)
             del data
             if self._tasks and (self._recalled or clock() - self._begun > RESULT_HOLD_S):
-                self._answer()
+                self.answer()
                 self._start()
                 if self._recalled:
                     self._give_back()
-        self._answer()
+        self.answer()
 
     def recall(self, *_: Any) -> None:
         """Signal handler: give back the tasks that have not begun, and send the results."""
-        if not self._inside:
+        if not self.inside:
             self._recalled = True
             return
-        self._inside = False
+        self.inside = False
         try:
             if self._values:
                 begun = self._begun
-                self._answer(running=True)
+                self.answer(running=True)
                 self._begun = begun
             self._give_back()
         finally:
-            self._inside = True
+            self.inside = True
 
     def forget(self) -> None:
         """Drop the tasks that have not begun."""
@@ -165,7 +169,7 @@ class BatchRunner:
             if not self._tasks:
                 # Their shared memory can be returned with the answer; the next batch may be late.
                 self._buffers = []
-        self._inside = True
+        self.inside = True
         try:
             if self._recalled:
                 self.recall()  # it came while the arguments were decoded
@@ -174,23 +178,25 @@ class BatchRunner:
             else:
                 value = fn(*args, **kwargs) if kwargs is not None else run_piece(fn, args)
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-            self._inside = False
+            self.inside = False
+            self._examine(error)
             self._failures.append(Failure(len(self._values), error))
             self._values.append(None)
         else:
-            self._inside = False
+            self.inside = False
             # Not the list from before the call: a recall may have sent that one.
             values = self._values
             values.append(value)
 
     def _refuse(self, what: str, error: BaseException) -> None:
+        self._examine(error)
         from parallax._core.errors import UnreadableError, unreadable  # few workers need them
 
         failure = unreadable(what, error, UnreadableError, "in the worker: ")
         self._failures.append(Failure(len(self._values), failure))
         self._values.append(None)
 
-    def _answer(self, *, running: bool = False) -> None:
+    def answer(self, *, running: bool = False) -> None:
         """Send the results that are there."""
         if not self._values:
             return

@@ -60,7 +60,8 @@ class WorkerEnvironment:
         last, self._last = self._last, context
         _set_multiprocessing(context["multiprocessing"])
         settle(Place(*context["place"]))
-        self._set_folder_and_paths()
+        self._set_paths()
+        self._set_folder()
         self._set_variables()
         _set_filters(context["filters"])
         _set_limits(context)
@@ -76,13 +77,16 @@ class WorkerEnvironment:
     def renew(self) -> None:
         """Take back what the items of earlier runs have done to folder, environment and paths."""
         if self._last:
-            self._set_folder_and_paths()
+            self._set_paths()
+            self._set_folder()
             if self._raw is not None and getattr(os.environ, "_data", None) != self._raw:
                 self._set_variables()
 
-    def _set_folder_and_paths(self) -> None:
+    def _set_paths(self) -> None:
         sys.path[:] = self._last["path"]
         sys.argv[:] = self._last["argv"]
+
+    def _set_folder(self) -> None:
         if self._last["cwd"] is not None:
             try:
                 os.chdir(self._last["cwd"])

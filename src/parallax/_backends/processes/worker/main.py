@@ -33,7 +33,7 @@ from parallax._transport.shm_channel import SharedFrame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
     from parallax._backends.processes.worker.output_sender import OutputSender
     from parallax._shm.segment import Handle
@@ -97,7 +97,7 @@ def serve(
         enable_stack_dumps(int(dump[0]))
     code, me = 0, os.getpid()
     try:
-        _Worker(open_channel(sock, segments), initializer_fds, inherited).run()
+        Worker(open_channel(sock, segments), initializer_fds, inherited).run()
     except (EOFError, OSError):
         pass
     except Exception:  # noqa: BLE001 - a bug of parallax: it must not look like an orderly end
@@ -125,13 +125,16 @@ def _run_exit_functions() -> None:
         sys.excepthook(*sys.exc_info())
 
 
-class _Worker:
+class Worker:
+    """The parent's callables here, and the loop that runs what it sends."""
+
     def __init__(
         self,
         channel: SharedMemoryChannel,
         initializer_fds: Sequence[int],
         inherited: dict[int, tuple[Any, ...]] | None,
     ) -> None:
+        """Prepare; see ``serve``."""
         self._channel = channel
         self._initializer_fds = initializer_fds
         self._calls: dict[int, Frame | SharedFrame | tuple[Any, ...]] = {**(inherited or {})}
@@ -139,7 +142,7 @@ class _Worker:
         self._inbox: deque[Frame | SharedFrame] = deque()
         #: seconds to wait for a frame before the worker leaves; None for no limit.
         self._idle: float | None = None
-        self._batches = BatchRunner(channel, self._call_of, self._take_unbegun)
+        self._batches = BatchRunner(channel, self._call_of, self._take_unbegun, self._examine)
         self._key = -1
         self._begun = False
         self._initialized = False
@@ -159,6 +162,7 @@ class _Worker:
         self._chunk: tuple[int, list[Any], list[Any]] | None = None
 
     def run(self) -> None:
+        """Work until the parent goes away, the idle time is over, or a limit is reached."""
         channel = self._channel
         channel.sock.setblocking(True)
         if protocol.RECALL is not None:
@@ -188,7 +192,7 @@ class _Worker:
                 except TimeoutError:
                     channel.trim()
                     left = None if left is None else left - TRIM_AFTER_S
-            channel.sock.settimeout(left)
+            channel.sock.settimeout(left if left is None else max(left, 1e-3))  # 0: not at all
             return channel.receive()
         finally:
             # A send has no time limit: the parent may be busy for long.
@@ -258,6 +262,7 @@ class _Worker:
             self._batches.keep(worker_main(), arithmetic=arithmetic() != before)
             self._initialized = True
         except BaseException as error:
+            self._examine(error)
             import logging
 
             log = logging.getLogger("concurrent.futures")
@@ -359,11 +364,18 @@ class _Worker:
         self._channel.send(protocol.RESULT, frame.tag, reply.payload, reply.buffers)
         del reply
         if self._limits.reached:
-            self._channel.send(protocol.BYE, protocol.AT_LIMIT)
-            self._channel.hang_up(HANG_UP_TIMEOUT_S)
-            raise EOFError
+            self._leave_at_limit()
+
+    def _leave_at_limit(self) -> NoReturn:
+        self._channel.send(protocol.BYE, protocol.AT_LIMIT)
+        self._channel.hang_up(HANG_UP_TIMEOUT_S)
+        raise EOFError
+
+    def _examine(self, error: BaseException) -> None:
+        """A call, or what it needs, failed: a worker of another kind may leave it to others."""
 
     def _refuse(self, tag: int, what: str, error: BaseException) -> None:
+        self._examine(error)
         from parallax._core.errors import unreadable  # loads what few workers ever need
 
         failure = Failure(0, unreadable(what, error, where="in the worker: "))
