@@ -28,11 +28,12 @@ CHECKS = re.findall(r"^def (check_\w+)", JOBS.read_text(encoding="utf-8"), re.MU
 ARGUMENTS = (["-m"] * len(PLATFORMS), ["tests.jobs.portable"] * len(PLATFORMS))
 
 LOAD_ALL = """
-import importlib, pkgutil, parallax
+import importlib, pkgutil, sys, parallax
 from parallax._core import cores
 assert cores.start_methods() == ("spawn",)
 for module in pkgutil.walk_packages(parallax.__path__, "parallax."):
-    if module.name != "parallax.__main__":
+    newer = module.name.endswith(".interpreters") and sys.version_info < (3, 14)
+    if module.name != "parallax.__main__" and not newer:
         importlib.import_module(module.name)
 print(cores.sys.platform)
 """

@@ -518,6 +518,7 @@ def test_nothing_is_loaded_for_a_program_that_hears_nothing(tmp_path):
         text=True,
         timeout=50,
         check=False,
+        env={**os.environ, "PARALLAX_START_METHOD": "zygote"},  # a fork has what the program has
     )
     one = "([], 'TextIOWrapper')"
     assert (done.stdout, done.stderr) == (f"[{one}]\n[{one}]\n{one}\n", "")

@@ -334,7 +334,7 @@ def test_zygote_that_never_works(tmp_path):
     """Workers are executed instead, with one line that says so."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
-        "if os.environ.get('PROGRAM') and 'zygote' in ' '.join(sys.orig_argv): os._exit(5)\n"
+        "if os.environ.get('PROGRAM') and 'start.zygote' in ' '.join(sys.orig_argv): os._exit(5)\n"
     )
     out, err = program(
         """

@@ -66,7 +66,7 @@ else:
     Backend = object
 
 #: Backends with a name; any ``concurrent.futures.Executor`` object is one too.
-BACKENDS = ("auto", "serial", "threads", "interpreters", "processes")
+BACKENDS = ("auto", "serial", "threads", "processes", "interpreters")
 
 #: Options that need worker processes. As defaults they apply only to calls that may use processes.
 RECYCLING = ("max_tasks_per_child", "max_memory_per_worker")

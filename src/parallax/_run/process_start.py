@@ -106,7 +106,10 @@ class ProcessStart:
     def may_fork(self) -> bool:
         """Whether the program can be forked at the end of an item, as far as that is known."""
         if self._unforkable is None:
-            self._unforkable = fork_safety.unsafe_reason(fork_pauses.running())
+            try:
+                self._unforkable = fork_safety.unsafe_reason(fork_pauses.running())
+            except OSError as error:  # no descriptor is left to load the module
+                self._unforkable = str(error)
         return not self._unforkable
 
     def awaits_item(self, now: float, left: int | None) -> bool:

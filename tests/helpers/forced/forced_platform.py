@@ -24,7 +24,8 @@ HIDDEN = {
         "_socket": "AF_UNIX CMSG_LEN MSG_DONTWAIT SCM_RIGHTS socketpair",
         "faulthandler": "register unregister",
         "mmap": "MADV_DONTNEED MADV_REMOVE MAP_PRIVATE MAP_SHARED PROT_READ PROT_WRITE",
-        "os": "O_CLOEXEC WNOHANG fchdir fchmod fork getloadavg memfd_create pidfd_open "
+        "os": "EFD_CLOEXEC O_CLOEXEC RTLD_NOLOAD WNOHANG eventfd fchdir fchmod fork getloadavg "
+        "memfd_create pidfd_open "
         "posix_fallocate pread preadv pwrite register_at_fork sched_getaffinity set_blocking "
         "sysconf wait",
         "select": "EPOLLRDHUP POLLIN POLLOUT epoll poll",
@@ -37,7 +38,7 @@ HIDDEN = {
     "darwin": {
         "_signal": "SIGRTMAX",
         "mmap": "MADV_REMOVE",
-        "os": "memfd_create pidfd_open posix_fallocate sched_getaffinity",
+        "os": "EFD_CLOEXEC eventfd memfd_create pidfd_open posix_fallocate sched_getaffinity",
         "resource": "RUSAGE_THREAD",
         "select": "EPOLLRDHUP epoll",
         "selectors": "EpollSelector",

@@ -12,7 +12,6 @@ Assumptions: Linux. OpenBLAS ends its threads before a fork, by a handler of its
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import os
 import signal
@@ -110,9 +109,10 @@ def _become(
     """Become the template, without what the program has set up for itself."""
     try:
         gc.freeze()  # objects of the program must not be finalized here
-        if control.fileno() <= max(OUTPUT_FDS):
-            number = fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, max(OUTPUT_FDS) + 1)
-            control = socket.socket(fileno=number)
+        low = []  # as long as they are open, the next one gets another number
+        while control.fileno() <= max(OUTPUT_FDS):
+            low.append(control)
+            control = control.dup()
         reset_fork({*outputs, control.fileno()})
         if os.getppid() == parent:
             serve(control, inherited, adopt_place(place))

@@ -1,0 +1,260 @@
+"""Workers that are forks of the program know what the program knows: the answer is the loop's."""
+
+import contextvars
+import csv
+import decimal
+import functools
+import importlib.util
+import json
+import locale
+import mimetypes
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import types
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+import parallax
+from parallax import options, parallel_imap, parallel_map
+from tests.helpers.leaks import Held, wait_until_clean
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux")
+
+ITEMS = range(12)
+
+
+@pytest.fixture(autouse=True)
+def snapshot():
+    with options(start_method="snapshot", backend="processes", max_workers=2):
+        yield
+
+
+def module(tmp_path, monkeypatch, text, name="snapshot_subject"):
+    """A module of the program, imported from its folder."""
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module(name)
+
+
+SUBJECT = """
+    import functools
+    class Settings: debug = False
+    logger = None
+    registry = {}
+    def helper(x): return x
+    def setup():
+        global logger
+        logger = print
+    @functools.lru_cache(None)
+    def table(): return object()
+    def f(x): return helper(x), Settings.debug, logger is not None, sorted(registry)
+"""
+
+
+def test_the_modules_of_the_program_are_as_they_are_now(tmp_path, monkeypatch):
+    """Attributes of classes, patched helpers, what a setup has set, registries, reloads."""
+    m = module(tmp_path, monkeypatch, SUBJECT)
+    m.Settings.debug = True
+    m.registry["late"] = 1
+    m.setup()
+    with mock.patch("snapshot_subject.helper", lambda x: -x):
+        expected = [m.f(x) for x in ITEMS]
+        assert parallel_map(m.f, ITEMS) == expected
+    (tmp_path / "snapshot_subject.py").write_text("def f(x): return 'new', x\n")
+    os.utime(tmp_path / "snapshot_subject.py", (1, 1))
+    importlib.invalidate_caches()
+    importlib.reload(m)
+    assert parallel_map(m.f, ITEMS) == [m.f(x) for x in ITEMS]
+
+
+def test_a_module_from_a_path_and_one_made_by_hand(tmp_path):
+    """Neither can be imported by a worker."""
+    (tmp_path / "plug.py").write_text("calls = 7\ndef f(x): return x + calls\n")
+    spec = importlib.util.spec_from_file_location("a_plugin", tmp_path / "plug.py")
+    plugin = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plugin)
+    assert parallel_map(plugin.f, ITEMS) == [plugin.f(x) for x in ITEMS]
+    made = types.ModuleType("made_by_hand")
+    made.offset = 3
+    sys.modules["made_by_hand"] = made
+    try:
+        assert parallel_map(lambda x: sys.modules["made_by_hand"].offset + x, ITEMS) == [
+            x + 3 for x in ITEMS
+        ]
+    finally:
+        del sys.modules["made_by_hand"]
+
+
+def encoded_by_patch(x):
+    return json.dumps({"x": {x}})
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """Settings of libraries, changed at run time and taken back."""
+    limit, dates = csv.field_size_limit(10**9), locale.setlocale(locale.LC_NUMERIC)
+    monkeypatch.setattr(json.JSONEncoder, "default", lambda self, o: sorted(o))
+    monkeypatch.setitem(mimetypes.types_map, ".plx", "text/x-plx")
+    monkeypatch.setenv("SNAPSHOT", "1")
+    umask = os.umask(0o27)
+    with np.printoptions(precision=2), decimal.localcontext() as context:
+        context.prec = 5
+        yield
+    os.umask(umask)
+    csv.field_size_limit(limit)
+    locale.setlocale(locale.LC_NUMERIC, dates)
+
+
+VARIABLE = contextvars.ContextVar("snapshot", default="unset")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: hash("key") % 1000 + x,
+        lambda x: csv.field_size_limit(),
+        lambda x: str(np.array([1 / 3, x])),
+        encoded_by_patch,
+        lambda x: mimetypes.types_map.get(".plx"),
+        lambda x: os.environ["SNAPSHOT"],
+        lambda x: str(decimal.Decimal(1) / 3),
+        lambda x: oct(os.umask(os.umask(0))),
+        lambda x: [v for k, v in contextvars.copy_context().items() if k.name == "snapshot"],
+        lambda x: sys.getrecursionlimit(),
+        lambda x: os.getcwd(),
+    ],
+)
+@pytest.mark.usefixtures("settings")
+def test_settings_are_those_of_the_program(read):
+    """Of libraries, of the process and of the context."""
+    token = VARIABLE.set("set")
+    expected = [read(x) for x in ITEMS]
+    assert parallel_map(read, ITEMS) == expected
+    assert list(parallel_imap(read, ITEMS)) == expected
+    VARIABLE.reset(token)
+
+
+def test_caches_are_filled_and_captured_data_is_not_copied():
+    """What the program has computed is there; an array arrives without being sent."""
+
+    @functools.lru_cache
+    def slow():
+        return os.getpid()
+
+    assert slow() == os.getpid()
+    assert parallel_map(lambda x: slow(), ITEMS) == [os.getpid()] * len(ITEMS)
+    big = np.arange(3_000_000.0)
+    got = parallel_map(lambda x: float(big[x]), ITEMS)
+    assert got == [float(x) for x in ITEMS]
+    assert got.report.bytes_in < 100_000
+
+
+def test_the_report_says_how_workers_started(monkeypatch):
+    """By a fork, or why by none; the route "auto" goes on without one, and the option refuses."""
+
+    def busy(x):
+        end = time.thread_time() + 0.01
+        while time.thread_time() < end:
+            pass
+        return x
+
+    with options(start_method="auto", backend="auto"):
+        report = parallel_map(busy, range(60)).report
+        assert report.route == "loop" or report.start == "forked from the program"
+        end = threading.Event()
+        thread = threading.Thread(target=end.wait)
+        thread.start()
+        try:
+            got = parallel_map(busy, range(60))
+            assert got == list(range(60))
+            assert got.report.start in {
+                "",
+                "not forked from the program: the program has 1 other thread",
+            }
+            with (
+                options(start_method="snapshot", backend="processes"),
+                pytest.raises(parallax.WorkerStartError, match="1 other thread"),
+            ):
+                parallel_map(abs, ITEMS)
+        finally:
+            end.set()
+            thread.join()
+
+
+def test_descriptors_of_the_program_are_not_kept_open():
+    """Its pipes end when it closes them; objects that refer to one find nothing."""
+    read, write = os.pipe()
+    try:
+        results = parallel_imap(lambda x: time.sleep(0.01) or x, range(200))
+        next(results)
+        os.close(write)
+        assert os.read(read, 1) == b""
+        results.close()
+        found = parallel_map(lambda x: os.fstat(read).st_rdev, ITEMS)
+        assert set(found) == {Path(os.devnull).stat().st_rdev}
+    finally:
+        os.close(read)
+
+
+def test_nothing_of_the_program_is_finalized_or_written_twice(tmp_path):
+    """Exit handlers, finalizers, ``__del__`` and buffers are the program's."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import atexit, gc, os, sys, weakref
+            from parallax import options, parallel_map
+            class Temporary:
+                def __del__(self): os.write(1, b"del ")
+            class Cycle: pass
+            kept, cycle = Temporary(), Cycle()
+            cycle.me, cycle.it = cycle, Temporary()
+            weakref.finalize(kept, os.write, 1, b"finalize ")
+            atexit.register(os.write, 1, b"exit ")
+            log = open("log.txt", "w")
+            log.write("once ")
+            sys.stdout.write("buffered ")
+            del cycle
+            with options(start_method="snapshot", backend="processes", max_workers=2):
+                got = parallel_map(lambda x: gc.collect() * 0 + x, range(9))
+            assert got == list(range(9))
+            sys.stdout.flush()
+            gc.collect()
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=50,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert sorted(done.stdout.split()) == ["buffered", "del", "del", "exit", "finalize"]
+    assert (tmp_path / "log.txt").read_text() == "once "
+
+
+def test_many_calls_leave_nothing_behind():
+    """No process, no descriptor."""
+    assert parallel_map(abs, [-1, -2]) == [1, 2]
+    before = Held.now()
+    for _ in range(30):
+        assert parallel_map(abs, range(-4, 0)) == [4, 3, 2, 1]
+    assert wait_until_clean(before) == []
+
+
+def test_threads_of_openblas_are_accounted_for():
+    """They end before the fork, so a program that multiplies matrices can be forked."""
+    a = np.ones((300, 300))
+    assert (a @ a)[0, 0] == 300
+    assert parallel_map(lambda x: float((a @ a)[0, x]), ITEMS) == [300.0] * len(ITEMS)
