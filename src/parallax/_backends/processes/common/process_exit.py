@@ -46,7 +46,7 @@ def wait_for_exit(pid: int, timeout: float | None) -> bool | None:
     Returns:
         Whether the process has ended; None, at once, where the system cannot tell.
     """
-    if not hasattr(select, "poll"):  # a library may remove it
+    if sys.platform != "win32" and not hasattr(select, "poll"):  # a library may remove it
         return None
     try:
         wait, close = exit_waiter(pid)
