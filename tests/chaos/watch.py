@@ -26,7 +26,7 @@ def dump() -> None:
         return
     # Without the pools' locks: somebody who hangs may hold them.
     known = {w for each in list(pool._pools.values()) for w in list(each._alive)}
-    for worker in known | set(pool._hired_anywhere):
+    for worker in known | set(pool.hired_anywhere):
         _tell(worker)
     for pid in descendants():
         _state(pid)

@@ -141,7 +141,11 @@ class ProcessCrew(WorkerSet[WorkerClient]):
     def open(self, count: int) -> None:
         """Lease workers until there are ``count``."""
         self._wanted = count
-        if count > len(self.workers) and not self.hopeless:
+        if self.hopeless:
+            # Of workers that are reported before they are up some are lost at any time.
+            if not self.workers:
+                self._report(Unable(self.hopeless, method=self._pool.method))
+        elif count > len(self.workers):
             with Shield():  # else a worker may be lent to nobody
                 self._open(count)
 
@@ -310,6 +314,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
                 return
             seconds += time.perf_counter() - begin
             self._delay += result.delay
+            self._prove_worth()
             worker.ran += len(result.values)
             once, spared = self._sent_once.saved(len(result.values))
             self._report(Done(number, chunk, result, sent, received, seconds, once, spared))

@@ -94,6 +94,8 @@ class WorkerSet(Generic[W]):
         self._made: selectors.BaseSelector | None = None
         self._killed_weight = killed_weight
         self._stillborn = 0.0
+        #: why no other worker is worth starting; "" as long as one is.
+        self.hopeless = ""
 
     # -- what subclasses do --------------------------------------------------------------------
 
@@ -103,10 +105,14 @@ class WorkerSet(Generic[W]):
             self.output.receive(worker.decoder, frame)
         elif frame.kind == protocol.BEGUN:
             worker.begun = True
-            self._stillborn = 0.0
+            self._prove_worth()
         elif frame.kind == protocol.HELLO:
             worker.pool.greet(worker, frame.tag)
             self._came_up(worker)
+
+    def _prove_worth(self) -> None:
+        """A worker has begun or done some work: others are worth starting."""
+        self._stillborn, self.hopeless = 0.0, ""
 
     def _came_up(self, worker: W) -> None:
         """A worker said hello."""
@@ -118,7 +124,8 @@ class WorkerSet(Generic[W]):
         """Have all further workers be processes; False if they are."""
         if not self._pool.spare:
             return False
-        self._pool, self._stillborn = warm_pool(self._pool.spare), 0.0
+        self._pool = warm_pool(self._pool.spare)
+        self._prove_worth()
         self.gave_up = reason = reason if isinstance(reason, str) else bytes(reason).decode()
         if reason not in _told:
             _told.add(reason)
@@ -159,11 +166,6 @@ class WorkerSet(Generic[W]):
     def starting(self) -> int:
         """Workers that have not come up yet."""
         return sum(worker.state is STARTING for worker in self.workers.values())
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether no other worker is worth starting: too many ended before they began any work."""
-        return self._stillborn >= MAX_STILLBORN
 
     def _admit(self, worker: W, number: int) -> None:
         """Begin to listen to a worker, which gets that number."""
@@ -277,8 +279,8 @@ class WorkerSet(Generic[W]):
                 said, again = worker.pool.trouble(worker, late=late)
             if again:
                 self._stillborn = 0.0
-            elif self.hopeless:
-                hopeless = detail or said or _early_end(state, code, late=late)
+            elif self._stillborn >= MAX_STILLBORN:
+                self.hopeless = hopeless = detail or said or _early_end(state, code, late=late)
         self._ended(worker, Loss(end, state is not STARTING, began, unread, hopeless))
 
     def validate(self) -> None:
