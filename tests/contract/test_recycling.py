@@ -129,7 +129,7 @@ def test_a_worker_is_used_up_over_several_calls():
     assert third not in workers(1, 6)
 
 
-@pytest.mark.parametrize("start", ["snapshot", "zygote", "spawn"])
+@pytest.mark.parametrize("start", ["zygote", "spawn"])
 def test_memory(tmp_path, start):
     """A worker that has grown past the limit is replaced, and its items are all there."""
     work = functools.partial(jobs.hoards, str(tmp_path / "log"), 40)

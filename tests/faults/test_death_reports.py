@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.sampled(2),
 ]
 
-METHODS = ("snapshot", "zygote", "spawn")
+METHODS = ("zygote", "spawn")
 
 
 @pytest.fixture(params=METHODS, autouse=True)

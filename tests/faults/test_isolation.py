@@ -32,7 +32,7 @@ from parallax import (
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
-METHODS = ("snapshot", "zygote", pytest.param("spawn", marks=pytest.mark.full))
+METHODS = ("zygote", pytest.param("spawn", marks=pytest.mark.full))
 
 MANY, FATAL = 1000, 500
 

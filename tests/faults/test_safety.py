@@ -20,7 +20,7 @@ from parallax._shm.segment import create_segment
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
-METHODS = ("snapshot", "zygote", "spawn")
+METHODS = ("zygote", "spawn")
 
 
 @pytest.fixture(params=METHODS)
@@ -34,7 +34,7 @@ def tree():
     return [os.getpid(), *descendants(os.getpid())]
 
 
-@pytest.mark.parametrize("method", METHODS[1:], indirect=True)  # executors have threads
+@pytest.mark.parametrize("method", METHODS, indirect=True)
 def test_nobody_listens(method):
     """Neither the program nor its helpers can be connected to."""
     with ProcessPoolExecutor(2) as one, Executor(2, backend="processes") as other:

@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.sampled(2),
 ]
 
-METHODS = ("snapshot", "zygote", "spawn")
+METHODS = ("zygote", "spawn")
 
 
 class Fault(NamedTuple):
@@ -191,7 +191,7 @@ def _wait_gone(pids, seconds=5.0):
 
 
 @pytest.mark.parametrize("which", ["one", "all"])
-@pytest.mark.parametrize("method", METHODS[1:], indirect=True)  # forks end with the call
+@pytest.mark.parametrize("method", METHODS, indirect=True)
 def test_idle_worker_killed_between_calls(which):
     """A worker that was killed while it had nothing to do is replaced without a word."""
     pids = sorted(workers())
@@ -203,7 +203,7 @@ def test_idle_worker_killed_between_calls(which):
     assert not workers() & set(victims)
 
 
-@pytest.mark.parametrize("method", METHODS[1:], indirect=True)  # forks end with the call
+@pytest.mark.parametrize("method", METHODS, indirect=True)
 def test_idle_worker_killed_at_the_moment_of_the_call():
     """Nor does it matter if its death is not known yet when the call begins."""
     for _ in range(5):
