@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import sys
 import time
 
 from parallax._backends.processes.common import protocol
@@ -45,6 +46,7 @@ class _ParentWatch:
         self, wait: Callable[[float | None], bool], wake_read: int, wake_write: int
     ) -> None:
         self._wait, self._wake_read, self._wake_write = wait, wake_read, wake_write
+        self._parent = os.getppid()
         self.running = _thread.allocate_lock()
         self.native_id: int | None = 0
 
@@ -63,5 +65,8 @@ class _ParentWatch:
             return
         # A worker that is between two items leaves by itself, with its output written.
         time.sleep(protocol.ORPHAN_GRACE_S)
+        if sys.platform != "win32" and os.getppid() == self._parent:
+            self.running.release()
+            return  # an item has closed the descriptors that this waited on
         kill_tree(os.getpid(), itself=False)
         os.kill(os.getpid(), KILL)
