@@ -90,12 +90,10 @@ class ProcessStart:
         #: the caller's, whoever starts workers.
         self.context = contextvars.copy_context()
         method = options.start_method
+        wanted = method == "snapshot" or (method == "auto" and not forced)
+        self._fork_wanted = wanted and options.backend != "interpreters"
         #: why the program is not forked; "" if it may be, None as long as that is not known.
-        self._unforkable: str | None = (
-            None if method == "snapshot" or (method == "auto" and not forced) else "not wanted"
-        )
-        if options.backend == "interpreters":
-            self._unforkable = "not wanted"
+        self._unforkable: str | None = None
 
     def surround(self, workers: int) -> bytes:
         """The environment of the items of so many workers, encoded."""
@@ -105,12 +103,12 @@ class ProcessStart:
 
     def may_fork(self) -> bool:
         """Whether the program can be forked at the end of an item, as far as that is known."""
-        if self._unforkable is None:
+        if self._fork_wanted and self._unforkable is None:
             try:
                 self._unforkable = fork_safety.unsafe_reason(fork_pauses.running())
             except OSError as error:  # no descriptor is left to load the module
                 self._unforkable = str(error)
-        return not self._unforkable
+        return self._fork_wanted and not self._unforkable
 
     def awaits_item(self, now: float, left: int | None) -> bool:
         """Whether the plan waits for the end of the item that the caller's thread is inside of."""
@@ -143,6 +141,8 @@ class ProcessStart:
         Raises:
             WorkerStartError: the option ``start_method`` asks for a fork, and it is not safe.
         """
+        if not self._fork_wanted:
+            return self._warm_pool()
         if self.may_fork() and threading.get_ident() != self._caller.thread:
             self._unforkable = "an item is running that takes long"
         if not self._unforkable:
@@ -151,10 +151,9 @@ class ProcessStart:
                 self._report.start = "forked from the program"
                 return made
             self._unforkable = made
-        if self._options.start_method == "snapshot" and self._unforkable != "not wanted":
-            raise errors.WorkerStartError("snapshot", self._unforkable or "")
-        if self._unforkable != "not wanted":
-            self._report.start = f"not forked from the program: {self._unforkable}"
+        if self._options.start_method == "snapshot":
+            raise errors.WorkerStartError("snapshot", self._unforkable)
+        self._report.start = f"not forked from the program: {self._unforkable}"
         return self._warm_pool()
 
     def _fork(self, key: int, workers: int) -> Pool | str:
