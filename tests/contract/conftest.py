@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from helpers.backends import VARIANTS
+from helpers.executor_kinds import CONCURRENT, KINDS
 
 from parallax import ProcessPoolExecutor, options
 
@@ -71,3 +72,15 @@ def eventually():
         return True
 
     return wait
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    """Each kind of executor in turn."""
+    return request.param
+
+
+@pytest.fixture(params=CONCURRENT)
+def concurrent_kind(request):
+    """Those whose calls run while the program goes on."""
+    return request.param

@@ -19,18 +19,6 @@ import parallax
 from parallax._executors.executor import close_default_executors
 
 
-@pytest.fixture(params=KINDS)
-def kind(request):
-    """Each kind of executor in turn."""
-    return request.param
-
-
-@pytest.fixture(params=CONCURRENT)
-def concurrent_kind(request):
-    """Those whose calls run while the program goes on."""
-    return request.param
-
-
 @pytest.fixture
 def no_default_executors():
     """The executors that are made for calls without one end with the test."""

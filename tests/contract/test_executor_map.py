@@ -21,12 +21,6 @@ from parallax._core.cores import gil_enabled
 CHUNKS = [1, 2, 7, 1000]
 
 
-@pytest.fixture(params=KINDS)
-def kind(request):
-    """Each kind of executor in turn."""
-    return request.param
-
-
 @pytest.fixture
 def executor(kind):
     """An executor with two workers."""

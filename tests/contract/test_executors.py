@@ -13,24 +13,12 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 
 import jobs
 import pytest
-from helpers.executor_kinds import CONCURRENT, INSIDE, KINDS, OUTSIDE, SOON, held
+from helpers.executor_kinds import INSIDE, KINDS, OUTSIDE, SOON, held
 from jobs import pool as pool_jobs
 
 import parallax
 
 pytestmark = pytest.mark.sampled(2)
-
-
-@pytest.fixture(params=KINDS)
-def kind(request):
-    """Each kind of executor in turn."""
-    return request.param
-
-
-@pytest.fixture(params=CONCURRENT)
-def concurrent_kind(request):
-    """Those whose calls run while the program goes on."""
-    return request.param
 
 
 @pytest.fixture
