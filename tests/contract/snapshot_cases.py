@@ -258,3 +258,168 @@ def test_threads_of_openblas_are_accounted_for():
     a = np.ones((300, 300))
     assert (a @ a)[0, 0] == 300
     assert parallel_map(lambda x: float((a @ a)[0, x]), ITEMS) == [300.0] * len(ITEMS)
+
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+
+POINTS = [Point(n) for n in range(12)]
+TABLE = dict(enumerate(POINTS))
+ARRAYS = [np.full(500_000, n, float) for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("fn", "inputs"),
+    [
+        (lambda a: float(a[0] + a[-1]), (ARRAYS,)),
+        (lambda a: float(a[0] + a[-1]), (tuple(ARRAYS),)),
+        (lambda a: float(a.sum()), (np.array(ARRAYS),)),
+        (lambda a: float(a.sum()), (np.array(ARRAYS)[:, ::-2],)),
+        (lambda a: len(a), (dict.fromkeys(("a" * 1_000_000, "b" * 1_000_000)),)),
+        (lambda kv: (kv[0], float(kv[1][0])), (dict(enumerate(ARRAYS)).items(),)),
+        (lambda a: float(a[0]), (dict(enumerate(ARRAYS)).values(),)),
+        (lambda i, a: i + float(a[-1]), (range(12), ARRAYS)),
+        (lambda c, a: c + str(a[-1]), ("abcdefghijkl", np.array(ARRAYS))),
+    ],
+)
+def test_items_that_were_there_are_not_sent(fn, inputs):
+    """A list, a tuple, the rows of an array, parts of a dict, and several at once."""
+    got = parallel_map(fn, *inputs)
+    assert got == list(map(fn, *inputs))
+    assert got.report.bytes_in < 20_000
+    with options(chunksize=2, retries=1):  # and when they are sent once more
+        assert parallel_map(fn, *inputs) == got
+
+
+def test_items_that_were_exchanged_meanwhile_are_sent():
+    """What the loop would have taken counts, not what the list held at the fork."""
+    work = [0] * 400
+
+    def on_done(count):
+        work[-1] = "late"
+
+    got = parallel_map(lambda x: x, work, progress=on_done, chunksize=1)
+    assert got[-1] in {0, "late"}
+    work = [Point(0) for _ in range(300)]
+    stream = parallel_imap(lambda p: p.x, work, buffersize=8)
+    next(stream)
+    work[-1].x = 5
+    assert [*stream][-1] == 5
+
+
+def test_an_item_that_cannot_be_pickled_stays_in_the_process():
+    """A lock must not be used by two processes, whether it travels or not."""
+    work = [1, 2, 3, threading.Lock()]
+    with pytest.raises(parallax.SerializationError, match=r"item 3 .*_thread\.lock"):
+        parallel_map(lambda x: x, work)
+    got = parallel_map(lambda x: x, work, on_error="return")
+    assert got[:3] == [1, 2, 3]
+    assert isinstance(got[3], parallax.SerializationError)
+
+    def busy(lock):
+        end = time.thread_time() + 0.01
+        while time.thread_time() < end:
+            pass
+        return os.getpid()
+
+    with options(start_method="auto", backend="auto"):
+        assert {*parallel_map(busy, [threading.Lock() for _ in range(60)])} == {os.getpid()}
+
+
+MISSING, DEFAULT, OTHERS = object(), Point(-1), {"a": [1]}
+
+
+class Holder:
+    nothing = Point(0)
+
+    def __init__(self):
+        self.own = [2]
+
+    def find(self, x):
+        return (self, self.own, Holder.nothing)[x % 3]
+
+
+def found(x, default=MISSING):
+    return default if x % 2 else DEFAULT
+
+
+class Slotted:
+    def __init__(self, point):
+        self.point = point
+
+
+def identities():
+    captured, holder = {"k": 5}, Holder()
+    return {
+        "item": lambda p: p,
+        "first level": lambda p: (p, p.x),
+        "list": lambda p: [p.x, p],
+        "dict": lambda p: {"p": p},
+        "key": lambda p: {p: 1},
+        "attribute": lambda p: Slotted(p),
+        "named tuple": lambda p: decimal.Decimal(1).as_tuple()._replace(sign=p),
+        "sentinel": lambda p: MISSING,
+        "by a helper": lambda p: found(p.x),
+        "captured": lambda p: captured,
+        "attribute of a class": lambda p: Holder.nothing,
+        "method": lambda p, find=holder.find: find(p.x),
+        "partial": functools.partial(lambda o, p: (o, p), OTHERS),
+        "twice": lambda p: (p, [p, [p]]),
+        "class": lambda p: (Holder, found, json),
+    }
+
+
+def shape(result, mine):
+    """A result with the numbers of the program's own objects in the place of these objects."""
+    if id(result) in mine:
+        return mine[id(result)]
+    if isinstance(result, (list, tuple)):
+        return [shape(each, mine) for each in result]
+    if isinstance(result, dict):
+        return [(shape(k, mine), shape(v, mine)) for k, v in result.items()]
+    if isinstance(result, Slotted):
+        return [shape(result.point, mine)]
+    return repr(result) if isinstance(result, (int, float, str)) else type(result)
+
+
+@pytest.mark.parametrize("name", identities())
+def test_objects_that_were_there_come_back_as_themselves(name):
+    """Items, and what the callable captured or reads, at the first level of results."""
+    fn = identities()[name]
+    cells = [c.cell_contents for c in getattr(fn, "__closure__", None) or ()]
+    own = [*POINTS, MISSING, DEFAULT, OTHERS, Holder.nothing, Holder, found, json, *cells]
+    for find in getattr(fn, "__defaults__", None) or ():
+        own += [find.__self__, find.__self__.own]
+    mine = {id(each): n for n, each in enumerate(own)}
+    expected = [shape(fn(p), mine) for p in POINTS]
+    assert [shape(r, mine) for r in parallel_map(fn, POINTS)] == expected
+    if name == "item":
+        pairs = [*zip(range(12), POINTS, strict=True)]
+        assert [shape(r, mine) for r in parallel_map(lambda pair: pair[1], pairs)] == expected
+
+
+def test_an_object_that_a_worker_has_changed_comes_back_changed():
+    """And the program's own stays as it is."""
+
+    def change(p):
+        p.x += 100
+        return p
+
+    def fill(x):
+        OTHERS["a"].append(x)
+        return OTHERS
+
+    def write(a):
+        a[0] = -1
+        return a
+
+    assert [p.x for p in parallel_map(change, POINTS)] == [n + 100 for n in range(12)]
+    assert [p.x for p in POINTS] == [*range(12)]
+    assert all(r["a"][-1] == x for x, r in enumerate(parallel_map(fill, range(4), chunksize=1)))
+    assert OTHERS == {"a": [1]}
+    assert [(r[0], r[1]) for r in parallel_map(write, ARRAYS)] == [(-1, n) for n in range(12)]
+    assert [a[0] for a in ARRAYS] == [*range(12)]
+    same = parallel_map(lambda a: a, ARRAYS)
+    assert all(r is a for r, a in zip(same, ARRAYS, strict=True))

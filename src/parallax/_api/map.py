@@ -291,6 +291,8 @@ def _prepare(
         fn = fn.func  # what it adds is time; and @parallel's functions are such partials
     options = resolve(given)
     source = Input(iterables, strict=options.strict, spread=spread)
+    if not stream:
+        source.whole = iterables
     return Run(fn, name_of(fn), source, options, stream=stream)
 
 

@@ -24,13 +24,19 @@ Part: TypeAlias = "tuple[bytes, int, int]"
 Packed: TypeAlias = "tuple[list[Any], tuple[float, float], dict[int, Part], dict[int, Part]]"
 
 
-def encode_result(result: ChunkResult) -> codec.Encoded:
+def encode_result(
+    result: ChunkResult, encode: Callable[..., codec.Encoded] = codec.encode_reply
+) -> codec.Encoded:
     """Encode the result of a chunk as a whole, as a tuple of its fields.
 
     A value that does not pickle becomes a failure that says why.
+
+    Args:
+        result: the result.
+        encode: what encodes the tuple.
     """
     try:
-        return codec.encode_reply(tuple(_portable(result)))
+        return encode(tuple(_portable(result)))
     except BaseException:  # noqa: BLE001 - whatever a __reduce__ raises
         from parallax._backends.portable_errors import isolate
 

@@ -46,7 +46,7 @@ class Dispatcher:
     ) -> None:
         self.lock = threading.RLock()
         self.flow = ChunkFlow(source, options, listener, stream=stream)
-        self._source = source
+        self.source = source
         self._stream = stream
         self._inbox: deque[CrewEvent] = deque()
         self._turning = self._closed = False
@@ -117,21 +117,21 @@ class Dispatcher:
             or scheduler.finished
             or scheduler.failed is not None
             or (self._stream and self.flow.ready)
-            or (not self._source.anywhere and scheduler.wanted())
+            or (not self.source.anywhere and scheduler.wanted())
         )
 
     def _pull(self) -> bool:
         """Take the items that workers want from an input that any thread may advance."""
         scheduler = self.flow.scheduler
-        if scheduler is None or self.flow.fatal is not None or not self._source.anywhere:
+        if scheduler is None or self.flow.fatal is not None or not self.source.anywhere:
             return False
         count = scheduler.wanted()
         if not count:
             return False
-        left = self._source.left
+        left = self.source.left
         if left is not None and left <= SHORT_INPUT_ITEMS and not self._stream:
             count = left + 1  # so that the end of a short input is known at once
-        items = self._source.slice(count)
+        items = self.source.slice(count)
         self.flow.arrive(items)
         return bool(items)
 
@@ -162,12 +162,12 @@ class Dispatcher:
         The input's own code runs outside the lock: it may take its time.
         """
         with self.lock:
-            if self._source.anywhere or self.flow.scheduler is None or self.flow.fatal is not None:
+            if self.source.anywhere or self.flow.scheduler is None or self.flow.fatal is not None:
                 return False
             count = self.flow.scheduler.wanted()
         if not count:
             return False
-        items = self._source.pull(count)
+        items = self.source.pull(count)
         with self.lock:
             self.flow.arrive(items)
             self._turn()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from parallax._profiling.caller_meter import CallerMeter
     from parallax._reporting.reports import Report
     from parallax._run.caller_state import CallerState
+    from parallax._scheduling.input import Input
 else:
     _PARENT = "parallax._backends.processes.parent."
     environment_capture = lazy_module(_PARENT + "environment_capture")
@@ -57,6 +58,7 @@ class ProcessStart:
     def __init__(
         self,
         call: Call,
+        source: Input,
         options: Options,
         report: Report,
         caller: CallerState,
@@ -70,6 +72,7 @@ class ProcessStart:
 
         Args:
             call: the callable of the run.
+            source: the input, which a fork has.
             options: the checked options.
             report: takes how workers were started.
             caller: what the caller's thread does: only between two of its items it can fork.
@@ -79,6 +82,7 @@ class ProcessStart:
             place: where the run was called.
         """
         self._call = call
+        self._source = source
         self._options = options
         self._report = report
         self._caller = caller
@@ -162,7 +166,7 @@ class ProcessStart:
         place = self._place.worker(workers, self._options.item_timeout)
         context = self.surround(workers)
         begin = time.perf_counter()
-        made = snapshot_pool.fork_pool(self._call, key, place, context)
+        made = snapshot_pool.fork_pool(self._call, key, place, context, self._source.whole)
         _latest_fork_s = time.perf_counter() - begin
         return made
 

@@ -192,6 +192,7 @@ class Run:
                 self._dispatch.close(grace)
                 self._caller.close()
                 self._controller.close()
+                self._source.whole = ()
         self._controller.tell(last=True)  # handlers of the program, which Ctrl-C may end
 
     def _inline(self) -> Iterator[list[Any]]:

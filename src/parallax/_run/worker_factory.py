@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from parallax._backends import executor_workers, thread_workers
     from parallax._backends.contract import Call, Crew
+    from parallax._backends.processes.common import heritage
     from parallax._backends.processes.parent import call_encoding, map_workers, output_receiver
     from parallax._core import errors
     from parallax._core.chunks import Route
@@ -33,6 +34,7 @@ else:
     # the first worker starts.
     _PARENT = "parallax._backends.processes.parent."
     call_encoding = lazy_module(_PARENT + "call_encoding")
+    heritage = lazy_module("parallax._backends.processes.common.heritage")
     map_workers = lazy_module(_PARENT + "map_workers")
     output_receiver = lazy_module(_PARENT + "output_receiver")
     executor_workers = lazy_module("parallax._backends.executor_workers")
@@ -69,6 +71,7 @@ class WorkerFactory:
         #: how worker processes start.
         self.start = ProcessStart(
             call,
+            dispatch.source,
             options,
             report,
             caller,
@@ -189,6 +192,9 @@ class WorkerFactory:
             return
         payload, self._encoded = weighed
         if self.start.may_fork():
-            payload = replace(payload, callable_bytes=0.0)  # a fork has it
+            # A fork has it, and the input.
+            inputs = self._dispatch.source.whole
+            moved = 0.0 if inputs and heritage.numbered(inputs) else payload.bytes_in
+            payload = replace(payload, callable_bytes=0.0, bytes_in=moved)
         profiler.workers.payload = payload
         self.start.prepare(self._find_modules)

@@ -60,6 +60,8 @@ class Input:
         )
         #: any thread may take items.
         self.anywhere = all(type(i) in _PLAIN_CONTAINERS for i in iterables)
+        #: what the items come from, where nothing of it is read later than it is taken.
+        self.whole: tuple[Iterable[Any], ...] = ()
         #: number of items if every iterable has a length, else None.
         self.total = _length(iterables)
         #: the input if it is a range: its slices are pickled as two numbers.

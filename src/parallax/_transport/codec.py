@@ -27,6 +27,7 @@ from parallax._transport.out_of_band import (
 from parallax._transport.wrapped_functions import FUNCTION_TYPES, reduce_wrapped
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from parallax._transport.encoded import Reducers
@@ -65,15 +66,19 @@ def encode(obj: Any, *, shared: bool = False, reducers: Reducers | None = None) 
     return Encoded(data, collector.buffers)
 
 
-def encode_reply(obj: Any) -> Encoded:
+def encode_reply(obj: Any, known: Sequence[Any] = ()) -> Encoded:
     """Encode a result in the worker.
 
     Classes that came from the caller by value go back as a reference to the caller's own class.
     By value they would be a second class there, and would overwrite the attributes of the first.
+
+    Args:
+        obj: the result.
+        known: objects that the caller has, and gives first among the buffers to decode.
     """
     collector = BufferCollector()
     try:
-        data = _dumps(obj, collector)
+        data = _dumps(obj, collector, known=known)
         if not _is_registered(data):
             return Encoded(data, collector.buffers)
     except Exception:  # noqa: BLE001 - as in encode
@@ -81,7 +86,8 @@ def encode_reply(obj: Any) -> Encoded:
     collector = BufferCollector()
     from parallax._transport.by_value import reply_pickler
 
-    return Encoded(dump(reply_pickler(has_large_buffers(obj)), obj, collector), collector.buffers)
+    pickler_class = reply_pickler(has_large_buffers(obj))
+    return Encoded(dump(pickler_class, obj, collector, known), collector.buffers)
 
 
 def decode(payload: Any, buffers: Any = ()) -> Any:
@@ -104,13 +110,19 @@ def _is_registered(data: bytes) -> bool:
     return bool(names) and any(name.encode() in data for name in [*names])
 
 
-def _dumps(obj: Any, collector: BufferCollector, reducers: Reducers | None = None) -> bytes:
+def _dumps(
+    obj: Any,
+    collector: BufferCollector,
+    reducers: Reducers | None = None,
+    known: Sequence[Any] = (),
+) -> bytes:
     if not reducers and not any_shared() and not has_large_buffers(obj):
-        data = dumps(obj, 5, buffer_callback=collector)
+        plain = dump(Pickler, obj, collector, known) if known else None
+        data = plain or dumps(obj, 5, buffer_callback=collector)
         if not has_date_arrays(data):
             return data
         collector.buffers.clear()
-    return dump(with_reducers(_out_of_band_pickler(), reducers), obj, collector)
+    return dump(with_reducers(_out_of_band_pickler(), reducers), obj, collector, known)
 
 
 def _dumps_wrapped(obj: Any, collector: BufferCollector) -> bytes | None:

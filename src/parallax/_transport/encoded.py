@@ -10,7 +10,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._shm.registry import find_shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeAlias
 
     from parallax._core.light_stdlib import PickleBuffer
@@ -61,11 +61,31 @@ class BufferCollector:
         return False
 
 
-def dump(pickler_class: Any, obj: Any, buffer_callback: Callable[[PickleBuffer], Any]) -> bytes:
-    """Pickle an object, with the mark of the pickler class in front of the pickle."""
+#: Opcodes that put the next object among the buffers in the memo, where a pickle can refer to it.
+_KNOWN = b"\x97\x940"  # NEXT_BUFFER MEMOIZE POP
+
+
+def dump(
+    pickler_class: Any,
+    obj: Any,
+    buffer_callback: Callable[[PickleBuffer], Any],
+    known: Sequence[Any] = (),
+) -> bytes:
+    """Pickle an object, with the mark of the pickler class in front of the pickle.
+
+    Args:
+        pickler_class: the pickler class.
+        obj: the object.
+        buffer_callback: see ``pickle.Pickler``.
+        known: objects that whoever unpickles has, and gives first among the buffers.
+    """
     with io.BytesIO() as file:
         file.write(getattr(pickler_class, "payload_mark", b""))
-        pickler_class(file, 5, buffer_callback=buffer_callback).dump(obj)
+        pickler = pickler_class(file, 5, buffer_callback=buffer_callback)
+        if known:
+            pickler.memo = {id(each): (n, each) for n, each in enumerate(known)}
+            file.write(b"\x80\x05" + _KNOWN * len(known))
+        pickler.dump(obj)
         return file.getvalue()
 
 

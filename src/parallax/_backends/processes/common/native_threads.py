@@ -72,6 +72,16 @@ class NativePool(NamedTuple):
     threads: Callable[[], int]
     #: may start threads.
     resize: Callable[[int], Any]
+    #: OpenBLAS's own variable, where it is exported. In a fork, which has no threads of the pool,
+    #: ``resize`` would start them first, and they spin for some 30 ms.
+    cell: Any = None
+
+    def shrink(self, threads: int) -> bool:
+        """Have the pool use fewer threads than it may, in a fork; False if that is not possible."""
+        if self.cell is None or not 0 < threads <= self.cell.value:
+            return False
+        self.cell.value = threads
+        return True
 
 
 def native_pools() -> list[NativePool]:
@@ -86,9 +96,16 @@ def native_pools() -> list[NativePool]:
                 for count, resize in names:
                     if hasattr(library, count) and hasattr(library, resize):
                         functions = getattr(library, count), getattr(library, resize)
-                        pools.append(NativePool(variable, *functions))
+                        pools.append(NativePool(variable, *functions, _cell(library)))
                         break
     return pools
+
+
+def _cell(library: Any) -> Any:
+    try:
+        return ctypes.c_int.in_dll(library, "blas_cpu_number")
+    except ValueError:
+        return None
 
 
 def _loaded(path: str) -> Any:

@@ -188,7 +188,10 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             self._quota[worker] -= chunk.size
         client = self.workers.get(worker)
         try:
-            encoded = codec.encode(items)
+            part = None
+            if client is not None and client.heritage is not None:
+                part = client.heritage.part(chunk.start, items)
+            encoded = codec.encode(items if part is None else part)
         except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
             path, reason = "item", ""
             cause = None
@@ -304,7 +307,9 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             begin = time.perf_counter()
             received = frame.nbytes
             try:
-                result = ChunkResult(*codec.decode(*frame.open()))
+                heritage = worker.heritage
+                decode = codec.decode if heritage is None else heritage.decode
+                result = ChunkResult(*decode(*frame.open()))
             except KeyboardInterrupt:  # rather the user's than a result's
                 raise
             except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
+
+from parallax._backends.processes.common.heritage import Heritage
+from parallax._backends.processes.parent.call_encoding import names_in
 from parallax._backends.processes.parent.pool import Pool
 from parallax._backends.processes.parent.warm_pool import keep_registered
 from parallax._backends.processes.start.snapshot import fork_template
+from parallax._backends.processes.start.spawn import installed
 from parallax._backends.processes.start.started_process import Inherited
 from parallax._backends.processes.start.starter import Starter
 from parallax._backends.processes.start.zygote_client import ZygoteClient
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
     from parallax._backends.contract import Call
     from parallax._backends.processes.parent.worker_client import WorkerClient
     from parallax._core.nesting import Place
+
+#: Objects of one callable that are looked at.
+MAX_KNOWN = 1000
 
 
 class SnapshotPool(Pool):
@@ -21,18 +34,23 @@ class SnapshotPool(Pool):
 
     def __init__(self, template: ZygoteClient, inherits: Inherited) -> None:
         super().__init__(starter=Starter("auto", template, inherits))
+        self._heritage = inherits.heritage
         keep_registered(self, alive=True)
 
     def settle(self, timeout: float) -> None:  # noqa: ARG002 - it takes no longer than that
         """The run is over: end the workers and the template; returns when they are gone."""
         keep_registered(self, alive=False)
         self.shutdown()
+        if self._heritage is not None:
+            self._heritage.clear()
 
     def _attend(self, *workers: WorkerClient) -> None:
         """Nothing: the run looks after its workers, and a thread would be in the way of forks."""
 
 
-def fork_pool(call: Call, key: int, place: Place, context: bytes) -> SnapshotPool | str:
+def fork_pool(
+    call: Call, key: int, place: Place, context: bytes, inputs: tuple[Iterable[Any], ...]
+) -> SnapshotPool | str:
     """Fork this process as it is now, in the calling thread.
 
     Args:
@@ -40,11 +58,48 @@ def fork_pool(call: Call, key: int, place: Place, context: bytes) -> SnapshotPoo
         key: the number of the callable in workers.
         place: the place of the items that workers run.
         context: the environment of this process, as ``capture_environment`` encodes it.
+        inputs: what the items come from, if nothing of it is read later than it is taken.
 
     Returns:
         The pool, or why there is none.
     """
-    made = fork_template({key: (call.fn, call.star, call.stop, [])}, place)
+    heritage = Heritage(inputs, known_objects(call.fn))
+    made = fork_template({key: (call.fn, call.star, call.stop, [], heritage)}, place)
     if isinstance(made, str):
         return made
-    return SnapshotPool(ZygoteClient(made), Inherited(context, (key,)))
+    return SnapshotPool(ZygoteClient(made), Inherited(context, (key,), heritage))
+
+
+def known_objects(fn: Any) -> list[Any]:
+    """What a callable has captured, or reads by name, also through functions of the program."""
+    found = {id(fn): fn}
+    names: set[str] = set()
+    before = 0
+    while before < (before := len(found) + len(names)):
+        for this in [*found.values()]:
+            if len(found) < MAX_KNOWN:
+                own = this is fn or not installed(getattr(this, "__module__", None) or "")
+                found.update((id(part), part) for part in _parts(this, names, own=own))
+    return [*found.values()]
+
+
+def _parts(this: Any, names: set[str], *, own: bool) -> Iterator[Any]:
+    """What an object has captured, or holds under one of the names that the program's code uses."""
+    if isinstance(this, FunctionType):
+        if own:
+            mentioned = {*names_in(this.__code__)}
+            names |= mentioned
+            yield from (this.__globals__[n] for n in mentioned if n in this.__globals__)
+        for cell in this.__closure__ or ():
+            with contextlib.suppress(ValueError):  # it is empty
+                yield cell.cell_contents
+        yield from (*(this.__defaults__ or ()), *(this.__kwdefaults__ or {}).values())
+    elif isinstance(this, MethodType):
+        yield from (this.__self__, this.__func__)
+    elif isinstance(this, partial):
+        yield from (this.func, *this.args, *this.keywords.values())
+    else:
+        space = getattr(this, "__dict__", {})
+        yield from [space[name] for name in names if name in space]
+        if own and not isinstance(this, (ModuleType, type)):
+            yield vars(type(this)).get("__call__")

@@ -15,6 +15,7 @@ from parallax._reporting.stall_policy import WorkerSnapshot
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
+    from parallax._backends.processes.common.heritage import Heritage
     from parallax._backends.processes.common.stack_dumps import StackDump
     from parallax._backends.processes.start.initializer import Initializer
     from parallax._backends.processes.start.started_process import Inherited, StartedProcess
@@ -61,6 +62,8 @@ class WorkerClient(WorkerLife):
         self.ran = 0
         #: whether any work of the present holder was begun.
         self.begun = False
+        #: what it has of the program's objects, as a fork; None if it is none.
+        self.heritage: Heritage | None = None
         #: output that was received and is not complete.
         self.decoder = OutputDecoder()
 
@@ -68,6 +71,7 @@ class WorkerClient(WorkerLife):
         """Note what the worker has because it is a fork of this process."""
         self.context = inherits.context
         self.calls = OrderedDict.fromkeys(inherits.keys)
+        self.heritage = inherits.heritage
 
     @property
     def pid(self) -> int | None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from parallax._backends.processes.common.heritage import Heritage
+
 #: Seconds between two looks at a child that is about to end, where the system cannot wait for it.
 #: Shorter burns CPU, longer delays a shutdown.
 EXIT_POLL_S = 0.005
@@ -33,6 +35,8 @@ class Inherited(NamedTuple):
     context: bytes = b""
     #: the keys of the callables that it has.
     keys: tuple[int, ...] = ()
+    #: what it has of the objects of one call.
+    heritage: Heritage | None = None
 
 
 NOTHING = Inherited()

@@ -132,11 +132,17 @@ def adopt_place(place: Place) -> Callable[[], None]:
         os.environ.setdefault(name, threads)
     pools = native_pools() if "ctypes" in sys.modules else []  # else nothing native is loaded
 
+    sizes = [
+        (pool, int(number))
+        for pool in pools
+        for number in [os.environ[pool.variable]]
+        if number.isdecimal() and int(number) not in {0, pool.threads()}
+    ]
+    left = [(pool, size) for pool, size in sizes if not pool.shrink(size)]
+
     def limit() -> None:
-        for pool in pools:
-            number = os.environ[pool.variable]
-            if number.isdecimal() and int(number) not in {0, pool.threads()}:
-                pool.resize(int(number))
+        for pool, size in left:
+            pool.resize(size)
 
     return limit
 

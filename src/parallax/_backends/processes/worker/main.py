@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 from collections import deque
+from functools import partial
 
 from parallax._backends.capture import unblock_interrupts
 from parallax._backends.processes.common import protocol
@@ -336,7 +337,7 @@ class Worker:
             self._begun = True
             self._channel.send(protocol.BEGUN, frame.tag)
         try:
-            fn, star, stop, _ = self._call_of(self._key)
+            fn, star, stop, _, *heritage = self._call_of(self._key)
         except BaseException as error:  # noqa: BLE001 - any import may raise anything
             self._refuse(frame.tag, "callable", error)
             return
@@ -345,6 +346,9 @@ class Worker:
         gc.disable()
         try:
             items = codec.decode(*frame.open())
+            part = items if type(items) is slice else None
+            if part is not None:
+                items = heritage[0].items(part)
         except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
             self._refuse(frame.tag, "item", error)
             return
@@ -358,7 +362,8 @@ class Worker:
         result = self._limits.run(fn, items, values, star=star, stop=stop, delays=self._delays)
         self._chunk = None
         del items, values
-        reply = encode_result(result)
+        encode = partial(heritage[0].encode, part) if heritage else codec.encode_reply
+        reply = encode_result(result, encode)
         del result
         flush_output()
         self._channel.send(protocol.RESULT, frame.tag, reply.payload, reply.buffers)
@@ -376,9 +381,11 @@ class Worker:
 
     def _refuse(self, tag: int, what: str, error: BaseException) -> None:
         self._examine(error)
-        from parallax._core.errors import unreadable  # loads what few workers ever need
+        from parallax._core.errors import SerializationError, unreadable  # few workers need them
 
-        failure = Failure(0, unreadable(what, error, where="in the worker: "))
+        if type(error) is not SerializationError:  # as a fork's own items raise
+            error = unreadable(what, error, where="in the worker: ")
+        failure = Failure(0, error)
         reply = encode_result(ChunkResult([None], (failure,), 0.0, 0.0))
         self._channel.send(protocol.REFUSED, tag, reply.payload, reply.buffers)
 
