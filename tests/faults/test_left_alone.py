@@ -114,6 +114,15 @@ def test_a_zygote_that_is_killed(system):
             continue
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the zygote")
+def test_a_zygote_learns_at_once_that_its_pool_is_closed(system):
+    """Although a thread polls the socket that is closed: else it would be killed two seconds later."""
+    pool, _, _ = workers_of("zygote", 60)
+    [zygote] = pool._starter.zygotes()
+    pool.shutdown()
+    assert zygote.process.exitcode(0) == 0
+
+
 @pytest.mark.parametrize("start", CONTEXTS)
 @pytest.mark.parametrize("end", ["drop", "kill", "idle", "shutdown"])
 def test_workers_of_an_executor(start, end):

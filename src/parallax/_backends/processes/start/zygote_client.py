@@ -194,6 +194,9 @@ class ZygoteClient:
     def close(self) -> None:
         """End the zygote, and wait for its end."""
         self.listen(0)
+        with contextlib.suppress(OSError):  # the interpreter's exit may have closed it
+            # A close alone would reach the zygote when no thread polls the socket any more.
+            self.control.shutdown(socket.SHUT_RDWR)
         self.control.close()
         if self.stuck or self.imports > 0:
             # It would notice the end of its socket after that import only. All of its workers were
