@@ -116,7 +116,7 @@ def test_a_zygote_that_is_killed(system):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the zygote")
 def test_a_zygote_learns_at_once_that_its_pool_is_closed(system):
-    """Although a thread polls the socket that is closed: else it would be killed two seconds later."""
+    """Although a thread polls the socket that is closed: it would be killed after two seconds."""
     pool, _, _ = workers_of("zygote", 60)
     [zygote] = pool._starter.zygotes()
     pool.shutdown()
