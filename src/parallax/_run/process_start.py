@@ -14,6 +14,7 @@ from parallax._core import fork_pauses
 from parallax._core.cores import MAX_PROCESSES
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.process_rights import own_ids, own_rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from parallax._core import errors
     from parallax._core.nesting import Place
     from parallax._core.options import Options
+    from parallax._core.process_rights import Rights
     from parallax._profiling.caller_meter import CallerMeter
     from parallax._reporting.reports import Report
     from parallax._run.caller_state import CallerState
@@ -88,6 +90,9 @@ class ProcessStart:
         self._caller = caller
         self._meter = meter
         self._place = place
+        #: what workers may do: what the caller may do at the call.
+        self._ids = own_ids()
+        self._rights: Rights | None = None
         self._wanted = options.max_workers or cores
         #: how many workers may exist over all runs.
         self.limit = min(max(cores, options.max_workers or 0), MAX_PROCESSES)
@@ -174,4 +179,6 @@ class ProcessStart:
         method = self._options.start_method
         if self._options.backend == "interpreters":
             method = f"interpreters:{method}"
-        return warm_pool.warm_pool(method)
+        if self._rights is None:
+            self._rights = own_rights()._replace(ids=self._ids)
+        return warm_pool.warm_pool(method, self._rights)

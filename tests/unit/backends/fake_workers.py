@@ -140,6 +140,7 @@ class FakePool:
 
     method = "fake"
     forks = False
+    rights = None
     #: as of interpreters, until the first of them cannot load a module.
     spare = "fake"
 

@@ -100,7 +100,7 @@ class FakeWorkersMachine(RuleBasedStateMachine):
         self.patch.setattr(worker_set, "warm_pool", self.spare_pool)
         self.patch.setattr(worker_set, "_told", {"why"})
 
-    def spare_pool(self, method):
+    def spare_pool(self, method, rights):
         assert method == self.pool.spare
         self.pool.spare = ""
         return self.pool

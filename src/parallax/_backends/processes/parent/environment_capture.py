@@ -17,6 +17,7 @@ from parallax._backends.processes.common import process_identity
 from parallax._backends.processes.common.arithmetic import decimal_settings, numpy_settings
 from parallax._backends.processes.common.output_needs import wanted_output
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps
+from parallax._core.process_rights import habits
 
 if TYPE_CHECKING:
     from typing import Any
@@ -55,6 +56,7 @@ def capture_environment(place: Place) -> bytes:
         "cwd": cwd,
         "env": _variables(),
         "place": place.packed(),
+        "habits": habits(),
         "recursion": sys.getrecursionlimit(),
         "filters": _filters(),
         # Each of these is None as long as nobody changed it, and then costs workers no import.

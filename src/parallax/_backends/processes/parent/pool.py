@@ -21,6 +21,7 @@ from parallax._backends.processes.start.attendant import attendant
 from parallax._backends.processes.start.spawn import installed
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.process_rights import own_rights
 from parallax._transport.wakeup import ready_channels
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from parallax._backends.processes.start.initializer import Initializer
     from parallax._backends.processes.start.starter import Starter
     from parallax._core import errors
+    from parallax._core.process_rights import Rights
     from parallax._transport.shm_channel import SharedMemoryChannel
 else:
     errors = lazy_module("parallax._core.errors")
@@ -54,11 +56,19 @@ hired_anywhere: set[WorkerClient] = set()
 class Pool:
     """Starts, lends and takes back workers. Thread-safe."""
 
-    def __init__(self, method: str = "auto", starter: Starter | None = None) -> None:
+    def __init__(
+        self,
+        method: str = "auto",
+        starter: Starter | None = None,
+        rights: Rights | None = None,
+    ) -> None:
+        """Prepare for workers that may do what this process may do, now or by ``rights``."""
         # Not the condition's own way in, which is Python code: an interrupt there leaves it locked.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._starter = starter or make_starter(method)
+        #: what its workers may do.
+        self.rights = self._starter.rights = rights or own_rights()
         #: our ends of the worker that is being started.
         self._making: list[SharedMemoryChannel | StackDump] = []
         self._idle: list[WorkerClient] = []
@@ -151,6 +161,11 @@ class Pool:
     def workers(self) -> int:
         """Workers that are alive, those of executors not counted."""
         return len(self._alive)
+
+    @property
+    def resting(self) -> bool:
+        """Whether no worker is lent or an executor's."""
+        return not self._hired and len(self._idle) == len(self._alive)
 
     @property
     def spare(self) -> str:

@@ -37,6 +37,7 @@ from parallax._core.deferred_signals import MAX_WAIT_S, Shield
 from parallax._core.futures import Future
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.process_rights import own_ids
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._transport.codec import Encoded
 from parallax._transport.wakeup import Waker
@@ -90,8 +91,7 @@ class ProcessEngine:
             SerializationError: the initializer cannot travel.
             InheritanceError: it could be inherited by workers that are forked.
         """
-        # First of all: if it raises, there is nothing to close yet.
-        self._first: Initializer | None = None
+        self._first: Initializer | None = None  # before what would be to be closed if it raises
         if initializer is not None:
             self._first = Initializer(initializer, initargs, inherited=pool.forks)
         self.max_workers = max_workers = min(max_workers, MAX_PROCESSES)
@@ -234,7 +234,7 @@ class ProcessEngine:
 
     def mine(self) -> bool:
         """Whether this thread is the engine's."""
-        return self.thread is not None and threading.get_ident() == self.thread.ident
+        return threading.get_ident() == getattr(self.thread, "ident", None)
 
     def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:
         """Give back the wanted tasks that no worker has begun; the lock is held."""
@@ -245,6 +245,8 @@ class ProcessEngine:
             raise self._broken(self._workers.fatal)
         if self.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        if self._pool.rights.ids != own_ids():
+            self._pool = self._workers.change_pool(resting=self._workers.resting)
 
     def cancel_queued(self) -> None:
         """Cancel the tasks that no worker has yet, and no starting worker is to have."""

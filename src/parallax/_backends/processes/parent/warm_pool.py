@@ -1,6 +1,7 @@
-"""The warm pools of this process: one per start method, shared by all runs and executors.
+"""The warm pools of this process: one per start method and rights, shared by runs and executors.
 
-Guarantees: at exit no process is left behind; a forked copy of this process starts afresh.
+Guarantees: a worker runs items of callers that have its rights only: after a change of user ids
+others are started; at exit no process is left behind; a forked copy of this process starts afresh.
 """
 
 from __future__ import annotations
@@ -10,21 +11,43 @@ import os
 import threading
 
 from parallax._backends.processes.parent.pool import Pool, hired_anywhere
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.process_rights import can_assume, own_rights
 from parallax._shm.arena import release_when_unused
 
-#: by start method; those of one run by themselves.
-_pools: dict[str | Pool, Pool] = {}
+if TYPE_CHECKING:
+    from parallax._core.process_rights import Rights
+
+#: Pools of one start method that are kept beside each other when the rights of the program change.
+#: Fewer start workers anew when it changes them back, more keep idle workers.
+MAX_RIGHTS = 2
+
+#: by start method and rights; those of one run by themselves.
+_pools: dict[tuple[str, Rights] | Pool, Pool] = {}
 _pools_lock = threading.Lock()
 
 
-def warm_pool(method: str) -> Pool:
-    """The pool of this process for a start method; snapshots have a pool for each run."""
-    method = "auto" if method == "snapshot" else method
+def warm_pool(method: str, rights: Rights | None = None) -> Pool:
+    """The pool for a start method whose workers may do what this process may do.
+
+    Args:
+        method: the start method; snapshots have a pool for each run.
+        rights: what workers may do; None for what this process may do now.
+    """
+    key = "auto" if method == "snapshot" else method, rights or own_rights()
     with _pools_lock:
-        pool = _pools.get(method)
+        pool = _pools.get(key)
         if pool is None:
-            pool = _pools[method] = Pool(method)
-        return pool
+            others = [k for k in _pools if type(k) is tuple and _pools[k].resting]
+            same = [k for k in others if k[0] == key[0]][: 1 - MAX_RIGHTS]
+            # Of a program that has given up ids for good nobody with these may be left.
+            spare = [_pools.pop(k) for k in others if k in same or not can_assume(k[1].ids)]
+            pool = _pools[key] = Pool(key[0], rights=key[1])
+        else:
+            return pool
+    for each in spare:
+        each.shutdown()
+    return pool
 
 
 def keep_registered(pool: Pool, *, alive: bool) -> None:

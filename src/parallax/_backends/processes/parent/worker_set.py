@@ -124,7 +124,7 @@ class WorkerSet(Generic[W]):
         """Have all further workers be processes; False if they are."""
         if not self._pool.spare:
             return False
-        self._pool = warm_pool(self._pool.spare)
+        self._pool = warm_pool(self._pool.spare, self._pool.rights)
         self._prove_worth()
         self.gave_up = reason = reason if isinstance(reason, str) else bytes(reason).decode()
         if reason not in _told:
@@ -188,6 +188,22 @@ class WorkerSet(Generic[W]):
         # closed the channel already.
         with contextlib.suppress(ValueError, KeyError):
             self.selector().unregister(worker.channel)
+
+    def change_pool(self, *, resting: bool) -> Pool:
+        """Have other workers from now on, which may do what this process may do now.
+
+        Raises:
+            WorkerStartError: there are calls of this process as it was, unless it is ``resting``.
+        """
+        if not self._pool.spare:  # else it is this very process that does the work
+            if not resting:
+                words = "calls that were submitted with other user or group ids have not ended"
+                raise errors.WorkerStartError(self._pool.method, words)
+            for worker in list(self.workers.values()):
+                self._remove(worker)
+                worker.pool.retire(worker)
+            self._pool = warm_pool(self._pool.method)
+        return self._pool
 
     # -- exchange ------------------------------------------------------------------------------
 

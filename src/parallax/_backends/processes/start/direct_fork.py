@@ -61,6 +61,7 @@ class ForkStarter(Starter):
         Raises:
             WorkerStartError: the system refused.
         """
+        self._check_rights()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()  # or it would be written twice

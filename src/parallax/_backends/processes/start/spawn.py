@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from parallax._backends.processes.common.process_identity import Identity
     from parallax._core import errors
+    from parallax._core.process_rights import Ids
     from parallax._shm.segment import Handle
 else:
     subprocess = lazy_module("subprocess")
@@ -45,10 +46,11 @@ def execute(
     what: str,
     sock: socket.socket,
     identity: Identity,
+    ids: Ids,
     segments: Sequence[Handle] = (),
     initializer_fds: Sequence[int] = (),
 ) -> ChildProcess:
-    """Execute a fresh Python that runs the ``main`` of a module.
+    """Execute a fresh Python that runs the ``main`` of a module, if it has those user ids.
 
     Raises:
         WorkerStartError: it cannot be executed.
@@ -59,7 +61,7 @@ def execute(
     # The search path goes along on the command line, because parallax itself may have been found
     # on a path that this program added at run time.
     arguments = ", ".join(map(repr, (sock.fileno(), *segments)))
-    arguments += f", identity={tuple(identity)!r}"
+    arguments += f", identity={tuple(identity)!r}, ids={ids!r}"
     if initializer_fds:
         arguments += f", initializer_fds={tuple(initializer_fds)!r}"
     code = (

@@ -16,6 +16,7 @@ from parallax._backends.processes.start.zygote_client import ZygoteClient
 from parallax._core.cores import start_methods
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.process_rights import why_not_inherited
 
 if TYPE_CHECKING:
     import logging
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from parallax._backends.processes.start.initializer import Initializer
     from parallax._core import errors
+    from parallax._core.process_rights import Rights
     from parallax._shm.segment import Handle
 else:
     logging = lazy_module("logging")
@@ -52,6 +54,8 @@ _blames: dict[str, int] = {}
 class Starter:
     """Starts workers by one method. Not thread-safe; the pool's lock guards it."""
 
+    #: what its processes may do, set by the pool; none is executed while the program may not.
+    rights: Rights
     #: whether workers are processes of their own.
     processes = True
     #: the method by which to start processes where these workers do not do; "" if they are.
@@ -126,7 +130,8 @@ class Starter:
                 if zygote is self._template:
                     started.inherits = self._inherits
                 return started
-        return execute("worker", sock, who, segments, fds)
+        self._check_rights()
+        return execute("worker", sock, who, self.rights.ids, segments, fds)
 
     def deadline(self, started: StartedProcess, born: float) -> float:
         """The time at which a worker that is not up is given up.
@@ -225,8 +230,13 @@ class Starter:
             if zygote.gone:
                 self._bury(zygote)
         if self._zygote is None:
-            self._zygote = ZygoteClient()
+            self._check_rights()
+            self._zygote = ZygoteClient(ids=self.rights.ids)
         return self._zygote
+
+    def _check_rights(self) -> None:
+        if reason := why_not_inherited(self.rights):
+            raise errors.WorkerStartError(self.method, reason)
 
     def _bury(self, zygote: ZygoteClient) -> None:
         """Let go of a zygote that ended."""

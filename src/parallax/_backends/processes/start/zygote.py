@@ -30,10 +30,13 @@ from parallax._backends.processes.common.process_identity import Identity, assum
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.common.protocol import ORPHAN_GRACE_S
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads, signals, sockets
+from parallax._core.process_rights import assume_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from parallax._core.process_rights import Ids
 
 #: Bytes of the longest message. A list of module names is a few kilobytes.
 MAX_MESSAGE_BYTES = 1 << 17
@@ -46,8 +49,9 @@ MAX_MESSAGE_FDS = 253
 _CLONE_THREAD = 0x10000
 
 
-def main(fd: int, identity: tuple[Any, ...]) -> None:
+def main(fd: int, identity: tuple[Any, ...], ids: Ids) -> None:
     """Entry point; ``fd`` is the descriptor of the control socket."""
+    assume_ids(ids)
     control = sockets.socket(fileno=fd)
     assume(Identity(*identity), control)  # modules may ask while they are imported
     while (free := os.open(os.devnull, os.O_WRONLY)) <= 2:

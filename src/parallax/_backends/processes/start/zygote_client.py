@@ -12,6 +12,7 @@ import sys
 import time
 
 from parallax._backends.processes.common.process_identity import ZYGOTE_NUMBER, child_identity
+from parallax._backends.processes.start.attendant import attendant
 from parallax._backends.processes.start.spawn import OUTPUT_FDS, execute, file_of, import_seconds
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, dumps, loads, signals
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from parallax._backends.processes.common.process_identity import Identity
     from parallax._backends.processes.start.started_process import ChildProcess
     from parallax._core import errors
+    from parallax._core.process_rights import Ids
     from parallax._shm.segment import Handle
 else:
     errors = lazy_module("parallax._core.errors")
@@ -38,11 +40,11 @@ class Template(NamedTuple):
     outputs: Sequence[int]
 
 
-def _execute() -> Template:
+def _execute(ids: Ids) -> Template:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         who = child_identity("ParallaxZygote", ZYGOTE_NUMBER)
-        return Template(execute("zygote", theirs, who), ours, OUTPUT_FDS)
+        return Template(execute("zygote", theirs, who, ids), ours, OUTPUT_FDS)
     except BaseException:
         ours.close()
         raise
@@ -53,9 +55,9 @@ def _execute() -> Template:
 class ZygoteClient:
     """One zygote."""
 
-    def __init__(self, template: Template | None = None) -> None:
-        """Use a fork of this process as the zygote, or execute a fresh one."""
-        made = template or _execute()
+    def __init__(self, template: Template | None = None, ids: Ids = ()) -> None:
+        """Use a fork of this process as the zygote, or execute a fresh one with those ids."""
+        made = template or _execute(ids)
         #: its process.
         self.process = made.process
         self.control = made.control
@@ -198,6 +200,7 @@ class ZygoteClient:
             # A close alone would reach the zygote when no thread polls the socket any more.
             self.control.shutdown(socket.SHUT_RDWR)
         self.control.close()
+        attendant().look_again()  # while it waits on the socket, the other end sees it open
         if self.stuck or self.imports > 0:
             # It would notice the end of its socket after that import only. All of its workers were
             # told to leave, or killed.

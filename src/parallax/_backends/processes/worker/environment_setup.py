@@ -19,12 +19,18 @@ from parallax._backends.processes.common.native_threads import (
     native_pools,
     variables,
 )
+from parallax._backends.processes.common.protocol import RECALL
+from parallax._backends.processes.common.stack_dumps import DUMP_SIGNAL
 from parallax._core.light_stdlib import TYPE_CHECKING, loads
 from parallax._core.nesting import Place, settle
+from parallax._core.process_rights import take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+#: Signals of workers.
+_SIGNALS = {int(each) for each in (RECALL, DUMP_SIGNAL) if each is not None}
 
 
 class WorkerEnvironment:
@@ -38,6 +44,8 @@ class WorkerEnvironment:
         """
         self._send_output = send_output
         self._last: dict[str, Any] = {}
+        #: this process cannot take over limits or niceness.
+        self.unfit = False
         #: the raw environment variables that items were to find.
         self._raw: dict[Any, Any] | None = None
         self._native: tuple[str | None, ...] = variables(os.environ)
@@ -62,6 +70,7 @@ class WorkerEnvironment:
         settle(Place(*context["place"]))
         self._set_paths()
         self._set_folder()
+        self._set_habits()
         self._set_variables()
         _set_filters(context["filters"])
         _set_limits(context)
@@ -79,6 +88,7 @@ class WorkerEnvironment:
         if self._last:
             self._set_paths()
             self._set_folder()
+            self._set_habits()
             if self._raw is not None and getattr(os.environ, "_data", None) != self._raw:
                 self._set_variables()
 
@@ -92,6 +102,10 @@ class WorkerEnvironment:
                 os.chdir(self._last["cwd"])
             except OSError:  # it was removed
                 pass
+
+    def _set_habits(self) -> None:
+        if self._last["habits"] is not None:
+            self.unfit = not take_over(self._last["habits"], _SIGNALS)
 
     def _set_variables(self) -> None:
         place = Place(*self._last["place"])
@@ -184,3 +198,10 @@ def _set_options(now: dict[str, Any] | None, last: dict[str, Any] | None) -> Non
     from parallax._core.options import adopt
 
     adopt(now or {})
+
+
+def apply_globals(values: list[tuple[str, str, Any]]) -> None:
+    """Give imported modules the values that the caller's modules have now."""
+    for module, name, value in values:
+        if module in sys.modules:
+            setattr(sys.modules[module], name, value)

@@ -232,7 +232,7 @@ class _Limits(WorkerLimits):
 class _Environment(WorkerEnvironment):
     def apply(self, context: dict[str, Any], *, initialized: bool = False) -> None:
         """Take over what an interpreter has for itself."""
-        context = {**context, "multiprocessing": None}
+        context = {**context, "multiprocessing": None, "habits": None}
         if "place" in context:
             # Parallel calls of items are loops: an interpreter has no threads that end with it.
             context["place"] = MAX_WORKER_LEVELS, *context["place"][1:]

@@ -16,12 +16,14 @@ import time
 from parallax._backends.capture import run_chunk
 from parallax._core.chunks import ChunkResult
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.process_rights import own_rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
     from parallax._core.chunks import Failure
+    from parallax._core.process_rights import Rights
 
 #: Seconds between two looks at the memory. A look takes 10 us, so shorter slows short items down;
 #: with longer, memory may grow further before it is noticed.
@@ -39,6 +41,8 @@ class WorkerLimits:
         self._items: int | None = None
         self._memory: int | None = None
         self._checked = 0.0
+        #: what this process may do, since its first run.
+        self._rights: Rights | None = None
 
     def limit(self, limits: dict[str, Any]) -> None:
         """Take over the limits of a run.
@@ -49,6 +53,10 @@ class WorkerLimits:
         """
         self._items = limits.get("items")
         self._memory = limits.get("memory")
+        rights = own_rights()
+        # Has an item of an earlier run changed what the items of this one would have?
+        self.reached = rights != (self._rights or rights)
+        self._rights = rights
 
     def run(
         self,

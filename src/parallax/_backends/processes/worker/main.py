@@ -20,12 +20,13 @@ from parallax._backends.processes.common.channel_setup import TRIM_AFTER_S, open
 from parallax._backends.processes.common.process_identity import Identity, assume
 from parallax._backends.processes.common.stack_dumps import enable_stack_dumps
 from parallax._backends.processes.worker.batches import BatchRunner, flush_output
-from parallax._backends.processes.worker.environment_setup import WorkerEnvironment
+from parallax._backends.processes.worker.environment_setup import WorkerEnvironment, apply_globals
 from parallax._backends.processes.worker.limits import WorkerLimits
 from parallax._backends.result_encoding import encode_result
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import TYPE_CHECKING, loads, signals, sockets
 from parallax._core.nesting import Place, here, settle
+from parallax._core.process_rights import assume_ids
 from parallax._core.thread_clocks import RunDelay
 from parallax._transport import codec
 from parallax._transport.framing import Frame, ProtocolError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from parallax._backends.processes.worker.output_sender import OutputSender
+    from parallax._core.process_rights import Ids
     from parallax._shm.segment import Handle
     from parallax._transport.shm_channel import SharedMemoryChannel
 
@@ -50,7 +52,11 @@ EXIT_FUNCTIONS_S = 60
 
 
 def main(
-    fd: int, *files: Handle, identity: tuple[Any, ...], initializer_fds: Sequence[int] = ()
+    fd: int,
+    *files: Handle,
+    identity: tuple[Any, ...],
+    ids: Ids,
+    initializer_fds: Sequence[int] = (),
 ) -> None:
     """Entry point of a worker that was started by executing Python; see ``serve``.
 
@@ -58,6 +64,7 @@ def main(
     """
     from parallax._backends.processes.worker.parent_watch import watch_parent
 
+    assume_ids(ids)
     watch_parent()
     if sys.platform == "win32":
         import socket
@@ -222,9 +229,11 @@ class Worker:
             self._begun = False
             self._limits.limit(limits)
             self._environment.renew()
+            if self._limits.reached or self._environment.unfit:
+                self._leave_at_limit()
             call = self._calls[frame.tag]
             if type(call) is tuple:
-                _apply_globals(call[3])
+                apply_globals(call[3])
         elif kind == protocol.CONTEXT:
             self._environment.apply(codec.decode(*frame.open()), initialized=self._initialized)
         elif kind == protocol.INIT:
@@ -238,7 +247,7 @@ class Worker:
             call = self._batches.decode(*call.open())
             self._calls[key] = call
             if not self._initialized:
-                _apply_globals(call[3])
+                apply_globals(call[3])
         return call
 
     def _send_output(self, wanted: tuple[bool, ...]) -> None:
@@ -388,10 +397,3 @@ class Worker:
         failure = Failure(0, error)
         reply = encode_result(ChunkResult([None], (failure,), 0.0, 0.0))
         self._channel.send(protocol.REFUSED, tag, reply.payload, reply.buffers)
-
-
-def _apply_globals(values: list[tuple[str, str, Any]]) -> None:
-    """Give imported modules the values that the caller's modules have now."""
-    for module, name, value in values:
-        if module in sys.modules:
-            setattr(sys.modules[module], name, value)
