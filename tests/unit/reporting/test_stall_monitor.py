@@ -175,10 +175,12 @@ def test_a_fork_meets_no_thread(recwarn):
         os._exit(monitor_threads())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert not recwarn.list
+    following = StallMonitor(HangingView(), 0.3)
     if COUNTS_LATE:  # the next run or executor starts it
-        StallMonitor(HangingView(), 0.3).start()
+        following.start()
     assert view.asked.wait(10)
     monitor.stop()
+    following.stop()
 
 
 def test_a_finalizer_ends_a_monitor():
