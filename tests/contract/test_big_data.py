@@ -150,7 +150,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("through", ["map", "imap", "pool"], indirect=True)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("names", [list(OBJECTS)[i::6] for i in range(6)], ids=lambda n: n[0])
 def test_equal_there_and_back(through, names):
     """Whatever it is, it is the same in the worker, and again the same when it comes back."""

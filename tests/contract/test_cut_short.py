@@ -26,6 +26,8 @@ import parallax
 from parallax import parallel, parallel_imap
 from parallax._executors.executor import close_default_executors
 
+pytestmark = pytest.mark.sampled(3)
+
 CUT = (concurrent.futures.CancelledError, concurrent.futures.BrokenExecutor)
 COUNT = 200
 
@@ -76,7 +78,7 @@ CUTS = {
 }
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("form", [list, iter, "chunks", "buffer"])
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("cut", CUTS)
@@ -128,6 +130,7 @@ def test_a_reader_in_another_thread(kind, tmp_path):
     assert len(found) < COUNT
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [0, 1, 3, "window"])
 def test_a_complete_map_stays_complete(kind, count):
@@ -424,7 +427,7 @@ def test_a_map_in_a_forked_child(kind, tmp_path):
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork with threads
         def item(n):
             if n > 3:
-                time.sleep(0.2)
+                time.sleep(0.06)
             return n
         executor = parallax.{kind}(2)
         results = executor.map(item, range(30))

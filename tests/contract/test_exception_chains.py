@@ -18,6 +18,8 @@ from jobs import pool as pool_jobs
 from parallax import SerializationError, amap, options, parallel_imap, parallel_map
 from parallax._executors.executor import close_default_executors
 
+pytestmark = pytest.mark.sampled(3)
+
 groups = pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups")
 
 

@@ -194,6 +194,7 @@ def test_input_that_is_interrupted(backend):
             )
 
 
+@pytest.mark.sampled(3)
 def test_input_runs_in_the_callers_thread(backend):
     """A generator is advanced in the caller's thread only: it may use thread-bound things."""
     seen = set()

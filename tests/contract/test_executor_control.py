@@ -18,6 +18,8 @@ from jobs import pool as pool_jobs
 import parallax
 from parallax._executors.executor import close_default_executors
 
+pytestmark = pytest.mark.sampled(2)
+
 
 @pytest.fixture
 def no_default_executors():

@@ -132,6 +132,7 @@ def test_wrong_wishes(executor, kind, kwargs, error):
         executor.map(jobs.square, [1], **kwargs)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CONCURRENT)
 @pytest.mark.parametrize("kwargs", [{}, {"buffersize": 2}, {"chunksize": 2}])
 def test_timeout(name, kwargs, tmp_path):

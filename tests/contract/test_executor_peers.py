@@ -67,6 +67,7 @@ def whose(x):
     return os.getpid()
 
 
+@pytest.mark.sampled(2)
 def test_dask_delayed(executor):
     """A graph of calls, with ``dask.config.set`` and with ``scheduler=``."""
     dask = pytest.importorskip("dask")
@@ -90,6 +91,7 @@ def test_dask_runs_where_the_executor_runs():
     assert os.getpid() not in pids
 
 
+@pytest.mark.sampled(2)
 def test_dask_array(executor):
     """Blocks of an array."""
     pytest.importorskip("dask")

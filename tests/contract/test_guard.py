@@ -11,7 +11,7 @@ from parallax import SharedStateWarning, parallel_map
 from parallax._core.cores import gil_enabled
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("case", EFFECTS, ids=lambda c: c.name)
 def test_results_and_side_effects_are_those_of_the_loop(case: Case) -> None:
     """Whatever the callable changes, it is changed as a for loop would have changed it."""

@@ -38,6 +38,8 @@ from parallax import (
 )
 from parallax._executors.executor import close_default_executors
 
+pytestmark = pytest.mark.sampled(3)
+
 
 @pytest.fixture(autouse=True)
 def _without_the_collector():

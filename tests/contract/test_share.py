@@ -51,7 +51,7 @@ OBJECTS = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("mode", ["r", "rw"])
 @pytest.mark.parametrize("name", OBJECTS)
 def test_equal_here_and_there(name, mode):

@@ -26,6 +26,8 @@ import parallax
 from parallax import explain, parallel_imap
 from parallax._executors.executor import close_default_executors
 
+pytestmark = pytest.mark.sampled(3)
+
 COUNTS = [1, 20, 900]
 
 
@@ -58,7 +60,7 @@ def told():
 # -- the end of the executor -----------------------------------------------------------------------
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("given", [{}, {"chunksize": 7}, {"buffersize": 2000}], ids=str)

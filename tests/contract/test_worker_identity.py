@@ -24,6 +24,7 @@ from parallax import ProcessPoolExecutor, parallel_map
 pytestmark = [
     pytest.mark.cold_pool,
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
+    pytest.mark.sampled(2),
 ]
 
 METHODS = [None, *multiprocessing.get_all_start_methods()]

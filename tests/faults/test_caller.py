@@ -9,7 +9,10 @@ import textwrap
 
 import pytest
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX limits and forks")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="POSIX limits and forks"),
+    pytest.mark.sampled(2),
+]
 
 METHODS = ("snapshot", "zygote", "spawn")
 

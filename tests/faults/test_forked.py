@@ -177,7 +177,7 @@ def test_forking_while_threads_hold_locks():
     threads = [threading.Thread(target=noise), threading.Thread(target=calls)]
     for thread in threads:
         thread.start()
-    for n in range(10):
+    for n in range(5):
         error = pool.submit(os._exit, 3).exception()
         assert type(error).__name__ == "LostCallError", error
         with ProcessPoolExecutor(2, mp_context=fork) as other:

@@ -283,7 +283,8 @@ def test_between_a_condition_and_its_block(monkeypatch, capsys, make):
 
     def torn(condition):
         entered = enter(condition)
-        if threading.get_ident() == main:  # current_thread() in one that starts would come back here
+        # Not current_thread(): in a thread that starts it would come back here.
+        if threading.get_ident() == main:
             left[0] -= 1
             if left[0] < 0:
                 raise LimitError

@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.cold_pool,
     pytest.mark.skipif(os.name != "posix", reason="there are no zombies"),
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
+    pytest.mark.sampled(2),
 ]
 
 CONTEXTS = [None, *multiprocessing.get_all_start_methods()]
@@ -123,6 +124,7 @@ def test_a_zygote_learns_at_once_that_its_pool_is_closed(system):
     assert zygote.process.exitcode(0) == 0
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("start", CONTEXTS)
 @pytest.mark.parametrize("end", ["drop", "kill", "idle", "shutdown"])
 def test_workers_of_an_executor(start, end):

@@ -99,6 +99,7 @@ for left in LEFT:
 SOME = [0, 3, 6, 8, 12, 14]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 @pytest.mark.parametrize("kind", [*start_methods(), "executor", "submit", "auto"])
 @pytest.mark.parametrize("left", [SOME, pytest.param(list(range(61)), marks=pytest.mark.full)])

@@ -81,7 +81,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("method", METHODS[1:], indirect=True)  # a fork executes nothing
@@ -225,7 +225,7 @@ MODULES = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the zygote is for Linux")
 @pytest.mark.parametrize("name", MODULES)

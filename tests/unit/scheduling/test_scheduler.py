@@ -285,7 +285,7 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     data=st.data(),
     items=st.integers(0, 30),

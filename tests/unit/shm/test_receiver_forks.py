@@ -21,6 +21,7 @@ from parallax._shm.receiver import SlabReceiver
 kinds = pytest.mark.parametrize("private", [True, False], ids=["worker", "parent"])
 
 
+@pytest.mark.sampled(2)
 @forks
 @kinds
 @pytest.mark.parametrize("kernel", ["new", "old"])

@@ -46,7 +46,7 @@ def received(encoded):
     return decode(bytes(encoded.payload), [bytearray(b) for b in encoded.buffers])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(VALUES)
 def test_round_trip(value):
     """Plain values come back equal, of the same type."""
