@@ -17,7 +17,7 @@ from parallax._adaptive.trial import Trial
 from parallax._core.callables import name_of
 from parallax._core.plans import Plan
 from parallax._core.thread_clocks import clock_tick
-from parallax._guard.effects import except_shared, judge, scan
+from parallax._guard.effects import OPEN, except_shared, judge, scan
 from parallax._profiling.history import key_of
 from parallax._routing.route_choice import RouteChoice
 
@@ -67,7 +67,7 @@ class FunctionState:
         if self._findings.issuperset(effects.findings):
             return ""
         verdict = judge(effects, ())
-        return verdict.reason if verdict.limit != "free" else ""
+        return verdict.reason if verdict.limit not in OPEN else ""
 
 
 class Functions:
@@ -149,11 +149,11 @@ class Functions:
         )
         trial.warn(args)
         verdict = trial.verdict
-        if verdict.limit == "free" or not verdict.settled:
+        if verdict.limit in OPEN or not verdict.settled:
             processes.load()
         if processes.workers < 2:
             choice.keep(processes.why_unavailable, clock())
-        elif verdict.limit != "free" and (verdict.settled or kwargs):
+        elif verdict.limit not in OPEN and (verdict.settled or kwargs):
             choice.keep(verdict.reason, clock())
         else:
             trial.decide_from_history()

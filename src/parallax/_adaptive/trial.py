@@ -17,7 +17,7 @@ from parallax._backends.capture import capture
 from parallax._backends.contract import Call
 from parallax._core.chunks import Route
 from parallax._core.plans import Plan
-from parallax._guard.effects import Verdict, follow
+from parallax._guard.effects import OPEN, Verdict, follow
 from parallax._routing.planner import Facts, seconds
 from parallax._routing.profiler import Profiler
 from parallax._routing.route_choice import SHORT_CALL_S, RouteChoice
@@ -198,13 +198,13 @@ class Trial:
 
     def _decide(self, plan: Plan | None) -> None:
         verdict = self.verdict
-        self._decided(plan, "" if verdict.limit == "free" else verdict.reason)
+        self._decided(plan, "" if verdict.limit in OPEN else verdict.reason)
 
     def _prepare(self) -> None:
         """Start worker processes while the first call runs, if they may be needed."""
         self._prepared = True
         seen = self._profiler.measurement(clock())
-        free = self.verdict.limit == "free" and self._processes.workers > 1
+        free = self.verdict.limit in OPEN and self._processes.workers > 1
         if free and seen is not None and seen.waiting < 0.5:
             self._processes.prepare(self._modules)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -25,6 +26,7 @@ from typing_extensions import ParamSpec
 from parallax._core.callables import name_of, runs_nothing
 from parallax._core.options import resolve
 from parallax._executors.executor import Executor, shared_executor
+from parallax._guard.seeding import seeded
 from parallax._reporting.unread import log_unread
 from parallax._routing.requested import THREADS
 
@@ -88,6 +90,7 @@ def amap(
     *,
     concurrency: int | None = ...,
     ordered: bool = ...,
+    seed: Any = ...,
 ) -> AsyncIterator[R]: ...
 @overload
 def amap(
@@ -97,6 +100,7 @@ def amap(
     *,
     concurrency: int | None = ...,
     ordered: bool = ...,
+    seed: Any = ...,
 ) -> AsyncIterator[R]: ...
 @overload
 def amap(
@@ -107,6 +111,7 @@ def amap(
     *more: Iterable[Any] | AsyncIterable[Any],
     concurrency: int | None = ...,
     ordered: bool = ...,
+    seed: Any = ...,
 ) -> AsyncIterator[Any]: ...
 def amap(
     fn: Callable[..., Any],
@@ -114,6 +119,7 @@ def amap(
     *iterables: Iterable[Any] | AsyncIterable[Any],
     concurrency: int | None = None,
     ordered: bool = True,
+    seed: Any = None,
 ) -> AsyncIterator[Any]:
     """Call ``fn`` on every item where it is best run, and iterate over the results.
 
@@ -136,13 +142,14 @@ def amap(
         concurrency: most calls that run at a time; default 32 for coroutine functions, as many as
             pay for others. At most twice as many are begun and not yet read.
         ordered: True (default) for the input's order, False for results as they finish.
+        seed: as for ``parallel_map``. Not for coroutine functions, which take turns in one thread.
 
     Returns:
         An asynchronous iterator of results.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: ``concurrency`` is less than 1.
+        ValueError: ``concurrency`` is less than 1, or ``seed`` less than 0.
     """
     if not callable(fn):
         raise TypeError(f"fn must be callable, not {fn!r}. Write amap(fn, items)")
@@ -158,10 +165,19 @@ def amap(
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
     if not isinstance(ordered, bool):
         raise TypeError(f"ordered must be True or False, not {ordered!r}")
+    options = resolve({"seed": seed})
     if runs_nothing(fn) == "coroutine":
+        if seed:
+            raise TypeError(
+                f"{name_of(fn)} is a coroutine function: several of them take turns in one thread, "
+                f"so none can have generators of its own. Make one in it, of a seed in the item"
+            )
         start: Callable[..., Awaitable[Any]] = fn
     else:
-        start = functools.partial(_run, shared_executor(resolve({})), fn, {})
+        called = seeded(fn, seed, options.seed)
+        if called is not fn:
+            iterables = (itertools.count(), *iterables)
+        start = functools.partial(_run, shared_executor(options), called, {})
     running = concurrency or THREADS
     return _Work(name_of(fn), start, iterables, running=running, ordered=ordered).results()
 

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from parallax._core.options import ExplainOptions, MapOptions, StreamOptions
+    from parallax._guard import seeding
     from parallax._reporting.reports import Report
 
     R = TypeVar("R")
     A = TypeVar("A")
 else:
     futures = lazy_module("concurrent.futures")
+    seeding = lazy_module("parallax._guard.seeding")
 
 
 class Results(list["R"]):
@@ -97,6 +99,9 @@ def parallel_map(
             over all calls that it works for. Does not by itself make ``auto`` choose processes.
         max_memory_per_worker: bytes of resident memory above which a worker process is replaced
             after the item that it is at. Does not by itself make ``auto`` choose processes.
+        seed: a whole number or a ``numpy.random.SeedSequence``: each item draws from a stream of
+            its own, whose numbers depend on the seed and on the item's place in the input alone;
+            True for such streams with numbers that differ each time. See docs/random.md.
 
     Returns:
         A list of the results, with the run's report as its attribute ``report``.
@@ -189,6 +194,7 @@ def parallel_imap(
         strict: several iterables must be equally long.
         max_tasks_per_child: items that a worker process runs before it is replaced.
         max_memory_per_worker: bytes of resident memory above which it is replaced.
+        seed: random numbers that depend on the item alone.
 
     Returns:
         An iterator of results.
@@ -264,6 +270,7 @@ def explain(
         backend: "auto", or a backend to be explained.
         max_tasks_per_child: checked; it does not change the choice.
         max_memory_per_worker: checked; it does not change the choice.
+        seed: as for ``parallel_map``.
 
     Returns:
         The report; ``print`` it, or read its attributes.
@@ -290,10 +297,14 @@ def _prepare(
     while isinstance(fn, functools.partial) and not fn.args and not fn.keywords:
         fn = fn.func  # what it adds is time; and @parallel's functions are such partials
     options = resolve(given)
-    source = Input(iterables, strict=options.strict, spread=spread)
+    called = fn
+    if options.seed is not None:
+        called = seeding.seeded(fn, given.get("seed"), options.seed)
+    numbered = called is not fn
+    source = Input(iterables, strict=options.strict, spread=spread, numbered=numbered)
     if not stream:
         source.whole = iterables
-    return Run(fn, name_of(fn), source, options, stream=stream)
+    return Run(called, name_of(fn), source, options, stream=stream)
 
 
 def _check_callable(fn: Any) -> None:

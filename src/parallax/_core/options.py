@@ -17,6 +17,7 @@ import sys
 from parallax._core.cores import start_methods
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import record, replace
+from parallax._core.seeds import stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         retries: int | None
         progress: Any
         strict: bool | None
+        seed: Any
         max_tasks_per_child: int | None
         max_memory_per_worker: int | None
 
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
         max_workers: int | None
         max_tasks_per_child: int | None
         max_memory_per_worker: int | None
+        seed: Any
 
 else:
     Backend = object
@@ -97,6 +100,7 @@ class Options:
     strict: bool = False
     max_tasks_per_child: int | None = None
     max_memory_per_worker: int | None = None
+    seed: Any = None
     idle_timeout: float = 60.0
     stall_warn: float = 60.0
     start_method: str = "auto"
@@ -107,7 +111,7 @@ OPTION_NAMES = Options.__match_args__
 STREAM_OPTIONS = frozenset(OPTION_NAMES) - {"idle_timeout", "stall_warn", "start_method"}
 MAP_OPTIONS = STREAM_OPTIONS - {"ordered"}
 CALL_OPTIONS = frozenset({"item_timeout", "retries"})
-EXPLAIN_OPTIONS = frozenset({"backend", "max_workers", *RECYCLING})
+EXPLAIN_OPTIONS = frozenset({"backend", "max_workers", "seed", *RECYCLING})
 
 
 def check_names(who: str, given: Any, known: Collection[str] = OPTION_NAMES) -> None:
@@ -236,6 +240,7 @@ def _check(o: Options) -> Options:
     _check_seconds("item_timeout", o.item_timeout, zero=False)
     _check_seconds("idle_timeout", o.idle_timeout, zero=True)
     _check_seconds("stall_warn", o.stall_warn, zero=True)
+    stream_of(o.seed)
     if o.on_error not in ("raise", "return"):
         raise ValueError(f"on_error must be 'raise' or 'return', not {o.on_error!r}")
     if o.start_method not in START_METHODS:

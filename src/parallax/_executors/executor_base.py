@@ -7,10 +7,12 @@ except where a subclass or a tool has replaced ``submit``.
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 
 from parallax._core.futures import Future as OwnFuture
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.options import CALL_OPTIONS, check, check_names
+from parallax._core.options import CALL_OPTIONS, check, check_names, resolve
 from parallax._executors.lifetimes import Lifetime
 from parallax._executors.map_results import MapResults
 
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
 
     from parallax._backends.contract import Engine
     from parallax._core.options import CallOptions
+    from parallax._guard import seeding
 
     P = ParamSpec("P")
     T = TypeVar("T")
+else:
+    seeding = lazy_module("parallax._guard.seeding")
 
 
 class EngineExecutor(concurrent.futures.Executor):
@@ -127,6 +132,7 @@ class EngineExecutor(concurrent.futures.Executor):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        seed: Any = None,
     ) -> Iterator[T]:
         """Call ``fn`` on every item; results come in input order.
 
@@ -153,10 +159,11 @@ class EngineExecutor(concurrent.futures.Executor):
             buffersize: maximum number of items that are submitted and whose results are not read
                 yet; the input is then read by the reader of the results only. Default: as many as
                 keep the workers busy.
+            seed: as for ``parallel_map``: random numbers that depend on the item alone.
 
         Raises:
-            ValueError: ``chunksize`` or ``buffersize`` is less than 1.
-            TypeError: ``buffersize`` is not an integer.
+            ValueError: ``chunksize`` or ``buffersize`` is less than 1, or ``seed`` less than 0.
+            TypeError: ``buffersize`` is not an integer, or ``seed`` no seed.
         """
         message_size = self._message_size(chunksize)
         if self._call_options:
@@ -166,6 +173,11 @@ class EngineExecutor(concurrent.futures.Executor):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
+        default = resolve({"seed": seed}).seed
+        if default is not None and iterables:
+            called = seeding.seeded(fn, seed, default)
+            iterables = iterables if called is fn else (itertools.count(), *iterables)
+            fn = called
         submit = self.submit
         # As the standard library's map calls self.submit. The bound method keeps the executor alive
         # as long as the map; without one a dropped executor must be able to end.

@@ -48,6 +48,11 @@ METHOD_DESCRIPTORS: Final = (
 SPREADING_METHODS: Final = ("map", "imap", "starmap", "submit")
 
 
+def _is_cython(raw: object) -> bool:
+    """Whether an entry of a class is a method made by Cython, as NumPy's generators have."""
+    return type(raw).__name__ == "cython_function_or_method"
+
+
 def _undecorated(func: Outer) -> Outer:
     """The user's function under `@parallel`, or the function as it is."""
     return func.child("partial") if is_decorated(func.obj) else func
@@ -149,7 +154,7 @@ class Attributes(Recorder):
         holder = self._class_node(origin, cls)
         if type(raw) is types.FunctionType or is_lru_cache(raw) or is_decorated(raw):
             return exactly(Method(origin, name, _undecorated(holder.child("attr", name))))
-        if is_a(raw, functools.partialmethod) or type(raw) in METHOD_DESCRIPTORS:
+        if is_a(raw, functools.partialmethod) or type(raw) in METHOD_DESCRIPTORS or _is_cython(raw):
             return exactly(Method(origin, name, None))
         if is_a(raw, (staticmethod, classmethod, property, functools.cached_property)):
             func = holder.child("attr", name).child("unwrap")

@@ -23,6 +23,7 @@ from parallax._guard.lookup import (
     is_lru_cache,
     is_own_class,
     is_own_function,
+    is_seeded,
     top_module,
 )
 from parallax._guard.values import (
@@ -123,7 +124,8 @@ class Calls(InstalledCalls):
         if is_a(obj, functools.partial):
             bound = [node.child("bound", k).value() for k in range(len(obj.args))]
             named = {k: node.child("bound name", k).value() for k in obj.keywords}
-            all_args = Arguments([*bound, *args.positional], {**named, **args.named}, args.rest)
+            given = args.positional[1:] if is_seeded(obj) else args.positional
+            all_args = Arguments([*bound, *given], {**named, **args.named}, args.rest)
             return self.call(frame, node.child("partial").value(), all_args)
         if is_lru_cache(obj):
             return self.call(frame, node.child("wrapped").value(), args)

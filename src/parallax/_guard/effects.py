@@ -18,7 +18,8 @@ from parallax._guard.code import line_of
 from parallax._guard.evidence import weigh
 from parallax._guard.fingerprint import differs, fingerprint, follow, unwatchable
 from parallax._guard.frame import TooBig
-from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, mark_of, resolve
+from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, is_seeded, mark_of, resolve
+from parallax._guard.mutators import DRAWS
 from parallax._guard.scan import Scan
 from parallax._guard.values import PLAIN_VALUE
 
@@ -30,16 +31,23 @@ if TYPE_CHECKING:
     from parallax._guard.fingerprint import Path, State
 
 __all__ = [
-    "SCAN_STEPS", "Effects", "Finding", "GlobalRead", "Observer", "Verdict", "except_shared",
-    "follow", "judge", "scan",
+    "OPEN", "SCAN_STEPS", "SEED_ADVICE", "Effects", "Finding", "GlobalRead", "Observer", "Verdict",
+    "draw_of", "except_shared", "follow", "judge", "scan",
 ]  # fmt: skip
 
+# The target of a change of the item itself.
+ITEM: Final = "the item"
 # Items without a change after which a cache counts as filled. Smaller: a change that comes with
 # every third item is taken for one; larger: items run in the caller that workers could have.
 _UNCHANGED_ITEMS: Final = 2
 # Steps of a scan, of about 5 us each. Smaller: programs of a few hundred functions count as too big
 # to be analysed; larger: the first scan of such a program takes longer than it could save.
 SCAN_STEPS: Final = 20_000
+# The limits under which worker processes may be used.
+OPEN: Final = ("free", "apart")
+SEED_ADVICE: Final = (
+    "pass seed=0 for numbers that are the same in every run, or seed=True for any numbers"
+)
 # Smaller: caches that fill over several items are given up too early; larger: a callable that
 # might go to processes is kept back for longer.
 _MAX_UNSETTLED_ITEMS: Final = 8
@@ -59,8 +67,9 @@ class GlobalRead(NamedTuple):
 class Finding(NamedTuple):
     """One place in the code that changes something from outside the call."""
 
-    kind: Literal["grow", "update"]
-    """`update` if threads would race (read, change, write), else `grow`."""
+    kind: Literal["grow", "update", "apart"]
+    """`update` if threads would race (read, change, write), else `grow`; `apart` if only threads
+    would notice, because each process has such state of its own and an item restores it."""
     target: str
     """What is changed, in the user's words."""
     function: str
@@ -79,6 +88,11 @@ class Finding(NamedTuple):
     root: Path = ()
     """Where the changed object is found, as a path from the callable or an argument."""
 
+    @property
+    def draws(self) -> bool:
+        """Whether it is numbers that are drawn from a generator."""
+        return self.how == DRAWS
+
     def __str__(self) -> str:
         where = f" (line {self.line})" if self.line else ""
         return f"`{self.function}` {self.how} `{self.target}`{where}"
@@ -96,8 +110,9 @@ class Effects(NamedTuple):
 class Verdict(NamedTuple):
     """Where a callable may run."""
 
-    limit: Literal["free", "process", "loop"]
-    """`free`: anywhere; `process`: in this process; `loop`: in the caller's thread only."""
+    limit: Literal["free", "apart", "process", "loop"]
+    """`free`: anywhere; `apart`: one item of each process at a time; `process`: in this process;
+    `loop`: in the caller's thread only."""
     reason: str
     """The reason in words; empty where no evidence was found."""
     finding: Finding | None
@@ -166,7 +181,7 @@ def _unwrap(fn: Any) -> tuple[Any, tuple[int | str, ...]]:
     for _ in range(8):
         if is_a(fn, functools.partial):
             # If a partial binds less, a default is used, and no mark records that.
-            bound += (len(fn.args), *fn.keywords)
+            bound += (len(fn.args) - is_seeded(fn), *fn.keywords)
             fn = fn.func
         elif type(fn) is types.MethodType:
             bound += (1,)
@@ -225,6 +240,12 @@ def _scan_anew(fn: Any, args: tuple[Any, ...], steps: int) -> tuple[Effects, tup
     except (TooBig, RecursionError):
         opaque = True
     findings = _findings(fn, weigh(list(analysis.events.values()), returned))
+    if is_seeded(fn):
+        # It draws from a stream of each item's own, and leaves the generator as it was.
+        findings = tuple(
+            each._replace(kind="apart") if each.draws and each.target != ITEM else each
+            for each in findings
+        )
     reads = tuple(GlobalRead(*each) for each in analysis.globals_read)
     marks = tuple(
         (-1 if node.parent is None else node.parent.index, node.kind, node.key, node.mark)
@@ -246,7 +267,7 @@ def _findings(fn: Any, judged: list[Judged]) -> tuple[Finding, ...]:
             name, line, filename = getattr(fn, "__qualname__", type(fn).__qualname__), 0, ""
         watched = event.slot if event.shape == "rebind" else event.node
         path = watched.path() if watched is not None else ()
-        target = "the item" if event.node is not None and event.node.is_item else event.target
+        target = ITEM if event.node is not None and event.node.is_item else event.target
         finding = Finding(
             kind, target, name, filename, line, event.how, guarded, constant, root=path
         )
@@ -261,7 +282,8 @@ class Observer:
 
     def __init__(self, fn: Callable[..., Any], effects: Effects) -> None:
         self._fn = fn
-        self._paths = tuple(dict.fromkeys(finding.root for finding in effects.findings))
+        roots = (finding.root for finding in effects.findings if finding.kind != "apart")
+        self._paths = tuple(dict.fromkeys(roots))
         self._args: tuple[Any, ...] = ()
         self._old: list[State] = []
         #: For each watched item, whether it changed anything.
@@ -288,8 +310,30 @@ class Observer:
             return [unwatchable()]
 
 
+def draw_of(fn: Any, generator: str) -> Finding:
+    """The finding that items were seen to draw from a generator."""
+    code = getattr(_unwrap(fn)[0], "__code__", None)
+    name = getattr(_unwrap(fn)[0], "__qualname__", type(fn).__qualname__)
+    name = name.rpartition("<locals>.")[2]
+    filename, line = (code.co_filename, code.co_firstlineno) if code is not None else ("", 0)
+    return Finding("update", generator, name, filename, line, DRAWS)
+
+
 def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
     """Where the callable may run, given its code and what the first items changed."""
+    apart = next((each for each in effects.findings if each.kind == "apart"), None)
+    if apart is None:
+        return _judge(effects, history)
+    rest = tuple(each for each in effects.findings if each.kind != "apart")
+    verdict = _judge(effects._replace(findings=rest), history)
+    if verdict.limit == "free":
+        return verdict._replace(limit="apart", reason=f"{apart}, which all threads share")
+    if verdict.limit == "process":  # its order would show as well
+        return verdict._replace(limit="loop", finding=None)
+    return verdict
+
+
+def _judge(effects: Effects, history: Sequence[bool]) -> Verdict:
     findings = effects.findings
     if effects.opaque:
         worst = _worst(findings)
@@ -333,7 +377,9 @@ def _worst(findings: Sequence[Finding]) -> Finding | None:
 
 
 def _restrict(finding: Finding, *, settled: bool) -> Verdict:
-    instead = "return the changed item" if finding.target == "the item" else "return the value"
+    if finding.draws and finding.target != ITEM:
+        return Verdict("loop", f"{finding}; {SEED_ADVICE}", finding, settled)
+    instead = "return the changed item" if finding.target == ITEM else "return the value"
     also_races = "; processes would race for it as well"
     other = also_races if finding.shared else ", or pass backend='processes'"
     limit: Literal["process", "loop"] = "loop" if finding.kind == "update" else "process"

@@ -5,7 +5,6 @@ Installed code is not followed: what it changes is known by its name and the typ
 
 from __future__ import annotations
 
-import sys
 import types
 from collections import Counter
 
@@ -237,9 +236,6 @@ def _mutation_by(obj: Any, name: str) -> Mutation | None:
         return None  # a sentinel, as dataclasses use for a default that is made later
     if name == "update" and is_a(obj, Counter):
         return Mutation("take", "adds to")
-    for module, shared in (("random", "_inst"), ("numpy.random.mtrand", "_rand")):
-        if obj is getattr(sys.modules.get(module), shared, UNKNOWN_OBJECT):
-            return None  # the shared generator makes no promise about its sequence
     package: dict[str, Mutation] | None = None
     for base in mro_of(kind):
         top = top_module(base)

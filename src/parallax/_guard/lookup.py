@@ -310,6 +310,11 @@ def is_decorated(obj: object) -> bool:
     return type(obj).__name__ in _DECORATED and is_a(obj, functools.partial)
 
 
+def is_seeded(obj: object) -> bool:
+    """Whether the object is a callable with `seed=`: a partial that takes a number more."""
+    return type(obj).__name__ == "Seeded" and is_a(obj, functools.partial)
+
+
 def mark_of(obj: Any) -> Any:
     """What an analysis relies on: the code of a function, a class itself, else the type."""
     kind = type(obj)

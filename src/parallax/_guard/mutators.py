@@ -56,6 +56,8 @@ MUTATING_METHODS: Final[dict[str, Mutation]] = {
     "sendall": _WRITE,
 }  # fmt: skip
 
+# How a generator of random numbers is used.
+DRAWS: Final = "draws from"
 _QUEUE = {"get": _TAKE, "get_nowait": _TAKE}
 _FILE = dict.fromkeys(
     ("read", "readline", "readlines", "read1", "readinto", "seek", "truncate", "readinto1"),
@@ -72,7 +74,7 @@ _RANDOM = dict.fromkeys(
         "geometric", "lognormal", "chisquare", "dirichlet", "laplace", "logistic", "pareto",
         "standard_exponential", "standard_t", "weibull", "zipf", "multinomial", "spawn",
     ),
-    Mutation("take", "draws from"),
+    Mutation("take", DRAWS),
 )  # fmt: skip
 
 # Further ones of single classes and their subclasses: (top-level module, class name).

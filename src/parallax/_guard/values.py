@@ -101,7 +101,8 @@ class Outer:
         if kind == "attr":
             return f"{self.label}.{key}" if self.label else str(key)
         if kind == "self":
-            return "self"
+            # Of a bound method: `random` in `random.gauss`.
+            return "self" if self.kind == "fn" else self.label.rpartition(".")[0] or self.label
         if kind in ("default", "bound"):
             return f"argument {key + 1}"
         if kind == "type":

@@ -30,6 +30,8 @@ class PastRun(NamedTuple):
     history: tuple[bool, ...] = ()
     #: whether there was a GIL.
     gil: bool = True
+    #: the generator of random numbers that its items drew from, "" if they did not.
+    drew: str = ""
 
 
 # In both the least recently used entry comes first.

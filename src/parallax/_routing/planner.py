@@ -70,7 +70,7 @@ class Facts:
     max_workers: int | None = None
     #: most threads for waiting work; grows while more threads bring more.
     thread_cap: int = 32
-    #: "free", "process" (stay in this process) or "loop", and why.
+    #: "free", "apart" (not in threads), "process" (stay in this process) or "loop", and why.
     limit: str = "free"
     limit_reason: str = ""
     #: seconds until worker processes take work, 0 if they are up.
@@ -91,9 +91,9 @@ def plan(seen: Measurement, remaining: int | None, facts: Facts) -> Plan:
     costs: dict[Route, float] = {"loop": left * seen.wall}
     workers: dict[Route, int] = {"loop": 1}
     if facts.max_workers != 1:
-        if "threads" in facts.allowed and facts.limit != "loop":
+        if "threads" in facts.allowed and facts.limit in ("free", "process"):
             costs["threads"], workers["threads"] = _threads(seen, left, facts)
-        if "processes" in facts.allowed and facts.limit == "free":
+        if "processes" in facts.allowed and facts.limit in ("free", "apart"):
             costs["processes"], workers["processes"] = _processes(seen, left, facts)
     route = _choose(costs, facts)
     count = workers[route]

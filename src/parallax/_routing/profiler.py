@@ -205,4 +205,4 @@ class Profiler:
         if self.limits.nested or self.caller.crowded or self.caller.delayed() > 2 * LOADED_SHARE:
             return
         kept = replace(seen, payload=None, remembered=False)
-        remember_run(self._key, PastRun(kept, self.limits.history, self._gil))
+        remember_run(self._key, PastRun(kept, self.limits.history, self._gil, self.limits.drew))

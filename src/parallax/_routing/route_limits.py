@@ -11,7 +11,21 @@ import warnings
 
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._guard.effects import Observer, Verdict, except_shared, judge, scan
+from parallax._guard.effects import (
+    OPEN,
+    SEED_ADVICE,
+    Effects,
+    Finding,
+    Observer,
+    Verdict,
+    draw_of,
+    except_shared,
+    follow,
+    judge,
+    scan,
+)
+from parallax._guard.generators import DrawWatch, shared_generators
+from parallax._guard.lookup import is_seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +39,10 @@ else:
 #: this keeps its callable in the process; more items delay the plan.
 MAX_OBSERVED_ITEMS = 12
 
+#: Blocks of items in the caller's thread after each of which generators are looked at. Fewer miss
+#: draws that come late; each look takes 20 us.
+MAX_SEEN_BLOCKS = 32
+
 NESTED_CALLS = "they make parallel calls themselves, which use the cores already"
 
 
@@ -36,9 +54,17 @@ class RouteLimits:
     """
 
     def __init__(
-        self, fn: Callable[..., Any], history: tuple[bool, ...], *, guard: bool = True
+        self,
+        fn: Callable[..., Any],
+        history: tuple[bool, ...],
+        *,
+        guard: bool = True,
     ) -> None:
-        self._fn = fn
+        self._fn: Any = fn
+        #: the generator that items were seen to draw from; "" if none was.
+        self.drew = ""
+        self._draws: DrawWatch | None = None
+        self._blocks = 0
         self._history = history
         self._guard = guard
         self._effects: Any = None
@@ -62,9 +88,21 @@ class RouteLimits:
             self._verdict = judge(effects, self._history)
 
     def find_reads(self) -> None:
-        """Find the module globals that the callable reads, where the guard did not look."""
-        if not self.reads:
-            self.reads = scan(self._fn).reads
+        """Find the module globals that the callable reads, where the guard did not look.
+
+        Warns of generators of random numbers that each process would have a copy of.
+        """
+        if self.reads or self._guard:
+            return
+        effects = scan(self._fn)
+        self.reads = effects.reads
+        shared = [generator for _, generator in shared_generators()]
+        for each in effects.findings:
+            target = follow(each.root, self._fn, ()) if each.draws and each.root else None
+            if each.kind != "apart" and target and all(target is not one for one in shared):
+                copies = f"{each}, and all workers draw the same numbers from their copies of it"
+                self._warn_once(each, f"{copies}; {SEED_ADVICE}")
+                return
 
     @property
     def watching(self) -> bool:
@@ -87,24 +125,48 @@ class RouteLimits:
             self._observer.after()
             self._verdict = judge(self._effects, (*self._history, *self._observer.history))
 
+    def before_block(self) -> None:
+        """Items begin in the caller's thread, watched or not."""
+        self._blocks += 1
+        if self._blocks == 1 and self._guard and not self.drew and not is_seeded(self._fn):
+            self._draws = DrawWatch(self._fn)
+        if self._draws is not None:
+            self._draws.before()
+
+    def after_block(self) -> None:
+        """Items have ended."""
+        if self._draws is not None and not self.drew:
+            self.drew = self._draws.drawn()
+            if self.drew or self._blocks >= MAX_SEEN_BLOCKS:
+                self._draws = None
+
     @property
     def verdict(self) -> Verdict:
         """The routes that are open, and why no others."""
-        if self.nested and self._verdict.limit != "loop":
+        found = self._verdict
+        if self.drew and found.limit != "loop":
+            return judge(Effects((draw_of(self._fn, self.drew),)), ())
+        if self.nested and found.limit != "loop":
             return Verdict("loop", NESTED_CALLS, None, True)
-        if self.stay_reason and self._verdict.limit == "free":
-            return Verdict("process", self.stay_reason, None, True)
-        return self._verdict
+        if is_seeded(self._fn) and self._fn.drew and found.limit == "free":
+            found = found._replace(limit="apart", reason="it draws from generators of all threads")
+        if self.stay_reason and found.limit in OPEN:
+            alone = found.limit == "apart"
+            return Verdict("loop" if alone else "process", self.stay_reason, None, True)
+        return found
 
     def warn(self) -> None:
         """Warn once per callable that its shared state kept it from running in parallel."""
-        finding = self._verdict.finding
-        if finding is None or self._verdict.limit != "loop":
-            return
+        verdict = self.verdict
+        if verdict.finding is not None and verdict.limit == "loop":
+            self._warn_once(verdict.finding, verdict.reason)
+
+    @staticmethod
+    def _warn_once(finding: Finding, text: str) -> None:
         key = (finding.filename, finding.line, finding.target)
         if key not in _warned:
             _warned.add(key)
-            warnings.warn(errors.SharedStateWarning(self._verdict.reason), stacklevel=_user_level())
+            warnings.warn(errors.SharedStateWarning(text), stacklevel=_user_level())
 
     @property
     def history(self) -> tuple[bool, ...]:

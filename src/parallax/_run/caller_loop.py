@@ -130,6 +130,8 @@ class CallerLoop:
         if watch and items:
             profiler.limits.before_item(tuple(items[0]) if source.star else (items[0],))
         measuring = self._controller.forced is None
+        if measuring:
+            profiler.limits.before_block()
         if items and measuring and profiler.workers.payload is None:
             self._caller.sample = items[:1]
         profiler.caller.begin(clock())
@@ -145,6 +147,8 @@ class CallerLoop:
         result = self._caller.run(work, size, place, lock, overtaken)
         if watch:
             profiler.limits.after_item()
+        if measuring:
+            profiler.limits.after_block()
         with lock:  # workers may have begun meanwhile, and report as well
             alone = not self._controller.dispatch.flow.begun()
             profiler.caller.end(len(result.values), result.wall, result.cpu, alone=alone)

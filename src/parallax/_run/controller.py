@@ -15,6 +15,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
 from parallax._core.plans import Plan
 from parallax._core.records import replace
+from parallax._guard.effects import OPEN
 from parallax._profiling.history import key_of, past_item_seconds, remember_item_seconds
 from parallax._routing.planner import LITTLE_WORK_S, Facts, hindsight, too_little
 from parallax._routing.profiler import Profiler
@@ -158,7 +159,7 @@ class Controller:
     def open_from_history(self) -> bool:
         """Open at once if the measurements of an earlier call suffice for a plan; True if so."""
         past_run, left = self.profiler.past_run, self._source.left
-        if past_run is None or left is None or left < 2 or self.explaining:
+        if past_run is None or past_run.drew or left is None or left < 2 or self.explaining:
             return False
         seconds = past_run.measurement.wall
         if seconds < PAST_PLAN_ITEM_S or seconds * left < EARLY_START_WORK_S:
@@ -357,11 +358,10 @@ class Controller:
         """Have the process machinery start before the plan is made."""
         profiler = self.profiler
         seen = profiler.measurement(now)
-        if seen is None or left is None or profiler.limits.verdict.limit != "free":
-            return
-        if self._place.level:
+        if seen is None or left is None or self._place.level:
             return
         much = seen.wall * left > EARLY_START_WORK_S and seen.waiting < 0.5
+        much = much and profiler.limits.verdict.limit in OPEN
         if much and profiler.workers.payload is None:
             self._weigh()
 

@@ -7,7 +7,7 @@ iterables may run user code.
 
 from __future__ import annotations
 
-from itertools import chain, islice
+from itertools import chain, count, islice
 from time import perf_counter
 
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -28,7 +28,12 @@ class Input:
     """The items of one run."""
 
     def __init__(
-        self, iterables: tuple[Iterable[Any], ...], *, strict: bool, spread: bool = False
+        self,
+        iterables: tuple[Iterable[Any], ...],
+        *,
+        strict: bool,
+        spread: bool = False,
+        numbered: bool = False,
     ) -> None:
         """Make the iterator; nothing is taken yet.
 
@@ -36,6 +41,7 @@ class Input:
             iterables: one or more; several are zipped.
             strict: several must be equally long, as in ``zip``.
             spread: the one iterable gives the arguments of each call as one tuple.
+            numbered: the first argument of each call is its number.
 
         Raises:
             TypeError: none was given, or one is not iterable.
@@ -48,16 +54,20 @@ class Input:
                     f"{type(iterable).__name__} object is not iterable; "
                     f"as in map, pass the items in a list or another iterable"
                 )
+        several = len(iterables) > 1
         #: items are tuples of arguments.
-        self.star = spread or len(iterables) > 1
+        self.star = spread or several or numbered
         #: the iterator; items taken from it directly are reported to ``took``.
         self.iterator: Iterator[Any] = (
             map(tuple, iterables[0])
             if spread
             else zip(*iterables, strict=strict)
-            if self.star
+            if several
             else iter(iterables[0])
         )
+        if numbered:
+            calls = self.iterator if spread or several else zip(self.iterator, strict=False)
+            self.iterator = map(lambda number, args: (number, *args), count(), calls)
         #: any thread may take items.
         self.anywhere = all(type(i) in _PLAIN_CONTAINERS for i in iterables)
         #: what the items come from, where nothing of it is read later than it is taken.

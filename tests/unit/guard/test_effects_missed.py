@@ -686,7 +686,7 @@ MISSED = [
     (generator_append, 3, "process"), (setattr_on_global, 3, "process"),
     (setattr_dynamic, 3, "process"), (vars_of_global, 3, "process"),
     (dict_of_global, 3, "process"), (globals_store, 3, "process"), (pushes_heap, 3, "process"),
-    (unbound_append, 3, "process"), (shuffles_item, [1, 2], "process"),
+    (unbound_append, 3, "process"), (shuffles_item, [1, 2], "loop"),
     (sorts_item, [2, 1], "process"), (in_place_list, [1], "process"),
     (in_place_alias, [1], "process"), (deletes_key, {"a": 1}, "process"),
     (pops_key, {"a": 1}, "process"), (nested_item, {"children": []}, "process"),

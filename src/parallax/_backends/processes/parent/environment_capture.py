@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Defaults of nested calls that travel. Not max_workers: it is a limit of the whole, of which a
 #: nested call gets a part.
 _TRAVELLING_OPTIONS = frozenset(
-    {"chunksize", "buffersize", "timeout", "item_timeout", "on_error", "retries"}
+    {"chunksize", "buffersize", "timeout", "item_timeout", "on_error", "retries", "seed"}
 )
 
 #: The environment that was captured last, and its pickle.

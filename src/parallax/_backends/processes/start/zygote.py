@@ -203,12 +203,12 @@ def _import(names: list[Any], control: sockets.socket) -> list[str]:
 def reseed() -> None:
     """Give a process that was just forked random numbers of its own.
 
-    The random module reseeds itself after a fork, NumPy's global generator does not.
+    The random module reseeds itself after a fork; the generators of NumPy and PyTorch do not.
     """
     # Not by the attribute of numpy, which would import the module.
-    random = sys.modules.get("numpy.random")
-    if random is not None:
-        random.seed()
+    for name in ("numpy.random", "torch"):
+        if (seed := getattr(sys.modules.get(name), "seed", None)) is not None:
+            seed()
 
 
 def _report(control: sockets.socket, message: tuple[Any, ...]) -> None:
