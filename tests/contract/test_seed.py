@@ -109,7 +109,8 @@ def test_items_in_threads_that_do_not_draw_run_side_by_side():
     def meet(item):
         return item if item == 0 else both.wait(10) >= 0
 
-    assert parallel_map(meet, range(5), backend="threads", max_workers=2, seed=1)[1:] == [True] * 4
+    run = {"backend": "threads", "max_workers": 2, "chunksize": 1}
+    assert parallel_map(meet, range(5), seed=1, **run)[1:] == [True] * 4
 
 
 def nested(item):

@@ -302,8 +302,10 @@ def _prepare(
         called = seeding.seeded(fn, given.get("seed"), options.seed)
     numbered = called is not fn
     source = Input(iterables, strict=options.strict, spread=spread, numbered=numbered)
-    if not stream:
+    if not stream and not numbered:
         source.whole = iterables
+    elif not stream and not spread and source.total is not None:
+        source.whole = range(source.total), *iterables
     return Run(called, name_of(fn), source, options, stream=stream)
 
 
