@@ -8,6 +8,7 @@ import importlib.util
 import json
 import locale
 import mimetypes
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import numpy as np
 import pytest
 
 import parallax
-from parallax import options, parallel_imap, parallel_map
+from parallax import Executor, ProcessPoolExecutor, options, parallel_imap, parallel_map
 from tests.helpers.leaks import Held, wait_until_clean
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux")
@@ -423,3 +424,87 @@ def test_an_object_that_a_worker_has_changed_comes_back_changed():
     assert [a[0] for a in ARRAYS] == [*range(12)]
     same = parallel_map(lambda a: a, ARRAYS)
     assert all(r is a for r, a in zip(same, ARRAYS, strict=True))
+
+
+STATE = ["import"]
+
+
+def state(_=None):
+    return [*STATE]
+
+
+def remember(what):
+    STATE.append(what)
+
+
+@pytest.fixture
+def program_state():
+    yield STATE
+    del STATE[1:]
+
+
+def counted(x, calls=[0]):  # noqa: B006 - of the process
+    calls[0] += 1
+    time.sleep(0.01)
+    return calls[0]
+
+
+@pytest.mark.parametrize("kind", ["pool", "executor", "adaptive"])
+def test_workers_of_an_executor_have_the_state_of_its_first_call(kind, program_state):
+    """As in the standard library where it forks; also those that start later."""
+    method = {"pool": "auto", "executor": "auto", "adaptive": "snapshot"}[kind]
+    with options(start_method=method, backend="auto", max_workers=None):
+        make = {
+            "pool": lambda **given: ProcessPoolExecutor(2, **given),
+            "executor": lambda **given: Executor(2, backend="processes", **given),
+            "adaptive": lambda **given: Executor(2, **given),
+        }[kind]
+        before = Held.now()
+        with make(initializer=remember, initargs=("initialized",)) as executor:
+            program_state.append("before")
+            # With a time limit each call of an adaptive executor runs in a process.
+            calls = executor.options(item_timeout=60) if kind == "adaptive" else executor
+            assert calls.submit(state).result() == ["import", "before", "initialized"]
+            program_state.append("after")
+            if kind != "pool":
+                executor.kill_workers()
+            assert calls.submit(state).result() == ["import", "before", "initialized"]
+            assert list(executor.map(abs, range(-3, 0))) == [3, 2, 1]
+        with make(max_tasks_per_child=1) as executor:
+            if kind != "adaptive":
+                assert [*executor.map(counted, range(5), chunksize=1)] == [1] * 5
+        make().shutdown()
+        assert wait_until_clean(before) == []
+
+
+@pytest.mark.parametrize("why", ["thread", "file", "option", "context"])
+def test_an_executor_does_without_a_fork_where_it_would_be_wrong(why, program_state, tmp_path):
+    """A second thread; an open file, which workers would not have; or the program wants another."""
+    program_state.append("before")
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    if why == "thread":
+        thread.start()
+    file = (tmp_path / "log").open("w") if why == "file" else None
+    context = multiprocessing.get_context("forkserver") if why == "context" else None
+    method = "zygote" if why == "option" else "auto"
+    try:
+        with (
+            options(start_method=method, backend="auto"),
+            ProcessPoolExecutor(1, context) as executor,
+        ):
+            # The module is imported anew, unless the value of its list were sent along.
+            mine = executor.submit(os.getpid).result()
+            parent = int(executor.submit(parent_of, mine).result())
+            assert parent not in {os.getpid(), 0}
+            assert "zygote" in Path(f"/proc/{parent}/cmdline").read_text()
+    finally:
+        end.set()
+        if thread.ident:
+            thread.join()
+        if file is not None:
+            file.close()
+
+
+def parent_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]

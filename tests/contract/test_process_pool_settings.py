@@ -79,7 +79,7 @@ def test_initializer_that_fails(make_pool, initializer, args, words):
 def test_max_tasks_per_child(make_pool, limit):
     """No worker runs more, and no call is lost."""
     executor = make_pool(2, max_tasks_per_child=limit)
-    count = 4 * limit + 1 if "spawn" in str(executor._engine._pool.method) else 30 * limit + 1
+    count = 4 * limit + 1 if "spawn" in str(executor._engine.pool.method) else 30 * limit + 1
     futures = [executor.submit(os.getpid) for _ in range(count)]
     pids = [f.result() for f in futures]
     # A number may be given to a second worker, in theory.

@@ -20,7 +20,7 @@ ROOT = CASES.parents[2]
 def test_all_cases():
     """Each case of ``snapshot_cases.py`` passes, and none is left out."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)],
+        [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(CASES)],
         capture_output=True,
         text=True,
         cwd=ROOT,

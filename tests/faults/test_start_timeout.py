@@ -35,7 +35,7 @@ def test_another_one_is_started_for_the_only_one(monkeypatch):
         until(lambda: not engine.workers)
         zygote.suspend()
         try:
-            monkeypatch.setattr(engine._pool, "deadline", lambda worker: worker.born + 0.05)
+            monkeypatch.setattr(engine.pool, "deadline", lambda worker: worker.born + 0.05)
             future = executor.submit(jobs.square, 7)
             (first,) = engine.workers
             until(lambda: engine.workers and engine.workers[0] is not first)
@@ -53,7 +53,7 @@ def test_when_none_can_be_had_every_call_ends(monkeypatch):
     try:
         with ProcessPoolExecutor(6) as executor:
             engine = executor._engine
-            monkeypatch.setattr(engine._pool, "deadline", lambda worker: worker.born + 0.05)
+            monkeypatch.setattr(engine.pool, "deadline", lambda worker: worker.born + 0.05)
             futures = [executor.submit(jobs.square, n) for n in range(12)]
             errors = [future.exception(30) for future in futures]
             assert {type(error) for error in errors} == {BrokenProcessPool}

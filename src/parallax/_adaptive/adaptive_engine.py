@@ -116,6 +116,7 @@ class AdaptiveEngine(TrialRuns):
         """Hand a call with a time limit to a worker process, which can be ended."""
         with self.lock:
             self._check()
+            self.processes.begin()
             engine = self.processes.started()
         task = engine.submit(fn, args, kwargs, None, options)
 
@@ -150,6 +151,7 @@ class AdaptiveEngine(TrialRuns):
             call.encode(self.processes)
         with Shield(), self.lock:
             self._check()
+            self.processes.begin()
             self._open.add(call)
             try:
                 self._enter(call)

@@ -75,6 +75,16 @@ class ProcessRoute:
         #: why no worker process can be started; "" as far as is known.
         self._unavailable = ""
         self._idle_timeout: float | None = None
+        self._fork_wanted = settings.method == "snapshot"
+
+    def begin(self) -> None:
+        """Fork the program if that is wanted: at the first call, for then come threads."""
+        if self._fork_wanted:
+            self._fork_wanted = False
+            try:
+                self.started().begin()
+            except (WorkerStartError, OSError) as error:
+                self._set_unavailable(error)
 
     @property
     def cores(self) -> int:
@@ -175,6 +185,9 @@ class ProcessRoute:
         self._unavailable = f"no worker process can be started: {cause}"
 
     def _pool(self) -> Pool:
+        if self.engine is not None:  # a fork of the program needs no preparation
+            pool: Pool = self.engine.pool
+            return pool
         from parallax._backends.processes.parent.warm_pool import warm_pool
 
         return warm_pool(self._settings.method)
@@ -202,4 +215,5 @@ class ProcessRoute:
             timed=self._timed,
             lock=self._lock,
             stall_warn=settings.stall_warn,
+            snapshot=settings.method == "snapshot",
         )

@@ -16,11 +16,13 @@ from operator import attrgetter
 from parallax._backends.processes.parent.process_engine import ProcessEngine
 from parallax._backends.processes.parent.process_view import ProcessHandle
 from parallax._backends.processes.parent.warm_pool import warm_pool
+from parallax._backends.processes.start.fork_safety import unsafe_reason
 from parallax._backends.processes.start.initializer import forks_by_default
+from parallax._core import fork_pauses
 from parallax._core.cores import usable_cores
 from parallax._core.errors import InheritanceError, WorkerStartError
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.options import check, stall_limit
+from parallax._core.options import check, resolve
 from parallax._executors import process_errors
 from parallax._executors.executor_base import EngineExecutor
 
@@ -101,6 +103,7 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
             )
         if method not in {"spawn", "fork"}:
             method = "auto"
+        options = resolve({})
         make = functools.partial(
             ProcessEngine,
             max_workers,
@@ -108,12 +111,16 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
             initializer=initializer,
             initargs=tuple(initargs),
             max_tasks=max_tasks_per_child,
-            stall_warn=stall_limit(),
+            stall_warn=options.stall_warn,
         )
         try:
             pool = warm_pool(method)
-            pool.prepare(set())
-            engine = make(pool)
+            snapshot = mp_context is None and options.start_method in {"auto", "snapshot"}
+            if snapshot and unsafe_reason(fork_pauses.running()):
+                snapshot = False
+            if not snapshot:
+                pool.prepare(set())
+            engine = make(pool, snapshot=snapshot)
         except OSError as error:
             raise WorkerStartError(method, str(error)) from error
         except InheritanceError:

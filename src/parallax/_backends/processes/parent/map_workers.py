@@ -123,7 +123,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
     @property
     def recalls(self) -> bool:
         """Whether workers can be asked for what they have not begun."""
-        return not self._pool.spare and protocol.RECALL is not None
+        return not self.pool.spare and protocol.RECALL is not None
 
     @property
     def size(self) -> int:
@@ -144,7 +144,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         if self.hopeless:
             # Of workers that are reported before they are up some are lost at any time.
             if not self.workers:
-                self._report(Unable(self.hopeless, method=self._pool.method))
+                self._report(Unable(self.hopeless, method=self.pool.method))
         elif count > len(self.workers):
             with Shield():  # else a worker may be lent to nobody
                 self._open(count)
@@ -153,7 +153,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         missing = count - len(self.workers)
         try:
             wait = self._wait and not self.workers
-            leased = self._pool.lease(missing, self._limit, wait=wait, items=self._items)
+            leased = self.pool.lease(missing, self._limit, wait=wait, items=self._items)
         except errors.WorkerStartError as error:
             if self._fall_back(error.detail):
                 self._open(count)
@@ -277,7 +277,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             self._sent_once.clear()
             if self._made is not None:
                 self._made.close()
-        self._pool.settle(SETTLE_TIMEOUT_S)
+        self.pool.settle(SETTLE_TIMEOUT_S)
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -370,7 +370,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         if loss.came_up:
             return  # the run asks for another one if it wants it
         if hopeless:
-            self._report(Unable(loss.hopeless, method=self._pool.method))
+            self._report(Unable(loss.hopeless, method=self.pool.method))
         else:
             # It may not have joined the run, so its replacement is requested here.
             self.open(self._wanted)

@@ -24,7 +24,7 @@ from parallax._backends.processes.common.arithmetic import arithmetic
 from parallax._backends.processes.parent.direct_read import read_directly
 from parallax._backends.processes.parent.function_cache import Callables, Known
 from parallax._backends.processes.parent.pool import Pool
-from parallax._backends.processes.parent.process_view import ProcessHandle
+from parallax._backends.processes.parent.process_view import PIDS_TIMEOUT_S, ProcessHandle
 from parallax._backends.processes.parent.task import Task, TaskWorker, encode_arguments, settle
 from parallax._backends.processes.parent.task_stall_view import TaskStallView
 from parallax._backends.processes.parent.task_workers import TaskWorkers
@@ -51,9 +51,6 @@ else:
 #: Seconds for a worker to leave that may still write to queues: shorter loses what was not read.
 SHARED_EXIT_TIMEOUT_S = 2.0
 
-#: Seconds to wait for the process ids of starting workers.
-PIDS_TIMEOUT_S = 30.0
-
 _ENDED = BrokenExecutor("the workers were ended on demand")
 
 
@@ -72,6 +69,7 @@ class ProcessEngine:
         timed: Callable[[Task, float, float], None] | None = None,
         lock: Any = None,
         stall_warn: float = 0.0,
+        snapshot: bool = False,
     ) -> None:
         """Check the initializer; no worker is started yet.
 
@@ -86,6 +84,7 @@ class ProcessEngine:
                 clock and on the CPU clock.
             lock: a reentrant lock to use, if somebody shares it.
             stall_warn: seconds without an end of any call after which that is logged; 0 for never.
+            snapshot: workers are forks of the program at the first call, where that is safe.
 
         Raises:
             SerializationError: the initializer cannot travel.
@@ -96,7 +95,7 @@ class ProcessEngine:
             self._first = Initializer(initializer, initargs, inherited=pool.forks)
         self.max_workers = max_workers = min(max_workers, MAX_PROCESSES)
         self.lock = lock if lock is not None else threading.RLock()
-        self._pool = pool
+        self._snapshot = snapshot
         self.backend = "interpreters" if pool.spare else "processes"
         self._broken = call_errors.broken_pool
         self._callables = Callables()
@@ -158,10 +157,11 @@ class ProcessEngine:
 
     ahead = property(lambda self: 2 * self.max_workers)
     fatal = property(attrgetter("_workers.fatal"))
+    pool = property(attrgetter("_workers.pool"))
 
     def pieces(self, *_: Any) -> bool:
         """Whether short calls travel several at a time: not if one may have to run elsewhere."""
-        return not self._pool.spare
+        return not self.pool.spare
 
     def submit(
         self,
@@ -217,15 +217,18 @@ class ProcessEngine:
         Without a task only a worker is started, as the standard library does for one that fails.
         """
         self._check()
-        forks = self._pool.forks
-        if forks:
-            self._workers.add(task)  # first: it forks while there is no thread of ours
+        self.begin()
+        self._workers.add(task)  # first: it may fork while there is no thread of ours
         if self.thread is None:
             self.thread = threading.Thread(target=self._run, name="parallax-executor", daemon=True)
             self.thread.start()
-        if not forks:
-            self._workers.add(task)
         self._stall_monitor.start()
+
+    def begin(self) -> None:
+        """Fork the program now if it is to be forked, for workers that start later; idempotent."""
+        if self._snapshot and (context := self._workers.take_snapshot(self.max_workers)):
+            self._workers.context, self._arithmetic = context, arithmetic()
+        self._snapshot = False
 
     def rest_after(self, seconds: float) -> None:
         """From now on have workers leave that have been idle for so long."""
@@ -277,9 +280,9 @@ class ProcessEngine:
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         """Take no more tasks, and end when all are done; see ``Engine``."""
         with self.lock:
-            self.closing = True
-            thread = self.thread
+            self.closing, thread = True, self.thread
             if thread is None:
+                self.pool.settle(EXIT_STATUS_TIMEOUT_S)
                 self._release()
         if cancel:
             self.cancel_queued()
@@ -385,7 +388,7 @@ class ProcessEngine:
         for worker in left:
             if worker.pool.discard(worker, kill=False, timeout=timeout) is None:
                 worker.pool.discard(worker, kill=True, timeout=EXIT_STATUS_TIMEOUT_S)
-        self._pool.settle(EXIT_STATUS_TIMEOUT_S)
+        self.pool.settle(EXIT_STATUS_TIMEOUT_S)
         self._workers.output.close()
         with self.lock:
             self._release()

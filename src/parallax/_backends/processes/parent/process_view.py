@@ -17,6 +17,10 @@ from parallax._backends.processes.parent.worker_client import WorkerClient
 POLL_INTERVAL_S = 0.01
 
 
+#: Seconds to wait for the process ids of starting workers.
+PIDS_TIMEOUT_S = 30.0
+
+
 class ProcessHandle:
     """One worker process."""
 

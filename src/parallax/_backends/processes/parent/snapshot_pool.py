@@ -1,4 +1,4 @@
-"""The pool of one run whose workers are forks of this program; see ``start.snapshot``."""
+"""Pools of one run or executor whose workers are forks of this program; see ``start.snapshot``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from parallax._backends.processes.common.heritage import Heritage
 from parallax._backends.processes.parent.call_encoding import names_in
 from parallax._backends.processes.parent.pool import Pool
 from parallax._backends.processes.parent.warm_pool import keep_registered
+from parallax._backends.processes.start import fork_safety
 from parallax._backends.processes.start.snapshot import fork_template
 from parallax._backends.processes.start.spawn import installed
 from parallax._backends.processes.start.started_process import Inherited
@@ -25,17 +26,27 @@ if TYPE_CHECKING:
     from parallax._backends.processes.parent.worker_client import WorkerClient
     from parallax._core.nesting import Place
 
+#: Seconds until forks of a template take work.
+TEMPLATE_FORK_S = 0.005
+
 #: Objects of one callable that are looked at.
 MAX_KNOWN = 1000
 
 
 class SnapshotPool(Pool):
-    """Lends workers to the one run that it was made for, and ends with it."""
+    """Has workers for the one run or executor that it was made for, and ends with it."""
 
     def __init__(self, template: ZygoteClient, inherits: Inherited) -> None:
         super().__init__(starter=Starter("auto", template, inherits))
         self._heritage = inherits.heritage
         keep_registered(self, alive=True)
+
+    def expected_start(self, *_: object) -> float:
+        """Seconds until workers, which import nothing, would take work."""
+        return TEMPLATE_FORK_S
+
+    def prepare(self, modules: Iterable[str]) -> None:
+        """Nothing: a fork has imported what the program has."""
 
     def settle(self, timeout: float) -> None:  # noqa: ARG002 - it takes no longer than that
         """The run is over: end the workers and the template; returns when they are gone."""
@@ -45,7 +56,9 @@ class SnapshotPool(Pool):
             self._heritage.clear()
 
     def _attend(self, *workers: WorkerClient) -> None:
-        """Nothing: the run looks after its workers, and a thread would be in the way of forks."""
+        """Look after the workers of an executor, whose thread is in the way of forks anyway."""
+        if self._heritage is None:
+            super()._attend(*workers)
 
 
 def fork_pool(
@@ -68,6 +81,17 @@ def fork_pool(
     if isinstance(made, str):
         return made
     return SnapshotPool(ZygoteClient(made), Inherited(context, (key,), heritage))
+
+
+def fork_executor_pool(place: Place, context: bytes) -> SnapshotPool | str:
+    """The same for an executor, whose workers get what they run like others.
+
+    Its callables are not known, so nothing may be open that they would find closed.
+    """
+    made = fork_safety.open_files_reason() or fork_template({}, place)
+    if isinstance(made, str):
+        return made
+    return SnapshotPool(ZygoteClient(made), Inherited(context))
 
 
 def known_objects(fn: Any) -> list[Any]:

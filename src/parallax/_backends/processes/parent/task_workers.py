@@ -79,7 +79,8 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self.idle_limit: float | None = None
         self._greeted = greeted
         self._timed = timed
-        self._context = capture_environment(here().worker(max_workers))
+        #: their environment, encoded.
+        self.context = capture_environment(here().worker(max_workers))
         self._numbers = itertools.count(1)
         #: the one that became idle last at the end.
         self._idle: deque[TaskWorker] = deque()
@@ -130,16 +131,16 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         """Start as many workers as there are tasks that no starting worker will take."""
         room = self.max_workers - len(self.workers)
         count = min(room, max(least, len(self.queue.tasks) - self.starting))
-        if self._pool.forks and not self._grown:
+        if self.pool.forks and not self._grown:
             count = room  # as long as there are few threads
         if count <= 0:
             return
         self._grown = True
         if self.queue.tasks and (known := self.queue.tasks[-1].known) is not None:
-            self._pool.prepare(known.modules)
+            self.pool.prepare(known.modules)
         for _ in range(count):
             try:
-                worker = self._pool.hire(TaskWorker, self._initializer)
+                worker = self.pool.hire(TaskWorker, self._initializer)
             except errors.WorkerStartError as error:
                 if self._fall_back(str(error)):
                     continue
@@ -147,7 +148,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
                 break
             self._admit(worker, next(self._numbers))
             try:
-                worker.surround(self._context)
+                worker.surround(self.context)
                 if self._initializer is not None:
                     worker.initialize(self._initializer)
             except OSError:
@@ -245,7 +246,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self._requeue(held)
         worker.batches.clear()
         if loss.hopeless and self.fatal is None and not self._fall_back(loss.hopeless):
-            self.fatal = errors.WorkerStartError(self._pool.method, loss.hopeless)
+            self.fatal = errors.WorkerStartError(self.pool.method, loss.hopeless)
             self.fail_all()
 
     def _remove(self, worker: TaskWorker) -> None:

@@ -14,6 +14,7 @@ import time
 
 from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
+from parallax._backends.processes.parent.environment_capture import capture_environment
 from parallax._backends.processes.parent.exit_diagnosis import describe_end, unreadable
 from parallax._backends.processes.parent.warm_pool import warm_pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
@@ -21,12 +22,14 @@ from parallax._backends.processes.parent.worker_start import W
 from parallax._backends.processes.parent.worker_state import BORROWED, CONDEMNED, STARTING
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, Generic, NamedTuple, signals
+from parallax._core.nesting import here
 from parallax._transport.framing import ProtocolError
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterable
 
+    from parallax._backends.processes.parent import snapshot_pool
     from parallax._backends.processes.parent.output_receiver import OutputReceiver
     from parallax._backends.processes.parent.pool import Pool
     from parallax._core import errors
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from parallax._transport.shm_channel import SharedFrame
 else:
     logging = lazy_module("logging")
+    snapshot_pool = lazy_module("parallax._backends.processes.parent.snapshot_pool")
     errors = lazy_module("parallax._core.errors")
 
 #: Seconds to wait for the exit status of a worker whose socket closed. It is reaped within
@@ -84,7 +88,7 @@ class WorkerSet(Generic[W]):
             wake: makes another thread that waits on the selector look again, if there is one.
             killed_weight: what one counts for ``MAX_STILLBORN`` that was killed by a signal.
         """
-        self._pool = pool
+        self.pool = pool
         #: why interpreters were given up, if they were.
         self.gave_up = ""
         self.output = output
@@ -120,11 +124,28 @@ class WorkerSet(Generic[W]):
     def _ended(self, worker: W, loss: Loss) -> None:
         """A worker was removed, because it ended."""
 
+    def take_snapshot(self, count: int) -> bytes | None:
+        """Have workers forked from the program as it is now, if that is safe.
+
+        Args:
+            count: how many there may be.
+
+        Returns:
+            Their environment, as ``capture_environment`` encodes it; None if it is not safe.
+        """
+        place = here().worker(count)
+        context = capture_environment(place)
+        made = snapshot_pool.fork_executor_pool(place, context)
+        if isinstance(made, str):
+            return None
+        self.pool = made
+        return context
+
     def _fall_back(self, reason: bytes | str) -> bool:
         """Have all further workers be processes; False if they are."""
-        if not self._pool.spare:
+        if not self.pool.spare:
             return False
-        self._pool = warm_pool(self._pool.spare, self._pool.rights)
+        self.pool = warm_pool(self.pool.spare, self.pool.rights)
         self._prove_worth()
         self.gave_up = reason = reason if isinstance(reason, str) else bytes(reason).decode()
         if reason not in _told:

@@ -7,6 +7,7 @@ the child.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
 from parallax._backends.processes.common.native_threads import native_pools
@@ -64,6 +65,32 @@ def unsafe_reason(ending: int = 0) -> str:
     except OSError as error:
         return f"its threads and files cannot be counted: {error}"
     return ""
+
+
+def open_files_reason() -> str:
+    """Which file or connection a fork would not have, where anything may be used; "" if none."""
+    try:
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            path = _path_of(fd) if fd > 2 else ""
+            if path.startswith("/") and not path.startswith(("/dev/", "/memfd:", "/proc/")):
+                return f"it has opened {path}"
+            if path.startswith("socket:") and _family_of(fd) != socket.AF_UNIX:
+                return "it has a connection"
+    except OSError as error:
+        return f"its files cannot be listed: {error}"
+    return ""
+
+
+def _path_of(fd: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except FileNotFoundError:  # the listing itself
+        return ""
+
+
+def _family_of(fd: int) -> int:
+    with socket.socket(fileno=os.dup(fd)) as copy:
+        return copy.family
 
 
 def count_threads() -> int:

@@ -103,8 +103,9 @@ def serve(
                 os._exit(0)
             kind, argument = loads(data)
             if kind == "import":
+                loaded = len(sys.modules)
                 suspects += _import(argument, control)
-                frozen = False
+                frozen = frozen and len(sys.modules) == loaded
             elif kind == "fork":
                 try:
                     numbers, segments, initial, who = argument
