@@ -146,9 +146,9 @@ def configure(**defaults: Any) -> None:
         **defaults: any keyword option of ``parallel_map``, and ``idle_timeout`` (seconds after
             which idle worker processes end, default 60), ``stall_warn`` (seconds without any
             finished item after which the logger "parallax" lists what is running, default 60,
-            0 for never) and ``start_method`` (how worker processes of maps start: "snapshot",
-            "zygote", "spawn", or "auto"; executors take "zygote" for "snapshot"). None removes an
-            earlier setting.
+            0 for never) and ``start_method`` (how worker processes start: "snapshot", "zygote",
+            "spawn", or "auto"; executors take "zygote" where a snapshot is not safe). None removes
+            an earlier setting.
 
     Raises:
         TypeError: an unknown option, or one of the wrong type.

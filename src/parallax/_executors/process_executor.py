@@ -61,9 +61,10 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
             max_workers: maximum number of worker processes; default the number of usable cores.
             mp_context: a context of ``multiprocessing``. With "spawn" each worker is executed anew,
                 with "fork" it is forked from this process. With another one it is forked from a
-                clean helper process. Without a context, too, except that workers are forked from
-                this process if that is the default of ``multiprocessing`` and the initializer gets
-                locks or queues that only forked workers can inherit.
+                clean helper process. Without a context, workers are forked from a snapshot of this
+                process at its first call if it has one thread and no open files (Linux), else from
+                the helper; from this process if that is the default of ``multiprocessing`` and the
+                initializer gets locks or queues that only forked workers can inherit.
             initializer: called once in each worker before its first call. If it raises, every call
                 fails with ``BrokenProcessPool``, whose ``__cause__`` is that exception.
             initargs: arguments of the initializer.
