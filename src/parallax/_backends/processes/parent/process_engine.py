@@ -1,9 +1,8 @@
 """Single tasks on worker processes: what an executor's ``submit`` needs.
 
 A task goes to an idle worker at once, written by the thread that submits it; otherwise it queues,
-and one thread, the engine's, hands out what waits whenever a worker answers: many short tasks in
-one frame. A thread that asks for a result which a worker is at work on *borrows* that worker's
-socket and reads the answer itself, so that a lone ``submit().result()`` wakes no other thread.
+and the engine's thread hands out what waits whenever a worker answers: many short tasks in one
+frame. A thread that asks for a result *borrows* the socket of the worker that is at it.
 
 Guarantees: every task ends in its result or an error; a worker that dies fails only the task that
 it was running, everything else it held runs elsewhere; nothing is left after ``shutdown``.
@@ -95,12 +94,11 @@ class ProcessEngine:
             self._first = Initializer(initializer, initargs, inherited=pool.forks)
         self.max_workers = max_workers = min(max_workers, MAX_PROCESSES)
         self.lock = lock if lock is not None else threading.RLock()
-        self._snapshot = snapshot
         self.backend = "interpreters" if pool.spare else "processes"
         self._broken = call_errors.broken_pool
         self._callables = Callables()
         self.thread: threading.Thread | None = None
-        self.closing = False
+        self.closing, self._snapshot = False, snapshot
         self.failed: Callable[[BaseException], BaseException] = call_errors.standard_error
         self._greeted = threading.Condition(self.lock)
         self._workers = TaskWorkers(
@@ -248,8 +246,8 @@ class ProcessEngine:
             raise self._broken(self._workers.fatal)
         if self.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        if self._pool.rights.ids != own_ids():
-            self._pool = self._workers.change_pool(resting=self._workers.resting)
+        if self.pool.rights.ids != own_ids():
+            self._workers.change_pool(resting=self._workers.resting)
 
     def cancel_queued(self) -> None:
         """Cancel the tasks that no worker has yet, and no starting worker is to have."""
@@ -310,8 +308,7 @@ class ProcessEngine:
         """End a task that a worker may be at, with that worker; others that it holds go on."""
         with self.lock:
             self._workers.killer.add(task)
-            # A worker may have given it back.
-            dropped = self._workers.queue.drop(task)
+            dropped = self._workers.queue.drop(task)  # a worker may have given it back
         if dropped:
             settle([(task, None, CancelledError())], self.failed)
             self._wake()

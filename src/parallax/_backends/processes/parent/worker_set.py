@@ -210,21 +210,21 @@ class WorkerSet(Generic[W]):
         with contextlib.suppress(ValueError, KeyError):
             self.selector().unregister(worker.channel)
 
-    def change_pool(self, *, resting: bool) -> Pool:
+    def change_pool(self, *, resting: bool) -> None:
         """Have other workers from now on, which may do what this process may do now.
 
         Raises:
             WorkerStartError: there are calls of this process as it was, unless it is ``resting``.
         """
-        if not self._pool.spare:  # else it is this very process that does the work
+        if not self.pool.spare:  # else it is this very process that does the work
             if not resting:
                 words = "calls that were submitted with other user or group ids have not ended"
-                raise errors.WorkerStartError(self._pool.method, words)
+                raise errors.WorkerStartError(self.pool.method, words)
             for worker in list(self.workers.values()):
                 self._remove(worker)
                 worker.pool.retire(worker)
-            self._pool = warm_pool(self._pool.method)
-        return self._pool
+            self.pool.settle(0.0)  # forks of the program end for good
+            self.pool = warm_pool(self.pool.method)
 
     # -- exchange ------------------------------------------------------------------------------
 
