@@ -163,8 +163,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.sampled(2)
-@pytest.mark.parametrize("method", ["zygote", "spawn"])
+@pytest.mark.parametrize("method", ["zygote", pytest.param("spawn", marks=pytest.mark.full)])
 @pytest.mark.parametrize(
     "text",
     [

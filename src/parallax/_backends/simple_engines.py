@@ -42,8 +42,14 @@ class _Unmanaged(LocalPieces):
 
     fatal = None
 
+    thread = None
+
     def __init__(self) -> None:
         self.closing = False
+
+    def processes(self) -> dict[int, Any]:
+        """There is no worker."""
+        return {}
 
     def rest_after(self, seconds: float) -> None:
         """There is no worker."""
@@ -58,6 +64,10 @@ class _Unmanaged(LocalPieces):
 
     def end_workers(self, end: Callable[[Any], object]) -> None:
         """There is no worker."""
+
+    def abort(self, end: Callable[[Any], object]) -> None:  # noqa: ARG002 - see ``end_workers``
+        """Take no more calls; see ``end_workers``."""
+        self.closing = True
 
     def stop(self) -> None:
         """Take no more calls."""
@@ -74,6 +84,11 @@ class SerialEngine(_Unmanaged):
     max_workers = 1
     ahead = 1
 
+    def __init__(self, initializer: Callable[[], object] | None = None) -> None:
+        """Prepare; the initializer is called before the first call."""
+        super().__init__()
+        self._initializer = initializer
+
     def submit(
         self,
         fn: Callable[..., Any],
@@ -88,6 +103,9 @@ class SerialEngine(_Unmanaged):
         future.set_running_or_notify_cancel()
         before = enter(here().item(movable=False))
         try:
+            if self._initializer is not None:
+                self._initializer()
+                self._initializer = None
             value = _with_retries(options, fn)(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
             future.set_exception(error)

@@ -10,7 +10,10 @@ outside of workers has the whole machine.
 from __future__ import annotations
 
 from parallax._core.cores import usable_cores
-from parallax._core.light_stdlib import local
+from parallax._core.light_stdlib import TYPE_CHECKING, local
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Levels of workers within workers. Deeper levels add processes and no parallelism.
 MAX_WORKER_LEVELS = 2
@@ -92,6 +95,8 @@ class Place:
 
 
 _whole = Place()
+#: whether items of this worker run; None if this process is no worker.
+_at_work: Callable[[], bool] | None = None
 _local = local()
 
 
@@ -116,6 +121,21 @@ def available_cores() -> int:
     one in W, so that all of them together do not use more than there are.
     """
     return here().cores
+
+
+def loading() -> bool:
+    """Whether this worker, or process that makes workers, imports or unpickles: no item runs.
+
+    A pool that a module makes while it is imported, and the workers of which import that module,
+    would have pools of its kind without end.
+    """
+    return _at_work is not None and not _at_work()
+
+
+def work_while(at_work: Callable[[], bool]) -> None:
+    """Tell when the items of this worker run."""
+    global _at_work  # noqa: PLW0603 - state of the process
+    _at_work = at_work
 
 
 def entered() -> Place | None:

@@ -18,10 +18,12 @@ from parallax._backends.processes.parent.process_view import ProcessHandle
 from parallax._backends.processes.parent.warm_pool import warm_pool
 from parallax._backends.processes.start.fork_safety import unsafe_reason
 from parallax._backends.processes.start.initializer import forks_by_default
+from parallax._backends.simple_engines import SerialEngine
 from parallax._core import fork_pauses
 from parallax._core.cores import usable_cores
 from parallax._core.errors import InheritanceError, WorkerStartError
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.nesting import loading
 from parallax._core.options import check, resolve
 from parallax._executors import process_errors
 from parallax._executors.executor_base import EngineExecutor
@@ -40,10 +42,11 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
 
     What differs is better on purpose: lambdas, closures and functions of ``__main__`` work; no
     ``if __name__ == "__main__"`` is needed; a worker that dies fails only the call that it was
-    running; a killed program leaves no worker behind.
+    running; a killed program leaves no worker behind. Made while a worker imports a module, it
+    runs each call at once: a module that makes a pool would otherwise start pools without end.
     """
 
-    _engine: ProcessEngine
+    _engine: ProcessEngine | SerialEngine  # the latter where a worker imports or unpickles
 
     def __init__(  # pyright: ignore[reportMissingSuperCall]
         self,
@@ -104,6 +107,11 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
             )
         if method not in {"spawn", "fork"}:
             method = "auto"
+        if loading():
+            first = initializer and functools.partial(initializer, *initargs)
+            self._use(SerialEngine(first))
+            self._mp_context = mp_context or get_context()
+            return
         options = resolve({})
         make = functools.partial(
             ProcessEngine,

@@ -13,6 +13,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, local
 from parallax._guard.frame import Budget
 from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, is_code_like, top_module
 from parallax._guard.values import EMPTY, PLAIN_VALUE, Fresh, Outer, dependencies
+from parallax._transport.main_module import MAIN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -132,7 +133,7 @@ class Recorder:
     def note_global(self, space: dict[str, Any], name: str, node: Outer) -> None:
         """Record that workers need the current value of a module's global, if it is data."""
         module = space.get("__name__")
-        if type(module) is not str or module == "__main__" or not _is_data(node.obj):
+        if type(module) is not str or module in MAIN_NAMES or not _is_data(node.obj):
             return
         known = sys.modules.get(module)
         if is_a(known, types.ModuleType) and object.__getattribute__(known, "__dict__") is space:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.nesting import loading
 
 if TYPE_CHECKING:
     from typing import Any
@@ -41,6 +42,8 @@ def requested_route(options: Options, place: Place, *, stream: bool) -> Requeste
     """
     backend = options.backend if isinstance(options.backend, str) else "executor"
     cores = options.max_workers or place.cores
+    if loading():
+        return RequestedRoute("loop", 1, "this call is made while a worker imports or unpickles")
     if options.item_timeout is not None:
         return _limited(options.item_timeout, place, cores)
     inside = "this call is made inside a worker of another parallel call"

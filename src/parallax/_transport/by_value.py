@@ -56,6 +56,9 @@ def encode_by_value(
     """
     collector = BufferCollector()
     registered = []
+    main = sys.modules["__main__"]
+    if main.__name__ != "__main__" and main is sys.modules.get(main.__name__):
+        cloudpickle.register_pickle_by_value(main)  # for good: no worker has such a module
     try:
         for module in modules:
             if module.__name__ not in cloudpickle.list_registry_pickle_by_value():

@@ -4,7 +4,8 @@ Guarantees: large contiguous buffers (arrays) travel out of band, uncopied by th
 arrive writable. What is defined in ``__main__`` travels by value, and comes back as the very class
 that was sent.
 Assumptions: plain pickle is five times faster than cloudpickle on small items (measured), so it is
-tried first. A pickle that mentions ``__main__`` is replaced by one by value, because the worker
+tried first. A pickle that mentions ``__main__`` (``__mp_main__`` in
+children of ``multiprocessing``) is replaced by one by value, because the worker
 never runs the caller's main script; so is one that mentions a module that the program has passed to
 ``cloudpickle.register_pickle_by_value``.
 """
@@ -59,7 +60,7 @@ def encode(obj: Any, *, shared: bool = False, reducers: Reducers | None = None) 
     except Exception as error:  # noqa: BLE001 - any __reduce__ may raise anything
         wrapped = type(error).__name__ == "PicklingError" and _NOT_UNDER_ITS_NAME in str(error)
         data = _dumps_wrapped(obj, collector) if wrapped and not reducers else None
-    if data is None or b"__main__" in data or _is_registered(data):
+    if data is None or b"_main__" in data or _is_registered(data):
         from parallax._transport.by_value import encode_by_value
 
         return encode_by_value(obj, shared=shared, reducers=reducers)

@@ -10,6 +10,9 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
+#: The names of the main script: in the program, and in children of ``multiprocessing``.
+MAIN_NAMES = ("__main__", "__mp_main__")
+
 _worker_main: dict[str, Any] = {"__name__": "__main__"}
 
 
@@ -31,7 +34,7 @@ class WorkerMain:
 def track_main_classes() -> None:
     """Let forks of this process recognize its classes of ``__main__`` that come by value."""
     main = list(vars(sys.modules["__main__"]).values())
-    classes = [m for m in main if isinstance(m, type) and m.__module__ == "__main__"]
+    classes = [m for m in main if isinstance(m, type) and m.__module__ in MAIN_NAMES]
     if classes:
         from cloudpickle import cloudpickle as tracking
 

@@ -14,6 +14,7 @@ import sys
 from functools import lru_cache
 
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._transport.main_module import MAIN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +98,6 @@ def iter_wrapped(obj: Any) -> Iterator[Any]:
 def _names(obj: Any) -> tuple[str, str]:
     """Module and qualified name; empty for ``__main__``, which no other process imports."""
     module, qualname = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(qualname, str) or module == "__main__":
+    if not isinstance(module, str) or not isinstance(qualname, str) or module in MAIN_NAMES:
         return "", ""
     return module, qualname

@@ -12,7 +12,7 @@ import select
 import sys
 from functools import partial
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, signals
 
 if sys.platform == "win32":
     import _winapi
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._core.light_stdlib import sockets
+
+#: Seconds for the exit functions of ``multiprocessing``: a queue may have no reader any more. Less
+#: loses what slow readers have not read, more keeps hanging workers longer.
+EXIT_FUNCTIONS_S = 60
 
 
 def open_pidfd(pid: int) -> int:
@@ -141,3 +145,17 @@ def exit_sentinel(pid: int, connection: sockets.socket) -> Any:
         # A duplicate: a fork that an item makes closes the socket. Data does not count.
         poll.register(os.dup(connection.fileno()), select.EPOLLRDHUP)
         return poll
+
+
+def run_exit_functions() -> None:
+    """Wait for what the user's code has begun to write to queues, as a ``Process`` does."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is None:
+        return
+    if hasattr(signals, "alarm"):
+        signals.signal(signals.SIGALRM, signals.SIG_DFL)
+        signals.alarm(EXIT_FUNCTIONS_S)
+    try:
+        util._exit_function()
+    except BaseException:  # noqa: BLE001 - any finalizer may raise anything
+        sys.excepthook(*sys.exc_info())

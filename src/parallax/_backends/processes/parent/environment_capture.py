@@ -18,6 +18,7 @@ from parallax._backends.processes.common.arithmetic import decimal_settings, num
 from parallax._backends.processes.common.output_needs import wanted_output
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps
 from parallax._core.process_rights import habits
+from parallax._transport.main_module import MAIN_NAMES
 
 if TYPE_CHECKING:
     from typing import Any
@@ -108,7 +109,7 @@ def _variables() -> dict[str, str]:
 def _filters() -> bytes:
     try:
         # Without categories of the main script, which workers cannot import.
-        known = [f for f in warnings.filters if f[2].__module__ != "__main__"]
+        known = [f for f in warnings.filters if f[2].__module__ not in MAIN_NAMES]
         return dumps(known, 5)
     except Exception:  # noqa: BLE001 - whatever a filter's category does when pickled
         return b""

@@ -30,6 +30,7 @@ from parallax._backends.processes.common.process_identity import Identity, assum
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.common.protocol import ORPHAN_GRACE_S
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads, signals, sockets
+from parallax._core.nesting import work_while
 from parallax._core.process_rights import assume_ids
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _CLONE_THREAD = 0x10000
 def main(fd: int, identity: tuple[Any, ...], ids: Ids) -> None:
     """Entry point; ``fd`` is the descriptor of the control socket."""
     assume_ids(ids)
+    work_while(lambda: False)
     control = sockets.socket(fileno=fd)
     assume(Identity(*identity), control)  # modules may ask while they are imported
     while (free := os.open(os.devnull, os.O_WRONLY)) <= 2:

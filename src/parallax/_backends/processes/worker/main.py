@@ -17,6 +17,7 @@ from parallax._backends.capture import unblock_interrupts
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.arithmetic import arithmetic
 from parallax._backends.processes.common.channel_setup import TRIM_AFTER_S, open_channel
+from parallax._backends.processes.common.process_exit import run_exit_functions
 from parallax._backends.processes.common.process_identity import Identity, assume
 from parallax._backends.processes.common.stack_dumps import enable_stack_dumps
 from parallax._backends.processes.worker.batches import BatchRunner, flush_output
@@ -25,7 +26,7 @@ from parallax._backends.processes.worker.limits import WorkerLimits
 from parallax._backends.result_encoding import encode_result
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import TYPE_CHECKING, loads, signals, sockets
-from parallax._core.nesting import Place, here, settle
+from parallax._core.nesting import Place, here, settle, work_while
 from parallax._core.process_rights import assume_ids
 from parallax._core.thread_clocks import RunDelay
 from parallax._transport import codec
@@ -45,10 +46,6 @@ if TYPE_CHECKING:
 #: Seconds that a leaving worker waits until its parent closes a TCP connection. Less may lose the
 #: last answers (see ``Channel.hang_up``), more keeps idle workers that nobody listens to.
 HANG_UP_TIMEOUT_S = 1.0
-
-#: Seconds for the exit functions of ``multiprocessing``: a queue may have no reader any more. Less
-#: loses what slow readers have not read, more keeps hanging workers longer.
-EXIT_FUNCTIONS_S = 60
 
 
 def main(
@@ -113,24 +110,10 @@ def serve(
         code = 1
     finally:
         if os.getpid() == me:  # a fork that an item made has no processes of its own yet
-            _run_exit_functions()
+            run_exit_functions()
         flush_output()
         # Not sys.exit: exit handlers and threads of preloaded libraries must not delay the end.
         os._exit(code)
-
-
-def _run_exit_functions() -> None:
-    """Wait for what the user's code has begun to write to queues, as a ``Process`` does."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is None:
-        return
-    if hasattr(signals, "alarm"):
-        signals.signal(signals.SIGALRM, signals.SIG_DFL)
-        signals.alarm(EXIT_FUNCTIONS_S)
-    try:
-        util._exit_function()
-    except BaseException:  # noqa: BLE001 - any finalizer may raise anything
-        sys.excepthook(*sys.exc_info())
 
 
 class Worker:
@@ -153,7 +136,7 @@ class Worker:
         self._batches = BatchRunner(channel, self._call_of, self._take_unbegun, self._examine)
         self._key = -1
         self._begun = False
-        self._initialized = False
+        self._initialized: bool | None = False  # None while the initializer runs
         self._delays = RunDelay()
         self._limits = WorkerLimits()
         self._environment = WorkerEnvironment(self._send_output)
@@ -163,14 +146,14 @@ class Worker:
             from parallax._backends.processes.common.output_needs import wanted_output
 
             if (wanted := wanted_output()) is not None:
-                self._send_output(
-                    wanted
-                )  # before anything here writes to a handler of the parent's
+                # Before anything here writes to a handler of the parent's.
+                self._send_output(wanted)
         #: the chunk whose items are running: its tag, items, and results so far.
         self._chunk: tuple[int, list[Any], list[Any]] | None = None
 
     def run(self) -> None:
         """Work until the parent goes away, the idle time is over, or a limit is reached."""
+        work_while(lambda: bool(self._chunk) or self._batches.inside or self._initialized is None)
         channel = self._channel
         channel.sock.setblocking(True)
         if protocol.RECALL is not None:
@@ -235,7 +218,9 @@ class Worker:
             if type(call) is tuple:
                 apply_globals(call[3])
         elif kind == protocol.CONTEXT:
-            self._environment.apply(codec.decode(*frame.open()), initialized=self._initialized)
+            self._environment.apply(
+                codec.decode(*frame.open()), initialized=bool(self._initialized)
+            )
         elif kind == protocol.INIT:
             self._initialize(frame)
         elif kind == protocol.RELEASE:
@@ -262,6 +247,7 @@ class Worker:
         try:
             fn, args = self._first(frame.tag)
             before = arithmetic()
+            self._initialized = None
             if self._output is None:
                 fn(*args)
             else:
@@ -277,7 +263,7 @@ class Worker:
 
             log = logging.getLogger("concurrent.futures")
             log.critical("Exception in initializer:", exc_info=True)
-            _run_exit_functions()  # now: the parent ends all workers when it receives this
+            run_exit_functions()  # now: the parent ends all workers when it receives this
             failed = ChunkResult([None], (Failure(0, error),), 0.0, 0.0)
             reply = encode_result(failed)
             self._channel.send(protocol.FAILED, frame.tag, reply.payload, reply.buffers)
