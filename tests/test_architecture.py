@@ -126,6 +126,8 @@ LAZY_EDGES: set[tuple[str, str]] = {
     (f"{PROCESSES}.common.process_identity", f"{PROCESSES}.common.process_exit"),
     # Workers that are forked from the program only.
     (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.output_needs"),
+    # For runs that look for changes only.
+    (f"{PROCESSES}.worker.limits", "_guard.net"),
     # For some initializers only.
     (f"{PROCESSES}.worker.main", f"{PROCESSES}.common.inherited_fds"),
     # Workers import decorated functions, and only call them.

@@ -57,7 +57,7 @@ def pack(result: ChunkResult) -> tuple[Packed, list[Any]]:
     Returns:
         The packed results, for any pickler, and their buffers.
     """
-    values, failures, wall, cpu, _ = _portable(result)
+    values, failures, wall, cpu, *_ = _portable(result)
     buffers: list[Any] = []
     packed: dict[int, Part] = {}
     for offset, value in enumerate(values):

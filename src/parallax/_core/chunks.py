@@ -50,3 +50,6 @@ class ChunkResult(NamedTuple):
     cpu: float
     #: seconds of the wall time in which the thread was runnable and had no core.
     delay: float = 0.0
+    #: what the items were seen to change of the worker's copies, and the seconds of looking.
+    changed: tuple[str, ...] = ()
+    looked: float = 0.0

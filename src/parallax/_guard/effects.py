@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OPEN", "SCAN_STEPS", "SEED_ADVICE", "Effects", "Finding", "GlobalRead", "Observer", "Verdict",
-    "draw_of", "except_shared", "follow", "judge", "scan",
+    "draw_of", "except_shared", "follow", "judge", "restrict", "scan",
 ]  # fmt: skip
 
 # The target of a change of the item itself.
@@ -87,6 +87,8 @@ class Finding(NamedTuple):
     """What is changed is in memory that all processes share."""
     root: Path = ()
     """Where the changed object is found, as a path from the callable or an argument."""
+    item: int = -1
+    """The first item at which the change was seen, if it was found by what happened."""
 
     @property
     def draws(self) -> bool:
@@ -95,6 +97,8 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         where = f" (line {self.line})" if self.line else ""
+        if self.item >= 0:
+            where = f" (seen at item {self.item})"
         return f"`{self.function}` {self.how} `{self.target}`{where}"
 
 
@@ -338,7 +342,7 @@ def _judge(effects: Effects, history: Sequence[bool]) -> Verdict:
     if effects.opaque:
         worst = _worst(findings)
         if worst is not None:
-            return _restrict(worst, settled=True)
+            return restrict(worst, settled=True)
         reason = (
             "its code is too big, or made at run time, to be checked for side effects; "
             "pass backend='processes' if it has none"
@@ -357,7 +361,7 @@ def _judge(effects: Effects, history: Sequence[bool]) -> Verdict:
         )
         return Verdict("free", reason, first, True)
     may_end = all(each.guarded or each.constant for each in findings)
-    return _restrict(worst, settled=not may_end or len(history) >= _MAX_UNSETTLED_ITEMS)
+    return restrict(worst, settled=not may_end or len(history) >= _MAX_UNSETTLED_ITEMS)
 
 
 def _has_ended(finding: Finding, history: Sequence[bool]) -> bool:
@@ -376,7 +380,8 @@ def _worst(findings: Sequence[Finding]) -> Finding | None:
     return max(findings, key=lambda each: each.kind == "update", default=None)
 
 
-def _restrict(finding: Finding, *, settled: bool) -> Verdict:
+def restrict(finding: Finding, *, settled: bool) -> Verdict:
+    """The verdict that follows from one finding."""
     if finding.draws and finding.target != ITEM:
         return Verdict("loop", f"{finding}; {SEED_ADVICE}", finding, settled)
     instead = "return the changed item" if finding.target == ITEM else "return the value"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._core.plans import Measurement
+    from parallax._guard.effects import Finding
 
 #: Callables remembered; the least recently used goes. Fewer forget hot ones of a large program.
 MAX_REMEMBERED_CALLABLES = 256
@@ -32,6 +33,8 @@ class PastRun(NamedTuple):
     gil: bool = True
     #: the generator of random numbers that its items drew from, "" if they did not.
     drew: str = ""
+    #: the change, seen by what happened, that kept the callable at home.
+    kept: Finding | None = None
 
 
 # In both the least recently used entry comes first.

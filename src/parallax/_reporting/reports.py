@@ -11,7 +11,7 @@ from parallax._core.records import field, record
 from parallax._routing.planner import nature, seconds
 
 if TYPE_CHECKING:
-    from parallax._core.chunks import Route
+    from parallax._core.chunks import ChunkResult, Route
     from parallax._core.plans import Measurement, Plan
     from parallax._routing.route_choice import RouteChoice
 
@@ -32,7 +32,7 @@ class RouteChange:
 class Report:
     """What a run measured, chose and achieved.
 
-    Each figure is an attribute of its own, because users read them by name: that makes 22.
+    Each figure is an attribute of its own, because users read them by name: that makes 23.
 
     Attributes:
         callable: the name of the user's function.
@@ -53,6 +53,7 @@ class Report:
             several items) and worker processes were sent once, in shared memory.
         bytes_spared: bytes that sending it with each item would have moved besides.
         retried: how often an item was run that had, or may have, been run before.
+        looking: seconds, over all workers, of looking what items change outside of their call.
         start: how worker processes were started, if a fork of the program was considered.
         workers_lost: worker processes that died during the run.
         workers_recycled: worker processes that were replaced at ``max_tasks_per_child`` or
@@ -76,6 +77,7 @@ class Report:
     bytes_once: int = 0
     bytes_spared: int = 0
     retried: int = 0
+    looking: float = 0.0
     start: str = ""
     workers_lost: int = 0
     workers_recycled: int = 0
@@ -106,6 +108,22 @@ class Report:
         self._totals[route] = work + wall, workers
         self.cpu_seconds += cpu
 
+    def add(self, result: ChunkResult, route: Route, *moved: int) -> None:
+        """Add a chunk that came back from a worker of a route, and the bytes that it moved."""
+        self.worked(route, result.wall, result.cpu)
+        self.looking += result.looked
+        self.bytes_in += moved[0]
+        self.bytes_out += moved[1]
+        self.bytes_once += moved[2]
+        self.bytes_spared += moved[3]
+
+    def ran_again(self, first: int, last: int, name: str) -> None:
+        """Items ran in a worker and once more at home."""
+        what = f"item {first} was" if first == last else f"items {first} to {last} were"
+        self.note(
+            f"{what} run again in this process: in a worker process its copy of `{name}` changed"
+        )
+
     def sum_up(self) -> None:
         """Name the route that did most of the work."""
         if any(work for work, _ in self._totals.values()):
@@ -126,6 +144,8 @@ class Report:
             lines.append(f"  where it ran: {', then '.join(map(_told, self.changes))}")
         if not self.explained and self.seconds > 0:
             lines.append(f"  cores kept busy: {self.cores_busy:.1f}")
+        if self.looking > 0.001:
+            lines.append(f"  looking for changes of shared state: {seconds(self.looking)}")
         if self.start:
             lines.append(f"  worker processes: {self.start}")
         if self.bytes_in or self.bytes_out:

@@ -12,6 +12,7 @@ from parallax._core.cores import gil_enabled
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.plans import Measurement
 from parallax._core.records import replace
+from parallax._guard.watch import steps_for
 from parallax._profiling.caller_meter import CallerMeter
 from parallax._profiling.contention import ContentionMeter
 from parallax._profiling.history import PastRun, key_of, past_run, remember_run
@@ -49,6 +50,10 @@ LOADED_SHARE = 0.06
 #: taken for queueing behind them.
 CROWDED_SHARE = 0.67
 
+#: Seconds of a chunk in worker processes, at least, and the share of them for a look.
+MIN_CHUNK_S = 0.02
+CHUNK_LOOK_SHARE = 0.01
+
 #: Item times of an earlier call that differ by more than this factor from what is seen are dropped.
 STALE_FACTOR = 4.0
 
@@ -73,7 +78,8 @@ class Profiler:
         self.workers = WorkerMeter()
         self._threads = ContentionMeter()
         history = self.past_run.history if self.past_run is not None else ()
-        self.limits = RouteLimits(fn, history, guard=guard)
+        kept = self.past_run.kept if self.past_run is not None else None
+        self.limits = RouteLimits(fn, history, kept, guard=guard)
         #: routes at work in this call: loop seconds done per second.
         self.observed_speeds: dict[Route, float] = {}
         self.thread_cap = threads
@@ -198,6 +204,14 @@ class Profiler:
             thread_cap=self.thread_cap,
         )
 
+    def net(self) -> tuple[Any, ...] | None:
+        """The net for workers: how closely to look, and which changes are harmless."""
+        watch, seen = self.limits.watch, self.caller.cost()
+        if watch is None:
+            return None
+        chunk = max(MIN_CHUNK_S, seen.recent_wall if seen.items else 0.0)
+        return steps_for(CHUNK_LOOK_SHARE * chunk), self.limits.caches, [*watch.harmless]
+
     def remember(self, seen: Measurement | None) -> None:
         """Keep a measurement for later calls, unless it tells more of the machine than of items."""
         if seen is None or not (seen.items or seen.remembered):
@@ -205,4 +219,6 @@ class Profiler:
         if self.limits.nested or self.caller.crowded or self.caller.delayed() > 2 * LOADED_SHARE:
             return
         kept = replace(seen, payload=None, remembered=False)
-        remember_run(self._key, PastRun(kept, self.limits.history, self._gil, self.limits.drew))
+        limits = self.limits
+        run = PastRun(kept, limits.history, self._gil, limits.drew, limits.kept)
+        remember_run(self._key, run)

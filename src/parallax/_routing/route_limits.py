@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 
+from parallax._core.callables import name_of
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.effects import (
@@ -22,16 +23,19 @@ from parallax._guard.effects import (
     except_shared,
     follow,
     judge,
+    restrict,
     scan,
 )
 from parallax._guard.generators import DrawWatch, shared_generators
 from parallax._guard.lookup import is_seeded
+from parallax._guard.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
     from parallax._core import errors
+    from parallax._guard.fingerprint import Path
 else:
     errors = lazy_module("parallax._core.errors")
 
@@ -50,13 +54,15 @@ class RouteLimits:
     """The routes that are open to one callable.
 
     ``history`` says for each item that was watched in earlier calls whether shared state changed.
-    Without ``guard`` no route is closed for side effects.
+    ``kept`` is the change by which the callable was kept at home in an earlier call. Without
+    ``guard`` no route is closed for side effects.
     """
 
     def __init__(
         self,
         fn: Callable[..., Any],
         history: tuple[bool, ...],
+        kept: Finding | None = None,
         *,
         guard: bool = True,
     ) -> None:
@@ -69,7 +75,12 @@ class RouteLimits:
         self._guard = guard
         self._effects: Any = None
         self._observer: Observer | None = None
+        self._observed = False  # the item that runs
         self._verdict = Verdict("free", "", None, True)
+        #: what is seen by what happens; not of a route that was asked for.
+        self.watch: Watch | None = None
+        if guard:
+            self.watch = Watch(fn, name_of(fn).rpartition("<locals>.")[2], kept)
         #: the module globals that the callable reads.
         self.reads: tuple[Any, ...] = ()
         #: whether items were seen to have workers of their own.
@@ -106,7 +117,13 @@ class RouteLimits:
 
     @property
     def watching(self) -> bool:
-        """Whether items must be watched one by one now, to settle what is seen in the code."""
+        """Whether items must be watched one by one now, to settle what was seen."""
+        return self._observing or (
+            self.watch is not None and self.watch.open and self._verdict.limit == "free"
+        )
+
+    @property
+    def _observing(self) -> bool:
         observer = self._observer
         return (
             observer is not None
@@ -114,16 +131,46 @@ class RouteLimits:
             and len(observer.history) < MAX_OBSERVED_ITEMS
         )
 
+    @property
+    def looking(self) -> bool:
+        """Whether the next item runs alone, to see what it changes."""
+        return self._observing or (
+            self.watch is not None and self.watch.looking and self._verdict.limit == "free"
+        )
+
     def before_item(self, args: tuple[Any, ...]) -> None:
         """An item that is watched begins."""
-        if self._observer is not None:
+        self._observed = self._observing
+        if self._observed and self._observer is not None:
             self._observer.before(args)
+        elif self.watch is not None:
+            self.watch.before(args)
 
-    def after_item(self) -> None:
+    def after_item(self, index: int = 0) -> None:
         """An item that was watched has ended."""
-        if self._observer is not None:
+        if self._observed and self._observer is not None:
             self._observer.after()
             self._verdict = judge(self._effects, (*self._history, *self._observer.history))
+        elif self.watch is not None:
+            self.watch.after(index)
+
+    def cast_net(self) -> None:
+        """From now on see what items change."""
+        if self.watch is not None and self._verdict.limit == "free":
+            self.watch.cast(self.caches)
+
+    @property
+    def caches(self) -> list[Path]:
+        """Where the callable keeps what only caches."""
+        findings = self._effects.findings if self._effects is not None else ()
+        roots = [each.root for each in findings if each.guarded and each.root]
+        # Other steps do not travel to workers.
+        return [r for r in roots if all(type(key) in (str, int, type(None)) for _, key in r)]
+
+    @property
+    def kept(self) -> Finding | None:
+        """The change, seen by what happened, that keeps the callable at home."""
+        return self.watch.finding if self.watch is not None else None
 
     def before_block(self) -> None:
         """Items begin in the caller's thread, watched or not."""
@@ -148,6 +195,8 @@ class RouteLimits:
             return judge(Effects((draw_of(self._fn, self.drew),)), ())
         if self.nested and found.limit != "loop":
             return Verdict("loop", NESTED_CALLS, None, True)
+        if found.limit == "free" and self.watch is not None and self.watch.finding:
+            return restrict(self.watch.finding, settled=not self.watch.open)
         if is_seeded(self._fn) and self._fn.drew and found.limit == "free":
             found = found._replace(limit="apart", reason="it draws from generators of all threads")
         if self.stay_reason and found.limit in OPEN:
@@ -158,7 +207,8 @@ class RouteLimits:
     def warn(self) -> None:
         """Warn once per callable that its shared state kept it from running in parallel."""
         verdict = self.verdict
-        if verdict.finding is not None and verdict.limit == "loop":
+        open_ = self.watch is not None and self.watch.open
+        if verdict.finding is not None and verdict.limit == "loop" and not open_:
             self._warn_once(verdict.finding, verdict.reason)
 
     @staticmethod

@@ -82,16 +82,23 @@ class CallerLoop:
             if first and measuring and self._worth_watching():
                 # From the first item on: it may be a long one.
                 profiler.caller.start_sampler(self._controller.on_sample)
+            limits = profiler.limits
             direct = source.anywhere and size > 1 and not self._options.retries
             items = None if direct else source.take(size)
             if items == []:
                 break
+            if limits.looking and limits.watch is not None and not source.anywhere:
+                limits.watch.took(self._caller.delivered)
             if first and measuring and items:
                 profiler.limits.inspect(tuple(items[0]) if source.star else (items[0],))
+                if not source.anywhere or self._worth_watching():
+                    limits.cast_net()
             first = False
-            result = self._block(items, size, watch=measuring and profiler.limits.watching)
+            result = self._block(items, size, watch=measuring and limits.looking)
             if not result.values:
                 break
+            if limits.watch is not None:
+                limits.watch.weigh(result.wall / len(result.values), source.left)
             if flow.begun():
                 # The sampler opened the run while we were inside the item.
                 controller.dispatch.post_caller(result)
@@ -142,11 +149,12 @@ class CallerLoop:
             return run_items(call, items, self._options.retries, values)
 
         single = items is not None and len(items) == 1
-        overtaken = items if single and not watch and measuring else None
+        waited_for = profiler.limits.watching
+        overtaken = items if single and not waited_for and measuring else None
         lock, place = self._controller.dispatch.lock, self._controller.inside
         result = self._caller.run(work, size, place, lock, overtaken)
         if watch:
-            profiler.limits.after_item()
+            profiler.limits.after_item(self._caller.delivered)
         if measuring:
             profiler.limits.after_block()
         with lock:  # workers may have begun meanwhile, and report as well
@@ -203,7 +211,9 @@ class CallerLoop:
         seconds = MEASURED_BLOCK_S if measuring else PLAIN_BLOCK_S
         most = size * 8
         size = max(1, min(most, int(seconds / each) if each > 0 else most))
-        if self._controller.profiler.limits.watching or self._options.retries:
+        limits = self._controller.profiler.limits
+        interleaved = limits.watch is not None and limits.watch.interleaved
+        if limits.looking or interleaved or self._options.retries:
             return 1
         if self._stream and self._options.buffersize is not None:
             size = min(size, self._options.buffersize - len(self._caller.out))

@@ -11,8 +11,9 @@ import time
 from parallax._backends.contract import Died, Done, Joined, Left, Refused, Unable, Yielded, refusal
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._run.crew_table import CALLER, CrewTable
+from parallax._run.listener import NO_LISTENER
 from parallax._run.worker_losses import WorkerLosses
 from parallax._scheduling import events
 from parallax._scheduling.event_log import check
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from parallax._core import errors
     from parallax._core.chunks import Chunk, Route
     from parallax._core.options import Options
+    from parallax._run.listener import Listener
     from parallax._scheduling.input import Input
 else:
     errors = lazy_module("parallax._core.errors")
@@ -39,20 +41,6 @@ CHUNK_TARGET_S = {"processes": 0.02, "interpreters": 0.02, "threads": 0.01, "loo
 
 #: Chunks that a worker holds at a time; a second hides the way there and back, and can be recalled.
 CHUNKS_HELD: dict[Route, int] = {"processes": 2, "interpreters": 1, "threads": 1, "loop": 1}
-
-
-class Listener(NamedTuple):
-    """What a run calls on events."""
-
-    #: for each chunk that came back, with its route.
-    on_done: Callable[[Done, Route], None]
-    #: for a chunk or a route that failed; True if another route for the items was found.
-    on_trouble: Callable[[Refused | Unable], bool]
-    #: after events were handled.
-    on_turn: Callable[[], None]
-
-
-_NO_LISTENER = Listener(lambda _, __: None, lambda _: False, lambda: None)
 
 
 class ChunkFlow:
@@ -86,6 +74,7 @@ class ChunkFlow:
         self._listener = listener
         self._stream = stream
         self._keeps_caller = False
+        self._going_home = False
         self._values = ReorderBuffer()
 
     def begin(
@@ -98,16 +87,7 @@ class ChunkFlow:
         keeps_caller: bool,
         inside: Sequence[Any] = (),
     ) -> None:
-        """Make the scheduler.
-
-        Args:
-            first: index of the first item that is not finished.
-            mean: seconds per item as far as measured.
-            guess: seconds per item in an earlier run.
-            caller: the caller's thread works until the workers of a route are up.
-            keeps_caller: the caller's thread goes on working beside them.
-            inside: the items that the caller's thread is working on now.
-        """
+        """Make the scheduler of items from ``first`` on; the caller's thread is at ``inside``."""
         left, options = self._source.left, self._options
         self._keeps_caller = keeps_caller
         self.scheduler = Scheduler(
@@ -141,14 +121,8 @@ class ChunkFlow:
     ) -> Unable | None:
         """Take a route from now on; workers of the old one go on until the new ones are up.
 
-        Args:
-            route: the route.
-            workers: the number of workers.
-            make_crew: makes the crew of a route that was not taken before, or says why not.
-            attach: has the reader wait on a selector of the crew, too.
-
-        Returns:
-            None, or why the route cannot be taken.
+        Returns why the route cannot be taken, or None. ``make_crew`` makes the crew of a route that
+        was not taken before; ``attach`` has the reader wait on the crew's selector, too.
         """
         self.route, self.wanted = route, workers
         crew = self.table.crews.get(route)
@@ -222,6 +196,26 @@ class ChunkFlow:
 
     def on(self, event: CrewEvent) -> None:
         """Handle an event of a crew."""
+        self._on(event)
+        if self._going_home and self.scheduler is not None and not self.scheduler.in_flight:
+            self._going_home = False
+            self._make_ready(CALLER, self.table.join(CALLER))
+
+    def go_home(self) -> None:
+        """Have the caller's thread run all that is left, in order, once no worker has a chunk."""
+        self.route, self.wanted, self._going_home = "loop", 1, True
+        for worker in (CALLER, *self.table.others("loop")):
+            self.handle(events.Retire(worker))
+        if (task := self.take_task()) is not None:
+            (held,) = self.in_flight.held_by(CALLER)
+            self.in_flight.answered(held.chunk.id)
+            self.in_flight.put_all_back(held)
+            self.handle(events.Returned(CALLER, task[0].id))
+        for route, crew in self.table.crews.items():
+            for worker in self.table.up(route) if crew.recalls else ():
+                crew.recall(worker)
+
+    def _on(self, event: CrewEvent) -> None:
         if isinstance(event, Done):
             self._on_done(event)
         elif isinstance(event, Joined):
@@ -267,15 +261,19 @@ class ChunkFlow:
             # not needed.
             again = tuple(f.offset for f in stuck)
             result = result._replace(failures=tuple(f for f in result.failures if f not in stuck))
-        offsets = tuple(f.offset for f in result.failures)
         ran = len(result.values)
+        dropped = bool(result.changed) and self._listener.on_change(chunk.start, result)
+        if dropped:
+            again = tuple(range(ran))
+            result = result._replace(failures=())
+        offsets = tuple(f.offset for f in result.failures)
         if offsets or again or ran < chunk.size:
             for offset, item in enumerate(items):
                 index = chunk.start + offset
                 retried = offset in offsets and scheduler.may_retry(index)
                 if retried or offset in again or offset >= ran:
                     self.in_flight.put_back(index, item, ran=offset < ran)
-        fatal = self._values.put(chunk.start, result, split=bool(again))
+        fatal = None if dropped else self._values.put(chunk.start, result, split=bool(again))
         if fatal is not None:
             self.fail(fatal)
             return
@@ -379,7 +377,7 @@ class ChunkFlow:
         crews = list(self.table.crews.values())
         self.table.crews.clear()
         # Breaks cycles of references, which would keep what the callable captured alive.
-        self._listener, self.fatal, self._values = _NO_LISTENER, None, ReorderBuffer()
+        self._listener, self.fatal, self._values = NO_LISTENER, None, ReorderBuffer()
         return crews
 
     def validate(self) -> None:

@@ -21,14 +21,14 @@ from parallax._routing.planner import LITTLE_WORK_S, Facts, hindsight, too_littl
 from parallax._routing.profiler import Profiler
 from parallax._routing.requested import MOST_THREADS, THREADS, requested_route
 from parallax._routing.throughput import RouteThroughput
-from parallax._run.chunk_flow import Listener
 from parallax._run.dispatcher import Dispatcher
+from parallax._run.listener import Listener
 from parallax._run.route_hold import RouteHold
 from parallax._run.worker_factory import WorkerFactory
 
 if TYPE_CHECKING:
     from parallax._backends.contract import Call, Done, Refused
-    from parallax._core.chunks import Route
+    from parallax._core.chunks import ChunkResult, Route
     from parallax._core.options import Options
     from parallax._reporting.reports import Report
     from parallax._run.caller_state import CallerState
@@ -89,7 +89,7 @@ class Controller:
             threads=self._place.part(THREADS),
             crowded=self._place.level > 0 and not self._place.whole,
         )
-        listener = Listener(self._on_done, self._on_trouble, self._on_turn)
+        listener = Listener(self._on_done, self._on_trouble, self._on_turn, self._on_change)
         self.dispatch = Dispatcher(source, options, listener, stream=stream)
         self._factory = WorkerFactory(
             call,
@@ -202,21 +202,12 @@ class Controller:
         self._follow(plan, now)
 
     def _facts(self) -> Facts:
-        place = self._place
+        place, most, current = self._place, self._options.max_workers, self.dispatch.flow.route
         if not place.level:
-            return Facts(
-                cores=self._cores,
-                max_workers=self._options.max_workers,
-                process_start=self._factory.start_seconds(),
-                current=self.dispatch.flow.route,
-            )
+            start = self._factory.start_seconds()
+            return Facts(self._cores, most, process_start=start, current=current)
         # Asked each time: the run around this one may have taken workers meanwhile.
-        return Facts(
-            cores=place.cores,
-            max_workers=self._options.max_workers,
-            current=self.dispatch.flow.route,
-            allowed=frozenset({"loop", "threads"}),
-        )
+        return Facts(place.cores, most, current=current, allowed=frozenset({"loop", "threads"}))
 
     def _follow(self, plan: Plan, now: float) -> None:
         """Carry out a plan, as far as it differs from the present state."""
@@ -280,6 +271,8 @@ class Controller:
         self._factory.close()
         report, profiler = self._report, self.profiler
         report.seconds = clock() - self.begin
+        if profiler.limits.watch is not None:
+            report.looking += profiler.limits.watch.spent
         flow = self.dispatch.flow
         report.retried, losses = flow.in_flight.rerun, flow.losses
         report.workers_lost, report.workers_recycled = losses.count, losses.recycled
@@ -323,17 +316,9 @@ class Controller:
     def _on_done(self, done: Done, route: Route) -> None:
         """A chunk came back; the lock is held."""
         self._caller.last = clock()
-        report, flow, profiler, result = (
-            self._report,
-            self.dispatch.flow,
-            self.profiler,
-            done.result,
-        )
-        report.worked(route, result.wall, result.cpu)
-        report.bytes_in += done.bytes_in
-        report.bytes_out += done.bytes_out
-        report.bytes_once += done.once
-        report.bytes_spared += done.spared
+        flow, profiler, result = self.dispatch.flow, self.profiler, done.result
+        bytes_moved = done.bytes_in, done.bytes_out, done.once, done.spared
+        self._report.add(result, route, *bytes_moved)
         if route != flow.route or route == "loop":
             return
         threads = route == "threads"
@@ -347,10 +332,8 @@ class Controller:
                 most = max(1, MAX_CHUNK_BYTES * len(result.values) // moved)
                 flow.scheduler.limit_chunks(most)
         if self._throughput is None:
-            if len(flow.table.up(route)) >= flow.wanted:
-                self._throughput = RouteThroughput(
-                    clock(), flow.wanted, self._cores, flow.delay(route)
-                )
+            if len(flow.table.up(route)) >= (count := flow.wanted):
+                self._throughput = RouteThroughput(clock(), count, self._cores, flow.delay(route))
             return
         self._throughput.add(clock(), result, profiler.loop_seconds(result, threads=threads))
 
@@ -372,6 +355,19 @@ class Controller:
             items = self._source.peek()
         self._caller.sample = []
         self._factory.weigh(items, self._caller.out[-1:])
+
+    def _on_change(self, start: int, result: ChunkResult) -> bool:
+        """A worker's copies have changed; True if its items are to run here. The lock is held."""
+        limits, flow = self.profiler.limits, self.dispatch.flow
+        ran = range(start, start + len(result.values))
+        if limits.watch is None or limits.watch.suspect(result.changed, limits.caches, ran):
+            return False
+        self._report.ran_again(start, ran[-1], result.changed[0])
+        if flow.route != "loop":
+            self._throughput = None
+            self.adopt(Plan("loop", 1, limits.verdict.reason, {}, flow.unbegun()), clock())
+            flow.go_home()
+        return True
 
     def _on_trouble(self, event: Refused | Unable) -> bool:
         """A chunk could not be sent, or no worker be had; True if there is another route."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from parallax._backends.contract import Crew, CrewEvent
     from parallax._core.chunks import Chunk, ChunkResult, Route
     from parallax._core.options import Options
-    from parallax._run.chunk_flow import Listener
+    from parallax._run.listener import Listener
     from parallax._scheduling.input import Input
 
 #: Items that are taken all at once: an input so short gains nothing by being read in parts.

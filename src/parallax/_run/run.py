@@ -247,6 +247,10 @@ class Run:
         chunk, items = task
         if self._forced is None and "processes" in dispatch.flow.table.crews:
             caller.start_sampler(self._controller.on_sample)
+        limits, watch = self._profiler.limits, self._profiler.limits.watch
+        suspected = watch is not None and chunk.start in watch.suspected
+        if watch is not None and suspected:
+            watch.before(tuple(items[0]) if self._call.star else (items[0],))
         result = self._caller.run(
             lambda values: run_items(self._call, items, 0, values),
             chunk.size,
@@ -254,6 +258,9 @@ class Run:
             dispatch.lock,
             items,
         )
+        if watch is not None and suspected:
+            watch.confirm(chunk.start)
+            limits.warn()
         dispatch.post_caller(result)
         if dispatch.flow.caller_task is None:
             caller.stop_sampler()

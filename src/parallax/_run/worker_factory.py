@@ -136,6 +136,7 @@ class WorkerFactory:
             output=self.output,
             items=self._options.max_tasks_per_child,
             memory=self._options.max_memory_per_worker,
+            net=None if self._forced else self._profiler.net(),
         )
         scheduler = dispatch.flow.scheduler
         long = scheduler is not None and (scheduler.mean or 0.0) >= EAGER_MIN_ITEM_S

@@ -14,8 +14,8 @@ from parallax._backends.contract import Unable
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.options import Options
 from parallax._run import chunk_flow
-from parallax._run.chunk_flow import Listener
 from parallax._run.dispatcher import Dispatcher
+from parallax._run.listener import Listener
 from parallax._scheduling.input import Input
 
 now = [0.0]

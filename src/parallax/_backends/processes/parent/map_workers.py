@@ -72,6 +72,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         output: OutputReceiver,
         items: int | None = None,
         memory: int | None = None,
+        net: tuple[Any, ...] | None = None,
     ) -> None:
         """Prepare; no process is started yet.
 
@@ -89,6 +90,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             output: takes what workers print, log and warn; who polls has it delivered.
             items: how many a worker may run in its life.
             memory: bytes that a worker may hold.
+            net: how workers look for changes of their copies of shared state.
         """
         super().__init__(pool, output)
         self.route: Route = "interpreters" if pool.spare else "processes"
@@ -107,7 +109,8 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         # run; else they are told when they are given back.
         early = idle_timeout >= MIN_EARLY_IDLE_TIMEOUT_S
         self._release_after = None if early else idle_timeout
-        limits = {"items": items, "memory": memory, "idle": idle_timeout if early else None}
+        idle = idle_timeout if early else None
+        limits = {"items": items, "memory": memory, "idle": idle, "net": net}
         self._limits = dumps({k: v for k, v in limits.items() if v is not None}, 5)
         #: items that a worker may still be sent, where that is limited.
         self._quota: dict[int, int] = {}
@@ -269,7 +272,8 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         with self._lock:
             for worker in self.workers.values():
                 self._unregister(worker)
-                if worker.flight or worker.state is CONDEMNED or worker.channel.unsent:
+                busy = worker.flight or worker.channel.unsent
+                if busy or worker.state is CONDEMNED or worker.changed:
                     worker.pool.discard(worker, kill=True)
                 else:
                     worker.pool.give_back(worker, self._release_after)
@@ -321,6 +325,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             self._delay += result.delay
             self._prove_worth()
             worker.ran += len(result.values)
+            worker.changed = worker.changed or bool(result.changed)
             once, spared = self._sent_once.saved(len(result.values))
             self._report(Done(number, chunk, result, sent, received, seconds, once, spared))
             self._retire_spent(worker)

@@ -64,6 +64,8 @@ class WorkerClient(WorkerLife):
         self.begun = False
         #: what it has of the program's objects, as a fork; None if it is none.
         self.heritage: Heritage | None = None
+        #: its copies of shared state have changed: nobody else gets it.
+        self.changed = False
         #: output that was received and is not complete.
         self.decoder = OutputDecoder()
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from parallax._core.chunks import Failure
     from parallax._core.process_rights import Rights
+    from parallax._guard.net import WorkerNet
 
 #: Seconds between two looks at the memory. A look takes 10 us, so shorter slows short items down;
 #: with longer, memory may grow further before it is noticed.
@@ -43,13 +44,15 @@ class WorkerLimits:
         self._checked = 0.0
         #: what this process may do, since its first run.
         self._rights: Rights | None = None
+        #: looks for changes of the copies that are here; None if that is not wanted.
+        self._net: WorkerNet | None = None
 
     def limit(self, limits: dict[str, Any]) -> None:
         """Take over the limits of a run.
 
         Args:
-            limits: "items", the most items in the worker's life, and "memory", the most bytes; each
-                may be missing.
+            limits: "items", the most items in the worker's life, "memory", the most bytes, and
+                "net", the arguments of a ``WorkerNet``; each may be missing.
         """
         self._items = limits.get("items")
         self._memory = limits.get("memory")
@@ -57,6 +60,11 @@ class WorkerLimits:
         # Has an item of an earlier run changed what the items of this one would have?
         self.reached = rights != (self._rights or rights)
         self._rights = rights
+        self._net = None
+        if (net := limits.get("net")) is not None:
+            from parallax._guard.net import WorkerNet
+
+            self._net = WorkerNet(*net)
 
     def run(
         self,
@@ -71,12 +79,16 @@ class WorkerLimits:
         """Run a chunk, or as much of it as the limits allow; see ``run_chunk``."""
         if self._items is not None:
             del items[max(1, self._items - self.items_run) :]
+        if self._net is not None:
+            self._net.before(fn, items)
         if self._memory is None:
             result = run_chunk(fn, items, values, star=star, stop=stop, delays=delays)
         else:
             delay = delays()
             result = self._run_one_by_one(fn, items, values, self._memory, star=star, stop=stop)
             result = result._replace(delay=delays() - delay)
+        if self._net is not None:
+            result = self._net.after(result)
         self.items_run += len(result.values)
         if self._items is not None and self.items_run >= self._items:
             self.reached = True

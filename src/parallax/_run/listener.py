@@ -1,0 +1,28 @@
+"""What a run is told of the events of its workers."""
+
+from __future__ import annotations
+
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from parallax._backends.contract import Done, Refused, Unable
+    from parallax._core.chunks import ChunkResult, Route
+
+
+class Listener(NamedTuple):
+    """What a run calls on events."""
+
+    #: for each chunk that came back, with its route.
+    on_done: Callable[[Done, Route], None]
+    #: for a chunk or a route that failed; True if another route for the items was found.
+    on_trouble: Callable[[Refused | Unable], bool]
+    #: after events were handled.
+    on_turn: Callable[[], None]
+    #: for a chunk, at an index, whose items have changed a worker's copies; False if they count.
+    on_change: Callable[[int, ChunkResult], bool] = lambda _, __: False
+
+
+#: Of a run that has ended.
+NO_LISTENER = Listener(lambda _, __: None, lambda _: False, lambda: None)
