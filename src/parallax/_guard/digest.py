@@ -21,6 +21,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.checksum import checksum
 from parallax._guard.lookup import (
     instance_dict,
+    is_a,
     is_frozen,
     is_own_class,
     is_own_code,
@@ -192,14 +193,14 @@ class Walk:
 
     def _dict(self, obj: dict[Any, Any]) -> None:
         size = dict.__len__(obj)
-        base: Any = OrderedDict if isinstance(obj, OrderedDict) else dict
+        base: Any = OrderedDict if is_a(obj, OrderedDict) else dict
         self._iterated(size, base.__iter__(obj), base.__reversed__(obj))
         values = dict.values(obj)
         self._iterated(size, iter(values), reversed(values))
         self._attributes(obj)
 
     def _set(self, obj: Any) -> None:
-        base = set if isinstance(obj, set) else frozenset
+        base = set if is_a(obj, set) else frozenset
         self._iterated(base.__len__(obj), base.__iter__(obj), ())
         self._attributes(obj)
 
@@ -217,7 +218,7 @@ class Walk:
         self._todo += [obj.__self__, obj.__func__]
 
     def _builtin(self, obj: Any) -> None:
-        if not isinstance(obj.__self__, (types.ModuleType, type, type(None))):
+        if not is_a(obj.__self__, (types.ModuleType, type, type(None))):
             self._todo.append(obj.__self__)
 
     def _partial(self, obj: Any) -> None:
@@ -232,7 +233,7 @@ class Walk:
                 space = type.__getattribute__(cls, "__dict__")
                 data = {
                     name: value for name, value in space.items()
-                    if not name.startswith(("__", "_abc_")) and not isinstance(value, _CODE)
+                    if not name.startswith(("__", "_abc_")) and not is_a(value, _CODE)
                 }  # fmt: skip
                 self._values([*data])
                 self._values([*data.values()])
@@ -304,7 +305,7 @@ class Walk:
         if space is None and not slots:
             held = gc.get_referents(obj)[:MAX_WHOLE_ENTRIES]
             self._out.append(len(held))
-            self._values([each for each in held if not isinstance(each, _NO_STATE)])
+            self._values([each for each in held if not is_a(each, _NO_STATE)])
 
     def _elsewhere(self, obj: Any) -> None:
         """An object of a library that is not known to hold data only."""
@@ -375,6 +376,8 @@ def _handler(obj: Any) -> Callable[[Walk, Any], None]:
         if found is not None:
             return found
     top = top_module(kind)
+    if top == "builtins" and kind.__name__.endswith("_iterator"):
+        return Walk._iterator
     if is_own_class(kind) or top in _DATA:
         return Walk._instance
     return Walk._nothing if top in _HANDLES or issubclass(kind, _CODE) else Walk._elsewhere

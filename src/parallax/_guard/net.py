@@ -18,6 +18,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._guard.digest import Walk, content_of
 from parallax._guard.fingerprint import follow
 from parallax._guard.lookup import (
+    is_a,
     is_lru_cache,
     is_own_class,
     is_own_code,
@@ -179,9 +180,9 @@ class Net:
                 for function in _methods(obj):
                     self._visit(function, name)
         elif kind is types.BuiltinFunctionType:
-            if not isinstance(obj.__self__, (types.ModuleType, type)):
+            if not is_a(obj.__self__, (types.ModuleType, type)):
                 self._add("self", obj.__self__)
-        elif not isinstance(obj, types.ModuleType):
+        elif not is_a(obj, types.ModuleType):
             self._add(name, obj)
 
     def _visit_function(self, function: Any) -> None:
@@ -205,7 +206,7 @@ class Net:
             if name not in space:
                 continue
             value = space[name]
-            if isinstance(value, types.ModuleType):
+            if is_a(value, types.ModuleType):
                 inside = vars(value)
                 if is_own_code(str(inside.get("__file__") or "<frozen>")):
                     for inner in names:
@@ -216,9 +217,9 @@ class Net:
 
     def _place(self, name: str, holder: Any, key: Any, *, own: bool = True) -> None:
         value = _value(holder, key)
-        if isinstance(value, _FOLLOWED) or is_lru_cache(value):
+        if is_a(value, _FOLLOWED) or is_lru_cache(value):
             self._visit(value, name)
-        elif own and not isinstance(value, types.ModuleType):
+        elif own and not is_a(value, types.ModuleType):
             self._add(name, holder, key)
 
 
@@ -241,7 +242,7 @@ def _value(holder: Any, key: Any) -> Any:
 
 def _methods(cls: type) -> Iterator[Any]:
     for value in [*vars(cls).values()]:
-        if isinstance(value, property):
+        if is_a(value, property):
             yield from filter(None, (value.fget, value.fset))
         else:
             function = getattr(value, "__func__", value)
@@ -252,7 +253,7 @@ def _methods(cls: type) -> Iterator[Any]:
 def _names_in(code: types.CodeType) -> Iterator[str]:
     yield from code.co_names
     for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
+        if is_a(constant, types.CodeType):
             yield from _names_in(constant)
 
 
