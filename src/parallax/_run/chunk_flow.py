@@ -16,7 +16,6 @@ from parallax._run.crew_table import CALLER, CrewTable
 from parallax._run.listener import NO_LISTENER
 from parallax._run.worker_losses import WorkerLosses
 from parallax._scheduling import events
-from parallax._scheduling.event_log import check
 from parallax._scheduling.in_flight import ItemsInFlight
 from parallax._scheduling.reorder_buffer import ReorderBuffer
 from parallax._scheduling.scheduler import Scheduler
@@ -379,20 +378,3 @@ class ChunkFlow:
         # Breaks cycles of references, which would keep what the callable captured alive.
         self._listener, self.fatal, self._values = NO_LISTENER, None, ReorderBuffer()
         return crews
-
-    def validate(self) -> None:
-        """Check that the scheduler and the items agree; for tests.
-
-        Raises:
-            InconsistencyError: a check failed.
-        """
-        if self.scheduler is None:
-            return
-        self.scheduler.validate()
-        for worker, chunk, _ in self.scheduler.flights():
-            first = self.in_flight.held_by(worker)[:1]
-            check([c.chunk for c in first] == [chunk], "at another worker", chunk.start)
-        unsent, sent = self.in_flight.counts()
-        check(sent == self.scheduler.in_flight, "other items are held than were sent")
-        if self.scheduler.failed is None:
-            check(unsent == self.scheduler.unsent, "other items wait than are known to wait")

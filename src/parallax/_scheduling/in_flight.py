@@ -69,11 +69,6 @@ class ItemsInFlight:
         """The chunks that a worker holds, in the order in which they were sent."""
         return [sent for sent in self._sent.values() if sent.worker == worker]
 
-    def counts(self) -> tuple[int, int]:
-        """The numbers of items that wait to be sent, and that workers hold."""
-        unsent = len(self._fresh) + len(self._returned)
-        return unsent, sum(len(sent.items) for sent in self._sent.values())
-
     def cut(self, chunk: int, keep: int) -> bool:
         """A worker gave back a chunk from offset ``keep`` on; False if the chunk is unknown."""
         held = self._sent.get(chunk)
@@ -128,9 +123,6 @@ class _UnsentItems:
         self._lists: deque[Sequence[Any]] = deque()
         self._at = 0  # position in the first list
         self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
 
     def add(self, items: Sequence[Any]) -> None:
         """Put items at the end."""

@@ -6,19 +6,17 @@ State changes only there and in ``expect_workers``, ``limit_chunks`` and ``move_
 Guarantees: every item that arrived is emitted exactly once, or the run failed; in ordered mode in
 input order; never an item beyond ``consumed + window``; an item runs again only when its worker
 was lost or a retry is owed. Chunk sizes are ``chunk_size``'s rules, recalls ``recall_policy``'s;
-``worker_table`` knows which worker holds what. ``validate`` checks that these agree.
+``worker_table`` knows which worker holds what. Tests check that these agree.
 """
 
 from __future__ import annotations
 
 import heapq
 import sys
-from itertools import pairwise
 
 from parallax._core.chunks import Chunk
 from parallax._scheduling import events
 from parallax._scheduling.chunk_size import ChunkSizer
-from parallax._scheduling.event_log import EventLog, InconsistencyError, check
 from parallax._scheduling.recall_policy import RecallPolicy
 from parallax._scheduling.reorder_buffer import EmitOrder
 from parallax._scheduling.worker_table import WorkerTable
@@ -74,7 +72,6 @@ class Scheduler:
         self._last_id = 0
         #: lowest index that failed for good while ``stop_on_error``.
         self.failed: int | None = None
-        self._log: EventLog | None = None
 
     # -- questions -----------------------------------------------------------------------------
 
@@ -182,8 +179,6 @@ class Scheduler:
             self._on_tick(now, out)
         self._dispatch(now, out)
         self._recall(now, out, ticked=isinstance(event, events.Tick))
-        if self._log is not None:
-            self._log.record(now, event, out)
         return out
 
     def _on_ready(self, event: events.Ready) -> None:
@@ -346,48 +341,3 @@ class Scheduler:
         for name in self._recalls.choose(table.active, idle, self.mean or 0.0, now, ticked=ticked):
             table.mark_recalled(name, now)
             out.append(events.Recall(name))
-
-    # -- for tests -----------------------------------------------------------------------------
-
-    def keep_log(self, limit: int) -> None:
-        """Log the last ``limit`` events from now on."""
-        self._log = EventLog(limit)
-
-    def story(self, item: int) -> list[str]:
-        """The logged events and commands that concerned one item, oldest first."""
-        return [] if self._log is None else self._log.story(item)
-
-    def validate(self) -> None:
-        """Check that each item is in exactly one place, and that all counts agree.
-
-        Raises:
-            InconsistencyError: a check failed.
-        """
-        self._table.validate()
-        emitted = self._order.emitted
-        check(self._consumed <= emitted, "more was consumed than emitted")
-        check(emitted <= self._next <= self._arrived, "sent before it arrived, or never sent")
-        check(self._next <= self._sendable, "sent beyond the window", self._next - 1)
-        check(all(n <= self._retries for n in self._attempts.values()), "too many retries")
-        spans = [(c.start, c.start + c.size, "waits again") for _, c in self._resend]
-        for name, worker in self._table.all():
-            spans += [(c.start, c.start + c.size, f"at worker {name}") for c in worker.chunks]
-        spans += [(start, start + size, "finished") for start, size in self._order.waiting.items()]
-        if self._order.ordered and emitted:
-            spans.append((0, emitted, "emitted"))
-        spans.sort()
-        for (start, end, place), (other, _, other_place) in pairwise(spans):
-            check(start < end, "an empty chunk", start)
-            check(end <= other, f"in two places: {place} and {other_place}", other)
-        check(not spans or spans[-1][1] <= self._next, "known, but never sent", self._next)
-        # Of items after one that failed for good nothing is asked, and of those that were emitted
-        # out of order only the number is kept.
-        end = self._next if self.failed is None else self.failed
-        placed = sum(min(stop, end) - start for start, stop, _ in spans if start < end)
-        if self._order.ordered:
-            if placed != end:
-                known = {i for start, stop, _ in spans for i in range(start, stop)}
-                lost = tuple(i for i in range(end) if i not in known)
-                raise InconsistencyError("items are in no place", lost)
-        elif self.failed is None:
-            check(placed + emitted == end, f"{end} were sent, {placed} and {emitted} are known")

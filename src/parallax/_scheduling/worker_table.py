@@ -10,7 +10,6 @@ from collections import deque
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import field, record
-from parallax._scheduling.event_log import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,23 +150,6 @@ class WorkerTable:
         worker = self.active[name]
         worker.recalled_at, worker.answered = now, False
         self._index(name)
-
-    def validate(self) -> None:
-        """Check that the indices agree with what the workers hold; for tests."""
-        check(not self.active.keys() & self.retired.keys(), "a worker is both active and retired")
-        check(all(w.chunks for w in self.retired.values()), "a retired worker holds nothing")
-        check(all(left >= 0 for left in self.quota.values()), "a quota was exceeded")
-        for name, worker in self.active.items():
-            full = worker.killed or self.quota.get(name) == 0
-            idle = not worker.chunks and worker.depth > 0 and not full
-            half = len(worker.chunks) == 1 < worker.depth and not full
-            half = half and worker.recalled_at is None
-            check((name in self.idle) == idle, f"worker {name} is indexed as idle wrongly")
-            check(
-                (name in self.half_full) == half, f"worker {name} is indexed as half full wrongly"
-            )
-        known = self.idle.keys() | self.half_full.keys()
-        check(known <= self.active.keys(), "a worker with room is not active")
 
     def _index(self, name: int) -> None:
         """Note whether a worker has room, after anything about it has changed."""

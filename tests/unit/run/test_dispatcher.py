@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 from helpers.fake_crew import FakeCrew
+from helpers.scheduler_checks import check_flow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,7 +81,7 @@ class Machine:
 
     def check(self):
         if self.flow.fatal is None:
-            self.flow.validate()
+            check_flow(self.flow)
 
     def run_task(self):
         """The caller's thread runs the chunk that waits for it."""
