@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeAlias
 
     from parallax._core.chunks import Chunk, ChunkResult, Failure, Route
+    from parallax._core.nesting import Place
     from parallax._core.options import CallOptions
     from parallax._reporting.stall_policy import WorkerSnapshot
 else:
@@ -127,6 +128,22 @@ class Call(NamedTuple):
     #: a worker stops at the first failure of a chunk.
     stop: bool
 
+    def arguments(self, item: Any) -> tuple[Any, ...]:
+        """The arguments of the callable for an item."""
+        return tuple(item) if self.star else (item,)
+
+
+class CrewSetup(NamedTuple):
+    """What the crews of one run are made with."""
+
+    report: Report
+    call: Call
+    #: numbers a new worker.
+    new_id: Callable[[], int]
+    #: where the run was called, and the caller's context.
+    place: Place
+    context: Context
+
 
 class Crew(Protocol):
     """A number of workers of one kind, lent to one run."""
@@ -159,8 +176,8 @@ class Crew(Protocol):
     def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
         """Hand a chunk to a worker; never blocks for long."""
 
-    def kill(self, worker: int) -> bool:
-        """End a worker in the middle of its item; False if this kind cannot."""
+    def kill(self, worker: int) -> object:
+        """End a worker in the middle of its item, if this kind can be ended."""
 
     def where(self, worker: int) -> WorkerSnapshot:
         """What a worker is called, and what it is at.

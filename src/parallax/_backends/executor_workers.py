@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent import futures
     from concurrent.futures import Executor, Future
-    from contextvars import Context
     from typing import Any
 
-    from parallax._backends.contract import Call, Report
+    from parallax._backends.contract import CrewSetup
     from parallax._core.chunks import Chunk, ChunkResult
 else:
     futures = lazy_module("concurrent.futures")
@@ -43,50 +42,33 @@ def _run_in(
 class ExternalCrew(SelfReportingCrew):
     """Slots of an executor of the program, at work for one run."""
 
-    def __init__(
-        self,
-        report: Report,
-        call: Call,
-        executor: Executor,
-        *,
-        new_id: Callable[[], int],
-        place: Place,
-        context: Context,
-    ) -> None:
-        """Prepare as ``SelfReportingCrew``; ``context`` is that of the caller."""
-        super().__init__(report, call, new_id=new_id, place=place)
+    def __init__(self, setup: CrewSetup, executor: Executor) -> None:
+        super().__init__(setup)
         self._executor = executor
-        self._context = context
-        self._place = place.worker(1).packed()
         self._names: list[int] = []
         self._pending: set[Future[ChunkResult]] = set()
 
     @property
     def size(self) -> int:
-        """Slots in use."""
         return len(self._names)
 
     def owns(self, worker: int) -> bool:
-        """Whether that worker is a slot of this crew."""
         return worker in self._names
 
     def delay(self) -> float:
-        """Not known of the executor's workers."""
         return 0.0
 
     def open(self, count: int) -> None:
-        """Use ``count`` slots of the executor."""
-        self._place = self._outer.worker(max(count, len(self._names))).packed()
+        self._place = self._outer.worker(max(count, len(self._names)))
         while len(self._names) < count:
             name = self._new_id()
             self._names.append(name)
             self._report(Joined(name))
 
     def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
-        """Submit a chunk."""
         fn, star, stop = self._call
         submit: Callable[..., Future[ChunkResult]] = self._executor.submit
-        call: tuple[Any, ...] = (_run_in, self._place, fn, items, star, stop)
+        call: tuple[Any, ...] = (_run_in, self._place.packed(), fn, items, star, stop)
         if isinstance(self._executor, futures.ThreadPoolExecutor):
             call = snapshot(self._context).run, *call
         try:
@@ -113,11 +95,9 @@ class ExternalCrew(SelfReportingCrew):
         future.add_done_callback(finished)
 
     def where(self, worker: int) -> WorkerSnapshot:  # noqa: ARG002 - the contract's parameter
-        """The name of the executor; nothing is known of its workers."""
         return WorkerSnapshot(type(self._executor).__name__)
 
     def close(self, grace: float) -> None:
-        """Cancel what has not begun and wait ``grace`` seconds for what has."""
         deadline = time.monotonic() + grace
         for future in list(self._pending):
             future.cancel()

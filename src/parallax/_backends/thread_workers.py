@@ -22,13 +22,11 @@ from parallax._reporting.stall_monitor import stack_of
 from parallax._reporting.stall_policy import WorkerSnapshot
 
 if TYPE_CHECKING:
-    import contextvars
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
-    from parallax._backends.contract import Call, Report
+    from parallax._backends.contract import CrewSetup
     from parallax._core.chunks import Chunk, Route
-    from parallax._core.nesting import Place
 
 #: Most threads whose delays are read. Many threads wait for each other's cores, and reading costs
 #: 10 us per thread.
@@ -41,45 +39,21 @@ class SelfReportingCrew:
     route: Route = "threads"
     recalls = False
 
-    def __init__(
-        self, report: Report, call: Call, *, new_id: Callable[[], int], place: Place
-    ) -> None:
-        """Prepare."""
-        self._report = report
-        self._call = call
-        self._new_id = new_id
-        self._outer = place
+    def __init__(self, setup: CrewSetup) -> None:
+        self._report, self._call, self._new_id, self._outer, self._context = setup
+        self._place = self._outer.worker(1)
 
-    def selector(self) -> None:
-        """Nothing to wait on."""
+    def recall(self, *_: object) -> None:
+        """Nothing is given back, there is nothing to wait for, and no worker can be ended."""
 
-    def recall(self, worker: int) -> None:
-        """Nothing is given back."""
-
-    def kill(self, worker: int) -> bool:  # noqa: ARG002 - see Crew
-        """No worker can be ended."""
-        return False
-
-    def poll(self, timeout: float | None) -> None:
-        """Nothing to wait for."""
+    selector = poll = kill = recall
 
 
 class ThreadCrew(SelfReportingCrew):
     """Threads at work for one run."""
 
-    def __init__(
-        self,
-        report: Report,
-        call: Call,
-        *,
-        new_id: Callable[[], int],
-        place: Place,
-        context: contextvars.Context,
-    ) -> None:
-        """Prepare as ``SelfReportingCrew``; no thread is started yet."""
-        super().__init__(report, call, new_id=new_id, place=place)
-        self._place = place.worker(1)
-        self._context = context
+    def __init__(self, setup: CrewSetup) -> None:
+        super().__init__(setup)
         self._inboxes: dict[int, queues.SimpleQueue[tuple[Chunk, Sequence[Any]] | None]] = {}
         self._threads: dict[int, threading.Thread] = {}
         #: the results so far of the chunks that threads are running, by worker.
@@ -87,21 +61,17 @@ class ThreadCrew(SelfReportingCrew):
 
     @property
     def size(self) -> int:
-        """Threads started."""
         return len(self._threads)
 
     def owns(self, worker: int) -> bool:
-        """Whether that worker is a thread of this crew."""
         return worker in self._inboxes
 
     def delay(self) -> float:
-        """Seconds that the threads could run and had no core."""
         if len(self._threads) > MAX_MEASURED_THREADS:
             return 0.0  # they take turns on the cores themselves
         return sum(thread_delay(t.native_id) for t in list(self._threads.values()))
 
     def open(self, count: int) -> None:
-        """Start threads until there are ``count``."""
         self._place.share(self._outer, max(count, len(self._threads)))
         while len(self._threads) < count:
             with Shield():  # else a thread may wait for ever
@@ -130,11 +100,9 @@ class ThreadCrew(SelfReportingCrew):
         return True
 
     def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
-        """Put a chunk in a thread's inbox."""
         self._inboxes[worker].put((chunk, items))
 
     def where(self, worker: int) -> WorkerSnapshot:
-        """The thread's name, and where it is in the user's code."""
         thread = self._threads.get(worker)
         if thread is None or thread.ident is None:
             return WorkerSnapshot("a thread that has ended")
@@ -143,7 +111,6 @@ class ThreadCrew(SelfReportingCrew):
         return WorkerSnapshot(f"thread {thread.name}", stack_of(thread.ident), done)
 
     def close(self, grace: float) -> None:
-        """Let the threads end; wait at most ``grace`` seconds for those inside an item."""
         for inbox in self._inboxes.values():
             inbox.put(None)
         deadline = time.monotonic() + grace

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends.contract import Call
-    from parallax._core.options import Options
-    from parallax._reporting.reports import Report
-    from parallax._run.caller_state import CallerState
+    from parallax._run.caller_state import RunSetup
     from parallax._run.controller import Controller
     from parallax._scheduling.input import Input
 
@@ -52,24 +50,9 @@ MAX_WAITING_RESULTS = 1 << 16
 class CallerLoop:
     """The inline phase of one run."""
 
-    def __init__(
-        self,
-        call: Call,
-        source: Input,
-        options: Options,
-        report: Report,
-        caller: CallerState,
-        controller: Controller,
-        *,
-        stream: bool,
-    ) -> None:
-        self._call = call
-        self._source = source
-        self._options = options
-        self._report = report
-        self._caller = caller
+    def __init__(self, setup: RunSetup, controller: Controller) -> None:
+        self._call, self._source, self._options, self._report, self._caller, self._stream = setup
         self._controller = controller
-        self._stream = stream
 
     def batches(self) -> Iterator[list[Any]]:
         """Work until the input ends or a plan opens the run; yield results in batches."""
@@ -90,7 +73,7 @@ class CallerLoop:
             if limits.looking and limits.watch is not None and not source.anywhere:
                 limits.watch.took(self._caller.delivered)
             if first and measuring and items:
-                profiler.limits.inspect(tuple(items[0]) if source.star else (items[0],))
+                profiler.limits.inspect(self._call.arguments(items[0]))
                 if not source.anywhere or self._worth_watching():
                     limits.cast_net()
             first = False
@@ -135,7 +118,7 @@ class CallerLoop:
         """Run a block of items here; with ``items`` None straight off the input."""
         profiler, source, call = self._controller.profiler, self._source, self._call
         if watch and items:
-            profiler.limits.before_item(tuple(items[0]) if source.star else (items[0],))
+            profiler.limits.before_item(call.arguments(items[0]))
         measuring = self._controller.forced is None
         if measuring:
             profiler.limits.before_block()
@@ -231,14 +214,9 @@ class CallerLoop:
 def run_next(
     fn: Callable[..., Any], source: Input, count: int, values: list[Any], *, stop: bool
 ) -> ChunkResult:
-    """Run the next items straight off the input, without a list of them in between.
+    """Run the next ``count`` items straight off the input, without a list of them in between.
 
-    Args:
-        fn: the user's callable.
-        source: the input, one that any thread may advance.
-        count: the number of items.
-        values: an empty list to fill with the results, for other threads to see.
-        stop: stop at the first failure.
+    Any thread may advance that input; ``values`` is filled with the results for others to see.
     """
     items = islice(source.iterator, count)
     result = ChunkResult(values, *run_calls(fn, items, values, star=source.star, stop=stop))
@@ -275,11 +253,7 @@ def run_items(call: Call, items: Sequence[Any], retries: int, values: list[Any])
 def with_errors(
     result: ChunkResult, start: int, *, stop: bool
 ) -> tuple[list[Any], BaseException | None]:
-    """The values of a block, with exceptions in their places.
-
-    Returns:
-        The values, and the exception that ends the run after them, or None.
-    """
+    """The values of a block, with exceptions in their places, and the one that ends the run."""
     values = result.values
     for failure in result.failures:
         error = prepare(failure, start + failure.offset)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._core.nesting import enter, entered
 
 if TYPE_CHECKING:
@@ -15,10 +15,25 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
+    from parallax._backends.contract import Call
     from parallax._core.chunks import ChunkResult
     from parallax._core.nesting import Place
+    from parallax._core.options import Options
     from parallax._reporting.progress import Progress
     from parallax._reporting.reports import Report
+    from parallax._scheduling.input import Input
+
+
+class RunSetup(NamedTuple):
+    """What the parts of one run have in common."""
+
+    call: Call
+    source: Input
+    options: Options
+    report: Report
+    caller: CallerState
+    #: results are read one by one, so read-ahead is bounded and each matters.
+    stream: bool
 
 
 class CallerState:
@@ -80,15 +95,11 @@ class CallerState:
         lock: AbstractContextManager[Any],
         overtaken: Sequence[Any] | None,
     ) -> ChunkResult:
-        """Run items in this thread.
+        """Run ``size`` items in this thread.
 
-        Args:
-            work: runs the items and fills the list that it gets with their results.
-            size: the number of items.
-            place: the place of the items.
-            lock: the dispatcher's: a plan in the sampler's thread is made before the items end,
-                or after this is noted.
-            overtaken: the items, if others need not wait for them.
+        ``work`` fills the list that it gets with their results. ``overtaken`` are the items if
+        others need not wait for them. The ``lock`` is the dispatcher's: a plan in the sampler's
+        thread is made before the items end, or after this is noted.
         """
         values: list[Any] = []
         self.block = time.perf_counter(), size, values

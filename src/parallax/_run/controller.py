@@ -27,12 +27,9 @@ from parallax._run.route_hold import RouteHold
 from parallax._run.worker_factory import WorkerFactory
 
 if TYPE_CHECKING:
-    from parallax._backends.contract import Call, Done, Refused
+    from parallax._backends.contract import Done, Refused
     from parallax._core.chunks import ChunkResult, Route
-    from parallax._core.options import Options
-    from parallax._reporting.reports import Report
-    from parallax._run.caller_state import CallerState
-    from parallax._scheduling.input import Input
+    from parallax._run.caller_state import RunSetup
 
 clock = time.perf_counter
 
@@ -59,20 +56,9 @@ MIN_CHANGE_WORK_S = 0.05
 class Controller:
     """The decisions of one run."""
 
-    def __init__(
-        self,
-        call: Call,
-        source: Input,
-        options: Options,
-        report: Report,
-        caller: CallerState,
-        stream: bool,
-    ) -> None:
-        """Prepare; nothing is started."""
-        self._source = source
-        self._options = options
-        self._report = report
-        self._caller = caller
+    def __init__(self, setup: RunSetup) -> None:
+        call, self._source, options, report, self._caller, stream = setup
+        self._call, self._options, self._report = call, options, report
         self._place = here()
         self._cores = self._place.cores
         self._requested = requested_route(options, self._place, stream=stream)
@@ -90,17 +76,9 @@ class Controller:
             crowded=self._place.level > 0 and not self._place.whole,
         )
         listener = Listener(self._on_done, self._on_trouble, self._on_turn, self._on_change)
-        self.dispatch = Dispatcher(source, options, listener, stream=stream)
+        self.dispatch = Dispatcher(self._source, options, listener, stream=stream)
         self._factory = WorkerFactory(
-            call,
-            options,
-            self.profiler,
-            self.dispatch,
-            report,
-            caller,
-            cores=self._cores,
-            forced=self.forced is not None,
-            place=self._place,
+            setup, self.profiler, self.dispatch, self._place, forced=self.forced is not None
         )
         #: a plan was made that more measuring will not change.
         self.planned = False
@@ -125,10 +103,11 @@ class Controller:
     def on_sample(self, now: float) -> None:
         """Look after workers and the plan in the sampler's thread, during an item of the caller."""
         dispatch = self.dispatch
-        if not self._may_overtake() or not dispatch.lock.acquire(blocking=False):
+        # Inside of items that others need not wait for?
+        if self._caller.inside is None or not dispatch.lock.acquire(blocking=False):
             return
         try:
-            if self._closed or not self._may_overtake():
+            if self._closed or self._caller.inside is None:
                 return
             if dispatch.flow.scheduler is not None:
                 dispatch.poll()
@@ -145,10 +124,6 @@ class Controller:
         """Pass on the output of worker processes, for the ``last`` time or not; no lock is held."""
         if (output := self._factory.output) is not None:
             output.close() if last else output.deliver()
-
-    def _may_overtake(self) -> bool:
-        """Whether the caller's thread is inside items that others need not wait for."""
-        return self._caller.inside is not None
 
     def _on_turn(self) -> None:
         """Events were handled; the lock is held."""
@@ -167,7 +142,7 @@ class Controller:
         items = self._source.peek()
         if not items:
             return False
-        self.profiler.limits.inspect(tuple(items[0]) if self._source.star else (items[0],))
+        self.profiler.limits.inspect(self._call.arguments(items[0]))
         if not self.profiler.limits.watching:
             with self.dispatch.lock:
                 self.review(clock())
@@ -217,18 +192,17 @@ class Controller:
         starting = flow.route != "loop" and not flow.table.up(flow.route)
         if change and (little or self._hold.holds(now, starting=starting)):
             return
-        if change or not self._report.changes or plan.workers > flow.wanted:
+        more = plan.workers > flow.wanted
+        if change or not self._report.changes or more:
             self.adopt(plan, now)
         if self.explaining:
             return
         if flow.scheduler is None:
             if plan.route != "loop":
                 self.open(plan)
-        elif change:
-            self._hold.changed(now)
-            self._throughput = None
-            self._direct(plan)
-        elif plan.workers > flow.wanted and plan.route != "loop":
+        elif change or (more and plan.route != "loop"):
+            if change:
+                self._hold.changed(now)
             self._throughput = None
             self._direct(plan)
 

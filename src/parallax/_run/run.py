@@ -28,7 +28,7 @@ from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._reporting.unread import log_unread
 from parallax._run.caller_loop import CallerLoop, run_items
-from parallax._run.caller_state import CallerState
+from parallax._run.caller_state import CallerState, RunSetup
 from parallax._run.controller import Controller
 from parallax._run.map_stall_view import MapStallView
 
@@ -80,7 +80,7 @@ class Run:
             name: the name of the callable in messages.
             source: the input, from which the items of ``first`` were taken.
             options: the checked options.
-            stream: results are read one by one, so read-ahead is bounded and each matters.
+            stream: as in ``RunSetup``.
             first: the outcomes of the first items, in blocks, if the caller's thread has run some
                 before. The list is emptied.
         """
@@ -90,11 +90,10 @@ class Run:
         self._call = Call(fn, source.star, options.on_error == "raise")
         self.report = Report(callable=name)
         progress = make_progress(options.progress, source.total)
-        self._caller = caller = CallerState(self.report, progress, options.timeout)
-        self._controller = Controller(self._call, source, options, self.report, caller, stream)
-        self._loop = CallerLoop(
-            self._call, source, options, self.report, caller, self._controller, stream=stream
-        )
+        self._caller = CallerState(self.report, progress, options.timeout)
+        setup = RunSetup(self._call, source, options, self.report, self._caller, stream)
+        self._controller = Controller(setup)
+        self._loop = CallerLoop(setup, self._controller)
         self._forced = self._controller.forced
         self._profiler = self._controller.profiler
         self._dispatch = self._controller.dispatch
@@ -250,7 +249,7 @@ class Run:
         limits, watch = self._profiler.limits, self._profiler.limits.watch
         suspected = watch is not None and chunk.start in watch.suspected
         if watch is not None and suspected:
-            watch.before(tuple(items[0]) if self._call.star else (items[0],))
+            watch.before(self._call.arguments(items[0]))
         result = self._caller.run(
             lambda values: run_items(self._call, items, 0, values),
             chunk.size,

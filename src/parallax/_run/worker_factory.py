@@ -6,7 +6,7 @@ out before anything is sent.
 
 from __future__ import annotations
 
-from parallax._backends.contract import Unable
+from parallax._backends.contract import CrewSetup, Unable
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import replace
@@ -16,16 +16,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends import executor_workers, thread_workers
-    from parallax._backends.contract import Call, Crew
+    from parallax._backends.contract import Crew
     from parallax._backends.processes.common import heritage
     from parallax._backends.processes.parent import call_encoding, map_workers, output_receiver
     from parallax._core import errors
     from parallax._core.chunks import Route
     from parallax._core.nesting import Place
-    from parallax._core.options import Options
-    from parallax._reporting.reports import Report
     from parallax._routing.profiler import Profiler
-    from parallax._run.caller_state import CallerState
+    from parallax._run.caller_state import RunSetup
     from parallax._run.dispatcher import Dispatcher
     from parallax._transport import pickle_diagnosis
     from parallax._transport.codec import Encoded
@@ -52,33 +50,19 @@ class WorkerFactory:
 
     def __init__(
         self,
-        call: Call,
-        options: Options,
+        setup: RunSetup,
         profiler: Profiler,
         dispatch: Dispatcher,
-        report: Report,
-        caller: CallerState,
-        *,
-        cores: int,
-        forced: bool,
         place: Place,
+        *,
+        forced: bool,
     ) -> None:
-        """Prepare; nothing is made yet."""
-        self._call = call
-        self._options = options
+        self._call, self._options = setup.call, setup.options
         self._profiler = profiler
         self._dispatch = dispatch
         #: how worker processes start.
         self.start = ProcessStart(
-            call,
-            dispatch.source,
-            options,
-            report,
-            caller,
-            profiler.caller,
-            cores=cores,
-            forced=forced,
-            place=place,
+            *setup[:-1], profiler.caller, cores=place.cores, forced=forced, place=place
         )
         self._forced = forced
         self._place = place
@@ -100,22 +84,10 @@ class WorkerFactory:
         dispatch, new_id = self._dispatch, self._dispatch.flow.table.new_id
         if route == "threads":
             executor = self._options.backend
-            if not isinstance(executor, str):
-                return executor_workers.ExternalCrew(
-                    dispatch.post,
-                    self._call,
-                    executor,
-                    new_id=new_id,
-                    place=self._place,
-                    context=self.start.context,
-                )
-            return thread_workers.ThreadCrew(
-                dispatch.post,
-                self._call,
-                new_id=new_id,
-                place=self._place,
-                context=self.start.context,
-            )
+            setup = CrewSetup(dispatch.post, self._call, new_id, self._place, self.start.context)
+            if isinstance(executor, str):
+                return thread_workers.ThreadCrew(setup)
+            return executor_workers.ExternalCrew(setup, executor)
         if self._encoded is None:
             self._encode()
         assert self._encoded is not None
