@@ -128,10 +128,6 @@ class Call(NamedTuple):
     #: a worker stops at the first failure of a chunk.
     stop: bool
 
-    def arguments(self, item: Any) -> tuple[Any, ...]:
-        """The arguments of the callable for an item."""
-        return tuple(item) if self.star else (item,)
-
 
 class CrewSetup(NamedTuple):
     """What the crews of one run are made with."""

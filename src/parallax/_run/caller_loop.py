@@ -73,7 +73,7 @@ class CallerLoop:
             if limits.looking and limits.watch is not None and not source.anywhere:
                 limits.watch.took(self._caller.delivered)
             if first and measuring and items:
-                profiler.limits.inspect(self._call.arguments(items[0]))
+                profiler.limits.inspect(self._source.arguments(items[0]))
                 if not source.anywhere or self._worth_watching():
                     limits.cast_net()
             first = False
@@ -118,7 +118,7 @@ class CallerLoop:
         """Run a block of items here; with ``items`` None straight off the input."""
         profiler, source, call = self._controller.profiler, self._source, self._call
         if watch and items:
-            profiler.limits.before_item(call.arguments(items[0]))
+            profiler.limits.before_item(source.arguments(items[0]))
         measuring = self._controller.forced is None
         if measuring:
             profiler.limits.before_block()

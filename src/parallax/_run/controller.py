@@ -58,7 +58,7 @@ class Controller:
 
     def __init__(self, setup: RunSetup) -> None:
         call, self._source, options, report, self._caller, stream = setup
-        self._call, self._options, self._report = call, options, report
+        self._options, self._report = options, report
         self._place = here()
         self._cores = self._place.cores
         self._requested = requested_route(options, self._place, stream=stream)
@@ -142,7 +142,7 @@ class Controller:
         items = self._source.peek()
         if not items:
             return False
-        self.profiler.limits.inspect(self._call.arguments(items[0]))
+        self.profiler.limits.inspect(self._source.arguments(items[0]))
         if not self.profiler.limits.watching:
             with self.dispatch.lock:
                 self.review(clock())

@@ -249,7 +249,7 @@ class Run:
         limits, watch = self._profiler.limits, self._profiler.limits.watch
         suspected = watch is not None and chunk.start in watch.suspected
         if watch is not None and suspected:
-            watch.before(self._call.arguments(items[0]))
+            watch.before(self._source.arguments(items[0]))
         result = self._caller.run(
             lambda values: run_items(self._call, items, 0, values),
             chunk.size,

@@ -88,6 +88,10 @@ class Input:
             return 0
         return None if self.total is None else max(0, self.total - self.taken)
 
+    def arguments(self, item: Any) -> tuple[Any, ...]:
+        """The arguments of the call for an item."""
+        return tuple(item) if self.star else (item,)
+
     def take(self, count: int) -> list[Any]:
         """Take up to ``count`` items; fewer only at the end of the input or at its error."""
         items: list[Any] = []
