@@ -40,8 +40,9 @@ def run(program, *before, timeout=55):
 
 # Forks a copy of the program for each number of descriptors that are left.
 FEW = """
-import concurrent.futures, os, resource, signal, sys, time, warnings
+import concurrent.futures, multiprocessing, os, resource, signal, sys, time, warnings
 import parallax
+multiprocessing.get_context()  # it imports more from 3.15 on
 from parallax import Executor, ProcessPoolExecutor, options, parallel_map
 
 def work(x):

@@ -144,7 +144,7 @@ def check_an_item_that_takes_too_long_is_ended():
     found = parallel_map(
         sleeps_at_2, range(4), backend="processes", item_timeout=1.5, on_error="return"
     )
-    assert [found[n] for n in (0, 1, 3)] == [0, 1, 3]
+    assert [found[n] for n in (0, 1, 3)] == [0, 1, 3], found
     assert isinstance(found[2], parallax.ItemTimeoutError)
 
 
@@ -167,7 +167,7 @@ def check_a_call_that_is_cancelled_ends():
 
 def check_a_crash_is_told():
     found = parallel_map(crashes_at_2, range(4), backend="processes", on_error="return")
-    assert [found[n] for n in (0, 1, 3)] == [0, 1, 3]
+    assert [found[n] for n in (0, 1, 3)] == [0, 1, 3], found
     assert isinstance(found[2], parallax.WorkerDiedError)
     assert ("access violation" if WINDOWS else "SIGSEGV") in str(found[2])
     assert found[2].attempts in {1, 2}  # once more alone, if it had a neighbour

@@ -140,7 +140,7 @@ def _status() -> list[bytes]:
     """Lines about this thread; those that were read last if no descriptor is left."""
     global _seen  # noqa: PLW0603 - a cache
     try:
-        fd = os.open("/proc/thread-self/status", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open("/proc/thread-self/status", os.O_RDONLY)
     except OSError:
         return _seen
     try:

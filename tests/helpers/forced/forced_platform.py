@@ -24,9 +24,10 @@ HIDDEN = {
         "_socket": "AF_UNIX CMSG_LEN MSG_DONTWAIT SCM_RIGHTS socketpair",
         "faulthandler": "register unregister",
         "mmap": "MADV_DONTNEED MADV_REMOVE MAP_PRIVATE MAP_SHARED PROT_READ PROT_WRITE",
-        "os": "EFD_CLOEXEC O_CLOEXEC RTLD_NOLOAD WNOHANG eventfd fchdir fchmod fork getloadavg "
-        "memfd_create pidfd_open "
-        "posix_fallocate pread preadv pwrite register_at_fork sched_getaffinity set_blocking "
+        "os": "EFD_CLOEXEC O_CLOEXEC PRIO_PROCESS RTLD_NOLOAD WNOHANG eventfd fchdir fchmod fork "
+        "getegid geteuid getgid getgroups getloadavg getpriority getresgid getresuid getuid "
+        "memfd_create pidfd_open posix_fallocate pread preadv pwrite register_at_fork "
+        "sched_getaffinity sched_setaffinity set_blocking setpriority setresgid setresuid "
         "sysconf wait",
         "select": "EPOLLRDHUP POLLIN POLLOUT epoll poll",
         "selectors": "EpollSelector KqueueSelector",
@@ -38,7 +39,8 @@ HIDDEN = {
     "darwin": {
         "_signal": "SIGRTMAX",
         "mmap": "MADV_REMOVE",
-        "os": "EFD_CLOEXEC eventfd memfd_create pidfd_open posix_fallocate sched_getaffinity",
+        "os": "EFD_CLOEXEC eventfd getresgid getresuid memfd_create pidfd_open posix_fallocate "
+        "sched_getaffinity sched_setaffinity setresgid setresuid",
         "resource": "RUSAGE_THREAD",
         "select": "EPOLLRDHUP epoll",
         "selectors": "EpollSelector",
