@@ -138,7 +138,7 @@ def test_workers_of_an_executor(start, end):
         for process in executor._processes.values():
             process.kill()
     elif end == "idle":
-        executor._lifetime.engine.rest_after(0.05)
+        executor._engine.rest_after(0.05)
         executor.submit(jobs.square, 3).result(30)
     elif end == "shutdown":
         executor.shutdown(wait=False)

@@ -14,7 +14,7 @@ from operator import methodcaller
 from parallax._core.cores import usable_cores
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.options import resolve
-from parallax._executors.executor_base import EngineExecutor
+from parallax._executors.executor_base import EngineExecutor, check_arguments
 from parallax._executors.thread_executor import ThreadPoolExecutor, default_threads
 
 if TYPE_CHECKING:
@@ -77,10 +77,7 @@ class Executor(EngineExecutor):
             TypeError: an argument has the wrong type.
             ValueError: an argument has a value that cannot be used.
         """
-        if isinstance(max_workers, int) and max_workers <= 0:
-            raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+        check_arguments(max_workers if isinstance(max_workers, int) else None, initializer)
         given = {
             "backend": backend,
             "max_workers": max_workers,
@@ -149,7 +146,7 @@ class Executor(EngineExecutor):
 
     def _use_pool(self, pool: EngineExecutor) -> None:
         """Share the engine of a pool, which must live as long as this executor."""
-        self._pool, self._engine, self._lifetime = pool, pool._engine, pool._lifetime
+        self._pool, self._engine, self._maps = pool, pool._engine, pool._maps
 
     def _message_size(self, chunksize: int) -> int | None:
         size = super()._message_size(chunksize)
@@ -162,14 +159,15 @@ class Executor(EngineExecutor):
         those in threads go on. The executor stays usable: later calls get new workers. (That of a
         ``ProcessPoolExecutor``, as the standard library's, shuts it down besides.)
         """
-        self._end_workers("terminate")
+        self._end_workers(methodcaller("terminate"))
 
     def kill_workers(self) -> None:
         """End the worker processes by SIGKILL; otherwise as ``terminate_workers``."""
-        self._end_workers("kill")
+        self._end_workers(methodcaller("kill"))
 
-    def _end_workers(self, how: str) -> None:
-        self._lifetime.end_workers(methodcaller(how))
+    def _end_workers(self, end: Callable[[Any], object]) -> None:
+        self._maps.cut()
+        self._engine.end_workers(end)
 
     def report(self) -> ExecutorReport:
         """What was chosen for each function so far, and why; ``print`` it, or read its fields."""
@@ -203,10 +201,6 @@ def default_executor(backend: Any = "auto", max_workers: int | None = None) -> E
     """The executor of this process for calls that are given none.
 
     Its idle workers end after ``idle_timeout``, as those of ``parallel_map``.
-
-    Args:
-        backend: as for ``Executor``.
-        max_workers: as for ``Executor``.
     """
     key = (backend, max_workers)
     with _defaults_lock:

@@ -13,7 +13,7 @@ from parallax._core.futures import Future as OwnFuture
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.options import CALL_OPTIONS, check, check_names, resolve
-from parallax._executors.lifetimes import Lifetime
+from parallax._executors.lifetimes import Maps, ends_with
 from parallax._executors.map_results import MapResults
 
 if TYPE_CHECKING:
@@ -34,11 +34,22 @@ else:
     seeding = lazy_module("parallax._guard.seeding")
 
 
+def check_arguments(
+    max_workers: int | None, initializer: object, idle_timeout: float | None = None
+) -> None:
+    """Raise for arguments that no executor takes, in the words of the standard library."""
+    if max_workers is not None and max_workers <= 0:
+        raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+    check({"idle_timeout": idle_timeout})
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be a callable, not {initializer!r}")
+
+
 class EngineExecutor(concurrent.futures.Executor):
     """An executor whose calls an engine runs."""
 
     _engine: Engine
-    _lifetime: Lifetime
+    _maps: Maps
     _call_options: CallOptions | None = None
 
     def _use(self, engine: Engine, idle_timeout: float | None = None) -> None:
@@ -46,7 +57,7 @@ class EngineExecutor(concurrent.futures.Executor):
         if idle_timeout is not None:
             engine.rest_after(idle_timeout)
         self._engine = engine
-        self._lifetime = Lifetime(self, engine)
+        self._maps = ends_with(self, engine)
 
     def options(self, **options: Unpack[CallOptions]) -> Self:
         """The same executor with options for its calls.
@@ -191,7 +202,7 @@ class EngineExecutor(concurrent.futures.Executor):
                 buffersize=buffersize,
                 chunksize=message_size,
                 submit=submit if replaced else None,
-                maps=self._lifetime.maps,
+                maps=self._maps,
                 options=self._call_options,
             )
         finally:
@@ -204,7 +215,7 @@ class EngineExecutor(concurrent.futures.Executor):
         return chunksize if chunksize > 1 else None
 
     def __enter__(self) -> Self:
-        self._lifetime.maps.in_block = True
+        self._maps.in_block = True
         return self
 
     def __exit__(
@@ -218,11 +229,11 @@ class EngineExecutor(concurrent.futures.Executor):
         Raises:
             Exception: as ``shutdown``. If the block has failed itself, that is logged instead.
         """
-        maps = self._lifetime.maps
+        maps = self._maps
         maps.in_block, maps.failing = False, exc_type is not None
         interrupted = exc_type is not None and issubclass(exc_type, KeyboardInterrupt)
         if interrupted:
-            self._lifetime.stop()
+            maps.stop(self._engine)
         self.shutdown(wait=not interrupted)
         maps.raise_unread()
 
@@ -238,9 +249,9 @@ class EngineExecutor(concurrent.futures.Executor):
                 results: part of the items did not run. All other calls are done then. Without
                 ``wait`` that is logged when the iterator is dropped.
         """
-        self._lifetime.shutdown(wait=wait, cancel=cancel_futures)
+        self._maps.shutdown(self._engine, wait=wait, cancel=cancel_futures)
         if wait:
-            self._lifetime.maps.raise_unread()
+            self._maps.raise_unread()
 
     @property
     def _max_workers(self) -> int:

@@ -18,21 +18,19 @@ from parallax._core.weak_table import WeakTable
 from parallax._reporting.unread import log_unread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from parallax._backends.contract import Engine
 
 
 class Maps:
-    """The maps of one executor, and the errors of inputs that nobody got.
+    """The maps of one executor, which submit calls to its engine, and how both end.
 
-    An error is held as the name of the callable, the error, and whether it was logged.
+    It does not refer to the engine, which would then live for ever.
     """
 
     def __init__(self) -> None:
         #: whose iterators exist.
         self.live = WeakTable()
+        #: errors of inputs that nobody got: the callable's name, the error, whether it was logged.
         self._unread: list[tuple[str, BaseException, bool]] = []
         #: the program is inside a ``with`` block, whose end raises such an error.
         self.in_block = False
@@ -64,6 +62,37 @@ class Maps:
         finally:
             del unread  # a traceback refers to this frame
 
+    def cut(self) -> None:
+        """End all maps; their readers get the finished results."""
+        for each, _ in self.live.living():
+            each.cut()
+
+    def stop(self, engine: Engine) -> None:
+        """End all calls that can be ended, as after Ctrl-C."""
+        with Shield():
+            self.cut()
+            engine.stop()
+
+    def shutdown(self, engine: Engine, *, wait: bool, cancel: bool) -> None:
+        """Shut the engine down, after the rest of all maps was submitted.
+
+        With ``cancel`` that is dropped, and the calls that have not begun are cancelled.
+        """
+        try:
+            if cancel:
+                self.cut()
+            else:
+                for each, _ in self.live.living():
+                    each.submit_rest()
+        except BaseException:  # Ctrl-C inside an input
+            self.stop(engine)
+            raise
+        if wait:
+            engine.shutdown(wait=True, cancel=cancel)
+            return
+        with Shield():
+            engine.shutdown(wait=False, cancel=cancel)
+
 
 def _log(unread: list[tuple[str, BaseException, bool]]) -> None:
     for name, error, logged in unread:
@@ -71,63 +100,14 @@ def _log(unread: list[tuple[str, BaseException, bool]]) -> None:
             log_unread(name, error)
 
 
-class Lifetime:
-    """The engine of an executor, and the maps that submit calls to the engine."""
-
-    def __init__(self, owner: object, engine: Engine) -> None:
-        """Have the engine end with its owner, or with the program.
-
-        Args:
-            owner: the executor.
-            engine: the engine of the executor; must not refer to the owner.
-        """
-        self.engine = engine
-        self.maps = Maps()
-        # Not this object: it refers to the engine, which would then live for ever.
-        _open_engines.add(engine, self.maps)
-        if _exiting:
-            engine.shutdown(wait=False, cancel=False)
-        weakref.finalize(owner, self.shutdown, wait=False, cancel=False).atexit = False
-
-    def shutdown(self, *, wait: bool, cancel: bool) -> None:
-        """Shut the engine down, after the rest of all maps was submitted, or was dropped.
-
-        Args:
-            wait: return only when all calls are done.
-            cancel: drop the rest of all maps, and cancel the calls that have not begun.
-        """
-        _shutdown(self.engine, self.maps, wait=wait, cancel=cancel)
-
-    def end_workers(self, end: Callable[[Any], object]) -> None:
-        """End the worker processes, each by ``end``, and the maps; the engine goes on."""
-        for each, _ in self.maps.live.living():
-            each.cut()
-        self.engine.end_workers(end)
-
-    def stop(self) -> None:
-        """End all calls that can be ended, as after Ctrl-C."""
-        _stop(self.engine, self.maps)
-
-
-def _stop(engine: Engine, maps: Maps) -> None:
-    with Shield():
-        for each, _ in maps.live.living():
-            each.cut()
-        engine.stop()
-
-
-def _shutdown(engine: Engine, maps: Maps, *, wait: bool, cancel: bool) -> None:
-    try:
-        for each, _ in maps.live.living():
-            each.cut() if cancel else each.submit_rest()
-    except BaseException:  # Ctrl-C inside an input
-        _stop(engine, maps)
-        raise
-    if wait:
-        engine.shutdown(wait=True, cancel=cancel)
-        return
-    with Shield():
-        engine.shutdown(wait=False, cancel=cancel)
+def ends_with(owner: object, engine: Engine) -> Maps:
+    """Have an engine, which must not refer to its owner, end with that or with the program."""
+    maps = Maps()
+    _open_engines.add(engine, maps)
+    if _exiting:
+        engine.shutdown(wait=False, cancel=False)
+    weakref.finalize(owner, maps.shutdown, engine, wait=False, cancel=False).atexit = False
+    return maps
 
 
 #: The maps of each engine. Engines live as long as they have something to do.
@@ -140,9 +120,9 @@ def _finish_all() -> None:
     _exiting = True
     for engine, maps in _open_engines.living():
         if _interrupted():
-            _stop(engine, maps)
+            maps.stop(engine)
         else:
-            _shutdown(engine, maps, wait=True, cancel=False)
+            maps.shutdown(engine, wait=True, cancel=False)
         _log(maps.take_unread(ending=True))
 
 

@@ -56,19 +56,11 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         maps: Maps,
         options: CallOptions | None = None,
     ) -> None:
-        """Submit the first calls.
+        """Submit the first calls; see ``EngineExecutor.map``.
 
-        Args:
-            engine: runs the calls.
-            fn: the callable.
-            iterables: the arguments of the calls, one iterable per parameter.
-            timeout: seconds from now until which results must have come.
-            buffersize: most items that are submitted and not yet read; None to adapt to the reader.
-            chunksize: items of each message to a worker; None to adapt to their measured time.
-            submit: ``submit`` of the executor if a subclass or a tool has replaced that method;
-                every call then goes through the replacement.
-            maps: the maps of the executor; this one joins them.
-            options: of each call.
+        A ``buffersize`` of None adapts to the reader, a ``chunksize`` of None to the measured time
+        of items. ``submit`` is that of the executor if a subclass or a tool has replaced it; every
+        call then goes through the replacement. The map joins the executor's ``maps``.
         """
         self._engine = engine
         self._fn = fn
@@ -80,11 +72,8 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         # Known to end: at a shutdown the rest may be submitted.
         self._finite = any(isinstance(each, Sized) for each in iterables)
         sources = [iter(each) for each in iterables]
-        self._counted = [
-            source
-            for source, each in zip(sources, iterables, strict=True)
-            if type(each) in _COUNTED_TYPES
-        ]
+        pairs = zip(sources, iterables, strict=True)
+        self._counted = [source for source, each in pairs if type(each) in _COUNTED_TYPES]
         #: None when nothing more will be submitted.
         self._items: Iterator[tuple[Any, ...]] | None = zip(*sources, strict=False)
         self._window = MapWindow(engine, buffersize, chunksize)

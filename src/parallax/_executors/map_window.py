@@ -46,13 +46,6 @@ class MapWindow:
     """The window of one map."""
 
     def __init__(self, engine: Engine, buffersize: int | None, chunksize: int | None) -> None:
-        """Start with the engine's choice.
-
-        Args:
-            engine: the engine that runs the calls.
-            buffersize: items of the window; None to adapt to the reader.
-            chunksize: items of each message; None to adapt to the time that an item takes.
-        """
         self._engine = engine
         #: the size was given by the user.
         self.fixed = buffersize is not None
@@ -110,13 +103,9 @@ class MapWindow:
         elif self._result_bytes * self._items > MAX_UNREAD_BYTES:
             most = int(MAX_UNREAD_BYTES / self._result_bytes)
             self._items = max(self._engine.max_workers + 1, most)
-        if (
-            not self._fixed_message
-            and self.message == 1
-            and seconds / items < SHORT_ITEM_S
-            and fits
-        ):
-            self.message = FIRST_MESSAGE_ITEMS if travels() else 1
+        singly = self.message == 1 and not self._fixed_message
+        if singly and fits and seconds / items < SHORT_ITEM_S and travels():
+            self.message = FIRST_MESSAGE_ITEMS
 
     def timed(self, item_s: float, travels: Callable[[], bool]) -> None:
         """Adapt the size of messages to the seconds that an item of one took."""

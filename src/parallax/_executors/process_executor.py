@@ -24,9 +24,9 @@ from parallax._core.cores import usable_cores
 from parallax._core.errors import InheritanceError, WorkerStartError
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import loading
-from parallax._core.options import check, resolve
+from parallax._core.options import resolve
 from parallax._executors import process_errors
-from parallax._executors.executor_base import EngineExecutor
+from parallax._executors.executor_base import EngineExecutor, check_arguments
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -85,13 +85,9 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
             max_workers = usable_cores()
             if sys.platform == "win32":
                 max_workers = min(max_workers, MAX_WINDOWS_WORKERS)
-        if max_workers <= 0:
-            raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+        check_arguments(max_workers, initializer, idle_timeout)
         if sys.platform == "win32" and max_workers > MAX_WINDOWS_WORKERS:
             raise ValueError(f"max_workers must be <= {MAX_WINDOWS_WORKERS}, not {max_workers}")
-        check({"idle_timeout": idle_timeout})
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be a callable, not {initializer!r}")
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError(
@@ -153,7 +149,7 @@ class ProcessPoolExecutor(EngineExecutor, StandardProcessPool):
         self._abort(ProcessHandle.kill)
 
     def _abort(self, end: Callable[[ProcessHandle], None]) -> None:
-        self._lifetime.shutdown(wait=False, cancel=True)
+        self._maps.shutdown(self._engine, wait=False, cancel=True)
         self._engine.abort(end)
 
     # Attributes of the standard library's pool that programs, and CPython's own tests, read.

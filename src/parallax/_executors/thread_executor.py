@@ -13,8 +13,8 @@ from operator import attrgetter
 from parallax._backends.thread_engine import ThreadEngine
 from parallax._core.cores import usable_cores
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.options import check, stall_limit
-from parallax._executors.executor_base import EngineExecutor
+from parallax._core.options import stall_limit
+from parallax._executors.executor_base import EngineExecutor, check_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,11 +62,7 @@ class ThreadPoolExecutor(EngineExecutor, StandardThreadPool):  # type: ignore[ov
         # Not super().__init__: the engine holds everything that it sets up.
         if max_workers is None:
             max_workers = default_threads()
-        if max_workers <= 0:
-            raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
-        check({"idle_timeout": idle_timeout})
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be a callable, not {initializer!r}")
+        check_arguments(max_workers, initializer, idle_timeout)
         self._thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
         engine = ThreadEngine(
             max_workers,
