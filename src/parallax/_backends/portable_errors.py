@@ -103,7 +103,7 @@ def _with_chain(root: BaseException) -> Any:
         if key in members:
             sources.append(members[key])
         else:
-            _, (payload, buffers, _) = _sendable(error)
+            _, (payload, buffers, *_) = _sendable(error)
             sources.append((payload, [bytearray(each) for each in buffers]))
     return _Chained(stand_in, sources, links)
 

@@ -181,9 +181,12 @@ def _is_module(origin: Origin) -> bool:
 
 
 def _is_data(obj: object) -> bool:
-    """Whether the current value of a global is worth sending: no code, no handle on the process."""
-    if obj is UNKNOWN_OBJECT or is_code_like(obj):
-        return False
-    if is_a(obj, (contextvars.ContextVar, local)):
-        return True  # they cannot be pickled; finding that out keeps the callable in the process
-    return top_module(type(obj)) not in _HANDLE_MODULES
+    """Whether a global has a value of its own: it is no code."""
+    return obj is not UNKNOWN_OBJECT and not is_code_like(obj)
+
+
+def is_handle(obj: object) -> bool:
+    """Whether workers have something of the kind of their own: a lock, a file, a handler."""
+    if is_a(obj, (contextvars.ContextVar, local)) or hasattr(obj, "manager"):
+        return False  # what cannot be pickled keeps the callable here; loggers travel by name
+    return top_module(type(obj)) in _HANDLE_MODULES

@@ -120,6 +120,9 @@ class WorkerFactory:
         if self._encoded is not None:
             self._encoded.buffers.clear()
             (self._encoded.slabs or {}).clear()
+            for packed in self._encoded.state:
+                packed.buffers.clear()
+                packed.slabs.clear()
             self._encoded = None
 
     def start_seconds(self) -> float:
@@ -130,20 +133,16 @@ class WorkerFactory:
     def _encode(self) -> None:
         """Encode the callable for a crew that was asked for by name."""
         try:
-            self._encoded = call_encoding.encode_call(self._call, [])
+            self._encoded = call_encoding.encode_call(self._call)
         except Exception as error:
             if errors.lacks_descriptors(error):
                 raise
             path, reason = pickle_diagnosis.find_unpicklable(self._call.fn, "callable")
             raise errors.SerializationError("callable", None, path, reason) from error
         self._profiler.limits.find_reads()
-        values = [
-            v
-            for v in call_encoding.current_values(self._profiler.limits.reads)
-            if not call_encoding.stuck_value([v])
-        ]
-        if values:
-            self._encoded = call_encoding.encode_call(self._call, values)
+        state, _ = call_encoding.capture_state(self._profiler.limits.reads)
+        if state:
+            self._encoded = call_encoding.encode_call(self._call, state)
         self.start.prepare(self._find_modules)
 
     def _find_modules(self) -> frozenset[str]:

@@ -36,6 +36,8 @@ class Encoded(NamedTuple):
     buffers: list[memoryview]
     #: the slabs of its large parts in shared memory, if the object is kept to be sent again.
     slabs: dict[int, Any] | None = None
+    #: the module-level state that a callable reads; see ``module_state.Packed``.
+    state: tuple[Any, ...] = ()
 
     @property
     def nbytes(self) -> int:

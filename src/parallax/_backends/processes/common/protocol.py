@@ -8,8 +8,8 @@
     TASK      tag = chunk: items                       CANNOT_LOAD; what it owes runs elsewhere
     RELEASE   tag = milliseconds to idle      BEGUN    it takes up its first task since USE
     INIT      tag = key: call it once         FAILED   tag = key: the exception that INIT raised
-    BATCH     tag = batch: (key, arguments)   RETURNED [(batch, how many were not begun)]
-                                              YIELDED  [(chunk, how many it keeps)]
+    STATE     a module-level value            RETURNED [(batch, how many were not begun)]
+    BATCH     tag = batch: (key, arguments)   YIELDED  [(chunk, how many it keeps)]
                                               OUTPUT     tag = what: output, record, warning
     the signal RECALL: give back what has not begun
 
@@ -30,6 +30,7 @@ TASK = 5
 RELEASE = 6
 INIT = 7
 BATCH = 8
+STATE = 9
 
 HELLO = 65
 RESULT = 66

@@ -16,7 +16,9 @@ from parallax._backends.processes.start.spawn import installed
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.plans import Payload
+from parallax._guard.events import is_handle
 from parallax._transport import codec
+from parallax._transport.module_state import pack, pack_kind
 from parallax._transport.out_of_band import OUT_OF_BAND_MARK
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
@@ -26,12 +28,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends.contract import Call
+    from parallax._transport.module_state import Key, Packed
 else:
     pickletools = lazy_module("pickletools")
 
 #: Bytes of a pickle up to which the modules that it needs are remembered. Reading it takes longer
 #: than a call.
 MAX_REMEMBERED_BYTES = 1 << 16
+
+#: Bytes of module-level values that are packed for each call of an executor. More cost more, with
+#: less fewer changes inside of them are seen.
+MAX_REPACKED_BYTES = 1 << 12
 
 #: Callables up to this many bytes are recognized by content in later runs. Hashing costs about
 #: what sending does, so a larger one is sent anew in each run.
@@ -47,27 +54,27 @@ CODING_PER_ENCODING = 1.5
 
 def encode_call(
     call: Call,
-    reads: list[tuple[str, str, Any]],
+    state: tuple[Packed, ...] = (),
     by_value: tuple[ModuleType, ...] = (),
     *,
     shared: bool = False,
 ) -> codec.Encoded:
-    """Encode a run's callable with the module globals that it reads.
+    """Encode a run's callable, with the module-level state that it reads beside it.
 
     Args:
         call: the callable.
-        reads: (module, name, value) of data that the program may have changed since import.
+        state: what the program may have changed since import.
         by_value: modules that workers cannot import.
         shared: as for ``encode``.
     """
-    message = (call.fn, call.star, call.stop, reads)
+    message = (call.fn, call.star, call.stop, [packed.key for packed in state])
     if by_value:
         from parallax._transport.by_value import encode_by_value  # loads cloudpickle
 
         encoded = encode_by_value(message, by_value, shared=shared)
     else:
         encoded = codec.encode(message, shared=shared)
-    return encoded._replace(slabs={})
+    return encoded._replace(slabs={}, state=state)
 
 
 _numbers = itertools.count(1)
@@ -98,12 +105,12 @@ def weigh(
     Returns:
         The cost per item with the encoded callable, or the reason why something cannot travel.
     """
-    values = current_values(reads)
+    state, stuck = capture_state(reads)
+    if stuck:
+        return stuck
     try:
-        encoded = encode_call(call, values)
+        encoded = encode_call(call, state)
     except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
-        if stuck := stuck_value(values):
-            return stuck
         path, reason = find_unpicklable(call.fn, "callable")
         return f"the {path} cannot be pickled ({reason})"
     begin = time.perf_counter()
@@ -121,28 +128,38 @@ def weigh(
     return Payload(sizes[0], sizes[1], CODING_PER_ENCODING * spent, encoded.nbytes), encoded
 
 
-def current_values(reads: Iterable[tuple[str, str]]) -> list[tuple[str, str, Any]]:
-    """The values that module globals have now.
+def capture_state(
+    reads: Iterable[Key], known: dict[Key, tuple[Any, Packed]] | None = None
+) -> tuple[tuple[Packed, ...], str]:
+    """The values that module-level names have now.
 
-    Workers import a module anew, so a global that was set at run time has its first value there,
-    unless it is sent along.
+    Args:
+        reads: the names.
+        known: what was captured before, which changes: large values are not looked at again as
+            long as the name is bound to the same object.
+
+    Returns:
+        The values, and of the first of those that cannot travel why; "" if all can.
     """
-    values = []
+    found, stuck = [], ""
     for module, name in reads:
         space = vars(sys.modules[module]) if module in sys.modules else {}
-        if name in space:
-            values.append((module, name, space[name]))
-    return values
-
-
-def stuck_value(values: Iterable[tuple[str, str, Any]]) -> str:
-    """The first of those globals that cannot travel, in words; "" if all can."""
-    for module, name, value in values:
+        if name not in space:
+            continue
+        key, value = (module, name), space[name]
+        before = None if known is None else known.get(key)
+        if before and before[0] is value and len(before[1].payload) > MAX_REPACKED_BYTES:
+            found.append(before[1])
+            continue
         try:
-            codec.encode(value)
+            packed = pack_kind(key, value) if is_handle(value) else pack(key, value)
         except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
-            return f"the global {module}.{name} cannot be pickled ({error})"
-    return ""
+            stuck = stuck or f"the global {module}.{name} cannot be pickled ({error})"
+            continue
+        found.append(packed)
+        if known is not None:
+            known[key] = value, packed
+    return tuple(found), stuck
 
 
 def modules_for(call: codec.Encoded, fn: Callable[..., Any]) -> frozenset[str]:

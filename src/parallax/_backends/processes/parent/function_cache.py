@@ -21,11 +21,10 @@ from typing import Any, NamedTuple
 from parallax._backends.contract import Call
 from parallax._backends.processes.parent.call_encoding import (
     call_key,
-    current_values,
+    capture_state,
     encode_call,
     modules_for,
     names_in,
-    stuck_value,
 )
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -35,6 +34,7 @@ from parallax._transport.pickle_diagnosis import find_unpicklable
 
 if TYPE_CHECKING:
     from parallax._core import errors
+    from parallax._transport.module_state import Key, Packed
 else:
     errors = lazy_module("parallax._core.errors")
 
@@ -87,6 +87,8 @@ class Callables:
 
     def __init__(self) -> None:
         self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        #: the module-level values that were captured last.
+        self._packed: dict[Key, tuple[Any, Packed]] = {}
 
     def known(self, fn: Callable[..., Any]) -> Known:
         """The encoded form of a callable.
@@ -99,7 +101,7 @@ class Callables:
         if entry is not None and entry.fn is fn and entry.holds():
             return entry.known
         try:
-            known, reads = _encode(fn)
+            known, reads = _encode(fn, self._packed)
         except Exception as error:
             if errors.lacks_descriptors(error):
                 raise errors.WorkerStartError("auto", str(error)) from error
@@ -113,10 +115,13 @@ class Callables:
         return known
 
 
-def _encode(fn: Callable[..., Any]) -> tuple[Known, list[tuple[str, str, Any]]]:
-    reads = [v for v in current_values(scan(fn).reads) if not stuck_value([v])]
-    encoded = encode_call(Call(fn, star=False, stop=False), reads, shared=True)
+def _encode(
+    fn: Callable[..., Any], packed: dict[Key, tuple[Any, Packed]]
+) -> tuple[Known, list[tuple[str, str, Any]]]:
+    state, _ = capture_state(scan(fn).reads, packed)
+    encoded = encode_call(Call(fn, star=False, stop=False), state, shared=True)
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    reads = [(*each.key, packed[each.key][0]) for each in state]
     return Known(call_key(encoded), encoded, modules_for(encoded, fn), name), reads
 
 

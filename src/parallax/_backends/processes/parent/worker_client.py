@@ -54,6 +54,9 @@ class WorkerClient(WorkerLife):
         self.context = b""
         #: keys of the callables that the worker keeps, least recently used first.
         self.calls: OrderedDict[int, None] = OrderedDict()
+        #: digests of the module-level state that was sent last, and what was looked at last.
+        self.taught: dict[Any, bytes] = {}
+        self._last_state: tuple[Any, ...] = ()
         #: among the workers of its present holder.
         self.number = 0
         #: chunks that were sent and not answered, by id: bytes sent, seconds that this took.
@@ -155,6 +158,13 @@ class WorkerClient(WorkerLife):
 
     def teach(self, key: int, call: codec.Encoded) -> None:
         """Send a callable unless the worker has it; the least recently used one is dropped."""
+        if call.state is not self._last_state and not self.started.inherits.context:
+            self._last_state = call.state
+            for packed in call.state:
+                if self.taught.get(packed.key) != packed.digest:
+                    self.taught[packed.key] = packed.digest
+                    parts = packed.payload, packed.buffers
+                    self.channel.send(protocol.STATE, 0, *parts, hold=True, kept=packed.slabs)
         if key in self.calls:
             self.calls.move_to_end(key)
             return

@@ -198,10 +198,3 @@ def _set_options(now: dict[str, Any] | None, last: dict[str, Any] | None) -> Non
     from parallax._core.options import adopt
 
     adopt(now or {})
-
-
-def apply_globals(values: list[tuple[str, str, Any]]) -> None:
-    """Give imported modules the values that the caller's modules have now."""
-    for module, name, value in values:
-        if module in sys.modules:
-            setattr(sys.modules[module], name, value)

@@ -21,7 +21,7 @@ from parallax._backends.processes.common.process_exit import run_exit_functions
 from parallax._backends.processes.common.process_identity import Identity, assume
 from parallax._backends.processes.common.stack_dumps import enable_stack_dumps
 from parallax._backends.processes.worker.batches import BatchRunner, flush_output
-from parallax._backends.processes.worker.environment_setup import WorkerEnvironment, apply_globals
+from parallax._backends.processes.worker.environment_setup import WorkerEnvironment
 from parallax._backends.processes.worker.limits import WorkerLimits
 from parallax._backends.result_encoding import encode_result
 from parallax._core.chunks import ChunkResult, Failure
@@ -32,6 +32,7 @@ from parallax._core.thread_clocks import RunDelay
 from parallax._transport import codec
 from parallax._transport.framing import Frame, ProtocolError
 from parallax._transport.main_module import worker_main
+from parallax._transport.module_state import ModuleState
 from parallax._transport.shm_channel import SharedFrame
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class Worker:
         self._delays = RunDelay()
         self._limits = WorkerLimits()
         self._environment = WorkerEnvironment(self._send_output)
+        self._state = ModuleState()
         self._output: OutputSender | None = None
         self._forked = inherited is not None
         if self._forked:
@@ -201,6 +203,8 @@ class Worker:
                 self._begun = True
                 self._channel.send(protocol.BEGUN, frame.tag)
             self._batches.run(frame)
+        elif kind == protocol.STATE:
+            self._state.take(*frame.open())
         elif kind == protocol.CALL:
             self._calls[frame.tag] = frame
         elif kind == protocol.FORGET:
@@ -214,9 +218,6 @@ class Worker:
             self._environment.renew()
             if self._limits.reached or self._environment.unfit:
                 self._leave_at_limit()
-            call = self._calls[frame.tag]
-            if type(call) is tuple:
-                apply_globals(call[3])
         elif kind == protocol.CONTEXT:
             self._environment.apply(
                 codec.decode(*frame.open()), initialized=bool(self._initialized)
@@ -231,8 +232,8 @@ class Worker:
         if isinstance(call, (Frame, SharedFrame)):
             call = self._batches.decode(*call.open())
             self._calls[key] = call
-            if not self._initialized:
-                apply_globals(call[3])
+        if self._state.open and not self._initialized:
+            self._state.settle(call[3])
         return call
 
     def _send_output(self, wanted: tuple[bool, ...]) -> None:

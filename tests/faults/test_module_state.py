@@ -1,0 +1,169 @@
+"""State of the program's modules in workers that import them anew: the answer is the loop's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SUBJECT = """
+import collections, ctypes, datetime, decimal, enum, functools, logging, random, re, threading, uuid
+
+MISSING = object()
+class Marker:
+    pass
+MARKER = Marker()
+class Level(enum.Enum):
+    LOW = 1
+TABLE = list(range(200_000))
+SETTING = 1
+NAMES = ["a"]
+CONFIG = {"depth": {"a": [1]}}
+RUN_ID = uuid.uuid4().hex
+LIBC = ctypes.CDLL(None)
+LOCK = threading.Lock()
+EVENT = threading.Event()
+PATTERN = re.compile("a+")
+DIGITS = decimal.Decimal("1.5")
+COUNTER = collections.Counter("aab")
+logger = lock = connection = day = handlers = level = None
+opened = 0
+
+class Connection:
+    pass
+
+def connect():
+    global connection, opened
+    if connection is None:
+        connection, opened = Connection(), opened + 1
+    return opened
+
+def set_up():
+    global logger, day, handlers, level
+    logger = logging.getLogger("subject.of.tests")
+    day = datetime.date(2020, 2, 29)
+    handlers = {"double": double}
+    level = Level.LOW
+
+def set_up_lock():
+    global lock
+    lock = threading.Lock()
+
+def double(x): return 2 * x
+def missing(x, default=MISSING): return default is MISSING
+def marker(x, default=MARKER): return default is MARKER
+def keyword(x, *, default=MISSING): return default is MISSING
+def inside(x): return missing(x) and marker(x)
+def setting(x): return SETTING
+def names(x): return list(NAMES)
+def config(x): return CONFIG["depth"]["a"]
+def run_id(x): return RUN_ID
+def libc(x): return LIBC.abs(-x)
+def locked(x):
+    with LOCK:
+        return EVENT.is_set()
+def plain(x): return PATTERN.match("aab").end(), DIGITS, COUNTER["a"]
+def has_set_up(x): return logger.name, day.year, handlers["double"](x), level is Level.LOW
+def takes_lock(x):
+    with lock:
+        return x
+class Holder:
+    def __init__(self, x): self.x = x
+    def entry(self, x): return TABLE[x] + self.x
+    def opened(self, x): return connect()
+    def missing(self, x): return missing(x)
+"""
+
+CASES = """
+import functools, pickle, sys, threading, time
+import subject
+from parallax import ProcessPoolExecutor, options, parallel_map
+METHOD = sys.argv[1]
+
+def same(work):
+    "Workers give the loop's answer."
+    wanted = [work(x) for x in range(4)]
+    found = list(parallel_map(work, range(4), backend="processes", max_workers=2))
+    assert found == wanted, (work, found, wanted)
+
+def main():
+    works = [subject.missing, subject.marker, subject.keyword, subject.inside, subject.setting,
+             subject.names, subject.config, subject.run_id, subject.libc, subject.locked,
+             subject.plain, subject.Holder(3).entry, subject.Holder(3).missing]
+    for work in works * 2:
+        same(work)
+    subject.SETTING = 2
+    same(subject.setting)
+    subject.SETTING = 1
+    same(subject.setting)
+    subject.NAMES.append("b")
+    subject.CONFIG["depth"]["a"].append(2)
+    subject.TABLE[1] = 7
+    for work in works:
+        same(work)
+    del subject.NAMES[1:]
+    same(subject.names)
+    first, subject.MISSING = subject.MISSING, "patched"
+    same(subject.missing)
+    subject.MISSING = first
+    same(subject.missing)
+    subject.set_up()
+    same(subject.has_set_up)
+    subject.set_up_lock()
+    def busy(x):
+        end = time.thread_time() + 0.01
+        while time.thread_time() < end:
+            pass
+        return subject.takes_lock(x)
+    found = parallel_map(busy, range(30), max_workers=2)
+    assert found == list(range(30))
+    assert "subject.lock is a _thread.lock that cannot travel" in str(found.report), found.report
+
+    with ProcessPoolExecutor(1) as executor:
+        for work in works:
+            assert executor.submit(work, 1).result() == work(1), work
+        calls = [subject.Holder(x).opened for x in range(9)]
+        calls += [functools.partial(call, 0) for call in calls]
+        opened = {executor.submit(c, *[0] * hasattr(c, "__self__")).result() for c in calls}
+        assert opened == {1}, "a connection of the worker's own stays open"
+        def seconds(make):
+            begin = time.perf_counter()
+            assert executor.submit(make().entry, 5).result() >= 5
+            return time.perf_counter() - begin
+        seconds(lambda: subject.Holder(0))
+        call = min(seconds(lambda: subject.Holder(1)) for x in range(30))
+        begin = time.perf_counter()
+        pickle.dumps(subject.TABLE, 5)
+        assert call < max(0.0005, (time.perf_counter() - begin) / 2), "TABLE is sent with each call"
+
+if __name__ == "__main__":
+    end = threading.Event()
+    threading.Thread(target=end.wait).start()  # so that the program is not forked
+    try:
+        with options(start_method=METHOD):
+            main()
+    finally:
+        end.set()
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("method", ["zygote", pytest.param("spawn", marks=pytest.mark.full)])
+@pytest.mark.skipif(sys.platform == "win32", reason="the C library by name")
+def test_the_answer_is_the_loops(tmp_path, method):
+    """Also where the program has changed what an import of its modules would make."""
+    if method == "zygote" and sys.platform != "linux":
+        pytest.skip("there is no zygote")
+    (tmp_path / "subject.py").write_text(SUBJECT)
+    (tmp_path / "cases.py").write_text(CASES)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "cases.py"), method],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.stdout == "done\n", done.stdout + done.stderr
