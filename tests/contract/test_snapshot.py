@@ -17,16 +17,26 @@ ROOT = CASES.parents[2]
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux")
-def test_all_cases():
+@pytest.mark.parametrize(
+    "chosen", ["not full", pytest.param("full or not full", marks=pytest.mark.full)]
+)
+def test_all_cases(chosen):
     """Each case of ``snapshot_cases.py`` passes, and none is left out."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(CASES)],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider"),
+            *("-W", "error", "-m", chosen, str(CASES)),
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONMALLOC": "debug",
+        },
         timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^\d+ passed in ", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^\d+ passed(, \d+ deselected)? in ", done.stdout, re.MULTILINE), done.stdout

@@ -281,7 +281,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             self._sent_once.clear()
             if self._made is not None:
                 self._made.close()
-        self.pool.settle(SETTLE_TIMEOUT_S)
+        self.pool.finish(SETTLE_TIMEOUT_S)
 
     # -- parts ---------------------------------------------------------------------------------
 

@@ -278,6 +278,10 @@ class Pool:
                 worker.started.exitcode(max(0.0, deadline - time.monotonic()))
             self._sweep()
 
+    def finish(self, timeout: float) -> None:
+        """A run or executor that had workers is over; see ``settle``."""
+        self.settle(timeout)
+
     def tidy(self) -> None:
         """Let go of what has ended by itself; for a thread that may try again if that takes long.
 

@@ -280,7 +280,7 @@ class ProcessEngine:
         with self.lock:
             self.closing, thread = True, self.thread
             if thread is None:
-                self.pool.settle(EXIT_STATUS_TIMEOUT_S)
+                self.pool.finish(EXIT_STATUS_TIMEOUT_S)
                 self._release()
         if cancel:
             self.cancel_queued()
@@ -385,7 +385,7 @@ class ProcessEngine:
         for worker in left:
             if worker.pool.discard(worker, kill=False, timeout=timeout) is None:
                 worker.pool.discard(worker, kill=True, timeout=EXIT_STATUS_TIMEOUT_S)
-        self.pool.settle(EXIT_STATUS_TIMEOUT_S)
+        self.pool.finish(EXIT_STATUS_TIMEOUT_S)
         self._workers.output.close()
         with self.lock:
             self._release()

@@ -48,8 +48,8 @@ class SnapshotPool(Pool):
     def prepare(self, modules: Iterable[str]) -> None:
         """Nothing: a fork has imported what the program has."""
 
-    def settle(self, timeout: float) -> None:  # noqa: ARG002 - it takes no longer than that
-        """The run is over: end the workers and the template; returns when they are gone."""
+    def finish(self, timeout: float) -> None:  # noqa: ARG002 - it takes no longer than that
+        """End the workers and the template; returns when they are gone."""
         keep_registered(self, alive=False)
         self.shutdown()
         if self._heritage is not None:

@@ -223,7 +223,7 @@ class WorkerSet(Generic[W]):
             for worker in list(self.workers.values()):
                 self._remove(worker)
                 worker.pool.retire(worker)
-            self.pool.settle(0.0)  # forks of the program end for good
+            self.pool.finish(0.0)  # forks of the program end for good
             self.pool = warm_pool(self.pool.method)
 
     # -- exchange ------------------------------------------------------------------------------

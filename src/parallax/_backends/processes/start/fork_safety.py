@@ -28,6 +28,9 @@ UNSAFE_MODULES = {
 }
 
 
+#: Where files lie that are no files of the program.
+_OTHER_FILES = ("/dev/", "/memfd:", "/proc/", "/sys/")
+
 #: Free descriptors below which a program is not forked: in the fork all of its others stay in use.
 MIN_FREE_DESCRIPTORS = 32
 
@@ -72,7 +75,8 @@ def open_files_reason() -> str:
     try:
         for fd in map(int, os.listdir("/proc/self/fd")):
             path = _path_of(fd) if fd > 2 else ""
-            if path.startswith("/") and not path.startswith(("/dev/", "/memfd:", "/proc/")):
+            code = ".so" in path.rpartition("/")[2]  # a loader may have left it open
+            if path.startswith("/") and not path.startswith(_OTHER_FILES) and not code:
                 return f"it has opened {path}"
             if path.startswith("socket:") and _family_of(fd) != socket.AF_UNIX:
                 return "it has a connection"

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 
     from parallax._core.nesting import Place
 
-#: Seconds for threads that have ended, or were told to, to leave the list of the system. Shorter
-#: takes those of a busy machine for strangers, longer delays a call that cannot fork.
-THREADS_GONE_S = 0.02
+#: Seconds for threads that have ended, or were told to, to leave the list of the system: before a
+#: fork, and after it, when there can hardly be others. Shorter takes those of a busy machine for
+#: strangers, longer delays a call that cannot fork.
+THREADS_GONE_S, OPENBLAS_GONE_S = 0.02, 0.2
 
 #: Seconds for a template that was killed to end.
 TEMPLATE_END_S = 10.0
@@ -56,7 +57,7 @@ def fork_template(inherited: dict[int, tuple[Any, ...]], place: Place) -> Templa
         The template, or why there is none.
     """
     with paused(), interrupts_blocked():
-        if reason := _await_safety(unsafe_reason):
+        if reason := _await_safety(unsafe_reason, THREADS_GONE_S):
             return reason
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
@@ -78,7 +79,7 @@ def fork_template(inherited: dict[int, tuple[Any, ...]], place: Place) -> Templa
             if theirs is not None:
                 theirs.close()
         child = ChildProcess("ParallaxTemplate", pid)
-        if reason := _await_safety(_lone_reason):
+        if reason := _await_safety(_lone_reason, OPENBLAS_GONE_S):
             # A thread was there during the fork, or may have been. The child has run only our code.
             child.kill()
             child.exitcode(TEMPLATE_END_S)
@@ -87,8 +88,8 @@ def fork_template(inherited: dict[int, tuple[Any, ...]], place: Place) -> Templa
         return Template(child, ours, outputs)
 
 
-def _await_safety(reason: Callable[[], str]) -> str:
-    deadline = time.monotonic() + THREADS_GONE_S
+def _await_safety(reason: Callable[[], str], seconds: float) -> str:
+    deadline = time.monotonic() + seconds
     while (found := reason()) and time.monotonic() < deadline:
         time.sleep(0)
     return found
