@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Any
 
 from parallax._adaptive.call import AdaptiveCall, CallCounts, WaitingCalls
-from parallax._adaptive.functions import Functions, FunctionState
+from parallax._adaptive.functions import FunctionCall, Functions, FunctionState
 from parallax._adaptive.process_route import ProcessRoute, Settings, Submitted
 from parallax._adaptive.trial_runs import TrialRuns, broken, clock
 from parallax._backends.processes.parent.task import Task
@@ -43,7 +43,6 @@ class AdaptiveEngine(TrialRuns):
     backend = "auto"
 
     def __init__(self, settings: Settings) -> None:
-        """Prepare; nothing is started yet."""
         self.lock: Any = threading.RLock()
         self._errors = settings.errors
         if settings.initializer is not None:
@@ -87,7 +86,6 @@ class AdaptiveEngine(TrialRuns):
         return self._functions.choices()
 
     def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-        """Whether such calls are sent to worker processes now."""
         function = self._functions.quick((fn, args, {}))
         return function is not None and function.choice.route == "processes"
 
@@ -99,26 +97,19 @@ class AdaptiveEngine(TrialRuns):
         context: Context | None = None,
         options: CallOptions | None = None,
     ) -> Future[Any]:
-        """Take a call; see ``Engine``."""
         if options and "item_timeout" in options:
-            return self._submit_limited(fn, args, kwargs, options)
+            return self._submit_limited((fn, args, kwargs), options)
         call = fn, args, kwargs
         function = self._functions.state(call, crowded=bool(self._open))
         return self._submit(function, call, context, (options or {}).get("retries") or 0)
 
-    def _submit_limited(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: CallOptions,
-    ) -> Future[Any]:
+    def _submit_limited(self, call: FunctionCall, options: CallOptions) -> Future[Any]:
         """Hand a call with a time limit to a worker process, which can be ended."""
         with self.lock:
             self._check()
             self.processes.begin()
             engine = self.processes.started()
-        task = engine.submit(fn, args, kwargs, None, options)
+        task = engine.submit(*call, None, options)
 
         def ended(_: object) -> None:
             with self.lock:
@@ -133,7 +124,6 @@ class AdaptiveEngine(TrialRuns):
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], context: Context
     ) -> AdaptiveCall:
-        """Take several calls as one; see ``Engine``."""
         function = self._functions.state((fn, piece[0], {}), crowded=bool(self._open))
         return self._submit(function, (fn, piece, None), context)
 
@@ -168,7 +158,6 @@ class AdaptiveEngine(TrialRuns):
         self.threads.check()
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
-        """Take no more calls, and end when all are done; see ``Engine``."""
         with self.lock:
             self.closing = True
         if cancel:
@@ -186,35 +175,30 @@ class AdaptiveEngine(TrialRuns):
                 engine.shutdown(wait=True, cancel=False)
 
     def rest_after(self, seconds: float) -> None:
-        """From now on have workers end that have been idle for so long."""
         self.threads.rest_after(seconds)
         self.processes.rest_after(seconds)
 
     def interrupt(self) -> None:
-        """End what can be ended: the calls of worker processes, and those that have not begun."""
         with Shield():
             self._waiting.cancel()
             for engine in self._engines():
                 engine.interrupt()
 
     def end_workers(self, end: Callable[[Any], object]) -> None:
-        """Cancel what waits and end the worker processes; see ``Engine``."""
         self._waiting.cancel()
         for engine in self._engines():
             engine.end_workers(end)
 
     def stop(self) -> None:
-        """End what can be ended, and the engines; threads inside a call are left alone."""
         with Shield():
             self.shutdown(wait=False, cancel=True)
             for engine in self._engines():
                 engine.stop()
 
     def forget(self) -> None:
-        """Start afresh: this process is a forked copy, in which no worker exists."""
         lost = BrokenExecutor("this call belongs to the process that forked this one")
         self.lock = threading.RLock()
-        waiting = self._waiting.forget(self.lock)
+        waiting = self._waiting.remove_all(self.lock)
         self._all_ended = threading.Condition(self.lock)
         self._functions = Functions(self.lock, self.processes, weakly(self._decided))
         self.processes.forget(self.lock)
@@ -232,19 +216,16 @@ class AdaptiveEngine(TrialRuns):
     # -- called by futures ---------------------------------------------------------------------
 
     def help(self, call: Any, timeout: float | None) -> float | None:
-        """Work towards the end of a call; return the seconds left of ``timeout``."""
         engine: Any = self.processes.engine if call.route == "processes" else self.threads
         return timeout if engine is None else engine.help(call, timeout)
 
     def withdraw(self, call: Any) -> None:
-        """A call was cancelled; the lock is held. It leaves its queue in its turn."""
-        call.drop()
+        call.drop()  # it leaves its queue in its turn
         self._open.discard(call)
         self.counts.remove(call, "cancelled")
         self._advance()
 
     def kill(self, call: AdaptiveCall) -> None:
-        """End a running call with its worker, if that is a process."""
         if call.route == "processes" and self.processes.engine is not None:
             self.processes.engine.kill(call)
 

@@ -100,11 +100,7 @@ class AdaptiveCall(Task):
             del self, engine  # the traceback of an error refers to this frame
 
     def execute_with(self, run: Callable[..., _Outcome]) -> None:
-        """Run it in this thread, which has claimed it.
-
-        Args:
-            run: calls a function with arguments; ``capture`` or one that returns as that.
-        """
+        """Run it in this thread, which has claimed it; ``run`` is, or returns as, ``capture``."""
         submitted, self.submitted = self.submitted, None
         context, self._context = self._context, None
         assert submitted is not None
@@ -188,30 +184,23 @@ class WaitingCalls:
         """Move the held calls of a function to the end of the line."""
         self.line.extend(self._held.pop(function, ()))
 
-    def remove_all(self) -> list[AdaptiveCall]:
-        """Remove and return all calls."""
-        calls = [*self.line, *(call for held in self._held.values() for call in held)]
-        self.line.clear()
-        self._held.clear()
+    def remove_all(self, lock: Any = None) -> list[AdaptiveCall]:
+        """Remove and return all calls; from now on use a new lock, if this is a forked process."""
+        self._lock = lock or self._lock
+        with self._lock:
+            calls = [*self.line, *(call for held in self._held.values() for call in held)]
+            self.line.clear()
+            self._held.clear()
         return calls
-
-    def forget(self, lock: Any) -> list[AdaptiveCall]:
-        """Remove and return all calls, and use a new lock: this is a forked process."""
-        self._lock = lock
-        return self.remove_all()
 
     def cancel(self) -> None:
         """Cancel all calls; without the lock."""
-        with self._lock:
-            calls = self.remove_all()
-        for call in calls:
+        for call in self.remove_all():
             call.cancel()
 
     def fail(self, error: BaseException) -> None:
         """End all calls with an error: an initializer has failed; without the lock."""
-        with self._lock:
-            calls = self.remove_all()
-        for call in calls:
+        for call in self.remove_all():
             call.fail(error)
 
 

@@ -24,7 +24,7 @@ from parallax._routing.route_choice import RouteChoice
 clock = time.perf_counter
 
 #: A function with positional and keyword arguments.
-_FunctionCall: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]"
+FunctionCall: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]"
 
 #: Functions that are remembered; the oldest is forgotten, and measured anew when it comes back.
 MAX_KNOWN_FUNCTIONS = 512
@@ -45,7 +45,6 @@ class FunctionState:
     """What is known of the calls of one function with arguments of the same types."""
 
     def __init__(self, choice: RouteChoice, findings: frozenset[Any]) -> None:
-        """Know nothing but the code, and what the guard found in it."""
         self.choice = choice
         #: the trial; None when it is over.
         self.trial: Trial | None = None
@@ -96,12 +95,12 @@ class Functions:
         for choice in self.choices():
             choice.keep(self._processes.why_unavailable, clock())
 
-    def quick(self, call: _FunctionCall) -> FunctionState | None:
+    def quick(self, call: FunctionCall) -> FunctionState | None:
         """The state of this very function, if it was called with arguments of these types."""
         known = self._quick.get(_quick_key(*call))
         return known[1] if known is not None and known[0]() is call[0] else None
 
-    def state(self, call: _FunctionCall, *, crowded: bool) -> FunctionState:
+    def state(self, call: FunctionCall, *, crowded: bool) -> FunctionState:
         """The state of the called function, which is inspected first if it is new."""
         function = self.quick(call)
         if function is not None:
@@ -176,11 +175,8 @@ def _key(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
 
 def _kind(value: Any, depth: int) -> Any:
     """A value's type; of a callable, which one: calling it may have side effects."""
-    return (
-        _parts(value, depth - 1)
-        if type(value) in TYPES_THAT_MAY_BE_CALLED and depth
-        else type(value)
-    )
+    kind = type(value)
+    return _parts(value, depth - 1) if kind in TYPES_THAT_MAY_BE_CALLED and depth else kind
 
 
 def _parts(fn: Any, depth: int) -> tuple[Hashable, ...]:

@@ -65,11 +65,10 @@ class ProcessRoute:
         lock: Any,
         timed: Callable[[Task, float, float], None],
     ) -> None:
-        """Prepare; nothing is started or imported yet. ``timed`` is that of ``ProcessEngine``."""
         self._settings = settings
         self._place = place
         self._lock = lock
-        self._timed = timed
+        self._timed = timed  # see ``ProcessEngine``
         #: the engine; None until the first call is sent.
         self.engine: ProcessEngine | None = None
         #: why no worker process can be started; "" as far as is known.

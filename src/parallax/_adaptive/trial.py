@@ -64,16 +64,10 @@ class Trial:
     ) -> None:
         """Inspect the function's code; nothing runs yet.
 
-        Args:
-            fn: the function, with the keyword arguments of the first call bound.
-            args: the positional arguments of the first call.
-            choice: the route choice of the function.
-            processes: the process route of the executor.
-            lock: the lock of the executor.
-            decided: called with the decision, or with None if the calls that wait for the decision
-                should wait no longer; and with the reason why calls must stay in this process,
-                which is "" if they need not.
-            crowded: other threads may compete for the GIL now.
+        The keyword arguments of the first call are bound to ``fn``; ``args`` are the others.
+        ``decided`` is called with the decision, or with None if the calls that wait for it should
+        wait no longer; and with the reason why calls must stay in this process, "" if they need
+        not. ``crowded``: other threads may compete for the GIL now. The ``lock`` is the executor's.
         """
         self._fn = fn
         self._choice = choice

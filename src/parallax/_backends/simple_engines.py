@@ -29,7 +29,6 @@ class LocalPieces:
     def submit_piece(
         self: Engine, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], context: Context
     ) -> Future[Any]:
-        """Run several calls as one; see ``Engine``."""
         return self.submit(run_piece, (fn, piece), {}, context)
 
     def pieces(self, *_: Any) -> bool:
@@ -40,9 +39,7 @@ class LocalPieces:
 class _Unmanaged(LocalPieces):
     """An engine without workers of its own: nothing to end, nothing bound to this process."""
 
-    fatal = None
-
-    thread = None
+    fatal = thread = None
 
     def __init__(self) -> None:
         self.closing = False
@@ -51,30 +48,20 @@ class _Unmanaged(LocalPieces):
         """There is no worker."""
         return {}
 
-    def rest_after(self, seconds: float) -> None:
-        """There is no worker."""
-
     def _check(self) -> None:
         if self.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def shutdown(self, *, wait: bool, cancel: bool) -> None:  # noqa: ARG002 - see Engine
+    def stop(self, *_: object, **__: object) -> None:
         """Take no more calls; those that an executor was handed are the executor's."""
         self.closing = True
 
-    def end_workers(self, end: Callable[[Any], object]) -> None:
-        """There is no worker."""
+    shutdown = abort = stop
 
-    def abort(self, end: Callable[[Any], object]) -> None:  # noqa: ARG002 - see ``end_workers``
-        """Take no more calls; see ``end_workers``."""
-        self.closing = True
+    def forget(self, *_: object) -> None:
+        """There is no worker, and nothing to drop."""
 
-    def stop(self) -> None:
-        """Take no more calls."""
-        self.closing = True
-
-    def forget(self) -> None:
-        """Nothing to drop."""
+    rest_after = end_workers = forget
 
 
 class SerialEngine(_Unmanaged):

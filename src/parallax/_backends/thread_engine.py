@@ -110,16 +110,9 @@ class ThreadEngine(LocalPieces):
     ) -> None:
         """Prepare; no thread is started yet.
 
-        Args:
-            max_workers: most threads; may be raised later.
-            name: first part of the threads' names.
-            broken: makes the error of all calls from the exception of an initializer.
-            initializer: called once in each thread, before its first call.
-            initargs: its arguments.
-            failed: called with the error of all calls when an initializer has failed.
-            lock: a reentrant lock that is shared with another engine.
-            stall_warn: seconds without an end of any call after which a stall is logged; 0 for
-                never.
+        If an initializer fails, ``broken`` makes the error of all calls from its exception, and
+        ``failed`` is called with that. A reentrant ``lock`` may be shared with another engine.
+        ``stall_warn``: seconds without an end of any call until a stall is logged; 0 for never.
         """
         self.max_workers = max_workers
         #: guards the state of the engine; who holds the lock may submit.
@@ -154,20 +147,15 @@ class ThreadEngine(LocalPieces):
         self._stall_monitor = StallMonitor(self, stall_warn)
 
     def activity(self) -> Activity | None:
-        """When a call has begun or ended last, and how many run; None if none does."""
         begun = list(self._busy.values())
         return Activity(max(self._last, min(begun)), len(begun)) if begun else None
 
     def details(self) -> tuple[str, Sequence[InFlight], int | None]:
-        """The kind of the calls, those that run, and how many wait."""
-        now, busy = clock(), dict(self._busy)
-        flights = [
-            InFlight(
-                "a call", f"thread {thread.name}", now - busy[thread.ident], stack_of(thread.ident)
-            )
-            for thread in list(self.threads)
-            if thread.ident in busy
-        ]
+        now, flights = clock(), []
+        threads = {thread.ident: f"thread {thread.name}" for thread in list(self.threads)}
+        for ident, begun in list(self._busy.items()):
+            who = threads.get(ident, "a thread")
+            flights.append(InFlight("a call", who, now - begun, stack_of(ident)))
         return "call of an executor", flights, self.queue.qsize()
 
     def submit(
@@ -178,12 +166,7 @@ class ThreadEngine(LocalPieces):
         context: Context | None = None,
         options: CallOptions | None = None,
     ) -> ThreadCall:
-        """Queue a call; see ``Engine``.
-
-        Raises:
-            RuntimeError: the engine was shut down, or no thread can be started.
-            BrokenExecutor: an initializer has failed.
-        """
+        """Queue a call; raises as in ``Engine``, and if no thread can be started."""
         call = ThreadCall(self, fn, args, kwargs, snapshot() if context is None else context)
         if options:
             call.retries = options.get("retries") or 0
@@ -218,11 +201,9 @@ class ThreadEngine(LocalPieces):
 
     @property
     def ahead(self) -> int:
-        """Calls that should be submitted at a time: some more than run."""
         return self.max_workers + min(self.max_workers, MAX_QUEUED_AHEAD)
 
     def rest_after(self, seconds: float) -> None:
-        """From now on have threads end that have been idle for so long."""
         self._idle_limit = seconds
 
     def widen(self, max_workers: int) -> None:
@@ -251,43 +232,37 @@ class ThreadEngine(LocalPieces):
         """Whether this thread is one of the pool's."""
         return threading.get_ident() in self._idents
 
-    def cancel_queued(self) -> None:
-        """Cancel the calls that no thread has yet."""
+    def cancel_queued(self, *_: object) -> None:
+        """Cancel the calls that no thread has yet; the others cannot be ended."""
         for call in _drain(self.queue):
             if call is not None:
                 call.cancel()
         if self.closing:
             self.queue.put(None)  # the mark by which threads end was taken out with the calls
 
+    end_workers = cancel_queued
+
     def interrupt(self) -> None:
-        """Cancel the calls that no thread has yet; the others cannot be ended."""
         with Shield():
             self.cancel_queued()
 
-    def end_workers(self, end: Callable[[Any], object]) -> None:  # noqa: ARG002 - see Engine
-        """Cancel the calls that no thread has yet."""
-        self.cancel_queued()
-
     def stop(self) -> None:
-        """Cancel as ``interrupt`` does, and take no more calls."""
         with Shield():
             self.shutdown(wait=False, cancel=True)
 
     def withdraw(self, call: Any) -> None:
-        """A call was cancelled; the lock is held. It leaves the queue when its turn comes."""
-        call.drop()
+        call.drop()  # it leaves the queue when its turn comes
 
     def kill(self, call: Any) -> None:
         """A thread cannot be ended; what the call returns is dropped."""
 
     def help(self, call: Any, timeout: float | None) -> float | None:
-        """Run a queued call whose result a thread of the pool waits for, unless with a timeout."""
+        # Not with a timeout, which a call that runs here could not keep.
         if timeout is None and self.mine():
             call.execute()
         return timeout
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
-        """Take no more calls; threads end when all are done. See ``Engine``."""
         with self.lock:
             self.closing = True
         if cancel:
