@@ -14,6 +14,7 @@ import threading
 import jobs
 import numpy as np
 import pytest
+from helpers.shm import usage
 from jobs import data as data_jobs
 from jobs import pool as pool_jobs
 from jobs.data import BIG, describe, in_memory
@@ -29,7 +30,7 @@ def lent_out():
     """Bytes that are lent to workers, or shared by name."""
     sender = arena_sender()
     assert sender is not None
-    return sender.usage()[0]
+    return usage(sender)[0]
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import jobs
 import numpy as np
 import psutil
 import pytest
+from helpers.shm import usage
 from jobs import data as data_jobs
 from jobs.data import BIG, in_memory
 from jobs.pool import wait_for
@@ -49,7 +50,7 @@ def eventually(condition, seconds=5.0):
 def lent_out():
     slab_sender = arena.arena_sender()
     assert slab_sender is not None
-    return slab_sender.usage()[0]
+    return usage(slab_sender)[0]
 
 
 @pytest.fixture

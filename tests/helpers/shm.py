@@ -175,6 +175,15 @@ class Child:
         os.waitpid(self._pid, 0)
 
 
+def usage(sender):
+    """Bytes of slabs in use, and of free slabs that hold memory."""
+    with sender._lock:
+        sender._reclaim_locked()
+        found = sender._extents.used_bytes, sender.free_resident_bytes
+    sender._reclaim()
+    return found
+
+
 class End:
     """One end: its channel and its sender."""
 
@@ -186,7 +195,7 @@ class End:
 
     @property
     def used(self):
-        return self.sender.usage()[0]
+        return usage(self.sender)[0]
 
 
 @contextlib.contextmanager

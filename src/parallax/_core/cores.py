@@ -87,22 +87,6 @@ def start_methods() -> tuple[str, ...]:
     return ("zygote", "spawn") if sys.platform == "linux" else ("spawn",)
 
 
-def thread_count() -> int:
-    """The threads of this process as the system counts them, those of C libraries too."""
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        pass
-    try:
-        import psutil
-
-        return int(psutil.Process().num_threads())
-    except Exception:  # noqa: BLE001 - nothing here may raise
-        import threading
-
-        return threading.active_count()
-
-
 def load_per_core() -> float | None:
     """The machine's load average of the last minute per installed core; None without one."""
     try:

@@ -68,11 +68,7 @@ def why_not_inherited(rights: Rights) -> str:
 
 
 def assume_ids(ids: Ids) -> None:
-    """Have those ids in a process that was just executed, which changes the saved ones.
-
-    Raises:
-        PermissionError: this process has others.
-    """
+    """Have those ids in a process that was just executed, which changes the saved ones."""
     if ids != own_ids() and ids and hasattr(os, "setresuid"):
         os.setresgid(*ids[1])
         os.setresuid(*ids[0])
@@ -107,11 +103,9 @@ def _limits() -> tuple[dict[str, tuple[int, int]], int, set[int] | None]:
 
 
 def take_over(wanted: tuple[Any, ...], kept: set[int]) -> bool:
-    """Have those habits in this, the main thread; False if the system does not let it.
+    """Have the ``habits`` of another process in this, the main thread, but for ``kept`` signals.
 
-    Args:
-        wanted: what ``habits`` returned in another process.
-        kept: signals that stay as they are.
+    False if the system does not let it.
     """
     umask, limits, niceness, cores, blocked, ignored = wanted
     os.umask(umask)

@@ -51,21 +51,11 @@ def thread_cpu_clock(ident: int) -> Callable[[], float] | None:
 
 def thread_delay(native_id: int | None) -> float:
     """Seconds that a thread of this process could run and got no core; 0 if not known."""
-    return read_run_delay(f"/proc/self/task/{native_id}/schedstat") or 0.0
-
-
-def read_run_delay(path: str) -> float | None:
-    """Seconds of run delay in a ``schedstat`` file; None where the kernel does not count it."""
+    delay = RunDelay(f"/proc/self/task/{native_id}/schedstat")
     try:
-        fd = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        return int(os.read(fd, 100).split()[1]) * 1e-9
-    except (OSError, IndexError, ValueError):
-        return None
+        return delay()
     finally:
-        os.close(fd)
+        delay.close()
 
 
 class RunDelay:
@@ -75,13 +65,12 @@ class RunDelay:
     Linux only; elsewhere it reads 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = "/proc/thread-self/schedstat") -> None:
         self._fd = -1
-        if sys.platform == "linux":
-            try:
-                self._fd = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
-            except OSError:
-                pass
+        try:
+            self._fd = os.open(path, os.O_RDONLY)
+        except OSError:
+            pass
 
     def __call__(self) -> float:
         """Seconds since the thread began."""

@@ -7,12 +7,7 @@ from __future__ import annotations
 
 
 def log_unread(name: str, error: BaseException) -> None:
-    """Log the error of an input that reaches nobody otherwise.
-
-    Args:
-        name: of the callable that was mapped.
-        error: what the input raised.
-    """
+    """Log the error of an input that reaches nobody otherwise; ``name`` is the callable's."""
     try:
         import logging  # most programs have no such error
     except ImportError:

@@ -53,12 +53,9 @@ class BatchSize:
         return max(1, min(MAX_FRAME_TASKS, -(-queued // (2 * max(1, workers)))))
 
     def fits(self, key: Hashable, count: int, busy: float) -> bool:
-        """Whether one more task may go into a frame.
+        """Whether one more task may go into a frame that has ``count`` of them.
 
-        Args:
-            key: the task's callable.
-            count: tasks that are in the frame already.
-            busy: seconds of work of the worker, the frame's included; 0 if it is idle.
+        ``busy``: seconds of work of the worker, the frame's included; 0 if it is idle.
         """
         mean = self._mean.get(key)
         if count == 0 and busy == 0.0:

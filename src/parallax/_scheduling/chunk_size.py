@@ -39,18 +39,14 @@ MAX_GUESSED_ITEMS = 8
 
 
 class ChunkSizer:
-    """The chunk sizes of one run, from the item times seen so far.
-
-    Args:
-        fixed: the size of every chunk; None to choose by measured times.
-        mean: seconds per item as far as measured before.
-        guess: seconds per item in an earlier run: good for first chunks of a few items.
-    """
+    """The chunk sizes of one run, from the item times seen so far."""
 
     def __init__(self, fixed: int | None, mean: float | None, guess: float | None) -> None:
+        #: the size of every chunk; None to choose by measured times.
         self.fixed = fixed
         #: running mean of seconds per item.
         self.mean = mean
+        #: seconds per item in an earlier run: good for first chunks of a few items.
         self._guess = guess
         #: how many workers there will be: the first one that is up must not get all there is.
         self.workers = 1
@@ -70,12 +66,7 @@ class ChunkSizer:
     def size(self, target: float, left: int | None, done: int, active: int, idle: int) -> int:
         """Items for the next chunk of new items; see ``chunk_size``.
 
-        Args:
-            target: seconds of work to aim at.
-            left: items that no worker has been given; None if the input's length is not known.
-            done: items that were finished.
-            active: workers that are up.
-            idle: workers among them that hold nothing.
+        ``active`` workers are up; ``idle`` ones among them hold nothing.
         """
         if self.fixed is not None:
             return self.fixed
@@ -100,15 +91,10 @@ def learn(mean: float | None, newest: float) -> float:
 def chunk_size(
     mean: float, target: float, crew: int, left: int | None, done: int, idle: int = 0
 ) -> int:
-    """Items for the next chunk.
+    """Items for the next chunk, of about ``target`` seconds.
 
-    Args:
-        mean: recent seconds per item.
-        target: seconds of work to aim at.
-        crew: the number of workers.
-        left: items that no worker has been given; None if the input's length is not known.
-        done: items that were finished.
-        idle: the number of workers without a chunk.
+    ``mean``: recent seconds per item. ``left``: items that no worker has been given; None if the
+    input's length is not known. Of the ``crew``, the workers, ``idle`` ones have no chunk.
     """
     if left is None:
         # The length is not known: expect as much again as has been done.
@@ -134,6 +120,6 @@ def piece_size(mean: float, idle: int, unsent: int) -> int:
 
 def _least(mean: float, crew: int) -> int:
     """Items that are worth the cost of a chunk while ``crew`` workers want one each."""
-    return (
-        1 if mean < CLOCK_RESOLUTION_S else int(DISPATCH_COST_S * max(SERVICE_SLACK, crew) / mean)
-    )
+    if mean < CLOCK_RESOLUTION_S:
+        return 1
+    return int(DISPATCH_COST_S * max(SERVICE_SLACK, crew) / mean)

@@ -94,11 +94,7 @@ class ItemsInFlight:
             self.put_back(held.chunk.start + offset, item, ran=ran)
 
     def abandoned(self, worker: int, *, began: bool) -> range:
-        """A worker is gone: its items have to be sent again.
-
-        Returns:
-            The indices of the items that it may have run.
-        """
+        """A worker is gone, its items have to be sent again; the indices that it may have run."""
         lost = self.held_by(worker)
         for held in lost:
             del self._sent[held.chunk.id]

@@ -70,15 +70,11 @@ class RecallPolicy:
         *,
         ticked: bool,
     ) -> list[int]:
-        """The workers to ask now.
+        """The workers to ask now, of all that take chunks.
 
-        Args:
-            workers: all that take chunks.
-            idle: how many of them have nothing to do and could be given something.
-            mean: recent seconds per item, 0 if not known.
-            now: the time.
-            ticked: every result that has come is known. Unless a worker idles this is required: a
-                worker whose results have not been read yet is not overdue.
+        ``idle`` of them have nothing to do and could be given something. ``mean``: recent seconds
+        per item, 0 if not known. ``ticked``: every result that has come is known. Unless a worker
+        idles this is required: a worker whose results have not been read yet is not overdue.
         """
         # One look costs time for each worker, and looking must not become the work.
         pause = DISPATCH_COST_S * len(workers) / 4
@@ -95,11 +91,9 @@ class RecallPolicy:
 
 
 def _retry_at(since: float, asked: float) -> float:
-    """When an unanswered request is repeated; each time the pause doubles.
+    """When a request is repeated that is not answered since ``asked``; the pause doubles each time.
 
-    Args:
-        since: the earliest time at which the worker's chunk can have begun.
-        asked: the time of the last request.
+    ``since``: the earliest time at which the worker's chunk can have begun.
     """
     return asked + max(CHUNK_RECALL_RETRY_S, asked - since)
 

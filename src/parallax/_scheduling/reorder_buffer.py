@@ -68,14 +68,8 @@ class ReorderBuffer:
     def put(self, start: int, result: ChunkResult, *, split: bool = False) -> BaseException | None:
         """Keep a chunk's values; the exception of a failed item is kept as its value.
 
-        Args:
-            start: index of the chunk's first item.
-            result: the outcome of the chunk.
-            split: some of the items are run again, so each value is kept by itself.
-
-        Returns:
-            An exception that ends the run whatever ``on_error`` says (``KeyboardInterrupt``,
-            ``SystemExit``), or None.
+        With ``split`` some of the items are run again, so each value is kept by itself. Returns an
+        exception that ends the run whatever ``on_error`` says (``KeyboardInterrupt``), or None.
         """
         if not result.failures and not split:
             self._values[start] = result.values

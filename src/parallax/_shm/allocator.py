@@ -65,12 +65,10 @@ class ExtentAllocator:
         return self._windows[bisect_left(self._windows, (position + 1, 0)) - 1]
 
     def add_window(self, start: int, length: int) -> None:
-        """Add a window, all of it free and without memory.
+        """Add a window of whole grains, all of it free and without memory.
 
-        Args:
-            start: at least one grain after the end of the last window, so that free ranges are not
-                merged across a border.
-            length: bytes, a multiple of the grain.
+        It begins at least one grain after the end of the last one, so that free ranges are not
+        merged across a border.
         """
         if self._windows and start < self.end + GRAIN_BYTES:
             raise ValueError(f"a window at {start} touches the one that ends at {self.end}")
@@ -97,8 +95,7 @@ class ExtentAllocator:
     def release_memory(self, keep: int) -> list[Extent]:
         """Mark free ranges as unbacked, the largest first, until ``keep`` bytes are resident.
 
-        Returns:
-            The ranges whose memory the caller has to give to the system.
+        The caller has to give the memory of the returned ranges to the system.
         """
         resident = sorted((e for e in self._free.values() if e.residency), key=lambda e: e.size)
         released = []

@@ -31,20 +31,11 @@ def copy_threaded(
     data: memoryview,
     write: Callable[[memoryview], bool] | None = None,
 ) -> bool:
-    """Copy a buffer into a mapping, the front in this thread and the back in another one.
+    """Copy contiguous bytes into a mapping, the front in this thread and the back in another one.
 
-    Args:
-        window: the mapping. Fresh memory must be anonymous: to touch an unwritten page of a file
-            is a SIGBUS if the device is full.
-        offset: the first byte in the mapping.
-        data: contiguous bytes. No reference to them is kept.
-        write: writes the front to the file instead of the mapping; False if it cannot.
-
-    Returns:
-        False if the address of the buffer is unknown; then nothing was copied.
-
-    Raises:
-        OSError: there is no room.
+    Fresh memory must be anonymous: to touch an unwritten page of a file is a SIGBUS if the device
+    is full. ``write`` writes the front to the file instead of the mapping; False if it cannot.
+    Returns False if the address of the buffer is unknown; then nothing was copied.
     """
     import ctypes
     import threading

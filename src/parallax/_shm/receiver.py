@@ -90,11 +90,7 @@ class SlabReceiver:
         )
 
     def view(self, ref: SlabRef) -> memoryview | bytearray:
-        """The memory of a buffer, which is returned when nothing refers to it any more.
-
-        Raises:
-            OSError: the memory is gone.
-        """
+        """The memory of a buffer, which is returned when nothing refers to it any more."""
         if self._abandoned or (
             # One of several buffers in a slab, which one result must not keep as a whole.
             not self._private and ref.nbytes < MIN_SHARED_BYTES and ref.mode == COPY
@@ -109,11 +105,7 @@ class SlabReceiver:
             self._settle()
 
     def copy(self, ref: SlabRef) -> bytearray:
-        """The content of a buffer in memory of this process; the buffer is returned at once.
-
-        Raises:
-            OSError: the memory is gone.
-        """
+        """The content of a buffer in memory of this process; the buffer is returned at once."""
         if self._abandoned:
             raise OSError("the memory was given up together with its sender")
         data = bytearray(ref.nbytes)
@@ -128,14 +120,11 @@ class SlabReceiver:
         self.returns.append(ref.slab)
 
     def take_returns(self) -> list[int]:
-        """What is returned to the sender by the next message.
+        """First bytes of the slabs that are returned to the sender by the next message.
 
-        Returns:
-            First bytes of slabs; plus one where the memory went back to the system meanwhile.
+        Plus one where the memory went back to the system meanwhile.
         """
-        taken = []
-        while self.returns:
-            taken.append(self.returns.popleft())
+        taken = [self.returns.popleft() for _ in range(len(self.returns))]
         self._unreported_bytes = 0
         return taken
 
@@ -259,11 +248,9 @@ class SlabReceiver:
 
     def _release(self, view: _View) -> None:
         ref = view.ref
-        users = self._users.get(ref.position, 1) - 1
+        users = self._users.pop(ref.position, 1) - 1
         if users:
             self._users[ref.position] = users
-        else:
-            self._users.pop(ref.position, None)
         note = ref.slab
         if not users and not self._private and ref.mode == COPY:
             self._unreported_bytes += ref.nbytes

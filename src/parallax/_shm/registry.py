@@ -49,8 +49,7 @@ def find_shared(part: memoryview) -> tuple[Slab, SlabRef] | None:
     if not _shared:
         return None
     address = address_of(part)
-    found = None if address is None else _containing(address)
-    if found is None or address is None:
+    if address is None or (found := _containing(address)) is None:
         return None
     start, slab = found
     return slab, slab.ref(address - start, part.nbytes)
@@ -74,13 +73,10 @@ def is_shared_writable(obj: Any) -> bool:
 
 
 def strided_part(array: Any) -> tuple[Any, ...] | None:
-    """How to rebuild a non-contiguous array over shared memory.
+    """How to rebuild a non-contiguous array over shared memory; None for any other.
 
-    NumPy pickles such an array as a copy, and what a worker writes to a copy is lost.
-
-    Returns:
-        The memory that contains the elements, the dtype, shape and strides, and the offset of the
-        first element; None if the array is contiguous or its memory is not shared.
+    NumPy pickles such an array as a copy, and what a worker writes to a copy is lost. Returns the
+    memory with the elements, dtype, shape and strides, and the offset of the first element.
     """
     if array.flags.forc or not array.size:
         return None

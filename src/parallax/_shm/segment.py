@@ -54,10 +54,8 @@ class Segment:
     def __init__(self, handle: Handle, *, anonymous: bool = False) -> None:
         """Take ownership of a descriptor, or use a tag.
 
-        Args:
-            handle: the ``handle`` of the segment in another process.
-            anonymous: whether the memory lies in no file system, which could be full; then its
-                pages may be touched before they were written.
+        ``anonymous``: the memory lies in no file system, which could be full, and so its pages may
+        be touched before they were written.
         """
         self.handle = handle
         self.anonymous = anonymous
@@ -75,11 +73,7 @@ class Segment:
             self._size = end
 
     def map(self, start: int, length: int, *, private: bool = False) -> mmap.mmap:
-        """Map a window.
-
-        Raises:
-            OSError: the system refused, or the segment is closed.
-        """
+        """Map a window; raises an OSError if the segment is closed."""
         if self.handle == -1:  # mmap would return new memory instead
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         try:
@@ -94,14 +88,7 @@ class Segment:
             raise OSError(str(error)) from error
 
     def write(self, position: int, data: memoryview) -> bool:
-        """Write without a mapping: the quickest way to fill fresh memory.
-
-        Returns:
-            False if this kind of segment can only be written through a mapping.
-
-        Raises:
-            OSError: there is no room.
-        """
+        """Write without a mapping: the quickest way to fill fresh memory; False if impossible."""
         if not isinstance(self.handle, int) or not hasattr(os, "pwrite"):
             return False
         done = 0
@@ -122,11 +109,7 @@ class Segment:
         return True
 
     def reserve(self, position: int, length: int) -> None:
-        """Allocate memory for a range, before it is written through a mapping.
-
-        Raises:
-            OSError: there is no room.
-        """
+        """Allocate memory for a range, before it is written through a mapping."""
         if not isinstance(self.handle, int):
             return
         if hasattr(os, "posix_fallocate"):
@@ -137,14 +120,9 @@ class Segment:
                 self.write(position + done, zeros[: length - done])
 
     def punch_hole(self, position: int, length: int) -> bool:
-        """Give the memory of a range back to the system, even if it is mapped somewhere.
+        """Give the memory of whole pages back to the system, even if it is mapped somewhere.
 
-        Args:
-            position: first byte of the range, a multiple of the page size.
-            length: bytes, a multiple of the page size.
-
-        Returns:
-            False if the system cannot do that: the memory keeps its content until the segment ends.
+        False if the system cannot do that: the memory keeps its content until the segment ends.
         """
         try:
             if hasattr(mmap, "MADV_REMOVE"):
@@ -176,11 +154,7 @@ class Segment:
 
 
 def create_segment() -> Segment:
-    """Create an empty segment.
-
-    Raises:
-        OSError: the system provides none; the message says what was tried.
-    """
+    """Create an empty segment; the OSError where the system provides none says what was tried."""
     if WINDOWS:
         import secrets
 
@@ -222,17 +196,9 @@ def discard_writes(window: mmap.mmap, offset: int, length: int) -> bool:
 
 
 def populate(window: mmap.mmap, offset: int, length: int) -> bool:
-    """Map all pages of a range for writing, in a twentieth of the time of touching each.
+    """Map whole pages for writing, in a twentieth of the time of touching each.
 
-    Pages of a private mapping become this process's own.
-
-    Args:
-        window: the mapping.
-        offset: start of the range in the mapping, a multiple of the page size.
-        length: bytes, a multiple of the page size.
-
-    Returns:
-        False if the system cannot do that.
+    Those of a private mapping become this process's own. False if the system cannot do that.
     """
     if not LINUX:
         return False

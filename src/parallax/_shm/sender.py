@@ -108,18 +108,16 @@ class SlabSender:
     ) -> None:
         """Take ownership of a segment.
 
-        Args:
-            segment: where the slabs are.
-            lock: a new lock, not a reentrant one: the garbage collector may drop slabs at any
-                moment, and must then see that the lock is taken.
-            keep: bytes of free slabs that are kept.
-            trimmer: trims the surplus after a while; without one it is trimmed at once.
-            threads: whether a second thread may help to copy.
+        The lock is a new one and not reentrant: the garbage collector may drop slabs at any moment,
+        and must then see that it is taken.
         """
         self.segment = segment
+        #: trims the surplus after a while; without one it is trimmed at once.
         self._trimmer = trimmer
+        #: a second thread may help to copy.
         self._threads = threads
         self._lock = lock
+        #: bytes of free slabs that are kept.
         self._keep = keep
         self._extents = ExtentAllocator()
         self._windows: dict[int, mmap.mmap] = {}
@@ -137,8 +135,7 @@ class SlabSender:
     def put(self, *parts: memoryview) -> Slab | None:
         """Copy buffers into one slab, which is free when the receiver has returned all of them.
 
-        Returns:
-            The slab; None without memory for it, and then ``last_error`` says why.
+        Without memory for it that is None, and ``last_error`` says why.
         """
         nbytes = sum(round_to_pages(part.nbytes) for part in parts[:-1]) + parts[-1].nbytes
         try:
@@ -163,11 +160,7 @@ class SlabSender:
         return Slab(self, extent._replace(residency=residency), nbytes, COPY)
 
     def reserve(self, nbytes: int, mode: int) -> Slab:
-        """A slab of zeros, to be written through its mapping.
-
-        Raises:
-            OSError: there is no memory for it.
-        """
+        """A slab of zeros, to be written through its mapping."""
         extent = self._allocate(nbytes)
         try:
             if extent.residency == UNBACKED:
@@ -219,14 +212,6 @@ class SlabSender:
     def free_resident_bytes(self) -> int:
         """Bytes of free slabs that hold memory."""
         return self._extents.free_resident_bytes
-
-    def usage(self) -> tuple[int, int]:
-        """Bytes of slabs in use, and of free slabs that hold memory."""
-        with self._lock:
-            self._reclaim_locked()
-            found = self._extents.used_bytes, self._extents.free_resident_bytes
-        self._reclaim()
-        return found
 
     def close(self) -> None:
         """Close the segment; slabs in use stay valid."""

@@ -511,25 +511,6 @@ def test_start_methods(
     assert cores.start_methods() == expect
 
 
-def test_thread_count_follows_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_path: str) -> list[str]:
-        raise FileNotFoundError
-
-    stop = threading.Event()
-    threads = [threading.Thread(target=stop.wait) for _ in range(3)]
-    before = cores.thread_count()
-    try:
-        for thread in threads:
-            thread.start()
-        assert cores.thread_count() == before + 3
-        monkeypatch.setattr(os, "listdir", refuse)  # As where there is no /proc.
-        assert cores.thread_count() == before + 3
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
 @pytest.mark.parametrize(
     ("load", "expect"), [((6.0, 1.0, 1.0), 1.5), (OSError(), None), (None, None)]
 )

@@ -9,7 +9,7 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers.shm import block, content, failing, slab_sender
+from helpers.shm import block, content, failing, slab_sender, usage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,10 +154,10 @@ def test_collected():
             data = filled()
             for _ in range(times):
                 dedup.slab(sent(data))
-            assert ours.usage()[0] == NBYTES
+            assert usage(ours)[0] == NBYTES
             del data
             gc.collect()
-            assert ours.usage()[0] == 0
+            assert usage(ours)[0] == 0
 
 
 def test_few_are_kept_in_case():
@@ -171,7 +171,7 @@ def test_few_are_kept_in_case():
         once = [filled(n) for n in range(3 * MAX_RECENT_BUFFERS)]
         for data in once:
             dedup.slab(sent(data))
-        assert ours.usage()[0] == (2 + 1) * MAX_RECENT_BUFFERS * NBYTES
+        assert usage(ours)[0] == (2 + 1) * MAX_RECENT_BUFFERS * NBYTES
         spared = dedup.bytes_spared
         dedup.slab(sent(once[-1]))
         dedup.slab(sent(proven[0]))
@@ -179,7 +179,7 @@ def test_few_are_kept_in_case():
         dedup.slab(sent(once[0]))
         assert dedup.bytes_spared == spared + 2 * NBYTES
         dedup.clear()
-        assert ours.usage()[0] == 0
+        assert usage(ours)[0] == 0
 
 
 @pytest.mark.parametrize("others", [0, 1, 2])
@@ -191,7 +191,7 @@ def test_little_is_kept_in_case(monkeypatch, others):
         kept = [filled(n) for n in range(4)]
         for data in kept:
             dedup.slab(sent(data))
-        assert ours.usage()[0] == (others + 1) * NBYTES
+        assert usage(ours)[0] == (others + 1) * NBYTES
         assert dedup.slab(sent(kept[-1])) is dedup.slab(sent(kept[-1]))
         assert dedup.bytes_spared == 2 * NBYTES
 
@@ -202,9 +202,9 @@ def test_bytes_are_kept_as_long_as_they_are_recent():
         dedup = Deduplicator(ours)
         for n in range(3 * MAX_RECENT_BUFFERS):
             dedup.slab(memoryview(block(NBYTES, n)))
-        assert ours.usage()[0] == MAX_RECENT_BUFFERS * NBYTES
+        assert usage(ours)[0] == MAX_RECENT_BUFFERS * NBYTES
         dedup.clear()
-        assert ours.usage()[0] == 0
+        assert usage(ours)[0] == 0
 
 
 def test_no_room(monkeypatch):
@@ -243,4 +243,4 @@ def test_never_stale(data):
             for this in data.draw(st.lists(st.sampled_from(range(len(arrays))), max_size=4)):
                 assert content(ours, dedup.slab(sent(arrays[this]))) == arrays[this].tobytes()
         arrays.clear()
-        assert ours.usage()[0] == 0
+        assert usage(ours)[0] == 0

@@ -10,7 +10,7 @@ import tempfile
 import threading
 
 import pytest
-from helpers.shm import block, held, linux, sender_and_receiver
+from helpers.shm import block, held, linux, sender_and_receiver, usage
 
 from parallax._shm import segment
 from parallax._shm.segment import PAGE_BYTES, Segment, create_segment, round_to_pages
@@ -82,7 +82,7 @@ def test_files(monkeypatch, tmp_path, folder):
         assert set(os.listdir(tmp_path)) == before
         del slab
         ours.trim(0)
-        assert ours.usage() == (0, 0)
+        assert usage(ours) == (0, 0)
 
 
 @pytest.mark.usefixtures("no_memfd")
