@@ -104,7 +104,7 @@ class Trial:
         Not of changes to objects that are made for threads, which are intended in an executor.
         """
         finding = self.verdict.finding
-        if finding is None or self.verdict.limit != "loop":
+        if finding is None or finding.kind != "update":
             return
         target = follow(finding.root, self._fn, args) if finding.root else None
         if type(target).__module__.partition(".")[0] not in THREAD_SAFE_MODULES:

@@ -43,6 +43,7 @@ _UNCHANGED_ITEMS: Final = 2
 # Steps of a scan, of about 5 us each. Smaller: programs of a few hundred functions count as too big
 # to be analysed; larger: the first scan of such a program takes longer than it could save.
 SCAN_STEPS: Final = 20_000
+_KINDS: Final = ("grow", "order", "update")
 # The limits under which worker processes may be used.
 OPEN: Final = ("free", "apart")
 SEED_ADVICE: Final = (
@@ -67,9 +68,10 @@ class GlobalRead(NamedTuple):
 class Finding(NamedTuple):
     """One place in the code that changes something from outside the call."""
 
-    kind: Literal["grow", "update", "apart"]
-    """`update` if threads would race (read, change, write), else `grow`; `apart` if only threads
-    would notice, because each process has such state of its own and an item restores it."""
+    kind: Literal["grow", "order", "update", "apart"]
+    """`update` if threads would race (read, change, write); `order` if what is left shows who came
+    first or last; else `grow`; `apart` if only threads would notice, because each process has such
+    state of its own and an item restores it."""
     target: str
     """What is changed, in the user's words."""
     function: str
@@ -142,7 +144,7 @@ def except_shared(effects: Effects, fn: Callable[..., Any], args: tuple[Any, ...
     for finding in effects.findings:
         if not finding.root or not is_shared_writable(follow(finding.root, fn, args)):
             kept.append(finding)
-        elif finding.kind == "update":
+        elif finding.kind != "grow":
             kept.append(finding._replace(shared=True))
     return effects._replace(findings=tuple(kept))
 
@@ -333,7 +335,7 @@ def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
     if verdict.limit == "free":
         return verdict._replace(limit="apart", reason=f"{apart}, which all threads share")
     if verdict.limit == "process":  # its order would show as well
-        return verdict._replace(limit="loop", finding=None)
+        return verdict._replace(limit="loop")
     return verdict
 
 
@@ -376,8 +378,8 @@ def _has_ended(finding: Finding, history: Sequence[bool]) -> bool:
 
 
 def _worst(findings: Sequence[Finding]) -> Finding | None:
-    """The first update, or the first finding of all."""
-    return max(findings, key=lambda each: each.kind == "update", default=None)
+    """The first update, else the first one whose order shows, else the first of all."""
+    return max(findings, key=lambda each: _KINDS.index(each.kind), default=None)
 
 
 def restrict(finding: Finding, *, settled: bool) -> Verdict:
@@ -387,5 +389,5 @@ def restrict(finding: Finding, *, settled: bool) -> Verdict:
     instead = "return the changed item" if finding.target == ITEM else "return the value"
     also_races = "; processes would race for it as well"
     other = also_races if finding.shared else ", or pass backend='processes'"
-    limit: Literal["process", "loop"] = "loop" if finding.kind == "update" else "process"
+    limit: Literal["process", "loop"] = "process" if finding.kind == "grow" else "loop"
     return Verdict(limit, f"{finding}; {instead} instead{other}", finding, settled)

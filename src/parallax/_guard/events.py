@@ -44,6 +44,8 @@ class Event(NamedTuple):
     target: str
     same: bool
     """The new content was computed from the old one."""
+    own: bool = False
+    """The slot is selected by the item, and others by other items."""
 
 
 class Recorder:
@@ -62,6 +64,7 @@ class Recorder:
     def note(
         self, frame: AbstractFrame, node: Outer | None, change: tuple[str, str],
         slot: Outer | None = None, value: Value | None = None, target: str | None = None,
+        *, own: bool = False,
     ) -> None:  # fmt: skip
         """Record a change at the frame's current instruction.
 
@@ -84,7 +87,7 @@ class Recorder:
         key = (id(frame.code.raw), frame.at, id(node), id(slot), how)
         known = self.events.get(key)
         if known is None:
-            self.events[key] = Event(frame, frame.at, node, slot, shape, how, target, same)
+            self.events[key] = Event(frame, frame.at, node, slot, shape, how, target, same, own)
         elif same:
             self.events[key] = known._replace(same=True)
 

@@ -1,14 +1,15 @@
 """Weighs the events of a scan: whether threads would race for a change, whether it recurs.
 
 An event is an `update` if another thread between the read and the write would change the outcome,
-else `grow`. It is `guarded` if it only happens while the state it sets is unset (a lazily filled
-cache), and `constant` if it does not depend on the item whether it happens, so that a few items
-without a change speak for all items.
+an `order` if what is left shows which thread came first or last, else `grow`. It is `guarded` if it
+only happens while the state it sets is unset (a lazily filled cache), and `constant` if it does not
+depend on the item whether it happens, so that a few items without a change speak for all items.
 """
 
 from __future__ import annotations
 
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._guard.lookup import is_a
 from parallax._guard.values import EMPTY, NONDETERMINISTIC, Outer, dependencies
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 # The outer objects that decide whether an instruction runs.
 Condition: TypeAlias = "frozenset[Any]"
+Kind: TypeAlias = "Literal['grow', 'order', 'update']"
 # An event with its kind, whether it is guarded, and whether it is constant.
-Judged: TypeAlias = "tuple[Event, Literal['grow', 'update'], bool, bool]"
+Judged: TypeAlias = "tuple[Event, Kind, bool, bool]"
 # Steps of a path that name no single object, so that watching it would not show every change.
 _VAGUE_STEPS: Final = ("elem", "kin", "deep")
 # Callers that are asked for their conditions. Smaller: conditions far up are missed, and caches
@@ -57,9 +59,7 @@ def _is_steady(condition: Condition) -> bool:
     )
 
 
-def _kind(
-    event: Event, conditions: list[Condition], guarded: bool, shown: frozenset[Any]
-) -> Literal["grow", "update"]:
+def _kind(event: Event, conditions: list[Condition], guarded: bool, shown: frozenset[Any]) -> Kind:
     node, slot = event.node, event.slot
     if node is not None and node.is_item:
         return "grow"  # each item is processed by one thread
@@ -77,10 +77,16 @@ def _kind(
         return "grow"
     if event.shape == "grow":
         # If the list is also read, what a thread finds in it depends on the other threads.
-        return "update" if node.scanned or node.peeked else "grow"
+        if node.scanned or node.peeked:
+            return "update"
+        return "grow" if is_a(node.obj, set) else "order"
     if slot is not None and slot.kind != "elem":
-        return "update" if slot.loaded else "grow"
-    return "update" if node.scanned else "grow"
+        return "update" if slot.loaded else "order"
+    if node.scanned:
+        return "update"
+    # Each item has a place of its own in an array; a dictionary tells what came first.
+    memo = any(not {node, slot, node.child("elem")}.isdisjoint(each) for each in conditions)
+    return "grow" if memo or (event.own and not is_a(node.obj, dict)) else "order"
 
 
 def _conditions(frame: AbstractFrame, at: int) -> list[Condition]:

@@ -35,6 +35,7 @@ from parallax._guard.mutators import (
 )
 from parallax._guard.values import (
     ANY_ELEMENT,
+    FOLDED,
     NONDETERMINISTIC,
     PLAIN_VALUE,
     Fresh,
@@ -167,8 +168,7 @@ class InstalledCalls(BuiltinCalls):
         self.callbacks(frame, values, PLAIN_VALUE)
         deps = dependencies(*values)
         self.read(frame, deps)
-        if name not in PURE_CALLS:
-            deps |= {NONDETERMINISTIC}
+        deps |= {FOLDED if name in PURE_CALLS else NONDETERMINISTIC}
         made = frame.site("call")
         result = exactly(made).with_deps(deps)
         if name in CONTAINER_CALLS:

@@ -12,6 +12,8 @@ from parallax._guard.lookup import NO_ATTRIBUTE, UNKNOWN_OBJECT, class_lookup, i
 from parallax._guard.mutators import INPLACE_METHODS
 from parallax._guard.values import (
     ANY_ELEMENT,
+    FOLDED,
+    NONDETERMINISTIC,
     PLAIN_VALUE,
     Fresh,
     Outer,
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from parallax._guard.frame import AbstractFrame
     from parallax._guard.values import Origin
 
+# Operators that give different items the same value.
+_FOLDING: Final = frozenset({"%", "//", "&", ">>", "/"})
 _LOCK_TYPES: Final = frozenset(
     {"lock", "RLock", "_RLock", "Condition", "Semaphore", "BoundedSemaphore", "Lock"}
 )
@@ -108,12 +112,15 @@ class Operators(Attributes):
                 continue
             shape = "take" if value is None else "slot"
             how = self.how_rebound(frame, value, "deletes an item of", "assigns an item of")
-            self.note(frame, origin, (shape, how), self.slot(origin, key), value)
+            own = FOLDED not in key.deps and NONDETERMINISTIC not in key.deps
+            self.note(frame, origin, (shape, how), self.slot(origin, key), value, own=own)
             self.special(frame, origin, "__setitem__", key, value or PLAIN_VALUE)
 
     def binary(self, frame: AbstractFrame, symbol: str, left: Value, right: Value) -> Value:
         """`left + right`, or `left += right` where the symbol ends in `=`."""
         deps = dependencies(left, right)
+        if symbol.rstrip("=") in _FOLDING:
+            deps |= {FOLDED}
         kept: set[Origin] = set()
         method = INPLACE_METHODS.get(symbol)
         for origin in left.origins:

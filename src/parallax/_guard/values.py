@@ -33,6 +33,8 @@ EMPTY: Final[frozenset[Any]] = frozenset()
 ANY_ELEMENT: Final = ("elem", None)
 # The dependency of a value that may differ next time though no observed state has changed.
 NONDETERMINISTIC: Final[Any] = Sentinel("NONDETERMINISTIC")
+# The dependency of a value that may be the same for different items: `n % 7`, `len(word)`.
+FOLDED: Final[Any] = Sentinel("FOLDED")
 # Longest path to an object: a linked list walked in a loop has no end. Smaller: changes of deep
 # state are reported for the object that holds it; larger: more passes over loops that walk it.
 _MAX_PATH_DEPTH: Final = 7

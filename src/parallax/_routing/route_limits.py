@@ -208,8 +208,9 @@ class RouteLimits:
         """Warn once per callable that its shared state kept it from running in parallel."""
         verdict = self.verdict
         open_ = self.watch is not None and self.watch.open
-        if verdict.finding is not None and verdict.limit == "loop" and not open_:
-            self._warn_once(verdict.finding, verdict.reason)
+        finding = verdict.finding
+        if finding is not None and finding.kind == "update" and not open_:
+            self._warn_once(finding, verdict.reason)
 
     @staticmethod
     def _warn_once(finding: Finding, text: str) -> None:
