@@ -113,6 +113,8 @@ class Calls(InstalledCalls):
             if is_own_function(obj):
                 return self.follow(frame, node, args)
             self._follow_wrapped(frame, node, args)
+            if "patchings" in vars(obj):  # under @mock.patch
+                self.external(frame, "unittest", "patch", Arguments())
             return self.external(frame, top_module(obj), obj.__name__, args)
         if type(obj) is types.MethodType:
             func, receiver = node.child("func"), node.child("self")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # The outer objects that decide whether an instruction runs.
 Condition: TypeAlias = "frozenset[Any]"
-Kind: TypeAlias = "Literal['grow', 'order', 'update']"
+Kind: TypeAlias = "Literal['grow', 'order', 'update', 'apart']"
 # An event with its kind, whether it is guarded, and whether it is constant.
 Judged: TypeAlias = "tuple[Event, Kind, bool, bool]"
 # Steps of a path that name no single object, so that watching it would not show every change.
@@ -63,6 +63,8 @@ def _kind(event: Event, conditions: list[Condition], guarded: bool, shown: froze
     node, slot = event.node, event.slot
     if node is not None and node.is_item:
         return "grow"  # each item is processed by one thread
+    if event.shape == "swap":
+        return "apart"
     if event.shape == "take" or node is None:
         return "update"
     goal = slot or node

@@ -30,6 +30,7 @@ from parallax._guard.mutators import (
     PACKAGE_METHODS,
     PROCESS_CALLS,
     PURE_CALLS,
+    SWAPPING_CALLS,
     TYPED_METHODS,
     Mutation,
 )
@@ -151,9 +152,9 @@ class InstalledCalls(BuiltinCalls):
         """Call a function or class that is not the program's own; what the call returns."""
         positional = args.positional
         changed = self._note_changed_argument(frame, module, name, positional)
-        process = PROCESS_CALLS.get((module, name))
-        if process is not None:
-            self.note(frame, None, ("take", process[0]), target=process[1])
+        for shape, table in (("take", PROCESS_CALLS), ("swap", SWAPPING_CALLS)):
+            if (process := table.get((module, name))) is not None:
+                self.note(frame, None, (shape, process[0]), target=process[1])
         self._note_outputs(frame, args)
         values = [*positional, *(v for key, v in args.named.items() if key not in _OUTPUTS)]
         if args.rest is not None:

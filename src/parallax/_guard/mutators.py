@@ -93,6 +93,10 @@ TYPED_METHODS: Final[dict[tuple[str, str], dict[str, Mutation]]] = {
     ("xml", "Element"): {"set": _SLOT},
     ("configparser", "RawConfigParser"): {"set": _SLOT, "read": _UPDATE, "read_dict": _UPDATE},
     ("contextvars", "ContextVar"): {},
+    ("logging", "Logger"): dict.fromkeys(
+        ("setLevel", "addHandler", "removeHandler", "addFilter", "removeFilter"),
+        Mutation("take", "changes"),
+    ),
 }  # fmt: skip
 
 # Packages of which only the methods listed change anything, instead of MUTATING_METHODS.
@@ -153,8 +157,30 @@ ARGUMENT_CHANGES: Final[dict[tuple[str, str], tuple[int, Mutation]]] = {
     ("struct", "pack_into"): (1, _OVERWRITE),
 }  # fmt: skip
 
-# Functions that change the state of the process: the verb and what is changed.
+_HANDLERS, _TIMER = ("changes", "the signal handlers"), ("sets", "the alarm")
+_COLLECTOR, _LOGGING = ("changes", "the collector"), ("changes", "logging")
+_INPUT, _NUMPY, _PANDAS = ("reads", "standard input"), ("changes", "NumPy"), ("changes", "pandas")
+
+# Functions that change, or read on in, the state of the process: the verb and what is changed.
 PROCESS_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
+    ("builtins", "input"): _INPUT, ("os", "read"): ("reads", "a descriptor"),
+    ("getpass", "getpass"): _INPUT, ("fileinput", "input"): _INPUT,
+    ("os", "dup2"): ("replaces", "a descriptor"), ("os", "nice"): ("changes", "the niceness"),
+    ("resource", "setrlimit"): ("changes", "the limits"),
+    ("time", "tzset"): ("changes", "the time zone"), ("torch", "manual_seed"): (DRAWS, "torch"),
+    ("decimal", "setcontext"): ("changes", "the decimal context"),
+    ("sys", "setrecursionlimit"): ("changes", "the recursion limit"),
+    ("sys", "setswitchinterval"): ("changes", "the switch interval"),
+    ("gc", "disable"): _COLLECTOR, ("gc", "enable"): _COLLECTOR, ("gc", "freeze"): _COLLECTOR,
+    ("gc", "set_threshold"): _COLLECTOR, ("signal", "alarm"): _TIMER,
+    ("signal", "setitimer"): _TIMER, ("signal", "pthread_sigmask"): _HANDLERS,
+    ("signal", "siginterrupt"): _HANDLERS, ("signal", "set_wakeup_fd"): _HANDLERS,
+    ("logging", "disable"): _LOGGING, ("logging", "basicConfig"): _LOGGING,
+    ("logging", "captureWarnings"): _LOGGING, ("logging", "setLoggerClass"): _LOGGING,
+    ("numpy", "set_printoptions"): _NUMPY, ("numpy", "seterr"): _NUMPY,
+    ("pandas", "set_option"): _PANDAS, ("pandas", "reset_option"): _PANDAS,
+    ("atexit", "register"): ("registers with", "atexit"),
+    ("atexit", "unregister"): ("registers with", "atexit"),
     ("os", "putenv"): ("sets a variable of", "os.environ"),
     ("os", "unsetenv"): ("removes from", "os.environ"),
     ("os", "chdir"): ("changes", "the working directory"),
@@ -163,6 +189,27 @@ PROCESS_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("locale", "setlocale"): ("changes", "the locale"),
     ("signal", "signal"): ("changes", "the signal handlers"),
     ("socket", "setdefaulttimeout"): ("changes", "the default timeout of sockets"),
+}  # fmt: skip
+_STDOUT, _MOCK = ("replaces", "sys.stdout"), ("replaces", "what it patches")
+_WARNINGS, _PLOT = ("changes", "the warnings filters"), ("uses", "pyplot's current figure")
+# Functions and classes that change it for a while: harmless in a process of their own.
+SWAPPING_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
+    ("contextlib", "redirect_stdout"): _STDOUT,
+    ("contextlib", "redirect_stderr"): ("replaces", "sys.stderr"),
+    ("contextlib", "chdir"): ("changes", "the working directory"),
+    ("warnings", "catch_warnings"): _WARNINGS, ("warnings", "simplefilter"): _WARNINGS,
+    ("warnings", "filterwarnings"): _WARNINGS, ("warnings", "resetwarnings"): _WARNINGS,
+    ("unittest", "patch"): _MOCK, ("unittest", "_patch_object"): _MOCK,
+    ("unittest", "_patch_dict"): _MOCK, ("unittest", "_patch_multiple"): _MOCK,
+    ("pytest", "MonkeyPatch"): _MOCK, ("freezegun", "freeze_time"): ("stops", "the clock"),
+    ("time_machine", "travel"): ("changes", "the clock"), ("IPython", "capture_output"): _STDOUT,
+    ("calendar", "different_locale"): ("changes", "the locale"),
+    ("pandas", "option_context"): ("changes", "options of pandas"),
+    ("matplotlib", "rc_context"): ("changes", "rcParams"),
+    **{("matplotlib", name): _PLOT for name in (
+        "figure", "plot", "subplots", "subplot", "savefig", "gca", "gcf", "clf", "close", "title",
+        "hist", "scatter", "bar", "imshow", "xlabel", "ylabel", "legend",
+    )},
 }  # fmt: skip
 for (_module, _name), _change in tuple(PROCESS_CALLS.items()):
     if _module == "os":
