@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from parallax._guard.fingerprint import Path, State
 
 __all__ = [
-    "OPEN", "SCAN_STEPS", "SEED_ADVICE", "Effects", "Finding", "GlobalRead", "Observer", "Verdict",
-    "draw_of", "except_shared", "follow", "judge", "restrict", "scan",
+    "DRAWS", "OPEN", "SCAN_STEPS", "SEED_ADVICE", "Effects", "Finding", "GlobalRead", "Observer",
+    "Verdict", "except_shared", "follow", "judge", "restrict", "scan", "seen", "with_finding",
 ]  # fmt: skip
 
 # The target of a change of the item itself.
@@ -316,13 +316,13 @@ class Observer:
             return [unwatchable()]
 
 
-def draw_of(fn: Any, generator: str) -> Finding:
-    """The finding that items were seen to draw from a generator."""
+def seen(fn: Any, how: str, target: str, kind: Literal["update", "apart"]) -> Finding:
+    """The finding that items were seen to do something."""
     code = getattr(_unwrap(fn)[0], "__code__", None)
     name = getattr(_unwrap(fn)[0], "__qualname__", type(fn).__qualname__)
     name = name.rpartition("<locals>.")[2]
     filename, line = (code.co_filename, code.co_firstlineno) if code is not None else ("", 0)
-    return Finding("update", generator, name, filename, line, DRAWS)
+    return Finding(kind, target, name, filename, line, how)
 
 
 def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
@@ -332,11 +332,17 @@ def judge(effects: Effects, history: Sequence[bool]) -> Verdict:
         return _judge(effects, history)
     rest = tuple(each for each in effects.findings if each.kind != "apart")
     verdict = _judge(effects._replace(findings=rest), history)
+    return with_finding(verdict, apart)
+
+
+def with_finding(verdict: Verdict, finding: Finding) -> Verdict:
+    """A verdict that is not `loop` with one more piece of evidence."""
+    if finding.kind != "apart":
+        return restrict(finding, settled=True)
     if verdict.limit == "free":
-        return verdict._replace(limit="apart", reason=f"{apart}, which all threads share")
-    if verdict.limit == "process":  # its order would show as well
-        return verdict._replace(limit="loop")
-    return verdict
+        return verdict._replace(limit="apart", reason=f"{finding}, which all threads share")
+    # What must stay in the process cannot be kept from other threads but in the loop.
+    return verdict if verdict.limit in OPEN else verdict._replace(limit="loop")
 
 
 def _judge(effects: Effects, history: Sequence[bool]) -> Verdict:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _MAX_OBJECTS: Final = 4000
 _MAX_ELEMENTS: Final = 64
 # The same in a call without `seed=`, whose items may be short.
-_MAX_WATCHED_OBJECTS: Final = 400
+MAX_WATCHED_OBJECTS: Final = 400
 # The generators that all code of a process shares: title, module, name.
 SHARED_GENERATORS: Final = (
     ("random", "random", "_inst"),
@@ -126,7 +126,7 @@ class TorchGenerator(PythonGenerator):
         return not bool((self.state() == seeded).all())
 
 
-_KINDS: Final[Any] = (
+_HANDLERS: Final[Any] = (
     ("random", "Random", PythonGenerator),
     ("numpy.random", "Generator", NumpyGenerator),
     ("numpy.random", "RandomState", NumpyGenerator),
@@ -155,7 +155,7 @@ def shared_generators() -> list[tuple[str, Any]]:
 
 def handle(generator: Any) -> PythonGenerator | None:
     """What saves, seeds and restores an object; None if it is no generator that can be."""
-    for module, name, made in _KINDS:
+    for module, name, made in _HANDLERS:
         cls = _loaded(module, name)
         if is_a(cls, type) and is_a(generator, cls):
             system = module == "random" and is_a(generator, _loaded(module, "SystemRandom"))
@@ -163,28 +163,33 @@ def handle(generator: Any) -> PythonGenerator | None:
     return None
 
 
-def held_generators(fn: Any, most: int = _MAX_OBJECTS) -> tuple[list[tuple[str, Any]], set[str]]:
-    """The generators that a callable can reach, with names, and modules that its code may import.
+class Reach:
+    """The objects that a callable can reach, with names, and what its code imports and stores.
 
     It reaches what it captured, its object, its defaults, and the globals that it and the program's
     functions behind it name. At most so many objects are looked at.
     """
-    found: list[tuple[str, Any]] = []
-    imports: set[str] = set()
-    todo = deque([("", fn)])
-    seen: dict[int, Any] = {}
-    while todo and len(seen) < most:
-        name, obj = todo.popleft()
-        if is_frozen(obj) or id(obj) in seen:
-            continue
-        seen[id(obj)] = obj
-        if handle(obj) is not None:
-            found.append((name, obj))
-        elif type(obj) is types.FunctionType:
-            todo.extend(_parts_of_function(obj, imports))
-        else:
-            todo.extend(_parts(name, obj))
-    return found, imports
+
+    def __init__(self, fn: Any, most: int = _MAX_OBJECTS) -> None:
+        self.found: list[tuple[str, Any]] = []
+        self.imports: set[str] = set()
+        self.stored: set[str] = set()
+        todo = deque([("", fn)])
+        seen: dict[int, Any] = {}
+        while todo and len(seen) < most:
+            name, obj = todo.popleft()
+            if is_frozen(obj) or id(obj) in seen:
+                continue
+            seen[id(obj)] = obj
+            self.found.append((name, obj))
+            if type(obj) is types.FunctionType:
+                todo.extend(_parts_of_function(obj, self.imports, self.stored))
+            elif handle(obj) is None:
+                todo.extend(_parts(name, obj))
+
+    def generators(self) -> list[tuple[str, Any]]:
+        """Those that are generators of random numbers."""
+        return [(name, obj) for name, obj in self.found if handle(obj) is not None]
 
 
 def _parts(name: str, obj: Any) -> Iterable[tuple[str, Any]]:
@@ -224,7 +229,7 @@ def _parts_of_instance(obj: Any, kind: type) -> Iterator[tuple[str, Any]]:
     yield "", kind
 
 
-def _parts_of_function(fn: Any, imports: set[str]) -> Iterator[tuple[str, Any]]:
+def _parts_of_function(fn: Any, imports: set[str], stored: set[str]) -> Iterator[tuple[str, Any]]:
     code = fn.__code__
     for name, cell in zip(code.co_freevars, fn.__closure__ or (), strict=False):
         try:
@@ -235,7 +240,7 @@ def _parts_of_function(fn: Any, imports: set[str]) -> Iterator[tuple[str, Any]]:
     yield from (fn.__kwdefaults__ or {}).items()
     yield "", getattr(fn, "__wrapped__", None)
     if is_own_function(fn):
-        named, attributes = _names(code, imports)
+        named, attributes = _names(code, imports, stored)
         for name in named:
             value = fn.__globals__.get(name)
             if is_a(value, types.ModuleType):
@@ -251,7 +256,9 @@ def _named_in(module: Any, names: dict[str, None]) -> Iterator[tuple[str, Any]]:
         yield from ((name, space[name]) for name in names if name in space)
 
 
-def _names(code: types.CodeType, imports: set[str]) -> tuple[dict[str, None], dict[str, None]]:
+def _names(
+    code: types.CodeType, imports: set[str], stored: set[str]
+) -> tuple[dict[str, None], dict[str, None]]:
     """The globals and the attributes that code names, nested functions included."""
     named: dict[str, None] = {}
     attributes: dict[str, None] = {}
@@ -260,11 +267,13 @@ def _names(code: types.CodeType, imports: set[str]) -> tuple[dict[str, None], di
             named[instruction.value] = None
         elif instruction.op in ("LOAD_ATTR", "LOAD_METHOD"):
             attributes[instruction.value] = None
+        elif instruction.op == "STORE_ATTR":
+            stored.add(instruction.value)
         elif instruction.op == "IMPORT_NAME":
             imports.add(instruction.value.partition(".")[0])
     for constant in code.co_consts:
         if type(constant) is types.CodeType:
-            more, further = _names(constant, imports)
+            more, further = _names(constant, imports, stored)
             named |= more
             attributes |= further
     return named, attributes
@@ -273,8 +282,8 @@ def _names(code: types.CodeType, imports: set[str]) -> tuple[dict[str, None], di
 class DrawWatch:
     """Sees whether numbers are drawn from generators that outlive an item."""
 
-    def __init__(self, fn: Any) -> None:
-        self._held = held_generators(fn, _MAX_WATCHED_OBJECTS)[0]
+    def __init__(self, reach: Reach) -> None:
+        self._held = reach.generators()
         self._before: list[tuple[str, PythonGenerator, Any]] = []
 
     def before(self) -> None:
@@ -283,7 +292,7 @@ class DrawWatch:
         found = [(title, handle(generator)) for title, generator in known]
         self._before = [(title, each, each.state()) for title, each in found if each is not None]
 
-    def drawn(self) -> str:
+    def changed(self) -> str:
         """The generator that items have drawn from since then; "" if there is none."""
         before, self._before = self._before, []
         return next((title for title, each, state in before if each.drawn(state)), "")

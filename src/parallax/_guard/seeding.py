@@ -17,7 +17,7 @@ from importlib.util import find_spec
 
 from parallax._core.light_stdlib import TYPE_CHECKING, local
 from parallax._core.seeds import stream_of
-from parallax._guard.generators import SHARED_TITLES, handle, held_generators, shared_generators
+from parallax._guard.generators import SHARED_TITLES, Reach, handle, shared_generators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,9 +124,9 @@ class Seeded(functools.partial):  # type: ignore[type-arg] # a subscript would c
     def _all(self) -> list[tuple[int, PythonGenerator]]:
         """The generators that an item may draw from, each with the number of its stream."""
         if self._held is None:
-            held, self._imports = held_generators(self)
-            self._imports = {each for each in self._imports & set(_LIBRARIES) if find_spec(each)}
-            self._held = [generator for _, generator in held]
+            reach = Reach(self)
+            self._imports = {each for each in reach.imports & set(_LIBRARIES) if find_spec(each)}
+            self._held = [generator for _, generator in reach.generators()]
         for library, module in _LIBRARIES.items():
             if module not in sys.modules and (library in sys.modules or library in self._imports):
                 import_module(module)  # what an item would do, too late to be seeded

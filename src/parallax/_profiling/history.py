@@ -31,8 +31,8 @@ class PastRun(NamedTuple):
     history: tuple[bool, ...] = ()
     #: whether there was a GIL.
     gil: bool = True
-    #: the generator of random numbers that its items drew from, "" if they did not.
-    drew: str = ""
+    #: its items were seen to draw from, or change, what all threads share.
+    shared: bool = False
     #: the change, seen by what happened, that kept the callable at home.
     kept: Finding | None = None
 

@@ -220,5 +220,5 @@ class Profiler:
             return
         kept = replace(seen, payload=None, remembered=False)
         limits = self.limits
-        run = PastRun(kept, limits.history, self._gil, limits.drew, limits.kept)
+        run = PastRun(kept, limits.history, self._gil, limits.shared is not None, limits.kept)
         remember_run(self._key, run)

@@ -11,6 +11,7 @@ import threading
 
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._core.nesting import loading
+from parallax._guard.process_state import importing
 
 if TYPE_CHECKING:
     from typing import Any
@@ -55,6 +56,9 @@ def requested_route(options: Options, place: Place, *, stream: bool) -> Requeste
     if backend == "executor" and _runs(options.backend, threading.current_thread()):
         return RequestedRoute("loop", 1, "this call is made inside a thread of that executor")
     if backend == "auto":
+        if module := importing():
+            reason = f"`{module}` is being imported, and workers might have to wait for that"
+            return RequestedRoute("loop", 1, reason)
         if place.level and place.cores == 1 and place.part(THREADS) == 1:
             return RequestedRoute("loop", 1, f"{inside}, which uses the cores already")
         return RequestedRoute(None, cores)

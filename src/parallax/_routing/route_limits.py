@@ -13,21 +13,23 @@ from parallax._core.callables import name_of
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.effects import (
+    DRAWS,
     OPEN,
     SEED_ADVICE,
-    Effects,
     Finding,
     Observer,
     Verdict,
-    draw_of,
     except_shared,
     follow,
     judge,
     restrict,
     scan,
+    seen,
+    with_finding,
 )
-from parallax._guard.generators import DrawWatch, shared_generators
+from parallax._guard.generators import MAX_WATCHED_OBJECTS, DrawWatch, Reach, shared_generators
 from parallax._guard.lookup import is_seeded
+from parallax._guard.process_state import ProcessWatch, one_thread_object
 from parallax._guard.watch import Watch
 
 if TYPE_CHECKING:
@@ -67,9 +69,10 @@ class RouteLimits:
         guard: bool = True,
     ) -> None:
         self._fn: Any = fn
-        #: the generator that items were seen to draw from; "" if none was.
-        self.drew = ""
+        #: what items were seen to draw from, change, or use that other threads have, too.
+        self.shared: Finding | None = None
         self._draws: DrawWatch | None = None
+        self._process: ProcessWatch | None = None
         self._blocks = 0
         self._history = history
         self._guard = guard
@@ -119,7 +122,7 @@ class RouteLimits:
     def watching(self) -> bool:
         """Whether items must be watched one by one now, to settle what was seen."""
         return self._observing or (
-            self.watch is not None and self.watch.open and self._verdict.limit == "free"
+            self.watch is not None and self.watch.open and self._verdict.limit in OPEN
         )
 
     @property
@@ -135,7 +138,7 @@ class RouteLimits:
     def looking(self) -> bool:
         """Whether the next item runs alone, to see what it changes."""
         return self._observing or (
-            self.watch is not None and self.watch.looking and self._verdict.limit == "free"
+            self.watch is not None and self.watch.looking and self._verdict.limit in OPEN
         )
 
     def before_item(self, args: tuple[Any, ...]) -> None:
@@ -156,7 +159,7 @@ class RouteLimits:
 
     def cast_net(self) -> None:
         """From now on see what items change."""
-        if self.watch is not None and self._verdict.limit == "free":
+        if self.watch is not None and self._verdict.limit in OPEN:
             self.watch.cast(self.caches)
 
     @property
@@ -174,29 +177,42 @@ class RouteLimits:
 
     def before_block(self) -> None:
         """Items begin in the caller's thread, watched or not."""
+        if not self._blocks and self._guard:
+            self._process = ProcessWatch()
+            reach = Reach(self._fn, MAX_WATCHED_OBJECTS)
+            self._draws = None if is_seeded(self._fn) else DrawWatch(reach)
+            if name := one_thread_object(reach.found, reach.stored):
+                self.shared = seen(self._fn, "uses what one thread alone may use:", name, "apart")
         self._blocks += 1
-        if self._blocks == 1 and self._guard and not self.drew and not is_seeded(self._fn):
-            self._draws = DrawWatch(self._fn)
-        if self._draws is not None:
-            self._draws.before()
+        for watch in (self._draws, self._process):
+            if watch is not None:
+                watch.before()
 
     def after_block(self) -> None:
         """Items have ended."""
-        if self._draws is not None and not self.drew:
-            self.drew = self._draws.drawn()
-            if self.drew or self._blocks >= MAX_SEEN_BLOCKS:
-                self._draws = None
+        for watch, how in ((self._draws, DRAWS), (self._process, "changes")):
+            if watch is not None and (target := watch.changed()):
+                self.shared = seen(self._fn, how, target, "update")
+        if self._blocks >= MAX_SEEN_BLOCKS or (self.shared and self.shared.kind == "update"):
+            self._draws = self._process = None
+
+    def glance(self) -> None:
+        """Look, from another thread, at what the caller's items swap for a moment."""
+        process = self._process
+        if process is not None and self.shared is None and (target := process.swapped()):
+            self.shared = seen(self._fn, "swaps", target, "apart")
 
     @property
     def verdict(self) -> Verdict:
         """The routes that are open, and why no others."""
         found = self._verdict
-        if self.drew and found.limit != "loop":
-            return judge(Effects((draw_of(self._fn, self.drew),)), ())
+        if self.shared is not None and found.limit != "loop":
+            found = with_finding(found, self.shared)
         if self.nested and found.limit != "loop":
             return Verdict("loop", NESTED_CALLS, None, True)
-        if found.limit == "free" and self.watch is not None and self.watch.finding:
-            return restrict(self.watch.finding, settled=not self.watch.open)
+        if found.limit in OPEN and self.watch is not None and self.watch.finding:
+            kept = restrict(self.watch.finding, settled=not self.watch.open)
+            return kept if found.limit == "free" else kept._replace(limit="loop")
         if is_seeded(self._fn) and self._fn.drew and found.limit == "free":
             found = found._replace(limit="apart", reason="it draws from generators of all threads")
         if self.stay_reason and found.limit in OPEN:

@@ -102,6 +102,7 @@ class Controller:
 
     def on_sample(self, now: float) -> None:
         """Look after workers and the plan in the sampler's thread, during an item of the caller."""
+        self.profiler.limits.glance()
         dispatch = self.dispatch
         # Inside of items that others need not wait for?
         if self._caller.inside is None or not dispatch.lock.acquire(blocking=False):
@@ -134,7 +135,7 @@ class Controller:
     def open_from_history(self) -> bool:
         """Open at once if the measurements of an earlier call suffice for a plan; True if so."""
         past_run, left = self.profiler.past_run, self._source.left
-        if past_run is None or past_run.drew or left is None or left < 2 or self.explaining:
+        if past_run is None or past_run.shared or left is None or left < 2 or self.explaining:
             return False
         seconds = past_run.measurement.wall
         if seconds < PAST_PLAN_ITEM_S or seconds * left < EARLY_START_WORK_S:

@@ -1,0 +1,185 @@
+"""State that all threads of a process share, and objects that one thread alone may use.
+
+Guarantees: looking at it imports nothing and changes nothing; one look takes about 20 us.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+
+from parallax._core.light_stdlib import TYPE_CHECKING, local
+from parallax._guard.lookup import instance_dict, is_a, mro_of, top_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Final
+
+# Loggers whose levels are looked at.
+_MAX_LOGGERS: Final = 200
+_WATCHED_SIGNALS: Final = (
+    "SIGINT",
+    "SIGTERM",
+    "SIGALRM",
+    "SIGHUP",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGCHLD",
+)
+
+
+def _descriptors(_: Any) -> Any:
+    try:
+        return os.lseek(0, 0, os.SEEK_CUR)
+    except OSError:  # a terminal or a pipe has no place to read on from
+        return None
+
+
+def _handlers(module: Any) -> Any:
+    numbers = [getattr(module, name) for name in _WATCHED_SIGNALS if hasattr(module, name)]
+    timer = module.getitimer(module.ITIMER_REAL)[0] > 0 if hasattr(module, "getitimer") else False
+    return [*map(module.getsignal, numbers), timer]
+
+
+def _logging(module: Any) -> Any:
+    manager = module.root.manager
+    levels = [getattr(each, "level", 0) for each in [*manager.loggerDict.values()][:_MAX_LOGGERS]]
+    return manager.disable, module.root.level, len(module.root.handlers), levels
+
+
+def _decimal(module: Any) -> Any:
+    context = module.getcontext()
+    return context.prec, context.rounding, context.traps
+
+
+# What it is called, the module that must be loaded, and what is compared.
+_STATES: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
+    ("sys.stdout", "sys", lambda m: m.stdout),
+    ("sys.stderr", "sys", lambda m: m.stderr),
+    ("sys.stdin", "sys", lambda m: m.stdin),
+    ("the warnings filters", "warnings", lambda m: (m.showwarning, *m.filters)),
+    ("the working directory", "os", lambda m: m.getcwd()),
+    ("os.environ", "os", lambda m: dict(m.environ)),
+    ("sys.path", "sys", lambda m: [*m.path]),
+    ("sys.argv", "sys", lambda m: [*m.argv]),
+    ("standard input", "os", _descriptors),
+    ("limits of the interpreter", "sys", lambda m: (m.getrecursionlimit(), m.getswitchinterval())),
+    ("the signal handlers", "_signal", _handlers),
+    ("the collector", "gc", lambda m: (m.isenabled(), m.get_threshold())),
+    ("the default timeout of sockets", "_socket", lambda m: m.getdefaulttimeout()),
+    ("tempfile.tempdir", "tempfile", lambda m: m.tempdir),
+    ("logging", "logging", _logging),
+    ("the locale", "_locale", lambda m: m.setlocale(m.LC_ALL, None)),
+    ("the decimal context", "decimal", _decimal),
+    ("NumPy's printing", "numpy", lambda m: m.get_printoptions()),
+    ("the figures of pyplot", "matplotlib.pyplot", lambda m: m.get_fignums()),
+)
+# Those that installed code, too, swaps for a moment: looked at while an item runs.
+_BRIEF: Final = _STATES[:5]
+
+
+class ProcessWatch:
+    """Compares the state of the process before and after items, and while they run."""
+
+    def __init__(self) -> None:
+        self._before: list[Any] = []
+
+    def before(self) -> None:
+        """Items begin."""
+        self._before = _look(_STATES)
+
+    def changed(self) -> str:
+        """What items have changed for good; "" for nothing."""
+        before, self._before = self._before, []
+        return _difference(before, _look(_STATES))
+
+    def swapped(self) -> str:
+        """What an item that is running has changed, from another thread; "" for nothing."""
+        before = self._before[: len(_BRIEF)]
+        found = _difference(before, _look(_BRIEF)) if before else ""
+        return found if self._before else ""  # it may have ended meanwhile
+
+
+def _look(looks: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> list[Any]:
+    found = []
+    for _, name, look in looks:
+        module = sys.modules.get(name)
+        try:
+            found.append(None if module is None else look(module))
+        except Exception:  # noqa: BLE001 - a module that is half imported, a folder that is gone
+            found.append(None)
+    return found
+
+
+def _difference(before: list[Any], after: list[Any]) -> str:
+    for (title, _, _), old, new in zip(_STATES, before, after, strict=False):
+        # What was not there before was imported meanwhile.
+        if old is not None and new is not old and new != old:
+            return title
+    return ""
+
+
+# Classes whose objects only the thread that made them may use: module, class, and what raises
+# in any other thread and does nothing else; None where nothing harmless does.
+_ONE_THREAD: Final[dict[tuple[str, str], Callable[[Any], Any] | None]] = {
+    ("sqlite3", "Connection"): lambda obj: obj.cursor(),
+    ("sqlite3", "Cursor"): lambda obj: obj.connection.cursor(),
+    ("tkinter", "Misc"): None,
+    ("tkinter", "Variable"): None,
+    ("curses", "window"): None,
+    ("asyncio", "BaseEventLoop"): None,
+    ("greenlet", "greenlet"): None,
+    ("playwright", "SyncBase"): None,
+    ("contextvars", "Context"): None,
+}  # fmt: skip
+
+
+def one_thread_object(found: Iterable[tuple[str, Any]], stored: set[str]) -> str:
+    """The name of the first object that other threads cannot use; "" if there is none.
+
+    `stored` are the attributes that the code sets: values of a `threading.local` that it sets
+    itself are there in every thread.
+    """
+    for name, obj in found:
+        if is_a(obj, local):
+            space = instance_dict(obj)
+            if any(key not in stored for key in (space if space is not None else vars(obj))):
+                return name
+            continue
+        for cls in mro_of(type(obj)):
+            key = top_module(cls), cls.__name__
+            if key in _ONE_THREAD and not _works_elsewhere(obj, _ONE_THREAD[key]):
+                return name
+    return ""
+
+
+def _works_elsewhere(obj: Any, probe: Callable[[Any], Any] | None) -> bool:
+    if probe is None:
+        return False
+    from threading import Thread  # few callables hold such objects
+
+    works = []
+
+    def attempt() -> None:
+        try:
+            works.append((probe(obj), True))
+        except Exception:  # noqa: BLE001 - an object that is closed works nowhere
+            return
+
+    thread = Thread(target=attempt, name="parallax-probe")
+    thread.start()
+    thread.join()
+    return bool(works)
+
+
+def importing() -> str:
+    """The module whose import this thread is in the middle of; "" if there is none."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "<module>":
+            spec = frame.f_globals.get("__spec__")
+            if getattr(spec, "_initializing", False):
+                return str(frame.f_globals.get("__name__"))
+        frame = frame.f_back
+    return ""
