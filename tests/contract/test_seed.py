@@ -107,10 +107,10 @@ def test_items_in_threads_that_do_not_draw_run_side_by_side():
     both = threading.Barrier(2)
 
     def meet(item):
-        return item if item == 0 else both.wait(10) >= 0
+        return item if item < 2 else both.wait(10) >= 0
 
     run = {"backend": "threads", "max_workers": 2, "chunksize": 1}
-    assert parallel_map(meet, range(5), seed=1, **run)[1:] == [True] * 4
+    assert parallel_map(meet, range(6), seed=1, **run)[2:] == [True] * 4
 
 
 def nested(item):

@@ -38,6 +38,9 @@ class _Inside(local):
 
 
 _inside = _Inside()
+# Seconds between two looks whether items turned out not to draw. Smaller: waiting threads use more
+# CPU time; larger: they stand by longer once the first item has ended.
+_POLL_S = 0.005
 # Held by the item that draws from generators which threads share.
 _turn = threading.RLock()
 
@@ -98,8 +101,10 @@ class Seeded(functools.partial):  # type: ignore[type-arg] # a subscript would c
 
     def __call__(self, index: int, /, *args: Any, **kwargs: Any) -> Any:
         turn = self._own_turn or _turn
-        # Without waiting if none has drawn so far: then another thread is inside an item.
-        has_turn = turn.acquire(blocking=self.drew is not False)
+        has_turn = turn.acquire(blocking=False)
+        # Another thread is inside an item. It is waited for unless none has drawn so far.
+        while not has_turn and self.drew is not False:
+            has_turn = turn.acquire(timeout=_POLL_S)
         stream = self.stream.child(index)
         before, calls = _inside.stream, _inside.calls
         saved: list[tuple[PythonGenerator, Any, Any]] = []
