@@ -73,8 +73,9 @@ def test_demo_without_sources(
 
 
 def test_demo_tells_a_wrong_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    row = demo.Row("some work", 2, 1.0, 1.0, 1.0, 0.5, 1.0, "threads", 2, "of this", same=False)
-    demo._conclude([row], 3.0, demo._Style(False))
+    times = 1.0, 1.0, 1.0, 0.5, 1.0
+    row = demo.Row("some work", 2, *times, "threads", 2, "of this", [], "", same=False)
+    demo._conclude([row], 3.0)
     out = capsys.readouterr().out
     assert "WRONG: some work" in out
     assert "All answers" not in out

@@ -323,15 +323,6 @@ class _Bound(ParallelFunction[P, R_co]):
             return getattr(self._fn, name)
 
     def options(self, /, **options: Unpack[MapOptions]) -> Self:
-        """The same method with other options, which win over those that it has.
-
-        Args:
-            **options: any of ``parallel_map``'s.
-
-        Raises:
-            TypeError: an unknown option, or one of the wrong type.
-            ValueError: a value that cannot be used.
-        """
         changed: Self = _bind(self._origin.options(**options), self.__self__)
         return changed
 
@@ -370,9 +361,8 @@ def checked(options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def new_function(fn: Callable[..., Any], given: dict[str, Any]) -> Any:
-    made: Any = ParallelFunction
-    return made(fn, given)
+#: Makes a ``ParallelFunction`` of a callable and the checked options.
+new_function: Any = ParallelFunction
 
 
 def _bare(fn: Callable[..., Any], given: dict[str, Any]) -> Any:

@@ -34,12 +34,7 @@ def unblock_interrupts() -> None:
 def capture(
     fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, BaseException | None, float, float]:
-    """Call ``fn`` once.
-
-    Returns:
-        Its result, the exception that it raised or None, and the seconds that it took: wall time,
-        and CPU time of this thread.
-    """
+    """Call ``fn`` once: its result, what it raised, wall seconds and CPU seconds of this thread."""
     value, error = None, None
     cpu, begun = time.thread_time(), time.perf_counter()
     try:
@@ -57,17 +52,11 @@ def capture(
 def run_calls(
     fn: Callable[..., Any], items: Iterable[Any], values: list[Any], *, star: bool, stop: bool
 ) -> tuple[tuple[Failure, ...], float, float]:
-    """Call the user's function on items until there are no more.
+    """Call the user's function on items until there are no more, or with ``stop`` until one fails.
 
-    Args:
-        fn: the user's callable.
-        items: one argument each, or with ``star`` one tuple of arguments each.
-        values: an empty list to fill with the results; None for a call that failed.
-        star: spread the items over the arguments.
-        stop: stop at the first failure.
-
-    Returns:
-        The failures, and the seconds of all calls: wall time, and CPU time of this thread.
+    With ``star`` an item is a tuple of arguments. ``values`` is filled with the results, with None
+    for a call that failed. Returns the failures, and the seconds of all calls: wall time, and CPU
+    time of this thread.
     """
     failures: list[Failure] = []
     left, add = iter(items), values.append
@@ -104,17 +93,11 @@ def run_chunk(
     stop: bool,
     delays: Callable[[], float] | None = None,
 ) -> ChunkResult:
-    """Call ``fn`` on each item.
+    """Call ``fn`` on each item; see ``run_calls``.
 
-    Args:
-        fn: the user's callable.
-        items: one argument each, or with ``star`` one tuple of arguments each. While they run, a
-            signal handler may cut off the end of a list.
-        values: an empty list to fill with the results, for others to see how far it is.
-        star: spread the items over the arguments.
-        stop: stop at the first failure.
-        delays: returns the seconds that this thread has waited for a core since it began; None
-            where that is not known.
+    While they run, a signal handler may cut off the end of a list of items, and others may see in
+    ``values`` how far it is. ``delays`` returns the seconds that this thread has waited for a core
+    since it began; None where that is not known.
     """
     filled = [] if values is None else values
     delay = delays() if delays is not None else 0.0

@@ -37,8 +37,6 @@ MAX_CHAINED = 100
 
 def portable(result: ChunkResult) -> ChunkResult:
     """Make every exception of a result safe to send."""
-    if not result.failures:
-        return result
     return result._replace(failures=tuple(map(_portable_failure, result.failures)))
 
 

@@ -30,10 +30,6 @@ def encode_result(
     """Encode the result of a chunk as a whole, as a tuple of its fields.
 
     A value that does not pickle becomes a failure that says why.
-
-    Args:
-        result: the result.
-        encode: what encodes the tuple.
     """
     try:
         return encode(tuple(_portable(result)))
@@ -52,11 +48,7 @@ def encode_batch(result: ChunkResult) -> codec.Encoded:
 
 
 def pack(result: ChunkResult) -> tuple[Packed, list[Any]]:
-    """Encode each result on its own, unless it is of a plain type.
-
-    Returns:
-        The packed results, for any pickler, and their buffers.
-    """
+    """Encode each result on its own, unless of a plain type; for any pickler, with its buffers."""
     values, failures, wall, cpu, *_ = _portable(result)
     buffers: list[Any] = []
     packed: dict[int, Part] = {}

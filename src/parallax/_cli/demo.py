@@ -18,7 +18,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -44,17 +44,17 @@ class Row:
 
     name: str
     items: int
-    loop: float = 0.0
-    threads: float = 0.0
-    threads_cores: float = 0.0
-    parallax: float = 0.0
-    parallax_cores: float = 0.0
-    route: str = ""
-    workers: int = 1
-    reason: str = ""
-    changes: list[str] = field(default_factory=list)
-    report: str = ""
-    same: bool = False
+    loop: float
+    threads: float
+    threads_cores: float
+    parallax: float
+    parallax_cores: float
+    route: str
+    workers: int
+    reason: str
+    changes: list[str]
+    report: str
+    same: bool
 
     @property
     def way(self) -> str:
@@ -64,19 +64,18 @@ class Row:
 
 def run_demo(*, quick: bool = False, json_file: str | None = None) -> int:
     """Run the demo and print it; returns 1 if an answer differed from the loop's, otherwise 0."""
-    style = _Style(sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     out = open(json_file, "w", encoding="utf-8") if json_file else None  # noqa: SIM115 - below
     with out or contextlib.nullcontext():
         begin = time.perf_counter()
         files = work.sources(2_000_000 if quick else 12_000_000)
-        busy = _introduce(files, style)
+        busy = _introduce(files)
         rows = []
         with _server(work.root()) as address:
             jobs = _jobs(files, address, quick=quick)
             for number, (name, fn, items) in enumerate(jobs, 1):
-                print(style.bold(f"{number}/{len(jobs)}  {name} ({len(items):,} items)"))
+                print(_bold(f"{number}/{len(jobs)}  {name} ({len(items):,} items)"))
                 rows.append(_measure(name, fn, items))
-        _conclude(rows, time.perf_counter() - begin, style, busy=busy)
+        _conclude(rows, time.perf_counter() - begin, busy=busy)
         if out is not None:
             figures = {
                 "python": platform.python_version(),
@@ -105,29 +104,26 @@ def _jobs(
 
 
 def _measure(name: str, fn: Callable[[Any], Any], items: Sequence[Any]) -> Row:
-    row = Row(name, len(items))
     step = _Step("for loop")
     expected = [fn(item) for item in items]
-    row.loop, _ = step.done()
+    loop, _ = step.done()
 
     step = _Step("plain threads")
     with ThreadPoolExecutor() as pool:
         answers = list(pool.map(fn, items))
-    row.threads, row.threads_cores = step.done(show_cores=True)
-    same = answers == expected
+    threads = step.done(show_cores=True)
 
     shutdown_warm_pool()
     step = _Step("parallax")
     results = parallel_map(fn, items)
-    row.parallax, _ = step.done(show_cores=False, last=False)
-    report = results.report
-    row.parallax_cores = report.cores_busy
-    row.route, row.workers, row.reason = report.route, report.workers, report.reason
-    row.changes = [f"{c.route} after {c.items} items" for c in report.changes]
-    row.report = str(report)
-    print(f"   {row.parallax_cores:.1f} cores busy, {row.way}")
-    row.same = same and results == expected
+    parallax, _ = step.done(last=False)
     shutdown_warm_pool()
+    report = results.report
+    figures = len(items), loop, *threads, parallax, report.cores_busy
+    way = report.route, report.workers, report.reason
+    changes = [f"{c.route} after {c.items} items" for c in report.changes]
+    row = Row(name, *figures, *way, changes, str(report), answers == expected == results)
+    print(f"   {row.parallax_cores:.1f} cores busy, {row.way}")
     return row
 
 
@@ -180,22 +176,19 @@ def _server(folder: str) -> Iterator[str]:
 # -- words -----------------------------------------------------------------------------------------
 
 
-class _Style:
-    def __init__(self, colour: bool) -> None:
-        self._colour = colour
-
-    def bold(self, text: str) -> str:
-        return f"\x1b[1m{text}\x1b[0m" if self._colour else text
+def _bold(text: str) -> str:
+    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return f"\x1b[1m{text}\x1b[0m" if coloured else text
 
 
-def _introduce(files: list[str], style: _Style) -> bool:
+def _introduce(files: list[str]) -> bool:
     """Say what is coming; whether other programs are busy on this machine."""
     size = 0
     for path in files:  # also brings them into the system's cache
         with open(path, "rb") as file:
             size += len(file.read())
     cores = usable_cores()
-    print(style.bold("Four kinds of work: as a for loop, with plain threads, and with parallax."))
+    print(_bold("Four kinds of work: as a for loop, with plain threads, and with parallax."))
     _say(
         f"Input: {len(files)} files of the standard library of Python "
         f"{platform.python_version()}, {size / 1e6:.1f} MB. This machine gives "
@@ -211,9 +204,9 @@ def _introduce(files: list[str], style: _Style) -> bool:
     return busy
 
 
-def _conclude(rows: list[Row], seconds: float, style: _Style, *, busy: bool = False) -> None:
+def _conclude(rows: list[Row], seconds: float, *, busy: bool = False) -> None:
     print()
-    print(style.bold(_line("", "for loop", "plain threads", "parallax", "route", "speed-up")))
+    print(_bold(_line("", "for loop", "plain threads", "parallax", "route", "speed-up")))
     for row in rows:
         threads = f"{_seconds(row.threads)} ({row.threads_cores:.1f} cores)"
         parallax = f"{_seconds(row.parallax)} ({row.parallax_cores:.1f} cores)"
