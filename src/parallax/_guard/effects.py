@@ -98,10 +98,10 @@ class Finding(NamedTuple):
         return self.how == DRAWS
 
     def __str__(self) -> str:
-        where = f" (line {self.line})" if self.line else ""
-        if self.item >= 0:
-            where = f" (seen at item {self.item})"
-        return f"`{self.function}` {self.how} `{self.target}`{where}"
+        seen = f" (seen at item {self.item})" if self.item >= 0 else ""
+        where = f" (line {self.line})" if self.line else seen
+        who = f"`{self.function}`" if self.function else "the input"
+        return f"{who} {self.how} `{self.target}`{where}"
 
 
 class Effects(NamedTuple):
@@ -117,8 +117,7 @@ class Verdict(NamedTuple):
     """Where a callable may run."""
 
     limit: Literal["free", "apart", "process", "loop"]
-    """`free`: anywhere; `apart`: one item of each process at a time; `process`: in this process;
-    `loop`: in the caller's thread only."""
+    """Anywhere, one item of each process at a time, in this process, or in the caller's thread."""
     reason: str
     """The reason in words; empty where no evidence was found."""
     finding: Finding | None
@@ -392,8 +391,10 @@ def restrict(finding: Finding, *, settled: bool) -> Verdict:
     """The verdict that follows from one finding."""
     if finding.draws and finding.target != ITEM:
         return Verdict("loop", f"{finding}; {SEED_ADVICE}", finding, settled)
+    if not finding.function:
+        return Verdict("loop", f"{finding}; pass it as part of the items instead", finding, settled)
     instead = "return the changed item" if finding.target == ITEM else "return the value"
-    also_races = "; processes would race for it as well"
-    other = also_races if finding.shared else ", or pass backend='processes'"
+    races = "; processes would race for it as well"
+    other = races if finding.shared else ", or pass backend='processes'"
     limit: Literal["process", "loop"] = "process" if finding.kind == "grow" else "loop"
     return Verdict(limit, f"{finding}; {instead} instead{other}", finding, settled)

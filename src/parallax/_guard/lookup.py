@@ -130,6 +130,8 @@ def is_own_class(cls: type) -> bool:
     name = type.__getattribute__(cls, "__module__")
     if type(name) is not str or name == "builtins":
         return False
+    if name == "__main__":  # which in a worker is another module
+        return True
     module = sys.modules.get(name)
     if module is not None and is_a(module, types.ModuleType):
         file = object.__getattribute__(module, "__dict__").get("__file__")

@@ -134,7 +134,7 @@ class Net:
         """Look closer from now on, if that makes a difference."""
         if steps > 2 * self._mesh.steps:
             self._mesh = self._mesh._replace(steps=steps)
-            self.forget()
+            self._known = self._look(())[0]
 
     def forget(self) -> None:
         """Items run that are not looked at."""

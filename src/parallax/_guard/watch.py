@@ -10,6 +10,8 @@ Guarantees: pure decisions over what ``Net`` says; nothing is looked at unless t
 
 from __future__ import annotations
 
+import time
+
 from parallax._core.callables import unwrap_partial
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.effects import Finding
@@ -28,6 +30,9 @@ MAX_LOOKS: Final = 8
 
 #: Changes of a place that keep a callable at home.
 CHANGES: Final = 3
+
+#: Share of the time that looking at an input may take while workers run.
+INPUT_LOOK_SHARE: Final = 0.05
 
 #: Seconds of an item, and of all that are left, from which on the net is worth its cost.
 MIN_ITEM_S: Final = 0.0002
@@ -66,6 +71,9 @@ class Watch:
         self.open = kept is not None
         #: the input changes what items read: each is taken when the one before has ended.
         self.interleaved = False
+        self._look_at = 0.0  # when the next item of the input is looked at
+        #: the latest item was looked at, so that what taking the next one changes will show.
+        self.fresh = False
         #: places that were seen to change without consequence.
         self.harmless: set[str] = set()
         #: items that a worker has run, to be run again at home and looked at.
@@ -114,25 +122,40 @@ class Watch:
         if self._net is None:
             return
         self._looks += 1
+        self.fresh = True
         change = self._first(self._net.after())
         if change is None:
             self._unchanged += 1
             # What the workers of an earlier call found may come late.
             enough = LOOKS if self._changes else MAX_LOOKS
             if self.open and self.finding is not None and self._unchanged >= enough:
-                self.harmless.add(self.finding.target)
+                if self._changes:
+                    self.harmless.add(self.finding.target)
                 self.finding, self.open = None, False
             return
         self._unchanged, self._enough = 0, MAX_LOOKS
         self._changes += 1
         self._keep(change, index, open_=self._changes < CHANGES and self._looks < MAX_LOOKS)
 
-    def took(self, index: int) -> None:
-        """An item was taken from an input that runs code of the program."""
-        change = self._first(self._net.between()) if self._net is not None else None
+    def took(self, index: int, *, late: bool = False) -> bool:
+        """An item was taken from an input that runs code of the program: whether that changed it.
+
+        Args:
+            index: of the item.
+            late: workers run items meanwhile.
+        """
+        due = self.fresh or (late and time.perf_counter() > self._look_at)
+        if self._net is None or self.interleaved or not due:
+            return False
+        before = self.spent
+        change = self._first(self._net.between())
+        self.fresh = False
+        self._look_at = time.perf_counter() + (self.spent - before) / INPUT_LOOK_SHARE
         if change is not None:
+            self._name = ""
             self._keep(change, index, open_=False)
             self.interleaved = True
+        return change is not None
 
     def suspect(self, names: Iterable[str], caches: Iterable[Path], ran: range) -> bool:
         """A worker's copies of some places have changed: whether its results count all the same.

@@ -7,7 +7,6 @@ until the input ends or a plan opens the run.
 from __future__ import annotations
 
 import time
-from itertools import islice
 
 from parallax._backends.capture import run_calls, run_chunk
 from parallax._core.chunks import ChunkResult, Failure
@@ -66,12 +65,14 @@ class CallerLoop:
                 # From the first item on: it may be a long one.
                 profiler.caller.start_sampler(self._controller.on_sample)
             limits = profiler.limits
-            direct = source.anywhere and size > 1 and not self._options.retries
+            watch = limits.watch
+            ahead = source.anywhere or not measuring or (watch is not None and watch.interleaved)
+            direct = ahead and size > 1 and not self._options.retries
             items = None if direct else source.take(size)
             if items == []:
                 break
-            if limits.looking and limits.watch is not None and not source.anywhere:
-                limits.watch.took(self._caller.delivered)
+            if items and watch is not None and not source.anywhere:
+                watch.took(self._caller.delivered)
             if first and measuring and items:
                 profiler.limits.inspect(self._source.arguments(items[0]))
                 if not source.anywhere or self._worth_watching():
@@ -80,8 +81,8 @@ class CallerLoop:
             result = self._block(items, size, watch=measuring and limits.looking)
             if not result.values:
                 break
-            if limits.watch is not None:
-                limits.watch.weigh(result.wall / len(result.values), source.left)
+            if watch is not None:
+                watch.weigh(result.wall / len(result.values), source.left)
             if flow.begun():
                 # The sampler opened the run while we were inside the item.
                 controller.dispatch.post_caller(result)
@@ -195,8 +196,8 @@ class CallerLoop:
         most = size * 8
         size = max(1, min(most, int(seconds / each) if each > 0 else most))
         limits = self._controller.profiler.limits
-        interleaved = limits.watch is not None and limits.watch.interleaved
-        if limits.looking or interleaved or self._options.retries:
+        alone = not self._source.anywhere and limits.watch is not None and limits.watch.fresh
+        if alone or limits.looking or self._options.retries:
             return 1
         if self._stream and self._options.buffersize is not None:
             size = min(size, self._options.buffersize - len(self._caller.out))
@@ -218,8 +219,9 @@ def run_next(
 
     Any thread may advance that input; ``values`` is filled with the results for others to see.
     """
-    items = islice(source.iterator, count)
-    result = ChunkResult(values, *run_calls(fn, items, values, star=source.star, stop=stop))
+    result = ChunkResult(
+        values, *run_calls(fn, source.each(count), values, star=source.star, stop=stop)
+    )
     source.took(len(values))
     if len(values) < count and not result.failures:
         source.ended = True

@@ -13,6 +13,7 @@ from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._run.crew_table import CALLER, CrewTable
+from parallax._run.homecoming import Homecoming
 from parallax._run.listener import NO_LISTENER
 from parallax._run.worker_losses import WorkerLosses
 from parallax._scheduling import events
@@ -73,7 +74,8 @@ class ChunkFlow:
         self._listener = listener
         self._stream = stream
         self._keeps_caller = False
-        self._going_home = False
+        #: brings the run home, when workers may not go on.
+        self.home = Homecoming(self)
         self._values = ReorderBuffer()
 
     def begin(
@@ -107,7 +109,7 @@ class ChunkFlow:
             self.handle(events.Ready(CALLER))
             self.caller_task = None  # these items have begun
         elif caller:
-            self._make_ready(CALLER, "loop")
+            self.make_ready(CALLER, "loop")
         if self._source.ended:
             self.handle(events.Ended())
 
@@ -143,14 +145,15 @@ class ChunkFlow:
                 return Unable(str(error))
             self.table.crews[route] = crew
         for worker in self.table.up(route):
-            self._make_ready(worker, route)
+            self.make_ready(worker, route)
         if crew is not None:
             crew.open(workers)
         if crew is None or len(self.table.up(route)) >= workers:
             self._retire_others()
         return None
 
-    def _make_ready(self, worker: int, route: Route, quota: int | None = None) -> None:
+    def make_ready(self, worker: int, route: Route, quota: int | None = None) -> None:
+        """A worker of a route can take chunks."""
         crew, target = self.table.crews.get(route), CHUNK_TARGET_S[route]
         recalls = crew is not None and crew.recalls
         self.handle(events.Ready(worker, CHUNKS_HELD[route], target, quota, recalls))
@@ -196,23 +199,11 @@ class ChunkFlow:
     def on(self, event: CrewEvent) -> None:
         """Handle an event of a crew."""
         self._on(event)
-        if self._going_home and self.scheduler is not None and not self.scheduler.in_flight:
-            self._going_home = False
-            self._make_ready(CALLER, self.table.join(CALLER))
+        self.home.settle()
 
-    def go_home(self) -> None:
-        """Have the caller's thread run all that is left, in order, once no worker has a chunk."""
-        self.route, self.wanted, self._going_home = "loop", 1, True
-        for worker in (CALLER, *self.table.others("loop")):
-            self.handle(events.Retire(worker))
-        if (task := self.take_task()) is not None:
-            (held,) = self.in_flight.held_by(CALLER)
-            self.in_flight.answered(held.chunk.id)
-            self.in_flight.put_all_back(held)
-            self.handle(events.Returned(CALLER, task[0].id))
-        for route, crew in self.table.crews.items():
-            for worker in self.table.up(route) if crew.recalls else ():
-                crew.recall(worker)
+    def took(self, index: int) -> bool:
+        """Whether taking an item has changed what items read."""
+        return self._listener.on_take(index)
 
     def _on(self, event: CrewEvent) -> None:
         if isinstance(event, Done):
@@ -241,7 +232,10 @@ class ChunkFlow:
     def _on_joined(self, event: Joined) -> None:
         route = self.table.join(event.worker)
         if route == self.route:
-            self._make_ready(event.worker, route, event.quota)
+            if route == "processes" and not self._keeps_caller:
+                # What items change here, if they do, is changed before what comes back from there.
+                self.handle(events.Retire(CALLER))
+            self.make_ready(event.worker, route, event.quota)
             size = self.table.crews[route].size
             if len(self.table.up(route)) >= min(self.wanted, max(1, size)):
                 self._retire_others()

@@ -75,7 +75,9 @@ class Controller:
             threads=self._place.part(THREADS),
             crowded=self._place.level > 0 and not self._place.whole,
         )
-        listener = Listener(self._on_done, self._on_trouble, self._on_turn, self._on_change)
+        listener = Listener(
+            self._on_done, self._on_trouble, self._on_turn, self._on_change, self._on_take
+        )
         self.dispatch = Dispatcher(self._source, options, listener, stream=stream)
         self._factory = WorkerFactory(
             setup, self.profiler, self.dispatch, self._place, forced=self.forced is not None
@@ -103,7 +105,7 @@ class Controller:
     def on_sample(self, now: float) -> None:
         """Look after workers and the plan in the sampler's thread, during an item of the caller."""
         self.profiler.limits.glance()
-        dispatch = self.dispatch
+        dispatch, start = self.dispatch, self._factory.start
         # Inside of items that others need not wait for?
         if self._caller.inside is None or not dispatch.lock.acquire(blocking=False):
             return
@@ -112,9 +114,7 @@ class Controller:
                 return
             if dispatch.flow.scheduler is not None:
                 dispatch.poll()
-            elif now >= self.review_at and not self._factory.start.awaits_item(
-                now, self._source.left
-            ):
+            elif now >= self.review_at and not start.awaits_item(now, self._source.left):
                 self.review(now)
         finally:
             dispatch.lock.release()
@@ -140,8 +140,7 @@ class Controller:
         seconds = past_run.measurement.wall
         if seconds < PAST_PLAN_ITEM_S or seconds * left < EARLY_START_WORK_S:
             return False
-        items = self._source.peek()
-        if not items:
+        if not (items := self._source.peek()):
             return False
         self.profiler.limits.inspect(self._source.arguments(items[0]))
         if not self.profiler.limits.watching:
@@ -160,15 +159,13 @@ class Controller:
             self._throughput = None
         self._judge(now)
         profiler.limits.nested = self.inside.spread
-        facts = self._facts()
-        decided = profiler.plan(now, left, facts)
+        decided = profiler.plan(now, left, self._facts())
         if decided is None:
             self._start_early(now, left)
             return
         if decided[1].route == "processes" and not profiler.weighed:
             self._weigh()
-            decided = profiler.plan(now, left, self._facts())
-            if decided is None:
+            if (decided := profiler.plan(now, left, self._facts())) is None:
                 return
         seen, plan = decided
         self._report.measured = seen
@@ -318,9 +315,8 @@ class Controller:
         seen = profiler.measurement(now)
         if seen is None or left is None or self._place.level:
             return
-        much = seen.wall * left > EARLY_START_WORK_S and seen.waiting < 0.5
-        much = much and profiler.limits.verdict.limit in OPEN
-        if much and profiler.workers.payload is None:
+        may = seen.waiting < 0.5 and profiler.limits.verdict.limit in OPEN
+        if may and seen.wall * left > EARLY_START_WORK_S and profiler.workers.payload is None:
             self._weigh()
 
     def _weigh(self) -> None:
@@ -339,10 +335,21 @@ class Controller:
             return False
         self._report.ran_again(start, ran[-1], result.changed[0])
         if flow.route != "loop":
-            self._throughput = None
-            self.adopt(Plan("loop", 1, limits.verdict.reason, {}, flow.unbegun()), clock())
-            flow.go_home()
+            self._stay()
+            flow.home.go()
         return True
+
+    def _stay(self) -> None:
+        self._throughput = None
+        reason = self.profiler.limits.verdict.reason
+        self.adopt(Plan("loop", 1, reason, {}, self.dispatch.flow.unbegun()), clock())
+
+    def _on_take(self, index: int) -> bool:
+        """An item was taken; True if that changed what items read. No lock is held."""
+        watch = self.profiler.limits.watch
+        if changed := watch is not None and watch.took(index, late=True):
+            self._stay()
+        return changed
 
     def _on_trouble(self, event: Refused | Unable) -> bool:
         """A chunk could not be sent, or no worker be had; True if there is another route."""

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 #: Items that are taken all at once: an input so short gains nothing by being read in parts.
 SHORT_INPUT_ITEMS = 64
 
+#: Seconds of an item from which on items are taken one by one from an input with code of its own,
+#: to see what that changes. Shorter ones are looked at less often than they are taken.
+LONG_ITEM_S = 0.003
+
 
 class Dispatcher:
     """Guards the ``flow`` of one run: others read it, and change it through these methods.
@@ -164,12 +168,18 @@ class Dispatcher:
         with self.lock:
             if self.source.anywhere or self.flow.scheduler is None or self.flow.fatal is not None:
                 return False
-            count = self.flow.scheduler.wanted()
+            count = 0 if self.flow.home.held else self.flow.scheduler.wanted()
+            long = (self.flow.scheduler.mean or 0.0) > LONG_ITEM_S
         if not count:
             return False
-        items = self.source.pull(count)
+        index = self.source.taken
+        items = self.source.pull(1 if long else count)
+        changed = bool(items) and self.flow.took(index)
         with self.lock:
-            self.flow.arrive(items)
+            if changed:
+                self.flow.home.hold(items)
+            else:
+                self.flow.arrive(items)
             self._turn()
         # At the end of the input the reader has to look again: that may have been all.
         return True

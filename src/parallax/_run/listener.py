@@ -22,6 +22,8 @@ class Listener(NamedTuple):
     on_turn: Callable[[], None]
     #: for a chunk, at an index, whose items have changed a worker's copies; False if they count.
     on_change: Callable[[int, ChunkResult], bool] = lambda _, __: False
+    #: for an item that was taken from an input with code of its own; True if that changed state.
+    on_take: Callable[[int], bool] = lambda _: False
 
 
 #: Of a run that has ended.

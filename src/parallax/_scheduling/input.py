@@ -107,6 +107,17 @@ class Input:
             self.ended = True
         return items
 
+    def each(self, count: int) -> Iterator[Any]:
+        """The next ``count`` items, each taken when it is wanted; they end at the input's error."""
+        return islice(self.iterator, count) if self.anywhere else self._each(count)
+
+    def _each(self, count: int) -> Iterator[Any]:
+        try:
+            yield from islice(self.iterator, count)
+        except Exception as error:  # noqa: BLE001 - as in ``take``
+            self._error = error
+            self.ended = True
+
     def slice(self, count: int) -> Sequence[Any]:
         """As ``take``, but the items of a range come as a range."""
         if self._range is None or self.ended:

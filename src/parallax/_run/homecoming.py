@@ -1,0 +1,65 @@
+"""How a run whose workers may not go on comes home: to the caller's thread, in order.
+
+Guarantees: the caller's thread begins when no worker holds a chunk, so that what items change here
+is changed in the order of the loop.
+"""
+
+from __future__ import annotations
+
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._run.crew_table import CALLER
+from parallax._scheduling import events
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Homecoming:
+    """The way home of one run."""
+
+    def __init__(self, flow: Any) -> None:
+        self._flow = flow
+        self._going = False
+        #: items that were taken and wait for all before them.
+        self.held: list[Any] = []
+
+    def go(self) -> None:
+        """Have the caller's thread run all that is left, once no worker has a chunk."""
+        flow = self._flow
+        flow.route, flow.wanted, self._going = "loop", 1, True
+        for worker in (CALLER, *flow.table.others("loop")):
+            flow.handle(events.Retire(worker))
+        if (task := flow.take_task()) is not None:
+            (held,) = flow.in_flight.held_by(CALLER)
+            flow.in_flight.answered(held.chunk.id)
+            flow.in_flight.put_all_back(held)
+            flow.handle(events.Returned(CALLER, task[0].id))
+        for route, crew in flow.table.crews.items():
+            for worker in flow.table.up(route) if crew.recalls else ():
+                crew.recall(worker)
+
+    def hold(self, items: list[Any]) -> None:
+        """Items came that run here, each before the next is taken, when those before are done."""
+        self.held = items
+        if self._flow.table.up(self._flow.route) - {CALLER}:
+            self._flow.handle(events.Retire(CALLER))
+        else:  # nobody else runs those before
+            self._begin()
+        self.settle()
+
+    def settle(self) -> None:
+        """Events were handled: go on if all workers are done."""
+        scheduler = self._flow.scheduler
+        if scheduler is None or scheduler.in_flight:
+            return
+        if self.held and not scheduler.unsent:
+            self._begin()
+        if self._going:
+            self._going = False
+            self._flow.make_ready(CALLER, self._flow.table.join(CALLER))
+
+    def _begin(self) -> None:
+        items, self.held = self.held, []
+        self.go()
+        self._flow.scheduler.limit_chunks(1)
+        self._flow.arrive(items)
