@@ -182,13 +182,6 @@ def amap(
     return _Work(name_of(fn), start, iterables, running=running, ordered=ordered).results()
 
 
-class _End:
-    """The end of the results."""
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-
-
 class _Work:
     """One ``amap``: a task that reads the input, tasks that run calls, and the reader of results.
 
@@ -211,24 +204,26 @@ class _Work:
         self._slots = asyncio.Semaphore(running)
         #: limits calls that have begun and whose result was not read yet.
         self._unread = asyncio.Semaphore(2 * running)
-        self._ready: deque[asyncio.Future[Any] | _End] = deque()
+        self._ready: deque[asyncio.Future[Any]] = deque()
         self._news = asyncio.Event()
         self._live: set[asyncio.Future[Any]] = set()
-        self._end: _End | None = None
+        #: the input has ended, by an error that the reader has not got.
+        self._ended = False
+        self._error: BaseException | None = None
 
     async def results(self) -> AsyncIterator[Any]:
         feeder = asyncio.ensure_future(self._feed())
         try:
             while True:
                 while not self._ready:
+                    if self._ended and (self._ordered or not self._live):
+                        if self._error is not None:
+                            raise self._error
+                        return
                     self._news.clear()
                     await self._news.wait()
                 first = self._ready.popleft()
                 try:
-                    if isinstance(first, _End):
-                        if first.error is not None:
-                            raise first.error
-                        return
                     value = await first
                 finally:
                     del first  # the traceback of an error refers to this frame
@@ -236,8 +231,8 @@ class _Work:
                 yield value
                 del value
         except GeneratorExit:
-            if self._end is not None and self._end.error is not None:
-                log_unread(self._name, self._end.error)
+            if self._error is not None:
+                log_unread(self._name, self._error)
             raise
         finally:
             feeder.cancel()
@@ -245,16 +240,15 @@ class _Work:
             for each in self._live:
                 each.cancel()
             await asyncio.gather(feeder, *self._live, return_exceptions=True)
-            self._end = each = None
+            self._error = each = None
             while self._ready:
                 each = self._ready.popleft()
                 # Retrieved, because asyncio warns of exceptions that are never retrieved.
-                if not isinstance(each, _End) and not each.cancelled():
+                if not each.cancelled():
                     each.exception()
                 each = None
 
     async def _feed(self) -> None:
-        error: BaseException | None = None
         try:
             while True:
                 await self._unread.acquire()
@@ -271,30 +265,22 @@ class _Work:
                     self._tell(task)
         except BaseException as raised:  # noqa: BLE001 - raised where the item would be
             # A CancelledError, too: if another task has cancelled this one, the reader must know.
-            error = raised
-        self._end = _End(error)
-        if self._ordered or not self._live:
-            self._tell(self._end)
+            self._error = raised
+        self._ended = True
+        self._news.set()
 
     def _done(self, task: asyncio.Future[Any]) -> None:
         self._live.discard(task)
         self._slots.release()
-        if self._ordered:
-            return
-        self._tell(task)
-        if self._end is not None and not self._live:
-            self._tell(self._end)
+        if not self._ordered:
+            self._tell(task)
 
-    def _tell(self, what: asyncio.Future[Any] | _End) -> None:
-        self._ready.append(what)
+    def _tell(self, task: asyncio.Future[Any]) -> None:
+        self._ready.append(task)
         self._news.set()
 
 
 async def _zipped(iterables: tuple[Any, ...]) -> AsyncIterator[tuple[Any, ...]]:
-    if not any(isinstance(each, AsyncIterable) for each in iterables):
-        for args in zip(*iterables, strict=False):
-            yield args
-        return
     sources: list[Any] = [
         each.__aiter__() if isinstance(each, AsyncIterable) else iter(each) for each in iterables
     ]

@@ -20,24 +20,19 @@ MAX_PROCESSES = 500 if sys.platform == "win32" else sys.maxsize
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from parallax._core.cgroups import CgroupReader
 
-
-def usable_cores(cap: int | None = None, *, reader: CgroupReader | None = None) -> int:
+def usable_cores() -> int:
     """How many cores this process may keep busy at once; at least 1.
 
     The lowest of: the cores in the calling thread's affinity mask, the cgroup CPU quota rounded up
-    (1.5 cores keep two workers busy), Python's own ``-X cpu_count`` and ``PYTHON_CPU_COUNT``, and
-    the cap: the user's own limit, such as ``PARALLAX_MAX_WORKERS``.
+    (1.5 cores keep two workers busy), and Python's own ``-X cpu_count`` and ``PYTHON_CPU_COUNT``.
     """
     cores = _affinity()
-    quota = (reader or CGROUPS).cpu_limit()
+    quota = CGROUPS.cpu_limit()
     if quota is not None:
         cores = min(cores, int(-(-quota // 1)))
     if sys.version_info >= (3, 13):
         cores = min(cores, os.process_cpu_count() or cores)
-    if cap is not None:
-        cores = min(cores, cap)
     return max(1, cores)
 
 

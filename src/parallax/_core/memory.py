@@ -8,36 +8,32 @@ from __future__ import annotations
 import os
 
 from parallax._core.cgroups import CGROUPS
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from parallax._core.cgroups import CgroupReader
 
 
-def memory_total(*, reader: CgroupReader | None = None) -> int:
+def memory_total() -> int:
     """Bytes of memory that this process could ever have; 0 where nothing tells."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         total = _psutil_memory("total")
-    limit = (reader or CGROUPS).memory_limit()
+    limit = CGROUPS.memory_limit()
     return total if limit is None else min(total or limit, limit)
 
 
-def memory_available(*, reader: CgroupReader | None = None) -> int:
+def memory_available() -> int:
     """Bytes that can be taken now without swapping or meeting a limit; 0 where nothing tells."""
     kibibytes = _system_count("meminfo", "MemAvailable:")
     free = _psutil_memory("available") if kibibytes is None else kibibytes * 1024
-    left = (reader or CGROUPS).memory_available()
+    left = CGROUPS.memory_available()
     return free if left is None else min(free or left, left)
 
 
-def oom_kills(*, reader: CgroupReader | None = None) -> int | None:
+def oom_kills() -> int | None:
     """Processes that the kernel's out-of-memory killer has ended; None where it does not count.
 
     Those of this process's control group, else those of the whole system.
     """
-    count = (reader or CGROUPS).oom_kills()
+    count = CGROUPS.oom_kills()
     return _system_count("vmstat", "oom_kill ") if count is None else count
 
 

@@ -156,7 +156,7 @@ def configure(**defaults: Any) -> None:
     """
     check_names("configure()", defaults)
     merged = {k: v for k, v in {**_configured, **defaults}.items() if v is not None}
-    _check(replace(_DEFAULT, **merged))
+    check(merged)
     adopt(merged)
 
 
@@ -173,17 +173,12 @@ def options(**defaults: Any) -> Iterator[None]:
     """
     check_names("options()", defaults)
     merged = {k: v for k, v in {**_scope.get(), **defaults}.items() if v is not None}
-    _check(replace(_DEFAULT, **merged))
+    check(merged)
     token = _scope.set(merged)
     try:
         yield
     finally:
         _scope.reset(token)
-
-
-def stall_limit() -> float:
-    """The ``stall_warn`` option in force, in seconds; 0 for never."""
-    return resolve({}).stall_warn
 
 
 def defaults() -> dict[str, Any]:

@@ -45,21 +45,17 @@ else:
             names = self.__match_args__
             if len(args) > len(names):
                 raise TypeError(f"{type(self).__name__} takes {len(names)} fields, not {len(args)}")
-            put = object.__setattr__
             for name, value in zip(names, args):  # noqa: B905 - there may be fewer values
                 if name in named:
                     raise TypeError(f"{type(self).__name__} got {name!r} twice")
-                put(self, name, value)
-            for name in names[len(args) :]:
-                if name in named:
-                    value = named.pop(name)
-                elif name in self._defaults:
-                    value = self._defaults[name]
-                    if type(value) is field:
-                        value = value.default_factory()
-                else:
+                named[name] = value
+            for name in names:
+                if name not in named and name not in self._defaults:
                     raise TypeError(f"{type(self).__name__} needs a value for {name!r}")
-                put(self, name, value)
+                value = named.pop(name) if name in named else self._defaults[name]
+                if type(value) is field:
+                    value = value.default_factory()
+                object.__setattr__(self, name, value)
             if named:
                 raise TypeError(f"{type(self).__name__} has no field {next(iter(named))!r}")
 

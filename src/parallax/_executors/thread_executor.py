@@ -13,7 +13,7 @@ from operator import attrgetter
 from parallax._backends.thread_engine import ThreadEngine
 from parallax._core.cores import usable_cores
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.options import stall_limit
+from parallax._core.options import resolve
 from parallax._executors.executor_base import EngineExecutor, check_arguments
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class ThreadPoolExecutor(EngineExecutor, StandardThreadPool):  # type: ignore[ov
             broken=_broken_pool,
             initializer=initializer,
             initargs=tuple(initargs),
-            stall_warn=stall_limit(),
+            stall_warn=resolve({}).stall_warn,
         )
         self._use(engine, idle_timeout)
 
