@@ -153,44 +153,36 @@ class WaitingCalls:
         self._lock = lock
         #: calls beyond ``max_workers``, in the order of submission.
         self.line: deque[AdaptiveCall] = deque()
-        #: calls that wait for the decision on the route of their function.
-        self._held: dict[FunctionState, deque[AdaptiveCall]] = {}
-
-    def holds(self, function: FunctionState) -> int:
-        """The number of held calls of a function."""
-        return len(self._held.get(function, ()))
+        #: functions whose calls wait for the decision on their route, oldest first.
+        self._holding: dict[FunctionState, None] = {}
 
     def hold(self, function: FunctionState, *calls: AdaptiveCall) -> None:
         """Hold calls of a function."""
-        self._held.setdefault(function, deque()).extend(calls)
-        self._tell(function)
+        self._holding[function] = None
+        function.held.extend(calls)
 
     def release(self, function: FunctionState) -> AdaptiveCall | None:
         """Remove and return the oldest held call of a function; None if there is none."""
-        held = self._held.get(function)
-        if held is None:
-            return None
-        call = held.popleft()
-        if not held:
-            del self._held[function]
-        self._tell(function)
-        return call
+        if function.held:
+            return function.held.popleft()  # type: ignore[no-any-return]
+        self._holding.pop(function, None)
+        return None
 
-    def _tell(self, function: FunctionState) -> None:
-        if function.trial is not None:
-            function.trial.held = self.holds(function)
-
-    def to_line(self, function: FunctionState) -> None:
-        """Move the held calls of a function to the end of the line."""
-        self.line.extend(self._held.pop(function, ()))
+    def take_held(self, function: FunctionState) -> list[AdaptiveCall]:
+        """Remove and return the held calls of a function."""
+        self._holding.pop(function, None)
+        calls = list(function.held)
+        function.held.clear()
+        return calls
 
     def remove_all(self, lock: Any = None) -> list[AdaptiveCall]:
         """Remove and return all calls; from now on use a new lock, if this is a forked process."""
         self._lock = lock or self._lock
         with self._lock:
-            calls = [*self.line, *(call for held in self._held.values() for call in held)]
+            calls = list(self.line)
             self.line.clear()
-            self._held.clear()
+            for function in list(self._holding):
+                calls += self.take_held(function)
         return calls
 
     def cancel(self) -> None:

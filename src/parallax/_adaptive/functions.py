@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeAlias
@@ -48,6 +49,8 @@ class FunctionState:
         self.choice = choice
         #: the trial; None when it is over.
         self.trial: Trial | None = None
+        #: calls that wait for the decision on the route; the lock of the executor guards them.
+        self.held: deque[Any] = deque()
         self._findings = findings
         self._calls = 0
 
@@ -144,7 +147,7 @@ class Functions:
                 tell(known, plan, stay)
 
         function.trial = trial = Trial(
-            bound, args, choice, processes, self._lock, decided, crowded=crowded
+            bound, args, choice, processes, self._lock, function.held, decided, crowded=crowded
         )
         trial.warn(args)
         verdict = trial.verdict

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 from parallax._adaptive.process_route import ProcessRoute
@@ -58,6 +58,7 @@ class Trial:
         choice: RouteChoice,
         processes: ProcessRoute,
         lock: Any,
+        held: Sized,
         decided: Callable[[Plan | None, str], None],
         *,
         crowded: bool,
@@ -77,7 +78,7 @@ class Trial:
         self._profiler = Profiler(fn, guard=True, crowded=crowded)
         self._profiler.limits.inspect(args)
         #: calls that wait for the decision.
-        self.held = 0
+        self._held = held
         self._calls = 0
         self._began = 0.0
         self._spent = 0.0
@@ -211,7 +212,7 @@ class Trial:
         seen = profiler.measurement(now)
         if seen is None:
             return None
-        calls = self.held + 1
+        calls = len(self._held) + 1
         if seen.wall >= LONG_CALL_S:
             calls = max(calls, math.ceil(EXPECTED_LONG_CALLS_S / seen.wall))
         found = profiler.plan(now, calls, self._facts())

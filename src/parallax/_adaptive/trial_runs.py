@@ -66,7 +66,7 @@ class TrialRuns:
             trial.end()
             with self.lock:
                 function.choice.end_probe()
-                if not self._waiting.holds(function):
+                if not function.held:
                     function.choice.rest()
                 if function.choice.route is not None:
                     function.trial = None
@@ -97,7 +97,7 @@ class TrialRuns:
                     self.threads.widen(min(plan.workers, THREADS))
                 if stay:
                     choice.keep(stay, now)
-            if self._waiting.holds(function):
+            if function.held:
                 self._queue(self._release, function)
 
     def _release(self, function: FunctionState) -> None:
@@ -106,12 +106,12 @@ class TrialRuns:
         while True:
             with self.lock:
                 if choice.route is None:
-                    if choice.probing or not self._waiting.holds(function):
+                    if choice.probing or not function.held:
                         return
                     if self.counts.fits("threads"):
                         self._begin_trial(function, clock())
                     else:
-                        self._waiting.to_line(function)
+                        self._waiting.line.extend(self._waiting.take_held(function))
                     return
                 call = self._waiting.release(function)
             if call is None:

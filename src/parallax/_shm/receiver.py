@@ -133,24 +133,21 @@ class SlabReceiver:
         if self._abandoned or os.getpid() != self._owner:
             return
         with self._lock:
-            self._abandon()
+            self._abandoned = True
+            # The views and this object refer to each other only. The garbage collector would
+            # collect both without a callback, and nothing would close the segment.
+            _orphans.add(self)
+            self._windows.clear()
+            if self._views and not self._private:
+                # Everything else in the segment would occupy memory as long as any view lives.
+                at = 0
+                live = sorted((v.ref.position, v.ref.nbytes) for v in list(self._views.values()))
+                for position, nbytes in [*live, (self._segment.size(), 0)]:
+                    if position > at:
+                        self._segment.punch_hole(at, position - at)
+                    at = max(at, round_to_pages(position + nbytes))
+            self._close_if_unused()
         self._settle()
-
-    def _abandon(self) -> None:
-        self._abandoned = True
-        # The views and this object refer to each other only. The garbage collector would collect
-        # both without a callback, and nothing would close the segment.
-        _orphans.add(self)
-        self._windows.clear()
-        if self._views and not self._private:
-            # Everything else in the segment would occupy memory as long as any view lives.
-            at = 0
-            live = sorted((v.ref.position, v.ref.nbytes) for v in list(self._views.values()))
-            for position, nbytes in [*live, (self._segment.size(), 0)]:
-                if position > at:
-                    self._segment.punch_hole(at, position - at)
-                at = max(at, round_to_pages(position + nbytes))
-        self._close_if_unused()
 
     def make_private(self) -> None:
         """Turn all views into private memory of this process, which is about to be forked.
