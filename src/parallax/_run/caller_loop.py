@@ -147,18 +147,6 @@ class CallerLoop:
             self._report.worked("loop", result.wall, result.cpu)
         return result
 
-    def take_over(self, blocks: list[ChunkResult]) -> Iterator[list[Any]]:
-        """Take the outcomes of items that this thread has run before; the list becomes empty."""
-        while blocks:
-            result = blocks.pop(0)
-            caller = self._controller.profiler.caller
-            caller.end(len(result.values), result.wall, result.cpu, alone=True)
-            self._report.worked("loop", result.wall, result.cpu)
-            try:
-                yield from self._deliver(result)
-            finally:
-                del result  # as above
-
     def _deliver(self, result: ChunkResult) -> Iterator[list[Any]]:
         """Make the results of an inline block ready, and raise the error that ends the run."""
         start, stop = self._caller.delivered, self._call.stop

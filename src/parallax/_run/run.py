@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from concurrent import futures
     from typing import Any
 
-    from parallax._core.chunks import ChunkResult
     from parallax._core.options import Options
     from parallax._scheduling.input import Input
 else:
@@ -64,26 +63,9 @@ class Run:
     """One call of ``parallel_map``, ``parallel_imap`` or ``explain``."""
 
     def __init__(
-        self,
-        fn: Callable[..., Any],
-        name: str,
-        source: Input,
-        options: Options,
-        *,
-        stream: bool,
-        first: list[ChunkResult] | None = None,
+        self, fn: Callable[..., Any], name: str, source: Input, options: Options, *, stream: bool
     ) -> None:
-        """Check what can be checked; nothing is started yet.
-
-        Args:
-            fn: the user's callable.
-            name: the name of the callable in messages.
-            source: the input, from which the items of ``first`` were taken.
-            options: the checked options.
-            stream: as in ``RunSetup``.
-            first: the outcomes of the first items, in blocks, if the caller's thread has run some
-                before. The list is emptied.
-        """
+        """Check what can be checked; nothing is started yet. ``name`` is the callable's."""
         self._source = source
         self._options = options
         self._stream = stream
@@ -100,7 +82,6 @@ class Run:
         watched = MapStallView(name, source, self._dispatch, self._caller)
         # Calls inside of calls are part of what the outer one's monitor sees.
         self._stall_monitor = StallMonitor(watched, 0.0 if here().level else options.stall_warn)
-        self._first = first or []
         self._failed_at: float | None = None
         self._closed = False
 
@@ -134,7 +115,6 @@ class Run:
         self._dispatch.read_here()
         grace = 0.0
         try:
-            yield from self._loop.take_over(self._first)
             yield from self._inline()
             if self._dispatch.flow.scheduler is not None or not self._source.ended:
                 if self._dispatch.flow.scheduler is None:

@@ -38,10 +38,9 @@ def double(item):
     return item * 2
 
 
-def make_run(items, fn=double, *, stream=False, first=None, taken=0, **options):
+def make_run(items, fn=double, *, stream=False, **options):
     source = Input((items,), strict=False)
-    source.take(taken)
-    return Run(fn, fn.__name__, source, Options(**options), stream=stream, first=first)
+    return Run(fn, fn.__name__, source, Options(**options), stream=stream)
 
 
 def results(run):
@@ -89,54 +88,6 @@ def test_no_worker_is_made_for_nothing(eager):
     """An empty input stays a loop."""
     assert results(make_run([], backend="processes")) == []
     assert eager == []
-
-
-@pytest.mark.parametrize("backend", ["serial", "auto", "processes"])
-def test_a_run_that_begins_with_results(eager, backend):
-    """They come first, count as items of the run, and are let go of."""
-    first = [ChunkResult([0], (), 1e-6, 1e-6), ChunkResult([2, 4], (), 2e-6, 2e-6)]
-    run = make_run(list(range(10)), first=first, taken=3, backend=backend, max_workers=2)
-    assert results(run) == [2 * i for i in range(10)]
-    assert run.report.items == 10
-    assert first == []
-
-
-def test_all_results_were_there_before():
-    """Nothing is left to be done."""
-    run = make_run([1], first=[ChunkResult([2], (), 1e-6, 1e-6)], taken=1)
-    assert results(run) == [2]
-    assert run.report.items == 1
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_an_error_among_the_first_results(stream):
-    """It ends the run as an item's error does, after the results before it."""
-    first = [ChunkResult([0, None], (Failure(1, OopsError("early")),), 1e-6, 1e-6)]
-    run = make_run([0, 1, 2], first=first, taken=2, stream=stream)
-    seen = []
-    with pytest.raises(OopsError, match="early") as caught:
-        for batch in run.batches():
-            seen += batch
-    assert seen == ([0] if stream else [])
-    assert caught.value.__notes__ == ["parallax: raised by item 1"]
-
-
-def test_errors_among_the_first_results_may_be_returned():
-    """With ``on_error="return"`` they stand in their places."""
-    error = OopsError("early")
-    first = [ChunkResult([None, 2], (Failure(0, error),), 1e-6, 1e-6)]
-    run = make_run([0, 1, 2], first=first, taken=2, on_error="return")
-    assert results(run) == [error, 2, 4]
-
-
-def test_progress_counts_the_first_results():
-    """As it counts all others."""
-    ticks = []
-    first = [ChunkResult([0, 2], (), 1e-6, 1e-6)]
-    run = make_run([0, 1, 2, 3], first=first, taken=2, progress=ticks.append)
-    results(run)
-    assert sum(ticks) == 4
-    assert ticks[0] == 2
 
 
 def test_the_error_of_the_lowest_item(eager):
