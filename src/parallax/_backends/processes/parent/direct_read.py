@@ -41,8 +41,11 @@ def read_directly(
             try:
                 with lock:
                     worker = task.worker
-                    # With something unsent the engine's thread is needed anyway.
-                    if worker is None or worker.state is not WORKING or worker.channel.unsent:
+                    if worker is None or worker.state is not WORKING:
+                        break
+                    # With something unsent the engine's thread is needed anyway. And who reads a
+                    # worker that cannot be killed would not see that its task was cancelled.
+                    if worker.channel.unsent or not worker.started.killable:
                         break
                     borrowed.append(worker)
                     workers.borrow(worker)
