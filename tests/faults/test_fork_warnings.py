@@ -13,6 +13,8 @@ import textwrap
 
 import pytest
 
+from parallax._core.cores import gil_enabled
+
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
     pytest.mark.skipif(sys.version_info < (3, 12), reason="warns of nothing"),
@@ -137,7 +139,10 @@ assert caught == [], caught
     "calls",
     [
         'parallel_map(work_and_fork, range(30), backend="serial")',
-        "parallel_map(work_and_fork, range(60), max_workers=2)",
+        pytest.param(
+            "parallel_map(work_and_fork, range(60), max_workers=2)",
+            marks=pytest.mark.skipif(not gil_enabled(), reason="threads run them"),
+        ),
         'parallel_map(work_and_fork, range(9), backend="processes")',
         "[x for m in ('zygote', 'spawn') for x in explicit(m)]",
         "[x for m in ('fork', 'spawn', 'forkserver') for x in pool(m)]",

@@ -11,6 +11,7 @@ complete one: after the finished results its reader gets an error.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -160,9 +161,11 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         if self._items is not None and not self._failed and not self._at_end():
             self._failed = CancelledError("the map was cancelled before it had run all items")
         self._items, self._state = None, "cut"
-        # From the last one: a worker must not begin what comes next.
-        for future, _, _ in reversed(self._ahead.copy()):
-            future.cancel()
+        # From the last one: a worker must not begin what comes next. By index: a reader may take
+        # some meanwhile, during which a copy would raise in a build without the GIL.
+        for index in reversed(range(len(self._ahead))):
+            with contextlib.suppress(IndexError):
+                self._ahead[index][0].cancel()
 
     def _at_end(self) -> bool:
         """Whether the input is known to have no more items."""

@@ -15,6 +15,7 @@ nothing behind. Assumption: ``batches`` is advanced by one thread at a time.
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 
@@ -157,8 +158,10 @@ class Run:
         """Have the thread that waits in ``batches`` raise CancelledError after what is ready."""
         self._dispatch.fail(futures.CancelledError("the iterator was closed by another thread"))
 
-    def close(self, grace: float) -> None:
+    def close(self, grace: float, ending: Callable[[], bool] = sys.is_finalizing) -> None:
         """End all workers of this run; idempotent."""
+        if ending():  # all have ended, and modules may be empty already
+            return
         with Shield():
             if self._closed:
                 return
