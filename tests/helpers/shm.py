@@ -30,6 +30,13 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured o
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
 
+def duplicate(segment):
+    """Another object for the same memory, to be closed independently."""
+    if isinstance(segment, TaggedSegment):
+        return segment.duplicate()
+    return Segment(os.dup(segment.handle) if isinstance(segment.handle, int) else segment.handle)
+
+
 def block(nbytes, seed=0):
     """Bytes that repeat in no page-sized pattern, so that a wrong place shows."""
     pattern = bytes((seed * 37 + i * 11 + 1) % 251 for i in range(251))
@@ -64,7 +71,7 @@ def slab_sender(segment=None, **settings):
 def sender_and_receiver(*, private, segment=None, **settings):
     """A sender and a receiver of its slabs."""
     with slab_sender(segment, **settings) as ours:
-        receiver = SlabReceiver(ours.segment.duplicate(), private=private)
+        receiver = SlabReceiver(duplicate(ours.segment), private=private)
         try:
             yield ours, receiver
         finally:
@@ -204,8 +211,8 @@ def pair(*, keep=1 << 24):
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     segments = create_segment(), create_segment()
-    parent = End(ours, segments[0], segments[1].duplicate(), private=False, keep=keep)
-    worker = End(theirs, segments[1], segments[0].duplicate(), private=True, keep=keep)
+    parent = End(ours, segments[0], duplicate(segments[1]), private=False, keep=keep)
+    worker = End(theirs, segments[1], duplicate(segments[0]), private=True, keep=keep)
     try:
         yield parent, worker
     finally:

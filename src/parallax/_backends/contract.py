@@ -211,10 +211,7 @@ class Engine(Protocol):
 
     @property
     def ahead(self) -> int:
-        """Calls that ``map`` should have submitted at a time, so that no worker runs out of work.
-
-        Meant for results that are small.
-        """
+        """Calls with small results that ``map`` should have submitted, so that no worker waits."""
 
     def submit(
         self,
@@ -226,17 +223,9 @@ class Engine(Protocol):
     ) -> Future[Any]:
         """Take a call; returns at once, except where the submitting thread runs it.
 
-        Args:
-            fn: the callable.
-            args: positional arguments.
-            kwargs: keyword arguments.
-            context: context variables of the call, where it runs in another thread of this
-                process; default those of the running code.
-            options: checked, without any that is None.
-
-        Raises:
-            RuntimeError: the engine was shut down.
-            BrokenExecutor: no worker can be had.
+        Where it runs in another thread of this process it sees the ``context``, by default that of
+        the running code. ``options`` are checked, without any that is None. Raises a RuntimeError
+        after a shutdown, a BrokenExecutor if no worker can be had.
         """
 
     def submit_piece(

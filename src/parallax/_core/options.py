@@ -283,15 +283,9 @@ def _check_backend(backend: Any) -> None:
 def _check_count(name: str, value: Any, least: int) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int):
-        try:
-            value.__index__()
-            whole = not isinstance(value, bool)
-        except AttributeError:
-            whole = False
-        if not whole:
-            raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < least:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value.__index__() < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
 
 

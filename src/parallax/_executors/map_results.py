@@ -158,7 +158,8 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         Takes no lock: a thread that fills the window may be inside the input for long.
         """
         # The error first: who finds no more input looks for it.
-        if self._items is not None and not self._failed and not self._at_end():
+        at_end = any(length_hint(source) == 0 for source in self._counted)
+        if self._items is not None and not self._failed and not at_end:
             self._failed = CancelledError("the map was cancelled before it had run all items")
         self._items, self._state = None, "cut"
         # From the last one: a worker must not begin what comes next. By index: a reader may take
@@ -166,10 +167,6 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         for index in reversed(range(len(self._ahead))):
             with contextlib.suppress(IndexError):
                 self._ahead[index][0].cancel()
-
-    def _at_end(self) -> bool:
-        """Whether the input is known to have no more items."""
-        return any(length_hint(source) == 0 for source in self._counted)
 
     def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
         # __init__ may have raised. At the end of the interpreter all was submitted before, and

@@ -43,11 +43,8 @@ class ContentionMeter:
     def add(self, result: ChunkResult, cost: ItemCost, overtaken: tuple[float, float]) -> bool:
         """Add a chunk that ran beside others; whether the factor has changed.
 
-        Args:
-            result: the chunk.
-            cost: what items cost alone.
-            overtaken: an item during which the others began: CPU seconds before that, and in all.
-                It is used if no item has ended alone.
+        ``cost`` is what items cost alone. ``overtaken`` is used if none has ended alone: of an item
+        during which the others began, the CPU seconds before that, and in all.
         """
         count = len(result.values)
         if not count or result.cpu <= 0.0 or self._chunks >= MAX_COMPARED_CHUNKS:

@@ -46,11 +46,7 @@ CHUNKS_HELD: dict[Route, int] = {"processes": 2, "interpreters": 1, "threads": 1
 class ChunkFlow:
     """The workers of one run and the items that they hold.
 
-    Args:
-        source: the input.
-        options: the checked options.
-        listener: informed of results and failures.
-        stream: results are read one by one, so the window is bounded.
+    The listener is informed of results and failures. Of a ``stream`` the window is bounded.
     """
 
     def __init__(
@@ -340,7 +336,7 @@ class ChunkFlow:
             elif isinstance(command, events.Recall):
                 self._crew_of(command.worker).recall(command.worker)
             elif isinstance(command, events.Kill):
-                self.losses.overran(command.worker)
+                self.losses.overran.add(command.worker)
                 self._crew_of(command.worker).kill(command.worker)
 
     def _crew_of(self, worker: int) -> Crew:

@@ -89,11 +89,7 @@ class Run:
     # -- for the api ---------------------------------------------------------------------------
 
     def batches(self) -> Generator[list[Any], None, None]:
-        """Yield results in batches, in order (or as they come, with ``ordered=False``).
-
-        Raises:
-            BaseException: what an item or the input raised.
-        """
+        """Yield results in batches, in order (or as they come, with ``ordered=False``)."""
         batches = self._batches()
         caller = self._caller
         try:

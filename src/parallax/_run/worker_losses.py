@@ -23,7 +23,8 @@ class WorkerLosses:
     def __init__(self, item_timeout: float | None) -> None:
         self._item_timeout = item_timeout
         self._ends: dict[int, WorkerEnd] = {}
-        self._overran: set[int] = set()
+        #: workers that are ended because their items overran the time limit.
+        self.overran: set[int] = set()
         self._lost: list[tuple[int | None, range]] = []  # process id, items it may have run
         #: workers that were replaced at a limit on their items or memory.
         self.recycled = 0
@@ -39,14 +40,10 @@ class WorkerLosses:
         if event.began:
             self._lost.append((event.end.pid, indices))
 
-    def overran(self, worker: int) -> None:
-        """A worker is ended because its item overran the time limit."""
-        self._overran.add(worker)
-
     def error(self, blame: Blame) -> Exception:
         """The error of an item that ended its worker."""
         end = self._ends.get(blame.worker, WorkerEnd())
-        if blame.worker in self._overran:
+        if blame.worker in self.overran:
             return errors.ItemTimeoutError(blame.item, self._item_timeout, end.pid)
         return errors.WorkerDiedError(blame.item, attempts=blame.attempts, **end._asdict())
 

@@ -37,14 +37,9 @@ class Input:
     ) -> None:
         """Make the iterator; nothing is taken yet.
 
-        Args:
-            iterables: one or more; several are zipped.
-            strict: several must be equally long, as in ``zip``.
-            spread: the one iterable gives the arguments of each call as one tuple.
-            numbered: the first argument of each call is its number.
-
-        Raises:
-            TypeError: none was given, or one is not iterable.
+        Several iterables are zipped, and with ``strict`` must be equally long. With ``spread`` one
+        gives the arguments of each call as a tuple. If ``numbered`` the first argument of each call
+        is its number.
         """
         if not iterables:
             raise TypeError("no input: pass at least one iterable, as in parallel_map(fn, items)")

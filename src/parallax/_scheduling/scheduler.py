@@ -39,19 +39,11 @@ class Scheduler:
         mean: float | None = None,
         guess: float | None = None,
     ) -> None:
-        """Start with no workers and no items.
+        """Start with no workers and no items; those below index ``first`` were finished elsewhere.
 
-        Args:
-            total: estimate of the number of items, ``first`` included; None if not known.
-            chunksize: fixed chunk size, or None to choose by measured times.
-            window: most items that may be under way or waiting to be consumed.
-            ordered: emit in input order, else as they finish.
-            retries: how often a failed item is run again.
-            item_timeout: seconds after which an item's worker is to be killed.
-            stop_on_error: send nothing more after an item failed for good.
-            first: index of the first item; lower ones were finished elsewhere.
-            mean: seconds per item as measured before this run, None if they were not.
-            guess: seconds per item in an earlier run, used until a time is measured.
+        ``total`` is an estimate that includes them; None if not known. Without a ``chunksize`` it
+        is chosen by measured times. At most ``window`` items are under way or wait to be consumed.
+        Seconds per item: ``mean`` as measured before this run, ``guess`` in an earlier one.
         """
         self._total = total
         self._retries = retries
@@ -162,7 +154,9 @@ class Scheduler:
         elif isinstance(event, events.Ended):
             self._ended = True
         elif isinstance(event, events.Ready):
-            self._on_ready(event)
+            # With a time limit per item each must be known to have begun when it was sent.
+            depth = event.depth if self._item_timeout is None else min(1, event.depth)
+            self._table.add(event.worker, depth, event.target, event.quota, event.recall)
         elif isinstance(event, events.Retire):
             self._table.retire(event.worker)
         elif isinstance(event, events.Lost):
@@ -180,11 +174,6 @@ class Scheduler:
         self._dispatch(now, out)
         self._recall(now, out, ticked=isinstance(event, events.Tick))
         return out
-
-    def _on_ready(self, event: events.Ready) -> None:
-        # With a time limit per item each must be known to have begun when it was sent.
-        depth = event.depth if self._item_timeout is None else min(1, event.depth)
-        self._table.add(event.worker, depth, event.target, event.quota, event.recall)
 
     def _on_finished(self, event: events.Finished, now: float, out: list[events.Command]) -> None:
         worker = self._table.find(event.worker)

@@ -106,10 +106,6 @@ class ExtentAllocator:
             self._insert(extent._replace(residency=UNBACKED))
         return released
 
-    def free_extents(self) -> list[Extent]:
-        """All free ranges, in order."""
-        return [self._free[start] for start in self._starts]
-
     def _insert(self, extent: Extent) -> None:
         index = bisect_left(self._starts, extent.start)
         if index < len(self._starts):

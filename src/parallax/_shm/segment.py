@@ -142,10 +142,6 @@ class Segment:
         """Bytes of the segment; any process that has it may have made it grow."""
         return os.fstat(self.handle).st_size if isinstance(self.handle, int) else 0
 
-    def duplicate(self) -> Segment:
-        """Another object for the same memory, to be closed independently."""
-        return Segment(os.dup(self.handle) if isinstance(self.handle, int) else self.handle)
-
     def close(self) -> None:
         """Close the descriptor; mappings stay valid. Idempotent."""
         if isinstance(self.handle, int) and self.handle >= 0:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 
 import pytest
-from helpers.shm import block, held, linux, sender_and_receiver, usage
+from helpers.shm import block, duplicate, held, linux, sender_and_receiver, usage
 
 from parallax._shm import segment
 from parallax._shm.segment import PAGE_BYTES, Segment, create_segment, round_to_pages
@@ -118,7 +118,7 @@ def test_tags(monkeypatch):
     assert isinstance(one.handle, str)
     assert len(one.handle) > 32
     assert one.handle != two.handle
-    assert one.duplicate().handle == one.handle
+    assert duplicate(one).handle == one.handle
     assert not one.write(0, memoryview(b"x"))
     assert not one.read(0, bytearray(1))
     one.grow(1 << 40)
@@ -234,7 +234,7 @@ def test_closed():
 
 def test_duplicates(memory):
     """Each is closed by itself."""
-    other = memory.duplicate()
+    other = duplicate(memory)
     assert isinstance(other, Segment)
     memory.write(0, memoryview(b"same"))
     memory.close()
