@@ -149,15 +149,166 @@ if __name__ == "__main__":
     print("done")
 """
 
+CODE = """
+import functools, collections
+class Settings:
+    debug = False
+    opts = {"a": 1}
+    @classmethod
+    def get(cls): return cls.debug
+class Base:
+    scale = 1
+class Item(Base):
+    def __init__(s, x): s.x = x
+    def value(s): return s.x * s.scale
+    @property
+    def prop(s): return s.x + 1
+    @staticmethod
+    def stat(x): return x + 10
+Pt = collections.namedtuple("Point", "x y")
+lam = lambda x: x + 1
+def helper(x): return x
+def deco(f):
+    @functools.wraps(f)
+    def w(*a): return f(*a) * 2
+    return w
+@deco
+def decorated(x): return x
+@functools.lru_cache(None)
+def cached(x): return x
+registry = {}
+def register(name):
+    def d(f): registry[name] = f; return f
+    return d
+@register("a")
+def ra(x): return x
+def f_debug(x): return Settings.debug
+def f_get(x): return Settings.get()
+def f_opts(x): return dict(Settings.opts)
+def f_helper(x): return helper(x)
+def f_item(x): return Item(x).value()
+def f_prop(x): return Item(x).prop
+def f_stat(x): return Item.stat(x)
+def f_pt(x): return Pt(x, x)
+def f_lam(x): return lam(x)
+def f_deco(x): return decorated(x)
+def f_cached(x): return cached(x)
+def f_reg(x): return registry["b" if "b" in registry else "a"](x)
+def f_mark(x): return getattr(helper, "mark", None)
+def f_default(x, y=1): return x + y
+"""
+
+CODE_CASES = """
+import importlib, sys, threading, time
+from unittest import mock
+import code_subject as subject
+from parallax import ProcessPoolExecutor, SerializationError, options, parallel_map
+METHOD = sys.argv[1]
+FILE = subject.__file__
+
+def same(work, why):
+    wanted = [work(x) for x in range(4)]
+    found = list(parallel_map(work, range(4), backend="processes", max_workers=2))
+    assert found == wanted, (why, work, found, wanted)
+
+def hundredfold(x):
+    return x * 100
+
+def main():
+    works = [getattr(subject, name) for name in dir(subject) if name.startswith("f_")]
+    for work in works:
+        same(work, "as imported")
+    subject.Settings.debug = True
+    subject.Settings.opts["b"] = 2
+    same(subject.f_debug, "class attribute")
+    same(subject.f_get, "class method that reads it")
+    same(subject.f_opts, "class attribute changed inside")
+    subject.Base.scale = 3
+    same(subject.f_item, "of a base class")
+    subject.Item.scale = 4
+    same(subject.f_item, "one that hides it")
+    del subject.Item.scale
+    same(subject.f_item, "and is gone again")
+    for new in (lambda x: x + 7, hundredfold, subject.f_lam, abs):
+        with mock.patch("code_subject.helper", new):
+            same(subject.f_helper, "replaced function")
+    same(subject.f_helper, "restored function")
+    with mock.patch("code_subject.helper", return_value=3):
+        try:
+            same(subject.f_helper, "a mock")
+        except SerializationError as error:  # as it may be
+            assert "code_subject.helper is a unittest.mock.MagicMock" in str(error), error
+        def busy(x):
+            end = time.thread_time() + 0.01
+            while time.thread_time() < end:
+                pass
+            return subject.f_helper(x)
+        assert parallel_map(busy, range(30), max_workers=2) == [3] * 30
+    for name, new, work in (
+        ("Item.value", lambda self: -self.x, subject.f_item),
+        ("Item.prop", property(lambda self: -self.x), subject.f_prop),
+        ("Item.stat", staticmethod(lambda x: -x), subject.f_stat),
+        ("lam", lambda x: -x, subject.f_lam),
+        ("decorated", lambda x: -x, subject.f_deco),
+        ("cached", lambda x: -x, subject.f_cached),
+    ):
+        for _ in range(2):
+            with mock.patch(f"code_subject.{name}", new):
+                same(work, f"replaced {name}")
+            same(work, f"restored {name}")
+    with mock.patch.dict(subject.registry, {"b": hundredfold}):
+        same(subject.f_reg, "registry")
+    subject.register("b")(lambda x: x - 5)
+    same(subject.f_reg, "registry with a lambda")
+    subject.helper.mark = 5
+    same(subject.f_mark, "attribute of a function")
+    subject.f_default.__defaults__ = (50,)
+    same(subject.f_default, "defaults")
+    points = parallel_map(subject.f_pt, range(4), backend="processes")
+    assert all(isinstance(point, subject.Pt) for point in points)
+    assert list(parallel_map(type, points, backend="processes")) == [subject.Pt] * 4
+
+    with open(FILE) as file:
+        text = file.read()
+    assert "return x + 10" in text
+    with open(FILE, "w") as file:
+        newer = text.replace("return f(*a) * 2", "return f(*a)")
+        file.write(newer.replace("return x + 10", "return x + 1000"))
+    importlib.reload(subject)
+    assert subject.f_stat(0) == 1000
+    for name in dir(subject):
+        if name.startswith("f_"):
+            same(getattr(subject, name), "reloaded")
+    with open(FILE, "w") as file:
+        file.write(text.replace("return x + 10", "return x - 1"))
+    with ProcessPoolExecutor(1) as executor:  # edited, and not reloaded
+        try:
+            assert executor.submit(subject.f_stat, 0).result() == 1000
+        except SerializationError as error:
+            assert "is other code than an import makes" in str(error), error
+
+if __name__ == "__main__":
+    end = threading.Event()
+    threading.Thread(target=end.wait).start()  # so that the program is not forked
+    try:
+        with options(start_method=METHOD):
+            main()
+    finally:
+        end.set()
+    print("done")
+"""
+
 
 @pytest.mark.parametrize("method", ["zygote", pytest.param("spawn", marks=pytest.mark.full)])
+@pytest.mark.parametrize("cases", [CASES, CODE_CASES], ids=["data", "code"])
 @pytest.mark.skipif(sys.platform == "win32", reason="the C library by name")
-def test_the_answer_is_the_loops(tmp_path, method):
+def test_the_answer_is_the_loops(tmp_path, method, cases):
     """Also where the program has changed what an import of its modules would make."""
     if method == "zygote" and sys.platform != "linux":
         pytest.skip("there is no zygote")
     (tmp_path / "subject.py").write_text(SUBJECT)
-    (tmp_path / "cases.py").write_text(CASES)
+    (tmp_path / "code_subject.py").write_text(CODE)
+    (tmp_path / "cases.py").write_text(cases)
     done = subprocess.run(
         [sys.executable, str(tmp_path / "cases.py"), method],
         capture_output=True,

@@ -251,7 +251,7 @@ def _scan_anew(fn: Any, args: tuple[Any, ...], steps: int) -> tuple[Effects, tup
             each._replace(kind="apart") if each.draws and each.target != ITEM else each
             for each in findings
         )
-    reads = tuple(GlobalRead(*each) for each in analysis.globals_read)
+    reads = tuple(GlobalRead(*each) for each in (*analysis.globals_read, *analysis.definitions()))
     marks = tuple(
         (-1 if node.parent is None else node.parent.index, node.kind, node.key, node.mark)
         for node in analysis.trail

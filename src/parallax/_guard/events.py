@@ -11,7 +11,7 @@ import types
 
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, local
 from parallax._guard.frame import Budget
-from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, is_code_like, top_module
+from parallax._guard.lookup import UNKNOWN_OBJECT, is_a, is_code_like, is_own_code, top_module
 from parallax._guard.values import EMPTY, PLAIN_VALUE, Fresh, Outer, dependencies
 from parallax._transport.main_module import MAIN_NAMES
 
@@ -134,9 +134,12 @@ class Recorder:
         return node.value()
 
     def note_global(self, space: dict[str, Any], name: str, node: Outer) -> None:
-        """Record that workers need the current value of a module's global, if it is data."""
+        """Record that workers need the current value of a module's global."""
         module = space.get("__name__")
-        if type(module) is not str or module in MAIN_NAMES or not _is_data(node.obj):
+        obj = node.obj
+        if type(module) is not str or module in MAIN_NAMES or obj is UNKNOWN_OBJECT:
+            return
+        if is_a(obj, types.ModuleType) or (is_code_like(obj) and not _is_own(space)):
             return
         known = sys.modules.get(module)
         if is_a(known, types.ModuleType) and object.__getattribute__(known, "__dict__") is space:
@@ -183,9 +186,10 @@ def _is_module(origin: Origin) -> bool:
     return type(origin) is Outer and (origin.kind == "import" or is_a(origin.obj, types.ModuleType))
 
 
-def _is_data(obj: object) -> bool:
-    """Whether a global has a value of its own: it is no code."""
-    return obj is not UNKNOWN_OBJECT and not is_code_like(obj)
+def _is_own(space: dict[str, Any]) -> bool:
+    """Whether a module is the program's."""
+    file = space.get("__file__")
+    return type(file) is str and is_own_code(file)
 
 
 def is_handle(obj: object) -> bool:

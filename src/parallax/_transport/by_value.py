@@ -22,11 +22,12 @@ from cloudpickle import cloudpickle as tracking
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.registry import any_shared
 from parallax._transport.encoded import BufferCollector, Encoded, dump, with_reducers
-from parallax._transport.main_module import WorkerMain
+from parallax._transport.main_module import MAIN_NAMES, WorkerMain
 from parallax._transport.out_of_band import has_large_buffers, make_pickler, reduce_view
 from parallax._transport.wrapped_functions import (
     CACHED_TYPE,
     FUNCTION_TYPES,
+    follow_wrapped,
     is_importable,
     reduce_wrapped,
 )
@@ -44,6 +45,7 @@ def encode_by_value(
     *,
     shared: bool = False,
     reducers: Reducers | None = None,
+    aliases: bool = True,
 ) -> Encoded:
     """Encode with cloudpickle: functions and classes of ``__main__`` travel by value.
 
@@ -53,6 +55,7 @@ def encode_by_value(
             cannot import them.
         shared: as for ``encode``.
         reducers: as for ``encode``.
+        aliases: as for ``encode``.
     """
     collector = BufferCollector()
     registered = []
@@ -64,7 +67,7 @@ def encode_by_value(
             if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
                 cloudpickle.register_pickle_by_value(module)
                 registered.append(module)
-        pickler_class = _value_pickler(any_shared() or has_large_buffers(obj), shared)
+        pickler_class = _value_pickler(any_shared() or has_large_buffers(obj), shared, aliases)
         data = dump(with_reducers(pickler_class, reducers), obj, collector)
         return Encoded(data, collector.buffers)
     finally:
@@ -74,7 +77,7 @@ def encode_by_value(
 
 def dumps_by_value(obj: Any) -> bytes:
     """An object that is not importable as bytes for any unpickler, including its buffers."""
-    return dump(_value_pickler(False, False), obj, lambda _: True)
+    return dump(_value_pickler(False, False, True), obj, lambda _: True)
 
 
 class _FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -123,8 +126,8 @@ def _with_annotations_as_text(func: Any) -> Any:
     return copy
 
 
-@functools.lru_cache(maxsize=4)
-def _value_pickler(out_of_band: bool, shared: bool) -> Any:
+@functools.lru_cache(maxsize=8)
+def _value_pickler(out_of_band: bool, shared: bool, aliases: bool) -> Any:
     """The pickler class of the caller's process."""
 
     class ValuePickler(_FunctionPickler):
@@ -150,6 +153,8 @@ def _value_pickler(out_of_band: bool, shared: bool) -> Any:
                     return own(obj)
             if (reduced := _reduce_any(obj)) is not NotImplemented:
                 return reduced
+            if aliases and isinstance(obj, type) and (reduced := _alias(obj)):
+                return reduced
             return super().reducer_override(obj)
 
     return make_pickler(ValuePickler) if out_of_band else ValuePickler
@@ -163,6 +168,8 @@ def reply_pickler(out_of_band: bool) -> Any:
     class ReplyPickler(_FunctionPickler):
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, type):
+                if reduced := _alias(obj):
+                    return reduced
                 tracker_id = tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)
                 if tracker_id is not None and obj not in created_here:
                     return _tracked_class, (tracker_id,)
@@ -190,6 +197,17 @@ def _classes_created_here() -> Any:
 def _travels_by_value(module: Any) -> bool:
     names: set[str] = cloudpickle.list_registry_pickle_by_value()
     return any(f"{module}.".startswith(f"{name}.") for name in names)
+
+
+def _alias(cls: type) -> tuple[Any, ...] | None:
+    """How to pickle a class that its module has under another name; None for all others."""
+    module = sys.modules.get(cls.__module__)
+    if module is None or cls.__module__ in MAIN_NAMES or _travels_by_value(cls.__module__):
+        return None
+    if is_importable(cls):
+        return None
+    names = [name for name, value in list(vars(module).items()) if value is cls]
+    return (follow_wrapped, (cls.__module__, names[0], 0)) if names else None
 
 
 def _reduce_any(obj: Any) -> Any:

@@ -41,7 +41,9 @@ _NOT_UNDER_ITS_NAME = "not the same object"
 _NONE: set[str] = set()
 
 
-def encode(obj: Any, *, shared: bool = False, reducers: Reducers | None = None) -> Encoded:
+def encode(
+    obj: Any, *, shared: bool = False, reducers: Reducers | None = None, aliases: bool = True
+) -> Encoded:
     """Encode an object for a worker.
 
     Args:
@@ -49,6 +51,7 @@ def encode(obj: Any, *, shared: bool = False, reducers: Reducers | None = None) 
         shared: whether functions of ``__main__`` that travel by value share one namespace in the
             worker, over all objects that are encoded like this; see ``worker_main``.
         reducers: take precedence over those that are registered globally.
+        aliases: whether a class that its module has under another name travels by that name.
 
     Raises:
         Exception: whatever the pickler raised; ``find_unpicklable`` then tells where.
@@ -63,7 +66,7 @@ def encode(obj: Any, *, shared: bool = False, reducers: Reducers | None = None) 
     if data is None or b"_main__" in data or _is_registered(data):
         from parallax._transport.by_value import encode_by_value
 
-        return encode_by_value(obj, shared=shared, reducers=reducers)
+        return encode_by_value(obj, shared=shared, reducers=reducers, aliases=aliases)
     return Encoded(data, collector.buffers)
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import itertools
 import sys
+from functools import lru_cache
+from types import CodeType, FunctionType
 
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, dumps, loads
 from parallax._transport import codec
@@ -32,8 +34,14 @@ if TYPE_CHECKING:
 #: Bytes of a value up to which it is compared. Hashing more takes longer than sending it.
 MAX_COMPARED_BYTES = 1 << 24
 
-#: Types that stand for what is not there yet, as in ``connection = None``.
-_PLACEHOLDERS = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict})
+#: Types of what is not there yet, as in ``connection = None``, and of code: no other object, like a
+#: mock, is an equivalent of these.
+_UNLIKE = frozenset(
+    {type(None), bool, int, float, str, bytes, tuple, list, dict, type, FunctionType, type(len)}
+)
+
+#: Entries of classes that are neither state nor code of the program.
+_NO_ENTRIES = frozenset({"__wrapped__", "__class__", "__base__"})
 
 _ABSENT = object()
 _serials = itertools.count()
@@ -49,6 +57,14 @@ class Packed(NamedTuple):
     payload: bytes
     buffers: list[memoryview]
     slabs: dict[int, Any]
+    #: of code: the names, those of lists of entries with a space behind.
+    paths: frozenset[str] = frozenset()
+
+    def concerns(self, key: Key) -> bool:
+        """Whether a value of that name is changed or compared by this code."""
+        module, path = key
+        parent = f"{path.rpartition('.')[0]} "
+        return module == self.key[0] and bool(self.paths & {path, parent})
 
 
 def pack(key: Key, value: Any) -> Packed:
@@ -57,10 +73,21 @@ def pack(key: Key, value: Any) -> Packed:
     Raises:
         Exception: whatever the pickler raised.
     """
-    encoded = codec.encode(value, shared=True)
-    digest = _digest(encoded) or b"#%d" % next(_serials)
+    encoded = codec.encode(value, shared=True, aliases=False)
+    digest = code_digest(value) or _digest(encoded) or b"#%d" % next(_serials)
     head = (key, _kind(value), digest, encoded.payload)
     return Packed(key, digest, dumps(head, 5), encoded.buffers, {})
+
+
+def pack_code(module: str, digests: dict[str, Any]) -> Packed:
+    """Pack the digests of code that stands where it was defined: a worker is to have the same.
+
+    And lists of the entries that may have been changed; a worker is to have changed no others.
+    """
+    digest = blake2b(repr(sorted(digests.items())).encode(), digest_size=16).digest()
+    key = module, f"#{digest.hex()}"
+    payload = dumps((key, "code", digest, digests), 5)
+    return Packed(key, digest, payload, [], {}, frozenset(digests))
 
 
 def pack_kind(key: Key, value: Any) -> Packed:
@@ -74,11 +101,13 @@ class ModuleState:
 
     def __init__(self) -> None:
         #: what has come and was not compared yet: kind, digest, payload and buffers.
-        self._pending: dict[Key, tuple[str, bytes, bytes | None, Any]] = {}
+        self._pending: dict[Key, tuple[str, bytes, Any, Any]] = {}
         #: what the import has made, with its digest.
         self._own: dict[Key, tuple[bytes, Any]] = {}
         self._replaced: set[Key] = set()
         self._refused: dict[Key, str] = {}
+        #: an import made long ago has other code: a fresh worker may have the caller's.
+        self.stale = self._settled = False
 
     @property
     def open(self) -> bool:
@@ -89,37 +118,42 @@ class ModuleState:
         """Take a frame of ``Packed``."""
         key, *rest = loads(payload)
         self._refused.pop(key, None)
+        self._pending.pop(key, None)  # for it is the last one now
         self._pending[key] = *rest, buffers
 
     def settle(self, keys: list[Key]) -> None:
-        """Compare what has come for modules that are imported by now, as far as it is among keys.
+        """Compare what has come for modules that are imported by now, in that order.
+
+        Args:
+            keys: what the callable reads that is about to run.
 
         Raises:
-            TypeError: the program has a value that the import does not make, and cannot be carried.
+            TypeError: the program has one of these as no import makes it, and it cannot be carried.
         """
+        for key in [key for key in self._pending if key[0] in sys.modules]:
+            self._compare(key, *self._pending.pop(key))
         for key in keys:
-            if key in self._pending and key[0] in sys.modules:
-                self._compare(key, *self._pending.pop(key))
             if key in self._refused:
                 raise TypeError(self._refused[key])
+        self._settled = True
 
-    def _compare(
-        self, key: Key, kind: str, digest: bytes, payload: bytes | None, buffers: Any
-    ) -> None:
+    def _compare(self, key: Key, kind: str, digest: bytes, payload: Any, buffers: Any) -> None:
+        if isinstance(payload, dict):
+            self._compare_code(key, payload)
+            return
         holder, name = find_holder(key)
-        own = vars(holder).get(name, _ABSENT) if holder is not None else _ABSENT
-        alike = own is not _ABSENT and (_kind(own) == kind or type(own) not in _PLACEHOLDERS)
+        own = _found(holder, name)
+        alike = own is not _ABSENT and (_kind(own) == kind or type(own) not in _UNLIKE)
         if payload is None:
             if not alike:
                 self._refuse(key, kind, own)
             return
         compared = not digest.startswith(b"#")
-        if key not in self._own and compared:
-            self._own[key] = digest_of(own) if own is not _ABSENT else b"", own
+        if key not in self._own:
+            known = compared and own is not _ABSENT
+            self._own[key] = digest_of(own) if known else b"", own
         if compared and digest == self._own[key][0]:
-            if key in self._replaced:
-                setattr(holder, name, self._own[key][1])
-                self._replaced.discard(key)
+            self._restore(key)
             return
         try:
             value = codec.decode(payload, buffers)
@@ -131,9 +165,95 @@ class ModuleState:
             setattr(holder, name, value)
             self._replaced.add(key)
 
+    def _compare_code(self, key: Key, wanted: dict[str, Any]) -> None:
+        """Compare digests of code, and see to it that nothing has entries that it must not have."""
+        for path, expected in wanted.items():
+            place = key[0], path
+            if isinstance(expected, list):
+                path = path[:-1]  # noqa: PLW2901 - see ``pack_code``
+                for other in [each for each in self._replaced if each[0] == key[0]]:
+                    parent, _, entry = other[1].rpartition(".")
+                    if parent == path and entry not in expected:
+                        self._restore(other)
+                continue
+            self._restore(place)
+            if code_digest(_found(*find_holder(place))) != expected:
+                self._refused[key] = f"{'.'.join(place)} is other code than an import makes"
+                self.stale = self._settled
+                return
+
+    def _restore(self, key: Key) -> None:
+        """Have what the import has made."""
+        if key in self._replaced:
+            self._replaced.discard(key)
+            (holder, name), own = find_holder(key), self._own[key][1]
+            try:
+                delattr(holder, name) if own is _ABSENT else setattr(holder, name, own)
+            except (AttributeError, TypeError):  # what it was set on was replaced itself
+                return
+
     def _refuse(self, key: Key, kind: str, own: Any) -> None:
         has = "has none" if own is _ABSENT else f"has {own!r:.40}"
         self._refused[key] = f"{'.'.join(key)} is a {kind} that cannot travel; a worker {has}"
+
+
+def code_digest(value: Any) -> bytes | None:
+    """The digest of a function, of what is made of functions, and of a class; else None."""
+    if isinstance(value, type):
+        names = sorted(name for name in vars(value) if not name.startswith("_"))
+        return repr((value.__qualname__, names)).encode()
+    if isinstance(value, (classmethod, staticmethod)):
+        value = value.__func__
+    if isinstance(value, property):
+        return b"".join(code_digest(each) or b"-" for each in (value.fget, value.fset, value.fdel))
+    if type(value) is not FunctionType:
+        inner = getattr(value, "__wrapped__", None)
+        return code_digest(inner) if type(inner) is FunctionType else None
+    return _code_digest(value.__code__) + b"".join(map(_code_digest, _wrapped(value)))
+
+
+def _wrapped(function: FunctionType) -> list[CodeType]:
+    """The code of the functions in the closure of a function, as a decorator leaves them there."""
+    cells = (getattr(cell, "cell_contents", None) for cell in function.__closure__ or ())
+    return [each.__code__ for each in cells if type(each) is FunctionType]
+
+
+@lru_cache(maxsize=2048)
+def _code_digest(code: CodeType) -> bytes:
+    return blake2b(repr(_code_parts(code)).encode(), digest_size=16).digest()
+
+
+def _code_parts(code: CodeType) -> tuple[Any, ...]:
+    constants = [
+        _code_parts(each)
+        if type(each) is CodeType
+        else sorted(map(repr, each))
+        if type(each) is frozenset
+        else each
+        for each in code.co_consts
+    ]
+    return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars
+
+
+def entries_of(value: Any) -> list[tuple[str, Any]]:
+    """What a class or function of the program has that may have been changed."""
+    found = [(name, each) for name, each in list(vars(value).items()) if _may_change(name, each)]
+    if type(value) is FunctionType:
+        names = ("__defaults__", "__kwdefaults__")
+        found += [(name, each) for name in names if (each := getattr(value, name))]
+    return found
+
+
+def _may_change(name: str, value: Any) -> bool:
+    if name.startswith("__"):
+        return name not in _NO_ENTRIES and bool(code_digest(value))
+    return not hasattr(type(value), "__objclass__")
+
+
+def _found(holder: Any, name: str) -> Any:
+    if type(holder) is FunctionType:
+        return getattr(holder, name, _ABSENT)
+    return vars(holder).get(name, _ABSENT) if hasattr(holder, "__dict__") else _ABSENT
 
 
 def find_holder(key: Key) -> tuple[Any, str]:
@@ -149,7 +269,7 @@ def find_holder(key: Key) -> tuple[Any, str]:
 def digest_of(value: Any) -> bytes:
     """The digest of a value here; b"" if it has none."""
     try:
-        return _digest(codec.encode(value, shared=True))
+        return code_digest(value) or _digest(codec.encode(value, shared=True))
     except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
         return b""
 

@@ -468,7 +468,9 @@ def test_cache_filled_in_a_rare_branch_is_not_taken_for_warm():
 def test_reads_lists_module_data():
     reads = scan(reads_table, (1,)).reads
     assert (__name__, "TABLE") in reads
-    assert scan(through_helper_locally, (1,)).reads == ()  # functions come with their module
+    # Of functions it is compared what a worker has of them.
+    helped = scan(through_helper_locally, (1,)).reads
+    assert all(callable(globals()[name]) for _, name in helped)
     assert scan(os.path.join, ("a",)).reads == ()
 
 

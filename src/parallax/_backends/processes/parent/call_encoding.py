@@ -10,7 +10,7 @@ import functools
 import itertools
 import sys
 import time
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 from parallax._backends.processes.start.spawn import installed
 from parallax._core.lazy_import import lazy_module
@@ -18,7 +18,14 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.plans import Payload
 from parallax._guard.events import is_handle
 from parallax._transport import codec
-from parallax._transport.module_state import pack, pack_kind
+from parallax._transport.module_state import (
+    code_digest,
+    entries_of,
+    find_holder,
+    pack,
+    pack_code,
+    pack_kind,
+)
 from parallax._transport.out_of_band import OUT_OF_BAND_MARK
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
@@ -141,25 +148,62 @@ def capture_state(
     Returns:
         The values, and of the first of those that cannot travel why; "" if all can.
     """
-    found, stuck = [], ""
-    for module, name in reads:
-        space = vars(sys.modules[module]) if module in sys.modules else {}
-        if name not in space:
-            continue
-        key, value = (module, name), space[name]
+    found: list[Packed] = []
+    stuck = ""
+    code: dict[str, dict[str, Any]] = {}
+    for key, value, needed in _entries(reads, code):
+        module, name = key
         before = None if known is None else known.get(key)
         if before and before[0] is value and len(before[1].payload) > MAX_REPACKED_BYTES:
             found.append(before[1])
             continue
+        digest = code_digest(value)
+        if digest is not None and _stands_at(value, key):
+            if not isinstance(value, type):
+                code.setdefault(module, {})[name] = digest
+            continue
         try:
             packed = pack_kind(key, value) if is_handle(value) else pack(key, value)
         except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
-            stuck = stuck or f"the global {module}.{name} cannot be pickled ({error})"
-            continue
+            if needed:
+                stuck = stuck or f"the global {module}.{name} cannot be pickled ({error})"
+            packed = pack_kind(key, value)
         found.append(packed)
         if known is not None:
             known[key] = value, packed
-    return tuple(found), stuck
+    # Code first: what it restores has attributes.
+    packs = [pack_code(module, digests) for module, digests in code.items()]
+    return (*packs, *found), stuck
+
+
+def _entries(
+    reads: Iterable[Key], names: dict[str, dict[str, Any]]
+) -> Iterator[tuple[Key, Any, bool]]:
+    """The values behind names, those of attributes, and whether workers need them.
+
+    The names of the attributes of each go to ``names``, by module.
+    """
+    for key in dict.fromkeys((module, name) for module, name in reads):
+        holder, name = find_holder(key)
+        if name not in getattr(holder, "__dict__", ()):
+            continue
+        value = vars(holder)[name]
+        if isinstance(value, (type, FunctionType)) and _stands_at(value, key):
+            entries = entries_of(value)
+            # In a key of its own: a function has a digest besides.
+            names.setdefault(key[0], {})[f"{key[1]} "] = [attribute for attribute, _ in entries]
+            for attribute, entry in entries:
+                yield (key[0], f"{key[1]}.{attribute}"), entry, False
+            if isinstance(value, type):
+                continue
+        yield key, value, True
+
+
+def _stands_at(value: Any, key: Key) -> bool:
+    """Whether code is what its own name leads to."""
+    value = getattr(value, "__func__", value)
+    value = getattr(value, "fget", value)
+    return (getattr(value, "__module__", None), getattr(value, "__qualname__", None)) == key
 
 
 def modules_for(call: codec.Encoded, fn: Callable[..., Any]) -> frozenset[str]:

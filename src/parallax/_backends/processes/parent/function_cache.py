@@ -121,7 +121,7 @@ def _encode(
     state, _ = capture_state(scan(fn).reads, packed)
     encoded = encode_call(Call(fn, star=False, stop=False), state, shared=True)
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    reads = [(*each.key, packed[each.key][0]) for each in state]
+    reads = [(*each.key, packed[each.key][0]) for each in state if each.key in packed]
     return Known(call_key(encoded), encoded, modules_for(encoded, fn), name), reads
 
 

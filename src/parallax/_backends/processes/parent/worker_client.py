@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from parallax._backends.processes.start.initializer import Initializer
     from parallax._backends.processes.start.started_process import Inherited, StartedProcess
     from parallax._transport import codec
+    from parallax._transport.module_state import Packed
     from parallax._transport.shm_channel import SharedMemoryChannel
 
 #: Callables that a worker keeps. Fewer are sent anew more often, more hold memory.
@@ -55,7 +56,7 @@ class WorkerClient(WorkerLife):
         #: keys of the callables that the worker keeps, least recently used first.
         self.calls: OrderedDict[int, None] = OrderedDict()
         #: digests of the module-level state that was sent last, and what was looked at last.
-        self.taught: dict[Any, bytes] = {}
+        self.taught: dict[Any, tuple[bytes, Any]] = {}
         self._last_state: tuple[Any, ...] = ()
         #: among the workers of its present holder.
         self.number = 0
@@ -160,11 +161,7 @@ class WorkerClient(WorkerLife):
         """Send a callable unless the worker has it; the least recently used one is dropped."""
         if call.state is not self._last_state and not self.started.inherits.context:
             self._last_state = call.state
-            for packed in call.state:
-                if self.taught.get(packed.key) != packed.digest:
-                    self.taught[packed.key] = packed.digest
-                    parts = packed.payload, packed.buffers
-                    self.channel.send(protocol.STATE, 0, *parts, hold=True, kept=packed.slabs)
+            self._inform(call.state)
         if key in self.calls:
             self.calls.move_to_end(key)
             return
@@ -174,6 +171,20 @@ class WorkerClient(WorkerLife):
             protocol.CALL, key, call.payload, call.buffers, hold=True, kept=call.slabs
         )
         self.calls[key] = None
+
+    def _inform(self, state: tuple[Packed, ...]) -> None:
+        """Send what the worker does not have of the program's module-level state."""
+        for packed in state:
+            if self.taught.get(packed.key, (b"",))[0] == packed.digest:
+                continue
+            # What this undoes, or what undoes this, is to be sent again when it is needed.
+            for known, (_, concerns) in list(self.taught.items()):
+                if concerns(packed.key) or packed.concerns(known):
+                    del self.taught[known]
+            bare = packed._replace(payload=b"", buffers=[], slabs={})
+            self.taught[packed.key] = packed.digest, bare.concerns
+            parts = packed.payload, packed.buffers
+            self.channel.send(protocol.STATE, 0, *parts, hold=True, kept=packed.slabs)
 
     def forget(self, key: int) -> None:
         """Have the worker drop a callable that will not be used again."""

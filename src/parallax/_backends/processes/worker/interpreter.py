@@ -169,6 +169,7 @@ class _InterpreterWorker(Worker):
         return call
 
     def _examine(self, error: BaseException) -> None:
+        super()._examine(error)
         if isinstance(error, _CannotLoadError):
             raise error
         if (refusal := _refusal_in(error)) is not None:

@@ -372,8 +372,10 @@ class Worker:
         self._channel.hang_up(HANG_UP_TIMEOUT_S)
         raise EOFError
 
-    def _examine(self, error: BaseException) -> None:
-        """A call, or what it needs, failed: a worker of another kind may leave it to others."""
+    def _examine(self, error: BaseException) -> None:  # noqa: ARG002 - see subclasses
+        """A call, or what it needs, failed: leave it to others if it is this worker's fault."""
+        if self._state.stale:
+            self._leave_at_limit()
 
     def _refuse(self, tag: int, what: str, error: BaseException) -> None:
         self._examine(error)
