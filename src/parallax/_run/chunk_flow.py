@@ -71,7 +71,7 @@ class ChunkFlow:
         self._stream = stream
         self._keeps_caller = False
         #: brings the run home, when workers may not go on.
-        self.home = Homecoming(self)
+        self.home = Homecoming()
         self._values = ReorderBuffer()
 
     def begin(
@@ -195,7 +195,7 @@ class ChunkFlow:
     def on(self, event: CrewEvent) -> None:
         """Handle an event of a crew."""
         self._on(event)
-        self.home.settle()
+        self.home.settle(self)
 
     def took(self, index: int) -> bool:
         """Whether taking an item has changed what items read."""

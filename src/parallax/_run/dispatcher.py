@@ -177,7 +177,7 @@ class Dispatcher:
         changed = bool(items) and self.flow.took(index)
         with self.lock:
             if changed:
-                self.flow.home.hold(items)
+                self.flow.home.hold(self.flow, items)
             else:
                 self.flow.arrive(items)
             self._turn()

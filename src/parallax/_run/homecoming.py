@@ -15,17 +15,15 @@ if TYPE_CHECKING:
 
 
 class Homecoming:
-    """The way home of one run."""
+    """The way home of one run; its methods take the ``ChunkFlow``."""
 
-    def __init__(self, flow: Any) -> None:
-        self._flow = flow
+    def __init__(self) -> None:
         self._going = False
         #: items that were taken and wait for all before them.
         self.held: list[Any] = []
 
-    def go(self) -> None:
+    def go(self, flow: Any) -> None:
         """Have the caller's thread run all that is left, once no worker has a chunk."""
-        flow = self._flow
         flow.route, flow.wanted, self._going = "loop", 1, True
         for worker in (CALLER, *flow.table.others("loop")):
             flow.handle(events.Retire(worker))
@@ -38,28 +36,28 @@ class Homecoming:
             for worker in flow.table.up(route) if crew.recalls else ():
                 crew.recall(worker)
 
-    def hold(self, items: list[Any]) -> None:
+    def hold(self, flow: Any, items: list[Any]) -> None:
         """Items came that run here, each before the next is taken, when those before are done."""
         self.held = items
-        if self._flow.table.up(self._flow.route) - {CALLER}:
-            self._flow.handle(events.Retire(CALLER))
+        if flow.table.up(flow.route) - {CALLER}:
+            flow.handle(events.Retire(CALLER))
         else:  # nobody else runs those before
-            self._begin()
-        self.settle()
+            self._begin(flow)
+        self.settle(flow)
 
-    def settle(self) -> None:
+    def settle(self, flow: Any) -> None:
         """Events were handled: go on if all workers are done."""
-        scheduler = self._flow.scheduler
+        scheduler = flow.scheduler
         if scheduler is None or scheduler.in_flight:
             return
         if self.held and not scheduler.unsent:
-            self._begin()
+            self._begin(flow)
         if self._going:
             self._going = False
-            self._flow.make_ready(CALLER, self._flow.table.join(CALLER))
+            flow.make_ready(CALLER, flow.table.join(CALLER))
 
-    def _begin(self) -> None:
+    def _begin(self, flow: Any) -> None:
         items, self.held = self.held, []
-        self.go()
-        self._flow.scheduler.limit_chunks(1)
-        self._flow.arrive(items)
+        self.go(flow)
+        flow.scheduler.limit_chunks(1)
+        flow.arrive(items)
