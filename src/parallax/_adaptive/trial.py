@@ -18,6 +18,7 @@ from parallax._backends.contract import Call
 from parallax._core.chunks import Route
 from parallax._core.plans import Plan
 from parallax._guard.effects import OPEN, Verdict, follow
+from parallax._guard.ends import copied_end
 from parallax._routing.planner import Facts, seconds
 from parallax._routing.profiler import Profiler
 from parallax._routing.route_choice import SHORT_CALL_S, RouteChoice
@@ -244,7 +245,10 @@ class Trial:
         items = [sample[0]] if sample is not None else []
         results = [sample[1]] if sample is not None and sample[1] is not None else []
         call = Call(self._fn, star=True, stop=False)
-        weighed = weigh(call, self._profiler.limits.reads, items, results)
+        copied = [*items, *results, self._fn]
+        weighed: Any = copied_end("what a call takes or returns", copied) or weigh(
+            call, self._profiler.limits.reads, items, results
+        )
         if isinstance(weighed, str):
             self._profiler.limits.stay_reason = weighed
             return

@@ -12,6 +12,7 @@ from parallax._backends.contract import Died, Done, Joined, Left, Refused, Unabl
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._guard.ends import own_end
 from parallax._run.crew_table import CALLER, CrewTable
 from parallax._run.homecoming import Homecoming
 from parallax._run.listener import NO_LISTENER
@@ -252,6 +253,13 @@ class ChunkFlow:
             result = result._replace(failures=tuple(f for f in result.failures if f not in stuck))
         ran = len(result.values)
         dropped = bool(result.changed) and self._listener.on_change(chunk.start, result)
+        if self.table.route_of(worker) == "processes" and (
+            end := own_end(set(map(type, result.values)))
+        ):
+            # The worker's own objects have ended already, and done what they do then.
+            reason = f"{end} has run in the worker"
+            refused = Refused(worker, chunk.id, "result", "result", reason)
+            dropped = self._listener.on_trouble(refused) or dropped
         if dropped:
             again = tuple(range(ran))
             result = result._replace(failures=())

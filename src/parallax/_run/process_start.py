@@ -100,6 +100,8 @@ class ProcessStart:
         self.context = contextvars.copy_context()
         method = options.start_method
         wanted = method == "snapshot" or (method == "auto" and not forced)
+        #: workers of this run are forks of the program.
+        self.forked = False
         self._fork_wanted = wanted and options.backend != "interpreters"
         #: why the program is not forked; "" if it may be, None as long as that is not known.
         self._unforkable: str | None = None
@@ -158,6 +160,7 @@ class ProcessStart:
             made = self._fork(key, workers)
             if not isinstance(made, str):
                 self._report.start = "forked from the program"
+                self.forked = True
                 return made
             self._unforkable = made
         if self._options.start_method == "snapshot":

@@ -6,10 +6,13 @@ out before anything is sent.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from parallax._backends.contract import CrewSetup, Unable
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import replace
+from parallax._guard.ends import copied_end
 from parallax._run.process_start import ProcessStart
 
 if TYPE_CHECKING:
@@ -40,6 +43,9 @@ else:
     errors = lazy_module("parallax._core.errors")
     pickle_diagnosis = lazy_module("parallax._transport.pickle_diagnosis")
 
+#: Items of the input whose classes are looked at. More finds more, and takes 30 ns each.
+MAX_KINDS_ITEMS = 100_000
+
 #: Mean seconds per item from which chunks are sent to processes that are not up yet. Smaller makes
 #: items wait for a start that others could have run meanwhile, larger leaves workers idle at first.
 EAGER_MIN_ITEM_S = 0.05
@@ -68,6 +74,8 @@ class WorkerFactory:
         self._place = place
         self._encoded: Encoded | None = None
         self._modules: frozenset[str] = frozenset()  # that workers need to import
+        self._caller = setup.caller
+        self._uncopied = ""  # why only forks of the program may be used; "" if others may, too
         #: what worker processes print, log and warn; None as long as there are none.
         self.output: output_receiver.OutputReceiver | None = None
 
@@ -92,7 +100,12 @@ class WorkerFactory:
             self._encode()
         assert self._encoded is not None
         key = call_encoding.call_key(self._encoded)
+        # The first result may not have been there when the plan was made.
+        if not self._forced and (end := copied_end("a result", self._caller.out[-1:])):
+            raise errors.WorkerStartError("auto", end)
         pool = self.start.pool(key, self._dispatch.flow.wanted)
+        if self._uncopied and not self.start.forked:
+            raise errors.WorkerStartError("auto", self._uncopied)
         self.output = self.output or output_receiver.OutputReceiver()
         made = map_workers.ProcessCrew(
             dispatch.post,
@@ -150,6 +163,22 @@ class WorkerFactory:
         self._modules = call_encoding.modules_for(self._encoded, self._call.fn)
         return self._modules
 
+    def _copied_ends(self, items: list[Any], results: list[Any], *, numbered: bool) -> str:
+        """Why processes must not have copies of what they would get, or give back; "" if they may.
+
+        A fork has the callable and a numbered input without ever ending them.
+        """
+        if end := copied_end("a result", results):
+            return end
+        kinds: set[type] = set()
+        for each in self._dispatch.source.whole:
+            if isinstance(each, (list, tuple)):
+                kinds.update(map(type, islice(each, MAX_KINDS_ITEMS)))
+        self._uncopied = copied_end("the callable", self._call.fn) or copied_end(
+            "an item", items, kinds
+        )
+        return "" if numbered and self.start.may_fork() else self._uncopied
+
     def weigh(self, items: list[Any], results: list[Any]) -> None:
         """Encode the callable, an item and a result, to know what sending costs.
 
@@ -158,15 +187,18 @@ class WorkerFactory:
         profiler = self._profiler
         if profiler.weighed:
             return
-        weighed = call_encoding.weigh(self._call, profiler.limits.reads, items, results)
+        inputs = self._dispatch.source.whole
+        numbered = bool(inputs) and heritage.numbered(inputs)
+        weighed: Any = self._copied_ends(items, results, numbered=numbered)
+        if not weighed:
+            weighed = call_encoding.weigh(self._call, profiler.limits.reads, items, results)
         if isinstance(weighed, str):
             profiler.limits.stay_reason = weighed
             return
         payload, self._encoded = weighed
         if self.start.may_fork():
             # A fork has it, and the input.
-            inputs = self._dispatch.source.whole
-            moved = 0.0 if inputs and heritage.numbered(inputs) else payload.bytes_in
+            moved = 0.0 if numbered else payload.bytes_in
             payload = replace(payload, callable_bytes=0.0, bytes_in=moved)
         profiler.workers.payload = payload
         self.start.prepare(self._find_modules)

@@ -1,0 +1,29 @@
+"""Objects whose end does something are not copied; what a worker cannot load is run at home."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CASES = Path(__file__).with_name("ends_cases.py")
+
+
+@pytest.mark.parametrize(
+    "method", ["zygote", pytest.param("spawn", marks=pytest.mark.full), "auto"]
+)
+def test_what_is_left_is_what_the_loop_leaves(method):
+    if sys.platform != "linux" and method == "zygote":
+        pytest.skip("the zygote needs Linux")
+    done = subprocess.run(
+        [sys.executable, str(CASES), method],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("", 0), done.stdout + done.stderr
