@@ -19,6 +19,7 @@ from parallax import parallel_map
 ITEMS = range(12)
 HOME = os.getpid()
 CASES = {}
+ROOT = tempfile.mkdtemp()
 
 
 def case(make):
@@ -34,7 +35,7 @@ def work():
 
 class Folder:
     def __init__(self):
-        self.path = tempfile.mkdtemp()
+        self.path = tempfile.mkdtemp(dir=ROOT)
 
     def __del__(self):
         shutil.rmtree(self.path, ignore_errors=True)
@@ -46,7 +47,7 @@ class Derived(Folder):
 
 class Finalized:
     def __init__(self):
-        self.path = tempfile.mkdtemp()
+        self.path = tempfile.mkdtemp(dir=ROOT)
         weakref.finalize(self, shutil.rmtree, self.path, True)
 
 
@@ -65,7 +66,7 @@ class Holder:
 
 class Plain:
     def __init__(self):
-        self.path = tempfile.mkdtemp()
+        self.path = tempfile.mkdtemp(dir=ROOT)
 
 
 def look(item):
@@ -252,3 +253,4 @@ if __name__ == "__main__":
             print(f"{name} in {found.report.route}: {got}")
         if name.startswith("twin") and "does something at its end" in found.report.reason:
             print(f"{name} stays: {found.report.reason}")
+    shutil.rmtree(ROOT)

@@ -60,7 +60,7 @@ _STATES: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
     ("sys.stdin", "sys", lambda m: m.stdin),
     ("the warnings filters", "warnings", lambda m: (m.showwarning, *m.filters)),
     ("the working directory", "os", lambda m: m.getcwd()),
-    ("os.environ", "os", lambda m: dict(m.environ)),
+    ("os.environ", "os", lambda m: dict(getattr(m.environ, "_data", m.environ))),  # not decoded
     ("sys.path", "sys", lambda m: [*m.path]),
     ("sys.argv", "sys", lambda m: [*m.argv]),
     ("standard input", "os", _descriptors),

@@ -52,6 +52,8 @@ class CallerLoop:
     def __init__(self, setup: RunSetup, controller: Controller) -> None:
         self._call, self._source, self._options, self._report, self._caller, self._stream = setup
         self._controller = controller
+        #: there is more than a moment's work left.
+        self._much = True
 
     def batches(self) -> Iterator[list[Any]]:
         """Work until the input ends or a plan opens the run; yield results in batches."""
@@ -60,6 +62,7 @@ class CallerLoop:
         flow = controller.dispatch.flow
         size, last = 1, clock()
         first = True
+        self._much = self._worth_watching()
         while not flow.begun() and not source.ended:
             if first and measuring and self._worth_watching():
                 # From the first item on: it may be a long one.
@@ -121,7 +124,8 @@ class CallerLoop:
         if watch and items:
             profiler.limits.before_item(source.arguments(items[0]))
         measuring = self._controller.forced is None
-        if measuring:
+        looked = measuring and self._much
+        if looked:
             profiler.limits.before_block()
         if items and measuring and profiler.workers.payload is None:
             self._caller.sample = items[:1]
@@ -139,8 +143,12 @@ class CallerLoop:
         result = self._caller.run(work, size, place, lock, overtaken)
         if watch:
             profiler.limits.after_item(self._caller.delivered)
-        if measuring:
-            profiler.limits.after_block()
+        if measuring and result.values:
+            left = source.left
+            each = result.wall / len(result.values)
+            self._much = left is None or left * each > MIN_PLANNED_WORK_S
+            if looked and self._much:
+                profiler.limits.after_block()
         with lock:  # workers may have begun meanwhile, and report as well
             alone = not self._controller.dispatch.flow.begun()
             profiler.caller.end(len(result.values), result.wall, result.cpu, alone=alone)
