@@ -12,7 +12,7 @@ import threading
 
 from parallax._core.deferred_signals import MAX_WAIT_S, Shield
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, sockets
 
 if TYPE_CHECKING:
     import selectors
@@ -121,10 +121,11 @@ class Waker:
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
     """Two connected sockets. On Windows they are TCP, which holds small messages back by itself."""
+    if hasattr(sockets, "socketpair"):
+        return sockets.socketpair()
     pair = socket.socketpair()
-    if pair[0].family == socket.AF_INET:
-        for end in pair:
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for end in pair:
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return pair
 
 

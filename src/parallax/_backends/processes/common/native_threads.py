@@ -84,8 +84,21 @@ class NativePool(NamedTuple):
         return True
 
 
-def native_pools() -> list[NativePool]:
-    """The thread pools of the libraries that this process has loaded; OSError without /proc."""
+_found: list[NativePool] = []
+
+
+def native_pools(*, again: bool = False) -> list[NativePool]:
+    """The thread pools of the libraries that this process has loaded; OSError without /proc.
+
+    Args:
+        again: look for others than those that were found before.
+    """
+    if again or not _found:
+        _found[:] = _find_pools()
+    return _found
+
+
+def _find_pools() -> list[NativePool]:
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         paths = {line.split(maxsplit=5)[-1].rstrip("\n") for line in maps if "/" in line}
     pools = []

@@ -7,10 +7,10 @@ the child.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 
 from parallax._backends.processes.common.native_threads import native_pools
+from parallax._core.light_stdlib import sockets
 
 if sys.platform != "win32":
     from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
@@ -35,9 +35,13 @@ _OTHER_FILES = ("/dev/", "/memfd:", "/proc/", "/sys/")
 MIN_FREE_DESCRIPTORS = 32
 
 
-def openblas_threads() -> int:
-    """The most threads that OpenBLAS has besides the calling ones. OSError without /proc."""
-    pools = [pool for pool in native_pools() if pool.variable == "OPENBLAS_NUM_THREADS"]
+def openblas_threads(*, again: bool = False) -> int:
+    """The most threads that OpenBLAS has besides the calling ones. OSError without /proc.
+
+    Args:
+        again: as for ``native_pools``.
+    """
+    pools = [p for p in native_pools(again=again) if p.variable == "OPENBLAS_NUM_THREADS"]
     return sum(max(0, pool.threads() - 1) for pool in pools)
 
 
@@ -63,8 +67,10 @@ def unsafe_reason(ending: int = 0) -> str:
         if limit != RLIM_INFINITY and free < MIN_FREE_DESCRIPTORS:
             return f"only {max(0, free)} more files may be open"
         natives = count_threads() - 1 - ending
-        if natives > 0 and (natives := natives - openblas_threads()) > 0:
-            return f"{natives} of its threads are neither Python's nor OpenBLAS's"
+        if natives > 0 and natives > openblas_threads():
+            natives -= openblas_threads(again=True)
+            if natives > 0:
+                return f"{natives} of its threads are neither Python's nor OpenBLAS's"
     except OSError as error:
         return f"its threads and files cannot be counted: {error}"
     return ""
@@ -78,7 +84,7 @@ def open_files_reason() -> str:
             code = ".so" in path.rpartition("/")[2]  # a loader may have left it open
             if path.startswith("/") and not path.startswith(_OTHER_FILES) and not code:
                 return f"it has opened {path}"
-            if path.startswith("socket:") and _family_of(fd) != socket.AF_UNIX:
+            if path.startswith("socket:") and _family_of(fd) != sockets.AF_UNIX:
                 return "it has a connection"
     except OSError as error:
         return f"its files cannot be listed: {error}"
@@ -93,8 +99,11 @@ def _path_of(fd: int) -> str:
 
 
 def _family_of(fd: int) -> int:
-    with socket.socket(fileno=os.dup(fd)) as copy:
+    copy = sockets.socket(fileno=os.dup(fd))
+    try:
         return copy.family
+    finally:
+        copy.close()
 
 
 def count_threads() -> int:

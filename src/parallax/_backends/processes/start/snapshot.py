@@ -15,7 +15,6 @@ import contextlib
 import gc
 import os
 import signal
-import socket
 import sys
 import time
 
@@ -27,7 +26,7 @@ from parallax._backends.processes.start.zygote import serve
 from parallax._backends.processes.start.zygote_client import Template
 from parallax._backends.processes.worker.environment_setup import adopt_place
 from parallax._core.fork_pauses import paused
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, sockets
 from parallax._core.nesting import enter
 from parallax._transport.main_module import track_main_classes, use_real_main
 
@@ -67,7 +66,7 @@ def fork_template(inherited: dict[int, tuple[Any, ...]], place: Place) -> Templa
         outputs = [number for number in OUTPUT_FDS if file_of(number) is not None]
         ours = theirs = None
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = sockets.socketpair(sockets.AF_UNIX, sockets.SOCK_SEQPACKET)
             pid = os.fork()
             if pid == 0:
                 _become(theirs, outputs, parent, inherited, place)
@@ -101,7 +100,7 @@ def _lone_reason() -> str:
 
 
 def _become(
-    control: socket.socket,
+    control: sockets.socket,
     outputs: list[int],
     parent: int,
     inherited: dict[int, tuple[Any, ...]],
@@ -113,7 +112,7 @@ def _become(
         low = []  # as long as they are open, the next one gets another number
         while control.fileno() <= max(OUTPUT_FDS):
             low.append(control)
-            control = control.dup()
+            control = sockets.socket(fileno=os.dup(control.fileno()))
         reset_fork({*outputs, control.fileno()})
         if os.getppid() == parent:
             serve(control, inherited, adopt_place(place))

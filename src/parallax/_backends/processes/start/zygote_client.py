@@ -7,7 +7,6 @@ the zygote reports is kept until somebody asks.
 from __future__ import annotations
 
 import contextlib
-import socket
 import sys
 import time
 
@@ -15,7 +14,7 @@ from parallax._backends.processes.common.process_identity import ZYGOTE_NUMBER, 
 from parallax._backends.processes.start.attendant import attendant
 from parallax._backends.processes.start.spawn import OUTPUT_FDS, execute, file_of, import_seconds
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, dumps, loads, signals
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, dumps, loads, signals, sockets
 from parallax._transport.wakeup import ready_channels
 
 if TYPE_CHECKING:
@@ -35,13 +34,13 @@ class Template(NamedTuple):
     """A process that forks workers."""
 
     process: ChildProcess
-    control: socket.socket
+    control: sockets.socket
     #: the descriptors of output that it has: others of these numbers are no output.
     outputs: Sequence[int]
 
 
 def _execute(ids: Ids) -> Template:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = sockets.socketpair(sockets.AF_UNIX, sockets.SOCK_SEQPACKET)
     try:
         who = child_identity("ParallaxZygote", ZYGOTE_NUMBER)
         return Template(execute("zygote", theirs, who, ids), ours, OUTPUT_FDS)
@@ -109,7 +108,7 @@ class ZygoteClient:
 
     def fork(
         self,
-        sock: socket.socket,
+        sock: sockets.socket,
         segments: Sequence[Handle],
         fds: Sequence[int],
         identity: Identity,
@@ -118,7 +117,9 @@ class ZygoteClient:
         numbers = [number for number in self._outputs if file_of(number) is not None]
         message = dumps(("fork", (numbers, len(segments), len(fds), tuple(identity))))
         sent = [sock.fileno(), *(fd for fd in segments if isinstance(fd, int)), *fds, *numbers]
-        socket.send_fds(self.control, [message], sent)
+        data = b"".join(fd.to_bytes(4, sys.byteorder) for fd in sent)
+        # As socket.send_fds, without that module.
+        self.control.sendmsg([message], [(sockets.SOL_SOCKET, sockets.SCM_RIGHTS, data)])
 
     def _request(self, message: Any) -> None:
         with contextlib.suppress(OSError):  # a dead zygote is noticed at the next fork
@@ -144,7 +145,7 @@ class ZygoteClient:
         found = False
         while not self.gone and ready_channels([self.control], 0 if found else timeout):
             try:
-                data = self.control.recv(1 << 16, socket.MSG_DONTWAIT)
+                data = self.control.recv(1 << 16, sockets.MSG_DONTWAIT)
             except BlockingIOError:
                 return found
             except ConnectionResetError:
@@ -198,7 +199,7 @@ class ZygoteClient:
         self.listen(0)
         with contextlib.suppress(OSError):  # the interpreter's exit may have closed it
             # A close alone would reach the zygote when no thread polls the socket any more.
-            self.control.shutdown(socket.SHUT_RDWR)
+            self.control.shutdown(sockets.SHUT_RDWR)
         self.control.close()
         attendant().look_again()  # while it waits on the socket, the other end sees it open
         if self.stuck or self.imports > 0:
