@@ -253,7 +253,7 @@ class Trial:
             self._profiler.limits.stay_reason = weighed
             return
         payload, encoded = weighed
-        self._modules = modules_for(encoded, self._fn)
+        self._modules = modules_for(encoded, getattr(self._fn, "__code__", None))
         self._profiler.workers.payload = payload
         # They hold the data that the function captured, which may be large.
         encoded.buffers.clear()

@@ -28,6 +28,10 @@ from parallax._core.options import resolve
 from parallax._executors import process_errors
 from parallax._executors.executor_base import EngineExecutor, check_arguments
 
+if sys.platform == "linux":
+    # What the first call needs, unless it cannot fork the program.
+    import parallax._backends.processes.parent.snapshot_pool  # noqa: F401
+
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any

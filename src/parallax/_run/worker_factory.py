@@ -103,11 +103,12 @@ class WorkerFactory:
         # The first result may not have been there when the plan was made.
         if not self._forced and (end := copied_end("a result", self._caller.out[-1:])):
             raise errors.WorkerStartError("auto", end)
+        self.output = self.output or output_receiver.OutputReceiver()
+        make = map_workers.ProcessCrew  # loaded before a fork: after it each page is copied first
         pool = self.start.pool(key, self._dispatch.flow.wanted)
         if self._uncopied and not self.start.forked:
             raise errors.WorkerStartError("auto", self._uncopied)
-        self.output = self.output or output_receiver.OutputReceiver()
-        made = map_workers.ProcessCrew(
+        made = make(
             dispatch.post,
             dispatch.lock,
             self._encoded,
@@ -160,7 +161,9 @@ class WorkerFactory:
 
     def _find_modules(self) -> frozenset[str]:
         assert self._encoded is not None
-        self._modules = call_encoding.modules_for(self._encoded, self._call.fn)
+        self._modules = call_encoding.modules_for(
+            self._encoded, getattr(self._call.fn, "__code__", None)
+        )
         return self._modules
 
     def _copied_ends(self, items: list[Any], results: list[Any], *, numbered: bool) -> str:

@@ -140,6 +140,7 @@ class FakePool:
 
     method = "fake"
     forks = False
+    imports = True
     rights = None
     #: as of interpreters, until the first of them cannot load a module.
     spare = "fake"
@@ -190,6 +191,8 @@ class FakePool:
 
     def settle(self, timeout):
         pass
+
+    finish = settle
 
     def prepare(self, modules):
         pass

@@ -153,7 +153,7 @@ class TasksMachine(FakeWorkersMachine):
     def __init__(self):
         super().__init__()
         encoded = codec.encode((len, False, False, []))
-        self.known = [Known(key, encoded, frozenset()) for key in (1, 2)]
+        self.known = [Known(key, encoded, frozenset) for key in (1, 2)]
         self.engine = types.SimpleNamespace(
             lock=threading.RLock(), withdraw=lambda task: setattr(task, "data", None)
         )

@@ -31,7 +31,7 @@ from parallax._transport.pickle_diagnosis import find_unpicklable
 
 if TYPE_CHECKING:
     import pickletools
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from parallax._backends.contract import Call
@@ -206,17 +206,20 @@ def _stands_at(value: Any, key: Key) -> bool:
     return (getattr(value, "__module__", None), getattr(value, "__qualname__", None)) == key
 
 
-def modules_for(call: codec.Encoded, fn: Callable[..., Any]) -> frozenset[str]:
+def modules_for(call: codec.Encoded, code: object) -> frozenset[str]:
     """Installed modules that a callable needs and that are loaded here.
 
     Those that its own modules import count too, and those that its body imports.
+
+    Args:
+        call: the encoded callable.
+        code: its code, or anything else.
     """
     found = (
         _modules_for(call.payload)
         if len(call.payload) < MAX_REMEMBERED_BYTES
         else _find(call.payload)
     )
-    code = getattr(fn, "__code__", None)
     if not isinstance(code, CodeType):
         return found
     return found | {n for n in set(names_in(code)) if n in sys.modules and installed(n)}

@@ -12,6 +12,7 @@ Guarantees: a cached callable is kept alive, so that its identity is not reused.
 from __future__ import annotations
 
 import builtins
+import functools
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -50,8 +51,8 @@ class Known(NamedTuple):
 
     key: int
     encoded: codec.Encoded
-    #: installed modules that it needs.
-    modules: frozenset[str]
+    #: finds the installed modules that it needs.
+    modules: Callable[[], frozenset[str]]
     #: for messages.
     name: str = "a call"
 
@@ -122,7 +123,9 @@ def _encode(
     encoded = encode_call(Call(fn, star=False, stop=False), state, shared=True)
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     reads = [(*each.key, packed[each.key][0]) for each in state if each.key in packed]
-    return Known(call_key(encoded), encoded, modules_for(encoded, fn), name), reads
+    code = getattr(fn, "__code__", None)  # not the callable: calls that have ended keep this
+    modules = functools.partial(modules_for, encoded, code)
+    return Known(call_key(encoded), encoded, modules, name), reads
 
 
 def _entry(fn: Any, known: Known, reads: list[tuple[str, str, Any]]) -> _Entry:

@@ -82,6 +82,8 @@ class Pool:
         #: seconds that a worker took from its start to its hello, newest.
         self.start_seconds: float | None = None
 
+    imports = True  #: whether workers have to import what the program has imported.
+
     @property
     def method(self) -> str:
         """How workers are started."""
@@ -278,9 +280,7 @@ class Pool:
                 worker.started.exitcode(max(0.0, deadline - time.monotonic()))
             self._sweep()
 
-    def finish(self, timeout: float) -> None:
-        """A run or executor that had workers is over; see ``settle``."""
-        self.settle(timeout)
+    finish = settle  # at the end of a run or executor
 
     def tidy(self) -> None:
         """Let go of what has ended by itself; for a thread that may try again if that takes long.

@@ -36,6 +36,8 @@ MAX_KNOWN = 1000
 class SnapshotPool(Pool):
     """Has workers for the one run or executor that it was made for, and ends with it."""
 
+    imports = False
+
     def __init__(self, template: ZygoteClient, inherits: Inherited) -> None:
         super().__init__(starter=Starter("auto", template, inherits))
         self._heritage = inherits.heritage

@@ -136,8 +136,8 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         if count <= 0:
             return
         self._grown = True
-        if self.queue.tasks and (known := self.queue.tasks[-1].known) is not None:
-            self.pool.prepare(known.modules)
+        if self.pool.imports and self.queue.tasks and (known := self.queue.tasks[-1].known):
+            self.pool.prepare(known.modules())
         for _ in range(count):
             try:
                 worker = self.pool.hire(TaskWorker, self._initializer)
