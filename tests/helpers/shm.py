@@ -47,7 +47,7 @@ def content(slab_sender, slab):
     """What lies in a slab, as another process would read it."""
     data = bytearray(slab.nbytes)
     if not slab_sender.segment.read(slab.extent.start, data):
-        window, offset = slab_sender.mapping(slab)
+        window, offset = slab_sender.mapping(slab.extent)
         data[:] = window[offset : offset + slab.nbytes]
     return bytes(data)
 
@@ -105,7 +105,7 @@ def lent(ours, seed=0, nbytes=LARGE):
 def shown(ours, seed, mode):
     """A slab with content that is shared by name."""
     slab = ours.reserve(LARGE, mode)
-    window, offset = ours.mapping(slab)
+    window, offset = ours.mapping(slab.extent)
     window[offset : offset + LARGE] = block(LARGE, seed)
     return slab
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextvars import Context
     from typing import Any, Protocol, TypeAlias
 
-    from parallax._core.chunks import Chunk, ChunkResult, Failure, Route
+    from parallax._core.chunks import Chunk, ChunkResult, Failure
     from parallax._core.nesting import Place
     from parallax._core.options import CallOptions
     from parallax._reporting.stall_policy import WorkerSnapshot
@@ -143,8 +143,6 @@ class CrewSetup(NamedTuple):
 
 class Crew(Protocol):
     """A number of workers of one kind, lent to one run."""
-
-    route: Route
 
     @property
     def recalls(self) -> bool:

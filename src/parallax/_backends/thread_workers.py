@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends.contract import CrewSetup
-    from parallax._core.chunks import Chunk, Route
+    from parallax._core.chunks import Chunk
 
 #: Most threads whose delays are read. Many threads wait for each other's cores, and reading costs
 #: 10 us per thread.
@@ -36,7 +36,6 @@ MAX_MEASURED_THREADS = 16
 class SelfReportingCrew:
     """Workers that report by themselves, keep what they are handed, and cannot be ended."""
 
-    route: Route = "threads"
     recalls = False
 
     def __init__(self, setup: CrewSetup) -> None:

@@ -228,11 +228,7 @@ def close_default_executors() -> None:
         executor.shutdown()
 
 
-def _after_fork() -> None:
-    global _defaults_lock  # noqa: PLW0603 - the parent's may be held by a thread that is gone
-    _defaults_lock = threading.Lock()
-    _defaults.clear()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_defaults.clear)
+    # The parent's may be held by a thread that is gone.
+    os.register_at_fork(after_in_child=_defaults_lock._at_fork_reinit)  # type: ignore[attr-defined]

@@ -97,10 +97,6 @@ def _put(table: dict[Hashable, Any], key: Hashable, value: Any) -> None:
             del table[next(iter(table))]
 
 
-def _after_fork() -> None:
-    global _lock  # noqa: PLW0603 - the parent's may be held by a thread that is gone
-    _lock = threading.Lock()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    # The parent's may be held by a thread that is gone.
+    os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]

@@ -24,12 +24,11 @@ from parallax._core.deferred_signals import Shield
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
-from parallax._reporting.progress import make_progress
 from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._reporting.unread import log_unread
 from parallax._run.caller_loop import CallerLoop, run_items
-from parallax._run.caller_state import CallerState, RunSetup
+from parallax._run.caller_state import CallerState, RunSetup, make_progress
 from parallax._run.controller import Controller
 from parallax._run.map_stall_view import MapStallView
 

@@ -137,8 +137,7 @@ def _close_senders() -> None:
 
 def reset() -> None:
     """Start anew: the sender belongs to the process that forked this one, or to a test."""
-    global _lock  # noqa: PLW0603 - the parent's lock may be held by a thread that does not exist
-    _lock = threading.Lock()
+    _lock._at_fork_reinit()  # type: ignore[attr-defined] # a thread that is gone may have held it
     for sender in _senders:
         sender.close()
     _senders.clear()

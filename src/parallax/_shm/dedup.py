@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._shm.buffers import address_of
 
 if TYPE_CHECKING:
@@ -29,12 +29,10 @@ MAX_RECENT_BUFFERS = 4
 MAX_RECENT_BYTES = 1 << 26
 
 
-class _SentBuffer:
-    def __init__(self, owner: Any, slab: Slab, sample: bytes) -> None:
-        self.owner = owner
-        self.slab = slab
-        self.sample = sample
-        self.repeated = False
+class _SentBuffer(NamedTuple):
+    owner: Any
+    slab: Slab
+    sample: bytes
 
 
 class Deduplicator:
@@ -61,9 +59,7 @@ class Deduplicator:
         known = self._repeated.get(key) or self._recent.get(key)
         sample = bytes(data[:: max(1, data.nbytes // COMPARED_BYTES)])
         if known is not None and known.owner() is owner and known.sample == sample:
-            if not known.repeated:
-                known.repeated = True
-                self._recent.pop(key, None)
+            if self._recent.pop(key, None) is not None:
                 self._repeated[key] = known
                 self.bytes_once += data.nbytes
             self.bytes_spared += data.nbytes

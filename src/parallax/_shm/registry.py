@@ -34,7 +34,7 @@ def expose(sender: SlabSender, slab: Slab, *, readonly: bool) -> memoryview:
     """The memory of a slab in this process, valid as long as anything refers to the view."""
     import ctypes
 
-    window, offset = sender.mapping(slab)
+    window, offset = sender.mapping(slab.extent)
     exporter = (ctypes.c_ubyte * slab.nbytes).from_buffer(window, offset)
     address = ctypes.addressof(exporter)
     _shared[address] = slab

@@ -167,7 +167,7 @@ class SlabSender:
                 self.segment.reserve(extent.start, extent.size)
                 if not self._stale:
                     return Slab(self, extent._replace(residency=RESIDENT), nbytes, mode)
-            window, offset = self._mapping(extent)
+            window, offset = self.mapping(extent)
             zeros = bytes(min(COPY_PIECE_BYTES, extent.size))
             for done in range(0, extent.size, COPY_PIECE_BYTES):
                 end = min(done + COPY_PIECE_BYTES, extent.size)
@@ -176,10 +176,6 @@ class SlabSender:
             self._discard(extent)
             raise
         return Slab(self, extent._replace(residency=MAPPED), nbytes, mode)
-
-    def mapping(self, slab: Slab) -> tuple[mmap.mmap, int]:
-        """The mapping that contains a slab in this process, and the slab's first byte in it."""
-        return self._mapping(slab.extent)
 
     def window_at(self, position: int) -> tuple[int, int]:
         """Start and length of the window that contains a position."""
@@ -223,7 +219,7 @@ class SlabSender:
     def _copy(self, extent: Extent, position: int, data: memoryview) -> int:
         """Copy a buffer into an extent; the residency of the copy."""
         large = self._threads and data.nbytes >= MIN_THREADED_COPY_BYTES
-        window, offset = self._mapping(extent)
+        window, offset = self.mapping(extent)
         offset += position - extent.start
         if extent.residency == UNBACKED:
             if (
@@ -248,7 +244,8 @@ class SlabSender:
             window[offset + done : offset + end] = data[done:end]
         return MAPPED
 
-    def _mapping(self, extent: Extent) -> tuple[mmap.mmap, int]:
+    def mapping(self, extent: Extent) -> tuple[mmap.mmap, int]:
+        """The mapping that contains a range in this process, and the range's first byte in it."""
         start = self.window_at(extent.start)[0]
         return self._windows[start], extent.start - start
 

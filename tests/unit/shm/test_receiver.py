@@ -136,7 +136,7 @@ def test_what_is_shared_by_name(private):
             read[0] = 1
         write[7] = 200
         assert content(ours, writing)[7] == part[2] == 200
-        window, offset = ours.mapping(writing)
+        window, offset = ours.mapping(writing.extent)
         window[offset + 8] = 201
         assert write[8] == part[3] == 201
         empty = np.frombuffer(receiver.view(writing.ref(LARGE, 0)), np.uint8)

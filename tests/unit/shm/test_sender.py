@@ -163,7 +163,7 @@ def test_reserved_memory_is_zeros(monkeypatch, way):
                 slab = ours.reserve(nbytes, READ)
                 assert slab.mode == READ
                 assert content(ours, slab) == bytes(nbytes)
-                window, offset = ours.mapping(slab)
+                window, offset = ours.mapping(slab.extent)
                 window[offset : offset + nbytes] = block(nbytes, 9)
                 assert content(ours, slab) == block(nbytes, 9)
                 del slab
@@ -229,7 +229,7 @@ def test_dropped_after_the_end():
     """A slab may outlive its slab_sender."""
     with slab_sender() as ours:
         slab, reserved = ours.put(memoryview(block(GRAIN_BYTES))), ours.reserve(GRAIN_BYTES, WRITE)
-        window, offset = ours.mapping(reserved)
+        window, offset = ours.mapping(reserved.extent)
     ours.close()
     assert ours.put(memoryview(b"x")) is None
     assert "is closed" in str(ours.last_error)

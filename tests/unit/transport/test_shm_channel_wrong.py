@@ -34,7 +34,7 @@ def test_wrong_tables(data):
         payload, (buffer,) = frame.open()
         assert bytes(payload) == block(MIN_SHARED_BYTES)
         if wrong[1]:  # another place in the same window
-            window, _ = parent.sender.mapping(slab)
+            window, _ = parent.sender.mapping(slab.extent)
             start = wrong[3] - wrong[0]
             assert bytes(buffer) == window[start : start + wrong[4]]
             assert wrong[4] <= wrong[1] <= parent.sender.segment.size()
