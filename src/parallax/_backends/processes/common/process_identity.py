@@ -203,6 +203,13 @@ _ACTIONS: dict[str, Callable[[Any], None]] = {
 }
 
 
+def when_imported(name: str, act: Callable[[Any], None]) -> None:
+    """Have a module acted upon as soon as it is imported, before any other code has it."""
+    _ACTIONS[name] = act
+    if _watcher not in sys.meta_path:
+        sys.meta_path.insert(0, _watcher)
+
+
 class _Watcher:
     """A finder that has modules of ``_ACTIONS`` acted upon as soon as they are imported."""
 

@@ -15,6 +15,7 @@ import warnings
 
 from parallax._backends.processes.common import process_identity
 from parallax._backends.processes.common.arithmetic import decimal_settings, numpy_settings
+from parallax._backends.processes.common.library_settings import library_settings
 from parallax._backends.processes.common.output_needs import wanted_output
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps
 from parallax._core.process_rights import habits
@@ -65,6 +66,7 @@ def capture_environment(place: Place) -> bytes:
         "logging": _logging(),
         "decimal": decimal_settings(),
         "numpy": numpy_settings(),
+        "settings": library_settings(),
         "options": _options(),
         "multiprocessing": process_identity.shared(),
         "output": wanted_output(),

@@ -13,6 +13,7 @@ import warnings
 
 from parallax._backends.processes.common import process_identity
 from parallax._backends.processes.common.arithmetic import set_decimal, set_numpy
+from parallax._backends.processes.common.library_settings import LibrarySettings
 from parallax._backends.processes.common.native_threads import (
     THREAD_COUNT_VARIABLES,
     limit_loaded,
@@ -43,6 +44,7 @@ class WorkerEnvironment:
             send_output: has the output of items sent to the parent, as ``wanted_output`` says.
         """
         self._send_output = send_output
+        self._settings = LibrarySettings()
         self._last: dict[str, Any] = {}
         #: this process cannot take over limits or niceness.
         self.unfit = False
@@ -74,6 +76,7 @@ class WorkerEnvironment:
         self._set_variables()
         _set_filters(context["filters"])
         _set_limits(context)
+        self._settings.apply(context["settings"])
         for name, change in (
             ("logging", _set_logging),
             ("decimal", set_decimal),
