@@ -224,7 +224,7 @@ def check_small_messages_are_not_held_back():
     import socket
 
     ours, theirs = wakeup.socket_pair()
-    with ours, theirs:
+    with contextlib.closing(ours), contextlib.closing(theirs):
         assert (ours.family == socket.AF_INET) == WINDOWS
         if WINDOWS:
             assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

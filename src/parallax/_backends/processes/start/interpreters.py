@@ -23,7 +23,7 @@ from concurrent import interpreters  # type: ignore[attr-defined]
 from parallax._backends.processes.start.started_process import StartedProcess
 from parallax._backends.processes.start.starter import HELLO_TIMEOUT_S, Starter
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -167,7 +167,7 @@ class InterpreterStarter(Starter):
         try:
             copies += (os.dup(each) if isinstance(each, int) else each for each in segments)
             fds += map(os.dup, initializer.fds if initializer is not None else ())
-            started = StartedInterpreter(sock.dup().detach(), copies, fds)
+            started = StartedInterpreter(sockets.dup(sock.fileno()), copies, fds)
         except (OSError, RuntimeError) as error:  # the latter if there can be no other thread
             for each in (*copies, *fds):
                 if isinstance(each, int):

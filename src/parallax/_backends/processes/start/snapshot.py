@@ -112,7 +112,7 @@ def _become(
         low = []  # as long as they are open, the next one gets another number
         while control.fileno() <= max(OUTPUT_FDS):
             low.append(control)
-            control = sockets.socket(fileno=os.dup(control.fileno()))
+            control = sockets.socket(fileno=sockets.dup(control.fileno()))
         reset_fork({*outputs, control.fileno()})
         if os.getppid() == parent:
             serve(control, inherited, adopt_place(place))
