@@ -22,7 +22,7 @@ from helpers.shm import view as array_of
 
 from parallax import configure
 from parallax._adaptive.functions import CALLS_PER_INSPECTION, FunctionState
-from parallax._backends.contract import Call
+from parallax._backends.contract import Call, CrewSetup
 from parallax._backends.processes.parent import environment_capture
 from parallax._backends.thread_engine import ThreadEngine
 from parallax._backends.thread_workers import ThreadCrew
@@ -308,13 +308,9 @@ def test_a_wake_as_the_waker_closes():
 def test_threads_are_looked_at_while_others_start():
     """What the stall monitor does, which has no lock of the run."""
     numbers, done = itertools.count(1), threading.Event()
-    crew = ThreadCrew(
-        lambda _: None,
-        Call(abs, star=False, stop=True),
-        new_id=lambda: next(numbers),
-        place=here(),
-        context=contextvars.copy_context(),
-    )
+    call = Call(abs, star=False, stop=True)
+    context = contextvars.copy_context()
+    crew = ThreadCrew(CrewSetup(lambda _: None, call, lambda: next(numbers), here(), context))
 
     def look():
         while not done.is_set():
