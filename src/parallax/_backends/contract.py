@@ -192,24 +192,16 @@ class Engine(Protocol):
     An engine whose futures are ours is also their ``Helper``.
     """
 
+    #: the backend by which the calls are run, as the option names it.
+    backend: Any
     #: no more calls are taken.
     closing: bool
-
-    @property
-    def backend(self) -> Any:
-        """The backend by which the calls are run, as the option names it."""
-
-    @property
-    def fatal(self) -> BaseException | None:
-        """Why no call can be run; None as long as calls can."""
-
-    @property
-    def max_workers(self) -> int:
-        """Most calls that run at a time."""
-
-    @property
-    def ahead(self) -> int:
-        """Calls with small results that ``map`` should have submitted, so that no worker waits."""
+    #: why no call can be run; None as long as calls can.
+    fatal: BaseException | None
+    #: most calls that run at a time.
+    max_workers: int
+    #: calls with small results that ``map`` should have submitted, so that no worker waits.
+    ahead: int
 
     def submit(
         self,

@@ -39,7 +39,8 @@ class LocalPieces:
 class _Unmanaged(LocalPieces):
     """An engine without workers of its own: nothing to end, nothing bound to this process."""
 
-    fatal = thread = None
+    fatal: BaseException | None = None
+    thread = None
 
     def __init__(self) -> None:
         self.closing = False

@@ -95,6 +95,7 @@ class ThreadEngine(LocalPieces):
     """Runs single calls on up to ``max_workers`` threads. Thread-safe."""
 
     backend = "threads"
+    ahead = property(lambda self: self.max_workers + min(self.max_workers, MAX_QUEUED_AHEAD))
 
     def __init__(
         self,
@@ -198,10 +199,6 @@ class ThreadEngine(LocalPieces):
                 if not self.threads:
                     self.queue.get_nowait()
                     raise
-
-    @property
-    def ahead(self) -> int:
-        return self.max_workers + min(self.max_workers, MAX_QUEUED_AHEAD)
 
     def rest_after(self, seconds: float) -> None:
         self._idle_limit = seconds

@@ -197,23 +197,17 @@ _defaults: dict[Any, Executor] = {}
 _defaults_lock = threading.Lock()
 
 
-def default_executor(backend: Any = "auto", max_workers: int | None = None) -> Executor:
-    """The executor of this process for calls that are given none.
+def shared_executor(options: Options) -> Executor:
+    """The executor of this process for a call with such options, which is given none.
 
     Its idle workers end after ``idle_timeout``, as those of ``parallel_map``.
     """
-    key = (backend, max_workers)
+    key = options.backend, options.max_workers
     with _defaults_lock:
         executor = _defaults.get(key)
         if executor is None:
-            executor = _defaults[key] = Executor(max_workers, backend=backend)
+            executor = _defaults[key] = Executor(options.max_workers, backend=options.backend)
             executor._engine.rest_after(resolve({}).idle_timeout)
-        return executor
-
-
-def shared_executor(options: Options) -> Executor:
-    """The executor of this process for a call with such options."""
-    executor = default_executor(options.backend, options.max_workers)
     if options.item_timeout is not None or options.retries:
         return executor.options(item_timeout=options.item_timeout, retries=options.retries)
     return executor

@@ -104,9 +104,6 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         finally:
             self = None  # type: ignore[assignment]  # noqa: PLW0642 - see _fill
 
-    def __iter__(self) -> MapResults:
-        return self
-
     def __next__(self) -> Any:
         self._reader = threading.get_ident()
         try:

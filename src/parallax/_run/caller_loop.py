@@ -218,7 +218,7 @@ def run_next(
     result = ChunkResult(
         values, *run_calls(fn, source.each(count), values, star=source.star, stop=stop)
     )
-    source.took(len(values))
+    source.taken += len(values)
     if len(values) < count and not result.failures:
         source.ended = True
     return result

@@ -13,10 +13,9 @@ from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.ends import own_end
-from parallax._run.crew_table import CALLER, CrewTable
+from parallax._run.crew_table import CALLER, CrewTable, WorkerLosses
 from parallax._run.homecoming import Homecoming
 from parallax._run.listener import NO_LISTENER
-from parallax._run.worker_losses import WorkerLosses
 from parallax._scheduling import events
 from parallax._scheduling.in_flight import ItemsInFlight
 from parallax._scheduling.reorder_buffer import ReorderBuffer

@@ -52,7 +52,7 @@ class Input:
         several = len(iterables) > 1
         #: items are tuples of arguments.
         self.star = spread or several or numbered
-        #: the iterator; items taken from it directly are reported to ``took``.
+        #: the iterator; items taken from it directly are added to ``taken``.
         self.iterator: Iterator[Any] = (
             map(tuple, iterables[0])
             if spread
@@ -145,10 +145,6 @@ class Input:
         """What the input raised, if it did; for one to whom it is told, or who tells."""
         error, self._error = self._error, None
         return error
-
-    def took(self, count: int) -> None:
-        """Note that ``count`` items were taken from ``iterator`` directly."""
-        self.taken += count
 
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:

@@ -57,10 +57,6 @@ class RecallPolicy:
         if self._overdue_at is None and worker.held > 1:
             self._overdue_at = now + OVERDUE_MARGIN_S
 
-    def stop(self) -> None:
-        """No worker is asked any more."""
-        self.due = None
-
     def choose(
         self,
         workers: Mapping[int, WorkerEntry],

@@ -322,7 +322,7 @@ class Scheduler:
         """Recall items that their workers have not begun, if others can run them sooner."""
         table = self._table
         if not table.recallable or self.failed is not None:
-            self._recalls.stop()
+            self._recalls.due = None  # no worker is asked any more
             return
         idle = len(table.idle)
         if idle and (self._resend or self._next < self._arrived or self.wanted()):

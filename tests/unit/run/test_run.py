@@ -16,7 +16,7 @@ from parallax._core.options import Options
 from parallax._reporting.reports import Report
 from parallax._run.caller_loop import run_items, run_next, with_errors
 from parallax._run.caller_state import CallerState
-from parallax._run.crew_table import CALLER, CrewTable
+from parallax._run.crew_table import CALLER, MAX_REPORTED_LOSSES, CrewTable, WorkerLosses
 from parallax._run.route_hold import (
     MAX_ROUTE_CHANGES,
     ROUTE_HOLD_S,
@@ -25,7 +25,6 @@ from parallax._run.route_hold import (
 )
 from parallax._run.run import Run
 from parallax._run.worker_factory import WorkerFactory
-from parallax._run.worker_losses import MAX_REPORTED_LOSSES, WorkerLosses
 from parallax._scheduling.events import Blame
 from parallax._scheduling.input import Input
 

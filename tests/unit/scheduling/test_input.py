@@ -147,7 +147,7 @@ def test_a_range_is_taken_in_any_mixture_of_ways(start, stop, step, data):
             assert source.peek() == list(range(start, stop, step))[len(seen) : len(seen) + 1]
         elif way == "iterator":
             items = list(itertools.islice(source.iterator, 2))
-            source.took(len(items))
+            source.taken += len(items)
             seen += items
         else:
             seen += getattr(source, way)(data.draw(st.integers(1, 9)))
