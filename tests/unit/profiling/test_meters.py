@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from parallax._core.cores import gil_enabled
-from parallax._core.thread_clocks import read_run_delay
+from parallax._core.thread_clocks import RunDelay
 from parallax._profiling import gil_estimate, gil_sampler
 from parallax._profiling.gil_estimate import (
     GilReading,
@@ -512,11 +512,12 @@ def test_a_fork_can_stop_a_sampler_that_it_does_not_have() -> None:
 
 
 def test_a_missing_or_odd_schedstat_is_no_error(tmp_path: Path) -> None:
-    assert read_run_delay(str(tmp_path / "none")) is None
     (tmp_path / "odd").write_text("nonsense\n")
-    assert read_run_delay(str(tmp_path / "odd")) is None
     (tmp_path / "good").write_text("123 2500000000 7\n")
-    assert read_run_delay(str(tmp_path / "good")) == pytest.approx(2.5)
+    for name, seconds in (("none", 0.0), ("odd", 0.0), ("good", 2.5)):
+        delay = RunDelay(str(tmp_path / name))
+        assert delay() == pytest.approx(seconds)
+        delay.close()
 
 
 # -- the meters ----------------------------------------------------------------------------------
