@@ -19,6 +19,7 @@ from collections import OrderedDict, deque
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.checksum import checksum
+from parallax._guard.generators import handle
 from parallax._guard.lookup import (
     instance_dict,
     is_a,
@@ -264,8 +265,8 @@ class Walk:
         self._out += [tuple(map(len, manager.axes)), str(list(manager.axes[0][:SAMPLED_ENTRIES]))]
 
     def _random(self, obj: Any) -> None:
-        state = getattr(obj, "bit_generator", None) or getattr(obj, "_bit_generator", None)
-        self._todo.append(obj.getstate() if state is None else state.state)
+        if (generator := handle(obj)) is not None:
+            self._todo.append(generator.state())
 
     def _memory_file(self, obj: Any) -> None:
         self._out.append(obj.tell())
@@ -357,6 +358,7 @@ _BY_NAME: Final[dict[tuple[str, str], Callable[[Walk, Any], None]]] = {
     ("numpy", "ndarray"): Walk._ndarray, ("torch", "Tensor"): Walk._tensor,
     ("pandas", "NDFrame"): Walk._frame, ("random", "Random"): Walk._random,
     ("numpy", "Generator"): Walk._random, ("numpy", "RandomState"): Walk._random,
+    ("numpy", "BitGenerator"): Walk._random, ("torch", "Generator"): Walk._random,
     ("logging", "Logger"): Walk._logger, ("enum", "Enum"): Walk._nothing,
     ("ctypes", "Array"): Walk._buffer, ("ctypes", "_SimpleCData"): Walk._buffer,
     ("ctypes", "Structure"): Walk._buffer, ("ctypes", "_CData"): Walk._buffer,

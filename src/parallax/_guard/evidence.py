@@ -65,6 +65,8 @@ def _kind(event: Event, conditions: list[Condition], guarded: bool, shown: froze
         return "grow"  # each item is processed by one thread
     if event.shape == "swap":
         return "apart"
+    if event.shape == "keep":
+        return "grow"
     if event.shape == "take" or node is None:
         return "update"
     goal = slot or node

@@ -277,22 +277,3 @@ def _names(
             named |= more
             attributes |= further
     return named, attributes
-
-
-class DrawWatch:
-    """Sees whether numbers are drawn from generators that outlive an item."""
-
-    def __init__(self, reach: Reach) -> None:
-        self._held = reach.generators()
-        self._before: list[tuple[str, PythonGenerator, Any]] = []
-
-    def before(self) -> None:
-        """Items begin."""
-        known = [*shared_generators(), *self._held]
-        found = [(title, handle(generator)) for title, generator in known]
-        self._before = [(title, each, each.state()) for title, each in found if each is not None]
-
-    def changed(self) -> str:
-        """The generator that items have drawn from since then; "" if there is none."""
-        before, self._before = self._before, []
-        return next((title for title, each, state in before if each.drawn(state)), "")

@@ -26,6 +26,7 @@ from parallax._guard.mutators import (
     ARGUMENT_CHANGES,
     CONTAINER_CALLS,
     GETTERS,
+    KEEPING_CALLS,
     MUTATING_METHODS,
     PACKAGE_METHODS,
     PROCESS_CALLS,
@@ -152,7 +153,8 @@ class InstalledCalls(BuiltinCalls):
         """Call a function or class that is not the program's own; what the call returns."""
         positional = args.positional
         changed = self._note_changed_argument(frame, module, name, positional)
-        for shape, table in (("take", PROCESS_CALLS), ("swap", SWAPPING_CALLS)):
+        tables = ("take", PROCESS_CALLS), ("swap", SWAPPING_CALLS), ("keep", KEEPING_CALLS)
+        for shape, table in tables:
             if (process := table.get((module, name))) is not None:
                 self.note(frame, None, (shape, process[0]), target=process[1])
         self._note_outputs(frame, args)

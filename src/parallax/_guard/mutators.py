@@ -211,6 +211,8 @@ SWAPPING_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
         "hist", "scatter", "bar", "imshow", "xlabel", "ylabel", "legend",
     )},
 }  # fmt: skip
+# Calls for what this process alone will do later, in whatever order.
+KEEPING_CALLS: Final = {("weakref", "finalize"): ("registers with", "weakref.finalize")}
 for (_module, _name), _change in tuple(PROCESS_CALLS.items()):
     if _module == "os":
         PROCESS_CALLS["posix", _name] = PROCESS_CALLS["nt", _name] = _change

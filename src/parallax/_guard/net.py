@@ -17,6 +17,7 @@ import types
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._guard.digest import Walk, content_of
 from parallax._guard.fingerprint import follow
+from parallax._guard.generators import handle, shared_generators
 from parallax._guard.lookup import (
     is_a,
     is_lru_cache,
@@ -91,6 +92,8 @@ class Net:
         self._kinds: dict[type, Any] = {}
         self._known: list[tuple[int, int]] | None = None
         self._items: tuple[Sequence[Any], tuple[int, int]] | None = None
+        for title, generator in shared_generators():
+            self._add(title, generator)  # code of libraries, too, draws from these
         self._visit(fn, "self")
 
     def before(self, items: Sequence[Any]) -> None:
@@ -135,6 +138,11 @@ class Net:
         if steps > 2 * self._mesh.steps:
             self._mesh = self._mesh._replace(steps=steps)
             self._known = self._look(())[0]
+
+    def draws(self, name: str) -> bool:
+        """Whether a place is a generator of random numbers."""
+        found = (_value(*place) for title, *place in self._places if title == name)
+        return any(handle(each) is not None for each in found)
 
     def forget(self) -> None:
         """Items run that are not looked at."""

@@ -14,7 +14,7 @@ import time
 
 from parallax._core.callables import unwrap_partial
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._guard.effects import Finding
+from parallax._guard.effects import DRAWS, Finding
 from parallax._guard.net import Change, Mesh, Net
 
 if TYPE_CHECKING:
@@ -196,10 +196,10 @@ class Watch:
     def _keep(self, change: Change, index: int, *, open_: bool) -> None:
         kind: Literal["grow", "update"] = "grow" if change.foreign else "update"
         self.open = open_
+        draws = self._net is not None and self._net.draws(change.name)
+        how = DRAWS if draws else "changes"
         if self.finding is None or self.finding.item < 0:
-            self.finding = Finding(
-                kind, change.name, self._name, self._place, 0, "changes", item=index
-            )
+            self.finding = Finding(kind, change.name, self._name, self._place, 0, how, item=index)
 
 
 def steps_for(seconds: float) -> float:

@@ -13,7 +13,6 @@ from parallax._core.callables import name_of
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.effects import (
-    DRAWS,
     OPEN,
     SEED_ADVICE,
     Finding,
@@ -27,7 +26,7 @@ from parallax._guard.effects import (
     seen,
     with_finding,
 )
-from parallax._guard.generators import MAX_WATCHED_OBJECTS, DrawWatch, Reach, shared_generators
+from parallax._guard.generators import MAX_WATCHED_OBJECTS, Reach, shared_generators
 from parallax._guard.lookup import is_seeded
 from parallax._guard.process_state import ProcessWatch, one_thread_object
 from parallax._guard.watch import Watch
@@ -71,7 +70,6 @@ class RouteLimits:
         self._fn: Any = fn
         #: what items were seen to draw from, change, or use that other threads have, too.
         self.shared: Finding | None = None
-        self._draws: DrawWatch | None = None
         self._process: ProcessWatch | None = None
         self._blocks = 0
         self._history = history
@@ -180,21 +178,18 @@ class RouteLimits:
         if not self._blocks and self._guard:
             self._process = ProcessWatch()
             reach = Reach(self._fn, MAX_WATCHED_OBJECTS)
-            self._draws = None if is_seeded(self._fn) else DrawWatch(reach)
             if name := one_thread_object(reach.found, reach.stored):
                 self.shared = seen(self._fn, "uses what one thread alone may use:", name, "apart")
         self._blocks += 1
-        for watch in (self._draws, self._process):
-            if watch is not None:
-                watch.before()
+        if self._process is not None:
+            self._process.before()
 
     def after_block(self) -> None:
         """Items have ended."""
-        for watch, how in ((self._draws, DRAWS), (self._process, "changes")):
-            if watch is not None and (target := watch.changed()):
-                self.shared = seen(self._fn, how, target, "update")
+        if self._process is not None and (target := self._process.changed()):
+            self.shared = seen(self._fn, "changes", target, "update")
         if self._blocks >= MAX_SEEN_BLOCKS or (self.shared and self.shared.kind == "update"):
-            self._draws = self._process = None
+            self._process = None
 
     def glance(self) -> None:
         """Look, from another thread, at what the caller's items swap for a moment."""

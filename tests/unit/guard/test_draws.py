@@ -106,10 +106,11 @@ def test_a_draw_keeps_items_in_the_loop_and_names_the_generator(name):
 def verdict_of(fn, args):
     limits = RouteLimits(fn, ())
     limits.inspect(args)
-    for _ in range(3):
-        limits.before_block()
+    limits.cast_net()
+    for number in range(3):
+        limits.before_item(args)
         fn(*args)
-        limits.after_block()
+        limits.after_item(number)
     return limits.verdict
 
 
