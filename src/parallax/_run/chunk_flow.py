@@ -131,6 +131,8 @@ class ChunkFlow:
         if self.scheduler is not None:
             self.scheduler.expect_workers(workers)
         if crew is None:
+            if "processes" in self.table.crews and self.home.waits(self):
+                return None
             self.table.join(CALLER)
         elif route not in self.table.crews:
             try:

@@ -336,7 +336,7 @@ class Controller:
         self._report.ran_again(start, ran[-1], result.changed[0])
         if flow.route != "loop":
             self._stay()
-            flow.home.go(flow)
+        flow.home.go(flow)
         return True
 
     def _stay(self) -> None:

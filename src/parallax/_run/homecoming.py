@@ -13,6 +13,10 @@ from parallax._scheduling import events
 if TYPE_CHECKING:
     from typing import Any
 
+#: Seconds of an item up to which the order of what items change is worth waiting for workers where
+#: nothing has changed so far. More leaves the caller's thread idle, less loses the order.
+MAX_AWAITED_S = 0.1
+
 
 class Homecoming:
     """The way home of one run; its methods take the ``ChunkFlow``."""
@@ -35,6 +39,14 @@ class Homecoming:
         for route, crew in flow.table.crews.items():
             for worker in flow.table.up(route) if crew.recalls else ():
                 crew.recall(worker)
+
+    def waits(self, flow: Any) -> bool:
+        """The route is the loop again: whether it begins when workers are done, and not at once."""
+        scheduler = flow.scheduler
+        if scheduler is None or not scheduler.in_flight or (scheduler.mean or 1.0) > MAX_AWAITED_S:
+            return False
+        self.go(flow)
+        return True
 
     def hold(self, flow: Any, items: list[Any]) -> None:
         """Items came that run here, each before the next is taken, when those before are done."""

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from parallax._backends import executor_workers, thread_workers
     from parallax._backends.contract import Crew
     from parallax._backends.processes.common import heritage
-    from parallax._backends.processes.parent import call_encoding, map_workers, output_receiver
+    from parallax._backends.processes.parent import (
+        call_encoding,
+        known_objects,
+        map_workers,
+        output_receiver,
+    )
     from parallax._core import errors
     from parallax._core.chunks import Route
     from parallax._core.nesting import Place
@@ -36,6 +41,7 @@ else:
     _PARENT = "parallax._backends.processes.parent."
     call_encoding = lazy_module(_PARENT + "call_encoding")
     heritage = lazy_module("parallax._backends.processes.common.heritage")
+    known_objects = lazy_module(_PARENT + "known_objects")
     map_workers = lazy_module(_PARENT + "map_workers")
     output_receiver = lazy_module(_PARENT + "output_receiver")
     executor_workers = lazy_module("parallax._backends.executor_workers")
@@ -73,6 +79,7 @@ class WorkerFactory:
         self._forced = forced
         self._place = place
         self._encoded: Encoded | None = None
+        self._objects: heritage.SharedObjects | None = None  # that workers have with it
         self._modules: frozenset[str] = frozenset()  # that workers need to import
         self._caller = setup.caller
         self._uncopied = ""  # why only forks of the program may be used; "" if others may, too
@@ -122,6 +129,7 @@ class WorkerFactory:
             output=self.output,
             items=self._options.max_tasks_per_child,
             memory=self._options.max_memory_per_worker,
+            objects=self._objects,
             net=None if self._forced else self._profiler.net(),
         )
         scheduler = dispatch.flow.scheduler
@@ -137,7 +145,7 @@ class WorkerFactory:
             for packed in self._encoded.state:
                 packed.buffers.clear()
                 packed.slabs.clear()
-            self._encoded = None
+            self._encoded = self._objects = None
 
     def start_seconds(self) -> float:
         """Seconds until worker processes would take work; 0 if they are up."""
@@ -147,7 +155,8 @@ class WorkerFactory:
     def _encode(self) -> None:
         """Encode the callable for a crew that was asked for by name."""
         try:
-            self._encoded = call_encoding.encode_call(self._call)
+            self._objects = known_objects.shared_objects(self._call.fn)
+            self._encoded = call_encoding.encode_call(self._call, objects=self._objects)
         except Exception as error:
             if errors.lacks_descriptors(error):
                 raise
@@ -156,7 +165,7 @@ class WorkerFactory:
         self._profiler.limits.find_reads()
         state, _ = call_encoding.capture_state(self._profiler.limits.reads)
         if state:
-            self._encoded = call_encoding.encode_call(self._call, state)
+            self._encoded = call_encoding.encode_call(self._call, state, objects=self._objects)
         self.start.prepare(self._find_modules)
 
     def _find_modules(self) -> frozenset[str]:
@@ -194,7 +203,9 @@ class WorkerFactory:
         numbered = bool(inputs) and heritage.numbered(inputs)
         weighed: Any = self._copied_ends(items, results, numbered=numbered)
         if not weighed:
-            weighed = call_encoding.weigh(self._call, profiler.limits.reads, items, results)
+            self._objects = known_objects.shared_objects(self._call.fn)
+            reads = profiler.limits.reads
+            weighed = call_encoding.weigh(self._call, reads, items, results, self._objects)
         if isinstance(weighed, str):
             profiler.limits.stay_reason = weighed
             return

@@ -33,6 +33,7 @@ from parallax._transport.wrapped_functions import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
     from typing import Any
 
@@ -46,6 +47,7 @@ def encode_by_value(
     shared: bool = False,
     reducers: Reducers | None = None,
     aliases: bool = True,
+    known: Sequence[Any] = (),
 ) -> Encoded:
     """Encode with cloudpickle: functions and classes of ``__main__`` travel by value.
 
@@ -56,6 +58,7 @@ def encode_by_value(
         shared: as for ``encode``.
         reducers: as for ``encode``.
         aliases: as for ``encode``.
+        known: as for ``encode``.
     """
     collector = BufferCollector()
     registered = []
@@ -68,7 +71,7 @@ def encode_by_value(
                 cloudpickle.register_pickle_by_value(module)
                 registered.append(module)
         pickler_class = _value_pickler(any_shared() or has_large_buffers(obj), shared, aliases)
-        data = dump(with_reducers(pickler_class, reducers), obj, collector)
+        data = dump(with_reducers(pickler_class, reducers), obj, collector, known)
         return Encoded(data, collector.buffers)
     finally:
         for module in registered:

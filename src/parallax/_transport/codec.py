@@ -42,7 +42,12 @@ _NONE: set[str] = set()
 
 
 def encode(
-    obj: Any, *, shared: bool = False, reducers: Reducers | None = None, aliases: bool = True
+    obj: Any,
+    *,
+    shared: bool = False,
+    reducers: Reducers | None = None,
+    aliases: bool = True,
+    known: Sequence[Any] = (),
 ) -> Encoded:
     """Encode an object for a worker.
 
@@ -52,6 +57,7 @@ def encode(
             worker, over all objects that are encoded like this; see ``worker_main``.
         reducers: take precedence over those that are registered globally.
         aliases: whether a class that its module has under another name travels by that name.
+        known: objects that the worker has, and gives first among the buffers to decode.
 
     Raises:
         Exception: whatever the pickler raised; ``find_unpicklable`` then tells where.
@@ -59,18 +65,20 @@ def encode(
     collector = BufferCollector()
     data: bytes | None
     try:
-        data = _dumps(obj, collector, reducers)
+        data = _dumps(obj, collector, reducers, known)
     except Exception as error:  # noqa: BLE001 - any __reduce__ may raise anything
         wrapped = type(error).__name__ == "PicklingError" and _NOT_UNDER_ITS_NAME in str(error)
-        data = _dumps_wrapped(obj, collector) if wrapped and not reducers else None
+        data = None
+        if wrapped and not reducers and not known:
+            data = _dumps_wrapped(obj, collector)
     if data is None or b"_main__" in data or _is_registered(data):
         from parallax._transport.by_value import encode_by_value
 
-        return encode_by_value(obj, shared=shared, reducers=reducers, aliases=aliases)
+        return encode_by_value(obj, shared=shared, reducers=reducers, aliases=aliases, known=known)
     return Encoded(data, collector.buffers)
 
 
-def encode_reply(obj: Any, known: Sequence[Any] = ()) -> Encoded:
+def encode_reply(obj: Any, known: Sequence[Any] = (), *, as_worker: bool = False) -> Encoded:
     """Encode a result in the worker.
 
     Classes that came from the caller by value go back as a reference to the caller's own class.
@@ -79,11 +87,12 @@ def encode_reply(obj: Any, known: Sequence[Any] = ()) -> Encoded:
     Args:
         obj: the result.
         known: objects that the caller has, and gives first among the buffers to decode.
+        as_worker: the caller encodes an object of its own, to compare it with a worker's.
     """
     collector = BufferCollector()
     try:
         data = _dumps(obj, collector, known=known)
-        if not _is_registered(data):
+        if not _is_registered(data) and not (as_worker and b"_main__" in data):
             return Encoded(data, collector.buffers)
     except Exception:  # noqa: BLE001 - as in encode
         pass

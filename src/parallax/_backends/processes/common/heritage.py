@@ -15,7 +15,7 @@ from itertools import chain
 from operator import is_
 
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, dumps, loads
 from parallax._core.plain_types import PLAIN_TYPES
 from parallax._transport import codec
 
@@ -41,6 +41,11 @@ KNOWN_MARK = b"\x02"
 #: Objects at the first level of a result that are looked at. More finds more, and takes 60 ns each.
 MAX_HELD = 1000
 
+#: Items of a chunk, and bytes of them, up to which those that are returned come back as the very
+#: items. More takes longer to compare than to send.
+MAX_PROVEN_ITEMS = 64
+MAX_PROVEN_BYTES = 1 << 14
+
 #: Types of input of which a fork has a copy, and those that nobody can change.
 _COPIED: tuple[type, ...] = (
     list,
@@ -64,6 +69,9 @@ class Heritage:
 
     __slots__ = ("_columns", "_known", "_numbers")
 
+    #: workers are no forks of the program.
+    apart = False
+
     def __init__(self, inputs: Sequence[Iterable[Any]], known: Iterable[Any]) -> None:
         """Note what there is now.
 
@@ -78,6 +86,14 @@ class Heritage:
     def clear(self) -> None:
         """Let go of all objects."""
         self._columns, self._known, self._numbers = [], [], {}
+
+    def hold(self, items: Sequence[Any]) -> slice | None:  # noqa: ARG002 - of others than forks
+        """The items of the chunk that is run next came as they are."""
+        return None
+
+    def unpack(self, payload: Any, buffers: Sequence[Any]) -> Any:
+        """Decode items, in a worker."""
+        return codec.decode(payload, buffers)
 
     def part(self, start: int, items: Sequence[Any]) -> slice | None:
         """The numbers of items that the forks have, from ``start`` on; None if they are others."""
@@ -133,7 +149,7 @@ class Heritage:
             if proof is not None:
                 data, first, size = proof
                 theirs = buffers[first : first + size]
-                if not _is_pickle_of(mine, data, theirs):
+                if not _is_pickle_of(mine, data, theirs, as_worker=self.apart):
                     mine = codec.decode(data, theirs)
             known.append(mine)
         return codec.decode(inner, [*known, *buffers[count:]])
@@ -149,6 +165,8 @@ class Heritage:
         if not {*map(type, values)} - _NUMBERS:
             return found
         numbers = {**self._numbers, **self._items_by_id(part)}
+        if not numbers:
+            return found
         for value in values:
             held = _first_level(value)
             if id(value) in numbers or not numbers.keys().isdisjoint(map(id, held)):
@@ -173,6 +191,94 @@ class Heritage:
                 if kind not in _NUMBERS:
                     numbers[id(item)] = c, row
         return numbers
+
+
+class ModuleName(NamedTuple):
+    """Where a worker finds an object that did not travel: a name in a module, an entry of it."""
+
+    module: str
+    name: str
+    entry: int | str | None = None
+
+
+class SharedObjects(Heritage):
+    """What a worker that is no fork has: what travelled with the callable, or modules hold.
+
+    Of each chunk its items besides, if they are few and small. Pickled, it is what the worker has.
+    """
+
+    __slots__ = ("_entries", "_large")
+
+    apart = True
+
+    def __init__(self, known: Sequence[tuple[Any, ModuleName | None]]) -> None:
+        """Note the objects, and of those that do not travel where a worker finds them."""
+        super().__init__((), [each for each, _ in known])
+        self._entries: list[Any] = [place or each for each, place in known]
+        self._large = False  # the items of the present chunk, in a worker
+
+    def __reduce__(self) -> Any:
+        return _arrived, (self._entries,)
+
+    def hold(self, items: Sequence[Any]) -> slice | None:
+        """The items of the chunk that is encoded or decoded next are these."""
+        if len(items) > MAX_PROVEN_ITEMS or self._large:
+            return None
+        self._columns = [tuple(items)]
+        return slice(0, len(items))
+
+    def encode(self, part: slice | None, fields: tuple[Any, ...]) -> codec.Encoded:
+        try:
+            return super().encode(part, fields)
+        finally:
+            self._columns = []
+
+    def decode(self, payload: Any, buffers: Sequence[Any]) -> Any:
+        try:
+            return super().decode(payload, buffers)
+        finally:
+            self._columns = []
+
+    def pack(self, items: Sequence[Any]) -> codec.Encoded:
+        """Encode items, in the program."""
+        encoded = codec.encode(items, known=self._known)
+        return encoded._replace(payload=KNOWN_MARK + encoded.payload) if self._known else encoded
+
+    def unpack(self, payload: Any, buffers: Sequence[Any]) -> Any:
+        """Decode items, in a worker."""
+        self._large = bool(buffers) or len(payload) > MAX_PROVEN_BYTES
+        if payload[0] != KNOWN_MARK[0]:
+            return codec.decode(payload, buffers)
+        return codec.decode(memoryview(payload)[1:], [*self._known, *buffers])
+
+
+class _Arrived(SharedObjects):
+    """What a worker has; modules are looked into when the first chunk comes."""
+
+    def __init__(self, entries: list[Any]) -> None:
+        Heritage.__init__(self, (), ())
+        self._entries = entries
+
+    def unpack(self, payload: Any, buffers: Sequence[Any]) -> Any:
+        if self._entries:
+            found = [_look_up(each) if type(each) is ModuleName else each for each in self._entries]
+            Heritage.__init__(self, (), found)
+            self._entries = []
+        return super().unpack(payload, buffers)
+
+
+_arrived = _Arrived
+
+
+def _look_up(place: ModuleName) -> Any:
+    found: Any = sys.modules.get(place.module)
+    try:
+        for name in place.name.split("."):
+            found = getattr(found, name)
+        found = found if place.entry is None else found[place.entry]
+    except (AttributeError, LookupError, TypeError):
+        found = None
+    return object() if type(found) in _NUMBERS else found  # in its place something unequal to all
 
 
 def numbered(inputs: Iterable[Any]) -> bool:
@@ -233,9 +339,9 @@ def _first_level(value: Any) -> Collection[Any]:
     return held if len(held) <= MAX_HELD else ()
 
 
-def _is_pickle_of(mine: Any, data: bytes, buffers: Sequence[Any]) -> bool:
+def _is_pickle_of(mine: Any, data: bytes, buffers: Sequence[Any], *, as_worker: bool) -> bool:
     try:
-        own = codec.encode_reply(mine)
+        own = codec.encode_reply(mine, as_worker=as_worker)
     except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
         return False
     same = own.payload == data and len(own.buffers) == len(buffers)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends.contract import Call
+    from parallax._backends.processes.common.heritage import SharedObjects
     from parallax._transport.module_state import Key, Packed
 else:
     pickletools = lazy_module("pickletools")
@@ -65,6 +66,7 @@ def encode_call(
     by_value: tuple[ModuleType, ...] = (),
     *,
     shared: bool = False,
+    objects: SharedObjects | None = None,
 ) -> codec.Encoded:
     """Encode a run's callable, with the module-level state that it reads beside it.
 
@@ -73,8 +75,10 @@ def encode_call(
         state: what the program may have changed since import.
         by_value: modules that workers cannot import.
         shared: as for ``encode``.
+        objects: what workers have of the callable afterwards.
     """
-    message = (call.fn, call.star, call.stop, [packed.key for packed in state])
+    keys = [packed.key for packed in state]
+    message = (call.fn, call.star, call.stop, keys, *((objects,) if objects else ()))
     if by_value:
         from parallax._transport.by_value import encode_by_value  # loads cloudpickle
 
@@ -99,7 +103,11 @@ def call_key(call: codec.Encoded) -> int:
 
 
 def weigh(
-    call: Call, reads: Iterable[tuple[str, str]], items: list[Any], results: list[Any]
+    call: Call,
+    reads: Iterable[tuple[str, str]],
+    items: list[Any],
+    results: list[Any],
+    objects: SharedObjects | None = None,
 ) -> tuple[Payload, codec.Encoded] | str:
     """Encode the callable, an item and a result, to know what it costs or that it cannot be.
 
@@ -108,6 +116,7 @@ def weigh(
         reads: (module, name) of the data that it reads from modules of the program.
         items: an item, or nothing.
         results: a result, or nothing.
+        objects: as for ``encode_call``.
 
     Returns:
         The cost per item with the encoded callable, or the reason why something cannot travel.
@@ -116,7 +125,7 @@ def weigh(
     if stuck:
         return stuck
     try:
-        encoded = encode_call(call, state)
+        encoded = encode_call(call, state, objects=objects)
     except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
         path, reason = find_unpicklable(call.fn, "callable")
         return f"the {path} cannot be pickled ({reason})"

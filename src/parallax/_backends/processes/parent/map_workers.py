@@ -12,6 +12,7 @@ import time
 
 from parallax._backends.contract import Died, Done, Joined, Left, Refused, Unable, Yielded
 from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.heritage import SharedObjects
 from parallax._backends.processes.parent.call_encoding import MAX_HASHED_BYTES, call_key
 from parallax._backends.processes.parent.sent_once import SentOnce
 from parallax._backends.processes.parent.worker_client import WorkerClient
@@ -72,6 +73,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         output: OutputReceiver,
         items: int | None = None,
         memory: int | None = None,
+        objects: SharedObjects | None = None,
         net: tuple[Any, ...] | None = None,
     ) -> None:
         """Prepare; no process is started yet.
@@ -90,6 +92,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             output: takes what workers print, log and warn; who polls has it delivered.
             items: how many a worker may run in its life.
             memory: bytes that a worker may hold.
+            objects: what workers have of the callable.
             net: how workers look for changes of their copies of shared state.
         """
         super().__init__(pool, output)
@@ -115,7 +118,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         #: items that a worker may still be sent, where that is limited.
         self._quota: dict[int, int] = {}
         self._joined: set[int] = set()
-        self._sent_once = SentOnce(call)
+        self._sent_once = SentOnce(call, objects or SharedObjects(()))
         #: what distinguishes this run's chunks from all others that its workers ever had.
         self._serial = next(_serials) << 32
         self._wanted = 0
@@ -191,10 +194,11 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             self._quota[worker] -= chunk.size
         client = self.workers.get(worker)
         try:
-            part = None
-            if client is not None and client.heritage is not None:
+            if client is None or client.heritage is None:
+                encoded = self._sent_once.objects.pack(items)
+            else:
                 part = client.heritage.part(chunk.start, items)
-            encoded = codec.encode(items if part is None else part)
+                encoded = codec.encode(items if part is None else part)
         except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
             path, reason = "item", ""
             cause = None
@@ -206,7 +210,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             return
         if client is None:
             return
-        client.flight[chunk.id] = (0, 0.0)
+        client.flight[chunk.id] = (0, 0.0, items)
         payload, buffers = encoded.payload, encoded.buffers
         dedup = self._sent_once.dedup_for(buffers)
         before = dedup.bytes_spared if dedup is not None else 0
@@ -221,7 +225,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         sent = len(payload) + sum(b.nbytes for b in buffers if not find_shared(b))
         if dedup is not None:
             sent -= dedup.bytes_spared - before
-        client.flight[chunk.id] = (sent, time.perf_counter() - begin)
+        client.flight[chunk.id] = (sent, time.perf_counter() - begin, items)
         self.watch(client)
 
     def where(self, worker: int) -> WorkerSnapshot:
@@ -306,14 +310,16 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         if kind in {protocol.RESULT, protocol.REFUSED}:
             if chunk not in worker.flight:
                 return  # of an earlier run
-            sent, seconds = worker.flight.pop(chunk)
+            sent, seconds, items = worker.flight.pop(chunk)
         if kind == protocol.RESULT:
             begin = time.perf_counter()
             received = frame.nbytes
             try:
                 heritage = worker.heritage
-                decode = codec.decode if heritage is None else heritage.decode
-                result = ChunkResult(*decode(*frame.open()))
+                if heritage is None:
+                    heritage = self._sent_once.objects
+                    heritage.hold(items)
+                result = ChunkResult(*heritage.decode(*frame.open()))
             except KeyboardInterrupt:  # rather the user's than a result's
                 raise
             except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything

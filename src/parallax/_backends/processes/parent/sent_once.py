@@ -12,14 +12,17 @@ from parallax._shm.buffers import COPY, MIN_SHARED_BYTES
 from parallax._shm.dedup import Deduplicator
 
 if TYPE_CHECKING:
+    from parallax._backends.processes.common.heritage import SharedObjects
     from parallax._transport.codec import Encoded
 
 
 class SentOnce:
     """The shared memory of one run."""
 
-    def __init__(self, call: Encoded) -> None:
+    def __init__(self, call: Encoded, objects: SharedObjects) -> None:
         self._call = call
+        #: what workers that are no forks have of the callable.
+        self.objects = objects
         #: finds buffers of items that were sent before; None until there is a large one.
         self.dedup: Deduplicator | None = None
         self._captured_reported = False

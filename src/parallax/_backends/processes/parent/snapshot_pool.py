@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-from functools import partial
-from types import FunctionType, MethodType, ModuleType
-
 from parallax._backends.processes.common.heritage import Heritage
-from parallax._backends.processes.parent.call_encoding import names_in
+from parallax._backends.processes.parent.known_objects import known_objects
 from parallax._backends.processes.parent.pool import Pool
 from parallax._backends.processes.parent.warm_pool import keep_registered
 from parallax._backends.processes.start import fork_safety
 from parallax._backends.processes.start.snapshot import fork_template
-from parallax._backends.processes.start.spawn import installed
 from parallax._backends.processes.start.started_process import Inherited
 from parallax._backends.processes.start.starter import Starter
 from parallax._backends.processes.start.zygote_client import ZygoteClient
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from typing import Any
 
     from parallax._backends.contract import Call
@@ -28,9 +23,6 @@ if TYPE_CHECKING:
 
 #: Seconds until forks of a template take work.
 TEMPLATE_FORK_S = 0.005
-
-#: Objects of one callable that are looked at.
-MAX_KNOWN = 1000
 
 
 class SnapshotPool(Pool):
@@ -78,7 +70,7 @@ def fork_pool(
     Returns:
         The pool, or why there is none.
     """
-    heritage = Heritage(inputs, known_objects(call.fn))
+    heritage = Heritage(inputs, [each for each, _ in known_objects(call.fn)])
     made = fork_template({key: (call.fn, call.star, call.stop, [], heritage)}, place)
     if isinstance(made, str):
         return made
@@ -94,38 +86,3 @@ def fork_executor_pool(place: Place, context: bytes) -> SnapshotPool | str:
     if isinstance(made, str):
         return made
     return SnapshotPool(ZygoteClient(made), Inherited(context))
-
-
-def known_objects(fn: Any) -> list[Any]:
-    """What a callable has captured, or reads by name, also through functions of the program."""
-    found = {id(fn): fn}
-    names: set[str] = set()
-    before = 0
-    while before < (before := len(found) + len(names)):
-        for this in [*found.values()]:
-            if len(found) < MAX_KNOWN:
-                own = this is fn or not installed(getattr(this, "__module__", None) or "")
-                found.update((id(part), part) for part in _parts(this, names, own=own))
-    return [*found.values()]
-
-
-def _parts(this: Any, names: set[str], *, own: bool) -> Iterator[Any]:
-    """What an object has captured, or holds under one of the names that the program's code uses."""
-    if isinstance(this, FunctionType):
-        if own:
-            mentioned = {*names_in(this.__code__)}
-            names |= mentioned
-            yield from (this.__globals__[n] for n in mentioned if n in this.__globals__)
-        for cell in this.__closure__ or ():
-            with contextlib.suppress(ValueError):  # it is empty
-                yield cell.cell_contents
-        yield from (*(this.__defaults__ or ()), *(this.__kwdefaults__ or {}).values())
-    elif isinstance(this, MethodType):
-        yield from (this.__self__, this.__func__)
-    elif isinstance(this, partial):
-        yield from (this.func, *this.args, *this.keywords.values())
-    else:
-        space = getattr(this, "__dict__", {})
-        yield from [space[name] for name in names if name in space]
-        if own and not isinstance(this, (ModuleType, type)):
-            yield vars(type(this)).get("__call__")

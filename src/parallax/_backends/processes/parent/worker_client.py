@@ -13,6 +13,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._reporting.stall_policy import WorkerSnapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, TypeAlias
 
     from parallax._backends.processes.common.heritage import Heritage
@@ -60,8 +61,8 @@ class WorkerClient(WorkerLife):
         self._last_state: tuple[Any, ...] = ()
         #: among the workers of its present holder.
         self.number = 0
-        #: chunks that were sent and not answered, by id: bytes sent, seconds that this took.
-        self.flight: dict[int, tuple[int, float]] = {}
+        #: chunks that were sent and not answered, by id: bytes sent, seconds that this took, items.
+        self.flight: dict[int, tuple[int, float, Sequence[Any]]] = {}
         #: items that were run, for all holders.
         self.ran = 0
         #: whether any work of the present holder was begun.

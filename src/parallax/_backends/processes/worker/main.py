@@ -341,10 +341,13 @@ class Worker:
         collecting = gc.isenabled()
         gc.disable()
         try:
-            items = codec.decode(*frame.open())
+            unpack = heritage[0].unpack if heritage else codec.decode
+            items = unpack(*frame.open())
             part = items if type(items) is slice else None
             if part is not None:
                 items = heritage[0].items(part)
+            elif heritage:
+                part = heritage[0].hold(items)
         except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
             self._refuse(frame.tag, "item", error)
             return
