@@ -452,21 +452,21 @@ def counted(x, calls=[0]):  # noqa: B006 - of the process
 
 
 @pytest.mark.sampled(2)
-@pytest.mark.parametrize("kind", ["pool", "executor", "adaptive"])
+@pytest.mark.parametrize("kind", ["pool", "executor", "adaptive", "limited"])
 def test_workers_of_an_executor_have_the_state_of_its_first_call(kind, program_state):
     """As in the standard library where it forks; also those that start later."""
-    method = {"pool": "auto", "executor": "auto", "adaptive": "snapshot"}[kind]
+    method = "snapshot" if kind == "adaptive" else "auto"
     with options(start_method=method, backend="auto", max_workers=None):
         make = {
             "pool": lambda **given: ProcessPoolExecutor(2, **given),
             "executor": lambda **given: Executor(2, backend="processes", **given),
-            "adaptive": lambda **given: Executor(2, **given),
-        }[kind]
+        }.get(kind, lambda **given: Executor(2, **given))
         before = Held.now()
         with make(initializer=remember, initargs=("initialized",)) as executor:
             program_state.append("before")
-            # With a time limit each call of an adaptive executor runs in a process.
-            calls = executor.options(item_timeout=60) if kind == "adaptive" else executor
+            # With a time limit each call of an adaptive executor runs in a process, from the first.
+            adaptive = kind in {"adaptive", "limited"}
+            calls = executor.options(item_timeout=60) if adaptive else executor
             assert calls.submit(state).result() == ["import", "before", "initialized"]
             program_state.append("after")
             if kind != "pool":
@@ -474,7 +474,7 @@ def test_workers_of_an_executor_have_the_state_of_its_first_call(kind, program_s
             assert calls.submit(state).result() == ["import", "before", "initialized"]
             assert list(executor.map(abs, range(-3, 0))) == [3, 2, 1]
         with make(max_tasks_per_child=1) as executor:
-            if kind != "adaptive":
+            if not adaptive:
                 # All are forks of the same process, although they are replaced after each call.
                 found = [*executor.map(counted, range(8), chunksize=1)]
                 assert [count for count, _ in found] == [1] * 8

@@ -217,3 +217,26 @@ def test_200_calls_in_a_row():
         assert parallel_map(abs, range(-4, 0)) == [4, 3, 2, 1]
     assert wait_until_clean(before) == []
     assert psutil.Process().memory_info().rss < memory + (10 << 20)
+
+
+def parent_and_command(_=None):
+    return os.getppid(), psutil.Process().parent().cmdline()
+
+
+def test_an_executor_whose_template_or_workers_are_killed():
+    """It goes on, with workers of the zygote if the template is gone."""
+    before = Held.now()
+    with options(backend="auto"), parallax.ProcessPoolExecutor(2) as executor:
+        template, command = executor.submit(parent_and_command).result()
+        assert psutil.Process(template).ppid() == os.getpid()
+        assert command == psutil.Process().cmdline()
+        with pytest.raises(parallax.WorkerDiedError):
+            executor.submit(os._exit, 3).result()
+        assert executor.submit(parent_and_command).result()[0] == template
+        psutil.Process(template).kill()
+        for _ in range(3):
+            for future in [executor.submit(os._exit, 3) for _ in range(2)]:
+                assert isinstance(future.exception(), parallax.WorkerDiedError)
+            assert executor.submit(parent_and_command).result()[0] != template
+        assert [*executor.map(busy, ITEMS)] == [*ITEMS]
+    assert wait_until_clean(before) == []

@@ -214,5 +214,5 @@ class ProcessRoute:
             timed=self._timed,
             lock=self._lock,
             stall_warn=settings.stall_warn,
-            snapshot=settings.method == "snapshot",
+            snapshot=settings.method in {"auto", "snapshot"},
         )

@@ -11,7 +11,7 @@ import os
 import threading
 from operator import methodcaller
 
-from parallax._core.cores import usable_cores
+from parallax._core.cores import start_methods, usable_cores
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.options import resolve
 from parallax._executors.executor_base import EngineExecutor, check_arguments
@@ -180,9 +180,12 @@ class Executor(EngineExecutor):
 
 
 def _spawn_or(method: str, context: BaseContext | None) -> str:
-    """The start method that the options ask for, unless the context asks for spawn."""
-    name = None if context is None else context.get_start_method(allow_none=True)
-    return "spawn" if name == "spawn" else method
+    """The start method that the options ask for, unless the context asks for another one."""
+    if context is None:
+        return method
+    if context.get_start_method(allow_none=True) == "spawn":
+        return "spawn"
+    return start_methods()[0] if method in {"auto", "snapshot"} else method
 
 
 def _process_errors() -> Any:

@@ -11,6 +11,7 @@ from parallax._backends.processes.start.snapshot import fork_template
 from parallax._backends.processes.start.started_process import Inherited
 from parallax._backends.processes.start.starter import Starter
 from parallax._backends.processes.start.zygote_client import ZygoteClient
+from parallax._core import fork_pauses
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,7 +83,11 @@ def fork_executor_pool(place: Place, context: bytes) -> SnapshotPool | str:
 
     Its callables are not known, so nothing may be open that they would find closed.
     """
-    made = fork_safety.open_files_reason() or fork_template({}, place)
+    made = (
+        fork_safety.unsafe_reason(fork_pauses.running())  # no waiting for threads that stay
+        or fork_safety.open_files_reason()
+        or fork_template({}, place)
+    )
     if isinstance(made, str):
         return made
     return SnapshotPool(ZygoteClient(made), Inherited(context))
