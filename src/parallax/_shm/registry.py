@@ -73,9 +73,10 @@ def is_shared_writable(obj: Any) -> bool:
 
 
 def strided_part(array: Any) -> tuple[Any, ...] | None:
-    """How to rebuild a non-contiguous array over shared memory; None for any other.
+    """How to rebuild a non-contiguous array over shared memory, or one that repeats its memory.
 
-    NumPy pickles such an array as a copy, and what a worker writes to a copy is lost. Returns the
+    NumPy pickles such an array as a copy. What a worker writes to a copy is lost, and the copy of a
+    broadcast number, or of sliding windows, may be gigabytes. None for any other array. Returns the
     memory with the elements, dtype, shape and strides, and the offset of the first element.
     """
     if array.flags.forc or not array.size:
@@ -84,15 +85,16 @@ def strided_part(array: Any) -> tuple[Any, ...] | None:
     spans = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
     low = first + sum(span for span in spans if span < 0)
     high = first + sum(span for span in spans if span > 0) + array.itemsize
-    if _containing(low) is None:
+    if 2 * (high - low) > array.nbytes and _containing(low) is None:
         return None
     base = array
-    while type(base) is type(array) and base.base is not None:
-        base = base.base
+    while (inner := getattr(base, "base", None)) is not None:  # there is more than arrays
+        base = inner
     memory = PickleBuffer(base).raw()
     start = address_of(memory)
     if start is None or low < start or high > start + memory.nbytes:
         return None
+    memory = memory if array.flags.writeable else memory.toreadonly()
     part = PickleBuffer(memory[low - start : high - start])
     return part, array.dtype, array.shape, array.strides, first - low
 

@@ -23,7 +23,12 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.registry import any_shared
 from parallax._transport.encoded import BufferCollector, Encoded, dump, with_reducers
 from parallax._transport.main_module import MAIN_NAMES, WorkerMain
-from parallax._transport.out_of_band import has_large_buffers, make_pickler, reduce_view
+from parallax._transport.out_of_band import (
+    has_large_buffers,
+    make_pickler,
+    reduce_repeating,
+    reduce_view,
+)
 from parallax._transport.wrapped_functions import (
     CACHED_TYPE,
     FUNCTION_TYPES,
@@ -220,7 +225,7 @@ def _reduce_any(obj: Any) -> Any:
     if type(obj) is io.TextIOWrapper and obj is not sys.stdout and obj is not sys.stderr:
         # Cloudpickle would replace an open file by a StringIO.
         raise TypeError(f"cannot pickle an open file ({getattr(obj, 'name', '')!r})")
-    return NotImplemented
+    return reduce_repeating(obj)
 
 
 def _tracked_class(tracker_id: str) -> type:

@@ -11,12 +11,15 @@ the worker has nothing like it.
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from functools import lru_cache
 from types import CodeType, FunctionType
 
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, dumps, loads
+from parallax._core.own_code import FOLDER
 from parallax._transport import codec
+from parallax._transport.out_of_band import OUT_OF_BAND_MARK
 
 try:
     from _blake2 import blake2b  # hashlib loads OpenSSL
@@ -39,6 +42,9 @@ MAX_COMPARED_BYTES = 1 << 24
 _UNLIKE = frozenset(
     {type(None), bool, int, float, str, bytes, tuple, list, dict, type, FunctionType, type(len)}
 )
+
+#: Where modules are that are not the program's: the standard library, and parallax.
+_INSTALLED = (os.path.dirname(os.__file__), FOLDER)
 
 #: Entries of classes that are neither state nor code of the program.
 _NO_ENTRIES = frozenset({"__wrapped__", "__class__", "__base__"})
@@ -105,6 +111,9 @@ class ModuleState:
         #: what the import has made, with its digest.
         self._own: dict[Key, tuple[bytes, Any]] = {}
         self._replaced: set[Key] = set()
+        #: what the program's modules and classes had when they were seen first, and what was seen.
+        self._fresh: dict[Key, Any] = {}
+        self._seen: set[str] = set()
         self._refused: dict[Key, str] = {}
         #: an import made long ago has other code: a fresh worker may have the caller's.
         self.stale = self._settled = False
@@ -120,6 +129,23 @@ class ModuleState:
         self._refused.pop(key, None)
         self._pending.pop(key, None)  # for it is the last one now
         self._pending[key] = *rest, buffers
+
+    def note_imports(self) -> None:
+        """Note what modules have that were imported since the last time, before items change it."""
+        if len(sys.modules) == len(self._seen):
+            return
+        for module, found in list(sys.modules.items()):
+            if module in self._seen:
+                continue
+            self._seen.add(module)
+            file = getattr(found, "__file__", None) or _INSTALLED[0]
+            if file.startswith(_INSTALLED) or "-packages" in file:
+                continue
+            for name, value in list(vars(found).items()):
+                self._fresh[module, name] = value
+                if isinstance(value, type) and value.__module__ == module:
+                    entries = vars(value).items()
+                    self._fresh.update({(module, f"{name}.{k}"): each for k, each in entries})
 
     def settle(self, keys: list[Key]) -> None:
         """Compare what has come for modules that are imported by now, in that order.
@@ -150,8 +176,9 @@ class ModuleState:
             return
         compared = not digest.startswith(b"#")
         if key not in self._own:
-            known = compared and own is not _ABSENT
-            self._own[key] = digest_of(own) if known else b"", own
+            fresh = self._fresh.get(key, own)
+            known = compared and fresh is not _ABSENT
+            self._own[key] = digest_of(fresh) if known else b"", fresh
         if compared and digest == self._own[key][0]:
             self._restore(key)
             return
@@ -277,7 +304,8 @@ def digest_of(value: Any) -> bytes:
 def _digest(encoded: Encoded) -> bytes:
     if encoded.nbytes > MAX_COMPARED_BYTES:
         return b""
-    found = blake2b(encoded.payload, digest_size=16)
+    # Which pickler it was depends on what else is shared.
+    found = blake2b(encoded.payload.removeprefix(OUT_OF_BAND_MARK), digest_size=16)
     for buffer in encoded.buffers:
         found.update(buffer)
     return found.digest()

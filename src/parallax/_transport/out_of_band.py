@@ -19,7 +19,9 @@ copied, because its owner could not resize it while a view of its memory exists.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from itertools import islice
+from types import MethodType
 
 from parallax._core.light_stdlib import TYPE_CHECKING, PickleBuffer, Unpickler
 from parallax._shm.registry import any_shared, strided_part
@@ -97,6 +99,10 @@ def _search(todo: list[Any]) -> bool:
             if kind in kinds:
                 if _kind(this, kinds[kind]) is not None:
                     return True
+            elif kind is partial:
+                todo += (*this.args, *this.keywords.values())
+            elif kind is MethodType:
+                todo.append(this.__self__)
             elif kind.__dictoffset__ and type(inside := this.__dict__) is dict:
                 todo += islice(inside.values(), MAX_ENTRIES)
         if len(todo) > MAX_VISITED:
@@ -116,7 +122,7 @@ def _kind(obj: Any, kind: int, least: int | None = None) -> int | None:
     if kind == _NUMPY:
         if obj.dtype.hasobject:
             return None
-        if any_shared() and strided_part(obj) is not None:
+        if (any_shared() or obj.nbytes >= least) and strided_part(obj) is not None:
             return _PART
         return _NUMPY if obj.nbytes >= least and not _has_buffer(obj) else None
     if kind == _VIEW:
@@ -228,6 +234,18 @@ def _parts(kind: int, obj: Any) -> tuple[Any, ...] | None:
         flat = obj.contiguous().reshape(-1).view(torch.uint8).numpy()
         return kind, PickleBuffer(flat), obj.dtype, tuple(obj.shape)
     return kind, PickleBuffer(bytes(obj))  # of bytes, that is the object itself
+
+
+def reduce_repeating(array: Any) -> Any:
+    """How an array that repeats its memory is pickled without the hook; else NotImplemented."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(array) is not numpy.ndarray or array.dtype.hasobject:
+        return NotImplemented
+    try:
+        part = strided_part(array) if array.nbytes >= MIN_OUT_OF_BAND_BYTES else None
+    except (BufferError, TypeError, ValueError):  # what it is a view of has no buffer
+        return NotImplemented
+    return NotImplemented if part is None else (_make_numpy, part)
 
 
 def reduce_view(view: memoryview) -> Any:

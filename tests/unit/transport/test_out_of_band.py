@@ -91,7 +91,8 @@ def test_large_objects_go_beside_the_pickle(kind: str, encode: Any) -> None:
         # Classes of this file may travel by value, which is a few kilobytes.
         assert len(encoded.payload) < 10_000
         size = large.nbytes if hasattr(large, "nbytes") else memoryview(large).nbytes
-        assert sum(b.nbytes for b in encoded.buffers) == size
+        sent = sum(b.nbytes for b in encoded.buffers)
+        assert sent == (0 if kind == "spread out" else size)  # that is one row, many times
     assert same(large, there_and_back(large, encode))
     assert same(large, there_and_back([0, {"k": (large,)}], encode)[1]["k"][0])
 

@@ -232,6 +232,7 @@ class Worker:
         if isinstance(call, (Frame, SharedFrame)):
             call = self._batches.decode(*call.open())
             self._calls[key] = call
+            self._state.note_imports()
         if self._state.open and not self._initialized:
             self._state.settle(call[3])
         return call
