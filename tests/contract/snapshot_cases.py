@@ -24,6 +24,7 @@ import pytest
 
 import parallax
 from parallax import Executor, ProcessPoolExecutor, options, parallel_imap, parallel_map
+from parallax._backends.processes.parent.known_objects import known_objects
 from tests.helpers.leaks import Held, wait_until_clean
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux")
@@ -515,3 +516,30 @@ def test_an_executor_does_without_a_fork_where_it_would_be_wrong(why, program_st
 
 def parent_of(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+
+
+class Unbound:
+    """As proxies of web frameworks outside of a request: whatever is asked fails."""
+
+    def __getattribute__(self, name):
+        raise RuntimeError(f"no request: {name}")
+
+
+def test_looking_for_known_objects_runs_nobody_s_code(tmp_path, monkeypatch):
+    """Neither that of a proxy nor that of a module which is to load at its first use."""
+    (tmp_path / "on_demand.py").write_text("raise RuntimeError('loaded')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = importlib.util.find_spec("on_demand")
+    lazy = importlib.util.module_from_spec(spec)
+    importlib.util.LazyLoader(spec.loader).exec_module(lazy)
+
+    proxy = Unbound()
+
+    def touches(x, one=proxy):
+        return (proxy if x < 0 else x), one, lazy if x < 0 else None
+
+    known = [each for each, _ in known_objects(touches)]
+    assert any(each is proxy for each in known)
+    assert any(each is lazy for each in known)
+    with pytest.raises(RuntimeError, match="loaded"):
+        _ = lazy.anything

@@ -325,6 +325,14 @@ def _check(items: list[Any]) -> None:
         raise errors.SerializationError("item", None, path, reason) from error
 
 
+def attributes(obj: Any) -> Any:
+    """What an object has in its ``__dict__``, without running code of its class."""
+    try:
+        return object.__getattribute__(obj, "__dict__")
+    except AttributeError:
+        return {}
+
+
 def _first_level(value: Any) -> Collection[Any]:
     held: Collection[Any] = ()
     kind = type(value)
@@ -335,7 +343,7 @@ def _first_level(value: Any) -> Collection[Any]:
     elif issubclass(kind, dict):
         held = value if len(value) > MAX_HELD else [*chain.from_iterable(value.items())]
     elif kind.__dictoffset__:
-        held = vars(value).values()
+        held = attributes(value).values()
     return held if len(held) <= MAX_HELD else ()
 
 

@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
 
-from parallax._backends.processes.common.heritage import ModuleName, SharedObjects
+from parallax._backends.processes.common.heritage import ModuleName, SharedObjects, attributes
 from parallax._backends.processes.parent.call_encoding import names_in
 from parallax._backends.processes.start.spawn import installed
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -47,7 +47,8 @@ def known_objects(fn: Any) -> list[tuple[Any, Whereabouts]]:
     while before < (before := len(found) + len(names)):
         for this, place in [*found.values()]:
             if len(found) < MAX_KNOWN:
-                own = this is fn or not installed(getattr(this, "__module__", None) or "")
+                home: Any = this if type(this) is FunctionType else type(this)
+                own = this is fn or not installed(home.__module__ or "")
                 for part, where in _parts(this, place, names, own=own):
                     found.setdefault(id(part), (part, where))
     return [*found.values()]
@@ -58,7 +59,8 @@ def _parts(
 ) -> Iterator[tuple[Any, Whereabouts]]:
     """What an object has captured, or holds under one of the names that the program's code uses."""
     kept: Whereabouts = None if place is None else False
-    if isinstance(this, FunctionType):
+    kind = type(this)  # an object may lie about its class, or fail when it is asked
+    if kind is FunctionType:
         module = _importable(this)
         kept = None if module is None else False
         if own:
@@ -75,21 +77,21 @@ def _parts(
             for entry, part in entries:
                 where = f"{this.__qualname__}.{name}"
                 yield part, None if module is None else ModuleName(module, where, entry)
-    elif isinstance(this, MethodType):
+    elif kind is MethodType:
         yield this.__self__, kept
         yield this.__func__, kept
-    elif isinstance(this, partial):
+    elif issubclass(kind, partial):
         for part in (this.func, *this.args, *this.keywords.values()):
             yield part, kept
     else:
-        space = getattr(this, "__dict__", {})
+        space = attributes(this)
         for name in [name for name in names if name in space]:
             yield (
                 space[name],
-                ModuleName(this.__name__, name) if isinstance(this, ModuleType) else kept,
+                ModuleName(space["__name__"], name) if issubclass(kind, ModuleType) else kept,
             )
-        if own and not isinstance(this, (ModuleType, type)):
-            yield vars(type(this)).get("__call__"), kept
+        if own and not issubclass(kind, (ModuleType, type)):
+            yield vars(kind).get("__call__"), kept
 
 
 def _importable(function: FunctionType) -> str | None:
