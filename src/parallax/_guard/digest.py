@@ -46,6 +46,7 @@ BYTES_PER_STEP: Final = 4000
 _MAX_TEXT: Final = 200
 
 _PLAIN_NUMBERS: Final = frozenset({int, float, complex, bool, type(None)})
+_TEXT_ONLY: Final = {str}
 _PLAIN_SCALARS: Final = _PLAIN_NUMBERS | {str, bytes}
 # Modules whose objects hold data and nothing else, so that only a change of data changes them.
 _DATA: Final = frozenset(
@@ -137,6 +138,10 @@ class Walk:
         if kinds <= _PLAIN_NUMBERS:
             self._out.append([*values])
             return
+        if kinds == _TEXT_ONLY:
+            self._out.append(hash(tuple(values)))  # of hashes that text keeps
+            return
+        self._steps -= len(values) / 10
         if not kinds <= _PLAIN_SCALARS:
             self._todo += [each for each in values if type(each) not in _PLAIN_SCALARS]
             values = [each for each in values if type(each) in _PLAIN_SCALARS]
@@ -247,7 +252,8 @@ class Walk:
         self._out += [size, checksum(obj, whole=whole)]
 
     def _ndarray(self, obj: Any) -> None:
-        self._out += [str(obj.dtype), obj.shape]
+        self._steps -= 4
+        self._out += [obj.dtype.str, obj.shape]
         if obj.dtype.hasobject:
             flat = obj.reshape(-1) if obj.flags.c_contiguous else obj.flat[:SAMPLED_ENTRIES]
             self._array_like(lambda part: flat[part].tolist(), len(flat))

@@ -41,10 +41,10 @@ MAX_PLACES: Final = 60
 MIN_STEPS: Final = 20
 
 #: Share of the time of a worker's items that looking may take.
-MAX_SHARE: Final = 0.03
+MAX_SHARE: Final = 0.02
 
 #: Seconds of looking that are not weighed against the items' time.
-FREE_S: Final = 0.005
+FREE_S: Final = 0.01
 
 # Of this thread: how long others keep the cores busy is no cost of looking.
 clock = time.thread_time
@@ -121,8 +121,12 @@ class Net:
         self._known, now = self._look(items)
         self._items = None
         places = [("the item", mine, now), *self._compared(known)]
+        found = [Change(name, foreign=old[0] == new[0]) for name, old, new in places if old != new]
         self.spent += clock() - begin
-        return [Change(name, foreign=old[0] == new[0]) for name, old, new in places if old != new]
+        if self.spent > self._share / 2 * self._worked + FREE_S and self._mesh.steps > MIN_STEPS:
+            self._mesh = self._mesh._replace(steps=self._mesh.steps / 2)
+            self._known = self._look(())[0]
+        return found
 
     def between(self) -> list[Change]:
         """Between two items: the places that have changed since the latest one ended."""
