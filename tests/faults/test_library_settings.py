@@ -111,3 +111,33 @@ def test_settings_of_libraries(tmp_path, method):
         check=False,
     )
     assert done.stdout == "done\n", done.stdout + done.stderr
+
+
+ALLOCATORS = """
+import threading
+import pandas as pd
+import pyarrow
+from parallax import options, parallel_map
+def work(x):
+    return int(pd.DataFrame({"a": [x]}).a.sum())
+if __name__ == "__main__":
+    end = threading.Event()
+    threading.Thread(target=end.wait).start()
+    try:
+        with options(start_method="zygote"):
+            assert list(parallel_map(work, range(4), backend="processes")) == [0, 1, 2, 3]
+    finally:
+        end.set()
+"""
+
+
+@pytest.mark.skipif(find_spec("pyarrow") is None, reason="no pyarrow")
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no zygote")
+def test_threads_of_allocators(tmp_path):
+    """They do not start where workers are forked, so nothing is said, and no start is lost."""
+    script = tmp_path / "program.py"
+    script.write_text(ALLOCATORS)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -111,6 +111,9 @@ def main():
     same(subject.missing)
     subject.set_up()
     same(subject.has_set_up)
+    with options(start_method="spawn"):
+        hashes = set(parallel_map(hash, ["key"] * 8, backend="processes", max_workers=2))
+        assert len(hashes) == 1, "workers have one hash seed"
     subject.set_up_lock()
     def busy(x):
         end = time.thread_time() + 0.01

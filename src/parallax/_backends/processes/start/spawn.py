@@ -38,6 +38,10 @@ MODULE_IMPORT_S = 0.0005
 #: The modules with the ``main`` of each kind of process.
 _ENTRY_MODULES = {"worker": "worker.main", "zygote": "start.zygote"}
 
+#: What jemalloc reads its options from, that of Arrow (which pandas loads), of Rust, and of others.
+#: It would start a thread when it is loaded, and the zygote could not fork any more.
+_ALLOCATOR_VARIABLES = ("JE_ARROW_MALLOC_CONF", "_RJEM_MALLOC_CONF", "MALLOC_CONF")
+
 #: Descriptors that workers share with this process.
 OUTPUT_FDS = (1, 2)
 
@@ -71,6 +75,11 @@ def execute(
     env = dict(os.environ)
     for name in THREAD_COUNT_VARIABLES:
         env.setdefault(name, "1")
+    if sys.flags.hash_randomization:
+        env.setdefault("PYTHONHASHSEED", str(_hash_seed()))
+    if what == "zygote":
+        for name in _ALLOCATOR_VARIABLES:
+            env.setdefault(name, "background_thread:false")
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     try:
         if sys.platform == "win32":
@@ -166,6 +175,12 @@ def installed(name: str) -> bool:
         return True
     origin = spec.origin or next(iter(spec.submodule_search_locations or ()), "")
     return origin.startswith(_install_paths())
+
+
+@functools.cache
+def _hash_seed() -> int:
+    """The hash seed that all workers of this program have: of equal strings equal hashes."""
+    return int.from_bytes(os.urandom(4), "little")
 
 
 @functools.cache

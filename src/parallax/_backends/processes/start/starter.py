@@ -47,6 +47,9 @@ ZYGOTE_REPORT_S = 0.1
 #: zygotes that may end before they had a worker.
 MAX_BLAMES = 2
 
+#: Packages that start threads when they are imported: they are not imported ahead.
+_THREADED = frozenset({"polars", "grpc", "tensorflow", "jax", "ray"})
+
 #: How often each module kept a zygote of this program from forking.
 _blames: dict[str, int] = {}
 
@@ -82,7 +85,8 @@ class Starter:
         """Import modules ahead where that helps, in the background."""
         if self.method == "zygote":
             spoiled = {name for name, times in _blames.items() if times >= MAX_BLAMES}
-            self._ensure().prepare(modules - spoiled)
+            quiet = {name for name in modules if name.partition(".")[0] not in _THREADED}
+            self._ensure().prepare(quiet - spoiled)
 
     def expected_import(self, modules: Collection[str]) -> float:
         """Rough seconds until modules are imported for workers.
