@@ -138,7 +138,7 @@ def check_flow(flow: ChunkFlow) -> None:
     sent = sum(len(each.items) for each in items._sent.values())
     check(sent == scheduler.in_flight, "other items are held than were sent")
     if scheduler.failed is None:
-        unsent = items._fresh._count + len(items._returned)
+        unsent = sum(map(len, items._fresh)) - items._at + len(items._returned)
         check(unsent == scheduler.unsent, "other items wait than are known to wait")
 
 

@@ -29,7 +29,7 @@ from parallax._core.errors import SerializationError
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
 from parallax._routing.requested import MOST_THREADS, THREADS
-from parallax._routing.route_choice import RouteChoice, ThreadGrowth
+from parallax._routing.route_choice import ThreadGrowth
 
 if TYPE_CHECKING:
     from parallax._core.options import CallOptions
@@ -61,7 +61,7 @@ class AdaptiveEngine(TrialRuns):
         self._limit = settings.max_workers
         self._growth = None if self._limit else ThreadGrowth(THREADS, MOST_THREADS)
         self.processes = ProcessRoute(settings, here(), self.lock, weakly(self._ran_in_process))
-        self._functions = Functions(self.lock, self.processes, weakly(self._decided))
+        self.functions = Functions(self.lock, self.processes, weakly(self._decided))
         self.counts = CallCounts(self._limit, self.processes)
         #: calls that have not ended.
         self._open: set[AdaptiveCall] = set()
@@ -80,13 +80,8 @@ class AdaptiveEngine(TrialRuns):
         engine = self.processes.engine
         return None if engine is None else engine.failed
 
-    @property
-    def choices(self) -> list[RouteChoice]:
-        """The route choice of each function, oldest first."""
-        return self._functions.choices()
-
     def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-        function = self._functions.quick((fn, args, {}))
+        function = self.functions.quick((fn, args, {}))
         return function is not None and function.choice.route == "processes"
 
     def submit(
@@ -100,7 +95,7 @@ class AdaptiveEngine(TrialRuns):
         if options and "item_timeout" in options:
             return self._submit_limited((fn, args, kwargs), options)
         call = fn, args, kwargs
-        function = self._functions.state(call, crowded=bool(self._open))
+        function = self.functions.state(call, crowded=bool(self._open))
         return self._submit(function, call, context, (options or {}).get("retries") or 0)
 
     def _submit_limited(self, call: FunctionCall, options: CallOptions) -> Future[Any]:
@@ -124,7 +119,7 @@ class AdaptiveEngine(TrialRuns):
     def submit_piece(
         self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], context: Context
     ) -> AdaptiveCall:
-        function = self._functions.state((fn, piece[0], {}), crowded=bool(self._open))
+        function = self.functions.state((fn, piece[0], {}), crowded=bool(self._open))
         return self._submit(function, (fn, piece, None), context)
 
     def _submit(
@@ -200,7 +195,7 @@ class AdaptiveEngine(TrialRuns):
         self.lock = threading.RLock()
         waiting = self._waiting.remove_all(self.lock)
         self._all_ended = threading.Condition(self.lock)
-        self._functions = Functions(self.lock, self.processes, weakly(self._decided))
+        self.functions = Functions(self.lock, self.processes, weakly(self._decided))
         self.processes.forget(self.lock)
         self.threads.forget(self.lock)
         for call in waiting:
@@ -267,7 +262,7 @@ class AdaptiveEngine(TrialRuns):
         if self.processes.take(call):
             return True
         self.counts.remove(call)
-        self._functions.keep_in_threads()
+        self.functions.keep_in_threads()
         return False
 
     def bring_back(self, call: AdaptiveCall, error: BaseException) -> bool:
@@ -279,7 +274,7 @@ class AdaptiveEngine(TrialRuns):
             if error.what == "result":
                 call.function.choice.keep(str(error), clock())
         elif self.processes.start_failed():
-            self._functions.keep_in_threads()
+            self.functions.keep_in_threads()
         else:
             return False
         self.counts.remove(call)
@@ -312,7 +307,11 @@ class AdaptiveEngine(TrialRuns):
         """Change the route if the other one is better, also of queued calls; the lock is held."""
         if self.threads.fatal is not None or not function.choice.review(now):
             return
-        waits = functools.partial(AdaptiveCall.waits_in_queue, function)
+
+        def waits(queued: Any) -> bool:
+            mine = isinstance(queued, AdaptiveCall) and queued.function is function
+            return mine and queued.waits
+
         back = [call for engine in self._engines() for call in engine.take_back(waits)]
         for call in back:
             self.counts.remove(call)

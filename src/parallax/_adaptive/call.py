@@ -65,11 +65,6 @@ class AdaptiveCall(Task):
         """Whether it has neither begun nor was cancelled."""
         return self._state == "PENDING"
 
-    @staticmethod
-    def waits_in_queue(function: FunctionState, queued: Any) -> bool:
-        """Whether what an engine has queued is a call of a function, and has not begun."""
-        return isinstance(queued, AdaptiveCall) and queued.function is function and queued.waits
-
     @property
     def engine(self) -> _CallOwner:
         """The engine that it was submitted to."""

@@ -12,6 +12,7 @@ Assumes: the process engine may share this engine's lock, see ``lock``.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue as queues  # not its class: a library may patch it, as it does threads
 import threading
@@ -364,9 +365,6 @@ class ThreadEngine(LocalPieces):
 
 def _drain(queue: queues.SimpleQueue[Any]) -> Iterator[Any]:
     """Take out one entry after the other until the queue is empty."""
-    while True:
-        try:
-            entry = queue.get_nowait()
-        except queues.Empty:
-            return
-        yield entry
+    with contextlib.suppress(queues.Empty):
+        while True:
+            yield queue.get_nowait()

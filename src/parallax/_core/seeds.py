@@ -37,12 +37,7 @@ class RandomStream(NamedTuple):
 
 
 def stream_of(seed: Any) -> RandomStream | None:
-    """The stream of the option ``seed``: True for any, None or False for none.
-
-    Raises:
-        TypeError: it is no seed.
-        ValueError: it is negative.
-    """
+    """The stream of the option ``seed``: True for any, None or False for none."""
     if seed is None or seed is False:
         return None
     if seed is True:

@@ -174,7 +174,8 @@ class Executor(EngineExecutor):
         from parallax._reporting.reports import ExecutorReport, function_report
 
         if self._backend == "auto":
-            return ExecutorReport("auto", tuple(map(function_report, self._engine.choices)))
+            choices = self._engine.functions.choices()
+            return ExecutorReport("auto", tuple(map(function_report, choices)))
         name = self._backend if isinstance(self._backend, str) else type(self._backend).__name__
         return ExecutorReport(name, ())
 

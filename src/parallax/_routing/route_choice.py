@@ -202,15 +202,12 @@ class RouteChoice:
 
     def review(self, now: float) -> bool:
         """Take the other route if it would do better; returns whether it was taken."""
-        if (
-            now < self._review_at
-            or self.route is None
-            or self.stay
-            or self.changes >= MAX_CHOICE_CHANGES
-        ):
+        if now < self._review_at or self.stay or self.changes >= MAX_CHOICE_CHANGES:
             return False
         self._review_at = now + ROUTE_REVIEW_S
-        return self._leave_threads(now) if self.route == "threads" else self._leave_processes(now)
+        if self.route == "threads":
+            return self._leave_threads(now)
+        return self.route == "processes" and self._leave_processes(now)
 
     def _leave_threads(self, now: float) -> bool:
         found = self._meter.cores(now)

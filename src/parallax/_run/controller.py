@@ -247,7 +247,7 @@ class Controller:
             report.looking += profiler.limits.watch.spent
         flow = self.dispatch.flow
         report.retried, losses = flow.in_flight.rerun, flow.losses
-        report.workers_lost, report.workers_recycled = losses.count, losses.recycled
+        report.workers_lost, report.workers_recycled = len(losses.lost), losses.recycled
         for note in losses.notes():
             report.note(note)
         if flow.scheduler is not None:

@@ -83,20 +83,16 @@ class WorkerLosses:
         self._ends: dict[int, WorkerEnd] = {}
         #: workers that are ended because their items overran the time limit.
         self.overran: set[int] = set()
-        self._lost: list[tuple[int | None, range]] = []  # process id, items it may have run
+        #: process ids of workers that died with items that they may have run, and those items.
+        self.lost: list[tuple[int | None, range]] = []
         #: workers that were replaced at a limit on their items or memory.
         self.recycled = 0
-
-    @property
-    def count(self) -> int:
-        """Workers that died with items that they may have run."""
-        return len(self._lost)
 
     def died(self, event: Died, indices: range) -> None:
         """A worker died; ``indices`` are those of the items that it may have run."""
         self._ends[event.worker] = event.end
         if event.began:
-            self._lost.append((event.end.pid, indices))
+            self.lost.append((event.end.pid, indices))
 
     def error(self, blame: Blame) -> Exception:
         """The error of an item that ended its worker."""
@@ -110,6 +106,6 @@ class WorkerLosses:
         return [
             f"worker process {pid} was lost with items {indices[0]} to {indices[-1]} in flight; "
             f"they were run again one by one, also those that it had finished"
-            for pid, indices in self._lost[:MAX_REPORTED_LOSSES]
+            for pid, indices in self.lost[:MAX_REPORTED_LOSSES]
             if len(indices) > 1
         ]

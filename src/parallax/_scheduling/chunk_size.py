@@ -78,10 +78,6 @@ class ChunkSizer:
         size = min(size, self.max_items)
         return size if self.mean is not None else min(size, MAX_GUESSED_ITEMS)
 
-    def piece(self, idle: int, unsent: int) -> int:
-        """Items for an idle worker out of those that were given back; see ``piece_size``."""
-        return piece_size(self.mean or 0.0, idle, unsent)
-
 
 def learn(mean: float | None, newest: float) -> float:
     """The running mean of seconds per item, with the mean of one more chunk."""

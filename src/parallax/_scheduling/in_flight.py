@@ -31,7 +31,9 @@ class ItemsInFlight:
     """The items of one run; not thread-safe."""
 
     def __init__(self) -> None:
-        self._fresh = _UnsentItems()
+        #: items that were never sent, and the position in the first list.
+        self._fresh: deque[Sequence[Any]] = deque()
+        self._at = 0
         self._sent: dict[int, SentChunk] = {}
         self._returned: dict[int, Any] = {}  # by index
         #: the indices of returned items that may have been run.
@@ -41,11 +43,12 @@ class ItemsInFlight:
 
     def add(self, items: Sequence[Any]) -> None:
         """Take items from the input; a list must not be used by anybody else any more."""
-        self._fresh.add(items)
+        if items:
+            self._fresh.append(items)
 
     def first(self) -> list[Any]:
         """The next item that was never sent, in a list; an empty list if there is none."""
-        return self._fresh.first()
+        return [self._fresh[0][self._at]] if self._fresh else []
 
     def hand_out(self, worker: int, chunk: Chunk) -> Sequence[Any]:
         """The items of a chunk that is sent to a worker."""
@@ -57,7 +60,7 @@ class ItemsInFlight:
             self._maybe_run -= ran
             self.rerun += len(ran)
         else:
-            items = self._fresh.take(chunk.size)
+            items = self._take(chunk.size)
         self._sent[chunk.id] = SentChunk(worker, chunk, items)
         return items
 
@@ -111,28 +114,8 @@ class ItemsInFlight:
         self._returned.pop(index, None)
         self._maybe_run.discard(index)
 
-
-class _UnsentItems:
-    """Items that were taken from the input and wait to be sent, handed out in slices."""
-
-    def __init__(self) -> None:
-        self._lists: deque[Sequence[Any]] = deque()
-        self._at = 0  # position in the first list
-        self._count = 0
-
-    def add(self, items: Sequence[Any]) -> None:
-        """Put items at the end."""
-        if items:
-            self._lists.append(items)
-            self._count += len(items)
-
-    def first(self) -> list[Any]:
-        """The next item in a list, without taking it; an empty list if there is none."""
-        return [self._lists[0][self._at]] if self._count else []
-
-    def take(self, count: int) -> Sequence[Any]:
-        """Take the next ``count`` items, which must be there."""
-        self._count -= count
+    def _take(self, count: int) -> Sequence[Any]:
+        """Take the next ``count`` items that were never sent, which must be there."""
         part = self._part(count)
         if len(part) == count:
             return part
@@ -143,11 +126,11 @@ class _UnsentItems:
 
     def _part(self, count: int) -> Sequence[Any]:
         """Take up to ``count`` items, all of one piece."""
-        first, at = self._lists[0], self._at
+        first, at = self._fresh[0], self._at
         part = first if at == 0 and len(first) <= count else first[at : at + count]
         end = at + len(part)
         if end == len(first):
-            self._lists.popleft()
+            self._fresh.popleft()
             end = 0
         elif isinstance(first, list):
             # An item that was handed out must not be kept alive here.

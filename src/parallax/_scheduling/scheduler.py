@@ -16,7 +16,7 @@ import sys
 
 from parallax._core.chunks import Chunk
 from parallax._scheduling import events
-from parallax._scheduling.chunk_size import ChunkSizer
+from parallax._scheduling.chunk_size import ChunkSizer, piece_size
 from parallax._scheduling.recall_policy import RecallPolicy
 from parallax._scheduling.reorder_buffer import EmitOrder
 from parallax._scheduling.worker_table import WorkerTable
@@ -241,7 +241,7 @@ class Scheduler:
         size = back
         if self._sizer.fixed is not None:
             # In pieces, or the next idle worker would have to recall its part from the first one.
-            size = self._sizer.piece(len(self._table.idle), back)
+            size = piece_size(self.mean or 0.0, len(self._table.idle), back)
         for start in range(chunk.start + event.keep, end, size):
             self._requeue(start, min(size, end - start), chunk.attempt)
 
@@ -312,8 +312,8 @@ class Scheduler:
             if self._next < self._arrived or not self._ended:
                 size = min(size, self._size(target))
             else:
-                idle = len(self._table.idle)
-                size = min(size, self._sizer.piece(idle, self.unsent + chunk.size))
+                unsent, idle = self.unsent + chunk.size, len(self._table.idle)
+                size = min(size, piece_size(self.mean or 0.0, idle, unsent))
         if size < chunk.size:
             self._requeue(chunk.start + size, chunk.size - size, chunk.attempt)
         return chunk._replace(size=size)

@@ -241,5 +241,5 @@ class World:
 
     def choice(self):
         """The route choice of the only function."""
-        (choice,) = self.engine.choices
+        (choice,) = self.engine.functions.choices()
         return choice

@@ -150,7 +150,7 @@ def test_each_function_has_its_own_route(world):
     """Two functions, two routes."""
     world.decide(double, PROCESSES, 1)
     world.decide(other, THREADS, 1)
-    assert [choice.route for choice in world.engine.choices] == ["processes", "threads"]
+    assert [choice.route for choice in world.engine.functions.choices()] == ["processes", "threads"]
     assert world.engine.pieces(double, (1,))
     assert not world.engine.pieces(other, (1,))
 
@@ -257,7 +257,7 @@ def test_no_worker_process_can_be_started(world):
     world.processes.begin().settle(None, BrokenExecutor("no memory"))
     world.threads.run_all()
     assert call.result(0) == 8
-    assert [choice.route for choice in world.engine.choices] == ["threads", "threads"]
+    assert [choice.route for choice in world.engine.functions.choices()] == ["threads", "threads"]
 
 
 def test_a_thread_leaves_a_call_alone_that_a_process_has(world):

@@ -309,6 +309,6 @@ def test_the_first_losses_are_told():
     for worker in range(MAX_REPORTED_LOSSES + 3):
         losses.died(Died(worker, WorkerEnd(pid=worker), began=True), range(2 * worker, 9999))
     losses.died(Died(99, WorkerEnd(pid=99), began=False), range(0))
-    assert losses.count == MAX_REPORTED_LOSSES + 3
+    assert len(losses.lost) == MAX_REPORTED_LOSSES + 3
     assert len(losses.notes()) == MAX_REPORTED_LOSSES
     assert losses.error(Blame(7, 1000, 2)).attempts == 2, "of one whose end is not known"
