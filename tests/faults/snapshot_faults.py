@@ -21,6 +21,7 @@ from helpers.leaks import Held, wait_until_clean
 import parallax
 from parallax import options, parallel_imap, parallel_map
 from parallax._backends.processes.start import fork_safety
+from parallax._backends.processes.start import snapshot as snapshots
 
 ITEMS = range(12)
 
@@ -73,14 +74,14 @@ def test_a_thread_that_holds_a_lock():
 
 def test_a_thread_that_starts_between_the_check_and_the_fork(monkeypatch):
     """It is seen after the fork, before the fork has done anything."""
-    end, threads, fork = threading.Event(), [], os.fork
+    end, threads, fork = threading.Event(), [], snapshots.quiet_fork
 
     def late():
         threads.append(threading.Thread(target=end.wait))
         threads[-1].start()
         return fork()
 
-    monkeypatch.setattr(os, "fork", late)
+    monkeypatch.setattr(snapshots, "quiet_fork", late)
     before = Held.now()
     try:
         with pytest.raises(parallax.WorkerStartError, match="1 of its threads"):

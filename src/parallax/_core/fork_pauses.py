@@ -15,12 +15,14 @@ import contextlib
 import os
 import sys
 import time
+import types
+import warnings
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Protocol
+    from typing import Any, Protocol
 
     class Pausable(Protocol):
         """Has a thread that can end and start again."""
@@ -112,6 +114,33 @@ def paused() -> Iterator[None]:
     finally:
         _holders.pop()
         _resume()
+
+
+def _fork_here() -> int:
+    return os.fork()
+
+
+#: The name of the module of the function below, by which a warnings filter finds its warning.
+_QUIET_MODULE = "parallax._quiet_fork"
+_fork_in_quiet_module = types.FunctionType(
+    _fork_here.__code__, {"__name__": _QUIET_MODULE, "os": os}
+)
+_QUIET: Any = ("ignore", None, DeprecationWarning, _QUIET_MODULE, 0)
+
+
+def quiet_fork() -> int:
+    """Fork without a warning about threads.
+
+    Nobody could do anything about threads that are parallax's, and where warnings are errors the
+    child would be lost (Python 3.15): it goes on, and the caller gets no process id.
+    """
+    # Not catch_warnings: it replaces the list, and loses what other threads do to it meanwhile.
+    filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
+    filters.insert(0, _QUIET)
+    try:
+        return _fork_in_quiet_module()  # type: ignore[no-any-return]
+    finally:
+        filters.remove(_QUIET)
 
 
 if hasattr(os, "register_at_fork"):

@@ -16,8 +16,6 @@ import os
 import signal
 import socket
 import sys
-import types
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +28,7 @@ from parallax._backends.processes.start.starter import Starter
 from parallax._backends.processes.start.zygote import reseed
 from parallax._backends.processes.worker import main as worker
 from parallax._backends.processes.worker.parent_watch import watch_parent
+from parallax._core.fork_pauses import quiet_fork
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import enter
@@ -79,7 +78,7 @@ class ForkStarter(Starter):
             # Duplicates: descriptors of this process are closed in forks of it.
             copies.extend(os.dup(each) if isinstance(each, int) else each for each in segments)
             with interrupts_blocked():  # Ctrl-C would find the child with our handlers
-                pid = _fork()
+                pid = quiet_fork()
                 if pid == 0:
                     _become(process, parent, sock)
         except (OSError, RuntimeError) as error:  # the latter at the interpreter's end
@@ -111,30 +110,3 @@ def _become(process: Any, parent: int, sock: socket.socket) -> None:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)
-
-
-def _fork_here() -> int:
-    return os.fork()
-
-
-#: The name of the module of the function below, by which a warnings filter finds its warning.
-_QUIET_MODULE = "parallax._quiet_fork"
-_fork_in_quiet_module = types.FunctionType(
-    _fork_here.__code__, {"__name__": _QUIET_MODULE, "os": os}
-)
-_QUIET: Any = ("ignore", None, DeprecationWarning, _QUIET_MODULE, 0)
-
-
-def _fork() -> int:
-    """Fork without a warning about threads.
-
-    Nobody could do anything about threads that are parallax's, and where warnings are errors the
-    child would be lost (Python 3.15): it goes on, and the caller gets no process id.
-    """
-    # Not catch_warnings: it replaces the list, and loses what other threads do to it meanwhile.
-    filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
-    filters.insert(0, _QUIET)
-    try:
-        return _fork_in_quiet_module()  # type: ignore[no-any-return]
-    finally:
-        filters.remove(_QUIET)

@@ -25,7 +25,7 @@ from parallax._backends.processes.start.started_process import ChildProcess
 from parallax._backends.processes.start.zygote import serve
 from parallax._backends.processes.start.zygote_client import Template
 from parallax._backends.processes.worker.environment_setup import adopt_place
-from parallax._core.fork_pauses import paused
+from parallax._core.fork_pauses import paused, quiet_fork
 from parallax._core.light_stdlib import TYPE_CHECKING, sockets
 from parallax._core.nesting import enter
 from parallax._transport.main_module import track_main_classes, use_real_main
@@ -67,10 +67,10 @@ def fork_template(inherited: dict[int, tuple[Any, ...]], place: Place) -> Templa
         ours = theirs = None
         try:
             ours, theirs = sockets.socketpair(sockets.AF_UNIX, sockets.SOCK_SEQPACKET)
-            pid = os.fork()
+            pid = quiet_fork()
             if pid == 0:
                 _become(theirs, outputs, parent, inherited, place)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter at the interpreter's end
             if ours is not None:
                 ours.close()
             return f"the system refused to fork: {error}"
