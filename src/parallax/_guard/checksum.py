@@ -24,7 +24,7 @@ def checksum(obj: Any, *, whole: bool) -> int:
     if not view.nbytes or is_shared_writable(obj) or _is_mapped(obj):
         return 0
     if not view.contiguous:
-        return checksum(obj.base, whole=whole)
+        return checksum(view.obj if type(obj) is memoryview else obj.base, whole=whole)
     flat = view if view.format == "B" and view.ndim == 1 else _flat(obj, view)
     if whole:
         return zlib.crc32(flat)

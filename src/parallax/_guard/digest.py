@@ -85,13 +85,15 @@ class Walk:
         self._foreign: list[Any] = []
         self._out: list[Any] = []
         self._abroad = False
+        #: the object itself cannot be looked into.
+        self.opaque = False
         #: the classes of the program whose instances were met.
         self.classes: list[type] = []
 
     def digest(self, obj: Any, steps: float) -> tuple[int, int]:
         """Digests of the data at an object, and of what else it leads to: handles, libraries."""
         self._steps = steps
-        self._abroad = False
+        self._abroad = self.opaque = False
         self._todo, self._foreign = [obj], []
         data = self._run()
         self._abroad = True
@@ -157,7 +159,7 @@ class Walk:
     # -- kinds of objects ----------------------------------------------------------------------
 
     def _nothing(self, obj: Any) -> None:
-        pass
+        self.opaque = self.opaque or obj is self._todo[0]
 
     def _frozen(self, obj: Any) -> None:
         self._out.append(repr(obj))
@@ -311,6 +313,7 @@ class Walk:
         self._values([_slot(each, obj) for each in slots])
         if space is None and not slots:
             held = gc.get_referents(obj)[:MAX_WHOLE_ENTRIES]
+            self.opaque = self.opaque or (len(held) < 2 and obj is self._todo[0])
             self._out.append(len(held))
             self._values([each for each in held if not is_a(each, _NO_STATE)])
 

@@ -631,13 +631,23 @@ def test_observer_sees_each_kind_of_change():
     assert observe(square, 1) == (False,)
 
 
-def test_state_that_cannot_be_watched_counts_as_changed():
-    every_second = memoryview(bytearray(8))[::2]  # not contiguous, so it has no checksum
+def test_views_of_every_second_byte_are_watched():
+    every_second = memoryview(bytearray(8))[::2]
 
     def store(x):
         every_second[0] = x
 
-    assert observe(store, 1, 2, 2) == (True, True, True)
+    assert observe(store, 1, 2, 2) == (True, True, False)
+
+
+def test_state_that_cannot_be_watched_counts_as_changed():
+    waiting = queue.SimpleQueue()
+
+    def put_some(x):
+        for each in range(x):
+            waiting.put(each)
+
+    assert observe(put_some, 1, 0, 0) == (True, True, True)
 
 
 def test_observer_survives_a_container_that_fails_to_be_read():

@@ -91,6 +91,7 @@ logger = logging.getLogger("tests.net")
 heap, ordered = [], []
 packed, vector = bytearray(64), array.array("d", [0.0] * 4)
 queue = collections.deque([1, 2, 3])
+every_second = memoryview(bytearray(8))[::2]
 counter, iterator = itertools.count(), iter(range(10**6))
 moved = collections.OrderedDict.fromkeys("ab")
 drawn, legacy, python = np.random.default_rng(1), np.random.RandomState(1), random.Random(1)
@@ -151,6 +152,7 @@ EFFECTS = [
     (lambda i: bisect.insort(ordered, i), "ordered"),
     (lambda i: struct.pack_into("i", packed, 0, i + 1), "packed"),
     (lambda i: operator.setitem(vector, 0, i + 1.0), "vector"),
+    (lambda i: operator.setitem(every_second, 0, i + 1), "every_second"),
     (lambda i: queue.rotate(1), "queue"),
     (lambda i: operator.methodcaller("append", i)(queue), "queue"),
     (lambda i: next(counter), "counter"),
