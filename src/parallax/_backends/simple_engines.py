@@ -73,7 +73,6 @@ class SerialEngine(_Unmanaged):
     ahead = 1
 
     def __init__(self, initializer: Callable[[], object] | None = None) -> None:
-        """Prepare; the initializer is called before the first call."""
         super().__init__()
         self._initializer = initializer
 

@@ -25,7 +25,7 @@ from parallax._backends.result_encoding import PieceResult, run_piece
 from parallax._core.callables import name_of
 from parallax._core.contexts import snapshot
 from parallax._core.errors import SerializationError
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._executors.map_window import MapWindow
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         try:
             if not self._window.fixed and (self._reader is None or self._finite):
                 with self._lock:
-                    self._window.open()
+                    self._window.unlimited = True
                     self._fill()
         finally:
             self = None  # type: ignore[assignment]  # noqa: PLW0642 - see _fill
@@ -334,13 +334,10 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         return self._submit is None and self._engine.pieces(self._fn, self._latest)
 
 
-class _Raised:
+class _Raised(NamedTuple):
     """Stands for the result of an item that raised."""
 
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+    error: BaseException
 
 
 def _opened(

@@ -53,7 +53,8 @@ class MapWindow:
         self._fixed_message = chunksize is not None
         #: items of the next message.
         self.message = chunksize or 1
-        self._unlimited = False
+        #: the rest of the input may be submitted.
+        self.unlimited = False
         self._read = 0
         self._since = 0.0
         self._result_bytes = 0.0
@@ -61,7 +62,7 @@ class MapWindow:
 
     def room(self, waiting: int) -> int:
         """How many more items may be submitted now."""
-        if self._unlimited:
+        if self.unlimited:
             return sys.maxsize
         items = self._items
         if not self.fixed and self._result_bytes * items <= MAX_UNREAD_BYTES:
@@ -71,10 +72,6 @@ class MapWindow:
     def next_message(self, room: int) -> int:
         """Items of the next message, for which there is ``room``."""
         return self.message if self._fixed_message else min(self.message, room)
-
-    def open(self) -> None:
-        """Let the rest of the input be submitted."""
-        self._unlimited = True
 
     def send_singly(self) -> None:
         """From now on send items one by one."""

@@ -83,11 +83,8 @@ class GilSampler:
     """Samples from a thread of its own whether the GIL is free while the constructing one works.
 
     Start and stop it in the thread that runs the items; `reading` and `busy` may be asked at any
-    time and from any thread.
-
-    Args:
-        on_sample: called in the sampler's thread after each sample, with `time.perf_counter()`. The
-            first exception it raises ends these calls and is raised by `stop`.
+    time and from any thread. `on_sample` is called in the sampler's thread after each sample, with
+    `time.perf_counter()`; the first exception it raises ends these calls and is raised by `stop`.
     """
 
     def __init__(self, on_sample: Callable[[float], None] | None = None) -> None:

@@ -170,11 +170,6 @@ class _MonitorThread:
                 self._start()
 
 
-def monitor_threads() -> int:
-    """Number of threads of this process that watch for stalls, 0 or 1."""
-    return int(_monitor_thread.running.locked())
-
-
 def stack_of(ident: int) -> str:
     """The stack of the user's code in a thread, innermost frame first, as faulthandler has it."""
     frame = sys._current_frames().get(ident)

@@ -59,7 +59,6 @@ class SlabReceiver:
     """Views of one sender's segment."""
 
     def __init__(self, segment: Segment, *, private: bool) -> None:
-        """Take ownership of a segment."""
         self._segment = segment
         self._private = private
         #: mapped windows by first byte and whether they are private.
@@ -234,14 +233,12 @@ class SlabReceiver:
     def _settle_locked(self) -> None:
         while self._over:
             view = self._views.pop(self._over.popleft(), None)
-            if view is not None:
-                self._end(view)
-
-    def _end(self, view: _View) -> None:
-        if self._private and view.ref.mode == COPY:
-            # The next view of this range has to show what the sender wrote.
-            discard_writes(view.window, view.offset, round_to_pages(view.ref.nbytes))
-        self._release(view)
+            if view is None:
+                continue
+            if self._private and view.ref.mode == COPY:
+                # The next view of this range has to show what the sender wrote.
+                discard_writes(view.window, view.offset, round_to_pages(view.ref.nbytes))
+            self._release(view)
 
     def _release(self, view: _View) -> None:
         ref = view.ref

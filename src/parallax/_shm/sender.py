@@ -68,7 +68,7 @@ class Slab:
     def ref(self, offset: int = 0, nbytes: int | None = None) -> SlabRef:
         """Where a receiver finds the slab, or a part of it."""
         start = self.extent.start
-        window, length = self._sender.window_at(start)
+        window, length = self._sender.extents.window_at(start)
         size = self.nbytes if nbytes is None else nbytes
         return SlabRef(window, length, start, start + offset, size, self.mode)
 
@@ -119,7 +119,7 @@ class SlabSender:
         self._lock = lock
         #: bytes of free slabs that are kept.
         self._keep = keep
-        self._extents = ExtentAllocator()
+        self.extents = ExtentAllocator()
         self._windows: dict[int, mmap.mmap] = {}
         #: extents of dropped slabs that are not free yet.
         self._dropped: deque[Extent] = deque()
@@ -177,10 +177,6 @@ class SlabSender:
             raise
         return Slab(self, extent._replace(residency=MAPPED), nbytes, mode)
 
-    def window_at(self, position: int) -> tuple[int, int]:
-        """Start and length of the window that contains a position."""
-        return self._extents.window_at(position)
-
     def release(self, extent: Extent) -> None:
         """A slab was dropped. Called from any thread at any moment."""
         if os.getpid() != self._owner:
@@ -207,7 +203,7 @@ class SlabSender:
     @property
     def free_resident_bytes(self) -> int:
         """Bytes of free slabs that hold memory."""
-        return self._extents.free_resident_bytes
+        return self.extents.free_resident_bytes
 
     def close(self) -> None:
         """Close the segment; slabs in use stay valid."""
@@ -246,12 +242,12 @@ class SlabSender:
 
     def mapping(self, extent: Extent) -> tuple[mmap.mmap, int]:
         """The mapping that contains a range in this process, and the range's first byte in it."""
-        start = self.window_at(extent.start)[0]
+        start = self.extents.window_at(extent.start)[0]
         return self._windows[start], extent.start - start
 
     def _allocate(self, nbytes: int) -> Extent:
         size = size_class(nbytes)
-        extents = self._extents
+        extents = self.extents
         if os.getpid() != self._owner:
             raise OSError("this shared memory belongs to the process that forked this one")
         if self._trimmer is not None:
@@ -296,7 +292,7 @@ class SlabSender:
 
     def _reclaim_locked(self, keep: int | None = None) -> None:
         """Free dropped extents and trim; ``keep`` overrides the sender's own limit."""
-        extents = self._extents
+        extents = self.extents
         while self._dropped:
             extents.free(self._dropped.popleft())
         if self.on_unused is not None and not extents.used_bytes:

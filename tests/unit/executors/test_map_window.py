@@ -81,6 +81,6 @@ def test_chunksize_fixes_messages():
 def test_an_open_window_takes_the_rest():
     """At a shutdown, whatever the reader does meanwhile."""
     window = MapWindow(ENGINE, None, None)
-    window.open()
+    window.unlimited = True
     read(window, [SimpleNamespace(nbytes=1 << 30)] * 64, seconds=1e-4)
     assert window.room(10**6) > 10**9

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from parallax._core.fork_pauses import COUNTS_LATE
 from parallax._reporting import stall_monitor
-from parallax._reporting.stall_monitor import StallMonitor, monitor_threads, stack_of
+from parallax._reporting.stall_monitor import StallMonitor, stack_of
 from parallax._reporting.stall_policy import (
     MAX_REPORTED_WORKERS,
     Activity,
@@ -122,6 +122,11 @@ class HangingView:
     def details(self):
         self.asked.set()
         raise RuntimeError("a fault of the watched")
+
+
+def monitor_threads():
+    """Number of threads of this process that watch for stalls, 0 or 1."""
+    return int(stall_monitor._monitor_thread.running.locked())
 
 
 def ended():

@@ -127,7 +127,7 @@ def test_parts():
             at = 0
             for part in parts:
                 ref = slab.ref(at, len(part))
-                window, length = ours.window_at(slab.extent.start)
+                window, length = ours.extents.window_at(slab.extent.start)
                 assert ref == SlabRef(
                     window, length, slab.extent.start, ref.slab + at, len(part), COPY
                 )
@@ -338,15 +338,15 @@ def test_collected_while_a_slab_is_taken(monkeypatch):
         cycle = Cycle()
         cycle.itself, cycle.slab = cycle, ours.put(memoryview(block(GRAIN_BYTES)))
         del cycle
-        allocate = ours._extents.allocate
+        allocate = ours.extents.allocate
 
         def collecting(size):
             gc.collect()
             return allocate(size)
 
-        monkeypatch.setattr(ours._extents, "allocate", collecting)
+        monkeypatch.setattr(ours.extents, "allocate", collecting)
         slab = ours.put(memoryview(block(GRAIN_BYTES, 1)))
-        assert ours._extents.used_bytes == slab.extent.size
+        assert ours.extents.used_bytes == slab.extent.size
         assert held(ours.segment) == slab.extent.size
         assert content(ours, slab) == block(GRAIN_BYTES, 1)
 
@@ -356,9 +356,9 @@ def test_last_slab_dropped_while_trimming(monkeypatch):
     with slab_sender() as ours:
         slabs, left = [ours.put(memoryview(b"x"))], []
         with monkeypatch.context() as patch:
-            release = ours._extents.release_memory
+            release = ours.extents.release_memory
             patch.setattr(
-                ours._extents, "release_memory", lambda keep: (slabs.clear(), release(keep))[1]
+                ours.extents, "release_memory", lambda keep: (slabs.clear(), release(keep))[1]
             )
             ours.on_unused = lambda: left.append(1)
             ours.trim(0)
