@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import multiprocessing
 import os
 import random
@@ -20,8 +21,10 @@ from helpers.leaks import Held, wait_until_clean
 
 import parallax
 from parallax import options, parallel_imap, parallel_map
+from parallax._backends.processes.parent import warm_pool
 from parallax._backends.processes.start import fork_safety
 from parallax._backends.processes.start import snapshot as snapshots
+from parallax._shm import arena
 
 ITEMS = range(12)
 
@@ -241,3 +244,13 @@ def test_an_executor_whose_template_or_workers_are_killed():
             assert executor.submit(parent_and_command).result()[0] != template
         assert [*executor.map(busy, ITEMS)] == [*ITEMS]
     assert wait_until_clean(before) == []
+
+
+def test_a_run_that_ends_in_the_garbage_collector():
+    """Whatever locks this thread has at that moment, it waits for none of them."""
+    stream = parallel_imap(busy, range(60))
+    next(stream)
+    with arena._lock, warm_pool._pools_lock:
+        del stream
+        gc.collect()
+    assert parallel_map(abs, ITEMS) == [*ITEMS]

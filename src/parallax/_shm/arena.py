@@ -119,11 +119,16 @@ def unavailable_reason() -> OSError | None:
 
 def release_when_unused() -> None:
     """Close the segment once no slab is in use: no worker is left, arrays may still be shared."""
-    with _lock:
+    # A stream that the garbage collector drops may end while this thread has the lock.
+    if not _lock.acquire(blocking=False):
+        return  # somebody is about to use it
+    try:
         for sender in _senders:
             _trimmers[-1].over.set()
             sender.on_unused = _close_senders
             sender.trim(0)
+    finally:
+        _lock.release()
 
 
 def _close_senders() -> None:

@@ -210,23 +210,24 @@ class ProcessEngine:
         return known, encode_arguments(args, kwargs, now if now != self._arithmetic else None)
 
     def take(self, task: Task | None) -> None:
-        """Hand an encoded task to a worker, or queue it; the lock is held. Raises as `submit`.
-
-        Without a task only a worker is started, as the standard library does for one that fails.
-        """
+        """Take an encoded task, lock held; without one start a worker, as the standard library."""
         self._check()
         self.begin()
         self._workers.add(task)  # first: it may fork while there is no thread of ours
         if self.thread is None:
-            self.thread = threading.Thread(target=self._run, name="parallax-executor", daemon=True)
-            self.thread.start()
+            self._start()
         self._stall_monitor.start()
 
     def begin(self) -> None:
         """Fork the program now if it is to be forked, for workers that start later; idempotent."""
         if self._snapshot and (context := self._workers.take_snapshot(self.max_workers)):
             self._workers.context, self._arithmetic = context, arithmetic()
+            self._start()  # which ends the template at last
         self._snapshot = False
+
+    def _start(self) -> None:
+        self.thread = threading.Thread(target=self._run, name="parallax-executor", daemon=True)
+        self.thread.start()
 
     def rest_after(self, seconds: float) -> None:
         """From now on have workers leave that have been idle for so long."""
@@ -280,7 +281,6 @@ class ProcessEngine:
         with self.lock:
             self.closing, thread = True, self.thread
             if thread is None:
-                self.pool.finish(EXIT_STATUS_TIMEOUT_S)
                 self._release()
         if cancel:
             self.cancel_queued()

@@ -38,7 +38,7 @@ def warm_pool(method: str, rights: Rights | None = None) -> Pool:
     with _pools_lock:
         pool = _pools.get(key)
         if pool is None:
-            others = [k for k in _pools if type(k) is tuple and _pools[k].resting]
+            others = [k for k, p in list(_pools.items()) if type(k) is tuple and p.resting]
             same = [k for k in others if k[0] == key[0]][: 1 - MAX_RIGHTS]
             # Of a program that has given up ids for good nobody with these may be left.
             spare = [_pools.pop(k) for k in others if k in same or not can_assume(k[1].ids)]
@@ -52,10 +52,10 @@ def warm_pool(method: str, rights: Rights | None = None) -> Pool:
 
 def keep_registered(pool: Pool, *, alive: bool) -> None:
     """Have a pool of one run end with this process, and be dropped in forks of it."""
-    with _pools_lock:
-        _pools.pop(pool, None)
-        if alive:
-            _pools[pool] = pool
+    # Without the lock: a run may end in the garbage collector, while this thread has it.
+    _pools.pop(pool, None)
+    if alive:
+        _pools[pool] = pool
     _release_memory()
 
 
@@ -80,7 +80,7 @@ def warm_resources() -> tuple[set[int], set[int]]:
     pids: set[int] = set()
     fds: set[int] = set()
     with _pools_lock:
-        for pool in _pools.values():
+        for pool in list(_pools.values()):
             more_pids, more_fds = pool.resources()
             pids |= more_pids
             fds |= more_fds
