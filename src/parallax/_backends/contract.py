@@ -174,10 +174,7 @@ class Crew(Protocol):
         """End a worker in the middle of its item, if this kind can be ended."""
 
     def where(self, worker: int) -> WorkerSnapshot:
-        """What a worker is called, and what it is at.
-
-        Called from any thread; may take a moment.
-        """
+        """What a worker is called, and what it is at; from any thread, and may take a moment."""
 
     def poll(self, timeout: float | None) -> None:
         """Wait for events of workers that do not report by themselves, and report them."""

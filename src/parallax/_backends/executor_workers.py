@@ -82,9 +82,7 @@ class ExternalCrew(SelfReportingCrew):
             self._pending.discard(done)
             if done.cancelled():
                 self._report(Died(worker, WorkerEnd(), began=False))
-                return
-            error = done.exception()
-            if error is None:
+            elif (error := done.exception()) is None:
                 self._report(Done(worker, chunk.id, done.result()))
             elif isinstance(error, futures.BrokenExecutor):
                 self._report(Died(worker, WorkerEnd(), began=True))

@@ -23,7 +23,6 @@ from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any, TypeAlias
 
     #: Where an exception is found: its pickle and buffers, or the group and the member's position.
@@ -77,18 +76,20 @@ class _Chained:
 
 def _with_chain(root: BaseException) -> Any:
     """What unpickles as the exception, with all that it is chained to."""
-    chain = {id(root): root}
+    chain, found = {id(root): root}, [root]
     #: the group and the position in it of each exception that is a member of one.
     members: dict[int, tuple[int, int]] = {}
-    for number, error in enumerate(_growing(chain)):
+    for number, error in enumerate(found):  # which grows meanwhile
         for position, member in enumerate(_members_of(error)):
             if id(member) not in chain and len(chain) < MAX_CHAINED:
                 chain[id(member)] = member
+                found.append(member)
                 members[id(member)] = number, position
         for other in (_field(error, "__cause__"), _field(error, "__context__")):
             wanted = other is not None and type(other) is not errors.RemoteTraceback
-            if wanted and len(chain) < MAX_CHAINED:
-                chain.setdefault(id(other), other)
+            if wanted and id(other) not in chain and len(chain) < MAX_CHAINED:
+                chain[id(other)] = other
+                found.append(other)
     numbers = {key: number for number, key in enumerate(chain)}
     links = [_links_of(error, numbers, member=key in members) for key, error in chain.items()]
     for error in chain.values():
@@ -104,14 +105,6 @@ def _with_chain(root: BaseException) -> Any:
             _, (payload, buffers, *_) = _sendable(error)
             sources.append((payload, [bytearray(each) for each in buffers]))
     return _Chained(stand_in, sources, links)
-
-
-def _growing(chain: dict[int, BaseException]) -> Iterator[BaseException]:
-    """The values of a dictionary that gets more of them meanwhile."""
-    count = 0
-    while new := [*chain.values()][count:]:
-        yield from new
-        count += len(new)
 
 
 def _links_of(error: BaseException, numbers: dict[int, int], *, member: bool) -> _Links:

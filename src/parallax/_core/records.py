@@ -20,9 +20,8 @@ else:
     class field:  # noqa: N801 - as in dataclasses
         """A field whose default is made anew for each record."""
 
-        def __init__(self, *, default_factory, repr=True):  # noqa: A002 - as in dataclasses
+        def __init__(self, *, default_factory):
             self.default_factory = default_factory
-            self.repr = repr
 
     class _StandardFields:
         """``__dataclass_fields__``, made when somebody asks for it."""
@@ -37,7 +36,6 @@ else:
     class _Record:
         __slots__ = ()
         _defaults = {}  # noqa: RUF012 - each class gets its own
-        _hidden = frozenset()
         __match_args__ = ()
         __dataclass_fields__ = _StandardFields()
 
@@ -70,7 +68,7 @@ else:
         __hash__ = None
 
         def __repr__(self):
-            shown = (name for name in self.__match_args__ if name not in self._hidden)
+            shown = (name for name in self.__match_args__ if not name.startswith("_"))
             fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
             return f"{type(self).__qualname__}({fields})"
 
@@ -98,13 +96,7 @@ else:
         defaults = {name: space.pop(name) for name in names if name in space}
         space.pop("__dict__", None)
         space.pop("__weakref__", None)
-        hidden = [k for k, v in defaults.items() if type(v) is field and not v.repr]
-        space |= {
-            "__slots__": names,
-            "__match_args__": names,
-            "_defaults": defaults,
-            "_hidden": frozenset(hidden),
-        }
+        space |= {"__slots__": names, "__match_args__": names, "_defaults": defaults}
         return type(cls.__name__, (_Frozen if frozen else _Record,), space)
 
     def replace(obj, /, **changes):

@@ -88,12 +88,11 @@ class Executor(EngineExecutor):
         self._backend, max_workers = options.backend, options.max_workers
         max_tasks_per_child = options.max_tasks_per_child
         name = thread_name_prefix or f"Executor-{next(_numbers)}"
-        pool: EngineExecutor
+        pool: EngineExecutor | None = None
         if self._backend == "threads":
             pool = ThreadPoolExecutor(
                 max_workers, name, initializer, initargs, idle_timeout=idle_timeout
             )
-            self._use_pool(pool)
         elif self._backend == "processes":
             from parallax._executors.process_executor import ProcessPoolExecutor
 
@@ -105,7 +104,6 @@ class Executor(EngineExecutor):
                 max_tasks_per_child=max_tasks_per_child,
                 idle_timeout=idle_timeout,
             )
-            self._use_pool(pool)
         elif self._backend == "interpreters":
             from parallax._backends.processes.parent.process_engine import ProcessEngine
             from parallax._backends.processes.parent.warm_pool import warm_pool
@@ -143,10 +141,8 @@ class Executor(EngineExecutor):
             else:
                 workers = getattr(self._backend, "_max_workers", None) or usable_cores()
                 self._use(ExternalEngine(self._backend, max_workers or workers))
-
-    def _use_pool(self, pool: EngineExecutor) -> None:
-        """Share the engine of a pool, which must live as long as this executor."""
-        self._pool, self._engine, self._maps = pool, pool._engine, pool._maps
+        if pool is not None:  # which must live as long as this executor
+            self._pool, self._engine, self._maps = pool, pool._engine, pool._maps
 
     def _message_size(self, chunksize: int) -> int | None:
         size = super()._message_size(chunksize)

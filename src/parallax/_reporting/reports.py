@@ -84,7 +84,7 @@ class Report:
     #: whether this is only a prediction: nothing but the first items was run.
     explained: bool = False
     #: seconds of items, and most workers, by route.
-    _totals: dict[Route, tuple[float, int]] = field(default_factory=dict, repr=False)
+    _totals: dict[Route, tuple[float, int]] = field(default_factory=dict)
 
     @property
     def cores_busy(self) -> float:
