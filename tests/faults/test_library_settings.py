@@ -8,11 +8,14 @@ from importlib.util import find_spec
 
 import pytest
 
+from parallax import carry_setting
+
 PROGRAM = """
 import calendar, csv, json, locale, mimetypes, socket, sys, tempfile, threading
 import xml.etree.ElementTree as ET
 import numpy as np
 import pandas as pd
+import parallax
 from parallax import options, parallel_map
 
 class Own:
@@ -31,7 +34,11 @@ def as_json(x):
     except TypeError as error:
         return str(error)
 
+import shapes
+parallax.carry_setting("shapes", lambda m: m.unit, lambda m, unit: setattr(m, "unit", unit), "mm")
+
 READS = {
+    "added": lambda x: shapes.described(x),
     "csv": lambda x: csv.field_size_limit(),
     "socket": lambda x: socket.getdefaulttimeout(),
     "tempfile": lambda x: tempfile.tempdir,
@@ -70,6 +77,7 @@ def main():
     pd.set_option("display.precision", 2)
     pd.api.extensions.register_dataframe_accessor("own")(Own)
     default, json.JSONEncoder.default = json.JSONEncoder.default, sets_in_order
+    shapes.unit = "inch"
     check("changed")
     csv.field_size_limit(131072)
     socket.setdefaulttimeout(None)
@@ -82,6 +90,7 @@ def main():
     pd.reset_option("display.max_rows")
     pd.reset_option("display.precision")
     json.JSONEncoder.default = default
+    shapes.unit = "mm"
     check("taken back")
 
 if __name__ == "__main__":
@@ -101,6 +110,8 @@ if __name__ == "__main__":
 @pytest.mark.skipif(sys.platform != "linux", reason="folders and locales of Linux")
 def test_settings_of_libraries(tmp_path, method):
     """Workers that are warm follow them, in both directions."""
+    shapes = 'unit = "mm"\ndef described(x):\n    return f"{x} {globals()[chr(117) + \'nit\']}"\n'
+    (tmp_path / "shapes.py").write_text(shapes)
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     done = subprocess.run(
@@ -141,3 +152,10 @@ def test_threads_of_allocators(tmp_path):
         [sys.executable, str(script)], capture_output=True, text=True, timeout=100, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_cannot_be_carried():
+    """Is refused at once."""
+    for wrong in ((1, len, setattr), ("csv", 1, setattr), ("csv", len, None)):
+        with pytest.raises(TypeError, match="the name of a module and two functions"):
+            carry_setting(*wrong)

@@ -216,17 +216,49 @@ SETTINGS: list[Setting] = [
 ]
 
 
+#: those of the program.
+_added: list[Setting] = []
+
+
+def carry_setting(
+    module: str, get: Callable[[Any], Any], put: Callable[[Any, Any], object], usual: Any = None
+) -> None:
+    """Have worker processes take over one more setting of a library.
+
+        parallax.carry_setting("shapes", lambda m: m.get_unit(), lambda m, v: m.set_unit(v), "mm")
+
+    It is read whenever workers get work, if the module is loaded, and set in workers that have
+    another one, as soon as they import the module. Many libraries are known: see docs/engine.md.
+
+    Args:
+        module: the name of the module; it is passed to both functions.
+        get: returns the present value, which must be picklable.
+        put: takes the module and a value, and makes it the present one.
+        usual: the value in a fresh process, which is not sent.
+
+    Raises:
+        TypeError: the name is no text, or one of the functions cannot be called.
+    """
+    given: tuple[Any, ...] = module, get, put
+    if not isinstance(given[0], str) or not all(map(callable, given[1:])):
+        raise TypeError("carry_setting() takes the name of a module and two functions")
+    _added[:] = [each for each in _added if (each.module, each.get) != (module, get)]
+    _added.append(Setting(module, get, put, usual))
+
+
 def library_settings() -> dict[int, bytes]:
     """The settings that are not the usual ones, encoded, by their number in the table."""
     found = {}
-    for number, setting in enumerate(SETTINGS):
+    for number, setting in enumerate([*SETTINGS, *_added]):
         module = sys.modules.get(setting.module)
         if module is None:
             continue
         try:
             value = setting.get(module)
             if setting.usual is ALWAYS or value != setting.usual:
-                found[number] = codec.encode(value, shared=True).payload
+                known = number < len(SETTINGS)
+                parts = value if known else (*setting[:3], value)
+                found[number] = codec.encode(parts, shared=True).payload
         except Exception:  # noqa: BLE001 - another version of it, or half imported; or no pickle
             continue
     return found
@@ -237,6 +269,7 @@ class LibrarySettings:
 
     def __init__(self) -> None:
         self._wanted: dict[int, bytes] = {}
+        self._settings = dict(enumerate(SETTINGS))
         #: what a setting was before.
         self._before: dict[int, Any] = {}
 
@@ -244,24 +277,32 @@ class LibrarySettings:
         """Make these settings, and take others back; those of modules that come later, then."""
         last, self._wanted = self._wanted, wanted
         for number in sorted(last.keys() | wanted.keys()):
-            if last.get(number) != wanted.get(number):
-                name = SETTINGS[number].module
-                when_imported(name, self._make)
-                if name in sys.modules:
-                    self._one(number)
+            if last.get(number) == wanted.get(number):
+                continue
+            if number >= len(SETTINGS) and number in wanted:
+                try:
+                    module, get, put, _ = codec.decode(wanted[number])
+                except Exception:  # noqa: BLE001 - functions of a module that is not here
+                    continue
+                self._settings[number] = Setting(module, get, put)
+            name = self._settings[number].module
+            when_imported(name, self._make)
+            if name in sys.modules:
+                self._one(number)
 
     def _make(self, module: Any) -> None:
         for number in self._wanted:
-            if SETTINGS[number].module == module.__name__:
+            if number in self._settings and self._settings[number].module == module.__name__:
                 self._one(number)
 
     def _one(self, number: int) -> None:
-        setting = SETTINGS[number]
+        setting = self._settings[number]
         module = sys.modules[setting.module]
         try:
             if number in self._wanted:
                 self._before.setdefault(number, setting.get(module))
-                setting.set(module, codec.decode(self._wanted[number]))
+                found = codec.decode(self._wanted[number])
+                setting.set(module, found if number < len(SETTINGS) else found[3])
             elif number in self._before:
                 setting.set(module, self._before[number])
         except Exception:  # noqa: BLE001 - another version of it, or a value of the main script's
