@@ -314,7 +314,12 @@ class Walk:
         if space is None and not slots:
             held = gc.get_referents(obj)[:MAX_WHOLE_ENTRIES]
             self.opaque = self.opaque or (len(held) < 2 and obj is self._todo[0])
-            self._out.append(len(held))
+            # A list of C code may have empty places, which only the collector passes over.
+            lists = [each for each in held if type(each) in {list, tuple}]
+            self._out.append([len(each) for each in lists])
+            short = [each for each in lists if len(each) <= MAX_WHOLE_ENTRIES]
+            held = [each for each in held if type(each) not in {list, tuple}]
+            held += gc.get_referents(*short)
             self._values([each for each in held if not is_a(each, _NO_STATE)])
 
     def _elsewhere(self, obj: Any) -> None:

@@ -26,6 +26,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from parallax._guard.digest import Walk
 from parallax._guard.effects import Finding
 from parallax._guard.net import Mesh, Net
 from parallax._guard.watch import CHANGES, Watch
@@ -289,3 +290,13 @@ def test_what_a_worker_says_is_confirmed_at_home():
     assert isinstance(watch.finding, Finding)
     assert watch.finding.item == 6
     assert not watch.open
+
+
+def test_lists_of_c_code_with_empty_places():
+    """Only the collector can pass over those; a slice of such a list would end the interpreter."""
+    parser = ElementTree.XMLPullParser(["start"])
+    parser.feed("<r>")
+    before = Walk({}).digest(parser, 1000)
+    assert Walk({}).digest(parser, 1000) == before
+    parser.feed("<a/>")
+    assert Walk({}).digest(parser, 1000) != before
