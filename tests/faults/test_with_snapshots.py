@@ -38,7 +38,6 @@ GROUPS = {
     "faults/test_worker_death.py": "not spawn",
     "faults/test_cancellation.py": "not spawn",
     "faults/test_interrupts.py": "not spawn",
-    "faults/test_death_reports.py": "not spawn and not zygote",
 }
 
 #: Those that always run.
