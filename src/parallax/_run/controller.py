@@ -20,10 +20,9 @@ from parallax._profiling.history import key_of, past_item_seconds, remember_item
 from parallax._routing.planner import LITTLE_WORK_S, Facts, hindsight, too_little
 from parallax._routing.profiler import Profiler
 from parallax._routing.requested import MOST_THREADS, THREADS, requested_route
-from parallax._routing.throughput import RouteThroughput
+from parallax._routing.throughput import RouteHold, RouteThroughput
 from parallax._run.dispatcher import Dispatcher
 from parallax._run.listener import Listener
-from parallax._run.route_hold import RouteHold
 from parallax._run.worker_factory import WorkerFactory
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.nesting import Place, enter, entered
 from parallax._core.options import Options
 from parallax._reporting.reports import Report
-from parallax._run.caller_loop import run_items, run_next, with_errors
-from parallax._run.caller_state import CallerState
-from parallax._run.crew_table import CALLER, MAX_REPORTED_LOSSES, CrewTable, WorkerLosses
-from parallax._run.route_hold import (
+from parallax._routing.throughput import (
     MAX_ROUTE_CHANGES,
     ROUTE_HOLD_S,
     ROUTE_START_TIMEOUT_S,
     RouteHold,
 )
+from parallax._run.caller_loop import run_items, run_next, with_errors
+from parallax._run.caller_state import CallerState
+from parallax._run.crew_table import CALLER, MAX_REPORTED_LOSSES, CrewTable, WorkerLosses
 from parallax._run.run import Run
 from parallax._run.worker_factory import WorkerFactory
 from parallax._scheduling.events import Blame
