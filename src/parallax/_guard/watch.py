@@ -31,8 +31,8 @@ MAX_LOOKS: Final = 8
 #: Changes of a place that keep a callable at home.
 CHANGES: Final = 3
 
-#: Share of the time that looking at an input may take while workers run.
-INPUT_LOOK_SHARE: Final = 0.05
+#: Share of the time that looking at an input may take.
+INPUT_LOOK_SHARE: Final = 0.02
 
 #: Seconds of an item, and of all that are left, from which on the net is worth its cost.
 MIN_ITEM_S: Final = 0.0002
@@ -142,7 +142,7 @@ class Watch:
 
         Args:
             index: of the item.
-            late: workers run items meanwhile.
+            late: items may have run since the net has looked.
         """
         due = self.fresh or (late and time.perf_counter() > self._look_at)
         if self._net is None or self.interleaved or not due:

@@ -75,7 +75,7 @@ class CallerLoop:
             if items == []:
                 break
             if items and watch is not None and not source.anywhere:
-                watch.took(self._caller.delivered)
+                watch.took(self._caller.delivered, late=True)
             if first and measuring and items:
                 profiler.limits.inspect(self._source.arguments(items[0]))
                 if not source.anywhere or self._worth_watching():
