@@ -77,18 +77,18 @@ class Walk:
     def __init__(self, kinds: dict[type, Any], skipped: Iterable[Any] = ()) -> None:
         """Start, without looking into ``skipped``; ``kinds`` remembers how to walk what types."""
         self._kinds = kinds
-        # All objects that were met, so that no address is used twice meanwhile.
-        self._met: list[Any] = [*skipped]
-        self._seen = {id(each): 0 for each in self._met}
+        #: all objects that were met, so that no address is used twice meanwhile.
+        self.met: list[Any] = [*skipped]
+        self.seen = {id(each): 0 for each in self.met}
         self._steps = 0.0
         self._todo: list[Any] = []
         self._foreign: list[Any] = []
         self._out: list[Any] = []
         self._abroad = False
-        #: the object itself cannot be looked into.
-        self.opaque = False
-        #: the classes of the program whose instances were met.
+        self.opaque = False  # the object itself cannot be looked into
+        #: the classes of the program whose instances were met, and its functions.
         self.classes: list[type] = []
+        self.functions: list[types.FunctionType] = []
 
     def digest(self, obj: Any, steps: float) -> tuple[int, int]:
         """Digests of the data at an object, and of what else it leads to: handles, libraries."""
@@ -103,7 +103,7 @@ class Walk:
     def _run(self) -> int:
         out: list[Any] = []
         self._out = out
-        seen, kinds = self._seen, self._kinds
+        seen, kinds = self.seen, self._kinds
         for obj in self._todo:  # which grows meanwhile
             kind = type(obj)
             if kind in _PLAIN_SCALARS:
@@ -127,7 +127,7 @@ class Walk:
                 handler(self, obj)
             except Exception:  # noqa: BLE001 - another thread changes it, or it is unlike its kind
                 out.append(None)
-        self._met.append(self._todo)
+        self.met.append(self._todo)
         try:
             return hash(marshal.dumps(out, 2))
         except ValueError:  # a figure of an unforeseen kind
@@ -216,6 +216,7 @@ class Walk:
         self._out.append(id(obj.__code__))
         cells = [content_of(cell) for cell in obj.__closure__ or ()]
         if is_own_code(obj.__code__.co_filename):
+            self.functions.append(obj)
             self._values(cells)
             self._values([*(obj.__defaults__ or ()), *(obj.__kwdefaults__ or {}).values()])
             self._todo.append(obj.__dict__)
@@ -327,7 +328,7 @@ class Walk:
         if self._abroad:
             self._instance(obj)
         else:
-            del self._seen[id(obj)]
+            del self.seen[id(obj)]
             self._foreign.append(obj)
 
 

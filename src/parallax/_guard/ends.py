@@ -6,8 +6,9 @@ import sys
 import types
 
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._guard.generators import MAX_WATCHED_OBJECTS, Reach
 from parallax._guard.lookup import class_lookup, is_a, is_own_class
+from parallax._guard.net import Mesh, Net
+from parallax._guard.watch import LEAST_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +24,7 @@ def copied_end(what: str, root: Any, kinds: Iterable[type] = ()) -> str:
         kinds: the classes of further objects of this sort.
     """
     finalized = _finalized()
-    reached = [obj for _, obj in Reach(root, MAX_WATCHED_OBJECTS).found]
+    reached = [obj for _, obj in Net(root, Mesh(LEAST_STEPS)).reached()]
     if end := own_end((*map(type, reached), *kinds)):
         return _reason(what, end)
     for obj in reached:

@@ -1,43 +1,22 @@
-"""Generators of random numbers: those that all code shares, and those that a callable holds.
+"""Generators of random numbers: those that all code shares, and what saves and seeds one.
 
-Guarantees: finding them runs no code of the program and imports nothing; the order in which they
-are found depends on the callable alone, so it is the same in every process.
+Guarantees: nothing is imported.
 """
 
 from __future__ import annotations
 
-import functools
 import sys
-import types
-from collections import deque
-from itertools import islice
 
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._guard.code import decode
 from parallax._guard.lookup import (
-    instance_dict,
     is_a,
-    is_code_like,
-    is_frozen,
-    is_lru_cache,
-    is_own_class,
-    is_own_code,
-    is_own_function,
-    mro_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from typing import Any, Final
 
     from parallax._core.seeds import RandomStream
 
-# Objects that are looked at, and elements of each container. Smaller: generators deep inside a
-# callable are missed; larger: the first item of a call takes longer.
-_MAX_OBJECTS: Final = 4000
-_MAX_ELEMENTS: Final = 64
-# The same in a call without `seed=`, whose items may be short.
-MAX_WATCHED_OBJECTS: Final = 400
 # The generators that all code of a process shares: title, module, name.
 SHARED_GENERATORS: Final = (
     ("random", "random", "_inst"),
@@ -161,119 +140,3 @@ def handle(generator: Any) -> PythonGenerator | None:
             system = module == "random" and is_a(generator, _loaded(module, "SystemRandom"))
             return None if system else made(generator)
     return None
-
-
-class Reach:
-    """The objects that a callable can reach, with names, and what its code imports and stores.
-
-    It reaches what it captured, its object, its defaults, and the globals that it and the program's
-    functions behind it name. At most so many objects are looked at.
-    """
-
-    def __init__(self, fn: Any, most: int = _MAX_OBJECTS) -> None:
-        self.found: list[tuple[str, Any]] = []
-        self.imports: set[str] = set()
-        self.stored: set[str] = set()
-        todo = deque([("", fn)])
-        seen: dict[int, Any] = {}
-        while todo and len(seen) < most:
-            name, obj = todo.popleft()
-            if is_frozen(obj) or id(obj) in seen:
-                continue
-            seen[id(obj)] = obj
-            self.found.append((name, obj))
-            if type(obj) is types.FunctionType:
-                todo.extend(_parts_of_function(obj, self.imports, self.stored))
-            elif handle(obj) is None:
-                todo.extend(_parts(name, obj))
-
-    def generators(self) -> list[tuple[str, Any]]:
-        """Those that are generators of random numbers."""
-        return [(name, obj) for name, obj in self.found if handle(obj) is not None]
-
-
-def _parts(name: str, obj: Any) -> Iterable[tuple[str, Any]]:
-    kind = type(obj)
-    inside: Iterable[Any] = ()
-    if is_a(obj, functools.partial):
-        inside = (obj.func, *obj.args, *obj.keywords.values())
-    elif kind is types.MethodType:
-        inside = obj.__self__, obj.__func__
-    elif kind is types.BuiltinFunctionType:
-        inside = () if is_a(obj.__self__, types.ModuleType) else (obj.__self__,)
-    elif is_a(obj, (staticmethod, classmethod)):
-        inside = (obj.__func__,)
-    elif is_a(obj, property):
-        inside = obj.fget, obj.fset
-    elif is_a(obj, type):
-        own = [list(vars(cls).items()) for cls in mro_of(obj) if is_own_class(cls)]
-        return (part for parts in own for part in parts)
-    elif is_a(obj, dict):
-        inside = islice(dict.values(obj), _MAX_ELEMENTS)
-    elif is_a(obj, (list, tuple)) or kind is deque:
-        inside = islice(kind.__iter__(obj), _MAX_ELEMENTS)
-    elif not is_code_like(obj) or is_lru_cache(obj):
-        return _parts_of_instance(obj, kind)
-    return [(name, each) for each in inside]
-
-
-def _parts_of_instance(obj: Any, kind: type) -> Iterator[tuple[str, Any]]:
-    yield from list((instance_dict(obj) or {}).items())
-    for cls in mro_of(kind):
-        for name, raw in list(vars(cls).items()):
-            if type(raw) is types.MemberDescriptorType:
-                try:
-                    yield name, raw.__get__(obj, kind)
-                except AttributeError:
-                    continue
-    yield "", kind
-
-
-def _parts_of_function(fn: Any, imports: set[str], stored: set[str]) -> Iterator[tuple[str, Any]]:
-    code = fn.__code__
-    for name, cell in zip(code.co_freevars, fn.__closure__ or (), strict=False):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
-    yield from (("argument", each) for each in fn.__defaults__ or ())
-    yield from (fn.__kwdefaults__ or {}).items()
-    yield "", getattr(fn, "__wrapped__", None)
-    if is_own_function(fn):
-        named, attributes = _names(code, imports, stored)
-        for name in named:
-            value = fn.__globals__.get(name)
-            if is_a(value, types.ModuleType):
-                yield from _named_in(value, attributes)
-            else:
-                yield name, value
-
-
-def _named_in(module: Any, names: dict[str, None]) -> Iterator[tuple[str, Any]]:
-    space = object.__getattribute__(module, "__dict__")
-    file = space.get("__file__")
-    if type(file) is str and is_own_code(file):
-        yield from ((name, space[name]) for name in names if name in space)
-
-
-def _names(
-    code: types.CodeType, imports: set[str], stored: set[str]
-) -> tuple[dict[str, None], dict[str, None]]:
-    """The globals and the attributes that code names, nested functions included."""
-    named: dict[str, None] = {}
-    attributes: dict[str, None] = {}
-    for instruction in decode(code).instructions:
-        if instruction.op in ("LOAD_GLOBAL", "LOAD_NAME"):
-            named[instruction.value] = None
-        elif instruction.op in ("LOAD_ATTR", "LOAD_METHOD"):
-            attributes[instruction.value] = None
-        elif instruction.op == "STORE_ATTR":
-            stored.add(instruction.value)
-        elif instruction.op == "IMPORT_NAME":
-            imports.add(instruction.value.partition(".")[0])
-    for constant in code.co_consts:
-        if type(constant) is types.CodeType:
-            more, further = _names(constant, imports, stored)
-            named |= more
-            attributes |= further
-    return named, attributes

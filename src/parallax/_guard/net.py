@@ -10,11 +10,13 @@ Guarantees and cost: see ``digest``. What only one of them may do is not judged 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
 import types
 
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._guard.code import decode
 from parallax._guard.digest import Walk, content_of
 from parallax._guard.fingerprint import follow
 from parallax._guard.generators import handle, shared_generators
@@ -92,6 +94,9 @@ class Net:
         self._kinds: dict[type, Any] = {}
         self._known: list[tuple[int, int]] | None = None
         self._items: tuple[Sequence[Any], tuple[int, int]] | None = None
+        #: modules that the program's code may import, and attributes that it sets.
+        self.imports: set[str] = set()
+        self.stored: set[str] = set()
         for title, generator in shared_generators():
             self._add(title, generator)  # code of libraries, too, draws from these
         self._visit(fn, "self")
@@ -161,9 +166,31 @@ class Net:
         each = max(MIN_STEPS, self._mesh.steps / max(1, len(self._places)))
         found = [walk.digest(_value(*place[1:]), each) for place in self._places]
         mine = walk.digest(items, self._mesh.steps)
-        for cls in walk.classes:
-            self._visit(cls, cls.__name__)
+        self._visit_met(walk)
         return found, mine
+
+    def _visit_met(self, walk: Walk) -> None:
+        code: Any
+        for code in (*walk.classes, *walk.functions):
+            self._visit(code, code.__name__)
+
+    def reached(self) -> list[tuple[str, Any]]:
+        """The objects that the callable can reach, each once, with the names of their places.
+
+        The order depends on the callable alone, so it is the same in every process.
+        """
+        found: list[tuple[str, Any]] = []
+        listed: set[int] = set()
+        walk = Walk(self._kinds)
+        for name, *place in self._places:  # which grow meanwhile
+            begin = len(walk.met)
+            walk.digest(_value(*place), self._mesh.steps)
+            for obj in itertools.chain(*walk.met[begin:]):
+                if id(obj) in walk.seen and id(obj) not in listed:
+                    listed.add(id(obj))
+                    found.append((name, obj))
+            self._visit_met(walk)
+        return found
 
     # -- what a callable can reach -------------------------------------------------------------
 
@@ -212,7 +239,7 @@ class Net:
             self._place(name, [value], 0)
         if function.__dict__:
             self._add(function.__name__, function.__dict__)
-        names = dict.fromkeys(_names_in(code))
+        names, attributes = _names_in(code, self.imports, self.stored)
         space = function.__globals__
         for name in names:
             if name not in space:
@@ -221,7 +248,7 @@ class Net:
             if is_a(value, types.ModuleType):
                 inside = vars(value)
                 if is_own_code(str(inside.get("__file__") or "<frozen>")):
-                    for inner in names:
+                    for inner in attributes:
                         if inner in inside:
                             self._place(f"{name}.{inner}", inside, inner)
             else:
@@ -262,11 +289,27 @@ def _methods(cls: type) -> Iterator[Any]:
                 yield function
 
 
-def _names_in(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
+def _names_in(
+    code: types.CodeType, imports: set[str], stored: set[str]
+) -> tuple[dict[str, None], dict[str, None]]:
+    """The globals and the attributes that code names, nested functions included."""
+    named: dict[str, None] = {}
+    attributes: dict[str, None] = {}
+    for instruction in decode(code).instructions:
+        if instruction.op in ("LOAD_GLOBAL", "LOAD_NAME"):
+            named[instruction.value] = None
+        elif instruction.op in ("LOAD_ATTR", "LOAD_METHOD"):
+            attributes[instruction.value] = None
+        elif instruction.op == "STORE_ATTR":
+            stored.add(instruction.value)
+        elif instruction.op == "IMPORT_NAME":
+            imports.add(instruction.value.partition(".")[0])
     for constant in code.co_consts:
         if is_a(constant, types.CodeType):
-            yield from _names_in(constant)
+            more, further = _names_in(constant, imports, stored)
+            named |= more
+            attributes |= further
+    return named, attributes
 
 
 class WorkerNet:

@@ -17,7 +17,8 @@ from importlib.util import find_spec
 
 from parallax._core.light_stdlib import TYPE_CHECKING, local
 from parallax._core.seeds import stream_of
-from parallax._guard.generators import SHARED_TITLES, Reach, handle, shared_generators
+from parallax._guard.generators import SHARED_TITLES, handle, shared_generators
+from parallax._guard.net import Mesh, Net
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,9 @@ class _Inside(local):
 
 
 _inside = _Inside()
+# Steps of the search for generators. Smaller: those deep inside a callable are missed; larger: the
+# first item of a call takes longer.
+_SEARCH_STEPS = 4000
 # Seconds between two looks whether items turned out not to draw. Smaller: waiting threads use more
 # CPU time; larger: they stand by longer once the first item has ended.
 _POLL_S = 0.005
@@ -129,9 +133,9 @@ class Seeded(functools.partial):  # type: ignore[type-arg] # a subscript would c
     def _all(self) -> list[tuple[int, PythonGenerator]]:
         """The generators that an item may draw from, each with the number of its stream."""
         if self._held is None:
-            reach = Reach(self)
-            self._imports = {each for each in reach.imports & set(_LIBRARIES) if find_spec(each)}
-            self._held = [generator for _, generator in reach.generators()]
+            net = Net(self, Mesh(_SEARCH_STEPS))
+            self._held = [obj for _, obj in net.reached() if handle(obj) is not None]
+            self._imports = {each for each in net.imports & set(_LIBRARIES) if find_spec(each)}
         for library, module in _LIBRARIES.items():
             if module not in sys.modules and (library in sys.modules or library in self._imports):
                 import_module(module)  # what an item would do, too late to be seeded

@@ -26,10 +26,11 @@ from parallax._guard.effects import (
     seen,
     with_finding,
 )
-from parallax._guard.generators import MAX_WATCHED_OBJECTS, Reach, shared_generators
+from parallax._guard.generators import shared_generators
 from parallax._guard.lookup import is_seeded
+from parallax._guard.net import Mesh, Net
 from parallax._guard.process_state import ProcessWatch, one_thread_object
-from parallax._guard.watch import Watch
+from parallax._guard.watch import LEAST_STEPS, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,8 +178,8 @@ class RouteLimits:
         """Items begin in the caller's thread, watched or not."""
         if not self._blocks and self._guard:
             self._process = ProcessWatch()
-            reach = Reach(self._fn, MAX_WATCHED_OBJECTS)
-            if name := one_thread_object(reach.found, reach.stored):
+            net = Net(self._fn, Mesh(LEAST_STEPS))
+            if name := one_thread_object(net.reached(), net.stored):
                 self.shared = seen(self._fn, "uses what one thread alone may use:", name, "apart")
         self._blocks += 1
         if self._process is not None:
