@@ -51,13 +51,14 @@ _PLAIN_SCALARS: Final = _PLAIN_NUMBERS | {str, bytes}
 # Modules whose objects hold data and nothing else, so that only a change of data changes them.
 _DATA: Final = frozenset(
     {"builtins", "collections", "array", "io", "numpy", "pandas", "random", "csv", "xml",
-     "elementtree", "itertools", "types", "enum", "functools", "operator", "ctypes"}
+     "elementtree", "itertools", "types", "enum", "functools", "operator", "ctypes", "tarfile",
+     "zipfile", "sched", "difflib", "unittest", "codecs", "pickle", "html", "shelve", "mailbox"}
 )  # fmt: skip
 # Modules of locks, handles and bookkeeping: what changes in these is no part of the answer.
 _HANDLES: Final = frozenset(
     {"thread", "threading", "weakref", "socket", "ssl", "selectors", "select", "subprocess",
      "asyncio", "contextvars", "multiprocessing", "concurrent", "abc", "typing", "queue",
-     "importlib", "frozen_importlib", "parallax", "mmap", "requests", "httpx", "aiohttp", "urllib3",
+     "importlib", "frozen_importlib", "parallax", "requests", "httpx", "aiohttp", "urllib3",
      "boto3", "botocore", "jax", "jaxlib", "sympy", "_pytest"}
 )  # fmt: skip
 # Functions and the like in classes and as referents: they are no state.
@@ -282,15 +283,14 @@ class Walk:
         text = obj.getvalue()
         self._out.append((len(text), hash(text)))
 
-    def _count(self, obj: Any) -> None:
-        self._out.append(repr(obj))
-
     def _iterator(self, obj: Any) -> None:
         self._out.append(operator.length_hint(obj, -1))
 
+    def _variable(self, obj: Any) -> None:
+        self._values([obj.get(None)])
+
     def _logger(self, obj: Any) -> None:
-        space = obj.__dict__
-        self._values([space.get(name) for name in _LOGGER_STATE])
+        self._values([obj.__dict__.get(name) for name in _LOGGER_STATE])
 
     def _instance(self, obj: Any) -> None:
         self._attributes(obj)
@@ -365,7 +365,7 @@ _BY_BASE: Final[dict[Any, Callable[[Walk, Any], None]]] = {
     deque: Walk._deque, types.FunctionType: Walk._function, types.MethodType: Walk._method,
     types.BuiltinFunctionType: Walk._builtin, functools.partial: Walk._partial,
     bytearray: Walk._buffer, memoryview: Walk._buffer, io.StringIO: Walk._memory_file,
-    io.BytesIO: Walk._memory_file, itertools.count: Walk._count, types.ModuleType: Walk._nothing,
+    io.BytesIO: Walk._memory_file, itertools.count: Walk._frozen, types.ModuleType: Walk._nothing,
     types.CodeType: Walk._same, io.IOBase: Walk._nothing,
 }  # fmt: skip
 _BY_NAME: Final[dict[tuple[str, str], Callable[[Walk, Any], None]]] = {
@@ -374,9 +374,9 @@ _BY_NAME: Final[dict[tuple[str, str], Callable[[Walk, Any], None]]] = {
     ("pandas", "NDFrame"): Walk._frame, ("random", "Random"): Walk._random,
     ("numpy", "Generator"): Walk._random, ("numpy", "RandomState"): Walk._random,
     ("numpy", "BitGenerator"): Walk._random, ("torch", "Generator"): Walk._random,
-    ("logging", "Logger"): Walk._logger, ("enum", "Enum"): Walk._nothing,
+    ("logging", "Logger"): Walk._logger, ("contextvars", "ContextVar"): Walk._variable, ("enum", "Enum"): Walk._nothing,
     ("ctypes", "Array"): Walk._buffer, ("ctypes", "_SimpleCData"): Walk._buffer,
-    ("ctypes", "Structure"): Walk._buffer, ("ctypes", "_CData"): Walk._buffer,
+    ("mmap", "mmap"): Walk._buffer, ("ctypes", "Structure"): Walk._buffer, ("ctypes", "_CData"): Walk._buffer,
 }  # fmt: skip
 
 

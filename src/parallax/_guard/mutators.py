@@ -63,6 +63,7 @@ _FILE = dict.fromkeys(
     ("read", "readline", "readlines", "read1", "readinto", "seek", "truncate", "readinto1"),
     _READS_ON,
 )
+_CODEC = dict.fromkeys(("compress", "decompress", "flush", "encode", "decode"), _READS_ON)
 _RANDOM = dict.fromkeys(
     (
         "random", "randint", "randrange", "getrandbits", "choice", "choices", "sample", "shuffle",
@@ -93,6 +94,24 @@ TYPED_METHODS: Final[dict[tuple[str, str], dict[str, Mutation]]] = {
     ("xml", "Element"): {"set": _SLOT},
     ("configparser", "RawConfigParser"): {"set": _SLOT, "read": _UPDATE, "read_dict": _UPDATE},
     ("contextvars", "ContextVar"): {},
+    ("tarfile", "TarFile"): dict.fromkeys(("addfile", "add"), _ADD) | {"next": _TAKE},
+    ("zipfile", "ZipFile"): dict.fromkeys(("write", "writestr", "mkdir"), _WRITE),
+    ("zlib", "Compress"): _CODEC,
+    ("zlib", "Decompress"): _CODEC,
+    ("bz2", "BZ2Compressor"): _CODEC,
+    ("bz2", "BZ2Decompressor"): _CODEC,
+    ("lzma", "LZMACompressor"): _CODEC,
+    ("lzma", "LZMADecompressor"): _CODEC,
+    ("codecs", "IncrementalEncoder"): _CODEC,
+    ("codecs", "IncrementalDecoder"): _CODEC,
+    ("multibytecodec", "MultibyteIncrementalDecoder"): _CODEC,
+    ("multibytecodec", "MultibyteIncrementalEncoder"): _CODEC,
+    ("pickle", "Pickler"): {"dump": _WRITE},
+    ("pickle", "Unpickler"): {"load": _READS_ON},
+    ("sched", "scheduler"): {"enter": _ADD, "enterabs": _ADD, "cancel": _REMOVE, "run": _TAKE},
+    ("difflib", "SequenceMatcher"): dict.fromkeys(("set_seq1", "set_seq2", "set_seqs"), _OVERWRITE),
+    ("mmap", "mmap"): {"write_byte": _WRITE, "move": _OVERWRITE, **_FILE},
+    ("numpy", "SeedSequence"): {"spawn": Mutation("take", DRAWS)},
     ("logging", "Logger"): dict.fromkeys(
         ("setLevel", "addHandler", "removeHandler", "addFilter", "removeFilter"),
         Mutation("take", "changes"),
@@ -159,6 +178,8 @@ ARGUMENT_CHANGES: Final[dict[tuple[str, str], tuple[int, Mutation]]] = {
 
 _HANDLERS, _TIMER = ("changes", "the signal handlers"), ("sets", "the alarm")
 _COLLECTOR, _LOGGING = ("changes", "the collector"), ("changes", "logging")
+_CSV, _CODECS = ("changes", "settings of csv"), ("registers with", "codecs")
+_TRACING = ("changes", "what traces the program")
 _INPUT, _NUMPY, _PANDAS = ("reads", "standard input"), ("changes", "NumPy"), ("changes", "pandas")
 
 # Functions that change, or read on in, the state of the process: the verb and what is changed.
@@ -188,6 +209,17 @@ PROCESS_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("os", "umask"): ("changes", "the umask"),
     ("locale", "setlocale"): ("changes", "the locale"),
     ("signal", "signal"): ("changes", "the signal handlers"),
+    ("csv", "register_dialect"): _CSV, ("csv", "unregister_dialect"): _CSV,
+    ("csv", "field_size_limit"): _CSV, ("codecs", "register"): _CODECS,
+    ("codecs", "unregister"): _CODECS, ("codecs", "register_error"): _CODECS,
+    ("copyreg", "pickle"): ("registers with", "copyreg"),
+    ("copyreg", "constructor"): ("registers with", "copyreg"),
+    ("xml", "register_namespace"): ("registers with", "xml.etree.ElementTree"),
+    ("mimetypes", "add_type"): ("registers with", "mimetypes"),
+    ("tracemalloc", "start"): ("changes", "tracemalloc"),
+    ("tracemalloc", "stop"): ("changes", "tracemalloc"), ("sys", "setprofile"): _TRACING,
+    ("sys", "settrace"): _TRACING, ("threading", "settrace"): _TRACING,
+    ("threading", "setprofile"): _TRACING, ("sys", "addaudithook"): _TRACING,
     ("socket", "setdefaulttimeout"): ("changes", "the default timeout of sockets"),
 }  # fmt: skip
 _STDOUT, _MOCK = ("replaces", "sys.stdout"), ("replaces", "what it patches")

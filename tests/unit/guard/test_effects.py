@@ -6,12 +6,22 @@ KINDS holds each kind of side effect with its harmless twin. Many more harmless 
 # ruff: noqa: RUF012, F821
 
 import array
+import codecs
+import csv
 import functools
 import importlib
+import io
 import os
+import pickle
 import queue
+import sched
+import tarfile
 import types
+import xml.etree.ElementTree as ElementTree
+import zipfile
+import zlib
 
+import numpy as np
 import pytest
 from helpers.guard import Node, watch
 
@@ -672,3 +682,56 @@ def test_partials_that_bind_more_are_looked_at_anew():
     assert scan(functools.partial(put, 1, out=[]), ()).findings
     assert scan(functools.partial(put, 1, []), ()).findings
     assert scan(functools.partial(put, out=[]), (1,)).findings
+
+
+class Stateful:
+    """Objects of the standard library that items go on with, and settings of all its users."""
+
+    @staticmethod
+    def archive():
+        made = tarfile.open(fileobj=io.BytesIO(), mode="w")
+        return lambda n: made.addfile(tarfile.TarInfo(str(n)))
+
+    @staticmethod
+    def zipped():
+        made = zipfile.ZipFile(io.BytesIO(), "w")
+        return lambda n: made.writestr(str(n), "x")
+
+    @staticmethod
+    def compressor():
+        made = zlib.compressobj()
+        return lambda n: made.compress(b"%d" % n)
+
+    @staticmethod
+    def decoder():
+        made = codecs.getincrementaldecoder("utf-8")()
+        return lambda n: made.decode(bytes([n]))
+
+    @staticmethod
+    def pickler():
+        made = pickle.Pickler(io.BytesIO())
+        return lambda n: made.dump(n)
+
+    @staticmethod
+    def seeds():
+        made = np.random.SeedSequence(1)
+        return lambda _: made.spawn(1)
+
+    @staticmethod
+    def scheduler():
+        made = sched.scheduler()
+        return lambda n: made.enter(n, 1, print)
+
+    @staticmethod
+    def dialect():
+        return lambda n: csv.register_dialect(str(n))
+
+    @staticmethod
+    def namespace():
+        return lambda n: ElementTree.register_namespace("x", str(n))
+
+
+@pytest.mark.parametrize("name", [name for name in vars(Stateful) if name[0] != "_"])
+def test_objects_and_settings_of_the_standard_library(name):
+    """Threads would mix what they do, and workers would keep it."""
+    assert judge(scan(getattr(Stateful, name)(), (1,)), (True,)).limit != "free"

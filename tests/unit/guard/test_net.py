@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import bisect
 import collections
+import contextvars
 import csv
 import ctypes
 import decimal
@@ -300,3 +301,12 @@ def test_lists_of_c_code_with_empty_places():
     assert Walk({}).digest(parser, 1000) == before
     parser.feed("<a/>")
     assert Walk({}).digest(parser, 1000) != before
+
+
+def test_context_variables():
+    """An item that sets one and leaves it set changes what the next one reads."""
+    variable = contextvars.ContextVar("variable", default=0)
+    net = Net(lambda n: variable.set(n), Mesh(STEPS))
+    net.before((1,))
+    variable.set(1)
+    assert [each.name for each in net.after()] == ["variable"]
