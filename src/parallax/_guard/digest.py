@@ -374,9 +374,10 @@ _BY_NAME: Final[dict[tuple[str, str], Callable[[Walk, Any], None]]] = {
     ("pandas", "NDFrame"): Walk._frame, ("random", "Random"): Walk._random,
     ("numpy", "Generator"): Walk._random, ("numpy", "RandomState"): Walk._random,
     ("numpy", "BitGenerator"): Walk._random, ("torch", "Generator"): Walk._random,
-    ("logging", "Logger"): Walk._logger, ("contextvars", "ContextVar"): Walk._variable, ("enum", "Enum"): Walk._nothing,
+    ("logging", "Logger"): Walk._logger, ("enum", "Enum"): Walk._nothing,
+    ("contextvars", "ContextVar"): Walk._variable, ("mmap", "mmap"): Walk._buffer,
     ("ctypes", "Array"): Walk._buffer, ("ctypes", "_SimpleCData"): Walk._buffer,
-    ("mmap", "mmap"): Walk._buffer, ("ctypes", "Structure"): Walk._buffer, ("ctypes", "_CData"): Walk._buffer,
+    ("ctypes", "Structure"): Walk._buffer, ("ctypes", "_CData"): Walk._buffer,
 }  # fmt: skip
 
 

@@ -689,7 +689,7 @@ class Stateful:
 
     @staticmethod
     def archive():
-        made = tarfile.open(fileobj=io.BytesIO(), mode="w")
+        made = tarfile.open(fileobj=io.BytesIO(), mode="w")  # noqa: SIM115
         return lambda n: made.addfile(tarfile.TarInfo(str(n)))
 
     @staticmethod
