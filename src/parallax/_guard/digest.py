@@ -172,14 +172,10 @@ class Walk:
         self._out.append(size)
         if size <= MAX_WHOLE_ENTRIES:
             self._values(get(slice(None)))
-        else:
-            self._values(
-                [
-                    *get(slice(0, SAMPLED_ENTRIES)),
-                    *get(slice(None, None, size // SAMPLED_ENTRIES)),
-                    *get(slice(-SAMPLED_ENTRIES, None)),
-                ]
-            )
+            return
+        n = SAMPLED_ENTRIES
+        parts = slice(n), slice(None, None, size // n), slice(-n, None)
+        self._values([each for part in parts for each in get(part)])
 
     def _list(self, obj: list[Any]) -> None:
         self._array_like(functools.partial(list.__getitem__, obj), list.__len__(obj))
