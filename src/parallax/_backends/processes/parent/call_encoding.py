@@ -168,7 +168,7 @@ def capture_state(
             continue
         digest = code_digest(value)
         if digest is not None and _stands_at(value, key):
-            if not isinstance(value, type):
+            if not isinstance(value, type) and _plainly_loaded(module):
                 code.setdefault(module, {})[name] = digest
             continue
         try:
@@ -213,6 +213,12 @@ def _stands_at(value: Any, key: Key) -> bool:
     value = getattr(value, "__func__", value)
     value = getattr(value, "fget", value)
     return (getattr(value, "__module__", None), getattr(value, "__qualname__", None)) == key
+
+
+def _plainly_loaded(module: str) -> bool:
+    """Whether no import hook made a module's code (pytest, typeguard), which workers may lack."""
+    loader = getattr(getattr(sys.modules.get(module), "__spec__", None), "loader", None)
+    return type(loader).__module__ in {"_frozen_importlib_external", "zipimport"}
 
 
 def modules_for(call: codec.Encoded, code: object) -> frozenset[str]:
