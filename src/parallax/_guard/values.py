@@ -20,6 +20,7 @@ from parallax._guard.lookup import (
     is_a,
     is_code_like,
     is_frozen,
+    is_own_function,
     mark_of,
     resolve,
 )
@@ -103,8 +104,9 @@ class Outer:
         if kind == "attr":
             return f"{self.label}.{key}" if self.label else str(key)
         if kind == "self":
-            # Of a bound method: `random` in `random.gauss`.
-            return "self" if self.kind == "fn" else self.label.rpartition(".")[0] or self.label
+            # Of a method of the program what its code says; else `random` in `random.gauss`.
+            own = self.kind == "fn" or is_own_function(getattr(self.obj, "__func__", None))
+            return "self" if own else self.label.rpartition(".")[0] or self.label
         if kind in ("default", "bound"):
             return f"argument {key + 1}"
         if kind == "type":
