@@ -20,19 +20,21 @@ import types
 HIDDEN = {
     "win32": {
         "_signal": "SIGALRM SIGBUS SIGCHLD SIGHUP SIGKILL SIGRTMAX SIGSTOP SIGURG SIGUSR1 SIGUSR2 "
-        "SIG_BLOCK SIG_SETMASK SIG_UNBLOCK alarm pause pthread_sigmask",
+        "SIG_BLOCK SIG_SETMASK SIG_UNBLOCK alarm getitimer ITIMER_REAL pause "
+        "pthread_sigmask setitimer siginterrupt",
         "_socket": "AF_UNIX CMSG_LEN MSG_DONTWAIT SCM_RIGHTS socketpair",
         "faulthandler": "register unregister",
         "mmap": "MADV_DONTNEED MADV_REMOVE MAP_PRIVATE MAP_SHARED PROT_READ PROT_WRITE",
         "os": "EFD_CLOEXEC O_CLOEXEC PRIO_PROCESS RTLD_NOLOAD WNOHANG eventfd fchdir fchmod fork "
         "getegid geteuid getgid getgroups getloadavg getpriority getresgid getresuid getuid "
-        "memfd_create pidfd_open posix_fallocate pread preadv pwrite register_at_fork "
+        "memfd_create nice pidfd_open posix_fallocate pread preadv pwrite register_at_fork "
         "sched_getaffinity sched_setaffinity set_blocking setpriority setresgid setresuid "
         "sysconf wait",
         "select": "EPOLLRDHUP POLLIN POLLOUT epoll poll",
         "selectors": "EpollSelector KqueueSelector",
         "signal": "SIGALRM SIGBUS SIGCHLD SIGHUP SIGKILL SIGRTMAX SIGSTOP SIGURG SIGUSR1 SIGUSR2 "
-        "SIG_BLOCK SIG_SETMASK SIG_UNBLOCK alarm pause pthread_sigmask",
+        "SIG_BLOCK SIG_SETMASK SIG_UNBLOCK alarm getitimer ITIMER_REAL pause "
+        "pthread_sigmask setitimer siginterrupt",
         "socket": "AF_UNIX CMSG_LEN MSG_DONTWAIT SCM_RIGHTS recv_fds send_fds",
         "time": "clock_gettime pthread_getcpuclockid tzset",
     },
