@@ -14,7 +14,7 @@ import itertools
 import os
 import sys
 from functools import lru_cache
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MappingProxyType
 
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, dumps, loads
 from parallax._core.own_code import FOLDER
@@ -27,6 +27,7 @@ except ImportError:
     from hashlib import blake2b
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from parallax._transport.codec import Encoded
@@ -143,8 +144,8 @@ class ModuleState:
                 continue
             for name, value in list(vars(found).items()):
                 self._fresh[module, name] = value
-                if isinstance(value, type) and value.__module__ == module:
-                    entries = vars(value).items()
+                if issubclass(type(value), type) and _space(value).get("__module__") == module:
+                    entries = _space(value).items()
                     self._fresh.update({(module, f"{name}.{k}"): each for k, each in entries})
 
     def settle(self, keys: list[Key]) -> None:
@@ -226,17 +227,27 @@ class ModuleState:
 
 def code_digest(value: Any) -> bytes | None:
     """The digest of a function, of what is made of functions, and of a class; else None."""
-    if isinstance(value, type):
-        names = sorted(name for name in vars(value) if not name.startswith("_"))
-        return repr((value.__qualname__, names)).encode()
-    if isinstance(value, (classmethod, staticmethod)):
+    if issubclass(type(value), type):
+        names = sorted(name for name in _space(value) if not name.startswith("_"))
+        return repr((type.__getattribute__(value, "__qualname__"), names)).encode()
+    if issubclass(type(value), (classmethod, staticmethod)):
         value = value.__func__
-    if isinstance(value, property):
+    if issubclass(type(value), property):
         return b"".join(code_digest(each) or b"-" for each in (value.fget, value.fset, value.fdel))
     if type(value) is not FunctionType:
-        inner = getattr(value, "__wrapped__", None)
+        inner = _space(value).get("__wrapped__")
         return code_digest(inner) if type(inner) is FunctionType else None
     return _code_digest(value.__code__) + b"".join(map(_code_digest, _wrapped(value)))
+
+
+def _space(obj: Any) -> Mapping[str, Any]:
+    """What is in an object's ``__dict__``; asks no code of the program, which a proxy has."""
+    try:
+        get = type if issubclass(type(obj), type) else object
+        space: Mapping[str, Any] = get.__getattribute__(obj, "__dict__")
+    except AttributeError:
+        return {}
+    return space if type(space) in {dict, MappingProxyType} else {}
 
 
 def _wrapped(function: FunctionType) -> list[CodeType]:
@@ -264,7 +275,7 @@ def _code_parts(code: CodeType) -> tuple[Any, ...]:
 
 def entries_of(value: Any) -> list[tuple[str, Any]]:
     """What a class or function of the program has that may have been changed."""
-    found = [(name, each) for name, each in list(vars(value).items()) if _may_change(name, each)]
+    found = [(name, each) for name, each in list(_space(value).items()) if _may_change(name, each)]
     if type(value) is FunctionType:
         names = ("__defaults__", "__kwdefaults__")
         found += [(name, each) for name in names if (each := getattr(value, name))]

@@ -168,7 +168,7 @@ def capture_state(
             continue
         digest = code_digest(value)
         if digest is not None and _stands_at(value, key):
-            if not isinstance(value, type) and _plainly_loaded(module):
+            if not issubclass(type(value), type) and _plainly_loaded(module):
                 code.setdefault(module, {})[name] = digest
             continue
         try:
@@ -197,13 +197,13 @@ def _entries(
         if name not in getattr(holder, "__dict__", ()):
             continue
         value = vars(holder)[name]
-        if isinstance(value, (type, FunctionType)) and _stands_at(value, key):
+        if issubclass(type(value), (type, FunctionType)) and _stands_at(value, key):
             entries = entries_of(value)
             # In a key of its own: a function has a digest besides.
             names.setdefault(key[0], {})[f"{key[1]} "] = [attribute for attribute, _ in entries]
             for attribute, entry in entries:
                 yield (key[0], f"{key[1]}.{attribute}"), entry, False
-            if isinstance(value, type):
+            if issubclass(type(value), type):
                 continue
         yield key, value, True
 
