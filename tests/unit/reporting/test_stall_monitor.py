@@ -197,11 +197,9 @@ def test_a_finalizer_ends_a_monitor():
     assert monitor not in stall_monitor._monitor_thread._monitors
 
 
-def test_nothing_is_watched_without_a_limit():
+def test_nothing_is_watched_without_a_limit(monkeypatch):
     """With 0 there is not even a thread."""
-    stall_monitor._monitor_thread.pause()
-    assert ended()
-    stall_monitor._monitor_thread.resume()
+    monkeypatch.setattr(stall_monitor, "_monitor_thread", stall_monitor._MonitorThread())
     monitor = StallMonitor(HangingView(), 0.0)
     monitor.start()
     assert not monitor_threads()
