@@ -12,6 +12,7 @@ import warnings
 from parallax._core.callables import name_of
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._guard.common_objects import except_own
 from parallax._guard.effects import (
     OPEN,
     SEED_ADVICE,
@@ -33,7 +34,7 @@ from parallax._guard.process_state import ProcessWatch, one_thread_object
 from parallax._guard.watch import LEAST_STEPS, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from parallax._core import errors
@@ -90,11 +91,17 @@ class RouteLimits:
         #: why items cannot leave this process, found out after the start; "" if they can.
         self.stay_reason = ""
 
-    def inspect(self, sample: tuple[Any, ...]) -> None:
-        """Look at the callable's code before its first item, whose arguments are given."""
+    def inspect(self, sample: tuple[Any, ...], calls: Callable[[], Sequence[Any]] = tuple) -> None:
+        """Look at the callable's code before its first item, whose arguments are given.
+
+        Args:
+            sample: those arguments.
+            calls: gives the arguments of more calls.
+        """
         if not self._guard:
             return
         effects = except_shared(scan(self._fn, sample), self._fn, sample)
+        effects = except_own(effects, self._fn, calls)
         self.reads = effects.reads
         if effects.findings or effects.opaque:
             self._effects, self._observer = effects, Observer(self._fn, effects)

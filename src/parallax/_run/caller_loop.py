@@ -77,7 +77,7 @@ class CallerLoop:
             if items and watch is not None and not source.anywhere:
                 watch.took(self._caller.delivered, late=True)
             if first and measuring and items:
-                profiler.limits.inspect(self._source.arguments(items[0]))
+                profiler.limits.inspect(source.arguments(items[0]), source.some_calls)
                 if not source.anywhere or self._worth_watching():
                     limits.cast_net()
             first = False

@@ -141,7 +141,7 @@ class Controller:
             return False
         if not (items := self._source.peek()):
             return False
-        self.profiler.limits.inspect(self._source.arguments(items[0]))
+        self.profiler.limits.inspect(self._source.arguments(items[0]), self._source.some_calls)
         if not self.profiler.limits.watching:
             with self.dispatch.lock:
                 self.review(clock())

@@ -23,6 +23,10 @@ PULL_S = 0.001
 #: Iterating these runs no user code, so any thread may do it.
 _PLAIN_CONTAINERS = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
 
+#: Calls that are looked at together. Fewer: what few items have in common is missed; each takes
+#: about a microsecond.
+SOME_CALLS = 64
+
 
 class Input:
     """The items of one run."""
@@ -50,6 +54,7 @@ class Input:
                     f"as in map, pass the items in a list or another iterable"
                 )
         several = len(iterables) > 1
+        self._spread, self._numbered = spread, numbered
         #: items are tuples of arguments.
         self.star = spread or several or numbered
         #: the iterator; items taken from it directly are added to ``taken``.
@@ -86,6 +91,21 @@ class Input:
     def arguments(self, item: Any) -> tuple[Any, ...]:
         """The arguments of the call for an item."""
         return tuple(item) if self.star else (item,)
+
+    def some_calls(self) -> list[tuple[Any, ...]]:
+        """The arguments of some calls, the first ones and others, if no code of others gives them.
+
+        Nothing is taken.
+        """
+        if not self.whole or not all(type(each) in {list, tuple} for each in self.whole):
+            return []
+        columns: tuple[Any, ...] = self.whole
+        n, half = min(map(len, columns)), SOME_CALLS // 2
+        rows = range(n) if n <= SOME_CALLS else [*range(half), *range(half, n, n // half)]
+        found = [tuple(column[row] for column in columns) for row in rows]
+        if self._spread:
+            found = [args[0] for args in found if type(args[0]) is tuple]
+        return [(0, *args) for args in found] if self._numbered else found
 
     def take(self, count: int) -> list[Any]:
         """Take up to ``count`` items; fewer only at the end of the input or at its error."""
