@@ -295,6 +295,17 @@ MINE = threading.local()
 MINE.value = 5
 
 
+COUNTED = threading.local()
+COUNTED.value = 0
+
+
+@case
+def counts_in_its_own(item):
+    wait()
+    COUNTED.value += 1
+    return item, COUNTED.value > 0
+
+
 @case
 def asks_a_connection(item):
     wait()

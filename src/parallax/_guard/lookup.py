@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import operator
 import os
 import sys
 import types
@@ -123,6 +124,17 @@ def is_own_code(filename: str) -> bool:
 def is_own_function(obj: object) -> bool:
     """Whether the object is a Python function of the program."""
     return type(obj) is types.FunctionType and is_own_code(obj.__code__.co_filename)
+
+
+def called_method(fn: Any, item: object) -> Any:
+    """The method of the program that an ``operator.methodcaller`` calls; else the callable."""
+    if type(fn) is not operator.methodcaller:
+        return fn
+    reduced: Any = fn.__reduce__()
+    made, args = reduced[:2]
+    name = args[0] if made is operator.methodcaller else made.args[0]
+    method = resolve(type(item), "attr", name)
+    return method if is_own_function(method) else fn
 
 
 def is_own_class(cls: type) -> bool:

@@ -295,13 +295,16 @@ def _names_in(
     """The globals and the attributes that code names, nested functions included."""
     named: dict[str, None] = {}
     attributes: dict[str, None] = {}
-    for instruction in decode(code).instructions:
+    instructions = decode(code).instructions
+    for at, instruction in enumerate(instructions):
         if instruction.op in ("LOAD_GLOBAL", "LOAD_NAME"):
             named[instruction.value] = None
         elif instruction.op in ("LOAD_ATTR", "LOAD_METHOD"):
             attributes[instruction.value] = None
         elif instruction.op == "STORE_ATTR":
-            stored.add(instruction.value)
+            before = instructions[max(0, at - 2) : at]
+            if not any(each.op.startswith("INPLACE_") or each.text[-1:] == "=" for each in before):
+                stored.add(instruction.value)  # `x.a += 1` reads it first
         elif instruction.op == "IMPORT_NAME":
             imports.add(instruction.value.partition(".")[0])
     for constant in code.co_consts:

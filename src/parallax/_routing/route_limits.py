@@ -28,7 +28,7 @@ from parallax._guard.effects import (
     with_finding,
 )
 from parallax._guard.generators import shared_generators
-from parallax._guard.lookup import is_seeded
+from parallax._guard.lookup import called_method, is_seeded
 from parallax._guard.net import Mesh, Net
 from parallax._guard.process_state import ProcessWatch, one_thread_object
 from parallax._guard.watch import LEAST_STEPS, Watch
@@ -100,6 +100,8 @@ class RouteLimits:
         """
         if not self._guard:
             return
+        if sample:
+            self._fn = called_method(self._fn, sample[0])
         effects = except_shared(scan(self._fn, sample), self._fn, sample)
         effects = except_own(effects, self._fn, calls)
         self.reads = effects.reads

@@ -11,6 +11,7 @@ import csv
 import functools
 import importlib
 import io
+import operator
 import os
 import pickle
 import queue
@@ -30,6 +31,7 @@ from parallax._guard import lookup
 from parallax._guard.effects import Effects, Finding, Observer, judge, scan
 from parallax._guard.frame import TooBig
 from parallax._guard.scan import Scan
+from parallax._routing.route_limits import RouteLimits
 
 NUMBERS = range(1, 40)
 
@@ -735,3 +737,22 @@ class Stateful:
 def test_objects_and_settings_of_the_standard_library(name):
     """Threads would mix what they do, and workers would keep it."""
     assert judge(scan(getattr(Stateful, name)(), (1,)), (True,)).limit != "free"
+
+
+class Step:
+    """Its method counts all calls."""
+
+    total = 0
+
+    def run(self, by=1):
+        Step.total += by
+        return Step.total
+
+
+@pytest.mark.parametrize("fn", [operator.methodcaller("run"), operator.methodcaller("run", by=2)])
+def test_a_call_by_the_name_of_a_method(fn):
+    """The method is looked into; one of an installed class has nothing to look into."""
+    limits = RouteLimits(fn, ())
+    limits.inspect((Step(),))
+    assert limits.verdict.limit == "loop"
+    assert lookup.called_method(operator.methodcaller("upper"), "text") is not str.upper
