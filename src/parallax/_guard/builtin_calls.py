@@ -9,7 +9,6 @@ import functools
 import types
 
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._guard.frame import TooBig
 from parallax._guard.lookup import is_a
 from parallax._guard.operators import Operators
 from parallax._guard.values import (
@@ -153,8 +152,13 @@ class BuiltinCalls(Operators):
         result = self.call(frame, function, Arguments(map(Value.element, iterables)))
         return frame.fresh("call", ANY_ELEMENT, result, dependencies(*args.positional))
 
-    def builtin_exec(self, _: AbstractFrame, __: Arguments) -> Value | None:
-        raise TooBig  # code made at run time cannot be analysed
+    def builtin_exec(self, frame: AbstractFrame, args: Arguments) -> Value | None:
+        """Code made at run time is not analysed; what it can reach is its globals."""
+        if not any(type(each) is Fresh for space in args.positional[1:2] for each in space.origins):
+            self.note(frame, None, ("take", "runs"), target="code made at run time")
+        return None
+
+    builtin_eval = builtin_exec
 
 
 def _may_be_called(origin: Origin) -> bool:

@@ -451,12 +451,20 @@ def test_opaque_code_stays_in_the_process():
     assert judge(Effects((finding("update"),), opaque=True), ()).limit == "loop"
 
 
-def test_code_made_at_run_time_is_opaque():
+def test_code_made_at_run_time():
+    """It may change its globals, unless it was given some of its own."""
+
     def runs_text(x):
         exec("LOG.append(1)")
-        return x
 
-    assert scan(runs_text, (1,)).opaque
+    def evaluates(x):
+        return eval("LOG.append(x)", globals())
+
+    def calculates(x):
+        return eval("x * 2", {"x": x})
+
+    assert [judge(scan(fn, (1,)), ()).limit for fn in (runs_text, evaluates)] == ["loop"] * 2
+    assert judge(scan(calculates, (1,)), ()).limit == "free"
 
 
 def test_warm_cache_is_free_on_the_next_call():
