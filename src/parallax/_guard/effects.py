@@ -351,7 +351,7 @@ def _judge(effects: Effects, history: Sequence[bool]) -> Verdict:
         if worst is not None:
             return restrict(worst, settled=True)
         reason = (
-            "its code is too big, or made at run time, to be checked for side effects; "
+            "its code is too big to be checked for side effects; "
             "pass backend='processes' if it has none"
         )
         return Verdict("process", reason, None, True)
