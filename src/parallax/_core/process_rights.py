@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from parallax._core.deferred_signals import Shield
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, signals
 
 if TYPE_CHECKING:
@@ -133,12 +134,13 @@ def take_over(wanted: tuple[Any, ...], kept: set[int]) -> bool:
 def _status() -> list[bytes]:
     """Lines about this thread; those that were read last if no descriptor is left."""
     global _seen  # noqa: PLW0603 - a cache
-    try:
-        fd = os.open("/proc/thread-self/status", os.O_RDONLY)
-    except OSError:
-        return _seen
-    try:
-        _seen = os.read(fd, 1 << 14).splitlines()
-    finally:
-        os.close(fd)
+    with Shield():  # an interrupt after the first call would leave the descriptor open
+        try:
+            fd = os.open("/proc/thread-self/status", os.O_RDONLY)
+        except OSError:
+            return _seen
+        try:
+            _seen = os.read(fd, 1 << 14).splitlines()
+        finally:
+            os.close(fd)
     return _seen
