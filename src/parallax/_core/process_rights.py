@@ -6,8 +6,8 @@ Guarantees: looking never raises; without a system that tells, everything counts
 from __future__ import annotations
 
 import os
+import sys
 
-from parallax._core.deferred_signals import Shield
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, signals
 
 if TYPE_CHECKING:
@@ -133,14 +133,23 @@ def take_over(wanted: tuple[Any, ...], kept: set[int]) -> bool:
 
 def _status() -> list[bytes]:
     """Lines about this thread; those that were read last if no descriptor is left."""
+    # An interrupt could leave the descriptor open. Workers, which have not loaded that module, are
+    # not interrupted here.
+    deferred = sys.modules.get("parallax._core.deferred_signals")
+    if deferred is None:
+        return _read_status()
+    with deferred.Shield():
+        return _read_status()
+
+
+def _read_status() -> list[bytes]:
     global _seen  # noqa: PLW0603 - a cache
-    with Shield():  # an interrupt after the first call would leave the descriptor open
-        try:
-            fd = os.open("/proc/thread-self/status", os.O_RDONLY)
-        except OSError:
-            return _seen
-        try:
-            _seen = os.read(fd, 1 << 14).splitlines()
-        finally:
-            os.close(fd)
+    try:
+        fd = os.open("/proc/thread-self/status", os.O_RDONLY)
+    except OSError:
+        return _seen
+    try:
+        _seen = os.read(fd, 1 << 14).splitlines()
+    finally:
+        os.close(fd)
     return _seen
