@@ -44,12 +44,14 @@ def _portable_failure(failure: Failure) -> Failure:
     return Failure(failure.offset, _with_chain(failure.error), text)
 
 
-def isolate(result: ChunkResult) -> ChunkResult:
-    """Replace values that cannot be sent by failures that say why."""
+def isolate(result: ChunkResult, fault: Exception | None = None) -> ChunkResult:
+    """Replace values that cannot be sent by failures that say why; all of them for one ``fault``."""
     values = list(result.values)
     failures = {f.offset: f for f in result.failures}
     for offset, value in enumerate(values):
         try:
+            if fault is not None:
+                raise fault
             codec.encode_reply(value)
         except Exception as problem:  # noqa: BLE001 - whatever __reduce__ raises
             path, reason = find_unpicklable(value, "result", reply=True)

@@ -36,7 +36,11 @@ def encode_result(
     except BaseException:  # noqa: BLE001 - whatever a __reduce__ raises
         from parallax._backends.portable_errors import isolate
 
-        return codec.encode_reply(tuple(isolate(result)))
+        isolated = isolate(result)
+        try:
+            return codec.encode_reply(tuple(isolated))
+        except Exception as fault:  # noqa: BLE001 - memory for each of them, and not for all
+            return codec.encode_reply(tuple(isolate(isolated, fault)))
 
 
 def encode_batch(result: ChunkResult) -> codec.Encoded:
