@@ -44,26 +44,41 @@ def _portable_failure(failure: Failure) -> Failure:
     return Failure(failure.offset, _with_chain(failure.error), text)
 
 
-def isolate(result: ChunkResult, fault: Exception | None = None) -> ChunkResult:
-    """Replace values that cannot be sent by failures that say why; all of them for one ``fault``."""
+def isolate(result: ChunkResult) -> ChunkResult:
+    """Replace values that cannot be sent by failures that say why."""
     values = list(result.values)
     failures = {f.offset: f for f in result.failures}
     for offset, value in enumerate(values):
         try:
-            if fault is not None:
-                raise fault
             codec.encode_reply(value)
         except Exception as problem:  # noqa: BLE001 - whatever __reduce__ raises
             path, reason = find_unpicklable(value, "result", reply=True)
             values[offset] = None
-            error = errors.SerializationError("result", None, path, reason)
-            errors.set_cause(error, problem)
-            failures[offset] = Failure(offset, error)
+            failures[offset] = _failure(offset, path, reason, problem)
         except BaseException as error:  # noqa: BLE001 - as if the callable had raised it
             values[offset] = None
             failures[offset] = Failure(offset, error)
     failed = tuple(f for _, f in sorted(failures.items()))
     return portable(result._replace(values=values, failures=failed))
+
+
+def without_largest(result: ChunkResult, fault: Exception) -> ChunkResult:
+    """Replace the largest value by a failure: each can be sent, and all together cannot."""
+    sizes = [0 if each is None else codec.encode_reply(each).nbytes for each in result.values]
+    largest = max(sizes)
+    if not largest:
+        raise fault
+    offset = sizes.index(largest)
+    values = [None if n == offset else each for n, each in enumerate(result.values)]
+    failure = _failure(offset, "result", f"{type(fault).__name__}: {fault}", fault)
+    failures = (*result.failures, portable(ChunkResult([], (failure,), 0.0, 0.0)).failures[0])
+    return result._replace(values=values, failures=failures)
+
+
+def _failure(offset: int, path: str, reason: str, problem: Exception) -> Failure:
+    error = errors.SerializationError("result", None, path, reason)
+    errors.set_cause(error, problem)
+    return Failure(offset, error)
 
 
 class _Chained:

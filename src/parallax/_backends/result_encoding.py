@@ -34,13 +34,14 @@ def encode_result(
     try:
         return encode(tuple(_portable(result)))
     except BaseException:  # noqa: BLE001 - whatever a __reduce__ raises
-        from parallax._backends.portable_errors import isolate
+        from parallax._backends.portable_errors import isolate, without_largest
 
         isolated = isolate(result)
-        try:
-            return codec.encode_reply(tuple(isolated))
-        except Exception as fault:  # noqa: BLE001 - memory for each of them, and not for all
-            return codec.encode_reply(tuple(isolate(isolated, fault)))
+        while True:
+            try:
+                return codec.encode_reply(tuple(isolated))
+            except Exception as fault:  # noqa: BLE001 - there is memory for each, and not for all
+                isolated = without_largest(isolated, fault)
 
 
 def encode_batch(result: ChunkResult) -> codec.Encoded:

@@ -44,7 +44,8 @@ def _handlers(module: Any) -> Any:
 
 def _logging(module: Any) -> Any:
     manager = module.root.manager
-    levels = [getattr(each, "level", 0) for each in [*manager.loggerDict.values()][:_MAX_LOGGERS]]
+    loggers = [*manager.loggerDict.items()][:_MAX_LOGGERS]
+    levels = [(name, each.level) for name, each in loggers if getattr(each, "level", 0)]
     return manager.disable, module.root.level, len(module.root.handlers), levels
 
 

@@ -90,6 +90,8 @@ def strided_part(array: Any) -> tuple[Any, ...] | None:
     base = array
     while (inner := getattr(base, "base", None)) is not None:  # there is more than arrays
         base = inner
+    if getattr(getattr(base, "dtype", None), "kind", "") in {"m", "M"}:
+        base = base.view("i8")  # the buffer protocol does not know dates
     memory = PickleBuffer(base).raw()
     start = address_of(memory)
     if start is None or low < start or high > start + memory.nbytes:

@@ -67,4 +67,5 @@ def describe_end(worker: WorkerClient, exitcode: int | None, detail: str = "") -
 
 def unreadable(error: BaseException) -> str:
     """Why a worker was killed: it sent an invalid frame."""
-    return f"what it sent cannot be read ({str(error) or 'too long'}), so it was ended"
+    why = str(error) or "there is no memory for it"
+    return f"what it sent cannot be read ({why}), so it was ended"
