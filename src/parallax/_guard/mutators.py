@@ -186,7 +186,7 @@ _INPUT, _NUMPY, _PANDAS = ("reads", "standard input"), ("changes", "NumPy"), ("c
 PROCESS_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("builtins", "input"): _INPUT, ("os", "read"): ("reads", "a descriptor"),
     ("getpass", "getpass"): _INPUT, ("fileinput", "input"): _INPUT,
-    ("os", "lseek"): ("moves in", "a descriptor"), ("os", "write"): ("writes to", "a descriptor"),
+    ("os", "lseek"): ("moves in", "a descriptor"),
     ("os", "dup2"): ("replaces", "a descriptor"), ("os", "nice"): ("changes", "the niceness"),
     ("resource", "setrlimit"): ("changes", "the limits"),
     ("time", "tzset"): ("changes", "the time zone"), ("torch", "manual_seed"): (DRAWS, "torch"),
