@@ -62,6 +62,8 @@ def arrays(draw):
         made = made[len(made) // 3 :] if made.ndim else made
     elif view == "read-only":
         made.flags.writeable = False
+    if not made.flags.forc and not made.dtype.isnative:
+        made = np.ascontiguousarray(made)  # NumPy itself pickles others in the native order
     return made
 
 
