@@ -26,6 +26,9 @@ _UNTOUCHED = frozenset(
     if hasattr(signals, name)
 )
 
+#: A lower limit on open files is not taken over: a worker needs some for itself.
+MIN_OPEN_FILES = 64
+
 _seen: list[bytes] = []
 
 
@@ -97,7 +100,7 @@ def habits() -> tuple[Any, ...] | None:
 def _limits() -> tuple[dict[str, tuple[int, int]], int, set[int] | None]:
     import resource
 
-    # RLIMIT_OFILE is another name of RLIMIT_NOFILE.
+    # There OFILE is another name of NOFILE.
     names = [name for name in dir(resource) if name.startswith("RLIMIT_") and name[7:] != "OFILE"]
     limits = {name: resource.getrlimit(getattr(resource, name)) for name in names}
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
@@ -117,9 +120,8 @@ def take_over(wanted: tuple[Any, ...], kept: set[int]) -> bool:
         if (number in ignored) != is_ignored:
             signals.signal(number, signals.SIG_IGN if number in ignored else signals.SIG_DFL)
     own, *others = _limits()
-    # Of open files a worker needs some for itself: it may have more than the program.
-    files = max(limits.get("RLIMIT_NOFILE", (0, 0)), own.get("RLIMIT_NOFILE", (0, 0)))
-    limits = {name: files if name == "RLIMIT_NOFILE" else limits[name] for name in limits}
+    if 0 <= limits.get("RLIMIT_NOFILE", (-1,))[0] < MIN_OPEN_FILES:
+        limits = {**limits, "RLIMIT_NOFILE": own["RLIMIT_NOFILE"]}
     try:
         if own != limits:
             import resource
