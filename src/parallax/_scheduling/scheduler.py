@@ -283,13 +283,26 @@ class Scheduler:
         table = self._table
         # Breadth first: every idle worker gets a chunk before any gets a second one.
         for room in (table.idle, table.half_full):
-            while room and (room is table.idle or self._sizer.sends_ahead):
-                name = next(iter(room))
+            while room and (room is table.idle or self._sends_ahead()):
+                name = next((n for n in room if not self._holds_suspect(n)), None)
+                if name is None:
+                    break
                 chunk = self._take(table.active[name].target, table.quota.get(name, sys.maxsize))
                 if chunk is None:
                     return
                 self._recalls.sent(table.send(name, chunk, now), now)
                 out.append(events.Send(name, chunk))
+
+    def _sends_ahead(self) -> bool:
+        return self._sizer.sends_ahead and not (self._resend and self._resend[0][1].attempt)
+
+    def _holds_suspect(self, name: int) -> bool:
+        """Whether a worker runs what may have ended another.
+
+        Where the end of a process loses what it has sent (TCP, so Windows), a crash of the item
+        after it would be blamed on this one.
+        """
+        return any(chunk.attempt for chunk in self._table.active[name].chunks)
 
     def _take(self, target: float, quota: int) -> Chunk | None:
         if self._resend:

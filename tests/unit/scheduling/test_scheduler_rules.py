@@ -143,12 +143,14 @@ def test_no_blame_if_it_cannot_have_begun():
 
 
 def test_only_the_oldest_chunk_is_suspect():
-    """What was queued behind it goes to others as it is."""
+    """What was queued behind it goes to others as it is, and nothing behind a suspect."""
     scheduler = Scheduler(total=20, chunksize=2, mean=0.0001)
     scheduler.handle(Arrived(20), 0.0)
     assert sends(scheduler.handle(Ready(1, 2, 0.02), 0.0)) == [(1, 0, 2), (1, 2, 2)]
     scheduler.handle(Lost(1), 0.0)
-    assert sends(scheduler.handle(Ready(2, 2, 0.02), 0.0)) == [(2, 0, 1), (2, 1, 1)]
+    assert sends(scheduler.handle(Ready(2, 2, 0.02), 0.0)) == [(2, 0, 1)]
+    assert sends(scheduler.handle(Ready(3, 2, 0.02), 0.0)) == [(3, 1, 1)]
+    assert sends(scheduler.handle(Ready(4, 2, 0.02), 0.0))[0] == (4, 2, 2)
 
 
 def test_retries():
