@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from parallax._api.share import share as share
     from parallax._api.share import shared_copy as shared_copy
     from parallax._api.share import shared_empty as shared_empty
-    from parallax._backends.processes.common.library_settings import (
+    from parallax._backends.processes.common.carried_settings import (
         carry_setting as carry_setting,
     )
     from parallax._core.cores import cpu_count as cpu_count
@@ -101,7 +101,7 @@ _HOME = {
     "ThreadPoolExecutor": "_executors.thread_executor",
     "parallel": "_api.decorator",
     "available_cores": "_core.nesting",
-    "carry_setting": "_backends.processes.common.library_settings",
+    "carry_setting": "_backends.processes.common.carried_settings",
     "cpu_count": "_core.cores",
     "nesting_depth": "_core.nesting",
     "Results": "_api.map",

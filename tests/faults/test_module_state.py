@@ -8,6 +8,19 @@ import sys
 
 import pytest
 
+#: The end of each program.
+RUN = """
+if __name__ == "__main__":
+    end = threading.Event()
+    threading.Thread(target=end.wait).start()  # so that the program is not forked
+    try:
+        with options(start_method=METHOD):
+            main()
+    finally:
+        end.set()
+    print("done")
+"""
+
 SUBJECT = """
 import collections, ctypes, datetime, decimal, enum, functools, logging, random, re, threading, uuid
 
@@ -141,16 +154,6 @@ def main():
         begin = time.perf_counter()
         pickle.dumps(subject.TABLE, 5)
         assert call < max(0.0005, (time.perf_counter() - begin) / 2), "TABLE is sent with each call"
-
-if __name__ == "__main__":
-    end = threading.Event()
-    threading.Thread(target=end.wait).start()  # so that the program is not forked
-    try:
-        with options(start_method=METHOD):
-            main()
-    finally:
-        end.set()
-    print("done")
 """
 
 CODE = """
@@ -290,16 +293,6 @@ def main():
             assert executor.submit(subject.f_stat, 0).result() == 1000
         except SerializationError as error:
             assert "is other code than an import makes" in str(error), error
-
-if __name__ == "__main__":
-    end = threading.Event()
-    threading.Thread(target=end.wait).start()  # so that the program is not forked
-    try:
-        with options(start_method=METHOD):
-            main()
-    finally:
-        end.set()
-    print("done")
 """
 
 
@@ -312,7 +305,7 @@ def test_the_answer_is_the_loops(tmp_path, method, cases):
         pytest.skip("there is no zygote")
     (tmp_path / "subject.py").write_text(SUBJECT)
     (tmp_path / "code_subject.py").write_text(CODE)
-    (tmp_path / "cases.py").write_text(cases)
+    (tmp_path / "cases.py").write_text(cases + RUN)
     done = subprocess.run(
         [sys.executable, str(tmp_path / "cases.py"), method],
         capture_output=True,

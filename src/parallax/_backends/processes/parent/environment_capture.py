@@ -15,7 +15,7 @@ import warnings
 
 from parallax._backends.processes.common import process_identity
 from parallax._backends.processes.common.arithmetic import decimal_settings, numpy_settings
-from parallax._backends.processes.common.library_settings import library_settings
+from parallax._backends.processes.common.carried_settings import library_settings
 from parallax._backends.processes.common.output_needs import wanted_output
 from parallax._core.light_stdlib import TYPE_CHECKING, dumps
 from parallax._core.process_rights import habits

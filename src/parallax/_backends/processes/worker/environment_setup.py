@@ -13,7 +13,7 @@ import warnings
 
 from parallax._backends.processes.common import process_identity
 from parallax._backends.processes.common.arithmetic import set_decimal, set_numpy
-from parallax._backends.processes.common.library_settings import LibrarySettings
+from parallax._backends.processes.common.carried_settings import LibrarySettings
 from parallax._backends.processes.common.native_threads import (
     THREAD_COUNT_VARIABLES,
     limit_loaded,
