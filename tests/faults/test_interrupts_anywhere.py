@@ -136,6 +136,7 @@ class Tracer:
             return error.__cause__
         finally:
             sys.settrace(None)
+            self.last.clear()  # these frames would keep a stream that was cut short
 
 
 def settled():

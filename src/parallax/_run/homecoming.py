@@ -46,6 +46,7 @@ class Homecoming:
         if scheduler is None or not scheduler.in_flight or (scheduler.mean or 1.0) > MAX_AWAITED_S:
             return False
         self.go(flow)
+        self.settle(flow)  # the only chunk under way may have been the caller's, which is back
         return True
 
     def hold(self, flow: Any, items: list[Any]) -> None:

@@ -36,6 +36,7 @@ class Machine:
     """One run: its dispatcher, its crews and its reader."""
 
     def __init__(self, items, *, fn=None, slow_input=False, stream=False, other=None, **options):
+        now[0] = 0.0  # each of hypothesis's examples from the same time on
         self.count = items
         source = (i for i in range(items)) if slow_input else list(range(items))
         self.fn = fn or (lambda item: item * 2)
@@ -593,6 +594,16 @@ def test_the_input_is_read_as_far_as_it_is_wanted():
     while machine.dispatch.pull():
         pass
     assert machine.source.taken == 4
+
+
+def test_the_way_home_when_only_the_caller_has_a_chunk():
+    """No worker's event is to be awaited: the caller's thread gets its chunk back at once."""
+    machine = Machine(3, chunksize=1)
+    crew = machine.begin(1, caller=True, mean=0.001)
+    crew.starting.clear()  # its start goes on for long
+    machine.dispatch.direct("loop", 1, machine.make)
+    machine.drain()
+    assert machine.results == [0, 2, 4]
 
 
 def test_close_ends_every_crew_and_late_events_do_nothing():
