@@ -9,6 +9,7 @@
 #   make matrix    the tests on every Python found, free-threaded ones too
 #   make conformance  CPython's own tests of concurrent.futures against parallax's executors
 #   make chaos     ten minutes of random calls whose workers are killed (make chaos ARGS="--seconds 30")
+#   make docs      the pages in docs/ as a site, docs/_build/index.html; warnings are errors
 #   make bench     the routing benchmark (make bench ARGS="--help")
 #   make dev       the environment with everything, for work on parallax itself
 #   make clean     removes the environment and all that was built
@@ -37,7 +38,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two pips at once would fight over the environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full lint lint-rules lint-format format types types-mypy types-pyright matrix conformance chaos bench dev clean
+.PHONY: help demo test test-full lint lint-rules lint-format format types types-mypy types-pyright matrix conformance chaos docs bench dev clean
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
 
@@ -66,6 +67,11 @@ $(STAMP)-dev: pyproject.toml | $(STAMP)-venv
 $(STAMP)-bench: pyproject.toml | $(STAMP)-venv
 	@echo "installing parallax and what its benchmarks compare it with into $(VENV)"
 	@$(PIP) -e '.[bench]'
+	@touch $(STAMP)-demo $@
+
+$(STAMP)-docs: pyproject.toml | $(STAMP)-venv
+	@echo "installing parallax and what makes its pages into $(VENV)"
+	@$(PIP) -e '.[docs]'
 	@touch $(STAMP)-demo $@
 
 demo: $(STAMP)-demo
@@ -106,11 +112,15 @@ conformance: $(STAMP)-dev
 chaos: $(STAMP)-test
 	$(PY) -m tests.chaos $(ARGS)
 
+# PARALLAX_DOCS_OFFLINE=1 needs no network, and makes no links to Python's own pages.
+docs: $(STAMP)-docs
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build $(ARGS)
+
 bench: $(STAMP)-bench
 	$(PY) -m benchmarks routing $(ARGS)
 
 dev: $(STAMP)-dev $(STAMP)-bench
 
 clean:
-	rm -rf $(VENV) .nox build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) .nox build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,7 +14,10 @@ import parallax
 from parallax._core.options import _ENVIRONMENT, OPTION_NAMES
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 #: The line before a block that is to be run.
 MARK = "<!-- run -->"
