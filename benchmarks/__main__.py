@@ -15,6 +15,7 @@ from collections.abc import Sequence
 COMMANDS = {
     # name: what it answers
     "routing": "does parallel_map with no options keep up with the best way chosen by hand?",
+    "jobs": "is parallel_map ever slower than a loop on real jobs with everyday packages?",
     "engine": "how far is the process engine ahead of the standard library's pools?",
     "executor": "what does changing the import line of concurrent.futures' pools bring, or cost?",
     "data": "how fast, and in how much memory, do arrays and frames get to processes and back?",

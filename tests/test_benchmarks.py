@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
+from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import COMMANDS
+from benchmarks.common.launch import Sample
+from benchmarks.jobs import command as jobs
+from benchmarks.jobs import programs
+from benchmarks.jobs.catalog import WORKLOADS
+from benchmarks.routing.table import Row
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -36,3 +43,22 @@ def test_unknown_row_is_refused(capsys):
     command.configure(parser)
     assert command.run(parser.parse_args(["--only", "submits,nonsense"])) == 2
     assert "unknown row nonsense; there are: submits, latency" in capsys.readouterr().err
+
+
+def test_each_job_says_what_it_does_and_has_work_and_items():
+    for job in WORKLOADS:
+        tree = ast.parse((Path(programs.__path__[0]) / f"{job.name}.py").read_text())
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert defined >= {"work", "items"}, job.name
+        assert job.family, job.name
+    assert len(WORKLOADS) >= 40
+
+
+@pytest.mark.parametrize(("ours", "kept"), [(0.107, True), (0.109, False), (None, None)])
+def test_the_promise_to_a_job_is_a_twentieth_and_three_milliseconds(ours, kept):
+    seconds = {"loop": 0.1, "parallax": ours}
+    row = Row(WORKLOADS[0])
+    for way, first in seconds.items():
+        if first is not None:
+            row.samples.append(Sample(way, "ok", {"first": first, "digest": "same"}))
+    assert jobs.keeps_promise(row) is kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import urllib.request
 from collections.abc import Callable
 
 from benchmarks.routing.workloads.definition import Workload
+from benchmarks.routing.workloads.http_server import serve
 from benchmarks.routing.workloads.pure_python import count_primes
 
 
@@ -34,24 +34,8 @@ def fetch(address: str) -> str:
 
 def http_loopback() -> tuple[Callable[[str], str], list[str]]:
     """Pages of 20 kB from a server in another process that thinks for 40 ms about each."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.routing.workloads.http_server"],
-        stdin=subprocess.PIPE,  # its end of file is the order to stop
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    atexit.register(_stop, server)
-    assert server.stdout is not None
-    port = int(server.stdout.readline())
+    port = serve(thinking=0.040)
     return fetch, [f"http://127.0.0.1:{port}/{number}" for number in range(160)]
-
-
-def _stop(server: subprocess.Popen[str]) -> None:
-    server.kill()
-    server.wait()
-    for pipe in (server.stdin, server.stdout):
-        if pipe is not None:
-            pipe.close()
 
 
 def ask_child(number: int) -> str:

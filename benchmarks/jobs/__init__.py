@@ -1,0 +1,1 @@
+"""Real jobs with real packages: `parallel_map` against the loop that it replaces."""
