@@ -163,8 +163,10 @@ def test_auto_notes_why_it_stayed(tmp_path, method):
             total = 0
             for i in range(300_000): total += i
             return x
-        with options(start_method={method!r}):
-            got = parallel_map(work, range(40))
+        for _ in range(20):  # while other programs have the cores, nobody asks for processes
+            with options(start_method={method!r}):
+                got = parallel_map(work, range(40))
+            if got.report.notes: break
         print(got == list(range(40)), got.report.route in ("loop", "threads"))
         print(*got.report.notes)
         """,

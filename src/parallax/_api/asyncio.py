@@ -18,6 +18,7 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
+    Sized,
 )
 from typing import Any, TypeVar, overload
 
@@ -27,6 +28,7 @@ from parallax._core.callables import name_of, runs_nothing
 from parallax._core.options import resolve
 from parallax._executors.executor import Executor, shared_executor
 from parallax._guard.seeding import seeded
+from parallax._reporting.progress import Progress, make_progress
 from parallax._reporting.unread import log_unread
 from parallax._routing.requested import THREADS
 
@@ -91,6 +93,7 @@ def amap(
     concurrency: int | None = ...,
     ordered: bool = ...,
     seed: Any = ...,
+    progress: Any = ...,
 ) -> AsyncIterator[R]: ...
 @overload
 def amap(
@@ -101,6 +104,7 @@ def amap(
     concurrency: int | None = ...,
     ordered: bool = ...,
     seed: Any = ...,
+    progress: Any = ...,
 ) -> AsyncIterator[R]: ...
 @overload
 def amap(
@@ -112,6 +116,7 @@ def amap(
     concurrency: int | None = ...,
     ordered: bool = ...,
     seed: Any = ...,
+    progress: Any = ...,
 ) -> AsyncIterator[Any]: ...
 def amap(
     fn: Callable[..., Any],
@@ -120,6 +125,7 @@ def amap(
     concurrency: int | None = None,
     ordered: bool = True,
     seed: Any = None,
+    progress: Any = False,
 ) -> AsyncIterator[Any]:
     """Call ``fn`` on every item where it is best run, and iterate over the results.
 
@@ -143,6 +149,7 @@ def amap(
             pay for others. At most twice as many are begun and not yet read.
         ordered: True (default) for the input's order, False for results as they finish.
         seed: as for ``parallel_map``. Not for coroutine functions, which take turns in one thread.
+        progress: as for ``parallel_map``; an item counts when its result is read.
 
     Returns:
         An asynchronous iterator of results.
@@ -150,6 +157,7 @@ def amap(
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: ``concurrency`` is less than 1, or ``seed`` less than 0.
+        BackendMissingError: ``progress=True`` without tqdm.
     """
     if not callable(fn):
         raise TypeError(f"fn must be callable, not {fn!r}. Write amap(fn, items)")
@@ -165,7 +173,7 @@ def amap(
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
     if not isinstance(ordered, bool):
         raise TypeError(f"ordered must be True or False, not {ordered!r}")
-    options = resolve({"seed": seed})
+    options, items = resolve({"seed": seed}), iterables
     if runs_nothing(fn) == "coroutine":
         if seed:
             raise TypeError(
@@ -178,8 +186,10 @@ def amap(
         if called is not fn:
             iterables = (itertools.count(), *iterables)
         start = functools.partial(_run, shared_executor(options), called, {})
+    sized = [len(each) for each in items if isinstance(each, Sized)]
+    bar = make_progress(progress, min(sized) if len(sized) == len(items) else None)
     running = concurrency or THREADS
-    return _Work(name_of(fn), start, iterables, running=running, ordered=ordered).results()
+    return _Work(name_of(fn), start, iterables, running=running, ordered=ordered).results(bar)
 
 
 class _Work:
@@ -211,7 +221,7 @@ class _Work:
         self._ended = False
         self._error: BaseException | None = None
 
-    async def results(self) -> AsyncIterator[Any]:
+    async def results(self, bar: Progress | None) -> AsyncIterator[Any]:
         feeder = asyncio.ensure_future(self._feed())
         try:
             while True:
@@ -228,6 +238,8 @@ class _Work:
                 finally:
                     del first  # the traceback of an error refers to this frame
                 self._unread.release()
+                if bar is not None:
+                    bar.update(1)
                 yield value
                 del value
         except GeneratorExit:
@@ -235,6 +247,8 @@ class _Work:
                 log_unread(self._name, self._error)
             raise
         finally:
+            if bar is not None:
+                bar.close()
             feeder.cancel()
             each: Any
             for each in self._live:

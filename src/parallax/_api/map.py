@@ -92,8 +92,8 @@ def parallel_map(
         on_error: "raise" (default) raises the first error and cancels the rest; "return" puts
             exceptions in the place of results.
         retries: how often a failed or lost item is run again.
-        progress: True for a tqdm bar, a tqdm object, or a callable that takes the number of
-            items just finished.
+        progress: True for a tqdm bar, a tqdm object, a pair of rich's ``Progress`` and a task, or a
+            callable that takes the number of items just finished.
         strict: several iterables must be equally long, as in ``zip``.
         max_tasks_per_child: items that a worker process runs before a fresh one takes its place,
             over all calls that it works for. Does not by itself make ``auto`` choose processes.
@@ -190,7 +190,7 @@ def parallel_imap(
         item_timeout: seconds for one item.
         on_error: "raise" or "return".
         retries: how often a failed or lost item is run again.
-        progress: True, a tqdm object or a callable.
+        progress: True, a tqdm object, a pair of rich or a callable.
         strict: several iterables must be equally long.
         max_tasks_per_child: items that a worker process runs before it is replaced.
         max_memory_per_worker: bytes of resident memory above which it is replaced.

@@ -7,6 +7,7 @@ except where a subclass or a tool has replaced ``submit``.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import itertools
 
 from parallax._core.futures import Future as OwnFuture
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 
     from parallax._backends.contract import Engine
     from parallax._core.options import CallOptions
+    from parallax._executors import map_progress
     from parallax._guard import seeding
 
     P = ParamSpec("P")
     T = TypeVar("T")
 else:
+    map_progress = lazy_module("parallax._executors.map_progress")
     seeding = lazy_module("parallax._guard.seeding")
 
 
@@ -144,6 +147,7 @@ class EngineExecutor(concurrent.futures.Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
         seed: Any = None,
+        progress: Any = False,
     ) -> Iterator[T]:
         """Call ``fn`` on every item; results come in input order.
 
@@ -171,10 +175,12 @@ class EngineExecutor(concurrent.futures.Executor):
                 yet; the input is then read by the reader of the results only. Default: as many as
                 keep the workers busy.
             seed: as for ``parallel_map``: random numbers that depend on the item alone.
+            progress: as for ``parallel_map``; an item counts when its result is read.
 
         Raises:
             ValueError: ``chunksize`` or ``buffersize`` is less than 1, or ``seed`` less than 0.
             TypeError: ``buffersize`` is not an integer, or ``seed`` no seed.
+            BackendMissingError: ``progress=True`` without tqdm.
         """
         message_size = self._message_size(chunksize)
         if self._call_options:
@@ -193,8 +199,11 @@ class EngineExecutor(concurrent.futures.Executor):
         # As the standard library's map calls self.submit. The bound method keeps the executor alive
         # as long as the map; without one a dropped executor must be able to end.
         replaced = getattr(submit, "__func__", None) is not EngineExecutor.submit
+        kind: Callable[..., MapResults] = MapResults
+        if progress is not False:
+            kind = functools.partial(map_progress.MapWithProgress, progress=progress)
         try:
-            return MapResults(
+            return kind(
                 self._engine,
                 fn,
                 iterables,

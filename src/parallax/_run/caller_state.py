@@ -1,7 +1,5 @@
 """What the caller's thread is doing in a run, for other threads to see, and what it gets.
 
-Progress is one tick per finished item, at any chunk size and on every backend.
-
 Guarantees: the thread is in the run's place while it runs items, and nowhere else.
 """
 
@@ -9,7 +7,6 @@ from __future__ import annotations
 
 import time
 
-from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._core.nesting import enter, entered
 
@@ -19,50 +16,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends.contract import Call
-    from parallax._core import errors
     from parallax._core.chunks import ChunkResult
     from parallax._core.nesting import Place
     from parallax._core.options import Options
+    from parallax._reporting.progress import Progress
     from parallax._reporting.reports import Report
     from parallax._scheduling.input import Input
-else:
-    errors = lazy_module("parallax._core.errors")
-
-
-class Progress(NamedTuple):
-    """Where ticks of finished items go."""
-
-    update: Callable[[int], Any]
-    close: Callable[[], Any]
-
-
-def make_progress(wanted: Any, total: int | None) -> Progress | None:
-    """Make what ``progress=`` asks for.
-
-    That is False, True (a tqdm bar), a tqdm-like object with ``update(n)``, or a callable that
-    takes the number of items finished since its last call.
-    """
-    if wanted is False or wanted is None:
-        return None
-    if wanted is True:
-        try:
-            from tqdm.auto import tqdm
-        except ImportError:
-            raise errors.BackendMissingError("progress=True", "tqdm") from None
-        bar = tqdm(total=total, unit="item")
-        return Progress(bar.update, bar.close)
-    update = getattr(wanted, "update", None)
-    if callable(update):
-        if total is not None and getattr(wanted, "total", 0) is None:
-            wanted.total = total
-        # A bar that the caller made is the caller's to close; it only is brought up to date.
-        return Progress(update, getattr(wanted, "refresh", lambda: None))
-    if callable(wanted):
-        return Progress(wanted, lambda: None)
-    raise TypeError(
-        f"progress must be True, False, a tqdm object or a callable that takes the number of "
-        f"items just finished, not {wanted!r}"
-    )
 
 
 class RunSetup(NamedTuple):

@@ -28,7 +28,7 @@ from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._reporting.unread import log_unread
 from parallax._run.caller_loop import CallerLoop, run_items
-from parallax._run.caller_state import CallerState, RunSetup, make_progress
+from parallax._run.caller_state import CallerState, RunSetup
 from parallax._run.controller import Controller
 from parallax._run.map_stall_view import MapStallView
 
@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._core.options import Options
+    from parallax._reporting import progress
     from parallax._scheduling.input import Input
 else:
     futures = lazy_module("concurrent.futures")
+    progress = lazy_module("parallax._reporting.progress")
 
 clock = time.perf_counter
 
@@ -71,8 +73,9 @@ class Run:
         self._stream = stream
         self._call = Call(fn, source.star, options.on_error == "raise")
         self.report = Report(callable=name)
-        progress = make_progress(options.progress, source.total)
-        self._caller = CallerState(self.report, progress, options.timeout)
+        wanted = options.progress
+        bar = None if wanted is False else progress.make_progress(wanted, source.total)
+        self._caller = CallerState(self.report, bar, options.timeout)
         setup = RunSetup(self._call, source, options, self.report, self._caller, stream)
         self._controller = Controller(setup)
         self._loop = CallerLoop(setup, self._controller)

@@ -231,9 +231,7 @@ def test_ordered():
 
 def test_progress():
     """Progress is a flag, a bar or a callable."""
-    refused(
-        TypeError, "progress must be True, False, a tqdm object or a callable", abs, [1], progress=5
-    )
+    refused(TypeError, "progress must be True, False, a tqdm object, a pair", abs, [1], progress=5)
 
 
 def test_unknown_option():
