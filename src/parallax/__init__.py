@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from parallax._executors.executor import Executor as Executor
     from parallax._executors.process_executor import ProcessPoolExecutor as ProcessPoolExecutor
     from parallax._executors.thread_executor import ThreadPoolExecutor as ThreadPoolExecutor
-    from parallax._reporting.reports import ExecutorReport as ExecutorReport
-    from parallax._reporting.reports import FunctionReport as FunctionReport
+    from parallax._reporting.executor_reports import ExecutorReport as ExecutorReport
+    from parallax._reporting.executor_reports import FunctionReport as FunctionReport
     from parallax._reporting.reports import Report as Report
 
 __version__ = "0.1.0"
@@ -95,8 +95,8 @@ _HOME = {
     "WorkerDiedError": "_core.errors",
     "WorkerStartError": "_core.errors",
     "Executor": "_executors.executor",
-    "ExecutorReport": "_reporting.reports",
-    "FunctionReport": "_reporting.reports",
+    "ExecutorReport": "_reporting.executor_reports",
+    "FunctionReport": "_reporting.executor_reports",
     "ProcessPoolExecutor": "_executors.process_executor",
     "ThreadPoolExecutor": "_executors.thread_executor",
     "parallel": "_api.decorator",

@@ -70,6 +70,9 @@ class FakeCrew:
         self.killed.append(worker)
         return True
 
+    def name(self, worker):
+        return f"fake worker {worker}"
+
     def where(self, worker):
         return WorkerSnapshot(f"fake worker {worker}")
 

@@ -102,6 +102,7 @@ def parallel_map(
         seed: a whole number or a ``numpy.random.SeedSequence``: each item draws from a stream of
             its own, whose numbers depend on the seed and on the item's place in the input alone;
             True for such streams with numbers that differ each time. See docs/random.md.
+        record: keep what each worker did when, for ``report.to_html`` and ``to_perfetto``.
 
     Returns:
         A list of the results, with the run's report as its attribute ``report``.
@@ -111,7 +112,8 @@ def parallel_map(
         ValueError: an argument has a value that cannot be used.
         TimeoutError: ``timeout`` was over.
         ParallaxError: a worker died, or something could not travel between processes.
-        Exception: what ``fn`` or the input raised, with a note that names the item.
+        Exception: what ``fn`` or the input raised, with a note that names the item. It has the
+            report as its attribute ``parallax_report``.
     """
     check_names("parallel_map()", options, MAP_OPTIONS)
     return _collect(_prepare(fn, iterables, options, stream=False))
@@ -195,9 +197,10 @@ def parallel_imap(
         max_tasks_per_child: items that a worker process runs before it is replaced.
         max_memory_per_worker: bytes of resident memory above which it is replaced.
         seed: random numbers that depend on the item alone.
+        record: keep what each worker did when, for ``report.to_html``.
 
     Returns:
-        An iterator of results.
+        An iterator of results, with the run's report so far as its attribute ``report``.
 
     Raises:
         TypeError: an argument has the wrong type, or ``fn`` cannot be mapped.
@@ -220,6 +223,11 @@ class Stream:
         #: the thread that reads; and whether another one has closed this.
         self._reader = 0
         self._cut = False
+
+    @property
+    def report(self) -> Report:
+        """The run's report so far; complete when the iterator has ended."""
+        return self._run.report_now()
 
     def __iter__(self) -> Stream:
         return self

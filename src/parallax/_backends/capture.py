@@ -101,9 +101,10 @@ def run_chunk(
     """
     filled = [] if values is None else values
     delay = delays() if delays is not None else 0.0
+    begun = time.perf_counter()
     called = run_calls(fn, items, filled, star=star, stop=stop)
     delay = delays() - delay if delays is not None else 0.0
     try:
-        return ChunkResult(filled, *called, delay)
+        return ChunkResult(filled, *called, delay, begun=begun)
     finally:
         del filled, called  # as in run_calls

@@ -173,6 +173,9 @@ class Crew(Protocol):
     def kill(self, worker: int) -> object:
         """End a worker in the middle of its item, if this kind can be ended."""
 
+    def name(self, worker: int) -> str:
+        """What a worker is called that has just answered."""
+
     def where(self, worker: int) -> WorkerSnapshot:
         """What a worker is called, and what it is at; from any thread, and may take a moment."""
 

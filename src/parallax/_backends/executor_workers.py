@@ -92,6 +92,9 @@ class ExternalCrew(SelfReportingCrew):
 
         future.add_done_callback(finished)
 
+    def name(self, worker: int) -> str:
+        return f"{type(self._executor).__name__} ({self._names.index(worker) + 1})"
+
     def where(self, worker: int) -> WorkerSnapshot:  # noqa: ARG002 - the contract's parameter
         return WorkerSnapshot(type(self._executor).__name__)
 

@@ -101,13 +101,17 @@ class ThreadCrew(SelfReportingCrew):
     def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
         self._inboxes[worker].put((chunk, items))
 
+    def name(self, worker: int) -> str:
+        thread = self._threads.get(worker)
+        return f"thread {thread.name}" if thread is not None else "a thread"
+
     def where(self, worker: int) -> WorkerSnapshot:
         thread = self._threads.get(worker)
         if thread is None or thread.ident is None:
             return WorkerSnapshot("a thread that has ended")
         values = self._values.get(worker)
         done = None if values is None else len(values)
-        return WorkerSnapshot(f"thread {thread.name}", stack_of(thread.ident), done)
+        return WorkerSnapshot(self.name(worker), stack_of(thread.ident), done)
 
     def close(self, grace: float) -> None:
         for inbox in self._inboxes.values():

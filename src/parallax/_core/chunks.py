@@ -53,3 +53,5 @@ class ChunkResult(NamedTuple):
     #: what the items were seen to change of the worker's copies, and the seconds of looking.
     changed: tuple[str, ...] = ()
     looked: float = 0.0
+    #: when the first item began, by the worker's ``time.perf_counter``; 0 if not known.
+    begun: float = 0.0

@@ -44,12 +44,14 @@ if TYPE_CHECKING:
         seed: Any
         max_tasks_per_child: int | None
         max_memory_per_worker: int | None
+        record: bool | None
 
     class CallOptions(TypedDict, total=False):
         """The keyword options of an executor's calls; see ``Executor.options``."""
 
         item_timeout: float | None
         retries: int | None
+        record: bool | None
 
     class StreamOptions(MapOptions, total=False):
         """The keyword options of ``parallel_imap``."""
@@ -101,6 +103,7 @@ class Options:
     max_tasks_per_child: int | None = None
     max_memory_per_worker: int | None = None
     seed: Any = None
+    record: bool = False
     idle_timeout: float = 60.0
     stall_warn: float = 60.0
     start_method: str = "auto"
@@ -110,7 +113,7 @@ class Options:
 OPTION_NAMES = Options.__match_args__
 STREAM_OPTIONS = frozenset(OPTION_NAMES) - {"idle_timeout", "stall_warn", "start_method"}
 MAP_OPTIONS = STREAM_OPTIONS - {"ordered"}
-CALL_OPTIONS = frozenset({"item_timeout", "retries"})
+CALL_OPTIONS = frozenset({"item_timeout", "retries", "record"})
 EXPLAIN_OPTIONS = frozenset({"backend", "max_workers", "seed", *RECYCLING})
 
 
@@ -246,7 +249,7 @@ def _check(o: Options) -> Options:
         raise ValueError(
             f"start_method={o.start_method!r} needs Linux; leave it out, and this system's is used"
         )
-    for name in ("ordered", "strict"):
+    for name in ("ordered", "strict", "record"):
         if not isinstance(getattr(o, name), bool):
             raise TypeError(f"{name} must be True or False, not {getattr(o, name)!r}")
     for name, why in _PROCESS_ONLY.items():

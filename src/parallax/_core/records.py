@@ -97,7 +97,8 @@ else:
         space.pop("__dict__", None)
         space.pop("__weakref__", None)
         space |= {"__slots__": names, "__match_args__": names, "_defaults": defaults}
-        return type(cls.__name__, (_Frozen if frozen else _Record,), space)
+        bases = (_Frozen if frozen else _Record, *cls.__bases__)
+        return type(cls.__name__, tuple(base for base in bases if base is not object), space)
 
     def replace(obj, /, **changes):
         """The same record with other values in some of its fields."""

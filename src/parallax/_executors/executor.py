@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._core.options import Backend, Options
-    from parallax._reporting.reports import ExecutorReport
+    from parallax._reporting.executor_reports import ExecutorReport
 
 _numbers = itertools.count()
 
@@ -167,7 +167,7 @@ class Executor(EngineExecutor):
 
     def report(self) -> ExecutorReport:
         """What was chosen for each function so far, and why; ``print`` it, or read its fields."""
-        from parallax._reporting.reports import ExecutorReport, function_report
+        from parallax._reporting.executor_reports import ExecutorReport, function_report
 
         if self._backend == "auto":
             choices = self._engine.functions.choices()

@@ -8,12 +8,74 @@ from __future__ import annotations
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import field, record
+from parallax._reporting.recording import Recording
 from parallax._routing.planner import nature, seconds
 
 if TYPE_CHECKING:
+    import os
+    from typing import Any
+
     from parallax._core.chunks import ChunkResult, Route
     from parallax._core.plans import Measurement, Plan
-    from parallax._routing.route_choice import RouteChoice
+
+
+#: Lines of a report for people: more are not read.
+MAX_LINES = 8
+
+
+class Exports:
+    """The forms of a report that are not for reading in a terminal."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, by the schema in docs/reports.md."""
+        from parallax._reporting.export import as_dict
+
+        return as_dict(self)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """``to_dict`` as JSON text; figures that are not finite are null.
+
+        Args:
+            indent: spaces per level; default None, all in one line.
+        """
+        from parallax._reporting.export import as_json
+
+        return as_json(self, indent)
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write a timeline of what was recorded: one page that needs no network.
+
+        Args:
+            path: the file, which is replaced if it exists.
+
+        Raises:
+            ValueError: nothing was recorded; the call has to be made with ``record=True``.
+            OSError: the file cannot be written; it names the path.
+        """
+        from parallax._reporting.export import write_page
+
+        write_page(self, path)
+
+    def to_perfetto(self, path: str | os.PathLike[str]) -> None:
+        """Write what was recorded as Chrome trace events, for https://ui.perfetto.dev.
+
+        Args:
+            path: the file, which is replaced if it exists.
+
+        Raises:
+            ValueError: nothing was recorded; the call has to be made with ``record=True``.
+            OSError: the file cannot be written; it names the path.
+        """
+        from parallax._reporting.export import write_trace
+
+        write_trace(self, path)
+
+    def _repr_html_(self) -> str:
+        from parallax._reporting.export import as_html
+
+        return as_html(self)
 
 
 @record(frozen=True, slots=True)
@@ -26,13 +88,16 @@ class RouteChange:
     route: Route
     workers: int
     reason: str
+    #: when the run was expected to end, in seconds after its start; None if that was not known.
+    predicted: float | None = None
 
 
 @record(slots=True)
-class Report:
+class Report(Exports):
     """What a run measured, chose and achieved.
 
-    Each figure is an attribute of its own, because users read them by name: that makes 23.
+    Each figure is an attribute of its own, because users read them by name: that makes 30. An
+    exception that ended the run has the report as its attribute ``parallax_report``.
 
     Attributes:
         callable: the name of the user's function.
@@ -58,6 +123,12 @@ class Report:
         workers_lost: worker processes that died during the run.
         workers_recycled: worker processes that were replaced at ``max_tasks_per_child`` or
             ``max_memory_per_worker``.
+        raised: how often an item raised an exception, attempts that were repeated included.
+        packing: seconds that this process spent on packing items and unpacking results.
+        ended: what ended the run early, in a word or two; "" if nothing did.
+        reads: module-level data that the callable reads, as far as its code was looked at.
+        writes: what it changes outside of a call, a clause each, as far as that was looked for.
+        work: what each worker did, the slowest items, and with ``record=True`` each chunk.
     """
 
     callable: str = ""
@@ -81,6 +152,12 @@ class Report:
     start: str = ""
     workers_lost: int = 0
     workers_recycled: int = 0
+    raised: int = 0
+    packing: float = 0.0
+    ended: str = ""
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    work: Recording = field(default_factory=Recording)
     #: whether this is only a prediction: nothing but the first items was run.
     explained: bool = False
     #: seconds of items, and most workers, by route.
@@ -100,22 +177,39 @@ class Report:
         work, workers = self._totals.get(plan.route, (0.0, 0))
         self._totals[plan.route] = work, max(plan.workers, workers)
         if change or not self.changes:
-            self.changes.append(RouteChange(at, self.items, plan.route, plan.workers, plan.reason))
+            cost = plan.costs.get(plan.route) if plan.remaining is not None else None
+            end = None if cost is None else at + cost
+            self.changes.append(
+                RouteChange(at, self.items, plan.route, plan.workers, plan.reason, end)
+            )
 
-    def worked(self, route: Route, wall: float, cpu: float) -> None:
-        """Add the time of items: seconds on the clock, summed over workers, and of CPU time."""
+    def add(self, worker: int, first: int, result: ChunkResult, now: float, *moved: int) -> None:
+        """Add the items from index ``first`` on that a worker has run; see ``Recording.add``."""
+        times = result.begun, result.wall, result.cpu
+        route = self.work.add(worker, first, len(result.values), times, now, *moved)
         work, workers = self._totals.get(route, (0.0, 1))
-        self._totals[route] = work + wall, workers
-        self.cpu_seconds += cpu
-
-    def add(self, result: ChunkResult, route: Route, *moved: int) -> None:
-        """Add a chunk that came back from a worker of a route, and the bytes that it moved."""
-        self.worked(route, result.wall, result.cpu)
+        self._totals[route] = work + result.wall, workers
+        self.cpu_seconds += result.cpu
         self.looking += result.looked
-        self.bytes_in += moved[0]
-        self.bytes_out += moved[1]
-        self.bytes_once += moved[2]
-        self.bytes_spared += moved[3]
+        self.raised += len(result.failures)
+        if moved:
+            self.bytes_in += moved[0]
+            self.bytes_out += moved[1]
+
+    def cut(self, error: BaseException) -> None:
+        """The run has ended early, by an error that leads to this report from now on."""
+        stop = error.__cause__  # what a generator has turned into a RuntimeError
+        if not isinstance(stop, StopIteration):
+            stop = error
+        self.ended = type(stop).__name__
+        if type(stop) is GeneratorExit:
+            self.ended = "its reader"
+            return
+        for each in {error, stop}:
+            try:
+                each.parallax_report = self  # type: ignore[attr-defined]
+            except Exception:  # noqa: BLE001 - a class may refuse attributes in any way
+                continue
 
     def ran_again(self, first: int, last: int, name: str) -> None:
         """Items ran in a worker and once more at home."""
@@ -137,45 +231,49 @@ class Report:
 
     def __str__(self) -> str:
         lines = [self._headline(), f"  why: {self._why()}"]
+        if self.workers_lost or self.retried:
+            lost, again = self.workers_lost, self.retried
+            lines.append(f"  worker processes that died: {lost}, items run again: {again}")
+        lines.extend(f"  note: {text}" for text in self.notes)
         if len(self.costs) > 1:
-            said = ", ".join(f"{seconds(cost)} {_PLACES[r]}" for r, cost in self.costs.items())
+            said = ", ".join(f"{seconds(cost)} {PLACES[r]}" for r, cost in self.costs.items())
             lines.append(f"  estimated time: {said}")
         if len(self.changes) > 1 and not self.explained:
             lines.append(f"  where it ran: {', then '.join(map(_told, self.changes))}")
         if not self.explained and self.seconds > 0:
-            lines.append(f"  cores kept busy: {self.cores_busy:.1f}")
+            busy = f"  cores kept busy: {self.cores_busy:.1f}"
+            if self.work.starting > 0.001:
+                busy += f"; workers were at work after {seconds(self.work.starting)}"
+            lines.append(busy)
+        if self.bytes_in or self.bytes_out:
+            sent, received = _bytes(self.bytes_in), _bytes(self.bytes_out)
+            lines.append(f"  data sent to workers: {sent}, received from them: {received}")
         if self.looking > 0.001:
             lines.append(f"  looking for changes of shared state: {seconds(self.looking)}")
         if self.start:
             lines.append(f"  worker processes: {self.start}")
-        if self.bytes_in or self.bytes_out:
-            sent, received = _bytes(self.bytes_in), _bytes(self.bytes_out)
-            lines.append(f"  data sent to workers: {sent}, received from them: {received}")
         if self.bytes_spared:
             times = round((self.bytes_once + self.bytes_spared) / self.bytes_once)
             lines.append(f"  {_bytes(self.bytes_once)} sent once, not {times} times")
-        if self.workers_lost or self.retried:
-            lost, again = self.workers_lost, self.retried
-            lines.append(f"  worker processes that died: {lost}, items run again: {again}")
         if self.workers_recycled:
             lines.append(
                 f"  workers recycled: {self.workers_recycled}, at max_tasks_per_child or "
                 f"max_memory_per_worker"
             )
-        lines.extend(f"  note: {text}" for text in self.notes)
-        return "\n".join(lines)
+        return shortened(lines)
 
     def _headline(self) -> str:
         what = f"`{self.callable}`" if self.callable else "the callable"
         if self.route == "loop":
-            where = _PLACES["loop"]
+            where = PLACES["loop"]
         else:
             many = self.workers != 1
             kind = "worker process" if self.route == "processes" else self.route[:-1]
             where = f"in {self.workers} {kind}{('es' if kind[-1] == 's' else 's') * many}"
         if self.explained:
             return f"{what}: would run {where}"
-        return f"{what}: {_items(self.items)} in {seconds(self.seconds)}, {where}"
+        cut = f"; ended early by {self.ended}" if self.ended else ""
+        return f"{what}: {_items(self.items)} in {seconds(self.seconds)}, {where}{cut}"
 
     def _why(self) -> str:
         seen = self.measured
@@ -190,7 +288,15 @@ class Report:
         return f"{why} ({'known from an earlier call' if seen.remembered else counted})"
 
 
-_PLACES = {
+def shortened(lines: list[str]) -> str:
+    """The first lines of a text for people, and how many more there are."""
+    lines = [" ".join(line.splitlines()) for line in lines]
+    if (more := len(lines) - MAX_LINES) > 0:
+        lines[MAX_LINES - 1 :] = [f"  and {more + 1} more: see to_dict()"]
+    return "\n".join(lines)
+
+
+PLACES = {
     "loop": "in a plain loop",
     "threads": "in threads",
     "interpreters": "in interpreters",
@@ -199,7 +305,7 @@ _PLACES = {
 
 
 def _told(change: RouteChange) -> str:
-    place = _PLACES[change.route]
+    place = PLACES[change.route]
     if change.route == "loop" or not change.items:
         return place
     return f"{place} after {_items(change.items)} ({seconds(change.at)})"
@@ -214,84 +320,3 @@ def _bytes(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} B"
-
-
-@record(frozen=True, slots=True)
-class FunctionReport:
-    """How the calls of one function are run.
-
-    Attributes:
-        name: the function's qualified name.
-        route: "threads" or "processes"; None while that is not decided.
-        reason: why, in words.
-        threads: number of calls that ended in threads.
-        processes: number of calls that ended in worker processes.
-        seconds: what a call takes on the clock, weighted towards the latest; None before the first.
-        cpu_seconds: the same on the CPU clock of its thread.
-        changes: how often the route was changed.
-    """
-
-    name: str
-    route: str | None
-    reason: str
-    threads: int
-    processes: int
-    seconds: float | None
-    cpu_seconds: float | None
-    changes: int
-
-    def __str__(self) -> str:
-        ended = {"threads": self.threads, "processes": self.processes}
-        counts = [
-            f"{count} call{'s' * (count > 1)} {_PLACES[where]}"
-            for where, count in ended.items()
-            if count
-        ]
-        text = f"`{self.name}`: {' and '.join(counts) or 'no call has ended'}"
-        if self.seconds is not None:
-            text += f", about {seconds(self.seconds)} each"
-        if self.route is None:
-            return f"{text}; where further calls run is not decided: {self.reason}"
-        text += f"; calls run {_PLACES[self.route]}, because {self.reason}"
-        if self.changes:
-            text += f" (changed {self.changes} time{'s' * (self.changes > 1)})"
-        return text
-
-
-@record(frozen=True, slots=True)
-class ExecutorReport:
-    """What ``Executor.report`` returns.
-
-    Attributes:
-        backend: what was asked for.
-        functions: one entry per function and kind of arguments, oldest first; empty unless the
-            backend is "auto".
-    """
-
-    backend: str
-    functions: tuple[FunctionReport, ...]
-
-    def __str__(self) -> str:
-        if self.backend == "serial":
-            return "every call runs in the calling thread, because backend='serial' was asked for"
-        if self.backend in _PLACES:
-            where = _PLACES[self.backend]
-            return f"every call runs {where}, because backend={self.backend!r} was asked for"
-        if self.backend != "auto":
-            return f"every call runs in the {self.backend} that was passed as backend"
-        return "\n".join(map(str, self.functions)) or "no call was submitted yet"
-
-
-def function_report(choice: RouteChoice) -> FunctionReport:
-    """The report on one function."""
-    known = choice.calls > 0
-    return FunctionReport(
-        choice.name,
-        choice.route,
-        choice.stay or choice.reason,
-        choice.ended["threads"],
-        choice.ended["processes"],
-        choice.wall if known else None,
-        choice.cpu if known else None,
-        choice.changes,
-    )

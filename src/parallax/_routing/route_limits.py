@@ -178,6 +178,12 @@ class RouteLimits:
         # Other steps do not travel to workers.
         return [r for r in roots if all(type(key) in (str, int, type(None)) for _, key in r)]
 
+    def writes(self) -> tuple[str, ...]:
+        """What items change outside of their calls, as far as that was looked for."""
+        findings = self._effects.findings if self._effects is not None else ()
+        seen = *findings, self.shared, self.kept
+        return tuple(dict.fromkeys(str(each) for each in seen if each is not None))
+
     @property
     def kept(self) -> Finding | None:
         """The change, seen by what happened, that keeps the callable at home."""

@@ -152,7 +152,8 @@ class CallerLoop:
         with lock:  # workers may have begun meanwhile, and report as well
             alone = not self._controller.dispatch.flow.begun()
             profiler.caller.end(len(result.values), result.wall, result.cpu, alone=alone)
-            self._report.worked("loop", result.wall, result.cpu)
+            if alone:  # else it comes back as a chunk, and is counted there
+                self._controller.count(self._caller.delivered, result)
         return result
 
     def _deliver(self, result: ChunkResult) -> Iterator[list[Any]]:
@@ -215,9 +216,9 @@ def run_next(
 
     Any thread may advance that input; ``values`` is filled with the results for others to see.
     """
-    result = ChunkResult(
-        values, *run_calls(fn, source.each(count), values, star=source.star, stop=stop)
-    )
+    begun = clock()
+    called = run_calls(fn, source.each(count), values, star=source.star, stop=stop)
+    result = ChunkResult(values, *called, begun=begun)
     source.taken += len(values)
     if len(values) < count and not result.failures:
         source.ended = True

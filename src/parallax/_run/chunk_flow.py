@@ -243,7 +243,7 @@ class ChunkFlow:
         if held is None or scheduler is None:
             return
         worker, chunk, items = held
-        self._listener.on_done(event, self.table.route_of(worker))
+        self._listener.on_done(event, self.table.route_of(worker), chunk.start)
         result = event.result
         again: tuple[int, ...] = ()
         stuck = [f for f in result.failures if isinstance(f.error, errors.SerializationError)]

@@ -21,6 +21,7 @@ from parallax._routing.planner import LITTLE_WORK_S, Facts, hindsight, too_littl
 from parallax._routing.profiler import Profiler
 from parallax._routing.requested import MOST_THREADS, THREADS, requested_route
 from parallax._routing.throughput import RouteHold, RouteThroughput
+from parallax._run.crew_table import CALLER
 from parallax._run.dispatcher import Dispatcher
 from parallax._run.listener import Listener
 from parallax._run.worker_factory import WorkerFactory
@@ -87,7 +88,7 @@ class Controller:
         self.explaining = False
         #: when the next review is due.
         self.review_at = 0.0
-        self.begin = clock()
+        self.begin = report.work.begin = clock()
         self._hold = RouteHold()
         self._closed = False
         #: the work of the present route since all its workers are up.
@@ -249,6 +250,8 @@ class Controller:
         report.workers_lost, report.workers_recycled = len(losses.lost), losses.recycled
         for note in losses.notes():
             report.note(note)
+        report.reads = tuple(f"{module}.{name}" for module, name in profiler.limits.reads)
+        report.writes = profiler.limits.writes()
         if flow.scheduler is not None:
             remember_item_seconds(self._key, flow.scheduler.mean)
         seen = profiler.measurement(clock()) or report.measured
@@ -284,12 +287,23 @@ class Controller:
                 profiler.thread_cap *= 2
                 profiler.observed_speeds.pop(route, None)
 
-    def _on_done(self, done: Done, route: Route) -> None:
+    def count(self, first: int, result: ChunkResult, worker: int = CALLER, *moved: int) -> None:
+        """Enter items that were run in the report, from index ``first`` on; the lock is held."""
+        work, table = self._report.work, self.dispatch.flow.table
+        if worker not in work.workers:
+            asked_for = table.asked_for.get(worker, self.begin)
+            work.meet(worker, table.name(worker), table.route_of(worker), asked_for)
+        self._report.add(worker, first, result, clock(), *moved)
+
+    def _on_done(self, done: Done, route: Route, first: int) -> None:
         """A chunk came back; the lock is held."""
         self._caller.last = clock()
-        flow, profiler, result = self.dispatch.flow, self.profiler, done.result
-        bytes_moved = done.bytes_in, done.bytes_out, done.once, done.spared
-        self._report.add(result, route, *bytes_moved)
+        flow, profiler, report = self.dispatch.flow, self.profiler, self._report
+        result = done.result
+        self.count(first, result, done.worker, done.bytes_in, done.bytes_out)
+        report.bytes_once += done.once
+        report.bytes_spared += done.spared
+        report.packing += done.seconds
         if route != flow.route or route == "loop":
             return
         threads = route == "threads"

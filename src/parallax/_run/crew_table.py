@@ -6,6 +6,7 @@ Guarantees: a worker's number is used once per run. The dispatcher's lock guards
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 
 from parallax._backends.contract import WorkerEnd
@@ -34,12 +35,14 @@ class CrewTable:
         self.crews: dict[Route, Crew] = {}
         self._route_of: dict[int, Route] = {CALLER: "loop"}
         self._up: dict[Route, set[int]] = defaultdict(set)
-        self._last_id = CALLER
+        #: when each worker was asked for.
+        self.asked_for: dict[int, float] = {}
 
     def new_id(self) -> int:
         """A number for a new worker of this run."""
-        self._last_id += 1
-        return self._last_id
+        number = len(self.asked_for) + 1
+        self.asked_for[number] = time.perf_counter()
+        return number
 
     def route_of(self, worker: int) -> Route:
         """The route of a worker; "loop" for one that never joined."""
@@ -48,6 +51,11 @@ class CrewTable:
     def crew_of(self, worker: int) -> Crew | None:
         """The crew of a worker; None for the caller's thread."""
         return self.crews.get(self.route_of(worker))
+
+    def name(self, worker: int) -> str:
+        """What a worker is called that has just answered."""
+        crew = self.crew_of(worker)
+        return "the caller's thread" if crew is None else crew.name(worker)
 
     def join(self, worker: int) -> Route:
         """A worker is up; return its route."""

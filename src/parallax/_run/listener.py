@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Listener(NamedTuple):
     """What a run calls on events."""
 
-    #: for each chunk that came back, with its route.
-    on_done: Callable[[Done, Route], None]
+    #: for each chunk that came back, with its route and the index of its first item.
+    on_done: Callable[[Done, Route, int], None]
     #: for a chunk or a route that failed; True if another route for the items was found.
     on_trouble: Callable[[Refused | Unable], bool]
     #: after events were handled.
@@ -27,4 +27,4 @@ class Listener(NamedTuple):
 
 
 #: Of a run that has ended.
-NO_LISTENER = Listener(lambda _, __: None, lambda _: False, lambda: None)
+NO_LISTENER = Listener(lambda *_: None, lambda _: False, lambda: None)

@@ -24,6 +24,7 @@ from parallax._core.deferred_signals import Shield
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
+from parallax._reporting.recording import Recording
 from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._reporting.unread import log_unread
@@ -72,7 +73,7 @@ class Run:
         self._options = options
         self._stream = stream
         self._call = Call(fn, source.star, options.on_error == "raise")
-        self.report = Report(callable=name)
+        self.report = Report(callable=name, work=Recording(keep=options.record))
         wanted = options.progress
         bar = None if wanted is False else progress.make_progress(wanted, source.total)
         self._caller = CallerState(self.report, bar, options.timeout)
@@ -102,6 +103,7 @@ class Run:
                 caller.away, caller.last = False, clock()
         except BaseException as raised:
             self.close(0.0)  # an interrupt may have come before the one below began
+            self.report.cut(raised)
             if isinstance(raised, GeneratorExit) and (error := self._source.take_error()):
                 log_unread(self.report.callable, error)
             raise
@@ -146,10 +148,19 @@ class Run:
                 self._controller.adopt(self._controller.forced_plan(), clock())
             if (error := self._source.take_error()) is not None:
                 raise error
+        except BaseException as raised:
+            self.report.cut(raised)
+            raise
         finally:
             error = None  # as in _batches
             self.close(0.0)
         self.report.explained = True
+        return self.report
+
+    def report_now(self) -> Report:
+        """The report, brought up to date while the run goes on."""
+        if not self._closed:
+            self.report.seconds = clock() - self._controller.begin
         return self.report
 
     def cancel(self) -> None:

@@ -65,7 +65,7 @@ class Machine:
     def crew(self, route):
         return self.flow.table.crews[route]
 
-    def on_done(self, done, route):
+    def on_done(self, done, route, first):
         self.done.append((done.worker, route))
 
     def on_trouble(self, event):
@@ -568,7 +568,7 @@ def test_a_listener_that_fails_ends_the_run():
     machine = Machine(2)
     crew = machine.begin(1)
 
-    def fail(done, route):
+    def fail(done, route, first):
         raise LookupError("planner")
 
     machine.flow._listener = Listener(fail, machine.on_trouble, lambda: None)

@@ -228,6 +228,11 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         client.flight[chunk.id] = (sent, time.perf_counter() - begin, items)
         self.watch(client)
 
+    def name(self, worker: int) -> str:
+        """What a worker is called; its process id is known when it has answered."""
+        client = self.workers.get(worker)
+        return client.started.title if client is not None else "a worker process"
+
     def where(self, worker: int) -> WorkerSnapshot:
         """The worker's process id, and where its threads are."""
         client = self.workers.get(worker)

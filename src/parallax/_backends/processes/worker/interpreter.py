@@ -206,11 +206,12 @@ class _Limits(WorkerLimits):
         if _refusals:  # as the items were decoded
             raise _CannotLoadError(_refusals[0])
         failures: list[Failure] = []
-        wall = cpu = 0.0
+        wall = cpu = begun = 0.0
         while True:
             self.inside = True
             part = run_chunk(fn, items[len(values) :], star=star, stop=True, delays=delays)
             self.inside = False
+            begun = begun or part.begun
             wall += part.wall
             cpu += part.cpu
             values += part.values
@@ -227,7 +228,7 @@ class _Limits(WorkerLimits):
             failures.append(failure._replace(offset=len(values) - 1))
             if stop or len(values) == len(items) or not isinstance(failure.error, Exception):
                 break
-        return ChunkResult(values, tuple(failures), wall, cpu)
+        return ChunkResult(values, tuple(failures), wall, cpu, begun=begun)
 
 
 class _Environment(WorkerEnvironment):

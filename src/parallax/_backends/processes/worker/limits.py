@@ -106,6 +106,7 @@ class WorkerLimits:
     ) -> ChunkResult:
         failures: list[Failure] = []
         wall = cpu = 0.0
+        begun = time.perf_counter()
         for item in items:
             part = run_chunk(fn, (item,), star=star, stop=stop)
             wall += part.wall
@@ -120,7 +121,7 @@ class WorkerLimits:
                 if private_memory() > memory:
                     self.reached = True
                     break
-        return ChunkResult(values, tuple(failures), wall, cpu)
+        return ChunkResult(values, tuple(failures), wall, cpu, begun=begun)
 
 
 def private_memory() -> int:

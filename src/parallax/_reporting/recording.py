@@ -1,0 +1,182 @@
+"""What each worker of a run or an executor did, and when: totals always, each chunk if asked for.
+
+Times are seconds since the start. A chunk's beginning is what its worker read on its own clock,
+which is the same for all processes of a machine. Where it cannot be right, as on another machine,
+or where a worker tells none, it is the arrival of the results less the time that the items took.
+
+Guarantees: constant memory unless chunks are kept, and bounded then; nothing of an item is kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappush, heapreplace
+
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.records import record
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+    from typing import Any
+
+    from parallax._core.chunks import Route
+
+#: Chunks that are kept; of a longer record the oldest are dropped. More take more memory, 250 bytes
+#: each.
+MAX_KEPT = 250_000
+
+#: How many of the slowest are kept: what a person reads.
+SLOWEST = 5
+
+#: Seconds by which the clocks of two processors may differ.
+CLOCK_SLACK_S = 0.001
+
+
+class SlowItems(NamedTuple):
+    """Items that took long: one, or a chunk whose items were not timed one by one."""
+
+    #: mean seconds of an item.
+    seconds: float
+    first: int
+    items: int
+    route: Route
+
+
+class KeptChunk(NamedTuple):
+    """Items that one worker ran without a break."""
+
+    #: the worker's place in ``workers``.
+    worker: int
+    begin: float
+    #: seconds on the clock, and of CPU time.
+    wall: float
+    cpu: float
+    #: index of the first item, and how many there are.
+    first: int
+    items: int
+    #: when the results were there.
+    arrived: float
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+@record(slots=True)
+class WorkerShare:
+    """What one worker did.
+
+    Attributes:
+        name: for example "worker process 123".
+        route: which kind of worker it is.
+        started: when it was asked for, in seconds since the start of the run.
+        begin: when its first items began, and
+        end: when its latest ones ended.
+        busy: seconds inside items.
+        cpu: CPU seconds of the items.
+        items: items that it ran.
+        place: its number among the workers.
+    """
+
+    name: str
+    route: Route
+    started: float
+    place: int
+    begin: float = 0.0
+    end: float = 0.0
+    busy: float = 0.0
+    cpu: float = 0.0
+    items: int = 0
+
+
+class Recording:
+    """The work of one run or executor; ``begin`` is its start on the clock that all times are of.
+
+    With ``keep`` each chunk is kept, for a timeline. The owner's lock guards ``meet`` and ``add``.
+    """
+
+    __slots__ = ("begin", "chunks", "dropped", "placed", "slowest", "workers")
+
+    def __init__(self, begin: float = 0.0, *, keep: bool = False) -> None:
+        self.begin = begin
+        self.workers: dict[Hashable, WorkerShare] = {}
+        #: the slowest items, the least slow of them first.
+        self.slowest: list[SlowItems] = []
+        self.chunks: deque[KeptChunk] | None = deque(maxlen=MAX_KEPT) if keep else None
+        #: chunks that were dropped, and whose times follow from the arrival of their results.
+        self.dropped = self.placed = 0
+
+    def meet(self, worker: Hashable, name: str, route: Route, started: float) -> None:
+        """A worker that was not seen before has ended its first items; it was asked for then."""
+        begin = max(0.0, started - self.begin)
+        self.workers[worker] = WorkerShare(name, route, begin, len(self.workers))
+
+    def add(
+        self,
+        worker: Hashable,
+        first: int,
+        items: int,
+        times: tuple[float, float, float],
+        now: float,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+    ) -> Route:
+        """A worker's items have ended, and their results are there now; returns its route.
+
+        ``times`` are the clock at their beginning, 0 if not known, and their seconds of wall and
+        CPU time; the bytes are those that they moved to the worker and back.
+        """
+        begun, wall, cpu = times
+        share, arrived = self.workers[worker], now - self.begin
+        begin = begun - self.begin
+        if begin < -CLOCK_SLACK_S or begin + wall > arrived + CLOCK_SLACK_S:
+            begin = arrived - wall
+            self.placed += 1
+        begin = max(0.0, begin)
+        if not share.items:
+            share.begin = begin
+        share.end = max(share.end, begin + wall)
+        share.busy += wall
+        share.cpu += cpu
+        share.items += items
+        if items:
+            slow = SlowItems(wall / items, first, items, share.route)
+            if len(self.slowest) < SLOWEST:
+                heappush(self.slowest, slow)
+            elif slow > self.slowest[0]:
+                heapreplace(self.slowest, slow)
+        if (kept := self.chunks) is not None:
+            self.dropped += len(kept) == MAX_KEPT
+            times = begin, wall, cpu
+            kept.append(KeptChunk(share.place, *times, first, items, arrived, bytes_in, bytes_out))
+        return share.route
+
+    @property
+    def starting(self) -> float:
+        """Seconds from the order for the first worker, not the caller's thread, to its work."""
+        others = [each for each in self.workers.values() if each.route != "loop" and each.items]
+        return min((each.begin - each.started for each in others), default=0.0)
+
+    @property
+    def idle(self) -> float:
+        """Seconds that workers had nothing to run between their first items and the last ones."""
+        last: dict[Route, float] = {}
+        for each in self.workers.values():
+            last[each.route] = max(last.get(each.route, 0.0), each.end)
+        others = [each for each in self.workers.values() if each.route != "loop"]
+        return sum(max(0.0, last[w.route] - w.begin - w.busy) for w in others)
+
+
+def lanes(recording: Recording) -> list[WorkerShare]:
+    """The workers as people expect them: the caller's thread, then in the order of their start."""
+    return sorted(recording.workers.values(), key=lambda w: (w.route != "loop", w.started))
+
+
+def kept_columns(recording: Recording) -> Mapping[str, Any]:
+    """The kept chunks by lane and begin, as one list per field: times in microseconds."""
+    lane_of = {share.place: lane for lane, share in enumerate(lanes(recording))}
+    moved = (each._replace(worker=lane_of[each.worker]) for each in recording.chunks or ())
+    kept = sorted(moved, key=lambda chunk: (chunk.worker, chunk.begin))
+    times = {"begin", "wall", "cpu", "arrived"}
+    return {
+        name: [round(each[at] * 1e6) if name in times else each[at] for each in kept]
+        for at, name in enumerate(KeptChunk._fields)
+    }

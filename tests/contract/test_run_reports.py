@@ -1,0 +1,177 @@
+"""Every call leaves a report that is complete up to its end, however it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from helpers.report_schema import checked
+
+from parallax import explain, options, parallel, parallel_imap, parallel_map
+
+
+def work(x):
+    time.sleep(0.002)
+    return x
+
+
+def refuse(x):
+    if x == 30:
+        raise LookupError(x)
+    return x
+
+
+def assert_recorded(report, items):
+    """Each item is in one bar of a worker, bars of a worker do not overlap, and all fits."""
+    chunks = report.work.chunks
+    indices = [i for c in chunks for i in range(c.first, c.first + c.items)]
+    assert sorted(indices) == list(range(items))
+    for share in report.work.workers.values():
+        end = 0.0
+        for chunk in sorted((c for c in chunks if c.worker == share.place), key=lambda c: c.begin):
+            assert chunk.begin >= end - 1e-4
+            end = chunk.begin + chunk.wall
+            assert end <= chunk.arrived + 0.002 <= report.seconds + 0.1
+    assert report.work.placed == 0
+
+
+def test_a_finished_call(backend):
+    results = parallel_map(work, range(60), backend=backend, record=True, max_workers=2)
+    found = checked(results.report)
+    assert found["items"] == {"finished": 60, "run": 60, "raised": 0, "run_again": 0}
+    assert sum(each["items"] for each in found["by_worker"]) == 60
+    assert found["slowest"][0]["seconds"] >= 0.002
+    assert found["ended"] == ""
+    assert found["cores_busy"] < 60 * 0.002 / found["seconds"]["wall"] + 4
+    assert_recorded(results.report, 60)
+    assert len(str(results.report).split("\n")) <= 8
+
+
+def test_not_recorded_unless_asked(backend):
+    report = parallel_map(work, range(8), backend=backend).report
+    assert checked(report)["recorded"] is None
+    assert report.work.chunks is None
+
+
+def test_a_call_that_failed(backend):
+    with pytest.raises(LookupError) as raised:
+        parallel_map(refuse, range(60), backend=backend)
+    found = checked(raised.value.parallax_report)
+    assert found["ended"] == "LookupError"
+    assert found["items"]["raised"] == 1
+    assert found["items"]["run"] >= 31
+    assert found["seconds"]["wall"] > 0
+    assert "ended early by LookupError" in str(raised.value.parallax_report)
+
+
+@pytest.mark.variants("serial", "threads")
+def test_a_callable_that_raises_stop_iteration(backend):
+    def stop(x):
+        raise StopIteration(x)
+
+    with pytest.raises(StopIteration) as raised:
+        parallel_map(stop, range(3), backend=backend)
+    assert checked(raised.value.parallax_report)["ended"] == "StopIteration"
+
+
+def test_an_input_that_failed(backend):
+    def source():
+        yield from range(20)
+        raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more") as raised:
+        parallel_map(work, source(), backend=backend)
+    found = checked(raised.value.parallax_report)
+    assert (found["ended"], found["items"]["finished"]) == ("OSError", 20)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent to the own process")
+@pytest.mark.variants("serial", "threads", "processes", "auto")
+def test_a_call_that_was_interrupted(backend):
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt) as raised:
+        parallel_map(work, iter(range(10**6)), backend=backend, record=True)
+    report = raised.value.parallax_report
+    found = checked(report)
+    assert found["ended"] == "KeyboardInterrupt"
+    assert found["items"]["run"] > 0
+    assert found["seconds"]["wall"] > 0.1
+
+
+def test_a_stream(backend):
+    stream = parallel_imap(work, iter(range(200)), backend=backend, record=True, max_workers=2)
+    assert checked(stream.report)["items"]["finished"] == 0
+    for _ in range(10):
+        next(stream)
+    first = checked(stream.report)
+    assert 10 <= first["items"]["finished"] < 200
+    assert first["seconds"]["wall"] > 0
+    assert list(stream) == list(range(10, 200))
+    assert checked(stream.report)["items"]["finished"] == 200
+    assert_recorded(stream.report, 200)
+
+
+def test_a_stream_that_was_closed(backend):
+    stream = parallel_imap(work, iter(range(1000)), backend=backend)
+    next(stream)
+    stream.close()
+    found = checked(stream.report)
+    assert found["ended"] == "its reader"
+    assert found["items"]["finished"] >= 1
+
+
+def test_a_lost_worker():
+    def leave(x):
+        if x == 3:
+            os._exit(5)
+        return x
+
+    found = checked(
+        parallel_map(leave, range(6), backend="processes", on_error="return", record=True).report
+    )
+    assert found["losses"]["died"] >= 1
+
+
+def test_ways_to_ask_for_a_record():
+    @parallel(record=True)
+    def mapped(x):
+        return x
+
+    assert mapped.map(range(5)).report.work.chunks
+    assert mapped.options(record=False).map(range(5)).report.work.chunks is None
+    assert parallel(work).map(range(2), record=True).report.work.chunks
+    with options(record=True):
+        assert parallel_map(abs, range(5)).report.work.chunks
+        assert parallel_map(abs, range(5), record=False).report.work.chunks is None
+    with pytest.raises(TypeError, match="record must be True or False, not 1"):
+        parallel_map(abs, range(5), record=1)
+
+
+def test_what_the_code_reads_and_changes():
+    log = []
+
+    def note(x):
+        log.append(THRESHOLD + x)
+
+    found = checked(parallel_map(note, range(200)).report)
+    assert any("appends to" in each and "`log`" in each for each in found["writes"])
+    assert any(each.endswith(".THRESHOLD") for each in found["reads"])
+
+
+THRESHOLD = [1][0]
+
+
+def test_an_explanation():
+    found = checked(explain(work, range(1000)))
+    assert found["explained"]
+    assert found["estimates"]
+
+
+def test_times_of_one_item_that_opened_the_run_count_once():
+    """The sampler may open the run inside the caller's first item, which then comes as a chunk."""
+    report = parallel_map(time.sleep, [0.3] * 6, record=True).report
+    assert_recorded(report, 6)
+    assert sum(each.items for each in report.work.workers.values()) == 6
