@@ -306,12 +306,32 @@ def test_no_thread_can_be_had(monkeypatch):
     def start(self):
         raise RuntimeError("can't start new thread")
 
-    for name in ("ThreadPoolExecutor", "auto"):
+    for name in ("ThreadPoolExecutor", "ProcessPoolExecutor", "auto"):
         with KINDS[name](2) as executor:
             with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="new thread"):
                 patch.setattr(threading.Thread, "start", start)
                 executor.submit(jobs.square, 2)
             assert executor.submit(jobs.square, 3).result(SOON) == 9
+
+
+@pytest.mark.skipif(parallax.cpu_count() < 2, reason="processes bring nothing")
+def test_no_thread_can_be_had_for_processes(monkeypatch):
+    """What would be better off in processes runs in the threads that there are, and ends."""
+    start, asked = threading.Thread.start, []
+
+    def refuse(self):
+        if self.name == "parallax-executor":
+            asked.append(self)
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with parallax.Executor(2) as executor:
+        for _ in range(20):  # while other programs have the cores, nobody asks for processes
+            assert len(list(executor.map(jobs.spin, [0.005] * 40))) == 40
+            if asked:
+                break
+        assert {row.route for row in executor.report().functions} == {"threads"}
 
 
 # -- asyncio ---------------------------------------------------------------------------------------

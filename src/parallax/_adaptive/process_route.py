@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
 from typing import Any, TypeAlias
 
 from parallax._core.errors import SerializationError, WorkerStartError
@@ -82,7 +81,7 @@ class ProcessRoute:
             self._fork_wanted = False
             try:
                 self.started().begin()
-            except (WorkerStartError, OSError) as error:
+            except (RuntimeError, OSError) as error:
                 self._set_unavailable(error)
 
     @property
@@ -141,7 +140,7 @@ class ProcessRoute:
                 with self._lock:
                     choice.keep(str(error), time.perf_counter())
             return None
-        except (WorkerStartError, OSError) as error:  # the latter from loading modules
+        except (RuntimeError, OSError) as error:  # the latter from loading modules
             self._set_unavailable(error)
             return None
         spent = time.thread_time() - begun
@@ -153,7 +152,7 @@ class ProcessRoute:
         """Hand an encoded task over, lock held; False if no worker process can be started."""
         try:
             self.started().take(task)
-        except BrokenExecutor as error:
+        except RuntimeError as error:  # BrokenExecutor is one, and so is that of a thread's start
             task.data = None
             self._set_unavailable(error)
             return False

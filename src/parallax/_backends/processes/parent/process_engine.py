@@ -70,24 +70,19 @@ class ProcessEngine:
         stall_warn: float = 0.0,
         snapshot: bool = False,
     ) -> None:
-        """Check the initializer; no worker is started yet.
+        """Check the initializer (SerializationError, InheritanceError); no worker is started yet.
 
         Args:
             max_workers: most workers.
             pool: starts them.
             call_errors: the module ``process_errors``, which makes the errors of calls.
             initializer: called once in each worker.
-            initargs: arguments of the initializer.
+            initargs: its arguments.
             max_tasks: tasks after which a worker is replaced.
-            timed: called, under the lock, with each task that a worker answered, its seconds on the
-                clock and on the CPU clock.
+            timed: called, lock held, with each answered task, its seconds and its CPU seconds.
             lock: a reentrant lock to use, if somebody shares it.
             stall_warn: seconds without an end of any call after which that is logged; 0 for never.
             snapshot: workers are forks of the program at the first call, where that is safe.
-
-        Raises:
-            SerializationError: the initializer cannot travel.
-            InheritanceError: it could be inherited by workers that are forked.
         """
         self._first: Initializer | None = None  # before what would be to be closed if it raises
         if initializer is not None:
@@ -186,9 +181,7 @@ class ProcessEngine:
             self.take(task)
         return task
 
-    def submit_piece(
-        self, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], context: Context
-    ) -> Task:
+    def submit_piece(self, fn: Any, piece: tuple[tuple[Any, ...], ...], context: Context) -> Task:
         """Hand several calls to a worker as one task; see ``Engine``."""
         return self.submit(fn, piece, None, context)
 
@@ -215,7 +208,7 @@ class ProcessEngine:
         self.begin()
         self._workers.add(task)  # first: it may fork while there is no thread of ours
         if self.thread is None:
-            self._start()
+            self._start(task)
         self._stall_monitor.start()
 
     def begin(self) -> None:
@@ -225,9 +218,14 @@ class ProcessEngine:
             self._start()  # which ends the template at last
         self._snapshot = False
 
-    def _start(self) -> None:
-        self.thread = threading.Thread(target=self._run, name="parallax-executor", daemon=True)
-        self.thread.start()
+    def _start(self, task: Task | None = None) -> None:
+        thread = threading.Thread(target=self._run, name="parallax-executor", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many, or (3.12) the interpreter is shutting down
+            self.take_back(lambda queued: queued is task)
+            raise
+        self.thread = thread
 
     def rest_after(self, seconds: float) -> None:
         """From now on have workers leave that have been idle for so long."""
@@ -280,8 +278,8 @@ class ProcessEngine:
         """Take no more tasks, and end when all are done; see ``Engine``."""
         with self.lock:
             self.closing, thread = True, self.thread
-            if thread is None:
-                self._release()
+            if thread is None:  # it never was, or there is none to be had
+                self._end()
         if cancel:
             self.cancel_queued()
         if thread is not None:
