@@ -71,6 +71,14 @@ def _nothing_left_behind(request: pytest.FixtureRequest):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _cores_of_its_own():
+    """What else runs on the machine decides no test; those of the decisions say what is seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("parallax._routing.profiler.running_threads", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _nothing_left_at_the_end():
     before = Held.now()
     yield

@@ -47,10 +47,11 @@ def _affinity() -> int:
             cores = len(psutil.Process().cpu_affinity() or ())
     except Exception:  # noqa: BLE001 - nothing here may raise, whatever psutil meets
         pass
-    return cores or _installed_cores()
+    return cores or installed_cores()
 
 
-def _installed_cores() -> int:
+def installed_cores() -> int:
+    """Cores of the machine, whoever may use them; at least 1."""
     # Not os.cpu_count() first: -X cpu_count changes its answer.
     try:
         return max(1, os.sysconf("SC_NPROCESSORS_ONLN"))
@@ -82,10 +83,19 @@ def start_methods() -> tuple[str, ...]:
     return ("zygote", "spawn") if sys.platform == "linux" else ("spawn",)
 
 
+def running_threads() -> int | None:
+    """Threads of the whole machine that run or wait for a core right now; None: not told."""
+    try:
+        with open("/proc/loadavg", "rb") as file:
+            return int(file.read().split()[3].partition(b"/")[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def load_per_core() -> float | None:
     """The machine's load average of the last minute per installed core; None without one."""
     try:
-        return os.getloadavg()[0] / _installed_cores()
+        return os.getloadavg()[0] / installed_cores()
     except (AttributeError, OSError):
         return None
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 
+from parallax._core.fork_pauses import native_id
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.thread_clocks import MIN_TICKS, RunDelay, clock_tick
+from parallax._core.thread_clocks import MIN_TICKS, RunDelay, clock_tick, thread_delay
 from parallax._profiling.gil_sampler import GilSampler
 from parallax._profiling.meters import ItemMeter, native_threads, working_share
 
@@ -34,6 +35,10 @@ TREND_BLOCKS = 4
 #: CPU seconds of items, at least, before native threads are counted. Less is noise of the clock.
 NATIVE_THREADS_MIN_CPU_S = 0.005
 
+#: Seconds of a block without CPU time from which on it is asked whether a core was lacking. Less
+#: takes a busy machine for waiting, more asks for nothing: it takes 15 us.
+UNEXPLAINED_S = 0.0002
+
 #: Share of waiting from which on an item counts as one that waits.
 MOSTLY_WAITING = 0.8
 
@@ -55,6 +60,8 @@ class CallerMeter:
         self._mark: Mark | None = None
         self._session: _SamplingSession | None = None
         self._hindered = 0.0  # what the session said at the end of the last block
+        #: seconds without a core, when that was asked last; None before.
+        self._delay: float | None = None
         self._reading: GilReading | None = None
         self._workers_began = False
         #: CPU seconds of the item during which workers began: before that, and in all.
@@ -80,6 +87,7 @@ class CallerMeter:
         """End sampling and keep the reading. Raises what ``on_sample`` raised."""
         session, self._session = self._session, None
         if session is not None:
+            self._delay = session.delay()
             session.stop()
             if not self._workers_began:
                 self._reading = session.sampler.reading()
@@ -98,6 +106,10 @@ class CallerMeter:
         if session is not None:
             before, self._hindered = self._hindered, session.hindered()
             hindered = max(0.0, self._hindered - before)
+        elif wall - cpu > UNEXPLAINED_S:
+            delay = thread_delay(native_id())
+            hindered = 0.0 if self._delay is None else delay - self._delay
+            self._delay = delay
         if alone or (self.waiting > MOSTLY_WAITING and not self.cost().items):
             # A step of a coarse clock may be more than the block that it falls into.
             self._items.add(items, wall, max(cpu, wall * working_share(cpu, wall, hindered)))
@@ -197,7 +209,7 @@ class _SamplingSession:
         self._process_cpu = time.process_time()
         self._thread_cpu = time.thread_time()
         self._items_cpu = 0.0
-        self._delay = RunDelay()
+        self.delay = RunDelay()
         self._sampler_delay: RunDelay | None = None  # opened in the sampler's thread
         self._callback_cpu = self._callback_wall = 0.0
         self._callback_began = 0.0  # 0 outside the callback
@@ -209,7 +221,7 @@ class _SamplingSession:
         finally:
             # The session and its sampler are a cycle; the garbage collector would come too late.
             self._on_sample = None
-            self._delay.close()
+            self.delay.close()
             if self._sampler_delay is not None:
                 self._sampler_delay.close()
 
@@ -235,7 +247,7 @@ class _SamplingSession:
         """
         began = self._callback_began
         seconds = self._callback_wall + (time.perf_counter() - began if began else 0.0)
-        seconds += self._delay()
+        seconds += self.delay()
         return seconds + (self._sampler_delay() if self._sampler_delay is not None else 0.0)
 
     def native_threads(self, cpu: float) -> float | None:

@@ -111,7 +111,7 @@ class GilSampler:
             raise RuntimeError("a GilSampler starts once; make a new one")
         self._wake.acquire()
         self._pid = os.getpid()
-        self._first = self.mark()
+        self._first = self.mark(delayed=True)
         self._seen = (GilSamples(), self._first.at + MIN_SLEEP_S)
         self._start(self._first.at)
         pause_at_forks(self)
@@ -151,7 +151,7 @@ class GilSampler:
         if self._first is None or self._pid != os.getpid():
             return  # never started, or this is a fork, where the thread does not exist
         if self._last is None:
-            self._last = self.mark()
+            self._last = self.mark(delayed=True)
             self._wake_up()
             forget(self)
         if self._ident != threading.get_ident():
@@ -163,20 +163,23 @@ class GilSampler:
         if failure is not None:
             raise failure
 
-    def mark(self) -> Mark:
-        """Where things stand now, to be given to `reading` or `busy` later as `since`."""
+    def mark(self, *, delayed: bool = False) -> Mark:
+        """Where things stand now, to be given to `reading` or `busy` later as `since`.
+
+        With ``delayed`` a reading also tells for how long there was no core; that takes 15 us.
+        """
         while True:
             seen, now = self._seen, time.perf_counter()
             if seen is self._seen:  # else the sampler had a turn between the two
                 break
         watched, process = self._watched(), time.process_time()
         # The sampler's thread would lose the GIL by reading a file, and queue for it again.
-        mine = threading.get_ident() == self._ident
-        return Mark(now, *seen, watched, process, None if mine else thread_delay(self._watched_id))
+        ask = delayed and threading.get_ident() != self._ident
+        return Mark(now, *seen, watched, process, thread_delay(self._watched_id) if ask else None)
 
     def reading(self, since: Mark | None = None) -> GilReading:
         """What the samples say since the mark, a wait still going on included."""
-        first, last = since or self._first, self._last or self.mark()
+        first, last = since or self._first, self._last or self.mark(delayed=True)
         if first is None:
             return GilReading(0, 0, None, 1.0, 0.0)
         # Samples may have come in after `stop` took its mark: they tell how a long wait ended.

@@ -175,6 +175,30 @@ class CoresMeter:
             self._at = now
 
 
+class FreeCores:
+    """Cores that are left by all others, from looks at how many threads want one.
+
+    On a machine whose cores are all taken, more workers may get no more of it: groups of processes
+    (sessions, containers) have their shares, however many they are.
+    """
+
+    def __init__(self, installed: int) -> None:
+        self._installed = installed
+        self._looks = self._running = 0
+
+    def add(self, running: int | None, own: int) -> None:
+        """Add a look: so many threads want a core, of which ``own`` are this program's."""
+        if running is not None:
+            self._looks += 1
+            self._running += max(0, running - own)
+
+    def cores(self) -> float:
+        """Those that one program may count on; below 1: the part of one that a thread gets."""
+        taken = self._running / self._looks if self._looks else 0.0
+        left = self._installed - taken
+        return left if left >= 1.0 else self._installed / (taken + 1.0)
+
+
 def native_threads(process_cpu: float, thread_cpu: float, other: float = 0.0) -> float:
     """Threads that a callable keeps busy by itself, its own included; at least 1.
 

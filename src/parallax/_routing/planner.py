@@ -32,6 +32,9 @@ MIN_GAIN_S = 0.003
 #: Processes must promise this much less than threads, which need no start and no copies.
 MIN_PROCESS_GAIN = 0.93
 
+#: Part of the seconds of a start that workers must gain besides: starts are foreseen worst.
+START_DOUBT = 0.5
+
 #: Seconds of work that no worker is started for.
 LITTLE_WORK_S = 0.015
 
@@ -43,6 +46,10 @@ SEEN_SWITCH_FACTOR = 1.5
 #: Seconds to start a thread, and to hand a chunk to a thread or process (both sides, amortized).
 THREAD_START_S = 1e-4
 DISPATCH_S = 1e-4
+
+#: CPU seconds of work left up to which cores that others use are not counted on. Smaller starts
+#: workers for jobs that are done before these got a core, larger has long ones wait for theirs.
+DOUBTFUL_WORK_S = 0.25
 
 #: Share of a full core that a worker process delivers: the caller's thread needs some.
 PROCESS_SHARE = 0.96
@@ -73,12 +80,16 @@ class Facts:
     #: "free", "apart" (not in threads), "process" (stay in this process) or "loop", and why.
     limit: str = "free"
     limit_reason: str = ""
-    #: seconds until worker processes take work, 0 if they are up.
+    #: seconds until worker processes take work, 0 if they are up; and those of them in which the
+    #: caller's thread prepares the start and runs no items.
     process_start: float = 0.0
+    process_hold: float = 0.0
     #: routes that the caller allows.
     allowed: frozenset[Route] = frozenset({"loop", "threads", "processes"})
     #: what one piece of work is called in reasons.
     noun: str = "item"
+    #: cores that other programs leave, or below 1 the part of one, as far as that was seen.
+    free: float = math.inf
     #: the route in use: the others must promise more than a little to replace it.
     current: Route = "loop"
     #: routes seen at work in this run: loop seconds done per second.
@@ -116,7 +127,8 @@ def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
     for route in ("threads", "processes"):
         bar = cost * (MIN_GAIN if best == "loop" else MIN_PROCESS_GAIN)
         if best == "loop":
-            bar = min(bar, cost - MIN_GAIN_S)
+            start = facts.process_start if route == "processes" else 0.0
+            bar = min(bar, cost - max(MIN_GAIN_S, START_DOUBT * start))
         if route in costs and costs[route] < bar:
             best, cost = route, costs[route]
     current = facts.current
@@ -128,7 +140,7 @@ def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
     return best
 
 
-def thread_rates(seen: Measurement, cores: int, most: int) -> list[float]:
+def thread_rates(seen: Measurement, cores: float, most: int) -> list[float]:
     """Items per second with 1, 2, ... ``most`` threads, by mean value analysis."""
     # The upper end of the reading: threads that take turns only cost, and change the order of
     # side effects, so they must be worth it for certain.
@@ -145,10 +157,17 @@ def thread_rates(seen: Measurement, cores: int, most: int) -> list[float]:
     return rates
 
 
+def _cores(seen: Measurement, left: int, facts: Facts) -> float:
+    """The cores that items may be expected to get."""
+    # Where a thread gets part of a core, its items seem to take as much longer.
+    doubtful = left * seen.cpu * min(1.0, facts.free) < DOUBTFUL_WORK_S
+    return max(1.0, min(facts.cores, facts.free)) if doubtful else facts.cores
+
+
 def _threads(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     cap = facts.max_workers if facts.max_workers is not None else facts.thread_cap
     most = max(1, min(cap, left))
-    first, *others = thread_rates(seen, facts.cores, most)
+    first, *others = thread_rates(seen, _cores(seen, left, facts), most)
     rates = [first, *(rate / seen.contention for rate in others)]
     best = max(rates)
     count = next(n for n, rate in enumerate(rates, 1) if rate >= SUFFICIENT_RATE_SHARE * best)
@@ -177,7 +196,7 @@ def _processes(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     work = seen.cpu * seen.native + 2 * coding
     rate = min(
         count * PROCESS_SHARE / max(per_item, 1e-9),
-        facts.cores * PROCESS_SHARE / work if work > 0 else math.inf,
+        _cores(seen, left, facts) * PROCESS_SHARE / work if work > 0 else math.inf,
         1.0 / parent if parent > 0 else math.inf,
     )
     speed = facts.observed.get("processes")
@@ -185,10 +204,10 @@ def _processes(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
         rate = speed / max(seen.wall, 1e-9)
     start = facts.process_start + once
     # While they start, the caller goes on by itself.
-    meanwhile = min(float(left), start / max(seen.wall, 1e-9))
+    meanwhile = min(float(left), (start - facts.process_hold) / max(seen.wall, 1e-9))
     rest = left - meanwhile
     if rest <= 0:
-        return left * seen.wall + DISPATCH_S, count
+        return facts.process_hold + left * seen.wall + DISPATCH_S, count
     return start + DISPATCH_S + _duration(rate, rest, count, seen), count
 
 

@@ -8,7 +8,7 @@ a loaded machine is kept for later calls.
 
 from __future__ import annotations
 
-from parallax._core.cores import gil_enabled
+from parallax._core.cores import gil_enabled, installed_cores, running_threads
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.plans import Measurement
 from parallax._core.records import replace
@@ -16,6 +16,7 @@ from parallax._guard.watch import steps_for
 from parallax._profiling.caller_meter import CallerMeter
 from parallax._profiling.contention import ContentionMeter
 from parallax._profiling.history import PastRun, key_of, past_run, remember_run
+from parallax._profiling.meters import FreeCores
 from parallax._profiling.worker_meter import WorkerMeter
 from parallax._routing.planner import plan
 from parallax._routing.route_limits import RouteLimits
@@ -83,6 +84,7 @@ class Profiler:
         #: routes at work in this call: loop seconds done per second.
         self.observed_speeds: dict[Route, float] = {}
         self.thread_cap = threads
+        self._free = FreeCores(installed_cores())
         self._workers_began = False
         self._held_per_cpu: float | None = None
 
@@ -130,6 +132,10 @@ class Profiler:
             contention=contention,
             remembered=similar is not None and not items,
         )
+
+    def look_around(self, own: int) -> None:
+        """Look how many threads of the machine want a core now, ``own`` of this program."""
+        self._free.add(running_threads(), own)
 
     def gil_came(self) -> bool:
         """Whether the GIL was switched on since this was asked last: an import may do that."""
@@ -193,6 +199,14 @@ class Profiler:
                 seen = replace(seen, held=1.0, error=0.0)
         return seen, plan(seen, remaining, self.facts_with_limits(facts))
 
+    def may_pay(self, now: float, remaining: int, facts: Facts) -> bool:
+        """Whether processes would be used if items turned out to hold the GIL all the time."""
+        seen = self.measurement(now)
+        if seen is None or seen.waiting > 0.5:
+            return False
+        worst = replace(seen, held=1.0, error=0.0, native=self.caller.native)
+        return plan(worst, remaining, self.facts_with_limits(facts)).route == "processes"
+
     def facts_with_limits(self, facts: Facts) -> Facts:
         """The facts with the limits of the callable and the speeds that were observed."""
         verdict = self.limits.verdict
@@ -201,6 +215,7 @@ class Profiler:
             limit=verdict.limit,
             limit_reason=verdict.reason,
             observed=dict(self.observed_speeds),
+            free=self._free.cores(),
             thread_cap=self.thread_cap,
         )
 

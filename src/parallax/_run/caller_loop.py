@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 clock = time.perf_counter
 
-#: Seconds per inline block. Shorter shows in the time of tiny items, longer delays the plan.
-MEASURED_BLOCK_S = 0.002
+#: Seconds per inline block: at first, as a share of what has run, and at most. Shorter shows in the
+#: time of short items, longer delays the plan.
+MEASURED_BLOCK_S, MEASURED_BLOCK_SHARE, LATE_BLOCK_S = 0.002, 0.1, 0.008
 
 #: Seconds per inline block when there is nothing to decide. Shorter pays more blocks, longer makes
 #: ``timeout`` and the progress bar coarse.
@@ -189,7 +190,9 @@ class CallerLoop:
 
     def _next_size(self, size: int, result: ChunkResult, *, measuring: bool) -> int:
         each = result.wall / len(result.values)
-        seconds = MEASURED_BLOCK_S if measuring else PLAIN_BLOCK_S
+        share = MEASURED_BLOCK_SHARE * self._controller.profiler.caller.wall
+        measured = min(max(MEASURED_BLOCK_S, share), LATE_BLOCK_S)
+        seconds = measured if measuring else PLAIN_BLOCK_S
         most = size * 8
         size = max(1, min(most, int(seconds / each) if each > 0 else most))
         limits = self._controller.profiler.limits

@@ -15,7 +15,6 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
 from parallax._core.plans import Plan
 from parallax._core.records import replace
-from parallax._guard.effects import OPEN
 from parallax._profiling.history import key_of, past_item_seconds, remember_item_seconds
 from parallax._routing.planner import LITTLE_WORK_S, Facts, hindsight, too_little
 from parallax._routing.profiler import Profiler
@@ -37,17 +36,17 @@ clock = time.perf_counter
 #: reader that is late: larger takes too much memory, smaller pays more dispatches.
 MAX_CHUNK_BYTES = 1 << 24
 
-#: Seconds of work left from which the process machinery starts before the plan is made. Smaller
-#: starts it in vain, larger lets the first items of workers wait for it.
-EARLY_START_WORK_S = 0.1
-
-#: Seconds per item from which an earlier call's plan is taken at once. Shorter items are measured
-#: for a moment, which costs nothing.
-PAST_PLAN_ITEM_S = 0.002
+#: Seconds per item, and of work in all, from which an earlier call's plan is taken at once. Less is
+#: measured for a moment, which costs nothing.
+PAST_PLAN_ITEM_S, PAST_PLAN_WORK_S = 0.002, 0.1
 
 #: Seconds between two reviews of the plan. Smaller spends time on planning, larger keeps a wrong
 #: route longer.
 PLAN_REVIEW_S = 0.02
+
+#: The same in the loop before there are workers, and the share of its time for reviews, if that is
+#: more. Smaller leaves the other cores idle for longer.
+LOOP_REVIEW_S, REVIEW_SHARE = 0.004, 0.02
 
 #: Seconds of work left that the present route may as well finish.
 MIN_CHANGE_WORK_S = 0.05
@@ -138,7 +137,7 @@ class Controller:
         if past_run is None or past_run.shared or left is None or left < 2 or self.explaining:
             return False
         seconds = past_run.measurement.wall
-        if seconds < PAST_PLAN_ITEM_S or seconds * left < EARLY_START_WORK_S:
+        if seconds < PAST_PLAN_ITEM_S or seconds * left < PAST_PLAN_WORK_S:
             return False
         if not (items := self._source.peek()):
             return False
@@ -150,13 +149,21 @@ class Controller:
 
     def review(self, now: float) -> None:
         """Ask the profiler for a plan and carry it out. The lock is held."""
+        self.review_at = now + PLAN_REVIEW_S
+        self._review(now)
+        if self.dispatch.flow.scheduler is None:
+            wait = max(LOOP_REVIEW_S, (clock() - now) / REVIEW_SHARE)
+            self.review_at = now + min(PLAN_REVIEW_S, wait)
+
+    def _review(self, now: float) -> None:
         profiler, flow = self.profiler, self.dispatch.flow
-        self.review_at = now + (PLAN_REVIEW_S if flow.scheduler is not None else PLAN_REVIEW_S / 5)
         left = flow.unbegun()
         if left is not None and left < 1:
             return
         if profiler.gil_came():
             self._throughput = None
+        if flow.scheduler is None:  # else workers of this run want cores, too
+            profiler.look_around(1 + (threading.get_ident() != self._caller.thread))
         self._judge(now)
         profiler.limits.nested = self.inside.spread
         decided = profiler.plan(now, left, self._facts())
@@ -177,8 +184,8 @@ class Controller:
     def _facts(self) -> Facts:
         place, most, current = self._place, self._options.max_workers, self.dispatch.flow.route
         if not place.level:
-            start = self._factory.start_seconds()
-            return Facts(self._cores, most, process_start=start, current=current)
+            start, hold = self._factory.start_seconds()
+            return Facts(self._cores, most, process_start=start, process_hold=hold, current=current)
         # Asked each time: the run around this one may have taken workers meanwhile.
         return Facts(place.cores, most, current=current, allowed=frozenset({"loop", "threads"}))
 
@@ -323,14 +330,14 @@ class Controller:
         self._throughput.add(clock(), result, profiler.loop_seconds(result, threads=threads))
 
     def _start_early(self, now: float, left: int | None) -> None:
-        """Have the process machinery start before the plan is made."""
-        profiler = self.profiler
-        seen = profiler.measurement(now)
-        if seen is None or left is None or self._place.level:
+        """Have workers that are no forks prepare before the verdict, where they would pay."""
+        profiler, start = self.profiler, self._factory.start
+        if profiler.weighed or left is None or self._place.level or start.may_fork():
             return
-        may = seen.waiting < 0.5 and profiler.limits.verdict.limit in OPEN
-        if may and seen.wall * left > EARLY_START_WORK_S and profiler.workers.payload is None:
+        if profiler.may_pay(now, left, self._facts()):
             self._weigh()
+            if profiler.may_pay(now, left, self._facts()):
+                self._factory.prepare()
 
     def _weigh(self) -> None:
         """Measure the encoding of an item and a result that are at hand."""

@@ -7,6 +7,8 @@ is safe. A run that was told to use processes takes the warm pool, whose workers
 from __future__ import annotations
 
 import contextvars
+import os
+import sys
 import threading
 import time
 
@@ -15,6 +17,8 @@ from parallax._core.cores import MAX_PROCESSES
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.process_rights import own_ids, own_rights
+
+_PARENT = "parallax._backends.processes.parent."
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,12 +36,19 @@ if TYPE_CHECKING:
     from parallax._run.caller_state import CallerState
     from parallax._scheduling.input import Input
 else:
-    _PARENT = "parallax._backends.processes.parent."
     environment_capture = lazy_module(_PARENT + "environment_capture")
     snapshot_pool = lazy_module(_PARENT + "snapshot_pool")
     warm_pool = lazy_module(_PARENT + "warm_pool")
     fork_safety = lazy_module("parallax._backends.processes.start.fork_safety")
     errors = lazy_module("parallax._core.errors")
+
+#: Seconds that the caller's thread needs to load what starts and leads worker processes, once in a
+#: program. Smaller starts workers for jobs that are done before these have started.
+LOAD_S = 0.025
+
+#: Seconds of a first fork of a program, and more of them per byte in use: its page tables are
+#: copied, and the pages that are written to from then on.
+FIRST_FORK_S, FORK_S_PER_BYTE = 0.004, 4e-11
 
 #: Seconds until forks of a small program take work, and how many forks of it one after the other
 #: take as long as the two that a large one needs.
@@ -50,8 +61,11 @@ FORKS_IN_A_ROW = 3
 AWAITED_ITEM_S = 0.05
 AWAITING_ITEMS = 32
 
-#: Seconds that the latest fork took: it copies page tables, so a large program takes longer.
+#: CPU seconds that the latest fork took.
 _latest_fork_s = 0.0
+
+#: Most share of the time without a core that a start is thought to suffer from.
+MAX_DELAYED = 0.9
 
 
 class ProcessStart:
@@ -126,16 +140,24 @@ class ProcessStart:
         short = now - self._caller.block[0] < AWAITED_ITEM_S
         return (short or left is None or left > AWAITING_ITEMS) and self.may_fork()
 
-    def seconds(self, modules: frozenset[str]) -> float:
-        """Seconds until workers, which have to import modules unless they are forks, take work."""
+    def seconds(self, modules: frozenset[str]) -> tuple[float, float]:
+        """Seconds until workers, which have to import modules unless they are forks, take work.
+
+        And the part of them in which the caller's thread is occupied with the start.
+        """
+        # On a loaded machine that takes longer, like everything.
+        slow = 1.0 / (1.0 - min(self._meter.delayed(), MAX_DELAYED))
+        hold = 0.0 if _PARENT + "map_workers" in sys.modules else LOAD_S
         if self.may_fork():
-            return FORK_START_S + FORKS_IN_A_ROW * _latest_fork_s
+            fork = _latest_fork_s or FIRST_FORK_S + FORK_S_PER_BYTE * _bytes_in_use()
+            hold += fork
+            return slow * (hold + FORK_START_S + (FORKS_IN_A_ROW - 1) * fork), slow * hold
         start = self._warm_pool().expected_start(self._wanted, self.limit, modules)
         cost = self._meter.cost()
         if start and cost.dear_first:
             # What made the first item dear (imports, tables) each new worker does once more.
             start += cost.first_wall
-        return start
+        return slow * (hold + start), slow * hold
 
     def prepare(self, modules: Callable[[], frozenset[str]]) -> None:
         """Begin to prepare for workers that are no forks, in the background."""
@@ -173,9 +195,10 @@ class ProcessStart:
         self._meter.stop_sampler()
         place = self._place.worker(workers, self._options.item_timeout)
         context = self.surround(workers)
-        begin = time.perf_counter()
-        made = snapshot_pool.fork_pool(self._call, key, place, context, self._source.whole)
-        _latest_fork_s = time.perf_counter() - begin
+        made_by = snapshot_pool.fork_pool  # loads it
+        begin = time.thread_time()
+        made = made_by(self._call, key, place, context, self._source.whole)
+        _latest_fork_s = time.thread_time() - begin
         return made
 
     def _warm_pool(self) -> Pool:
@@ -185,3 +208,12 @@ class ProcessStart:
         if self._rights is None:
             self._rights = own_rights()._replace(ids=self._ids)
         return warm_pool.warm_pool(method, self._rights)
+
+
+def _bytes_in_use() -> int:
+    """Memory of this program that is in use; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -147,10 +147,10 @@ class WorkerFactory:
                 packed.slabs.clear()
             self._encoded = self._objects = None
 
-    def start_seconds(self) -> float:
-        """Seconds until worker processes would take work; 0 if they are up."""
+    def start_seconds(self) -> tuple[float, float]:
+        """Seconds until worker processes would take work, and held up by that; 0 if they are up."""
         up = self._dispatch.flow.table.up("processes")
-        return 0.0 if up else self.start.seconds(self._modules)
+        return (0.0, 0.0) if up else self.start.seconds(self._modules)
 
     def _encode(self) -> None:
         """Encode the callable for a crew that was asked for by name."""
@@ -191,11 +191,12 @@ class WorkerFactory:
         )
         return "" if numbered and self.start.may_fork() else self._uncopied
 
-    def weigh(self, items: list[Any], results: list[Any]) -> None:
-        """Encode the callable, an item and a result, to know what sending costs.
+    def prepare(self) -> None:
+        """Have workers that are no forks begin to import, in the background."""
+        self.start.prepare(self._find_modules)
 
-        Worker processes then begin to prepare for it, in the background.
-        """
+    def weigh(self, items: list[Any], results: list[Any]) -> None:
+        """Encode the callable, an item and a result, to know what sending costs."""
         profiler = self._profiler
         if profiler.weighed:
             return
@@ -215,4 +216,4 @@ class WorkerFactory:
             moved = 0.0 if numbered else payload.bytes_in
             payload = replace(payload, callable_bytes=0.0, bytes_in=moved)
         profiler.workers.payload = payload
-        self.start.prepare(self._find_modules)
+        self._find_modules()

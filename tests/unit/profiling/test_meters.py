@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from parallax._core.cores import gil_enabled
+from parallax._core.cores import gil_enabled, running_threads
 from parallax._core.thread_clocks import RunDelay
 from parallax._profiling import gil_estimate, gil_sampler
 from parallax._profiling.gil_estimate import (
@@ -31,7 +31,7 @@ from parallax._profiling.gil_estimate import (
     mean_sleep,
 )
 from parallax._profiling.gil_sampler import GilSampler
-from parallax._profiling.meters import CoresMeter, ItemMeter, native_threads
+from parallax._profiling.meters import CoresMeter, FreeCores, ItemMeter, native_threads
 
 INTERVAL = 0.005
 WAKE = 0.00006
@@ -649,3 +649,33 @@ def test_native_threads(process: float, thread: float, other: float, factor: flo
 
 def test_native_threads_of_a_callable_that_only_waits() -> None:
     assert native_threads(0.1, 0.0, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("installed", "looks", "own", "free"),
+    [
+        (4, [], 1, 4.0),
+        (4, [None], 1, 4.0),  # a system that does not tell
+        (4, [1, 1, 1], 1, 4.0),
+        (4, [2, 1, 3, 2], 1, 3.0),
+        (4, [2, 2], 2, 4.0),
+        (2, [2, 2], 1, 1.0),
+        (2, [4, 4], 1, 0.5),  # three others and this one share two cores
+        (1, [1], 1, 1.0),
+        (2, [0], 1, 2.0),  # the count may be a moment old
+    ],
+)
+def test_free_cores_are_what_others_leave(
+    installed: int, looks: list[int | None], own: int, free: float
+) -> None:
+    cores = FreeCores(installed)
+    for running in looks:
+        cores.add(running, own)
+    assert cores.cores() == pytest.approx(free)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_the_own_thread_is_among_those_that_run() -> None:
+    running = running_threads()
+    assert running is not None
+    assert running >= 1

@@ -76,6 +76,37 @@ def test_routes(seen, left, facts, route, words):
     assert chosen.remaining == left
 
 
+SHORT = replace(PURE, wall=0.002, cpu=0.002)  # an item of a job that is done within a second
+LOADING = replace(FOUR, cores=2, process_start=0.06, process_hold=0.04)
+
+
+@pytest.mark.parametrize(
+    ("seen", "left", "facts", "route"),
+    [
+        # The caller's thread runs nothing while it loads and forks.
+        (SHORT, 60, LOADING, "loop"),
+        (SHORT, 70, replace(LOADING, process_hold=0.0), "processes"),
+        (SHORT, 70, LOADING, "loop"),
+        (SHORT, 400, LOADING, "processes"),
+        (SHORT, 60, replace(LOADING, process_start=0.01, process_hold=0.005), "processes"),
+        # Other programs have the cores: a short job gets no more of them with more workers.
+        (SHORT, 120, replace(LOADING, free=2.0), "processes"),
+        (SHORT, 120, replace(LOADING, free=1.8), "processes"),
+        (SHORT, 120, replace(LOADING, free=1.0), "loop"),
+        (SHORT, 120, replace(LOADING, free=0.2), "loop"),
+        (SHORT, 600, replace(LOADING, free=0.2), "loop"),  # 0.24 s that seem to be five times that
+        (SHORT, 800, replace(LOADING, free=0.2), "processes"),
+        (SHORT, 200, replace(LOADING, free=1.0), "processes"),  # it may be more than a fair share
+        (replace(SHORT, held=0.0), 140, LOADING, "threads"),
+        (replace(SHORT, held=0.0), 140, replace(LOADING, free=0.5), "loop"),
+        (WAIT, 20, replace(LOADING, free=0.1), "threads"),  # waiting needs no core
+    ],
+)
+def test_a_short_job_is_worth_no_workers_that_come_too_late(seen, left, facts, route):
+    """What is lost by a start, and on a machine whose cores are taken, counts before the gain."""
+    assert plan(seen, left, facts).route == route
+
+
 def test_the_present_route_is_not_left_for_little():
     """A change has to promise more than a little, and more yet once the route was seen at work."""
     loop = plan(PURE, 1000, FOUR).costs["processes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -194,6 +195,49 @@ def test_time_without_a_core_is_not_waiting(world):
     # The same delay is not left out twice.
     profiler.caller.end(9, 0.09, 0.009, alone=True)
     assert profiler.measurement(world.now).waiting > 0.7
+
+
+def test_time_without_a_core_is_not_waiting_when_nothing_is_sampled_any_more(world, monkeypatch):
+    """After the verdict no sampler runs: a busy machine must not turn work into waiting."""
+    monkeypatch.setattr(caller_meter, "thread_delay", lambda _: world.delay)
+    profiler = started()
+    world.item(profiler, 0.01)
+    profiler.caller.stop_sampler()
+    for _ in range(5):
+        world.delay += 0.008
+        world.item(profiler, 0.010, 0.002)
+    assert profiler.measurement(world.now).waiting == pytest.approx(0.0, abs=0.01)
+    for _ in range(50):
+        world.item(profiler, 0.010, 0.002)
+    assert profiler.measurement(world.now).waiting > 0.6
+
+
+@pytest.mark.parametrize(
+    ("cpu", "items_left", "facts", "pays"),
+    [
+        (0.01, 1000, FACTS, True),
+        (0.01, 1000, replace(FACTS, process_start=math.inf), False),
+        (0.01, 20, replace(FACTS, process_start=0.5), False),  # imports that take longer than that
+        (0.001, 1000, FACTS, False),  # it waits
+        (0.01, 1000, replace(FACTS, cores=1), False),
+    ],
+)
+def test_workers_prepare_before_the_verdict_only_where_they_would_pay(
+    world, cpu, items_left, facts, pays
+):
+    profiler = started()
+    world.reading = GilReading(2, 1, 0.5, 0.5, 0.01)  # not clear yet
+    for _ in range(3):
+        world.item(profiler, 0.01, cpu)
+    assert profiler.may_pay(world.now, items_left, facts) is pays
+
+
+def test_workers_do_not_prepare_beside_native_threads_that_use_the_cores(world):
+    profiler = started()
+    world.item(profiler, 0.01)
+    assert profiler.may_pay(world.now, 1000, FACTS)
+    profiler.caller.native = 4.0
+    assert not profiler.may_pay(world.now, 1000, FACTS)
 
 
 def test_planning_in_the_samplers_thread_is_not_waiting(world):
