@@ -140,7 +140,9 @@ LAZY_EDGES: set[tuple[str, str]] = {
     ("_executors.executor", f"{PROCESSES}.parent.warm_pool"),
     ("_executors.executor", "_adaptive.adaptive_engine"),
     ("_executors.executor", "_backends.simple_engines"),
-    ("_executors.executor", "_reporting.executor_reports"),
+    ("_executors.executor_base", "_reporting.executor_reports"),
+    # Few executors are recorded.
+    ("_executors.executor_base", "_reporting.recording"),
     # Reports are mostly read as text, or not at all.
     ("_reporting.reports", "_reporting.export"),
     # With the first function that may use worker processes.

@@ -33,6 +33,7 @@ from parallax._routing.route_choice import ThreadGrowth
 
 if TYPE_CHECKING:
     from parallax._core.options import CallOptions
+    from parallax._reporting.recording import CallRecording
 
 __all__ = ["AdaptiveEngine", "Settings"]
 
@@ -168,6 +169,10 @@ class AdaptiveEngine(TrialRuns):
         if wait:
             for engine in self._engines():
                 engine.shutdown(wait=True, cancel=False)
+
+    def record(self, recording: CallRecording | None) -> None:
+        self.threads.record(recording)
+        self.processes.record(recording)
 
     def rest_after(self, seconds: float) -> None:
         self.threads.rest_after(seconds)

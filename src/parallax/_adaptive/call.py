@@ -102,6 +102,8 @@ class AdaptiveCall(Task):
         assert context is not None
         if submitted[2] is None:
             submitted = run_piece, submitted[:2], {}
+        if (recording := self.engine.threads.recording) is not None:
+            submitted = recording.around(submitted[0], self.count), *submitted[1:]
         if initial := self.engine.threads.initial:
             assign(context, initial.get(threading.get_ident(), ()))
         while True:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from parallax._backends.processes.parent.pool import Pool
     from parallax._backends.processes.parent.process_engine import ProcessEngine
     from parallax._backends.processes.parent.task import Task
+    from parallax._reporting.recording import CallRecording
 
 #: A callable with its arguments, or with the arguments of several calls and None.
 Submitted: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any] | None]"
@@ -73,6 +74,7 @@ class ProcessRoute:
         #: why no worker process can be started; "" as far as is known.
         self._unavailable = ""
         self._idle_timeout: float | None = None
+        self._recording: CallRecording | None = None
         self._fork_wanted = settings.method == "snapshot"
 
     def begin(self) -> None:
@@ -125,6 +127,13 @@ class ProcessRoute:
     def prepare(self, modules: frozenset[str]) -> None:
         """Begin to start worker processes, and have them import modules, in the background."""
         self._pool().prepare(modules)
+
+    def record(self, recording: CallRecording | None) -> None:
+        """Record what worker processes do, if there are any; None ends that."""
+        with self._lock:
+            self._recording = recording
+            if self.engine is not None:
+                self.engine.record(recording)
 
     def rest_after(self, seconds: float) -> None:
         """Have idle worker processes end after so many seconds."""
@@ -197,6 +206,7 @@ class ProcessRoute:
                 self.engine = self._new_engine()
                 if self._idle_timeout is not None:
                     self.engine.rest_after(self._idle_timeout)
+                self.engine.record(self._recording)
             return self.engine
 
     def _new_engine(self) -> ProcessEngine:

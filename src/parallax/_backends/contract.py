@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from parallax._core.chunks import Chunk, ChunkResult, Failure
     from parallax._core.nesting import Place
     from parallax._core.options import CallOptions
+    from parallax._reporting.recording import CallRecording
     from parallax._reporting.stall_policy import WorkerSnapshot
 else:
     Protocol = object
@@ -225,6 +226,9 @@ class Engine(Protocol):
 
     def pieces(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
         """Whether short calls like this one travel to another process, best several at a time."""
+
+    def record(self, recording: CallRecording | None) -> None:
+        """From now on record which worker runs what and when; None ends that."""
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         """Take no more calls, and end when all are done."""

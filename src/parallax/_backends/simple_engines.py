@@ -20,11 +20,24 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._backends.contract import Engine
+    from parallax._core.chunks import Route
     from parallax._core.options import CallOptions
+    from parallax._reporting.recording import CallRecording
 
 
 class LocalPieces:
     """Pieces of a map, for an engine that does not send calls to another process."""
+
+    recording: CallRecording | None = None
+
+    def record(self, recording: CallRecording | None) -> None:
+        self.recording = recording
+
+    def _recorded(self, fn: Callable[..., Any], args: Any, route: Route) -> Callable[..., Any]:
+        """What to call for ``fn``, if the call runs in this process."""
+        if self.recording is None:
+            return fn
+        return self.recording.around(fn, len(args[1]) if fn is run_piece else 1, route)  # type: ignore[no-any-return]
 
     def submit_piece(
         self: Engine, fn: Callable[..., Any], piece: tuple[tuple[Any, ...], ...], context: Context
@@ -93,7 +106,7 @@ class SerialEngine(_Unmanaged):
             if self._initializer is not None:
                 self._initializer()
                 self._initializer = None
-            value = _with_retries(options, fn)(*args, **kwargs)
+            value = _with_retries(options, self._recorded(fn, args, "loop"))(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - handed to the caller, whatever it is
             future.set_exception(error)
         else:
@@ -125,11 +138,11 @@ class ExternalEngine(_Unmanaged):
     ) -> Future[Any]:
         """Hand a call on; see ``Engine``. Only threads of this process can take a context."""
         self._check()
-        fn = _with_retries(options, fn)
         if isinstance(self._executor, ThreadPoolExecutor):
+            fn = _with_retries(options, self._recorded(fn, args, "threads"))
             run = (snapshot() if context is None else context).run
             return self._executor.submit(run, fn, *args, **kwargs)
-        return self._executor.submit(fn, *args, **kwargs)
+        return self._executor.submit(_with_retries(options, fn), *args, **kwargs)
 
 
 def _with_retries(options: CallOptions | None, fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -169,6 +169,8 @@ class ThreadEngine(LocalPieces):
         options: CallOptions | None = None,
     ) -> ThreadCall:
         """Queue a call; raises as in ``Engine``, and if no thread can be started."""
+        if self.recording is not None:
+            fn = self._recorded(fn, args, "threads")
         call = ThreadCall(self, fn, args, kwargs, snapshot() if context is None else context)
         if options:
             call.retries = options.get("retries") or 0

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from parallax._core.options import Backend, Options
-    from parallax._reporting.executor_reports import ExecutorReport
 
 _numbers = itertools.count()
 
@@ -165,16 +164,6 @@ class Executor(EngineExecutor):
         self._maps.cut()
         self._engine.end_workers(end)
 
-    def report(self) -> ExecutorReport:
-        """What was chosen for each function so far, and why; ``print`` it, or read its fields."""
-        from parallax._reporting.executor_reports import ExecutorReport, function_report
-
-        if self._backend == "auto":
-            choices = self._engine.functions.choices()
-            return ExecutorReport("auto", tuple(map(function_report, choices)))
-        name = self._backend if isinstance(self._backend, str) else type(self._backend).__name__
-        return ExecutorReport(name, ())
-
 
 def _spawn_or(method: str, context: BaseContext | None) -> str:
     """The start method that the options ask for, unless the context asks for another one."""
@@ -208,6 +197,7 @@ def shared_executor(options: Options) -> Executor:
         if executor is None:
             executor = _defaults[key] = Executor(options.max_workers, backend=options.backend)
             executor._engine.rest_after(resolve({}).idle_timeout)
+            executor._engine.record(None)  # it lives as long as the program
     if options.item_timeout is not None or options.retries:
         return executor.options(item_timeout=options.item_timeout, retries=options.retries)
     return executor

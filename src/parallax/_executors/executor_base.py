@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from parallax._core.options import CallOptions
     from parallax._executors import map_progress
     from parallax._guard import seeding
+    from parallax._reporting.executor_reports import ExecutorReport
 
     P = ParamSpec("P")
     T = TypeVar("T")
@@ -61,6 +62,25 @@ class EngineExecutor(concurrent.futures.Executor):
             engine.rest_after(idle_timeout)
         self._engine = engine
         self._maps = ends_with(self, engine)
+        if resolve({}).record:
+            self._record()
+
+    def _record(self) -> None:
+        """From now on record what workers do. Idempotent."""
+        if self._maps.recording is None:
+            from parallax._reporting.recording import CallRecording
+
+            self._maps.recording = CallRecording()
+            self._engine.record(self._maps.recording)
+
+    def report(self) -> ExecutorReport:
+        """What was chosen for each function so far, and why; ``print`` it, or read its fields.
+
+        After ``options(record=True)`` also what workers did: see ``ExecutorReport.to_html``.
+        """
+        from parallax._reporting.executor_reports import executor_report
+
+        return executor_report(self._engine, self._maps.recording)
 
     def options(self, **options: Unpack[CallOptions]) -> Self:
         """The same executor with options for its calls.
@@ -75,7 +95,8 @@ class EngineExecutor(concurrent.futures.Executor):
                 ended and replaced, and the call fails with ``ItemTimeoutError``; an ``Executor``
                 sends such calls to processes. ``retries``, how often a call is run again that
                 raised an exception or whose worker died; not one that ran out of time. None takes
-                back what was set.
+                back what was set. ``record``: True to record from now on what workers do with all
+                calls of this executor, for ``report().to_html(path)``.
 
         Raises:
             TypeError: an unknown option, or one of the wrong type.
@@ -87,6 +108,8 @@ class EngineExecutor(concurrent.futures.Executor):
             k: v for k, v in {**(self._call_options or {}), **options}.items() if v is not None
         }
         check({**given, "backend": self._engine.backend})
+        if given.pop("record", False):
+            self._record()
         view = object.__new__(type(self))
         # It refers to this executor, with which the engine ends.
         view.__dict__.update(self.__dict__, _call_options=given, _owner=self)
@@ -148,6 +171,7 @@ class EngineExecutor(concurrent.futures.Executor):
         buffersize: int | None = None,
         seed: Any = None,
         progress: Any = False,
+        record: bool = False,
     ) -> Iterator[T]:
         """Call ``fn`` on every item; results come in input order.
 
@@ -176,10 +200,11 @@ class EngineExecutor(concurrent.futures.Executor):
                 keep the workers busy.
             seed: as for ``parallel_map``: random numbers that depend on the item alone.
             progress: as for ``parallel_map``; an item counts when its result is read.
+            record: as ``options(record=True)``: from now on all calls are recorded.
 
         Raises:
             ValueError: ``chunksize`` or ``buffersize`` is less than 1, or ``seed`` less than 0.
-            TypeError: ``buffersize`` is not an integer, or ``seed`` no seed.
+            TypeError: ``buffersize`` is not an integer, ``seed`` no seed, or ``record`` no bool.
             BackendMissingError: ``progress=True`` without tqdm.
         """
         message_size = self._message_size(chunksize)
@@ -190,7 +215,9 @@ class EngineExecutor(concurrent.futures.Executor):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
-        default = resolve({"seed": seed}).seed
+        default = resolve({"seed": seed, "record": record}).seed
+        if record:
+            self._record()
         if default is not None and iterables:
             called = seeding.seeded(fn, seed, default)
             iterables = iterables if called is fn else (itertools.count(), *iterables)

@@ -19,6 +19,7 @@ from parallax._reporting.unread import log_unread
 
 if TYPE_CHECKING:
     from parallax._backends.contract import Engine
+    from parallax._reporting.recording import CallRecording
 
 
 class Maps:
@@ -36,6 +37,8 @@ class Maps:
         self.in_block = False
         #: it leaves the block by an error of its own, which is not to be replaced.
         self.failing = False
+        #: what workers did, if that is recorded; here because the views of an executor share this.
+        self.recording: CallRecording | None = None
 
     def dropped(self, name: str, error: BaseException, *, begun: bool) -> None:
         """An iterator is gone. Its reader, if there was one, did not get the input's error."""
@@ -139,6 +142,8 @@ def _after_fork() -> None:
         maps.live.clear()
         maps.take_unread()
         engine.forget()
+        engine.record(None)
+        maps.recording = None  # its lock may be held by a thread that is gone
 
 
 # Not atexit: by then the interpreter would wait for ever for threads, and start no new ones.

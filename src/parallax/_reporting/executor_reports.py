@@ -8,6 +8,8 @@ from parallax._reporting.reports import PLACES, Exports, shortened
 from parallax._routing.planner import seconds
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from parallax._reporting.recording import Recording
     from parallax._routing.route_choice import RouteChoice
 
@@ -78,6 +80,15 @@ class ExecutorReport(Exports):
         if self.backend != "auto":
             return f"every call runs in the {self.backend} that was passed as backend"
         return shortened(list(map(str, self.functions))) or "no call was submitted yet"
+
+
+def executor_report(engine: Any, recording: Recording | None) -> ExecutorReport:
+    """The report on the executor that has an engine."""
+    backend = engine.backend
+    choices = engine.functions.choices() if backend == "auto" else ()
+    functions = tuple(map(function_report, choices))
+    name = backend if isinstance(backend, str) else type(backend).__name__
+    return ExecutorReport(name, functions, recording and recording.settled())
 
 
 def function_report(choice: RouteChoice) -> FunctionReport:

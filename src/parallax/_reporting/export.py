@@ -53,7 +53,7 @@ def _map_fields(report: Any) -> dict[str, Any]:
         },
         "items": {
             "finished": report.items,
-            "run": sum(each.items for each in report.work.workers.values()),
+            "run": sum(each.items for each in list(report.work.workers.values())),
             "raised": report.raised,
             "run_again": report.retried,
         },
@@ -95,6 +95,7 @@ def _measured(seen: Any) -> dict[str, Any]:
 
 
 def _work(work: Recording | None) -> dict[str, Any]:
+    work = work and work.settled()
     if work is None:
         return {"slowest": [], "by_worker": [], "recorded": None}
     kept = work.chunks
@@ -225,7 +226,7 @@ def _recorded(report: Any, method: str) -> Recording:
             f"{method} needs a record of what each worker did, and there is none. "
             f"Make the call with record=True"
         )
-    return work  # type: ignore[no-any-return]
+    return work.settled()  # type: ignore[no-any-return]
 
 
 def _write(path: str | os.PathLike[str], text: str) -> None:

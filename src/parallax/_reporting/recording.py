@@ -9,14 +9,16 @@ Guarantees: constant memory unless chunks are kept, and bounded then; nothing of
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from heapq import heappush, heapreplace
 
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
-from parallax._core.records import record
+from parallax._core.records import record, replace
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
     from typing import Any
 
     from parallax._core.chunks import Route
@@ -101,7 +103,7 @@ class Recording:
         #: the slowest items, the least slow of them first.
         self.slowest: list[SlowItems] = []
         self.chunks: deque[KeptChunk] | None = deque(maxlen=MAX_KEPT) if keep else None
-        #: chunks that were dropped, and whose times follow from the arrival of their results.
+        #: chunks that were dropped, and those of a clock that was not believed.
         self.dropped = self.placed = 0
 
     def meet(self, worker: Hashable, name: str, route: Route, started: float) -> None:
@@ -128,8 +130,10 @@ class Recording:
         share, arrived = self.workers[worker], now - self.begin
         begin = begun - self.begin
         if begin < -CLOCK_SLACK_S or begin + wall > arrived + CLOCK_SLACK_S:
-            begin = arrived - wall
-            self.placed += 1
+            # Not before the end of what the worker ran before: both may have been read late.
+            begin = max(arrived - wall, share.end)
+            arrived = max(arrived, begin + wall)
+            self.placed += begun > 0.0
         begin = max(0.0, begin)
         if not share.items:
             share.begin = begin
@@ -149,6 +153,19 @@ class Recording:
             kept.append(KeptChunk(share.place, *times, first, items, arrived, bytes_in, bytes_out))
         return share.route
 
+    def settled(self) -> Recording:
+        """A copy, which stays as it is while the work goes on."""
+        made = Recording(self.begin)
+        made.dropped, made.placed = self.dropped, self.placed
+        while True:
+            try:
+                made.workers = {key: replace(each) for key, each in self.workers.items()}
+                made.slowest = list(self.slowest)
+                made.chunks = None if self.chunks is None else deque(self.chunks, MAX_KEPT)
+            except RuntimeError:  # another thread has added something meanwhile
+                continue
+            return made
+
     @property
     def starting(self) -> float:
         """Seconds from the order for the first worker, not the caller's thread, to its work."""
@@ -163,6 +180,56 @@ class Recording:
             last[each.route] = max(last.get(each.route, 0.0), each.end)
         others = [each for each in self.workers.values() if each.route != "loop"]
         return sum(max(0.0, last[w.route] - w.begin - w.busy) for w in others)
+
+
+class CallRecording(Recording):
+    """The calls of an executor, numbered as they end. Thread-safe."""
+
+    __slots__ = ("_ended", "_lock")
+
+    def __init__(self) -> None:
+        super().__init__(time.perf_counter(), keep=True)
+        self._ended = 0
+        self._lock = threading.Lock()
+
+    def around(self, fn: Callable[..., Any], calls: int = 1, route: Route = "threads") -> Any:
+        """``fn`` for a thread of this process: what it runs, so many calls, is recorded."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            cpu, begun = time.thread_time(), time.perf_counter()
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                times = begun, time.perf_counter() - begun, time.thread_time() - cpu
+                ident = threading.get_ident()
+                if ident in self.workers:
+                    name = ""
+                else:  # not current_thread, which would enter one that threading does not know
+                    names = (t.name for t in threading.enumerate() if t.ident == ident)
+                    name = f"thread {next(names, ident)}"
+                self.ended(ident, name, route, times, calls)
+                del args, kwargs  # the traceback of an error refers to this frame
+
+        return timed
+
+    def ended(
+        self,
+        worker: Hashable,
+        name: str,
+        route: Route,
+        times: tuple[float, float, float],
+        calls: int = 1,
+        age: float = 0.0,
+    ) -> None:
+        """Calls have ended in a worker, which is so many seconds old; ``times`` as for ``add``."""
+        now = time.perf_counter()
+        with self._lock:
+            if worker not in self.workers:
+                born = now - age
+                begun = times[0] or now - times[1]
+                self.meet(worker, name, route, born if self.begin <= born < begun else begun)
+            self.add(worker, self._ended, calls, times, now)
+            self._ended += calls
 
 
 def lanes(recording: Recording) -> list[WorkerShare]:

@@ -68,8 +68,10 @@ def test_a_clock_that_cannot_be_right_is_not_believed(begun):
     work = Recording(100.0, keep=True)
     work.meet(1, "it", "processes", 100.0)
     work.add(1, 0, 1, (begun, 1.0, 1.0), 102.0)
-    (chunk,) = work.chunks
-    assert (chunk.begin, work.placed) == (1.0, 1)
+    work.add(1, 1, 1, (begun, 1.0, 1.0), 102.0)  # read late, too
+    assert [chunk.begin for chunk in work.chunks] == [1.0, 2.0]
+    assert all(chunk.begin + chunk.wall <= chunk.arrived for chunk in work.chunks)
+    assert work.placed == (2 if begun else 0)
 
 
 def test_the_oldest_are_dropped(monkeypatch):

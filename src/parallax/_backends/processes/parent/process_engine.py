@@ -90,8 +90,7 @@ class ProcessEngine:
         self.max_workers = max_workers = min(max_workers, MAX_PROCESSES)
         self.lock = lock if lock is not None else threading.RLock()
         self.backend = "interpreters" if pool.spare else "processes"
-        self._broken = call_errors.broken_pool
-        self._callables = Callables()
+        self._callables, self._broken = Callables(), call_errors.broken_pool
         self.thread: threading.Thread | None = None
         self.closing, self._snapshot = False, snapshot
         self.failed: Callable[[BaseException], BaseException] = call_errors.standard_error
@@ -151,6 +150,7 @@ class ProcessEngine:
     ahead = property(lambda self: 2 * self.max_workers)
     fatal = property(attrgetter("_workers.fatal"))
     pool = property(attrgetter("_workers.pool"))
+    record = property(attrgetter("_workers.record"))
 
     def pieces(self, *_: Any) -> bool:
         """Whether short calls travel several at a time: not if one may have to run elsewhere."""

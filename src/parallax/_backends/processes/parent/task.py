@@ -15,7 +15,7 @@ from parallax._backends.processes.parent.environment_capture import capture_live
 from parallax._backends.processes.parent.function_cache import Known
 from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
 from parallax._backends.processes.start.started_process import StartedProcess
-from parallax._backends.result_encoding import Packed
+from parallax._backends.result_encoding import Packed, PieceResult
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.futures import Future, Helper
 from parallax._core.lazy_import import lazy_module
@@ -28,7 +28,9 @@ from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 if TYPE_CHECKING:
     from parallax._backends.processes.common.arithmetic import Arithmetic
     from parallax._core import errors
+    from parallax._core.chunks import Route
     from parallax._core.options import CallOptions
+    from parallax._reporting.recording import CallRecording
 else:
     errors = lazy_module("parallax._core.errors")
 
@@ -147,8 +149,10 @@ class TaskWorker(WorkerClient):
             buffers += task.data.buffers
         self.channel.send(protocol.BATCH, batch.id, pickle.dumps(frame, 5), buffers)
 
-    def answered(self, frame: Frame | SharedFrame) -> tuple[Finished, float, float]:
-        """Take off the tasks that a frame answers.
+    def answered(
+        self, frame: Frame | SharedFrame, recording: CallRecording | None
+    ) -> tuple[Finished, float, float]:
+        """Take off the tasks that a frame answers, and record them if that is wanted.
 
         Returns:
             The tasks with their outcomes; the seconds of each on the clock, 0 if one of them is
@@ -163,6 +167,11 @@ class TaskWorker(WorkerClient):
             self.batches.popleft()
             if self.batches:
                 self.batches[0].since = now
+        if recording is not None:
+            calls = sum(len(v.packed[0]) if type(v) is PieceResult else 1 for v, _ in found)
+            route: Route = "processes" if self.started.killable else "interpreters"
+            times = 0.0, wall, cpu  # its clock is not asked: it answers at once
+            recording.ended(self.number, self.started.title, route, times, calls, now - self.born)
         return finished, wall / len(found), cpu / len(found)
 
     def returned(self, frame: Frame | SharedFrame) -> list[Task]:

@@ -204,7 +204,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self._greeted()
 
     def _answered(self, worker: TaskWorker, frame: Frame | SharedFrame) -> None:
-        finished, wall, cpu = worker.answered(frame)
+        finished, wall, cpu = worker.answered(frame, self.recording)
         self.last = time.monotonic()
         for task, value, error in finished:
             self._finish(task, error, value)

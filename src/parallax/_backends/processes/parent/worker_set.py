@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from parallax._backends.processes.parent.output_receiver import OutputReceiver
     from parallax._backends.processes.parent.pool import Pool
     from parallax._core import errors
+    from parallax._reporting.recording import CallRecording
     from parallax._transport.framing import Frame
     from parallax._transport.shm_channel import SharedFrame
 else:
@@ -100,6 +101,11 @@ class WorkerSet(Generic[W]):
         self._stillborn = 0.0
         #: why no other worker is worth starting; "" as long as one is.
         self.hopeless = ""
+        self.recording: CallRecording | None = None
+
+    def record(self, recording: CallRecording | None) -> None:
+        """See ``Engine``."""
+        self.recording = recording
 
     # -- what subclasses do --------------------------------------------------------------------
 
