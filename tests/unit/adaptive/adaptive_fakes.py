@@ -27,6 +27,11 @@ class Clock:
 class FakeEngine:
     """What the thread engine and the process engine have in common."""
 
+    recording = None
+
+    def record(self, recording):
+        self.recording = recording
+
     def __init__(self, max_workers, lock):
         self.max_workers, self.lock = max_workers, lock
         self.waiting = deque()
