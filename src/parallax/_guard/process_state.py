@@ -95,11 +95,11 @@ class ProcessWatch:
         before, self._before = self._before, []
         return _difference(before, _look(_STATES))
 
-    def swapped(self) -> str:
-        """What an item that is running has changed, from another thread; "" for nothing."""
+    def swapped(self) -> str | None:
+        """What an item that is running has changed, from another thread; None if none runs."""
         before = self._before[: len(_BRIEF)]
         found = _difference(before, _look(_BRIEF)) if before else ""
-        return found if self._before else ""  # it may have ended meanwhile
+        return found if self._before else None  # it may have ended meanwhile
 
 
 def _look(looks: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> list[Any]:

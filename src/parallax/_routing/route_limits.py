@@ -50,6 +50,10 @@ MAX_OBSERVED_ITEMS = 12
 #: draws that come late; each look takes 20 us.
 MAX_SEEN_BLOCKS = 32
 
+#: Blocks of items for whose sake threads wait for a first look at an item that runs. The thread
+#: that looks is late on a loaded machine; it may not come at all where no more can be started.
+MAX_BLIND_BLOCKS = 8
+
 NESTED_CALLS = "they make parallel calls themselves, which use the cores already"
 
 
@@ -73,7 +77,7 @@ class RouteLimits:
         #: what items were seen to draw from, change, or use that other threads have, too.
         self.shared: Finding | None = None
         self._process: ProcessWatch | None = None
-        self._blocks = 0
+        self._blocks, self._glanced = 0, False
         self._history = history
         self._guard = guard
         self._effects: Any = None
@@ -210,8 +214,16 @@ class RouteLimits:
     def glance(self) -> None:
         """Look, from another thread, at what the caller's items swap for a moment."""
         process = self._process
-        if process is not None and self.shared is None and (target := process.swapped()):
+        if process is None or self.shared is not None or (target := process.swapped()) is None:
+            return
+        self._glanced = True
+        if target:
             self.shared = seen(self._fn, "swaps", target, "apart")
+
+    @property
+    def blind(self) -> bool:
+        """Whether it is still to be seen what items swap for a moment: threads must wait for it."""
+        return self._process is not None and not self._glanced and self._blocks < MAX_BLIND_BLOCKS
 
     @property
     def verdict(self) -> Verdict:

@@ -175,6 +175,8 @@ class Controller:
             if (decided := profiler.plan(now, left, self._facts())) is None:
                 return
         seen, plan = decided
+        if plan.route == "threads" and flow.scheduler is None and profiler.limits.blind:
+            return
         self._report.measured = seen
         if profiler.limits.verdict.limit == "loop" and threading.get_ident() == self._caller.thread:
             profiler.limits.warn()

@@ -552,3 +552,34 @@ def test_what_is_not_remembered(world, why):
         world.reading = world.reading._replace(delayed=2 * LOADED_SHARE + 0.01)
     profiler.remember(profiler.measurement(world.now))
     assert past_run(key_of(pure)) is None
+
+
+def test_threads_wait_for_a_look_at_an_item_that_runs():
+    """Not for ever: the thread that looks may not come."""
+    limits = route_limits.RouteLimits(pure, ())
+    assert not limits.blind  # no items: what an earlier call has shown holds
+    limits.before_block()
+    assert limits.blind
+    limits.after_block()
+    limits.glance()  # between two items nothing is to be seen
+    assert limits.blind
+    limits.before_block()
+    limits.glance()
+    assert not limits.blind
+    assert limits.verdict.limit == "free"
+    late = route_limits.RouteLimits(pure, ())
+    for _ in range(route_limits.MAX_BLIND_BLOCKS):
+        late.before_block()
+        late.after_block()
+    assert not late.blind
+
+
+def test_what_an_item_swaps_while_it_runs(monkeypatch):
+    """Threads would take it from each other."""
+    limits = route_limits.RouteLimits(pure, ())
+    limits.before_block()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", None)
+        limits.glance()
+    limits.after_block()
+    assert (limits.blind, limits.verdict.limit) == (False, "apart")

@@ -100,6 +100,7 @@ class WorkerClient(WorkerLife):
         """Close our ends of its connections; what it wrote when it crashed is kept. Idempotent."""
         if self.alive:
             self.enter(LEAVING)
+        self.flight.clear()  # whoever waits for its end keeps this object, but no items
         self.channel.close()
         if self.dump is not None:
             self.crash = self.dump.text()
