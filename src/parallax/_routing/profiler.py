@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 #: more often, larger keeps the other cores idle for longer.
 MAX_UNCLEAR_S = 0.04
 
+#: Items left per core from which on the first item, which may have filled caches, does not speak
+#: for all, unless it takes so many seconds. Fewer keep the other cores idle during the second.
+MANY_ITEMS, MAX_FIRST_ITEM_S = 16, 0.5
+
 #: Half-width of a GIL reading up to which it is acted on at once.
 CLEAR_ERROR = 0.25
 
@@ -182,6 +186,11 @@ class Profiler:
         clear = seen.held is not None and seen.error <= CLEAR_ERROR
         waits = seen.waiting >= 0.8 and not self.caller.crowded
         spent = self.caller.wall + self.caller.elapsed(now)
+        first = seen.items <= 1 and not seen.remembered and spent < MAX_FIRST_ITEM_S
+        if in_loop and first and not waits and (remaining or 0) > MANY_ITEMS * facts.cores:
+            return None
+        # A reading needs the time in which items ran, and not that in which they had no core.
+        spent *= 1.0 - self.caller.delayed()
         alone = self._gil or seen.remembered or seen.items >= MIN_ITEMS_ALONE
         if in_loop and not (clear and alone) and not waits and spent < MAX_UNCLEAR_S:
             return None

@@ -19,6 +19,10 @@ MIN_SPAN_S = 0.2
 #: Chunks per worker that a judgement rests on.
 MIN_CHUNKS_PER_WORKER = 3
 
+#: The same for threads that are hardly faster than the loop, and what that means: they start at
+#: once, so what they do not bring after two rounds they never will. More keeps wrong ones longer.
+EARLY_SPAN_S, EARLY_CHUNKS_PER_WORKER, POOR_SPEED = 0.04, 2, 1.2
+
 #: A machine that gives less than this share of its cores is too loaded to judge anything.
 MIN_CORE_SHARE = 0.4
 
@@ -36,10 +40,14 @@ ROUTE_START_TIMEOUT_S = 2.0
 class RouteThroughput:
     """One route from the moment when all its workers are up.
 
-    ``delay``: seconds that the workers had spent without a core before.
+    ``delay``: seconds that the workers had spent without a core before; ``early``: a poor speed
+    is told before a good one.
     """
 
-    def __init__(self, begin: float, workers: int, cores: int, delay: float) -> None:
+    def __init__(
+        self, begin: float, workers: int, cores: int, delay: float, *, early: bool = False
+    ) -> None:
+        self._early = early
         self._begin = begin
         self._workers = workers
         self._cores = cores
@@ -66,8 +74,10 @@ class RouteThroughput:
         seconds without a core so far.
         """
         span = now - self._begin
-        enough = MIN_CHUNKS_PER_WORKER * min(self._workers, self._cores)
-        if span < MIN_SPAN_S or self.chunks < enough:
+        rounds = self.chunks / min(self._workers, self._cores)
+        known = span >= MIN_SPAN_S and rounds >= MIN_CHUNKS_PER_WORKER
+        early = self._early and span >= EARLY_SPAN_S and rounds >= EARLY_CHUNKS_PER_WORKER
+        if not known and not early:
             return None
         under_way = min(under_way, span * self._workers)
         if self.wall < under_way or not self.wall or not self._work:
@@ -80,7 +90,7 @@ class RouteThroughput:
             if share < MIN_CORE_SHARE:
                 return None
             speed /= share
-        return speed
+        return speed if known or speed < POOR_SPEED else None
 
 
 class RouteHold:

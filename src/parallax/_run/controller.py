@@ -44,8 +44,7 @@ PAST_PLAN_ITEM_S, PAST_PLAN_WORK_S = 0.002, 0.1
 #: route longer.
 PLAN_REVIEW_S = 0.02
 
-#: The same in the loop before there are workers, and the share of its time for reviews, if that is
-#: more. Smaller leaves the other cores idle for longer.
+#: The same in the loop that has no workers yet, and the share of its time that reviews may take.
 LOOP_REVIEW_S, REVIEW_SHARE = 0.004, 0.02
 
 #: Seconds of work left that the present route may as well finish.
@@ -327,7 +326,8 @@ class Controller:
                 flow.scheduler.limit_chunks(most)
         if self._throughput is None:
             if len(flow.table.up(route)) >= (count := flow.wanted):
-                self._throughput = RouteThroughput(clock(), count, self._cores, flow.delay(route))
+                now_at_work = clock(), count, self._cores, flow.delay(route)
+                self._throughput = RouteThroughput(*now_at_work, early=threads)
             return
         self._throughput.add(clock(), result, profiler.loop_seconds(result, threads=threads))
 

@@ -55,10 +55,10 @@ FIRST_FORK_S, FORK_S_PER_BYTE = 0.004, 4e-11
 FORK_START_S = 0.01
 FORKS_IN_A_ROW = 3
 
-#: Seconds of an item, and items that are left, up to which and from which on a run waits for the
-#: end of the item in order to fork the program. More waiting leaves cores idle, less starts workers
-#: that have to import all modules.
-AWAITED_ITEM_S = 0.05
+#: Seconds of an item, with so many more for each module of the program, and items that are left, up
+#: to which and from which on a run waits for the end of the item in order to fork the program. More
+#: waiting leaves cores idle, less starts workers that have to import all modules.
+AWAITED_ITEM_S, AWAITED_PER_MODULE_S = 0.05, 0.0005
 AWAITING_ITEMS = 32
 
 #: CPU seconds that the latest fork took.
@@ -137,7 +137,8 @@ class ProcessStart:
 
     def awaits_item(self, now: float, left: int | None) -> bool:
         """Whether the plan waits for the end of the item that the caller's thread is inside of."""
-        short = now - self._caller.block[0] < AWAITED_ITEM_S
+        awaited = AWAITED_ITEM_S + AWAITED_PER_MODULE_S * len(sys.modules)
+        short = now - self._caller.block[0] < awaited
         return (short or left is None or left > AWAITING_ITEMS) and self.may_fork()
 
     def seconds(self, modules: frozenset[str]) -> tuple[float, float]:

@@ -129,7 +129,7 @@ def test_some_items_run_alone_first(gil, seconds):
 def test_long_items_do_not_wait_for_that(gil):
     profiler = Profiler(pure, guard=False)
     alone(profiler, MAX_UNCLEAR_S * 1.5)
-    assert profiler.plan(100.0, 100, Facts(cores=4))[1].route == "threads"
+    assert profiler.plan(100.0, 60, Facts(cores=4))[1].route == "threads"
 
 
 def test_a_gil_that_comes_back(gil):

@@ -384,7 +384,8 @@ def test_an_unclear_reading_is_waited_for(world):
     """But not for long, and not where the items wait anyway; then it is taken for held."""
     world.reading = GilReading(2, 1, None, 1.0, 0.1)
     profiler = started()
-    world.item(profiler, 0.01)
+    for _ in range(2):
+        world.item(profiler, 0.005)
     assert profiler.plan(world.now, 1000, FACTS) is None
     assert profiler.plan(world.now, 1000, replace(FACTS, current="threads")) is not None
     world.reading = GilReading(2, 1, 0.5, CLEAR_ERROR + 0.01, 0.1)
@@ -395,6 +396,35 @@ def test_an_unclear_reading_is_waited_for(world):
     world.item(profiler, MAX_UNCLEAR_S)
     seen, plan = profiler.plan(world.now, 1000, FACTS)
     assert (seen.held, plan.route) == (1.0, "processes")
+
+
+def test_time_without_a_core_reads_nothing(world):
+    """On a busy machine items run for as long as on a free one before an unclear reading counts."""
+    profiler = started()
+    world.reading = GilReading(2, 1, None, 1.0, 0.1, delayed=0.75)
+    for _ in range(3):
+        world.item(profiler, MAX_UNCLEAR_S)
+    assert profiler.plan(world.now, 1000, FACTS) is None
+    world.item(profiler, 2 * MAX_UNCLEAR_S)
+    assert profiler.plan(world.now, 1000, FACTS) is not None
+
+
+@pytest.mark.parametrize(
+    ("first", "left", "wall", "known"),
+    [
+        (0.1, 1000, 1.0, False),  # it may have loaded something
+        (0.1, 60, 1.0, True),  # the second of few items would be a large part of all
+        (0.1, None, 1.0, True),
+        (0.6, 1000, 1.0, True),
+        (0.1, 1000, 0.01, True),  # threads that wait cost nothing
+    ],
+)
+def test_the_first_of_many_items_does_not_speak_for_all(world, first, left, wall, known):
+    profiler = started()
+    world.item(profiler, first, first * wall)
+    assert (profiler.plan(world.now, left, FACTS) is not None) is known
+    world.item(profiler, first, first * wall)
+    assert profiler.plan(world.now, left, FACTS) is not None
 
 
 @pytest.mark.parametrize("crowded", [False, True])

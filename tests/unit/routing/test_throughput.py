@@ -1,0 +1,48 @@
+"""When the speed of a route at work is told: poor threads soon, all else when it is certain."""
+
+from __future__ import annotations
+
+import pytest
+
+from parallax._core.chunks import ChunkResult
+from parallax._routing.throughput import RouteThroughput
+
+
+def at_work(speed: float, seconds: float, *, chunk: float, workers: int = 2, **options):
+    """Workers that did loop work at that speed, in chunks of so many seconds each."""
+    route = RouteThroughput(10.0, workers, workers, 0.0, **options)
+    for number in range(1, round(seconds / chunk) + 1):
+        for _ in range(workers):
+            result = ChunkResult([None], (), chunk, chunk)
+            route.add(10.0 + number * chunk, result, chunk * speed / workers)
+    return route.speed(10.0 + seconds, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("speed", "seconds", "chunk", "early", "told"),
+    [
+        (1.0, 0.05, 0.01, True, True),  # threads that take turns
+        (0.4, 0.05, 0.01, True, True),  # those that fight for a lock
+        (1.9, 0.05, 0.01, True, False),  # good ones go on, and are measured for longer
+        (1.9, 0.3, 0.01, True, True),
+        (1.0, 0.03, 0.01, True, False),  # too soon
+        (1.0, 0.05, 0.05, True, False),  # one round of long items
+        (1.0, 0.1, 0.05, True, True),
+        (1.0, 0.05, 0.01, False, False),  # processes are slow at first
+        (1.0, 0.3, 0.01, False, True),
+        (1.0, 0.3, 0.15, False, False),
+    ],
+)
+def test_poor_threads_are_found_out_after_two_rounds(speed, seconds, chunk, early, told):
+    found = at_work(speed, seconds, chunk=chunk, early=early)
+    assert (found == pytest.approx(speed)) if told else found is None
+
+
+def test_what_other_programs_take_is_not_the_routes_fault():
+    """Two threads that got one core between them because another program has the second."""
+    route = RouteThroughput(10.0, 2, 2, 0.0, early=True)
+    for number in range(1, 11):
+        for _ in range(2):
+            route.add(10.0 + number * 0.01, ChunkResult([None], (), 0.01, 0.005), 0.005)
+    assert route.speed(10.1, 0.0, 0.0) == pytest.approx(1.0)
+    assert route.speed(10.1, 0.0, 0.1) is None  # they waited for half of the time: about twice that
