@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from parallax._cli.demo import run_demo
+from parallax._cli.profile import add_profile, profile
 from parallax._core.cgroups import CgroupReader
 from parallax._core.cores import (
     free_threaded_build,
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command of a command line, by default this process's; returns the exit status."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
+    if chosen.command == "profile":  # what it raises is the program's
+        return profile(chosen.program, chosen.arguments, chosen)
     try:
         status = 0
         if chosen.command == "demo":
@@ -74,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--quick", action="store_true", help="less work, a few seconds")
     demo.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    add_profile(commands)
     commands.add_parser("info", help="what this machine and this interpreter give to parallax")
     return parser
 

@@ -64,6 +64,9 @@ else:
         return wake.acquire(True, seconds)
 
 
+#: All that can be blocked; the C library keeps two for itself on Linux, and warns of them.
+_SIGNALS = {n for n in range(1, signals.NSIG) if sys.platform != "linux" or n not in (32, 33)}
+
 #: Before Python 3.11 sleeps on Windows end with its tick of 15.6 ms. A wake-up tells nothing then.
 _SLEEPS_TELL = sys.platform != "win32" or sys.version_info >= (3, 11)
 
@@ -93,6 +96,8 @@ class GilSampler:
         self._clock = thread_cpu_clock(self._watch)
         self._watched_id = native_id()
         self.native_id: int | None = 0
+        #: whether the GIL's holder was made to let go of it at the latest wake-up.
+        self.by_force = False
         self._pid = 0
         self._ident = 0
         self._wake = _thread.allocate_lock()
@@ -229,8 +234,9 @@ class GilSampler:
         self.native_id = native_id()
         if hasattr(signals, "pthread_sigmask"):
             # Python's handlers run in the main thread, but a signal that lands here does not
-            # interrupt what that one waits in: Ctrl-C would seem lost.
-            signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGINT})
+            # interrupt what that one waits in: Ctrl-C would seem lost. And a signal that the
+            # program blocks, to wait for it with `sigwait`, would land here and end the program.
+            signals.pthread_sigmask(signals.SIG_BLOCK, _SIGNALS)
         try:
             self._sample(began)
         except BaseException as error:  # noqa: BLE001 - raised by `stop`
@@ -264,6 +270,8 @@ class GilSampler:
             lateness = max(0.0, now - due)
             least = min(least, lateness)
             forced += lateness > rude
+            # It slept, waited for one switch interval, and waited on.
+            self.by_force = switches > 2 if switches > 0 else lateness > rude
             late = is_late(lateness, switches, least, interval)
             samples = samples.tick(
                 mean,

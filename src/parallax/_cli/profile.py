@@ -1,0 +1,166 @@
+"""``parallax profile``: runs a program and tells why it is not faster.
+
+Guarantees: the program's output, status and behaviour are its own. The report comes after all of
+it: after its threads and exit handlers, before an `os.exec` and an `os._exit`, and not at all from
+a child or after the end by a signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import json
+import os
+import platform
+import sys
+import sysconfig
+from collections.abc import Callable
+from typing import Any
+
+from parallax._cli.profile_report import ProgramReport
+from parallax._cli.run_program import NoProgramError, load, run
+from parallax._core.cores import usable_cores
+from parallax._core.own_code import FOLDER
+from parallax._profiling.program_advice import advise
+from parallax._profiling.program_profile import by_function, grouped, settle
+from parallax._profiling.program_sampler import ProgramSampler
+
+#: Threads with less to show are left out of the report.
+_MIN_SHOWN_S = 0.0005
+
+
+def add_profile(commands: Any) -> None:
+    """Add the command to those of the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "profile",
+        help="run a program and tell which of its threads hold the GIL, and what would help",
+        usage="parallax profile [--json FILE] [--output FILE] (SCRIPT | -m MODULE) [ARGUMENT ...]",
+        description="Run a program unchanged. The report goes to standard error when it has ended.",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="write the report to FILE, not to standard error"
+    )
+    parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m")
+    parser.add_argument("program", metavar="SCRIPT", help="a script, a folder, or a module")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own arguments")
+
+
+def profile(program: str, arguments: list[str], options: argparse.Namespace) -> int:
+    """Run the program; what it raises is raised. Returns 0, or 2 if there is no such program."""
+    try:
+        files = {kind: _writable(path) for kind in ("json", "output")
+                 if (path := getattr(options, kind)) is not None}  # fmt: skip
+    except OSError as error:
+        return _misuse(f"can't write {error.filename!r}: {error.strerror}")
+    folders = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), FOLDER, "<frozen"}
+    try:
+        start = load(program, arguments, module=options.module)
+        watch = _Watch(ProgramSampler(run.__code__, tuple(folders)), program, files)
+        watch.begin()
+        run(start)
+    except NoProgramError as error:
+        atexit.unregister(watch.report) if options.module else None
+        return _misuse(str(error))
+    return 0
+
+
+class _Watch:
+    """The sampler of this process, and its end."""
+
+    def __init__(self, sampler: ProgramSampler, program: str, files: dict[str, str]) -> None:
+        self._sampler, self._program, self._files = sampler, program, files
+        self._process = os.getpid()
+        self._done = False
+
+    def begin(self) -> None:
+        atexit.register(self.report)  # the first to be registered is the last to be called
+        sys.addaudithook(self._at_event)
+        os._exit = self._before_exit(os._exit)  # type: ignore[assignment]
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._sampler.end_short_turn)
+        self._sampler.start()
+
+    def _at_event(self, event: str, _: object) -> None:
+        if event == "os.exec":
+            self.report()
+        elif event != "os.fork":
+            self._sampler.after_fork()
+
+    def _before_exit(self, leave: Callable[[int], Any]) -> Callable[[int], Any]:
+        def _exit(status: int) -> Any:
+            self.report()
+            leave(status)
+
+        return _exit
+
+    def report(self) -> None:
+        """Stop and write the report, once and in the program's own process."""
+        if self._done or os.getpid() != self._process:
+            return
+        self._done = True
+        made = _make(self._sampler, self._program)
+        if "json" in self._files:
+            _write(self._files["json"], json.dumps(made.to_dict(), indent=2) + "\n")
+        if "output" in self._files:
+            _write(self._files["output"], f"{made}\n")
+            return
+        try:
+            print(f"\n{made}", file=sys.__stderr__, flush=True)
+        except (OSError, ValueError):
+            pass  # nobody reads it
+
+
+def _make(sampler: ProgramSampler, program: str) -> ProgramReport:
+    end = sampler.finish()
+    span, reading = sampler.curve[-1][0], sampler.gil(end)
+    scale = span / sampler.weight if sampler.weight else 0.0
+    threads = [settle(each, scale) for each in list(sampler.threads.values())]
+    threads = [each for each in threads if each.name and each.spent.seconds > _MIN_SHOWN_S]
+    groups, cores = grouped(threads, span), usable_cores()
+    missing = [] if sampler.waits_told else ["what threads wait for (GIL or something else)"]
+    if sys.platform != "linux":
+        missing += ["CPU time of each thread", "CPU time of child processes while they run"]
+    curve = [
+        (b[0], (b[1] - a[1]) / (b[0] - a[0]))
+        for a, b in zip(sampler.curve, sampler.curve[1:])  # noqa: B905 - neighbours
+        if b[0] > a[0]
+    ]
+    return ProgramReport(
+        program=program,
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        seconds=span,
+        cpu_seconds=max(0.0, sampler.curve[-1][1] - sampler.children),
+        child_cpu_seconds=sampler.children,
+        cores=cores,
+        cores_over_time=curve,
+        gil=sampler.had_gil,
+        gil_held=reading.held,
+        gil_error=reading.error,
+        threads=threads,
+        functions=by_function(f for each in threads for f in each.functions),
+        advice=advise(
+            groups, span=span, children=sampler.children, cores=cores, gil=sampler.had_gil
+        ),
+        missing=missing,
+    )
+
+
+def _misuse(text: str) -> int:
+    print(f"parallax profile: {text}", file=sys.stderr)
+    return 2
+
+
+def _writable(path: str) -> str:
+    """The absolute path, for the program may change its folder; OSError if it cannot be written."""
+    path = os.path.abspath(path)
+    with open(path, "a", encoding="utf-8"):
+        return path
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        print(f"parallax profile: can't write {path!r}: {error.strerror}", file=sys.__stderr__)

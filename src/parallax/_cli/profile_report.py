@@ -1,0 +1,145 @@
+"""The report of `parallax profile`: as text for people, as JSON for programs.
+
+Guarantees: plain ASCII within 100 columns, apart from names of the program; figures that this
+system does not tell are said to be missing.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.records import record
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from parallax._profiling.program_advice import Advice
+    from parallax._profiling.program_profile import FunctionProfile, Spent, ThreadProfile
+
+#: Rows of a table at most.
+_ROWS = 12
+#: Figures of cores over time that fit a line.
+_FIGURES = 10
+
+
+@record
+class ProgramReport:
+    """One run of a program."""
+
+    program: str
+    python: str
+    seconds: float
+    cpu_seconds: float
+    child_cpu_seconds: float
+    cores: int
+    cores_over_time: list[tuple[float, float]]  #: end of each span in seconds, cores used in it
+    gil: bool
+    gil_held: float | None  #: share of the time in which some thread held it
+    gil_error: float
+    threads: list[ThreadProfile]
+    functions: list[FunctionProfile]
+    advice: list[Advice]
+    missing: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; docs/profile.md has the schema."""
+        return {
+            "schema": 1,
+            "program": self.program,
+            "python": self.python,
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "child_cpu_seconds": self.child_cpu_seconds,
+            "cores": self.cores,
+            "cores_used": self.cores_used,
+            "cores_over_time": self.cores_over_time,
+            "gil": {"enabled": self.gil, "held": self.gil_held, "error": self.gil_error},
+            "threads": [
+                {"name": each.name, "kind": each.kind, "entry": each.entry, **_seconds(each.spent)}
+                for each in self.threads
+            ],
+            "functions": [
+                {"name": f.name, "file": f.file, "line": f.line, **_seconds(f.spent)}
+                for f in self.functions
+            ],
+            "advice": [
+                {"kind": a.kind, "subject": a.subject, "text": a.text, "speed_up": a.speed_up}
+                for a in self.advice
+            ],
+            "missing": self.missing,
+        }
+
+    @property
+    def cores_used(self) -> float:
+        """On average."""
+        return (self.cpu_seconds + self.child_cpu_seconds) / max(self.seconds, 1e-9)
+
+    def __str__(self) -> str:
+        held = "this Python has no GIL"
+        if self.gil:
+            held = "GIL: not told"
+            if self.gil_held is not None:
+                held = f"GIL held {self.gil_held:.0%} of the time"
+        lines = [
+            f"parallax profile: {self.program}: {self.seconds:.1f} s",
+            f"{self.cores_used:.1f} of {self.cores} cores used, {held}",
+            *self._curve(),
+            "",
+            "What would help",
+        ]
+        for each in self.advice:
+            text = f"{each.text}"
+            lines += textwrap.wrap(
+                text, 98, initial_indent="- ", subsequent_indent="  ", break_long_words=False
+            )
+        lines += ["", *_table("thread", [(t.name, t.spent) for t in self.threads], gil=self.gil)]
+        functions = [(f"{f.name}  {f.place}", f.spent) for f in self.functions]
+        lines += ["", *_table("function", functions, gil=self.gil)]
+        if self.missing:
+            lines += ["", f"Not told by this system: {', '.join(self.missing)}."]
+        return "\n".join(lines)
+
+    def _curve(self) -> list[str]:
+        if len(self.cores_over_time) < 2:
+            return []
+        end = self.cores_over_time[-1][0]
+        sums, spans, before = [0.0] * _FIGURES, [1e-9] * _FIGURES, 0.0
+        for at, cores in self.cores_over_time:
+            place = min(_FIGURES - 1, int((before + at) / 2 / end * _FIGURES))
+            sums[place] += cores * (at - before)
+            spans[place] += at - before
+            before = at
+        figures = " ".join(f"{s / t:.1f}" for s, t in zip(sums, spans, strict=True) if t > 1e-6)
+        return [f"cores used over time, {end / _FIGURES:.2f} s each:  {figures}"]
+
+
+def _seconds(spent: Spent) -> dict[str, float]:
+    return {
+        "ran_seconds": spent.ran,
+        "held_gil_seconds": spent.held,
+        "waited_for_gil_seconds": spent.gil_wait,
+        "waited_for_other_seconds": spent.other_wait,
+        "waited_for_core_seconds": spent.core_wait,
+    }
+
+
+def _table(head: str, rows: list[tuple[str, Spent]], *, gil: bool) -> list[str]:
+    """Seconds by what was done in them, the rows that were at work longest."""
+    if not rows:
+        return []
+    columns = [("ran", 8), *([("held GIL", 10)] if gil else []), ("no core", 9)]
+    columns += [("wait GIL", 10)] if gil else []
+    columns += [("wait else", 11)]
+    lines = [f"{head:<52}" + "".join(f"{name:>{width}}" for name, width in columns)]
+    rows = sorted(rows, key=lambda row: -max(row[1].work, row[1].held))
+    for name, spent in rows[:_ROWS]:
+        values = [spent.ran, spent.core_wait, spent.other_wait]
+        if gil:
+            values = [spent.ran, spent.held, spent.core_wait, spent.gil_wait, spent.other_wait]
+        short = name if len(name) <= 51 else f"{name[:20]}...{name[-28:]}"
+        figures = (f"{v:>{w - 2}.2f} s" for v, (_, w) in zip(values, columns, strict=True))
+        lines.append(f"{short:<52}" + "".join(figures))
+    if len(rows) > _ROWS:
+        lines.append(f"and {len(rows) - _ROWS} more")
+    return lines

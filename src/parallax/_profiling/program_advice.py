@@ -1,0 +1,156 @@
+"""What would make a profiled program faster: one sentence for each thing that runs in it.
+
+Guarantees: pure; a sentence is made of what was seen, and names the function, the figure and the
+change. Assumption: work that is shared out does not depend on its neighbours, which is for the
+reader to judge.
+"""
+
+from __future__ import annotations
+
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.records import record
+
+if TYPE_CHECKING:
+    from parallax._profiling.program_profile import FunctionProfile, ThreadGroup
+
+#: What worker processes give of their cores, as in the planner.
+_PROCESS_SHARE = 0.96
+#: A gain that is worth a change of the program.
+_WORTH = 1.15
+#: Shares of a group's time from which one thing explains it.
+_MOST, _MUCH = 0.8, 0.2
+#: Seconds, and share of the run, of work from which a loop is hot.
+_HOT_S, _HOT_SHARE = 0.05, 0.3
+
+#: What to write instead.
+_CHANGES = {
+    "ThreadPoolExecutor": "change `ThreadPoolExecutor` to `parallax.Executor`",
+    "ThreadPool": "change `ThreadPool(...).map` to `parallax.parallel_map`",
+    "Thread": "give its work to a `parallax.Executor` instead of a `Thread`",
+    "asyncio event loop": "call it by `loop.run_in_executor(parallax.Executor(), ...)`",
+    "main": "call `parallax.parallel_map` where it is called in a loop",
+}
+_HELPERS = {"ProcessPoolExecutor", "multiprocessing.Pool", "multiprocessing queue"}
+
+
+@record
+class Advice:
+    """One sentence, with its figures."""
+
+    kind: str
+    subject: str
+    text: str
+    speed_up: float = 1.0  #: how many times as fast the change would make this part, 1: not at all
+
+
+def advise(
+    groups: list[ThreadGroup], *, span: float, children: float, cores: int, gil: bool
+) -> list[Advice]:
+    """What was seen and what would help, the largest part of the program first."""
+    found = [
+        advice
+        for group in groups
+        if (advice := _of_main(group, span, cores, gil=gil)
+            if group.kind in {"main", "asyncio event loop"}
+            else _of_threads(group, cores, gil=gil))
+    ]  # fmt: skip
+    helpers = [group.kind for group in groups if group.kind in _HELPERS - {"multiprocessing queue"}]
+    if helpers or children > _HOT_SHARE * span:
+        found.insert(0, _of_processes(helpers, children / span, cores))
+    if not found:
+        found.append(Advice("program", "", "nothing in this program worked long enough to tell."))
+    return found
+
+
+def _of_threads(group: ThreadGroup, cores: int, *, gil: bool) -> Advice | None:
+    spent, many = group.spent, group.threads
+    if group.kind in _HELPERS or (spent.work < _HOT_S and spent.other_wait < _HOT_S):
+        return None
+    busiest = _busiest(group)
+    name = f"`{busiest.name}` ({busiest.place})" if busiest else f"`{group.entry or group.kind}`"
+    whose = f"{group.kind}, {many} thread{'s' if many > 1 else ''}"
+    busy = spent.work + spent.other_wait
+    held, idle = spent.held / busy, spent.other_wait / busy
+    processes = _speed_up(group, cores, many)
+    if idle > _MOST and spent.gil_wait < _MUCH * busy:
+        text = (
+            f"{whose}: waits {idle:.0%} of its time, and not for the GIL: threads are right, more "
+            "of them wait for more things at once."
+        )
+        return Advice(group.kind, group.entry, text)
+    if gil and held > _MUCH and processes > _WORTH:
+        change = _CHANGES.get(group.kind, _CHANGES["Thread"])
+        text = (
+            f"{whose}: {name} holds the GIL {held:.0%} of its time: processes would make this "
+            f"{processes:.1f} times as fast on {cores} cores; {change}."
+        )
+        return Advice(group.kind, group.entry, text, processes)
+    if gil and held > _MUCH:
+        text = f"{whose}: {name} holds the GIL {held:.0%} of its time, "
+        text += (
+            "but there is only one core: nothing here makes it faster."
+            if cores == 1
+            else "but is at work too little for processes to gain much."
+        )
+        return Advice(group.kind, group.entry, text)
+    used = spent.ran / group.wall if group.wall else 0.0
+    free = f"works without the GIL {1 - held:.0%} of its time" if gil else "runs without any GIL"
+    text = f"{whose}: {name} {free}: threads are right, and kept {used:.1f} of {cores} cores busy"
+    more = cores / many if many < cores else 1.0
+    if more > _WORTH:
+        text += f"; {cores} threads would make this up to {more:.1f} times as fast"
+    elif spent.core_wait > _MUCH * busy:
+        text += "; it waited for a core, which other work had"
+    return Advice(group.kind, group.entry, text + ".", more)
+
+
+def _of_main(group: ThreadGroup, span: float, cores: int, *, gil: bool) -> Advice | None:
+    function = _busiest(group)
+    if function is None:
+        return None
+    spent = function.spent
+    work = max(spent.work, spent.held)
+    if work < _HOT_S or work < _HOT_SHARE * span:
+        return None
+    held = spent.held / work
+    gain = 1.0 / (1.0 - work / span * (1.0 - 1.0 / (_PROCESS_SHARE * cores)))
+    where = "the event loop's thread" if group.kind != "main" else "one thread"
+    text = f"hot loop: `{function.name}` ({function.place}) kept {where} busy for {work:.1f} s"
+    text += f" and held the GIL {held:.0%} of that" if gil else ""
+    if gain < _WORTH:
+        return Advice(group.kind, function.name, text + "; there is only one core to use.")
+    means = "processes" if gil and held > _MUCH else "threads"
+    text += (
+        f": {means} would make the program {gain:.1f} times as fast on {cores} cores if its turns "
+        f"do not depend on each other; {_CHANGES[group.kind]}."
+    )
+    return Advice(group.kind, function.name, text, gain)
+
+
+def _of_processes(helpers: list[str], used: float, cores: int) -> Advice:
+    kind = helpers[0] if helpers else "processes"
+    text = f"{kind}: child processes kept {used:.1f} of {cores} cores busy on average"
+    if used > _MOST * cores:
+        text += "; that is nearly all there are, and what they do inside is not seen here."
+    else:
+        text += (
+            "; the rest of the time they waited for work or had ended: larger pieces for each call "
+            "(`chunksize`), or `parallax.parallel_map`, which sizes them by time, would help."
+        )
+    return Advice(kind, "", text)
+
+
+def _busiest(group: ThreadGroup) -> FunctionProfile | None:
+    """Who used the GIL most; who worked most, if nobody did."""
+    held = sum(each.spent.held for each in group.functions)
+    if held > _MUCH * group.spent.work:
+        return max(group.functions, key=lambda each: each.spent.held, default=None)
+    return max(group.functions, key=lambda each: each.spent.work, default=None)
+
+
+def _speed_up(group: ThreadGroup, cores: int, many: int) -> float:
+    """How many times as fast worker processes would be: as many as there are threads, or cores."""
+    work, wait = group.spent.work, group.spent.other_wait
+    work = max(work, group.spent.held)
+    alone = max((work + wait) / max(many, cores), work / cores) / _PROCESS_SHARE
+    return group.wall / alone if alone else 1.0

@@ -1,0 +1,350 @@
+"""What every thread of a program does with its time, and in which functions: sampled.
+
+How it works: the thread of a `GilSampler` wakes up at random times, sees whether the GIL was held,
+and has it afterwards. While it has the GIL, a thread whose CPU clock moves works without it. Of the
+others the system tells whether they wait for the GIL or for something else (`thread_states`). If
+the GIL was held, its holder is a thread that has used CPU time since the last look and now wants
+the GIL again, or has just let go of it. Each sample stands for the time since the one before.
+
+Guarantees: nothing of the program is changed, no file stays open, looks take at most
+`LOOK_BUDGET` of the time. Assumption: `finish` is called in the process of `start`.
+"""
+
+from __future__ import annotations
+
+import opcode
+import sys
+import threading
+import time
+
+from parallax._core.cores import gil_enabled
+from parallax._core.fork_pauses import COUNTS_LATE
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._profiling.child_clocks import ChildClocks
+from parallax._profiling.gil_estimate import GilReading, estimate
+from parallax._profiling.gil_sampler import GilSampler
+from parallax._profiling.thread_states import (
+    FOR_GIL,
+    RUNNING,
+    UNKNOWN,
+    ThreadStates,
+    clock_of,
+)
+
+if TYPE_CHECKING:
+    import types
+
+    from parallax._profiling.gil_sampler import Mark
+
+#: Share of the time that looks at threads may take. More slows the program down; with less, a
+#: program of hundreds of threads is seen too rarely.
+LOOK_BUDGET = 0.02
+#: Seconds of looks before the budget counts.
+_LOOK_ALLOWANCE_S = 0.01
+#: How long a clock must have stood still, or moved, to tell. Shorter mistakes a thread that is on
+#: its way to wait for the GIL for one that works, longer keeps the program waiting.
+_CLOCK_SPAN_S = 0.00006
+#: A thread that used less CPU time since the last look did not hold the GIL.
+_MIN_USED_S = 0.00002
+#: Samples that a thread's own CPU clock needs to be better than the count of samples.
+MIN_LOOKS = 5
+#: Points of the curve of cores over time; when there are twice as many, neighbours are joined.
+_POINTS = 60
+#: A deeper stack is cut: the innermost frames matter most.
+_MAX_DEPTH = 200
+#: If there are more threads, those that have used no CPU time are taken to wait as before: asking
+#: takes 15 us each. They may only have been given no core.
+_ALWAYS_ASKED = 16
+#: Outermost frames that are kept to tell what a thread is for.
+_ROOTS = 8
+
+#: Seconds after which a thread has to let go of the GIL in a short turn, and how many looks there
+#: are for one short turn. With shorter or more of them threads would take turns more often than
+#: they do in the program, with fewer it is not seen which functions of a thread hold the GIL.
+_SHORT_TURN_S = 0.0001
+_LOOKS_PER_SHORT_TURN = 8
+
+#: What a thread's time is made of.
+HELD, NATIVE, GIL_WAIT, OTHER_WAIT, CORE_WAIT = range(5)
+
+
+class Tally:
+    """Seconds of one thread, or of one function in it, by what was done in them."""
+
+    def __init__(self) -> None:
+        self.seconds = [0.0] * 5
+        self.lines: dict[int, float] = {}
+
+    def add(self, state: int, seconds: float, line: int) -> None:
+        """Count what one sample stands for."""
+        self.seconds[state] += seconds
+        if line and state in (HELD, NATIVE):
+            self.lines[line] = self.lines.get(line, 0.0) + seconds
+
+
+class ThreadTally(Tally):
+    """One thread since it was first seen."""
+
+    def __init__(self, number: int, cpu: float) -> None:
+        super().__init__()
+        self.name = ""
+        self.main = False
+        self.number = number
+        self.looks = 0
+        self.first_cpu = self.cpu = cpu
+        self.state = UNKNOWN
+        #: the outermost calls of its stack, and of the program's own functions in it: they tell who
+        #: started the thread, and for what.
+        self.roots: list[types.CodeType] = []
+        self.entries: dict[types.CodeType, float] = {}
+        self.functions: dict[types.CodeType, Tally] = {}
+        #: seconds of `HELD` for which it is not certain in which function, and the functions that
+        #: were made to let go of the GIL in short turns.
+        self.blurred = 0.0
+        self.short: dict[types.CodeType, float] = {}
+
+    def rate(self) -> float:
+        """Which part of its work held the GIL so far."""
+        held, free = self.seconds[HELD], self.seconds[NATIVE] + self.seconds[CORE_WAIT]
+        return (held + 0.001) / (held + free + 0.002)
+
+
+class _Seen:
+    """One thread in one sample."""
+
+    def __init__(
+        self,
+        tally: ThreadTally,
+        clock: int | None,
+        cpu: float,
+        top: types.FrameType,
+        code: types.CodeType,
+        line: int,
+    ) -> None:
+        self.tally, self.clock, self.top, self.code, self.line = tally, clock, top, code, line
+        self.used = cpu - tally.cpu
+        self.now = cpu
+        self.state = OTHER_WAIT
+        self.holds = 0.0
+
+
+class ProgramSampler:
+    """Samples all threads from `start` to `finish`."""
+
+    def __init__(self, outside: types.CodeType, library: tuple[str, ...]) -> None:
+        """Watch what is called by ``outside``, and all other threads.
+
+        Functions in files below the folders of ``library`` are not to blame, their callers are.
+        """
+        self._outside, self._folders = outside, library
+        self._library: dict[str, bool] = {}  # by file name
+        self._sampler = GilSampler(self._look)
+        self._states = ThreadStates()
+        self._children = ChildClocks()
+        self._main = threading.main_thread().ident
+        self._first = self._before = self._sampler.mark()
+        self.weight = self._due_weight = 0.0
+        self._spent = 0.0
+        self._usual_turn = 0.0  # the program's switch interval, while a short turn goes on
+        self.threads: dict[int, ThreadTally] = {}
+        #: seconds since the start and CPU seconds of the program and its children up to then.
+        self.curve: list[tuple[float, float]] = [(0.0, 0.0)]
+        self.looks = 0
+        self.had_gil = gil_enabled()
+
+    @property
+    def waits_told(self) -> bool:
+        """Whether this system tells what threads wait for."""
+        return self._states.told
+
+    def start(self) -> None:
+        self._first = self._before = self._sampler.mark()
+        self._sampler.start()
+
+    def after_fork(self) -> None:
+        """Go on after a fork where threads that start again at once would be counted."""
+        if COUNTS_LATE:
+            self._sampler.resume()
+
+    def finish(self) -> Mark:
+        """Stop; returns the state of the clocks at the end."""
+        self._sampler.stop()
+        self.end_short_turn()
+        end = self._sampler.mark()
+        self._add_point(end, last=True)
+        return end
+
+    def gil(self, end: Mark) -> GilReading:
+        """How the GIL was held, by whom ever, from start to end."""
+        samples = end.samples.since(self._first.samples)
+        if not gil_enabled():
+            return GilReading(samples.ticks, 0, 0.0, 0.0, end.at - self._first.at)
+        return estimate(samples, end.at - self._first.at)
+
+    @property
+    def children(self) -> float:
+        """CPU seconds of child processes so far."""
+        return self._children.seconds
+
+    def _look(self, now: float) -> None:
+        mark, before = self._sampler.mark(), self._before
+        self._before = mark
+        samples = mark.samples.since(before.samples)
+        self._due_weight += samples.weight + samples.waited
+        short = self.end_short_turn()
+        self._add_point(mark)
+        if self._spent > _LOOK_ALLOWANCE_S + LOOK_BUDGET * (now - self._first.at):
+            return
+        blurred = self._look_at_threads(self._due_weight, late=samples.late > 0, short=short)
+        self.weight += self._due_weight
+        self._due_weight = 0.0
+        self.looks += 1
+        if blurred and self.looks % _LOOKS_PER_SHORT_TURN == 0:
+            self._usual_turn = sys.getswitchinterval()
+            sys.setswitchinterval(_SHORT_TURN_S)
+        self._spent += time.perf_counter() - now
+
+    def end_short_turn(self) -> bool:
+        """Back to the program's switch interval; tells whether there was a short turn.
+
+        A thread that lets go of the GIL often is never made to, and always seen in the functions
+        that do so. Made to let go after 0.1 ms it shows the others, too.
+        """
+        usual, self._usual_turn = self._usual_turn, 0.0
+        if usual and abs(sys.getswitchinterval() - _SHORT_TURN_S) < 1e-6:  # else the program set it
+            sys.setswitchinterval(usual)
+        return usual > 0.0
+
+    def _look_at_threads(self, weight: float, *, late: bool, short: bool) -> bool:
+        """Add one sample; tells whether in some thread it is unclear which function has the GIL."""
+        began = time.perf_counter()
+        me = threading.get_ident()
+        seen = [
+            each
+            for ident, frame in sys._current_frames().items()
+            if ident != me and (each := self._see(ident, frame))
+        ]
+        moved = self._move(seen, began)
+        if late and any(moved):
+            while time.perf_counter() < began + _CLOCK_SPAN_S:
+                pass
+            began += _CLOCK_SPAN_S / 2  # the holder may have come to its end in the first half
+            moved = self._move(seen, began)
+        for each, on_core in zip(seen, moved, strict=True):
+            fresh = each.used > 0.0 or len(seen) <= _ALWAYS_ASKED
+            each.state = NATIVE if on_core else self._state_of(each, late=late, fresh=fresh)
+            each.tally.cpu = each.now
+        forced = self._sampler.by_force
+        if late:
+            _find_holder(seen, forced=forced)
+        for each in seen:
+            tally = each.tally
+            tally.looks += 1
+            if each.holds and not forced:
+                tally.blurred += weight * each.holds
+            elif each.holds and short:
+                tally.short[each.code] = tally.short.get(each.code, 0.0) + each.holds
+            function = tally.functions.get(each.code)
+            if function is None:
+                function = tally.functions[each.code] = Tally()
+            for sum_ in (tally, function):
+                sum_.add(HELD, weight * each.holds, each.line)
+                sum_.add(each.state, weight * (1.0 - each.holds), each.line)
+        return any(each.tally.blurred > 0.2 * each.tally.seconds[HELD] for each in seen)
+
+    def _move(self, seen: list[_Seen], since: float) -> list[bool]:
+        """Which threads have been on a core since then, while this one held the GIL."""
+        moved = []
+        for each in seen:
+            cpu = _read(each.clock)
+            span = time.perf_counter() - since
+            moved.append(cpu - each.now > 0.6 * min(span, _CLOCK_SPAN_S / 2))
+            each.used, each.now = each.used + cpu - each.now, cpu
+        return moved
+
+    def _state_of(self, each: _Seen, *, late: bool, fresh: bool) -> int:
+        """What a thread does that is not on a core."""
+        tally = each.tally
+        if fresh or tally.state in (RUNNING, UNKNOWN):
+            tally.state = self._states.look(tally.number)
+        if tally.state == FOR_GIL:
+            return GIL_WAIT
+        if tally.state == RUNNING:  # has been woken up, and gets no core yet
+            return GIL_WAIT if late else CORE_WAIT
+        return OTHER_WAIT
+
+    def _see(self, ident: int, frame: types.FrameType | None) -> _Seen | None:
+        clock, number = clock_of(ident) or (None, ident)
+        cpu = _read(clock)
+        stack: list[types.CodeType] = []
+        code, entry, line, top = None, None, 0, frame
+        while frame is not None and len(stack) < _MAX_DEPTH:
+            here = frame.f_code
+            if here is self._outside:
+                break
+            if not self._in_library(here.co_filename):
+                if code is None:
+                    code, line = here, frame.f_lineno
+                entry = here
+            stack.append(here)
+            frame = frame.f_back
+        if top is None or not stack:
+            return None  # the program has ended, or not begun
+        if code is None:
+            code, line = top.f_code, top.f_lineno
+        main = ident == self._main
+        tally = self.threads.get(number)
+        if tally is None:
+            tally = ThreadTally(number, self._first.watched or 0.0 if main else 0.0)
+            tally.main = main
+            self.threads[number] = tally
+        if entry is not None:
+            tally.entries[entry] = tally.entries.get(entry, 0.0) + 1.0
+        if len(stack) < _MAX_DEPTH and len(stack) > len(tally.roots) < _ROOTS:
+            thread = threading._active.get(ident)  # type: ignore[attr-defined]
+            tally.name = getattr(thread, "name", "") or f"thread {number}"
+            tally.roots = stack[-_ROOTS:]
+        return _Seen(tally, clock, cpu, top, code, line)
+
+    def _in_library(self, file: str) -> bool:
+        known = self._library.get(file)
+        if known is None:
+            known = file.startswith(self._folders) and "-packages" not in file
+            self._library[file] = known
+        return known
+
+    def _add_point(self, mark: Mark, *, last: bool = False) -> None:
+        at, step = mark.at - self._first.at, 0.05
+        if len(self.curve) > 1:
+            step = max(step, self.curve[-1][0] / _POINTS)
+        if at - self.curve[-1][0] < step and not last:
+            return
+        cpu = mark.process - self._first.process - mark.samples.cpu + self._children.read()
+        self.curve.append((at, max(cpu, self.curve[-1][1])))
+        if len(self.curve) > 2 * _POINTS:
+            self.curve = self.curve[::2]
+
+
+def _find_holder(seen: list[_Seen], *, forced: bool) -> None:
+    """Share out who held the GIL until it was taken: who worked, and wants it back if forced."""
+    # On a loaded machine the holder may wait for a core.
+    worked = [e for e in seen if e.used > _MIN_USED_S or e.tally.state == RUNNING] or seen
+    wanting = [each for each in worked if each.state == GIL_WAIT]
+    if len(wanting) > 1:
+        # Python code loses it between two instructions, others wait for it inside of a call.
+        wanting = [each for each in wanting if not _in_call(each.top)] or wanting
+    able = (forced and wanting) or worked
+    parts = [max(_MIN_USED_S, each.used) * each.tally.rate() for each in able]
+    for each, part in zip(able, parts, strict=True):
+        each.holds = part / sum(parts)
+
+
+def _in_call(frame: types.FrameType) -> bool:
+    return "CALL" in opcode.opname[frame.f_code.co_code[frame.f_lasti]]
+
+
+def _read(clock: int | None) -> float:
+    try:
+        return 0.0 if clock is None else time.clock_gettime(clock)
+    except OSError:
+        return 0.0  # it has ended
