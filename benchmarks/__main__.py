@@ -19,6 +19,7 @@ COMMANDS = {
     "engine": "how far is the process engine ahead of the standard library's pools?",
     "executor": "what does changing the import line of concurrent.futures' pools bring, or cost?",
     "data": "how fast, and in how much memory, do arrays and frames get to processes and back?",
+    "profile": "does parallax profile see what py-spy sees, and at what cost?",
     "schedule": "how far from a perfect schedule are the runs, with 8 to 1024 workers? (simulated)",
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import parallax
-from parallax._cli import cli, demo, demo_work
+from parallax._cli import cli, demo, demo_work, doctor
 
 ROWS = (
     "parse each file with ast",
@@ -104,20 +104,124 @@ def test_demo_work_is_the_same_every_time() -> None:
 
 def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARALLAX_MAX_WORKERS", "3")
+    monkeypatch.setenv("KMP_DUPLICATE_LIB_OK", "True")  # threadpoolctl sets it
     assert cli.main(["info"]) == 0
     out = capsys.readouterr().out
     assert f"usable cores   {parallax.cpu_count()} (" in out
     assert f"parallax {parallax.__version__}" in out
     assert "cloudpickle" in out
     assert "PARALLAX_MAX_WORKERS=3" in out
+    assert "a process " in out
     assert max(map(len, out.splitlines())) <= 100
+    assert cli.main(["doctor", "--json", "-"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["cores"] == parallax.cpu_count()
+    assert facts["processes_call_seconds"] <= facts["processes_start_seconds"]
+    assert all(each["problem"] and each["remedy"] for each in facts["warnings"])
+
+
+def test_doctor_warns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "usable_cores", lambda: 1)
+    monkeypatch.setattr(doctor, "memory_available", lambda: 1_000_000)
+    monkeypatch.setattr(doctor, "load_per_core", lambda: 3.0)
+    monkeypatch.setattr(doctor, "_costs", lambda: dict.fromkeys(COSTS))
+    monkeypatch.setattr(doctor, "_pools", lambda: {"openblas": 8})
+    assert cli.main(["doctor"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for word in ("only one core", "memory is free", "3.0 threads for each", "runs 8 threads on 1"):
+        assert word in out
+    assert "a process unknown" in out
+
+
+COSTS = [
+    f"{kind}_{cost}_seconds" for kind in ("threads", "processes") for cost in ("start", "call")
+]
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a module, which is gone afterwards."""
+    (tmp_path / "cli_jobs.py").write_text(
+        "LINES = ['a', 'b']\ndef size(text): return len(text)\n"
+        "def fail(text): raise ValueError('no ' + text)\nclass Job:\n    def run(x): return x\n"
+    )
+    (tmp_path / "cli_broken.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("cli_jobs", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "items"),
+    [
+        (["--items", "range(5)"], "object of type 'int' has no len()"),
+        (["--items", "LINES * 3"], ""),
+        (["--items-from", "lines.txt"], ""),
+        (["--items-from", "items.json"], ""),
+    ],
+)
+def test_explain(
+    arguments: list[str], items: str, jobs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (jobs / "lines.txt").write_text("[not\nJSON\n")
+    (jobs / "items.json").write_text('["a", "bc"]')
+    status = cli.main(["explain", "cli_jobs:size", *arguments, "--json", "report.json"])
+    out, err = capsys.readouterr()
+    if items:  # the function's own error, with its traceback
+        assert status == 1
+        assert items in err
+        return
+    assert (status, err) == (0, "")
+    assert out.startswith("`size`: ")
+    assert json.loads((jobs / "report.json").read_text())["callable"] == "size"
+    assert cli.main(["explain", "cli_jobs:Job.run", "--items", "()", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["explained"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ("cli_jobs:nothing --items LINES", "nothing"),
+        ("cli_jobs:LINES --items LINES", "list"),
+        ("cli_jobs --items LINES", "MODULE:FUNCTION"),
+        ("cli_missing:f --items ()", "cli_missing"),
+        ("cli_broken:f --items ()", "ZeroDivisionError"),
+        ("cli_jobs:size --items 1/0", "ZeroDivisionError"),
+        ("cli_jobs:size --items 5", "iterable"),
+        ("cli_jobs:size --items-from nothing.txt", "nothing.txt"),
+        ("cli_jobs:size --items-from broken.json", "JSON"),
+        ("cli_jobs:size --items-from number.json", "list"),
+        ("cli_jobs:size --items LINES --json missing/x", "missing/x"),
+        ("cli_jobs:size --items LINES --max-workers 0", "max_workers"),
+        ("cli_jobs:size --items LINES --max-workers x", "invalid int"),
+        ("cli_jobs:size", "--items"),
+    ],
+)
+def test_explain_misuse_is_one_line(
+    arguments: str, word: str, jobs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (jobs / "broken.json").write_text("[1,")
+    (jobs / "number.json").write_text("7")
+    try:
+        status = cli.main(["explain", *arguments.split()])
+    except SystemExit as exit_:
+        status = exit_.code
+    out, err = capsys.readouterr()
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert word in err
+
+
+def test_doctor_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--json", str(tmp_path / "missing" / "x")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_no_command_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     out = capsys.readouterr().out
     assert "demo" in out
-    assert "info" in out
+    assert "doctor" in out
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +244,7 @@ def test_interrupt_is_told_in_one_line(
     def interrupted(**_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run_demo", interrupted)
+    monkeypatch.setattr(demo, "run_demo", interrupted)
     assert cli.main(["demo"]) == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
 

@@ -1,37 +1,28 @@
-"""The commands: ``parallax demo`` and ``parallax info``, also as ``python -m parallax``.
+"""The commands: ``parallax profile``, ``explain``, ``doctor`` and ``demo``.
 
-Guarantees: ``main`` returns an exit status and raises nothing but ``SystemExit`` from argparse;
-output is plain ASCII within 100 columns, coloured on a terminal only.
+Also as ``python -m parallax``. Guarantees: ``main`` returns an exit status and raises nothing but
+``SystemExit`` from argparse, and what a profiled program raises; an error of use is one line on
+standard error and status 2; output is within 100 columns, bold on a terminal only. A profiled
+program does not find modules loaded that only other commands need.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 from collections.abc import Sequence
-from importlib import metadata
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from parallax._cli.demo import run_demo
-from parallax._cli.profile import add_profile, profile
-from parallax._core.cgroups import CgroupReader
-from parallax._core.cores import (
-    free_threaded_build,
-    gil_enabled,
-    load_per_core,
-    start_methods,
-    usable_cores,
-)
-from parallax._core.memory import memory_available, memory_total
+from parallax._cli.profile import run_profile
+from parallax._core.lazy_import import lazy_module
 
-#: The package itself is a layer above; that it is loaded by now is certain.
-_VERSION: str = sys.modules["parallax"].__version__
-
-_METHODS = {
-    "zygote": "zygote (a helper process forks workers in about a millisecond)",
-    "spawn": "spawn (a fresh interpreter for each worker)",
-}
+if TYPE_CHECKING:
+    from parallax._cli import demo, doctor, explain
+else:
+    demo = lazy_module("parallax._cli.demo")
+    doctor = lazy_module("parallax._cli.doctor")
+    explain = lazy_module("parallax._cli.explain")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,15 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     chosen = parser.parse_args(arguments)
     if chosen.command == "profile":  # what it raises is the program's
-        return profile(chosen.program, chosen.arguments, chosen)
+        return run_profile(chosen)
     try:
         status = 0
-        if chosen.command == "demo":
-            status = run_demo(quick=chosen.quick, json_file=chosen.json)
-        elif chosen.command == "info":
-            print("\n".join(_info()))
-        else:
+        if chosen.command is None:
             parser.print_help()
+        elif chosen.command == "demo":
+            status = demo.run_demo(quick=chosen.quick, json_file=chosen.json)
+        elif chosen.command == "explain":
+            status = explain.run_explain(chosen)
+        else:
+            status = doctor.run_doctor(chosen)
         sys.stdout.flush()  # a reader that left is noticed here, not at exit
         return status
     except KeyboardInterrupt:
@@ -62,66 +55,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="parallax",
         description="Run a slow function on all cores, the way that fits it.",
     )
-    parser.add_argument("--version", action="version", version=f"parallax {_VERSION}")
+    # The package itself is a layer above; that it is loaded by now is certain.
+    version = f"parallax {sys.modules['parallax'].__version__}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    demo = commands.add_parser(
+    _add_profile(commands)
+    _add_explain(commands)
+    doctor_ = commands.add_parser(
+        "doctor",
+        aliases=["info"],
+        help="what this machine and this interpreter give to parallax, and what is wrong",
+        description="Show cores, GIL, memory, start methods and limits, measure what calls cost, "
+        "and warn of what slows parallax down. Takes about a second.",
+    )
+    demo_ = commands.add_parser(
         "demo",
         help="four kinds of work on this machine: for loop, plain threads, parallax",
         description="Time four kinds of work on the standard library's own sources: as a for "
         "loop, with plain threads, and with parallax. Takes about half a minute.",
     )
-    demo.add_argument("--quick", action="store_true", help="less work, a few seconds")
-    demo.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
-    add_profile(commands)
-    commands.add_parser("info", help="what this machine and this interpreter give to parallax")
+    demo_.add_argument("--quick", action="store_true", help="less work, a few seconds")
+    demo_.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    doctor_.add_argument("--json", metavar="FILE", help="write the facts as JSON; - for here")
     return parser
 
 
-def _info() -> list[str]:
-    quota = CgroupReader().cpu_limit()
-    limits = [f"installed {os.cpu_count() or 'unknown'}"]
-    if hasattr(os, "sched_getaffinity"):
-        limits.append(f"affinity {len(os.sched_getaffinity(0))}")
-    limits.append("no CPU quota" if quota is None else f"CPU quota {quota:g}")
-    load = load_per_core()
-    methods = [_METHODS.get(method, method) for method in start_methods()]
-    rows = [
-        ("python", f"{platform.python_implementation()} {platform.python_version()}"),
-        ("platform", f"{platform.system()} {platform.release()}, {platform.machine()}"),
-        ("usable cores", f"{usable_cores()} ({', '.join(limits)})"),
-        ("GIL", _gil()),
-        ("start methods", methods[0] if methods else "none: this platform has no processes"),
-        *(("", method) for method in methods[1:]),
-        ("memory", f"{memory_available() / 1e9:.1f} GB free of {memory_total() / 1e9:.1f} GB"),
-        ("load", "unknown" if load is None else f"{load:.2f} per core in the last minute"),
-        ("needs", _versions("cloudpickle", "psutil", "typing-extensions")),
-        ("optional", _versions("tqdm", "numpy")),
-        *_settings(),
-    ]
-    return [f"parallax {_VERSION}", *(f"  {name:<14} {value}" for name, value in rows)]
+def _add_profile(commands: Any) -> None:
+    parser = commands.add_parser(
+        "profile",
+        help="run a program and tell which of its threads hold the GIL, and what would help",
+        usage="parallax profile [--json FILE] [--output FILE] (SCRIPT | -m MODULE) [ARGUMENT ...]",
+        description="Run a program unchanged. The report goes to standard error when it has ended.",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="write the report to FILE, not to standard error"
+    )
+    parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m")
+    parser.add_argument("program", metavar="SCRIPT", help="a script, a folder, or a module")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own arguments")
 
 
-def _gil() -> str:
-    if not free_threaded_build():
-        return "on (this build of Python always has it)"
-    return "on (in a free-threaded build)" if gil_enabled() else "off (free-threaded build)"
-
-
-def _versions(*names: str) -> str:
-    found = []
-    for name in names:
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            found.append(f"{name} not installed")
-    return ", ".join(found)
-
-
-def _settings() -> list[tuple[str, str]]:
-    names = sorted(name for name in os.environ if name.startswith("PARALLAX_"))
-    return [("environment" if i == 0 else "", f"{n}={os.environ[n]}") for i, n in enumerate(names)]
+def _add_explain(commands: Any) -> None:
+    parser = commands.add_parser(
+        "explain",
+        help="run a function on its first items and tell what parallel_map would do",
+        description="Run a function on some items, as far as that takes to measure it, and tell "
+        "which route parallel_map would choose, and why. The folder you are in can be imported "
+        "from.",
+    )
+    parser.add_argument("function", metavar="MODULE:FUNCTION", help="for example mymodule:parse")
+    items = parser.add_mutually_exclusive_group(required=True)
+    items.add_argument("--items", metavar="EXPRESSION", help="Python for the items: 'range(100)'")
+    items.add_argument("--items-from", metavar="FILE", help="items: a JSON list, or one per line")
+    parser.add_argument("--max-workers", type=int, metavar="N", help="most workers at a time")
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - for here")

@@ -25,6 +25,7 @@ from urllib.parse import quote
 from parallax._api.map import parallel_map
 from parallax._backends.processes.parent.warm_pool import shutdown_warm_pool
 from parallax._cli import demo_work as work
+from parallax._cli.terminal import bold
 from parallax._core.cores import load_per_core, usable_cores
 
 _SERVER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "demo_server.py")
@@ -73,7 +74,7 @@ def run_demo(*, quick: bool = False, json_file: str | None = None) -> int:
         with _server(work.root()) as address:
             jobs = _jobs(files, address, quick=quick)
             for number, (name, fn, items) in enumerate(jobs, 1):
-                print(_bold(f"{number}/{len(jobs)}  {name} ({len(items):,} items)"))
+                print(bold(f"{number}/{len(jobs)}  {name} ({len(items):,} items)"))
                 rows.append(_measure(name, fn, items))
         _conclude(rows, time.perf_counter() - begin, busy=busy)
         if out is not None:
@@ -176,11 +177,6 @@ def _server(folder: str) -> Iterator[str]:
 # -- words -----------------------------------------------------------------------------------------
 
 
-def _bold(text: str) -> str:
-    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    return f"\x1b[1m{text}\x1b[0m" if coloured else text
-
-
 def _introduce(files: list[str]) -> bool:
     """Say what is coming; whether other programs are busy on this machine."""
     size = 0
@@ -188,7 +184,7 @@ def _introduce(files: list[str]) -> bool:
         with open(path, "rb") as file:
             size += len(file.read())
     cores = usable_cores()
-    print(_bold("Four kinds of work: as a for loop, with plain threads, and with parallax."))
+    print(bold("Four kinds of work: as a for loop, with plain threads, and with parallax."))
     _say(
         f"Input: {len(files)} files of the standard library of Python "
         f"{platform.python_version()}, {size / 1e6:.1f} MB. This machine gives "
@@ -206,7 +202,7 @@ def _introduce(files: list[str]) -> bool:
 
 def _conclude(rows: list[Row], seconds: float, *, busy: bool = False) -> None:
     print()
-    print(_bold(_line("", "for loop", "plain threads", "parallax", "route", "speed-up")))
+    print(bold(_line("", "for loop", "plain threads", "parallax", "route", "speed-up")))
     for row in rows:
         threads = f"{_seconds(row.threads)} ({row.threads_cores:.1f} cores)"
         parallax = f"{_seconds(row.parallax)} ({row.parallax_cores:.1f} cores)"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import json
 import os
 import platform
 import sys
@@ -17,11 +16,12 @@ import sysconfig
 from collections.abc import Callable
 from typing import Any
 
+from parallax._cli.profile_advice import advise
 from parallax._cli.profile_report import ProgramReport
 from parallax._cli.run_program import NoProgramError, load, run
+from parallax._cli.terminal import bold, misuse, writable, write
 from parallax._core.cores import usable_cores
 from parallax._core.own_code import FOLDER
-from parallax._profiling.program_advice import advise
 from parallax._profiling.program_profile import by_function, grouped, settle
 from parallax._profiling.program_sampler import ProgramSampler
 
@@ -29,39 +29,23 @@ from parallax._profiling.program_sampler import ProgramSampler
 _MIN_SHOWN_S = 0.0005
 
 
-def add_profile(commands: Any) -> None:
-    """Add the command to those of the parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "profile",
-        help="run a program and tell which of its threads hold the GIL, and what would help",
-        usage="parallax profile [--json FILE] [--output FILE] (SCRIPT | -m MODULE) [ARGUMENT ...]",
-        description="Run a program unchanged. The report goes to standard error when it has ended.",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write the report to FILE, not to standard error"
-    )
-    parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m")
-    parser.add_argument("program", metavar="SCRIPT", help="a script, a folder, or a module")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own arguments")
-
-
-def profile(program: str, arguments: list[str], options: argparse.Namespace) -> int:
+def run_profile(options: argparse.Namespace) -> int:
     """Run the program; what it raises is raised. Returns 0, or 2 if there is no such program."""
     try:
-        files = {kind: _writable(path) for kind in ("json", "output")
+        files = {kind: writable(path) for kind in ("json", "output")
                  if (path := getattr(options, kind)) is not None}  # fmt: skip
     except OSError as error:
-        return _misuse(f"can't write {error.filename!r}: {error.strerror}")
+        return misuse("profile", f"can't write {error.filename!r}: {error.strerror}")
+    program = options.program
     folders = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), FOLDER, "<frozen"}
     try:
-        start = load(program, arguments, module=options.module)
+        start = load(program, options.arguments, module=options.module)
         watch = _Watch(ProgramSampler(run.__code__, tuple(folders)), program, files)
         watch.begin()
         run(start)
     except NoProgramError as error:
         atexit.unregister(watch.report) if options.module else None
-        return _misuse(str(error))
+        return misuse("profile", str(error))
     return 0
 
 
@@ -101,13 +85,14 @@ class _Watch:
         self._done = True
         made = _make(self._sampler, self._program)
         if "json" in self._files:
-            _write(self._files["json"], json.dumps(made.to_dict(), indent=2) + "\n")
+            _write(self._files["json"], made.to_dict())
         if "output" in self._files:
-            _write(self._files["output"], f"{made}\n")
+            _write(self._files["output"], made.text(lambda heading: heading))
             return
         try:
-            print(f"\n{made}", file=sys.__stderr__, flush=True)
-        except (OSError, ValueError):
+            stream = sys.__stderr__
+            print(f"\n{made.text(lambda heading: bold(heading, stream))}", file=stream, flush=True)
+        except (OSError, ValueError, AttributeError):
             pass  # nobody reads it
 
 
@@ -146,21 +131,8 @@ def _make(sampler: ProgramSampler, program: str) -> ProgramReport:
     )
 
 
-def _misuse(text: str) -> int:
-    print(f"parallax profile: {text}", file=sys.stderr)
-    return 2
-
-
-def _writable(path: str) -> str:
-    """The absolute path, for the program may change its folder; OSError if it cannot be written."""
-    path = os.path.abspath(path)
-    with open(path, "a", encoding="utf-8"):
-        return path
-
-
-def _write(path: str, text: str) -> None:
+def _write(path: str, content: Any) -> None:
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
+        write(path, content)
+    except OSError as error:  # it could be written before
         print(f"parallax profile: can't write {path!r}: {error.strerror}", file=sys.__stderr__)

@@ -12,9 +12,10 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-    from parallax._profiling.program_advice import Advice
+    from parallax._cli.profile_advice import Advice
     from parallax._profiling.program_profile import FunctionProfile, Spent, ThreadProfile
 
 #: Rows of a table at most.
@@ -75,23 +76,23 @@ class ProgramReport:
         """On average."""
         return (self.cpu_seconds + self.child_cpu_seconds) / max(self.seconds, 1e-9)
 
-    def __str__(self) -> str:
+    def text(self, bold: Callable[[str], str]) -> str:
+        """For people; ``bold`` makes a heading."""
         held = "this Python has no GIL"
         if self.gil:
             held = "GIL: not told"
             if self.gil_held is not None:
                 held = f"GIL held {self.gil_held:.0%} of the time"
         lines = [
-            f"parallax profile: {self.program}: {self.seconds:.1f} s",
+            bold(f"parallax profile: {self.program}: {self.seconds:.1f} s"),
             f"{self.cores_used:.1f} of {self.cores} cores used, {held}",
             *self._curve(),
             "",
-            "What would help",
+            bold("What would help"),
         ]
         for each in self.advice:
-            text = f"{each.text}"
             lines += textwrap.wrap(
-                text, 98, initial_indent="- ", subsequent_indent="  ", break_long_words=False
+                each.text, 98, initial_indent="- ", subsequent_indent="  ", break_long_words=False
             )
         lines += ["", *_table("thread", [(t.name, t.spent) for t in self.threads], gil=self.gil)]
         functions = [(f"{f.name}  {f.place}", f.spent) for f in self.functions]

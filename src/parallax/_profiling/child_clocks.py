@@ -11,7 +11,7 @@ import os
 from parallax._profiling.thread_states import keep_reading
 
 #: Processes that are looked at in one read: more would keep the program waiting.
-_MAX_PROCESSES = 64
+_MAX_CHILDREN = 64
 
 
 class ChildClocks:
@@ -28,7 +28,7 @@ class ChildClocks:
         alive = 0.0
         if self._file is not None:
             queue, seen = self._children("self"), 0
-            while queue and seen < _MAX_PROCESSES:
+            while queue and seen < _MAX_CHILDREN:
                 process = queue.pop()
                 seen += 1
                 queue += self._children(process)

@@ -65,7 +65,7 @@ else:
 
 
 #: All that can be blocked; the C library keeps two for itself on Linux, and warns of them.
-_SIGNALS = {n for n in range(1, signals.NSIG) if sys.platform != "linux" or n not in (32, 33)}
+_BLOCKABLE = {n for n in range(1, signals.NSIG) if sys.platform != "linux" or n not in (32, 33)}
 
 #: Before Python 3.11 sleeps on Windows end with its tick of 15.6 ms. A wake-up tells nothing then.
 _SLEEPS_TELL = sys.platform != "win32" or sys.version_info >= (3, 11)
@@ -236,7 +236,7 @@ class GilSampler:
             # Python's handlers run in the main thread, but a signal that lands here does not
             # interrupt what that one waits in: Ctrl-C would seem lost. And a signal that the
             # program blocks, to wait for it with `sigwait`, would land here and end the program.
-            signals.pthread_sigmask(signals.SIG_BLOCK, _SIGNALS)
+            signals.pthread_sigmask(signals.SIG_BLOCK, _BLOCKABLE)
         try:
             self._sample(began)
         except BaseException as error:  # noqa: BLE001 - raised by `stop`
@@ -270,8 +270,9 @@ class GilSampler:
             lateness = max(0.0, now - due)
             least = min(least, lateness)
             forced += lateness > rude
-            # It slept, waited for one switch interval, and waited on.
-            self.by_force = switches > 2 if switches > 0 else lateness > rude
+            # It slept, waited for one switch interval, which may be another by now, and waited on.
+            waited = lateness > 0.95 * sys.getswitchinterval()
+            self.by_force = waited and (switches > 2 or switches <= 0)
             late = is_late(lateness, switches, least, interval)
             samples = samples.tick(
                 mean,

@@ -62,7 +62,7 @@ _ROOTS = 8
 #: are for one short turn. With shorter or more of them threads would take turns more often than
 #: they do in the program, with fewer it is not seen which functions of a thread hold the GIL.
 _SHORT_TURN_S = 0.0001
-_LOOKS_PER_SHORT_TURN = 8
+_LOOKS_PER_SHORT_TURN = 4
 
 #: What a thread's time is made of.
 HELD, NATIVE, GIL_WAIT, OTHER_WAIT, CORE_WAIT = range(5)
@@ -234,15 +234,15 @@ class ProgramSampler:
             fresh = each.used > 0.0 or len(seen) <= _ALWAYS_ASKED
             each.state = NATIVE if on_core else self._state_of(each, late=late, fresh=fresh)
             each.tally.cpu = each.now
-        forced = self._sampler.by_force
+        forced, clear = self._sampler.by_force, False
         if late:
-            _find_holder(seen, forced=forced)
+            clear = _find_holder(seen, forced=forced)
         for each in seen:
             tally = each.tally
             tally.looks += 1
             if each.holds and not forced:
                 tally.blurred += weight * each.holds
-            elif each.holds and short:
+            elif each.holds and short and clear:
                 tally.short[each.code] = tally.short.get(each.code, 0.0) + each.holds
             function = tally.functions.get(each.code)
             if function is None:
@@ -325,18 +325,23 @@ class ProgramSampler:
             self.curve = self.curve[::2]
 
 
-def _find_holder(seen: list[_Seen], *, forced: bool) -> None:
-    """Share out who held the GIL until it was taken: who worked, and wants it back if forced."""
+def _find_holder(seen: list[_Seen], *, forced: bool) -> bool:
+    """Share out who held the GIL until it was taken: who worked, and wants it back if forced.
+
+    Returns whether it was certainly made to let go of it in the midst of its work.
+    """
     # On a loaded machine the holder may wait for a core.
     worked = [e for e in seen if e.used > _MIN_USED_S or e.tally.state == RUNNING] or seen
     wanting = [each for each in worked if each.state == GIL_WAIT]
-    if len(wanting) > 1:
-        # Python code loses it between two instructions, others wait for it inside of a call.
-        wanting = [each for each in wanting if not _in_call(each.top)] or wanting
+    # Python code loses it between two instructions, who has let go of it waits inside of a call.
+    inside = [each for each in wanting if not _in_call(each.top)]
+    clear = bool(inside) or len(wanting) == 1
+    wanting = inside or wanting
     able = (forced and wanting) or worked
     parts = [max(_MIN_USED_S, each.used) * each.tally.rate() for each in able]
     for each, part in zip(able, parts, strict=True):
         each.holds = part / sum(parts)
+    return clear
 
 
 def _in_call(frame: types.FrameType) -> bool:

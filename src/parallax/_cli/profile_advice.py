@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import record
+from parallax._routing.planner import PROCESS_SHARE
 
 if TYPE_CHECKING:
     from parallax._profiling.program_profile import FunctionProfile, ThreadGroup
 
-#: What worker processes give of their cores, as in the planner.
-_PROCESS_SHARE = 0.96
 #: A gain that is worth a change of the program.
 _WORTH = 1.15
 #: Shares of a group's time from which one thing explains it.
@@ -23,7 +22,7 @@ _MOST, _MUCH = 0.8, 0.2
 _HOT_S, _HOT_SHARE = 0.05, 0.3
 
 #: What to write instead.
-_CHANGES = {
+_REMEDIES = {
     "ThreadPoolExecutor": "change `ThreadPoolExecutor` to `parallax.Executor`",
     "ThreadPool": "change `ThreadPool(...).map` to `parallax.parallel_map`",
     "Thread": "give its work to a `parallax.Executor` instead of a `Thread`",
@@ -79,7 +78,7 @@ def _of_threads(group: ThreadGroup, cores: int, *, gil: bool) -> Advice | None:
         )
         return Advice(group.kind, group.entry, text)
     if gil and held > _MUCH and processes > _WORTH:
-        change = _CHANGES.get(group.kind, _CHANGES["Thread"])
+        change = _REMEDIES.get(group.kind, _REMEDIES["Thread"])
         text = (
             f"{whose}: {name} holds the GIL {held:.0%} of its time: processes would make this "
             f"{processes:.1f} times as fast on {cores} cores; {change}."
@@ -113,7 +112,7 @@ def _of_main(group: ThreadGroup, span: float, cores: int, *, gil: bool) -> Advic
     if work < _HOT_S or work < _HOT_SHARE * span:
         return None
     held = spent.held / work
-    gain = 1.0 / (1.0 - work / span * (1.0 - 1.0 / (_PROCESS_SHARE * cores)))
+    gain = 1.0 / (1.0 - work / span * (1.0 - 1.0 / (PROCESS_SHARE * cores)))
     where = "the event loop's thread" if group.kind != "main" else "one thread"
     text = f"hot loop: `{function.name}` ({function.place}) kept {where} busy for {work:.1f} s"
     text += f" and held the GIL {held:.0%} of that" if gil else ""
@@ -122,7 +121,7 @@ def _of_main(group: ThreadGroup, span: float, cores: int, *, gil: bool) -> Advic
     means = "processes" if gil and held > _MUCH else "threads"
     text += (
         f": {means} would make the program {gain:.1f} times as fast on {cores} cores if its turns "
-        f"do not depend on each other; {_CHANGES[group.kind]}."
+        f"do not depend on each other; {_REMEDIES[group.kind]}."
     )
     return Advice(group.kind, function.name, text, gain)
 
@@ -152,5 +151,5 @@ def _speed_up(group: ThreadGroup, cores: int, many: int) -> float:
     """How many times as fast worker processes would be: as many as there are threads, or cores."""
     work, wait = group.spent.work, group.spent.other_wait
     work = max(work, group.spent.held)
-    alone = max((work + wait) / max(many, cores), work / cores) / _PROCESS_SHARE
+    alone = max((work + wait) / max(many, cores), work / cores) / PROCESS_SHARE
     return group.wall / alone if alone else 1.0

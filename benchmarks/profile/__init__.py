@@ -1,0 +1,1 @@
+"""How well `parallax profile` agrees with py-spy, and what it costs."""

@@ -1,0 +1,154 @@
+"""`parallax profile`: the program runs as without it, and the right cause is named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from parallax._core.cores import gil_enabled, usable_cores
+
+HERE = Path(__file__).parent
+PROGRAM = "ordinary_program.py"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the program forks")
+
+
+def python(*arguments: str, folder: Path = HERE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        input="from outside",
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=folder,
+        check=False,
+    )
+
+
+def profile(*arguments: str, folder: Path = HERE) -> subprocess.CompletedProcess[str]:
+    return python("-m", "parallax", "profile", *arguments, folder=folder)
+
+
+def same(plain: subprocess.CompletedProcess[str], seen: subprocess.CompletedProcess[str]) -> None:
+    assert seen.stdout == plain.stdout
+    assert seen.stderr == plain.stderr
+    assert seen.returncode == plain.returncode
+
+
+@pytest.mark.slow
+def test_a_program_cannot_tell(tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    plain = python(PROGRAM, "everything", "--json", "x")
+    assert plain.returncode == 0, plain.stderr
+    assert "deleted" in plain.stdout
+    same(plain, profile("-o", str(report), PROGRAM, "everything", "--json", "x"))
+    assert report.read_text().startswith(f"parallax profile: {PROGRAM}")
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize(
+    "how", ["raise", "number", "interrupt", "at once", "exec", "text", "terminate", "hook"]
+)
+def test_it_ends_as_without(how: str, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    plain = python(PROGRAM, how)
+    same(plain, profile("-o", str(report), PROGRAM, how))
+    # Nobody is left to write one when a signal has ended the program.
+    assert bool(report.read_text()) is (how != "terminate")
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize("program", [["-m", "package"], ["package"], ["broken.py"]])
+def test_modules_folders_and_syntax_errors(program: list[str], tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        "import sys; print(sys.argv, sys.path[0], __name__, __package__); 1/0"
+    )
+    (tmp_path / "broken.py").write_text("print('x'")
+    plain = python(*program, "-o", "x", folder=tmp_path)
+    assert plain.returncode == 1
+    same(plain, profile("-o", "report", *program, "-o", "x", folder=tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["nothing.py"], "nothing.py"),
+        (["-m", "no_such_module"], "no_such_module"),
+        (["--json", "missing/figures.json", PROGRAM, "number"], "missing/figures.json"),
+        ([], "SCRIPT"),
+        (["-m", "ordinary_program.inner"], "ordinary_program"),
+    ],
+)
+def test_misuse_is_one_line(arguments: list[str], word: str) -> None:
+    done = profile(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert word in done.stderr
+
+
+THREADED = """
+import hashlib, threading, time
+from concurrent.futures import ThreadPoolExecutor
+
+DATA = bytes(3_000_000)
+
+def {name}(end):
+    while time.perf_counter() < end:
+        {work}
+
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map({name}, [time.perf_counter() + 0.6] * 2))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "work", "cause"),
+    [
+        ("count", "for i in range(20000): i * i", "holds the GIL"),
+        ("digest", "hashlib.sha256(DATA)", "works without the GIL"),
+        ("fetch", "time.sleep(0.02)", "and not for the GIL"),
+    ],
+)
+def test_it_names_the_cause(name: str, work: str, cause: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(THREADED.format(name=name, work=work))
+    done = profile("--json", "figures.json", "program.py", folder=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == ""
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    advice = next(each for each in figures["advice"] if each["kind"] == "ThreadPoolExecutor")
+    assert advice["subject"] == name
+    assert advice["text"] in " ".join(done.stderr.replace("\n ", " ").split())
+    threads = [each for each in figures["threads"] if each["kind"] == "ThreadPoolExecutor"]
+    assert [each["entry"] for each in threads] == [name] * 2
+    assert max(map(len, done.stderr.splitlines())) <= 100
+    assert "\x1b" not in done.stderr, "no colours where there is no terminal"
+    if not gil_enabled():
+        assert figures["gil"] == {"enabled": False, "held": 0.0, "error": 0.0}
+        return
+    assert cause in advice["text"]
+    held = sum(each["held_gil_seconds"] for each in threads) / figures["seconds"]
+    waited = sum(each["waited_for_gil_seconds"] for each in threads) / figures["seconds"]
+    if name == "count":
+        # Python starts and ends in this time as well.
+        assert min(held, waited, figures["gil"]["held"]) > 0.5
+        assert figures["functions"][0]["name"] == "count"
+        assert f"`count` (program.py:{figures['functions'][0]['line']})" in advice["text"]
+        assert "change `ThreadPoolExecutor` to `parallax.Executor`" in advice["text"]
+        if usable_cores() == 2:
+            assert 1.4 < advice["speed_up"] < 2.1
+    else:
+        assert held < 0.4
+        assert advice["speed_up"] == 1.0

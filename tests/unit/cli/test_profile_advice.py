@@ -1,0 +1,55 @@
+"""Sentences for groups of threads, from figures that a program could have had."""
+
+from __future__ import annotations
+
+import pytest
+
+from parallax._cli.profile_advice import advise
+from parallax._profiling.program_profile import FunctionProfile, Spent, ThreadGroup
+
+
+def group(kind: str, threads: int, spent: Spent, wall: float = 2.0) -> ThreadGroup:
+    functions = [FunctionProfile("parse", "/app/jobs.py", 7, spent)]
+    return ThreadGroup(kind, "work", threads, wall, spent, functions)
+
+
+#: Two threads that take turns for two seconds.
+TURNS = Spent(ran=2.0, held=1.96, gil_wait=2.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "cores", "gil", "words", "speed_up"),
+    [
+        (group("ThreadPoolExecutor", 2, TURNS), 2, True, "`parallax.Executor`", 1.92),
+        (group("ThreadPoolExecutor", 2, TURNS), 8, True, "on 8 cores", 7.68),
+        (group("ThreadPool", 2, TURNS), 2, True, "`parallax.parallel_map`", 1.92),
+        (group("Thread", 2, TURNS), 1, True, "only one core", 1.0),
+        (group("Thread", 2, Spent(ran=4.0, held=0.1)), 2, True, "threads are right", 1.0),
+        (group("Thread", 2, Spent(ran=4.0, held=0.1)), 8, True, "8 threads would make", 4.0),
+        (group("Thread", 2, Spent(ran=4.0)), 2, False, "runs without any GIL", 1.0),
+        (group("Thread", 8, Spent(ran=0.1, other_wait=15.9)), 2, True, "not for the GIL", 1.0),
+        # Short holds of eight threads that wait for something else now and then.
+        (group("Thread", 8, Spent(ran=2.0, held=1.9, gil_wait=13.0, other_wait=1.0)), 4, True,
+         "holds the GIL 63%", 3.84),
+        (group("main", 1, Spent(ran=2.0, held=2.0)), 2, True, "processes would make", 1.92),
+        (group("main", 1, Spent(ran=1.0, held=1.0, other_wait=1.0)), 2, True, "processes", 1.32),
+        (group("main", 1, Spent(ran=2.0, held=0.1)), 2, True, "threads would make", 1.92),
+        (group("main", 1, Spent(ran=2.0, held=2.0)), 1, True, "only one core", 1.0),
+        (group("main", 1, Spent(other_wait=2.0)), 2, True, "nothing in this program", 1.0),
+        (group("asyncio event loop", 1, Spent(ran=2.0, held=2.0)), 2, True, "run_in_exec", 1.92),
+    ],
+)  # fmt: skip
+def test_one_sentence(
+    found: ThreadGroup, cores: int, gil: bool, words: str, speed_up: float
+) -> None:
+    (advice,) = advise([found], span=2.0, children=0.0, cores=cores, gil=gil)
+    assert words in advice.text
+    assert advice.speed_up == pytest.approx(speed_up, abs=0.02)
+
+
+def test_processes_are_told_apart_by_what_they_used() -> None:
+    pool = group("multiprocessing.Pool", 3, Spent(other_wait=6.0))
+    (busy,) = advise([pool], span=2.0, children=3.9, cores=2, gil=True)
+    assert "2.0 of 2 cores" in busy.text or "1.9 of 2 cores" in busy.text
+    (idle,) = advise([pool], span=2.0, children=1.0, cores=2, gil=True)
+    assert "chunksize" in idle.text
