@@ -53,7 +53,11 @@ def run(options: argparse.Namespace) -> int:
             f"{row['program']:<10}{row['held']:>9.0f}%{row['spy_held']:>7.0f}%   "
             f"{row['function']:<12}{row['function_held']:>5.0f}%{row['spy_function_held']:>7.0f}%"
         )
-    costs = {} if options.no_cost else {name: cost(name, 3 if options.quick else 9) for name in names if name != "sleeping"}
+    costs = (
+        {}
+        if options.no_cost
+        else {name: cost(name, 3 if options.quick else 9) for name in names if name != "sleeping"}
+    )
     for name, share in costs.items():
         print(f"cost of profiling {name:<10}{share:+.1%} CPU time")
     if options.json:

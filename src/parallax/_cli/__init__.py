@@ -1,4 +1,4 @@
-"""The command line: `parallax demo` and what it shows.
+"""The command line: `parallax profile`, `explain`, `doctor`, `demo`, and what they show.
 
 May import: everything.
 """

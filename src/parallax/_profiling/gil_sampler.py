@@ -235,7 +235,7 @@ class GilSampler:
         if hasattr(signals, "pthread_sigmask"):
             # Python's handlers run in the main thread, but a signal that lands here does not
             # interrupt what that one waits in: Ctrl-C would seem lost. And a signal that the
-            # program blocks, to wait for it with `sigwait`, would land here and end the program.
+            # program blocks, to ask for it itself, would land here and end the program.
             signals.pthread_sigmask(signals.SIG_BLOCK, _BLOCKABLE)
         try:
             self._sample(began)
