@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import sys
 import textwrap
 import time
@@ -257,10 +258,9 @@ def _pools() -> dict[str, int]:
 
 def _shm_free() -> int | None:
     try:
-        system = os.statvfs("/dev/shm")  # noqa: S108 - only asked
-    except (OSError, AttributeError):
+        return shutil.disk_usage("/dev/shm").free  # noqa: S108 - only asked
+    except OSError:
         return None
-    return system.f_bavail * system.f_frsize
 
 
 def _open_files() -> int | None:
