@@ -280,11 +280,14 @@ def test_all_workers_killed_during_a_call(tmp_path):
 
 def test_random_kills():
     """A worker killed at random moments: no hang, and every error names its item."""
-    stop = threading.Event()
+    stop, alive = threading.Event(), threading.Event()
     me = psutil.Process()
 
     def killer():
         while not stop.wait(0.15):
+            if not alive.is_set():
+                continue  # workers that never come up are an error of its own
+            alive.clear()
             for child in me.children(recursive=True):
                 try:
                     if not child.children() and "zygote import" not in " ".join(child.cmdline()):
@@ -300,7 +303,9 @@ def test_random_kills():
     thread.start()
     try:
         for _ in range(5):
-            results = parallel_map(jobs.nap_square, range(40), on_error="return")
+            results = parallel_map(
+                jobs.nap_square, range(40), on_error="return", progress=lambda _: alive.set()
+            )
             for index, value in enumerate(results):
                 assert value == index**2 or value.index == index
     finally:
