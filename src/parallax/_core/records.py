@@ -36,6 +36,7 @@ else:
     class _Record:
         __slots__ = ()
         _defaults = {}  # noqa: RUF012 - each class gets its own
+        _made = ()  # fields whose defaults are made anew
         __match_args__ = ()
         __dataclass_fields__ = _StandardFields()
 
@@ -47,15 +48,18 @@ else:
                 if name in named:
                     raise TypeError(f"{type(self).__name__} got {name!r} twice")
                 named[name] = value
+            values = {**self._defaults, **named}
+            for name in self._made:
+                if name not in named:
+                    values[name] = values[name].default_factory()
+            store = object.__setattr__
             for name in names:
-                if name not in named and name not in self._defaults:
+                if name not in values:
                     raise TypeError(f"{type(self).__name__} needs a value for {name!r}")
-                value = named.pop(name) if name in named else self._defaults[name]
-                if type(value) is field:
-                    value = value.default_factory()
-                object.__setattr__(self, name, value)
-            if named:
-                raise TypeError(f"{type(self).__name__} has no field {next(iter(named))!r}")
+                store(self, name, values[name])
+            if len(values) > len(names):
+                wrong = next(name for name in named if name not in names)
+                raise TypeError(f"{type(self).__name__} has no field {wrong!r}")
 
         def _values(self):
             return tuple(getattr(self, name) for name in self.__match_args__)
@@ -96,7 +100,9 @@ else:
         defaults = {name: space.pop(name) for name in names if name in space}
         space.pop("__dict__", None)
         space.pop("__weakref__", None)
-        space |= {"__slots__": names, "__match_args__": names, "_defaults": defaults}
+        made = tuple(name for name, value in defaults.items() if type(value) is field)
+        space |= {"__slots__": names, "__match_args__": names}
+        space |= {"_defaults": defaults, "_made": made}
         bases = (_Frozen if frozen else _Record, *cls.__bases__)
         return type(cls.__name__, tuple(base for base in bases if base is not object), space)
 

@@ -109,9 +109,8 @@ def _work(work: Recording | None) -> dict[str, Any]:
 
 
 def _worker(share: WorkerShare) -> dict[str, Any]:
-    found = _fields(share)
-    del found["place"]
-    return found
+    shown = ("name", "route", "started", "begin", "end", "busy", "cpu", "items")
+    return {name: getattr(share, name) for name in shown}
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -150,10 +149,14 @@ def as_html(report: Any) -> str:
 def write_page(report: Any, path: str | os.PathLike[str]) -> None:
     """Write the timeline of what was recorded as one page."""
     work = _recorded(report, "to_html")
-    head, *lines = str(report).split("\n")
+    head, *lines = [line.strip() for line in str(report).split("\n")]
+    if not hasattr(report, "callable"):
+        calls = sum(each.items for each in work.workers.values())
+        lines = [head, *lines]
+        head = f"{calls} calls by {len(work.workers)} workers of an executor"
     shown = {
         "title": head,
-        "lines": [line.strip() for line in lines],
+        "lines": lines,
         "seconds": getattr(report, "seconds", 0.0),
         "cores": usable_cores(),
         "noun": "item" if hasattr(report, "callable") else "call",

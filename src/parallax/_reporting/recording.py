@@ -15,7 +15,6 @@ from collections import deque
 from heapq import heappush, heapreplace
 
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
-from parallax._core.records import record, replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -62,7 +61,6 @@ class KeptChunk(NamedTuple):
     bytes_out: int = 0
 
 
-@record(slots=True)
 class WorkerShare:
     """What one worker did.
 
@@ -78,15 +76,18 @@ class WorkerShare:
         place: its number among the workers.
     """
 
-    name: str
-    route: Route
-    started: float
-    place: int
-    begin: float = 0.0
-    end: float = 0.0
-    busy: float = 0.0
-    cpu: float = 0.0
-    items: int = 0
+    __slots__ = ("begin", "busy", "cpu", "end", "items", "name", "place", "route", "started")
+
+    def __init__(self, name: str, route: Route, started: float, place: int) -> None:
+        self.name, self.route, self.started, self.place = name, route, started, place
+        self.begin = self.end = self.busy = self.cpu = 0.0
+        self.items = 0
+
+    def copied(self) -> WorkerShare:
+        made = WorkerShare(self.name, self.route, self.started, self.place)
+        made.begin, made.end, made.busy = self.begin, self.end, self.busy
+        made.cpu, made.items = self.cpu, self.items
+        return made
 
 
 class Recording:
@@ -159,7 +160,7 @@ class Recording:
         made.dropped, made.placed = self.dropped, self.placed
         while True:
             try:
-                made.workers = {key: replace(each) for key, each in self.workers.items()}
+                made.workers = {key: each.copied() for key, each in self.workers.items()}
                 made.slowest = list(self.slowest)
                 made.chunks = None if self.chunks is None else deque(self.chunks, MAX_KEPT)
             except RuntimeError:  # another thread has added something meanwhile
