@@ -239,7 +239,8 @@ class Report(Exports):
             said = ", ".join(f"{seconds(cost)} {PLACES[r]}" for r, cost in self.costs.items())
             lines.append(f"  estimated time: {said}")
         if len(self.changes) > 1 and not self.explained:
-            lines.append(f"  where it ran: {', then '.join(map(_told, self.changes))}")
+            told = [_told(change, at) for at, change in enumerate(self.changes)]
+            lines.append(f"  where it ran: {', then '.join(told)}")
         if not self.explained and self.seconds > 0:
             busy = f"  cores kept busy: {self.cores_busy:.1f}"
             if self.work.starting > 0.001:
@@ -304,10 +305,10 @@ PLACES = {
 }
 
 
-def _told(change: RouteChange) -> str:
+def _told(change: RouteChange, number: int) -> str:
     place = PLACES[change.route]
-    if change.route == "loop" or not change.items:
-        return place
+    if (change.route == "loop" and not number) or not change.items:
+        return place  # from the first item on
     return f"{place} after {_items(change.items)} ({seconds(change.at)})"
 
 

@@ -37,9 +37,11 @@ def test_changes_and_notes():
     report.note("a sentence")
     assert [c.route for c in report.changes] == ["loop", "threads"]
     assert report.workers == 16
+    report.items = 70
+    report.choose(Plan("loop", 1, "d"), 0.5, change=True)
     text = str(report)
-    assert "where it ran: in a plain loop, then" in text
-    assert "after 50 items" in text
+    told = "in a plain loop, then in threads after 50 items (200 ms), then in a plain loop after 70"
+    assert f"where it ran: {told} items (500 ms)" in text
     assert text.count("a sentence") == 1
 
 
