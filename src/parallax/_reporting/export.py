@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pkgutil
 from html import escape
 from typing import Any
 
@@ -166,8 +167,7 @@ def write_page(report: Any, path: str | os.PathLike[str]) -> None:
         "dropped": work.dropped,
         "placed": work.placed,
     }
-    with open(os.path.join(os.path.dirname(__file__), "timeline.html"), encoding="utf-8") as file:
-        page = file.read()
+    page = (pkgutil.get_data(__package__, "timeline.html") or b"").decode()
     # No text of the program can end the element that the data is in.
     data = json.dumps(_finite(shown), separators=(",", ":")).replace("<", "\\u003c")
     _write(path, page.replace("__TITLE__", escape(head), 1).replace("__DATA__", data, 1))

@@ -249,6 +249,7 @@ class Report(Exports):
         if self.bytes_in or self.bytes_out:
             sent, received = _bytes(self.bytes_in), _bytes(self.bytes_out)
             lines.append(f"  data sent to workers: {sent}, received from them: {received}")
+        lines.extend(self._slowest())
         if self.looking > 0.001:
             lines.append(f"  looking for changes of shared state: {seconds(self.looking)}")
         if self.start:
@@ -263,6 +264,18 @@ class Report(Exports):
             )
         return shortened(lines)
 
+    def _slowest(self) -> list[str]:
+        """A line on the slowest item, if it is unlike the others."""
+        work = self.work
+        items = sum(each.items for each in list(work.workers.values()))
+        mean = sum(each.busy for each in list(work.workers.values())) / max(1, items)
+        slow = max(work.slowest, default=None)
+        if slow is None or slow.seconds < max(3 * mean, 0.01):
+            return []
+        last = slow.first + slow.items - 1
+        which = f"item {last} took" if slow.items == 1 else f"items {slow.first} to {last} took"
+        return [f"  slowest: {which} {seconds(slow.seconds)}{' each' * (slow.items > 1)}"]
+
     def _headline(self) -> str:
         what = f"`{self.callable}`" if self.callable else "the callable"
         if self.route == "loop":
@@ -274,7 +287,9 @@ class Report(Exports):
         if self.explained:
             return f"{what}: would run {where}"
         cut = f"; ended early by {self.ended}" if self.ended else ""
-        return f"{what}: {_items(self.items)} in {seconds(self.seconds)}, {where}{cut}"
+        end = self.changes[-1].predicted if self.changes else None
+        foreseen = "" if cut or end is None else f" ({seconds(end)} predicted)"
+        return f"{what}: {_items(self.items)} in {seconds(self.seconds)}{foreseen}, {where}{cut}"
 
     def _why(self) -> str:
         seen = self.measured

@@ -55,6 +55,27 @@ def test_losses_and_bytes():
     assert "20 B" in text
 
 
+def test_the_slowest_item():
+    """It is told where it is unlike the others; of a chunk that was timed as a whole, the chunk."""
+    report = Report(items=100)
+    report.work.meet(0, "it", "loop", 0.0)
+    report.work.add(0, 0, 90, (0.0, 0.9, 0.9), 9.0)
+    assert "slowest" not in str(report)
+    report.work.add(0, 90, 1, (1.0, 0.5, 0.5), 9.0)
+    assert "slowest: item 90 took 500 ms" in str(report)
+    report.work.add(0, 91, 4, (2.0, 4.0, 4.0), 9.0)
+    assert "slowest: items 91 to 94 took 1 s each" in str(report)
+
+
+def test_what_was_predicted():
+    """Beside what it took; not of a run that was cut short."""
+    report = Report(callable="f", items=10, seconds=2.0)
+    report.choose(Plan("processes", 2, "a", {"processes": 1.5}, 10), 0.25, change=True)
+    assert "10 items in 2 s (1.8 s predicted), in 2 worker processes" in str(report)
+    report.ended = "ValueError"
+    assert "predicted" not in str(report)
+
+
 def test_report_of_a_real_run():
     """A trivial run reports that a loop did it, and why."""
     results = parallel_map(abs, range(1000))
