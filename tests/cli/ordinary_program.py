@@ -88,9 +88,9 @@ def end(how):
 
 
 if __name__ == "__main__":
-    last = Last()
     atexit.register(print, "at exit")
     if sys.argv[1] == "everything":
+        last = Last()
         look()
         fork_and_wait()
         pool()

@@ -22,7 +22,7 @@ from parallax._cli.run_program import NoProgramError, load, run
 from parallax._cli.terminal import bold, misuse, writable, write
 from parallax._core.cores import usable_cores
 from parallax._core.own_code import FOLDER
-from parallax._profiling.program_profile import by_function, grouped, settle
+from parallax._profiling.program_profile import by_function, grouped, settle_all
 from parallax._profiling.program_sampler import ProgramSampler
 
 #: Threads with less to show are left out of the report.
@@ -99,9 +99,7 @@ class _Watch:
 def _make(sampler: ProgramSampler, program: str) -> ProgramReport:
     end = sampler.finish()
     span, reading = sampler.curve[-1][0], sampler.gil(end)
-    scale = span / sampler.weight if sampler.weight else 0.0
-    threads = [settle(each, scale) for each in list(sampler.threads.values())]
-    threads = [each for each in threads if each.name and each.spent.seconds > _MIN_SHOWN_S]
+    threads = [t for t in settle_all(sampler, span) if t.spent.seconds > _MIN_SHOWN_S]
     groups, cores = grouped(threads, span), usable_cores()
     missing = [] if sampler.waits_told else ["what threads wait for (GIL or something else)"]
     if sys.platform != "linux":

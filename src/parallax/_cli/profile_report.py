@@ -6,6 +6,7 @@ system does not tell are said to be missing.
 
 from __future__ import annotations
 
+import functools
 import textwrap
 
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -94,7 +95,7 @@ class ProgramReport:
             lines += textwrap.wrap(
                 each.text, 98, initial_indent="- ", subsequent_indent="  ", break_long_words=False
             )
-        lines += ["", *_table("thread", [(t.name, t.spent) for t in self.threads], gil=self.gil)]
+        lines += ["", *_table("thread", _threads(self.threads), gil=self.gil)]
         functions = [(f"{f.name}  {f.place}", f.spent) for f in self.functions]
         lines += ["", *_table("function", functions, gil=self.gil)]
         if self.missing:
@@ -113,6 +114,21 @@ class ProgramReport:
             before = at
         figures = " ".join(f"{s / t:.1f}" for s, t in zip(sums, spans, strict=True) if t > 1e-6)
         return [f"cores used over time, {end / _FIGURES:.2f} s each:  {figures}"]
+
+
+def _threads(threads: list[ThreadProfile]) -> list[tuple[str, Spent]]:
+    """A row for each thread; one for all that are alike if there are many of them."""
+    alike: dict[tuple[str, str], list[ThreadProfile]] = {}
+    for each in threads:
+        alike.setdefault((each.kind, each.entry), []).append(each)
+    rows = []
+    for (kind, entry), members in alike.items():
+        if len(members) <= _ROWS:
+            rows += [(each.name, each.spent) for each in members]
+        else:
+            spent = functools.reduce(lambda a, b: a.plus(b), (each.spent for each in members))
+            rows.append((f"{len(members)} of {kind}({entry})", spent))
+    return rows
 
 
 def _seconds(spent: Spent) -> dict[str, float]:

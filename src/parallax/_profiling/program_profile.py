@@ -1,8 +1,7 @@
 """What the samples of a program say: seconds per thread and function, and groups of like threads.
 
-Guarantees: pure; `settle` is the only way from tallies to figures. Seconds of a thread add up to
-the time that it was seen, except that ``held`` is a part of ``ran``, or longer than that where a
-thread kept the GIL without using its core.
+Guarantees: pure; `settle_all`, for once, is the only way from tallies to figures. Seconds of a
+thread add up to the time that it was seen; ``held`` is a part of ``ran`` and ``core_wait``.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Iterable
 
-    from parallax._profiling.program_sampler import ThreadTally
+    from parallax._profiling.program_sampler import ProgramSampler, ThreadTally
 
 #: Outermost functions of the standard library, by the end of their file's name, and what has
 #: started them: the first that is found counts.
@@ -39,6 +38,8 @@ _STARTERS = (
     ("asyncio/base_events.py", "run_forever", "asyncio event loop"),
     ("threading.py", "_bootstrap_inner", "Thread"),
 )
+#: A thread is short if the program ran so many times as long.
+_FEW = 5
 #: A short turn that a thread's uncertain functions are told by has been seen so often.
 _MIN_SHORT_TURNS = 4
 
@@ -108,7 +109,20 @@ class ThreadGroup:
     functions: list[FunctionProfile]
 
 
-def settle(tally: ThreadTally, scale: float) -> ThreadProfile:
+def settle_all(sampler: ProgramSampler, span: float) -> list[ThreadProfile]:
+    """The figures of all threads that were seen in so many seconds."""
+    tallies = list(sampler.threads.values())
+    # What ended unseen is taken to have been as those of the short threads that were seen.
+    brief = [each for each in tallies if each.looks < MIN_LOOKS and not each.main]
+    held = sum(each.seconds[HELD] for each in brief)
+    for each in brief if held else ():
+        for tally in (each, *each.functions.values()):
+            tally.seconds[HELD] *= 1.0 + sampler.ended / held
+    scale = span / sampler.weight if sampler.weight else 0.0
+    return [_settle(each, scale) for each in tallies if each.name]
+
+
+def _settle(tally: ThreadTally, scale: float) -> ThreadProfile:
     """The figures of one thread; `scale`: seconds for one second of the samples."""
     raw = [seconds * scale for seconds in tally.seconds]
     held, waits = raw[HELD], (raw[GIL_WAIT], raw[OTHER_WAIT])
@@ -157,10 +171,11 @@ def grouped(threads: Iterable[ThreadProfile], span: float) -> list[ThreadGroup]:
         spent = Spent()
         for each in members:
             spent = spent.plus(each.spent)
-        wall = min(span, sum(each.spent.seconds for each in members))
-        if len(members) <= 100 and kind != "main":
-            # Short ones follow each other, long ones are there together.
-            wall = max(*(each.spent.seconds for each in members), wall / len(members))
+        # Threads that are short follow each other, others are there together.
+        longest = max(each.spent.seconds for each in members)
+        wall = longest
+        if longest * _FEW < span:
+            wall = min(span, max(longest, spent.work + spent.other_wait))
         functions = by_function(f for each in members for f in each.functions)
         groups.append(ThreadGroup(kind, entry, len(members), wall, spent, functions))
     return sorted(groups, key=lambda group: -max(group.spent.work, group.spent.held))

@@ -55,6 +55,8 @@ _MAX_DEPTH = 200
 #: If there are more threads, those that have used no CPU time are taken to wait as before: asking
 #: takes 15 us each. They may only have been given no core.
 _ALWAYS_ASKED = 16
+#: So many threads that have ended show that the program's threads are short.
+_MANY_ENDED = 10
 #: Outermost frames that are kept to tell what a thread is for.
 _ROOTS = 8
 
@@ -63,6 +65,9 @@ _ROOTS = 8
 #: they do in the program, with fewer it is not seen which functions of a thread hold the GIL.
 _SHORT_TURN_S = 0.0001
 _LOOKS_PER_SHORT_TURN = 4
+
+#: Code that is a part of the function that it is written in.
+_PARTS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
 
 #: What a thread's time is made of.
 HELD, NATIVE, GIL_WAIT, OTHER_WAIT, CORE_WAIT = range(5)
@@ -144,6 +149,9 @@ class ProgramSampler:
         self._main = threading.main_thread().ident
         self._first = self._before = self._sampler.mark()
         self.weight = self._due_weight = 0.0
+        #: seconds in which the GIL was held by threads that had ended when they were looked for.
+        self.ended = 0.0
+        self._looked_cpu = self._first.process
         self._spent = 0.0
         self._usual_turn = 0.0  # the program's switch interval, while a short turn goes on
         self.threads: dict[int, ThreadTally] = {}
@@ -195,7 +203,10 @@ class ProgramSampler:
         self._add_point(mark)
         if self._spent > _LOOK_ALLOWANCE_S + LOOK_BUDGET * (now - self._first.at):
             return
-        blurred = self._look_at_threads(self._due_weight, late=samples.late > 0, short=short)
+        cpu, self._looked_cpu = self._looked_cpu, mark.process - mark.samples.cpu
+        blurred = self._look_at_threads(
+            self._due_weight, self._looked_cpu - cpu, late=samples.late > 0, short=short
+        )
         self.weight += self._due_weight
         self._due_weight = 0.0
         self.looks += 1
@@ -215,8 +226,11 @@ class ProgramSampler:
             sys.setswitchinterval(usual)
         return usual > 0.0
 
-    def _look_at_threads(self, weight: float, *, late: bool, short: bool) -> bool:
-        """Add one sample; tells whether in some thread it is unclear which function has the GIL."""
+    def _look_at_threads(self, weight: float, cpu: float, *, late: bool, short: bool) -> bool:
+        """Add one sample, before which the program used so many CPU seconds.
+
+        Tells whether in some thread it is unclear which function has the GIL.
+        """
         began = time.perf_counter()
         me = threading.get_ident()
         seen = [
@@ -236,7 +250,10 @@ class ProgramSampler:
             each.tally.cpu = each.now
         forced, clear = self._sampler.by_force, False
         if late:
-            clear = _find_holder(seen, forced=forced)
+            churn = len(self.threads) - len(seen) > _MANY_ENDED
+            ended = max(0.0, cpu - sum(each.used for each in seen)) if churn else 0.0
+            clear = _find_holder(seen, ended, forced=forced)
+            self.ended += weight * (1.0 - sum(each.holds for each in seen))
         for each in seen:
             tally = each.tally
             tally.looks += 1
@@ -282,7 +299,7 @@ class ProgramSampler:
             here = frame.f_code
             if here is self._outside:
                 break
-            if not self._in_library(here.co_filename):
+            if not self._in_library(here.co_filename) and here.co_name not in _PARTS:
                 if code is None:
                     code, line = here, frame.f_lineno
                 entry = here
@@ -325,8 +342,10 @@ class ProgramSampler:
             self.curve = self.curve[::2]
 
 
-def _find_holder(seen: list[_Seen], *, forced: bool) -> bool:
+def _find_holder(seen: list[_Seen], ended: float, *, forced: bool) -> bool:
     """Share out who held the GIL until it was taken: who worked, and wants it back if forced.
+
+    Threads that have ended since the last look used the CPU seconds ``ended``, and have their part.
 
     Returns whether it was certainly made to let go of it in the midst of its work.
     """
@@ -339,8 +358,9 @@ def _find_holder(seen: list[_Seen], *, forced: bool) -> bool:
     wanting = inside or wanting
     able = (forced and wanting) or worked
     parts = [max(_MIN_USED_S, each.used) * each.tally.rate() for each in able]
+    total = sum(parts) + (0.0 if forced and wanting else ended)
     for each, part in zip(able, parts, strict=True):
-        each.holds = part / sum(parts)
+        each.holds = part / total
     return clear
 
 
