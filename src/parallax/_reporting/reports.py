@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: Lines of a report for people: more are not read.
 MAX_LINES = 8
 
+#: Letters of a line, which may name what the program has named.
+MAX_LINE = 1000
+
 
 class Exports:
     """The forms of a report that are not for reading in a terminal."""
@@ -305,8 +308,9 @@ class Report(Exports):
 
 
 def shortened(lines: list[str]) -> str:
-    """The first lines of a text for people, and how many more there are."""
-    lines = [" ".join(line.splitlines()) for line in lines]
+    """The first lines of a text for people, each of bearable length, and how many more there are."""
+    lines = [" ".join(line[: MAX_LINE + 1].splitlines()) for line in lines]
+    lines = [line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 1]}…" for line in lines]
     if (more := len(lines) - MAX_LINES) > 0:
         lines[MAX_LINES - 1 :] = [f"  and {more + 1} more: see to_dict()"]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.plans import Measurement, Plan
 from parallax._reporting import recording
 from parallax._reporting.recording import Recording, kept_columns
-from parallax._reporting.reports import MAX_LINES, Report
+from parallax._reporting.reports import MAX_LINE, MAX_LINES, Report
 
 HOSTILE = '</script><img src=x onerror="alert(1)">\u2028\ud800 & `\n<!--'
 
@@ -123,6 +123,13 @@ def test_text_is_at_most_eight_lines():
     assert len(lines) == MAX_LINES
     assert re.fullmatch(r"  and \d+ more: see to_dict\(\)", lines[-1])
     assert len(str(Report()).split("\n")) < MAX_LINES
+
+
+def test_a_huge_name_is_cut():
+    report = Report(callable="<" * 10**6, reason="x\n" * 10**5)
+    assert max(map(len, str(report).split("\n"))) == MAX_LINE
+    assert len(report._repr_html_()) < 10 * MAX_LINE
+    assert len(report.to_dict()["callable"]) == 10**6
 
 
 def test_a_notebook_shows_no_markup_of_the_program():
