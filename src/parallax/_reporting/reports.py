@@ -308,7 +308,7 @@ class Report(Exports):
 
 
 def shortened(lines: list[str]) -> str:
-    """The first lines of a text for people, each of bearable length, and how many more there are."""
+    """The first lines of a text, none of them too long, and how many more there are."""
     lines = [" ".join(line[: MAX_LINE + 1].splitlines()) for line in lines]
     lines = [line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 1]}…" for line in lines]
     if (more := len(lines) - MAX_LINES) > 0:
