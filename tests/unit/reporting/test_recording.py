@@ -159,6 +159,16 @@ def test_page(tmp_path):
     assert [change["route"] for change in data["changes"]] == ["loop", "processes"]
 
 
+def test_files_of_data_are_packaged():
+    """What is not Python is in the wheel only if pyproject.toml names it."""
+    root = Path(__file__).parents[3]
+    package, listed = root / "src" / "parallax", (root / "pyproject.toml").read_text("utf-8")
+    data = [p for p in package.rglob("*") if p.is_file() and p.suffix not in {".py", ".pyc"}]
+    assert package / "_reporting" / "timeline.html" in data
+    for path in data:
+        assert f'"{path.relative_to(package).as_posix()}"' in listed
+
+
 def test_page_of_nothing(tmp_path):
     Report(work=Recording(0.0, keep=True)).to_html(tmp_path / "page.html")
     assert data_of(tmp_path / "page.html")["chunks"]["first"] == []
