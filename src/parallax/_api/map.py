@@ -9,6 +9,7 @@ import contextlib
 import functools
 import threading
 
+from parallax._backends.contract import Call
 from parallax._core.callables import name_of, runs_nothing
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, overload
@@ -19,6 +20,8 @@ from parallax._core.options import (
     check_names,
     resolve,
 )
+from parallax._profiling.history import key_of, past_item_seconds
+from parallax._run.first_items import FirstItems, little_work, needs_run, report_of
 from parallax._run.run import Run
 from parallax._scheduling.input import Input
 
@@ -29,9 +32,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from parallax._core.options import ExplainOptions, MapOptions, StreamOptions
+    from parallax._core.options import ExplainOptions, MapOptions, Options, StreamOptions
     from parallax._guard import seeding
     from parallax._reporting.reports import Report
+    from parallax._run.first_items import Blocks
 
     R = TypeVar("R")
     A = TypeVar("A")
@@ -43,12 +47,17 @@ else:
 class Results(list["R"]):
     """The results of ``parallel_map``: a list, in the order of the input.
 
-    Attributes:
-        report: what was measured, what was chosen and why. ``print(results.report)`` reads like a
-            person's answer.
+    ``print(results.report)`` reads like a person's answer: what was measured, what was chosen and
+    why.
     """
 
-    report: Report
+    #: what the report is made of when it is read, of a call that was over at once.
+    _brief: tuple[str, float, float, int, Blocks]
+
+    @functools.cached_property
+    def report(self) -> Report:
+        """What was measured, what was chosen and why."""
+        return report_of(*self._brief)
 
 
 #: Seconds of real work that ``explain`` spends at most before it answers.
@@ -116,16 +125,49 @@ def parallel_map(
             report as its attribute ``parallax_report``.
     """
     check_names("parallel_map()", options, MAP_OPTIONS)
-    return _collect(_prepare(fn, iterables, options, stream=False))
+    return _map(fn, iterables, options)
 
 
 def spread_map(fn: Callable[..., R], tuples: Iterable[Iterable[Any]], options: Any) -> Results[R]:
     """``parallel_map`` with the arguments of each call together, as in ``itertools.starmap``."""
-    return _collect(_prepare(fn, (tuples,), options, stream=False, spread=True))
+    return _map(fn, (tuples,), options, spread=True)
 
 
-def _collect(run: Run) -> Results[Any]:
+def _map(
+    fn: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    given: Any,
+    *,
+    spread: bool = False,
+) -> Results[Any]:
+    called, name, source, options = _prepare(fn, iterables, given, stream=False, spread=spread)
+
+    def make(first: FirstItems | None = None) -> Run:
+        return Run(called, name, source, options, stream=False, first=first)
+
     results: Results[Any] = Results()
+    key = key_of(called)
+    each = past_item_seconds(key)
+    if needs_run(options) or (each is not None and not little_work(source, each)):
+        return _collect(make(), results)
+    call = Call(called, source.star, stop=True)
+    first = FirstItems(call, source, options, each=each, make=make)
+    run = None
+    try:
+        if (run := first.work(results)) is not None:
+            return _collect(run, results)
+        first.remember(key)
+        results._brief = name, *first.brief()
+        return results
+    except BaseException as error:
+        if run is None:
+            first.failed(name, error)
+        raise
+    finally:
+        del results, first, call, make  # the frames of errors lead here
+
+
+def _collect(run: Run, results: Results[Any]) -> Results[Any]:
     stop: BaseException | None = None
     try:
         for batch in run.batches():
@@ -207,7 +249,7 @@ def parallel_imap(
         ValueError: an argument has a value that cannot be used.
     """
     check_names("parallel_imap()", options, STREAM_OPTIONS)
-    return Stream(_prepare(fn, iterables, options, stream=True))
+    return Stream(_run(fn, iterables, options))
 
 
 class Stream:
@@ -289,7 +331,12 @@ def explain(
         Exception: what ``fn`` or the input raised.
     """
     check_names("explain()", options, EXPLAIN_OPTIONS)
-    return _prepare(fn, iterables, options, stream=True).explain(EXPLAIN_BUDGET_S)
+    return _run(fn, iterables, options).explain(EXPLAIN_BUDGET_S)
+
+
+def _run(fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], given: Any) -> Run:
+    """Check everything and make a run whose results are read one by one."""
+    return Run(*_prepare(fn, iterables, given, stream=True), stream=True)
 
 
 def _prepare(
@@ -299,8 +346,8 @@ def _prepare(
     *,
     stream: bool,
     spread: bool = False,
-) -> Run:
-    """Check everything and make the run."""
+) -> tuple[Callable[..., Any], str, Input, Options]:
+    """Check everything; the callable with its name, the input, and all options."""
     _check_callable(fn)
     while isinstance(fn, functools.partial) and not fn.args and not fn.keywords:
         fn = fn.func  # what it adds is time; and @parallel's functions are such partials
@@ -314,7 +361,7 @@ def _prepare(
         source.whole = iterables
     elif not stream and not spread and source.total is not None:
         source.whole = range(source.total), *iterables
-    return Run(called, name_of(fn), source, options, stream=stream)
+    return called, name_of(fn), source, options
 
 
 def _check_callable(fn: Any) -> None:

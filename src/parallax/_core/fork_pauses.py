@@ -19,6 +19,7 @@ import types
 import warnings
 
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.thread_clocks import native_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,12 +62,6 @@ def pause_at_forks(thread: Pausable) -> None:
 def forget(thread: Pausable) -> None:
     """Leave a thread alone from now on. Idempotent."""
     _registered.pop(thread, None)
-
-
-def native_id() -> int | None:
-    """The kernel's number of this thread; None on systems that number none."""
-    numbered = getattr(_thread, "get_native_id", None)
-    return None if numbered is None else int(numbered())
 
 
 def _before() -> None:

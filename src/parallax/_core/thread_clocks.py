@@ -5,11 +5,12 @@ Guarantees: nothing raises; what a platform cannot tell is None, or 0.
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 import time
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,27 @@ _WINDOWS_TICK_S = 0.015625
 #: Steps of a CPU clock that a time must have for the clock to tell computing from waiting. Fewer
 #: take a calculation for a wait that no step happened to fall into, more learn late.
 MIN_TICKS = 10
+
+
+def native_id() -> int | None:
+    """The kernel's number of this thread; None on systems that number none."""
+    numbered = getattr(_thread, "get_native_id", None)
+    return None if numbered is None else int(numbered())
+
+
+class ClockedThread(NamedTuple):
+    """A thread, and the seconds that it had worked, and waited for a core, at some moment."""
+
+    ident: int
+    native_id: int | None = None
+    cpu: float = 0.0
+    delay: float = 0.0
+
+    @classmethod
+    def current(cls) -> ClockedThread:
+        """The calling thread, now."""
+        number = native_id()
+        return cls(_thread.get_ident(), number, time.thread_time(), thread_delay(number))
 
 
 def thread_cpu_clock(ident: int) -> Callable[[], float] | None:

@@ -10,9 +10,15 @@ from __future__ import annotations
 
 import time
 
-from parallax._core.fork_pauses import native_id
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.thread_clocks import MIN_TICKS, RunDelay, clock_tick, thread_delay
+from parallax._core.thread_clocks import (
+    MIN_TICKS,
+    ClockedThread,
+    RunDelay,
+    clock_tick,
+    native_id,
+    thread_delay,
+)
 from parallax._profiling.gil_sampler import GilSampler
 from parallax._profiling.meters import ItemMeter, native_threads, working_share
 
@@ -62,6 +68,7 @@ class CallerMeter:
         self._hindered = 0.0  # what the session said at the end of the last block
         #: seconds without a core, when that was asked last; None before.
         self._delay: float | None = None
+        self._native: int | None = None  # of the thread of the items, if that was noted
         self._reading: GilReading | None = None
         self._workers_began = False
         #: CPU seconds of the item during which workers began: before that, and in all.
@@ -76,11 +83,17 @@ class CallerMeter:
         """Whether the GIL is being sampled."""
         return self._session is not None
 
-    def start_sampler(self, on_sample: Callable[[float], None]) -> None:
-        """Begin to sample the GIL; ``on_sample`` is called in the sampler's thread."""
+    def start_sampler(
+        self, on_sample: Callable[[float], None], thread: ClockedThread | None = None
+    ) -> None:
+        """Begin to sample the GIL, beside another ``thread`` if this is not that of the items.
+
+        ``on_sample`` is called in the sampler's thread.
+        """
         if self._session is None:
-            session = self._session = _SamplingSession(on_sample)
-            self._hindered = session.hindered()
+            thread = thread or ClockedThread.current()
+            session = self._session = _SamplingSession(on_sample, thread)
+            self._hindered = thread.delay
             session.sampler.start()
 
     def stop_sampler(self) -> None:
@@ -91,6 +104,11 @@ class CallerMeter:
             session.stop()
             if not self._workers_began:
                 self._reading = session.sampler.reading()
+
+    def began_in(self, thread: ClockedThread) -> None:
+        """The items began in this thread, before there was this meter."""
+        if thread.native_id is not None:
+            self._native, self._delay = thread.native_id, thread.delay
 
     def begin(self, now: float) -> None:
         """The caller's thread enters an item or a block of items."""
@@ -107,7 +125,7 @@ class CallerMeter:
             before, self._hindered = self._hindered, session.hindered()
             hindered = max(0.0, self._hindered - before)
         elif wall - cpu > UNEXPLAINED_S:
-            delay = thread_delay(native_id())
+            delay = thread_delay(self._native or native_id())
             hindered = 0.0 if self._delay is None else delay - self._delay
             self._delay = delay
         if alone or (self.waiting > MOSTLY_WAITING and not self.cost().items):
@@ -204,16 +222,16 @@ class CallerMeter:
 class _SamplingSession:
     """A time in which the GIL is sampled, with clocks that tell its own cost from the items'."""
 
-    def __init__(self, on_sample: Callable[[float], None]) -> None:
+    def __init__(self, on_sample: Callable[[float], None], thread: ClockedThread) -> None:
         self._on_sample: Callable[[float], None] | None = on_sample
         self._process_cpu = time.process_time()
-        self._thread_cpu = time.thread_time()
+        self._thread_cpu = thread.cpu
         self._items_cpu = 0.0
-        self.delay = RunDelay()
+        self.delay = RunDelay(f"/proc/self/task/{thread.native_id}/schedstat")
         self._sampler_delay: RunDelay | None = None  # opened in the sampler's thread
         self._callback_cpu = self._callback_wall = 0.0
         self._callback_began = 0.0  # 0 outside the callback
-        self.sampler = GilSampler(self._sample)
+        self.sampler = GilSampler(self._sample, thread)
 
     def stop(self) -> None:
         try:

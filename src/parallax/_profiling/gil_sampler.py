@@ -19,9 +19,15 @@ import threading
 import time
 
 from parallax._core.cores import gil_enabled, load_per_core
-from parallax._core.fork_pauses import forget, native_id, pause_at_forks
+from parallax._core.fork_pauses import forget, pause_at_forks
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, signals
-from parallax._core.thread_clocks import clock_tick, thread_cpu_clock, thread_delay
+from parallax._core.thread_clocks import (
+    ClockedThread,
+    clock_tick,
+    native_id,
+    thread_cpu_clock,
+    thread_delay,
+)
 from parallax._profiling.gil_estimate import (
     MIN_PENDING_S,
     MIN_SLEEP_S,
@@ -83,18 +89,21 @@ class Mark(NamedTuple):
 
 
 class GilSampler:
-    """Samples from a thread of its own whether the GIL is free while the constructing one works.
+    """Samples from a thread of its own whether the GIL is free while another one works.
 
-    Start and stop it in the thread that runs the items; `reading` and `busy` may be asked at any
+    That is the constructing one if no `thread` is given. `reading` and `busy` may be asked at any
     time and from any thread. `on_sample` is called in the sampler's thread after each sample, with
     `time.perf_counter()`; the first exception it raises ends these calls and is raised by `stop`.
     """
 
-    def __init__(self, on_sample: Callable[[float], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_sample: Callable[[float], None] | None = None,
+        thread: ClockedThread | None = None,
+    ) -> None:
         self._on_sample = on_sample
-        self._watch = threading.get_ident()
+        self._watch, self._watched_id, *_ = thread or ClockedThread.current()
         self._clock = thread_cpu_clock(self._watch)
-        self._watched_id = native_id()
         self.native_id: int | None = 0
         #: whether the GIL's holder was made to let go of it at the latest wake-up.
         self.by_force = False

@@ -15,8 +15,8 @@ import sys
 import time
 
 from parallax._core.cores import gil_enabled
-from parallax._core.fork_pauses import native_id
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.thread_clocks import native_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -208,7 +208,7 @@ class Report(Exports):
         if type(stop) is GeneratorExit:
             self.ended = "its reader"
             return
-        for each in {error, stop}:
+        for each in (error, stop):  # which may be one, and of a class that cannot be hashed
             try:
                 each.parallax_report = self  # type: ignore[attr-defined]
             except Exception:  # noqa: BLE001 - a class may refuse attributes in any way

@@ -14,9 +14,10 @@ import os
 import sys
 import time
 
-from parallax._core.fork_pauses import native_id, pause_at_forks
+from parallax._core.fork_pauses import pause_at_forks
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.own_code import is_own
+from parallax._core.thread_clocks import native_id
 from parallax._reporting.stall_policy import StallDetector, stall_message
 
 if TYPE_CHECKING:
@@ -39,6 +40,15 @@ class StallView(Protocol):
 
     def details(self) -> tuple[str, Sequence[InFlight], int | None]:
         """A name, what is in flight with stacks, and how much waits; see ``stall_message``."""
+
+
+class Watched(Protocol):
+    """What the thread checks, at first after ``limit`` seconds at most."""
+
+    limit: float
+
+    def check(self, now: float) -> float:
+        """Look, and return when to look again."""
 
 
 class StallMonitor:
@@ -99,7 +109,7 @@ class _MonitorThread:
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
-        self._monitors: dict[StallMonitor, None] = {}
+        self._monitors: dict[Watched, None] = {}
         #: released to end the thread's sleep; None without a thread.
         self._wake: _thread.LockType | None = None
         self._next_check = 0.0
@@ -110,7 +120,7 @@ class _MonitorThread:
         #: whether a monitor was added since the thread read the list.
         self._added = False
 
-    def add(self, monitor: StallMonitor) -> None:
+    def add(self, monitor: Watched) -> None:
         with self._lock:
             self._monitors[monitor] = None
             self._added = True
@@ -119,7 +129,7 @@ class _MonitorThread:
             elif time.monotonic() + monitor.limit < self._next_check:
                 self._wake_up()
 
-    def remove(self, monitor: StallMonitor) -> None:
+    def remove(self, monitor: Watched) -> None:
         # Without the lock: a finalizer may do this in the thread that holds it.
         self._monitors.pop(monitor, None)
 
@@ -150,6 +160,7 @@ class _MonitorThread:
                         return
                 now = time.monotonic()
                 due = min([now + MAX_SLEEP_S, *(monitor.check(now) for monitor in monitors)])
+                del monitors  # they refer to what the program waits for to end
                 with self._lock:
                     if self._added:
                         due = now
@@ -168,6 +179,16 @@ class _MonitorThread:
             self._ends = False
             if self._monitors and self._wake is None:
                 self._start()
+
+
+def watch(monitor: Watched) -> None:
+    """Have the thread check this as well."""
+    _monitor_thread.add(monitor)
+
+
+def unwatch(monitor: Watched) -> None:
+    """Have the thread check it no more. Idempotent; one check may be under way."""
+    _monitor_thread.remove(monitor)
 
 
 def stack_of(ident: int) -> str:

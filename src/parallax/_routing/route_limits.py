@@ -11,7 +11,7 @@ import warnings
 
 from parallax._core.callables import name_of
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, local
 from parallax._guard.common_objects import except_own
 from parallax._guard.effects import (
     OPEN,
@@ -28,7 +28,7 @@ from parallax._guard.effects import (
     with_finding,
 )
 from parallax._guard.generators import shared_generators
-from parallax._guard.lookup import called_method, is_seeded
+from parallax._guard.lookup import called_method, is_a, is_seeded
 from parallax._guard.net import Mesh, Net
 from parallax._guard.process_state import ProcessWatch, one_thread_object
 from parallax._guard.watch import LEAST_STEPS, Watch
@@ -193,13 +193,26 @@ class RouteLimits:
         """The change, seen by what happened, that keeps the callable at home."""
         return self.watch.finding if self.watch is not None else None
 
+    def begun(self, process: ProcessWatch | None) -> None:
+        """Items have run that were not watched; a cache may have been filled by them.
+
+        ``process`` has seen the state of the process before.
+        """
+        self._process, self._history = process, self._history or (True,)
+
+    def find_one_thread(self) -> bool:
+        """Find what one thread alone may use; whether there is what only that thread can tell."""
+        net = Net(self._fn, Mesh(LEAST_STEPS))
+        reached = [*net.reached()]
+        if name := one_thread_object(reached, net.stored):
+            self.shared = seen(self._fn, "uses what one thread alone may use:", name, "apart")
+        return any(is_a(obj, local) for _, obj in reached)
+
     def before_block(self) -> None:
         """Items begin in the caller's thread, watched or not."""
         if not self._blocks and self._guard:
             self._process = ProcessWatch()
-            net = Net(self._fn, Mesh(LEAST_STEPS))
-            if name := one_thread_object(net.reached(), net.stored):
-                self.shared = seen(self._fn, "uses what one thread alone may use:", name, "apart")
+            self.find_one_thread()
         self._blocks += 1
         if self._process is not None:
             self._process.before()

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import time
 
-from parallax._backends.capture import run_calls, run_chunk
-from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._scheduling.reorder_buffer import prepare
+from parallax._run.caller_items import run_items, run_next, with_errors
+from parallax._run.first_items import outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
     from typing import Any
 
-    from parallax._backends.contract import Call
+    from parallax._core.chunks import ChunkResult
     from parallax._run.caller_state import RunSetup
     from parallax._run.controller import Controller
-    from parallax._scheduling.input import Input
 
 clock = time.perf_counter
 
@@ -51,10 +49,18 @@ class CallerLoop:
     """The inline phase of one run."""
 
     def __init__(self, setup: RunSetup, controller: Controller) -> None:
-        self._call, self._source, self._options, self._report, self._caller, self._stream = setup
+        self._call, self._source, self._options = setup.call, setup.source, setup.options
+        self._caller, self._stream, self._first = setup.caller, setup.stream, setup.first
         self._controller = controller
         #: there is more than a moment's work left.
         self._much = True
+        if (first := self._first) is not None:
+            profiler = controller.profiler
+            profiler.caller.began_in(first.thread)
+            for _, result in outcomes(first.blocks):
+                self._add(result)
+                self._caller.count(len(result.values))
+            profiler.limits.begun(first.process)
 
     def batches(self) -> Iterator[list[Any]]:
         """Work until the input ends or a plan opens the run; yield results in batches."""
@@ -64,6 +70,10 @@ class CallerLoop:
         size, last = 1, clock()
         first = True
         self._much = self._worth_watching()
+        if self._first is not None:
+            profiler.limits.after_block()
+            if (last_block := self._first.result) is not None:
+                yield from self._come_in(last_block)
         while not flow.begun() and not source.ended:
             if first and measuring and self._worth_watching():
                 # From the first item on: it may be a long one.
@@ -150,12 +160,28 @@ class CallerLoop:
             self._much = left is None or left * each > MIN_PLANNED_WORK_S
             if looked and self._much:
                 profiler.limits.after_block()
-        with lock:  # workers may have begun meanwhile, and report as well
-            alone = not self._controller.dispatch.flow.begun()
-            profiler.caller.end(len(result.values), result.wall, result.cpu, alone=alone)
-            if alone:  # else it comes back as a chunk, and is counted there
-                self._controller.count(self._caller.delivered, result)
+        with lock:
+            self._add(result)
         return result
+
+    def _add(self, result: ChunkResult) -> None:
+        """Add the times of a block; workers may have begun meanwhile, and report as well."""
+        alone = not self._controller.dispatch.flow.begun()
+        meter = self._controller.profiler.caller
+        meter.end(len(result.values), result.wall, result.cpu, alone=alone)
+        if alone:  # else it comes back as a chunk, and is counted there
+            self._controller.count(self._caller.delivered, result)
+
+    def _come_in(self, result: ChunkResult) -> Iterator[list[Any]]:
+        """Take the outcome of the block during which the run was made."""
+        dispatch = self._controller.dispatch
+        with dispatch.lock:
+            self._caller.leave_block()
+            self._add(result)
+        if dispatch.flow.begun():
+            dispatch.post_caller(result)
+        else:
+            yield from self._deliver(result)
 
     def _deliver(self, result: ChunkResult) -> Iterator[list[Any]]:
         """Make the results of an inline block ready, and raise the error that ends the run."""
@@ -210,56 +236,3 @@ class CallerLoop:
         full = len(self._caller.out) >= (self._options.buffersize or MAX_WAITING_RESULTS)
         decided = self._controller.forced == "loop" or self._controller.planned
         return full or decided or since > FIRST_RESULTS_S
-
-
-def run_next(
-    fn: Callable[..., Any], source: Input, count: int, values: list[Any], *, stop: bool
-) -> ChunkResult:
-    """Run the next ``count`` items straight off the input, without a list of them in between.
-
-    Any thread may advance that input; ``values`` is filled with the results for others to see.
-    """
-    begun = clock()
-    called = run_calls(fn, source.each(count), values, star=source.star, stop=stop)
-    result = ChunkResult(values, *called, begun=begun)
-    source.taken += len(values)
-    if len(values) < count and not result.failures:
-        source.ended = True
-    return result
-
-
-def run_items(call: Call, items: Sequence[Any], retries: int, values: list[Any]) -> ChunkResult:
-    """Run items, and failed ones again, at once, as often as ``retries`` allows."""
-    result = run_chunk(call.fn, items, values, star=call.star, stop=call.stop and not retries)
-    if not result.failures or not retries:
-        return result
-    values = list(result.values)
-    failures = []
-    for failure in result.failures:
-        last = failure
-        for _ in range(retries):
-            item = items[failure.offset : failure.offset + 1]
-            again = run_chunk(call.fn, item, star=call.star, stop=True)
-            if not again.failures:
-                values[failure.offset] = again.values[0]
-                break
-            last = Failure(failure.offset, again.failures[0].error)
-        else:
-            failures.append(last)
-    try:
-        return result._replace(values=values, failures=tuple(failures))
-    finally:
-        del result, values, failures, failure, last, again  # as in run_calls
-
-
-def with_errors(
-    result: ChunkResult, start: int, *, stop: bool
-) -> tuple[list[Any], BaseException | None]:
-    """The values of a block, with exceptions in their places, and the one that ends the run."""
-    values = result.values
-    for failure in result.failures:
-        error = prepare(failure, start + failure.offset)
-        if stop or not isinstance(error, Exception):
-            return values[: failure.offset], error
-        values[failure.offset] = error
-    return values, None

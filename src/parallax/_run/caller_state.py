@@ -11,7 +11,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 from parallax._core.nesting import enter, entered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Sequence, Sized
     from contextlib import AbstractContextManager
     from typing import Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from parallax._core.options import Options
     from parallax._reporting.progress import Progress
     from parallax._reporting.reports import Report
+    from parallax._run.first_items import FirstItems
     from parallax._scheduling.input import Input
 
 
@@ -34,6 +35,8 @@ class RunSetup(NamedTuple):
     caller: CallerState
     #: results are read one by one, so read-ahead is bounded and each matters.
     stream: bool
+    #: what ran before the run was made.
+    first: FirstItems | None = None
 
 
 class CallerState:
@@ -45,7 +48,7 @@ class CallerState:
         #: the items that the thread is inside of and that others need not wait for.
         self.inside: Sequence[Any] | None = None
         #: the items that it is inside of: when they began, how many, and the results so far.
-        self.block: tuple[float, int, Sequence[Any]] = (0.0, 0, ())
+        self.block: tuple[float, int, Sized] = (0.0, 0, ())
         #: an item that may be encoded to measure its size.
         self.sample: list[Any] = []
         #: results that the reader has not got yet.
@@ -111,8 +114,12 @@ class CallerState:
         finally:
             enter(self._before)
             with lock:
-                self.inside = None
-                self.block = 0.0, 0, ()
+                self.leave_block()
+
+    def leave_block(self) -> None:
+        """The thread is outside of items; the dispatcher's lock is held."""
+        self.inside = None
+        self.block = 0.0, 0, ()
 
     def leave(self, place: Place) -> None:
         """Put the thread back where it was, if Ctrl-C came before ``run`` could do so."""

@@ -55,9 +55,9 @@ class Controller:
     """The decisions of one run."""
 
     def __init__(self, setup: RunSetup) -> None:
-        call, self._source, options, report, self._caller, stream = setup
+        call, self._source, options, report, self._caller, stream, first = setup
         self._options, self._report = options, report
-        self._place = here()
+        self._place = here() if first is None else first.place
         self._cores = self._place.cores
         self._requested = requested_route(options, self._place, stream=stream)
         self._key = key_of(call.fn)
@@ -66,7 +66,7 @@ class Controller:
         report.backend = options.backend if isinstance(options.backend, str) else "executor"
         report.reason = self._requested.reason
         #: the place of the items that the caller's own thread runs.
-        self.inside = self._place.item(movable=self.forced != "loop")
+        self.inside = first.inside if first else self._place.item(movable=self.forced != "loop")
         self.profiler = Profiler(
             call.fn,
             guard=self.forced is None,
@@ -86,7 +86,7 @@ class Controller:
         self.explaining = False
         #: when the next review is due.
         self.review_at = 0.0
-        self.begin = report.work.begin = clock()
+        self.begin = report.work.begin = clock() if first is None else first.began
         self._hold = RouteHold()
         self._closed = False
         #: the work of the present route since all its workers are up.

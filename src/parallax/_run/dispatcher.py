@@ -141,9 +141,9 @@ class Dispatcher:
 
     # -- the reader's thread -------------------------------------------------------------------
 
-    def read_here(self) -> None:
-        """The calling thread reads the results from now on."""
-        self._reader = threading.get_ident()
+    def read_here(self, thread: int = 0) -> None:
+        """The calling thread, or another one, reads the results from now on."""
+        self._reader = thread or threading.get_ident()
 
     def take(self) -> tuple[list[Any], bool]:
         """Results that are ready for the reader, and whether there will be no more."""

@@ -28,7 +28,8 @@ from parallax._reporting.recording import Recording
 from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._reporting.unread import log_unread
-from parallax._run.caller_loop import CallerLoop, run_items
+from parallax._run.caller_items import run_items
+from parallax._run.caller_loop import CallerLoop
 from parallax._run.caller_state import CallerState, RunSetup
 from parallax._run.controller import Controller
 from parallax._run.map_stall_view import MapStallView
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from parallax._core.options import Options
     from parallax._reporting import progress
+    from parallax._run.first_items import FirstItems
     from parallax._scheduling.input import Input
 else:
     futures = lazy_module("concurrent.futures")
@@ -66,9 +68,19 @@ class Run:
     """One call of ``parallel_map``, ``parallel_imap`` or ``explain``."""
 
     def __init__(
-        self, fn: Callable[..., Any], name: str, source: Input, options: Options, *, stream: bool
+        self,
+        fn: Callable[..., Any],
+        name: str,
+        source: Input,
+        options: Options,
+        *,
+        stream: bool,
+        first: FirstItems | None = None,
     ) -> None:
-        """Check what can be checked; nothing is started yet. ``name`` is the callable's."""
+        """Check what can be checked; nothing is started yet.
+
+        ``name`` is the callable's, ``first`` what has run of it.
+        """
         self._source = source
         self._options = options
         self._stream = stream
@@ -77,7 +89,8 @@ class Run:
         wanted = options.progress
         bar = None if wanted is False else progress.make_progress(wanted, source.total)
         self._caller = CallerState(self.report, bar, options.timeout)
-        setup = RunSetup(self._call, source, options, self.report, self._caller, stream)
+        setup = RunSetup(self._call, source, options, self.report, self._caller, stream, first)
+        self._first = first
         self._controller = Controller(setup)
         self._loop = CallerLoop(setup, self._controller)
         self._forced = self._controller.forced
@@ -88,6 +101,22 @@ class Run:
         self._stall_monitor = StallMonitor(watched, 0.0 if here().level else options.stall_warn)
         self._failed_at: float | None = None
         self._closed = False
+
+    def overtake(self) -> None:
+        """Have others run items while the caller's thread is inside of the first ones."""
+        first, caller, profiler = self._first, self._caller, self._profiler
+        assert first is not None
+        limits, items, measuring = profiler.limits, first.items, self._forced is None
+        caller.thread, caller.block = first.thread.ident, first.block
+        profiler.caller.begin(first.block[0])
+        self._dispatch.read_here(caller.thread)
+        self._stall_monitor.start()
+        if not measuring or first.process is None or len(items) != 1:
+            return
+        limits.inspect(self._source.arguments(items[0]), self._source.some_calls)
+        if not limits.watching and not limits.find_one_thread():
+            caller.sample, caller.inside = [*items], items
+        profiler.caller.start_sampler(self._controller.on_sample, first.thread)
 
     # -- for the api ---------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class WorkerFactory:
         self._dispatch = dispatch
         #: how worker processes start.
         self.start = ProcessStart(
-            *setup[:-1], profiler.caller, cores=place.cores, forced=forced, place=place
+            *setup[:5], profiler.caller, cores=place.cores, forced=forced, place=place
         )
         self._forced = forced
         self._place = place

@@ -133,6 +133,12 @@ class Input:
             self._error = error
             self.ended = True
 
+    def took(self, count: int, wanted: int, *, failed: bool) -> None:
+        """So many items of ``each`` have run, the last of which may have failed."""
+        self.taken += count
+        if count < wanted and not failed:
+            self.ended = True
+
     def slice(self, count: int) -> Sequence[Any]:
         """As ``take``, but the items of a range come as a range."""
         if self._range is None or self.ended:

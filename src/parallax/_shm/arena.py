@@ -12,7 +12,8 @@ import os
 import threading
 import time
 
-from parallax._core.fork_pauses import forget, native_id, pause_at_forks
+from parallax._core.fork_pauses import forget, pause_at_forks
+from parallax._core.thread_clocks import native_id
 from parallax._shm.segment import create_segment
 from parallax._shm.sender import KEPT_FREE_BYTES, SlabSender
 

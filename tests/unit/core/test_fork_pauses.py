@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from parallax._core.fork_pauses import COUNTS_LATE, native_id
+from parallax._core.fork_pauses import COUNTS_LATE
+from parallax._core.thread_clocks import native_id
 from parallax._profiling.gil_sampler import GilSampler
 from parallax._shm import arena
 

@@ -12,6 +12,7 @@ import pytest
 from parallax import SharedStateWarning
 from parallax._core.chunks import ChunkResult
 from parallax._core.plans import Measurement, Payload
+from parallax._core.thread_clocks import ClockedThread
 from parallax._profiling import caller_meter, history
 from parallax._profiling.caller_meter import UNFINISHED_ITEM_S, CallerMeter
 from parallax._profiling.gil_estimate import GilReading
@@ -123,8 +124,10 @@ def world(monkeypatch):
         process_time=lambda: world.process,
     )
     monkeypatch.setattr(caller_meter, "time", clocks)
-    monkeypatch.setattr(caller_meter, "GilSampler", lambda on: FakeSampler(world, on))
-    monkeypatch.setattr(caller_meter, "RunDelay", lambda: FakeDelay(world))
+    monkeypatch.setattr(caller_meter, "GilSampler", lambda on, _: FakeSampler(world, on))
+    monkeypatch.setattr(caller_meter, "RunDelay", lambda *_: FakeDelay(world))
+    here = SimpleNamespace(current=lambda: ClockedThread(1, 1, world.cpu, world.delay))
+    monkeypatch.setattr(caller_meter, "ClockedThread", here)
     monkeypatch.setattr(profiler_module, "gil_enabled", lambda: True)
     history._table.clear()
     yield world

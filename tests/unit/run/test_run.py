@@ -20,7 +20,7 @@ from parallax._routing.throughput import (
     ROUTE_START_TIMEOUT_S,
     RouteHold,
 )
-from parallax._run.caller_loop import run_items, run_next, with_errors
+from parallax._run.caller_items import run_items, run_next, with_errors
 from parallax._run.caller_state import CallerState
 from parallax._run.crew_table import CALLER, MAX_REPORTED_LOSSES, CrewTable, WorkerLosses
 from parallax._run.run import Run

@@ -15,8 +15,9 @@ import select
 import time
 from _thread import RLock, allocate_lock, start_new_thread
 
-from parallax._core.fork_pauses import native_id, pause_at_forks
+from parallax._core.fork_pauses import pause_at_forks
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.thread_clocks import native_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,100 @@
+"""Calls of the user's function on items in the caller's thread: the functions that run a block."""
+
+from __future__ import annotations
+
+import time
+
+from parallax._backends.capture import run_calls, run_chunk
+from parallax._core.chunks import ChunkResult, Failure
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._scheduling.reorder_buffer import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from parallax._backends.contract import Call
+    from parallax._scheduling.input import Input
+
+
+class EndedItems:
+    """As many as the items that have ended while the caller's thread takes them from an iterator.
+
+    It is inside of the one that it has taken last.
+    """
+
+    def __init__(self, iterator: Any) -> None:
+        self._left = iterator.__length_hint__
+        self._before = self._left()
+
+    def __len__(self) -> int:
+        return max(0, int(self._before - self._left()) - 1)
+
+
+def run_plain(fn: Callable[..., Any], source: Input, count: int, ended: EndedItems) -> ChunkResult:
+    """Run the next ``count`` items of one plain container, until one fails, as fast as a loop."""
+    values: list[Any] = []
+    failures: tuple[Failure, ...] = ()
+    cpu, begun = time.thread_time(), time.perf_counter()
+    try:
+        values = [fn(item) for item in source.each(count)]
+    except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+        values = [None] * (len(ended) + 1)
+        failures = (Failure(len(values) - 1, error),)
+    wall, cpu = time.perf_counter() - begun, time.thread_time() - cpu
+    source.took(len(values), count, failed=bool(failures))
+    try:
+        return ChunkResult(values, failures, wall, cpu, begun=begun)
+    finally:
+        del fn, values, failures  # as in run_calls
+
+
+def run_next(
+    fn: Callable[..., Any], source: Input, count: int, values: list[Any], *, stop: bool
+) -> ChunkResult:
+    """Run the next ``count`` items straight off the input, without a list of them in between.
+
+    Any thread may advance that input; ``values`` is filled with the results for others to see.
+    """
+    begun = time.perf_counter()
+    called = run_calls(fn, source.each(count), values, star=source.star, stop=stop)
+    result = ChunkResult(values, *called, begun=begun)
+    source.took(len(values), count, failed=bool(result.failures))
+    return result
+
+
+def run_items(call: Call, items: Sequence[Any], retries: int, values: list[Any]) -> ChunkResult:
+    """Run items, and failed ones again, at once, as often as ``retries`` allows."""
+    result = run_chunk(call.fn, items, values, star=call.star, stop=call.stop and not retries)
+    if not result.failures or not retries:
+        return result
+    values = list(result.values)
+    failures = []
+    for failure in result.failures:
+        last = failure
+        for _ in range(retries):
+            item = items[failure.offset : failure.offset + 1]
+            again = run_chunk(call.fn, item, star=call.star, stop=True)
+            if not again.failures:
+                values[failure.offset] = again.values[0]
+                break
+            last = Failure(failure.offset, again.failures[0].error)
+        else:
+            failures.append(last)
+    try:
+        return result._replace(values=values, failures=tuple(failures))
+    finally:
+        del result, values, failures, failure, last, again  # as in run_calls
+
+
+def with_errors(
+    result: ChunkResult, start: int, *, stop: bool
+) -> tuple[list[Any], BaseException | None]:
+    """The values of a block, with exceptions in their places, and the one that ends the run."""
+    values = result.values
+    for failure in result.failures:
+        error = prepare(failure, start + failure.offset)
+        if stop or not isinstance(error, Exception):
+            return values[: failure.offset], error
+        values[failure.offset] = error
+    return values, None
