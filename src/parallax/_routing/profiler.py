@@ -193,7 +193,7 @@ class Profiler:
         spent *= 1.0 - self.caller.delayed()
         alone = self._gil or seen.remembered or seen.items >= MIN_ITEMS_ALONE
         if in_loop and not (clear and alone) and not waits and spent < MAX_UNCLEAR_S:
-            return None
+            return self._hopeless(seen, remaining, facts)
         if seen.held is None:
             # Still unclear after much work: the pessimistic guess, which observed cores correct.
             seen = replace(seen, held=min(1.0, seen.cpu / seen.wall if seen.wall else 1.0))
@@ -207,6 +207,17 @@ class Profiler:
             if self.caller.delayed() > LOADED_SHARE and seen.waiting < 0.9:
                 seen = replace(seen, held=1.0, error=0.0)
         return seen, plan(seen, remaining, self.facts_with_limits(facts))
+
+    def _hopeless(
+        self, seen: Measurement, remaining: int | None, facts: Facts
+    ) -> tuple[Measurement, Plan] | None:
+        """The loop, where that is best however the GIL is held, so that none need measure it."""
+        if seen.items < MIN_ITEMS_ALONE or self.limits.watching:
+            return None
+        facts = self.facts_with_limits(facts)
+        if plan(replace(seen, held=0.0, error=0.0), remaining, facts).route != "loop":
+            return None
+        return seen, replace(plan(seen, remaining, facts), settled=True)
 
     def may_pay(self, now: float, remaining: int, facts: Facts) -> bool:
         """Whether processes would be used if items turned out to hold the GIL all the time."""

@@ -150,7 +150,7 @@ class Controller:
         """Ask the profiler for a plan and carry it out. The lock is held."""
         self.review_at = now + PLAN_REVIEW_S
         self._review(now)
-        if self.dispatch.flow.scheduler is None:
+        if self.dispatch.flow.scheduler is None and not self.planned:
             wait = max(LOOP_REVIEW_S, (clock() - now) / REVIEW_SHARE)
             self.review_at = now + min(PLAN_REVIEW_S, wait)
 
@@ -166,20 +166,20 @@ class Controller:
         self._judge(now)
         profiler.limits.nested = self.inside.spread
         decided = profiler.plan(now, left, self._facts())
+        if decided is not None and decided[1].route == "processes" and not profiler.weighed:
+            self._weigh()
+            decided = profiler.plan(now, left, self._facts())
+        self.planned = False
         if decided is None:
             self._start_early(now, left)
             return
-        if decided[1].route == "processes" and not profiler.weighed:
-            self._weigh()
-            if (decided := profiler.plan(now, left, self._facts())) is None:
-                return
         seen, plan = decided
         if plan.route == "threads" and flow.scheduler is None and profiler.limits.blind:
             return
         self._report.measured = seen
         if profiler.limits.verdict.limit == "loop" and threading.get_ident() == self._caller.thread:
             profiler.limits.warn()
-        self.planned = self.planned or plan.settled
+        self.planned = plan.settled
         self._follow(plan, now)
 
     def _facts(self) -> Facts:

@@ -413,6 +413,33 @@ def test_time_without_a_core_reads_nothing(world):
 
 
 @pytest.mark.parametrize(
+    ("left", "facts", "limit", "hopeless"),
+    [
+        (1000, FACTS, "free", False),
+        (2, FACTS, "free", True),  # what is left is less than any start
+        (40, FACTS, "free", False),  # threads, if the GIL is free
+        (40, replace(FACTS, cores=1), "free", True),
+        (1000, FACTS, "loop", True),
+        (1000, replace(FACTS, max_workers=1), "free", True),
+    ],
+)
+def test_what_cannot_change_the_plan_is_not_measured(
+    world, monkeypatch, left, facts, limit, hopeless
+):
+    """Sampling the GIL has a price: for nothing where the loop is best whatever it says."""
+    profiler = started()
+    world.reading = GilReading(2, 1, None, 1.0, 0.1)
+    for _ in range(4):
+        world.item(profiler, 0.001)
+    if limit == "loop":
+        monkeypatch.setattr(profiler.limits, "nested", True)
+    found = profiler.plan(world.now, left, facts)
+    assert (found is not None) is hopeless
+    if found:
+        assert (found[1].route, found[1].settled, found[0].held) == ("loop", True, None)
+
+
+@pytest.mark.parametrize(
     ("first", "left", "wall", "known"),
     [
         (0.1, 1000, 1.0, False),  # it may have loaded something
