@@ -1,11 +1,16 @@
 """A program that does much of what programs do, and ends as its first argument says."""
 
 import atexit
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+
+DATA = bytes(200_000)
+END = time.perf_counter() + 0.4
 
 
 def later(gone):
@@ -42,7 +47,14 @@ def look():
     here = sys.modules["__main__"]
     print(sys.argv, sys.path[0], __name__, __spec__, vars(here) is globals())
     print(sorted(name for name in globals() if name.startswith("__")))
-    print(sys.getswitchinterval(), signal.getsignal(signal.SIGINT), sys.gettrace())
+    # Asked for while it may be shorter for a look at who holds the GIL.
+    seen = set()
+    while time.perf_counter() < END:
+        hashlib.sha256(DATA)
+        sum(range(2000))
+        seen.add(sys.getswitchinterval())
+    sys.setswitchinterval(0.004)
+    print(seen, sys.getswitchinterval(), signal.getsignal(signal.SIGINT), sys.gettrace())
     print([each.name for each in threading.enumerate()], threading.active_count())
     print("read", sys.stdin.read())
     print(subprocess.run(["cat"], input=b"piped", stdout=subprocess.PIPE, check=True).stdout)

@@ -109,8 +109,10 @@ def _of_main(group: ThreadGroup, span: float, cores: int, *, gil: bool) -> Advic
         return None
     spent = function.spent
     work = max(spent.work, spent.held)
-    if work < _HOT_S or work < _HOT_SHARE * span:
+    if max(group.spent.work, group.spent.held) < max(_HOT_S, _HOT_SHARE * span):
         return None
+    if work < max(_HOT_S, _HOT_SHARE * span):
+        return _of_many(group, function, gil=gil)
     held = spent.held / work
     gain = 1.0 / (1.0 - work / span * (1.0 - 1.0 / (PROCESS_SHARE * cores)))
     where = "the event loop's thread" if group.kind != "main" else "one thread"
@@ -124,6 +126,18 @@ def _of_main(group: ThreadGroup, span: float, cores: int, *, gil: bool) -> Advic
         f"do not depend on each other; {_REMEDIES[group.kind]}."
     )
     return Advice(group.kind, function.name, text, gain)
+
+
+def _of_many(group: ThreadGroup, function: FunctionProfile, *, gil: bool) -> Advice:
+    work = max(group.spent.work, group.spent.held)
+    held = f" and held the GIL {group.spent.held / work:.0%} of that" if gil else ""
+    text = (
+        f"main thread: many functions kept it busy for {work:.1f} s{held}, none of them long: "
+        f"`{function.name}` ({function.place}) has {function.spent.work / work:.0%}. No one loop "
+        "is to be changed; parts of the program that do not depend on each other could run in "
+        "processes of their own."
+    )
+    return Advice(group.kind, function.name, text)
 
 
 def _of_processes(helpers: list[str], used: float, cores: int) -> Advice:

@@ -107,6 +107,8 @@ class GilSampler:
         self.native_id: int | None = 0
         #: whether the GIL's holder was made to let go of it at the latest wake-up.
         self.by_force = False
+        #: the switch interval that counts for that.
+        self.turn = sys.getswitchinterval()
         self._pid = 0
         self._ident = 0
         self._wake = _thread.allocate_lock()
@@ -279,8 +281,8 @@ class GilSampler:
             lateness = max(0.0, now - due)
             least = min(least, lateness)
             forced += lateness > rude
-            # It slept, waited for one switch interval, which may be another by now, and waited on.
-            waited = lateness > 0.95 * sys.getswitchinterval()
+            # It slept, waited for one switch interval, and waited on.
+            waited = lateness > 0.95 * self.turn
             self.by_force = waited and (switches > 2 or switches <= 0)
             late = is_late(lateness, switches, least, interval)
             samples = samples.tick(

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 #: Share of the time that looks at threads may take. More slows the program down; with less, a
 #: program of hundreds of threads is seen too rarely.
-LOOK_BUDGET = 0.02
+LOOK_BUDGET = 0.01
 #: Seconds of looks before the budget counts.
-_LOOK_ALLOWANCE_S = 0.01
+_LOOK_ALLOWANCE_S = 0.005
 #: How long a clock must have stood still, or moved, to tell. Shorter mistakes a thread that is on
 #: its way to wait for the GIL for one that works, longer keeps the program waiting.
 _CLOCK_SPAN_S = 0.00006
@@ -146,13 +146,13 @@ class ProgramSampler:
         self._sampler = GilSampler(self._look)
         self._states = ThreadStates()
         self._children = ChildClocks()
-        self._main = threading.main_thread().ident
         self._first = self._before = self._sampler.mark()
         self.weight = self._due_weight = 0.0
         #: seconds in which the GIL was held by threads that had ended when they were looked for.
         self.ended = 0.0
         self._looked_cpu = self._first.process
         self._spent = 0.0
+        self._get_turn, self._set_turn = sys.getswitchinterval, sys.setswitchinterval
         self._usual_turn = 0.0  # the program's switch interval, while a short turn goes on
         self.threads: dict[int, ThreadTally] = {}
         #: seconds since the start and CPU seconds of the program and its children up to then.
@@ -167,6 +167,7 @@ class ProgramSampler:
 
     def start(self) -> None:
         self._first = self._before = self._sampler.mark()
+        self._hide_short_turns()
         self._sampler.start()
 
     def after_fork(self) -> None:
@@ -211,8 +212,9 @@ class ProgramSampler:
         self._due_weight = 0.0
         self.looks += 1
         if blurred and self.looks % _LOOKS_PER_SHORT_TURN == 0:
-            self._usual_turn = sys.getswitchinterval()
-            sys.setswitchinterval(_SHORT_TURN_S)
+            self._usual_turn = self._get_turn()
+            self._set_turn(_SHORT_TURN_S)
+            self._sampler.turn = _SHORT_TURN_S
         self._spent += time.perf_counter() - now
 
     def end_short_turn(self) -> bool:
@@ -222,9 +224,21 @@ class ProgramSampler:
         that do so. Made to let go after 0.1 ms it shows the others, too.
         """
         usual, self._usual_turn = self._usual_turn, 0.0
-        if usual and abs(sys.getswitchinterval() - _SHORT_TURN_S) < 1e-6:  # else the program set it
-            sys.setswitchinterval(usual)
+        if usual:
+            self._set_turn(usual)
+            self._sampler.turn = usual
         return usual > 0.0
+
+    def _hide_short_turns(self) -> None:
+        """A program that asks for the switch interval, and sets it again, is told the usual one."""
+        sys.getswitchinterval = lambda: self._usual_turn or self._get_turn()
+
+        def setswitchinterval(interval: float, /) -> None:
+            self.end_short_turn()
+            self._set_turn(interval)
+            self._sampler.turn = self._get_turn()
+
+        sys.setswitchinterval = setswitchinterval
 
     def _look_at_threads(self, weight: float, cpu: float, *, late: bool, short: bool) -> bool:
         """Add one sample, before which the program used so many CPU seconds.
@@ -309,7 +323,7 @@ class ProgramSampler:
             return None  # the program has ended, or not begun
         if code is None:
             code, line = top.f_code, top.f_lineno
-        main = ident == self._main
+        main = ident == threading.main_thread().ident
         tally = self.threads.get(number)
         if tally is None:
             tally = ThreadTally(number, self._first.watched or 0.0 if main else 0.0)

@@ -47,6 +47,16 @@ def test_one_sentence(
     assert advice.speed_up == pytest.approx(speed_up, abs=0.02)
 
 
+def test_work_in_many_functions_is_told_as_such() -> None:
+    short = [
+        FunctionProfile(f"f{i}", "/app/jobs.py", i, Spent(ran=0.2, held=0.2)) for i in range(9)
+    ]
+    many = ThreadGroup("main", "<module>", 1, 2.0, Spent(ran=1.8, held=1.8), short)
+    (advice,) = advise([many], span=2.0, children=0.0, cores=2, gil=True)
+    assert "1.8 s and held the GIL 100% of that" in advice.text
+    assert "11%" in advice.text
+
+
 def test_processes_are_told_apart_by_what_they_used() -> None:
     pool = group("multiprocessing.Pool", 3, Spent(other_wait=6.0))
     (busy,) = advise([pool], span=2.0, children=3.9, cores=2, gil=True)
