@@ -64,6 +64,8 @@ def test_every_call_is_recorded(executor):
     found = recorded(executor, 122)
     assert found["slowest"][0]["seconds"] >= 0.002
     assert sum(w["busy"] for w in found["by_worker"]) >= 20 * 0.002
+    assert found["seconds"]["wall"] >= 20 * 0.002 / 2
+    assert "recorded: 122 calls by" in str(executor.report())
 
 
 def test_files(executor, tmp_path):

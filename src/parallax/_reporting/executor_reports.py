@@ -72,6 +72,19 @@ class ExecutorReport(Exports):
     work: Recording | None = None
 
     def __str__(self) -> str:
+        lines = self._ways().split("\n")
+        if (work := self.work) is not None and work.workers:
+            shares = work.workers.values()
+            calls, cpu = sum(w.items for w in shares), sum(w.cpu for w in shares)
+            lines.append(
+                f"recorded: {calls} calls by {len(shares)} workers in {seconds(work.span)}"
+            )
+            lines.append(f"cores kept busy: {cpu / max(work.span, 1e-9):.1f}")
+            lines.append(f"slowest call: {seconds(max(work.slowest).seconds)}")
+        return shortened(lines)
+
+    def _ways(self) -> str:
+        """Where calls run, and why; a line for each function."""
         if self.backend == "serial":
             return "every call runs in the calling thread, because backend='serial' was asked for"
         if self.backend in PLACES:
@@ -79,7 +92,7 @@ class ExecutorReport(Exports):
             return f"every call runs {where}, because backend={self.backend!r} was asked for"
         if self.backend != "auto":
             return f"every call runs in the {self.backend} that was passed as backend"
-        return shortened(list(map(str, self.functions))) or "no call was submitted yet"
+        return "\n".join(map(str, self.functions)) or "no call was submitted yet"
 
 
 def executor_report(engine: Any, recording: Recording | None) -> ExecutorReport:

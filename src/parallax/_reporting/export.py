@@ -78,7 +78,11 @@ def _map_fields(report: Any) -> dict[str, Any]:
 
 def _executor_fields(report: Any) -> dict[str, Any]:
     functions = [_fields(each) for each in report.functions]
-    return {"backend": report.backend, "functions": functions, **_work(report.work)}
+    found: dict[str, Any] = {"backend": report.backend, "functions": functions, "seconds": None}
+    if (work := report.work) is not None:
+        cpu = sum(each.cpu for each in work.workers.values())
+        found["seconds"] = {"wall": work.span, "cpu": cpu, "idle": work.idle}
+    return {**found, **_work(work)}
 
 
 def _measured(seen: Any) -> dict[str, Any]:

@@ -168,6 +168,12 @@ class Recording:
             return made
 
     @property
+    def span(self) -> float:
+        """Seconds from the first item's begin to the last one's end."""
+        begins = [each.begin for each in self.workers.values()]
+        return max((w.end for w in self.workers.values()), default=0.0) - min(begins, default=0.0)
+
+    @property
     def starting(self) -> float:
         """Seconds from the order for the first worker, not the caller's thread, to its work."""
         others = [each for each in self.workers.values() if each.route != "loop" and each.items]
