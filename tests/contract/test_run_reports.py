@@ -10,6 +10,7 @@ import time
 import pytest
 from helpers.report_schema import checked
 
+import parallax._api.map as map_module
 from parallax import explain, options, parallel, parallel_imap, parallel_map
 
 
@@ -101,6 +102,21 @@ def test_a_call_that_was_interrupted(backend):
     assert found["seconds"]["wall"] > 0.1
 
 
+def test_an_interrupt_between_two_results(monkeypatch):
+    """Ctrl-C may come while results are put into the list, outside of the run."""
+
+    class Interrupted(map_module.Results):
+        def extend(self, batch):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(map_module, "Results", lambda: Interrupted([0]))
+    with pytest.raises(KeyboardInterrupt) as raised:
+        parallel_map(work, range(10), backend="serial")
+    found = checked(raised.value.parallax_report)
+    assert found["ended"] == "KeyboardInterrupt"
+    assert found["seconds"]["wall"] > 0
+
+
 def test_a_stream(backend):
     stream = parallel_imap(work, iter(range(200)), backend=backend, record=True, max_workers=2)
     assert checked(stream.report)["items"]["finished"] == 0
@@ -154,9 +170,10 @@ def test_what_the_code_reads_and_changes():
     log = []
 
     def note(x):
+        time.sleep(0.001)
         log.append(THRESHOLD + x)
 
-    found = checked(parallel_map(note, range(200)).report)
+    found = checked(parallel_map(note, range(50)).report)
     assert any("appends to" in each and "`log`" in each for each in found["writes"])
     assert any(each.endswith(".THRESHOLD") for each in found["reads"])
 

@@ -169,18 +169,21 @@ def _map(
 
 def _collect(run: Run, results: Results[Any]) -> Results[Any]:
     stop: BaseException | None = None
+    batches = run.batches()  # kept: once dropped, it takes itself for closed by its reader
     try:
-        for batch in run.batches():
+        for batch in batches:
             if results:
                 results.extend(batch)
             else:
                 results[:] = batch
             del batch
-    except RuntimeError as error:
-        # The callable's StopIteration, which Python turns into this on its way out of a
+    except BaseException as error:
+        # The callable's StopIteration, which Python turns into a RuntimeError on its way out of a
         # generator (PEP 479). One that the callable turned itself bears the item's note.
-        stop = error.__cause__
+        stop = error.__cause__ if isinstance(error, RuntimeError) else None
         if not isinstance(stop, StopIteration) or hasattr(error, "__notes__"):
+            run.report.cut(error)  # Ctrl-C may have come in this frame
+            batches.close()
             raise
     try:
         if stop is not None:

@@ -200,7 +200,12 @@ class Report(Exports):
             self.bytes_out += moved[1]
 
     def cut(self, error: BaseException) -> None:
-        """The run has ended early, by an error that leads to this report from now on."""
+        """The run has ended early, by an error that leads to this report from now on.
+
+        The first call counts: others follow from the same error.
+        """
+        if self.ended:
+            return
         stop = error.__cause__  # what a generator has turned into a RuntimeError
         if not isinstance(stop, StopIteration):
             stop = error

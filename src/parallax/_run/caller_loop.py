@@ -30,6 +30,9 @@ MEASURED_BLOCK_S, MEASURED_BLOCK_SHARE, LATE_BLOCK_S = 0.002, 0.1, 0.008
 #: ``timeout`` and the progress bar coarse.
 PLAIN_BLOCK_S = 0.05
 
+#: Seconds per inline block whose times are kept. Shorter pays more blocks, longer hides items.
+RECORDED_BLOCK_S = 0.005
+
 #: Seconds of work left below which only the loop is considered. Smaller spends more on planning
 #: than workers can save, larger forgoes savings of half of it.
 MIN_PLANNED_WORK_S = 0.015
@@ -219,6 +222,8 @@ class CallerLoop:
         share = MEASURED_BLOCK_SHARE * self._controller.profiler.caller.wall
         measured = min(max(MEASURED_BLOCK_S, share), LATE_BLOCK_S)
         seconds = measured if measuring else PLAIN_BLOCK_S
+        if self._options.record:
+            seconds = min(seconds, RECORDED_BLOCK_S)
         most = size * 8
         size = max(1, min(most, int(seconds / each) if each > 0 else most))
         limits = self._controller.profiler.limits
