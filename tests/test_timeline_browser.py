@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from parallax import parallel_map
+from parallax import ThreadPoolExecutor, parallel_map
 from parallax._core.plans import Plan
 from parallax._reporting.recording import Recording
 from parallax._reporting.reports import Report
@@ -124,6 +124,26 @@ def test_a_real_run(open_page):
     assert text.startswith("item ")
     assert "ms" in text
     assert "thread parallax-" in text
+
+
+def test_an_executor(open_page):
+    """Its bars are calls; one that ran inside of another is found where it is."""
+    with ThreadPoolExecutor(1) as executor:
+        view = executor.options(record=True)
+
+        def outer():
+            time.sleep(0.02)
+            view.submit(time.sleep, 0.02).result()
+            time.sleep(0.02)
+
+        view.submit(outer).result()
+        page = open_page(executor.report())
+    assert page.title() == "2 calls by 1 worker of an executor"
+    inner = page.evaluate("C.first.indexOf(0)")
+    assert (
+        hovered(page, 0, page.evaluate(f"C.begin[{inner}] + C.wall[{inner}] / 2"))[:6] == "call 0"
+    )
+    assert hovered(page, 0, page.evaluate(f"C.begin[{1 - inner}] + 5e3"))[:6] == "call 1"
 
 
 def test_hostile_names(open_page):

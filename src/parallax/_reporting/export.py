@@ -158,7 +158,8 @@ def write_page(report: Any, path: str | os.PathLike[str]) -> None:
     if not hasattr(report, "callable"):
         calls = sum(each.items for each in work.workers.values())
         lines = [head, *lines]
-        head = f"{calls} calls by {len(work.workers)} workers of an executor"
+        many = "s" * (len(work.workers) != 1)
+        head = f"{calls} calls by {len(work.workers)} worker{many} of an executor"
     shown = {
         "title": head,
         "lines": lines,
