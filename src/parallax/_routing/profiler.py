@@ -141,6 +141,12 @@ class Profiler:
         """Look how many threads of the machine want a core now, ``own`` of this program."""
         self._free.add(running_threads(), own)
 
+    def _cores_left(self) -> float:
+        """Cores that other programs leave, below 1 the part of one."""
+        free, delayed = self._free.cores(), self.caller.delayed()
+        # A few looks may miss what a thread that had to wait for a core has felt all the time.
+        return min(free, 1.0 - delayed) if delayed > 2 * LOADED_SHARE else free
+
     def gil_came(self) -> bool:
         """Whether the GIL was switched on since this was asked last: an import may do that."""
         if self._gil or not gil_enabled():
@@ -235,7 +241,7 @@ class Profiler:
             limit=verdict.limit,
             limit_reason=verdict.reason,
             observed=dict(self.observed_speeds),
-            free=self._free.cores(),
+            free=self._cores_left(),
             thread_cap=self.thread_cap,
         )
 

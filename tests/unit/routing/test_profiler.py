@@ -413,6 +413,31 @@ def test_time_without_a_core_reads_nothing(world):
 
 
 @pytest.mark.parametrize(
+    ("delayed", "looks", "route"),
+    [
+        (0.0, [1, 1], "processes"),
+        (0.05, [1, 1], "processes"),
+        (0.4, [1, 1], "loop"),  # it had to wait for a core, though nobody was seen
+        (0.0, [5, 5], "loop"),
+        (0.0, [None], "processes"),
+    ],
+)
+def test_short_jobs_do_not_count_on_cores_that_others_use(
+    world, monkeypatch, delayed, looks, route
+):
+    monkeypatch.setattr(profiler_module, "installed_cores", lambda: 4)
+    profiler = started()
+    for running in looks:
+        monkeypatch.setattr(profiler_module, "running_threads", lambda running=running: running)
+        profiler.look_around(1)
+    world.reading = GilReading(50, 50, 1.0, 0.05, 0.1, delayed=delayed)
+    for _ in range(3):
+        world.item(profiler, 0.01)
+    assert profiler.plan(world.now, 20, FACTS)[1].route == route
+    assert profiler.plan(world.now, 1000, FACTS)[1].route == "processes"
+
+
+@pytest.mark.parametrize(
     ("left", "facts", "limit", "hopeless"),
     [
         (1000, FACTS, "free", False),
