@@ -38,11 +38,7 @@ class Exports:
         return as_dict(self)
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """``to_dict`` as JSON text; figures that are not finite are null.
-
-        Args:
-            indent: spaces per level; default None, all in one line.
-        """
+        """``to_dict`` as JSON text, with ``indent`` spaces per level or by default in one line."""
         from parallax._reporting.export import as_json
 
         return as_json(self, indent)
@@ -64,12 +60,7 @@ class Exports:
     def to_perfetto(self, path: str | os.PathLike[str]) -> None:
         """Write what was recorded as Chrome trace events, for https://ui.perfetto.dev.
 
-        Args:
-            path: the file, which is replaced if it exists.
-
-        Raises:
-            ValueError: nothing was recorded; the call has to be made with ``record=True``.
-            OSError: the file cannot be written; it names the path.
+        ``path`` and Raises: as for ``to_html``.
         """
         from parallax._reporting.export import write_trace
 
