@@ -86,6 +86,7 @@ def test_modules_folders_and_syntax_errors(program: list[str], tmp_path: Path) -
         (["nothing.py"], "nothing.py"),
         (["-m", "no_such_module"], "no_such_module"),
         (["--json", "missing/figures.json", PROGRAM, "number"], "missing/figures.json"),
+        (["--html", "missing/page.html", PROGRAM, "number"], "missing/page.html"),
         ([], "SCRIPT"),
         (["-m", "ordinary_program.inner"], "ordinary_program"),
     ],
@@ -124,7 +125,7 @@ with ThreadPoolExecutor(2) as pool:
 )
 def test_it_names_the_cause(name: str, work: str, cause: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(THREADED.format(name=name, work=work))
-    done = profile("--json", "figures.json", "program.py", folder=tmp_path)
+    done = profile("--json", "figures.json", "--html", "page.html", "program.py", folder=tmp_path)
     assert done.returncode == 0
     assert done.stdout == ""
     figures = json.loads((tmp_path / "figures.json").read_text())
@@ -137,6 +138,14 @@ def test_it_names_the_cause(name: str, work: str, cause: str, tmp_path: Path) ->
     advice = next(each for each in figures["advice"] if each["kind"] == "ThreadPoolExecutor")
     assert advice["subject"] == name
     assert advice["text"] in " ".join(done.stderr.replace("\n ", " ").split())
+    page = (tmp_path / "page.html").read_text()
+    shown = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    lanes = {each["name"] for each in shown["workers"]}
+    assert lanes <= {each["name"] for each in figures["threads"]}
+    assert len({len(column) for column in shown["chunks"].values()}) == 1
+    if name == "count":
+        assert len(lanes) == 3
+        assert "count, 100% with the GIL" in shown["labels"]
     threads = [each for each in figures["threads"] if each["kind"] == "ThreadPoolExecutor"]
     assert [each["entry"] for each in threads] == [name] * 2
     assert cause in advice["text"]

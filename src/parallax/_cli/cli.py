@@ -97,10 +97,12 @@ def _add_profile(commands: Any) -> None:
     parser = commands.add_parser(
         "profile",
         help="run a program and tell which of its threads hold the GIL, and what would help",
-        usage="parallax profile [--json FILE] [--output FILE] (SCRIPT | -m MODULE) [ARGUMENT ...]",
+        usage="parallax profile [--json FILE] [--html FILE] [--output FILE] "
+        "(SCRIPT | -m MODULE) [ARGUMENT ...]",
         description="Run a program unchanged. The report goes to standard error when it has ended.",
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE as well")
+    parser.add_argument("--html", metavar="FILE", help="draw the threads in a page as well")
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write the report to FILE, not to standard error"
     )

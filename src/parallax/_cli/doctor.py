@@ -59,7 +59,7 @@ def run_doctor(options: argparse.Namespace) -> int:
         print("\n".join(_text(facts, warnings)))
     if path is not None:
         told = [{"problem": problem, "remedy": remedy} for problem, remedy in warnings]
-        write(path, {"schema": 1, "parallax": _VERSION, **facts, "warnings": told})
+        write({"schema": 1, "parallax": _VERSION, **facts, "warnings": told}, path)
     return 0
 
 

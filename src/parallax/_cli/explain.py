@@ -46,7 +46,7 @@ def run_explain(options: argparse.Namespace) -> int:
     if path != "-":
         print(report)
     if path is not None:
-        write(path, report.to_dict())
+        write(report.to_dict(), path)
     return 0
 
 

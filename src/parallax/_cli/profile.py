@@ -24,6 +24,7 @@ from parallax._core.cores import usable_cores
 from parallax._core.own_code import FOLDER
 from parallax._profiling.program_profile import by_function, grouped, settle_all
 from parallax._profiling.program_sampler import ProgramSampler
+from parallax._reporting.export import write_shown
 
 #: Threads with less to show are left out of the report.
 _MIN_SHOWN_S = 0.0005
@@ -32,7 +33,7 @@ _MIN_SHOWN_S = 0.0005
 def run_profile(options: argparse.Namespace) -> int:
     """Run the program; what it raises is raised. Returns 0, or 2 if there is no such program."""
     try:
-        files = {kind: writable(path) for kind in ("json", "output")
+        files = {kind: writable(path) for kind in ("json", "html", "output")
                  if (path := getattr(options, kind)) is not None}  # fmt: skip
     except OSError as error:
         return misuse("profile", f"can't write {error.filename!r}: {error.strerror}")
@@ -86,6 +87,8 @@ class _Watch:
         made = _make(self._sampler, self._program)
         if "json" in self._files:
             _write(self._files["json"], made.to_dict())
+        if "html" in self._files:
+            _write(self._files["html"], made.to_page(), write_shown)
         if "output" in self._files:
             _write(self._files["output"], made.text(lambda heading: heading))
             return
@@ -129,8 +132,8 @@ def _make(sampler: ProgramSampler, program: str) -> ProgramReport:
     )
 
 
-def _write(path: str, content: Any) -> None:
+def _write(path: str, content: Any, to_file: Callable[[Any, str], None] = write) -> None:
     try:
-        write(path, content)
+        to_file(content, path)
     except OSError as error:  # it could be written before
         print(f"parallax profile: can't write {path!r}: {error.strerror}", file=sys.__stderr__)

@@ -93,6 +93,8 @@ def _of_threads(group: ThreadGroup, cores: int, *, gil: bool) -> Advice | None:
         )
         return Advice(group.kind, group.entry, text)
     used = spent.ran / group.wall if group.wall else 0.0
+    busiest = max(group.functions, key=lambda f: f.spent.work - f.spent.held, default=None)
+    name = f"`{busiest.name}` ({busiest.place})" if busiest else name
     free = f"works without the GIL {1 - held:.0%} of its time" if gil else "runs without any GIL"
     text = f"{whose}: {name} {free}: threads are right, and kept {used:.1f} of {cores} cores busy"
     more = cores / many if many < cores else 1.0

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from parallax._cli.profile_advice import Advice
     from parallax._profiling.program_profile import FunctionProfile, Spent, ThreadProfile
 
+#: Of the bars in the page.
+_COLUMNS = (
+    *("worker", "begin", "wall", "cpu", "first", "items", "arrived", "bytes_in", "bytes_out"),
+    "label",
+)
 #: Rows of a table at most.
 _ROWS = 12
 #: Figures of cores over time that fit a line.
@@ -70,6 +75,41 @@ class ProgramReport:
                 for a in self.advice
             ],
             "missing": self.missing,
+        }
+
+    def to_page(self) -> dict[str, Any]:
+        """For the page of timelines: a lane for each thread, a bar where it worked."""
+        threads = sorted((t for t in self.threads if t.bars), key=lambda t: (not t.main, t.bars[0]))
+        workers: list[dict[str, Any]] = []
+        chunks: dict[str, list[int]] = {name: [] for name in _COLUMNS}
+        labels: dict[str, int] = {}
+        for lane, each in enumerate(threads):
+            begin, end = each.bars[0][0], each.bars[-1][1]
+            place: dict[str, Any] = {"name": each.name, "route": "loop" if each.main else "threads"}
+            busy = {"busy": each.spent.work, "cpu": each.spent.ran, "items": len(each.bars)}
+            workers.append({**place, "started": begin, "begin": begin, "end": end, **busy})
+            for number, (start, stop, worked, held, name) in enumerate(each.bars):
+                share = held / worked if worked else 0.0
+                label = f"{name}, {share:.0%} with the GIL" if self.gil else name
+                wall, at = round((stop - start) * 1e6), round(start * 1e6)
+                values = (lane, at, wall, round(worked * 1e6), number, 1, at + wall, 0, 0)
+                for column, value in zip(
+                    _COLUMNS, (*values, labels.setdefault(label, len(labels))), strict=True
+                ):
+                    chunks[column].append(value)
+        head, *lines = self.text(str).split("\n")
+        return {
+            "title": head,
+            "lines": lines[: lines.index("", 3)],
+            "seconds": self.seconds,
+            "cores": self.cores,
+            "noun": "function",
+            "workers": workers,
+            "chunks": chunks,
+            "labels": list(labels),
+            "changes": [],
+            "dropped": 0,
+            "placed": 0,
         }
 
     @property

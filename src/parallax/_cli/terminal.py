@@ -31,7 +31,7 @@ def writable(path: str) -> str:
         return path
 
 
-def write(path: str, content: Any) -> None:
+def write(content: Any, path: str) -> None:
     """Write a text, or figures as JSON; `-` is standard output."""
     text = content if isinstance(content, str) else json.dumps(content, indent=2)
     if path == "-":

@@ -40,8 +40,8 @@ _STARTERS = (
 )
 #: A thread is short if the program ran so many times as long.
 _FEW = 5
-#: A short turn that a thread's uncertain functions are told by has been seen so often.
-_MIN_SHORT_TURNS = 4
+#: Short turns that all other samples count as, where these do not tell which function had the GIL.
+_SEEN_AS_SHORT = 1.0
 
 
 @record
@@ -95,6 +95,9 @@ class ThreadProfile:
     main: bool
     spent: Spent
     functions: list[FunctionProfile] = field(default_factory=list)
+    #: begin and end, in seconds since the start; seconds at work in between, and those with the GIL;
+    #: the function.
+    bars: list[tuple[float, float, float, float, str]] = field(default_factory=list)
 
 
 @record
@@ -144,6 +147,7 @@ def _settle(tally: ThreadTally, scale: float) -> ThreadProfile:
         tally.main,
         spent,
         _functions(tally, scale, held),
+        [(bar.begin, bar.end, bar.worked, bar.held, _name(bar.code)) for bar in tally.bars],
     )
 
 
@@ -192,10 +196,14 @@ def _kind(tally: ThreadTally) -> str:
 def _functions(tally: ThreadTally, scale: float, held: float) -> list[FunctionProfile]:
     # Who lets go of the GIL often is mostly seen in the function that does; short turns tell more.
     short = sum(tally.short.values())
-    told = tally.blurred > 0.2 * tally.seconds[HELD] and short >= _MIN_SHORT_TURNS
+    all_held = tally.seconds[HELD]
+    blurred = all_held > 0.0 and tally.blurred > 0.2 * all_held
     functions = []
     for code, each in tally.functions.items():
-        mine = held * tally.short.get(code, 0.0) / short if told else each.seconds[HELD] * scale
+        mine = each.seconds[HELD] * scale
+        if blurred:
+            told = tally.short.get(code, 0.0) + _SEEN_AS_SHORT * each.seconds[HELD] / all_held
+            mine = held * told / (short + _SEEN_AS_SHORT)
         free, core = each.seconds[NATIVE] * scale, each.seconds[CORE_WAIT] * scale
         gil, other = each.seconds[GIL_WAIT] * scale, each.seconds[OTHER_WAIT] * scale
         line = max(each.lines, key=lambda at: each.lines[at], default=code.co_firstlineno)

@@ -16,6 +16,7 @@ import opcode
 import sys
 import threading
 import time
+from collections import deque
 
 from parallax._core.cores import gil_enabled
 from parallax._core.fork_pauses import COUNTS_LATE
@@ -57,6 +58,10 @@ _MAX_DEPTH = 200
 _ALWAYS_ASKED = 16
 #: So many threads that have ended show that the program's threads are short.
 _MANY_ENDED = 10
+#: Bars of one thread that are kept; of more the oldest are dropped.
+_MAX_BARS = 20_000
+#: A smaller part of the time between two looks with the GIL has no bar.
+_MIN_DRAWN = 0.1
 #: Outermost frames that are kept to tell what a thread is for.
 _ROOTS = 8
 
@@ -64,7 +69,7 @@ _ROOTS = 8
 #: are for one short turn. With shorter or more of them threads would take turns more often than
 #: they do in the program, with fewer it is not seen which functions of a thread hold the GIL.
 _SHORT_TURN_S = 0.0001
-_LOOKS_PER_SHORT_TURN = 4
+_LOOKS_PER_SHORT_TURN = 2
 
 #: Code that is a part of the function that it is written in.
 _PARTS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
@@ -87,6 +92,15 @@ class Tally:
             self.lines[line] = self.lines.get(line, 0.0) + seconds
 
 
+class Bar:
+    """A time in which a thread worked in one function, without a break that was seen."""
+
+    def __init__(self, begin: float, code: types.CodeType) -> None:
+        self.begin = self.end = begin
+        self.code = code
+        self.held = self.worked = 0.0
+
+
 class ThreadTally(Tally):
     """One thread since it was first seen."""
 
@@ -100,9 +114,10 @@ class ThreadTally(Tally):
         self.state = UNKNOWN
         #: the outermost calls of its stack, and of the program's own functions in it: they tell who
         #: started the thread, and for what.
-        self.roots: list[types.CodeType] = []
+        self.roots: set[types.CodeType] = set()
         self.entries: dict[types.CodeType, float] = {}
         self.functions: dict[types.CodeType, Tally] = {}
+        self.bars: deque[Bar] = deque(maxlen=_MAX_BARS)
         #: seconds of `HELD` for which it is not certain in which function, and the functions that
         #: were made to let go of the GIL in short turns.
         self.blurred = 0.0
@@ -150,7 +165,8 @@ class ProgramSampler:
         self.weight = self._due_weight = 0.0
         #: seconds in which the GIL was held by threads that had ended when they were looked for.
         self.ended = 0.0
-        self._looked_cpu = self._first.process
+        #: of the latest look: CPU seconds of the program until then, and its time.
+        self._looked = (self._first.process, 0.0)
         self._spent = 0.0
         self._get_turn, self._set_turn = sys.getswitchinterval, sys.setswitchinterval
         self._usual_turn = 0.0  # the program's switch interval, while a short turn goes on
@@ -202,12 +218,14 @@ class ProgramSampler:
         self._due_weight += samples.weight + samples.waited
         short = self.end_short_turn()
         self._add_point(mark)
-        if self._spent > _LOOK_ALLOWANCE_S + LOOK_BUDGET * (now - self._first.at):
+        budget = _LOOK_ALLOWANCE_S + LOOK_BUDGET * (now - self._first.at)
+        if self._spent > budget and not short:
             return
-        cpu, self._looked_cpu = self._looked_cpu, mark.process - mark.samples.cpu
+        cpu = mark.process - mark.samples.cpu
         blurred = self._look_at_threads(
-            self._due_weight, self._looked_cpu - cpu, late=samples.late > 0, short=short
+            self._due_weight, cpu - self._looked[0], late=samples.late > 0, short=short
         )
+        self._looked = (cpu, now - self._first.at)
         self.weight += self._due_weight
         self._due_weight = 0.0
         self.looks += 1
@@ -278,10 +296,22 @@ class ProgramSampler:
             function = tally.functions.get(each.code)
             if function is None:
                 function = tally.functions[each.code] = Tally()
+            self._draw(each, began)
             for sum_ in (tally, function):
                 sum_.add(HELD, weight * each.holds, each.line)
                 sum_.add(each.state, weight * (1.0 - each.holds), each.line)
         return any(each.tally.blurred > 0.2 * each.tally.seconds[HELD] for each in seen)
+
+    def _draw(self, each: _Seen, now: float) -> None:
+        """Make the thread's latest bar longer, or begin another; time that it waits has none."""
+        if each.holds < _MIN_DRAWN and each.state != NATIVE:
+            return
+        bars, since, until = each.tally.bars, self._looked[1], now - self._first.at
+        if not bars or bars[-1].code is not each.code or bars[-1].end < since:
+            bars.append(Bar(since, each.code))
+        bars[-1].end = until
+        bars[-1].held += (until - since) * each.holds
+        bars[-1].worked += (until - since) * (1.0 if each.state == NATIVE else each.holds)
 
     def _move(self, seen: list[_Seen], since: float) -> list[bool]:
         """Which threads have been on a core since then, while this one held the GIL."""
@@ -331,10 +361,11 @@ class ProgramSampler:
             self.threads[number] = tally
         if entry is not None:
             tally.entries[entry] = tally.entries.get(entry, 0.0) + 1.0
-        if len(stack) < _MAX_DEPTH and len(stack) > len(tally.roots) < _ROOTS:
+        if len(stack) < _MAX_DEPTH and len(tally.roots) < _MAX_DEPTH:
+            tally.roots.update(stack[-_ROOTS:])
+        if not tally.name or not tally.looks:
             thread = threading._active.get(ident)  # type: ignore[attr-defined]
             tally.name = getattr(thread, "name", "") or f"thread {number}"
-            tally.roots = stack[-_ROOTS:]
         return _Seen(tally, clock, cpu, top, code, line)
 
     def _in_library(self, file: str) -> bool:

@@ -172,10 +172,15 @@ def write_page(report: Any, path: str | os.PathLike[str]) -> None:
         "dropped": work.dropped,
         "placed": work.placed,
     }
+    write_shown(shown, path)
+
+
+def write_shown(shown: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write the page for what the script in it reads; with ``labels``, ``chunks`` name theirs."""
     page = (pkgutil.get_data(__package__, "timeline.html") or b"").decode()
     # No text of the program can end the element that the data is in.
     data = json.dumps(_finite(shown), separators=(",", ":")).replace("<", "\\u003c")
-    _write(path, page.replace("__TITLE__", escape(head), 1).replace("__DATA__", data, 1))
+    _write(path, page.replace("__TITLE__", escape(shown["title"]), 1).replace("__DATA__", data, 1))
 
 
 def write_trace(report: Any, path: str | os.PathLike[str]) -> None:
