@@ -110,7 +110,7 @@ def {name}(end):
         {work}
 
 with ThreadPoolExecutor(2) as pool:
-    list(pool.map({name}, [time.perf_counter() + 0.6] * 2))
+    list(pool.map({name}, [time.perf_counter() + 0.7] * 2))
 """
 
 
@@ -153,7 +153,7 @@ def test_it_names_the_cause(name: str, work: str, cause: str, tmp_path: Path) ->
     waited = sum(each["waited_for_gil_seconds"] for each in threads) / figures["seconds"]
     if name == "count":
         # Python starts and ends in this time as well.
-        assert min(held, waited, figures["gil"]["held"]) > 0.5
+        assert min(held, waited, figures["gil"]["held"]) > 0.35
         assert figures["functions"][0]["name"] == "count"
         assert f"`count` (program.py:{figures['functions'][0]['line']})" in advice["text"]
         assert "change `ThreadPoolExecutor` to `parallax.Executor`" in advice["text"]

@@ -95,7 +95,7 @@ class ThreadProfile:
     main: bool
     spent: Spent
     functions: list[FunctionProfile] = field(default_factory=list)
-    #: begin and end, in seconds since the start; seconds at work in between, and those with the GIL;
+    #: begin and end, in seconds since the start; seconds at work in between, and with the GIL;
     #: the function.
     bars: list[tuple[float, float, float, float, str]] = field(default_factory=list)
 
