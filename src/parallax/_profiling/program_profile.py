@@ -10,20 +10,14 @@ import os
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import field, record
-from parallax._profiling.program_sampler import (
-    CORE_WAIT,
-    GIL_WAIT,
-    HELD,
-    MIN_LOOKS,
-    NATIVE,
-    OTHER_WAIT,
-)
+from parallax._profiling.thread_tally import CORE_WAIT, GIL_WAIT, HELD, NATIVE, OTHER_WAIT
 
 if TYPE_CHECKING:
     import types
     from collections.abc import Iterable
 
-    from parallax._profiling.program_sampler import ProgramSampler, ThreadTally
+    from parallax._profiling.program_sampler import ProgramSampler
+    from parallax._profiling.thread_tally import ThreadTally
 
 #: Outermost functions of the standard library, by the end of their file's name, and what has
 #: started them: the first that is found counts.
@@ -38,6 +32,8 @@ _STARTERS = (
     ("asyncio/base_events.py", "run_forever", "asyncio event loop"),
     ("threading.py", "_bootstrap_inner", "Thread"),
 )
+#: Samples that a thread's own CPU clock needs to be better than the count of samples.
+MIN_LOOKS = 5
 #: A thread is short if the program ran so many times as long.
 _FEW = 5
 #: Short turns that all other samples count as, where these do not tell which function had the GIL.

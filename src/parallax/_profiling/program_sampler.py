@@ -12,11 +12,9 @@ Guarantees: nothing of the program is changed, no file stays open, looks take at
 
 from __future__ import annotations
 
-import opcode
 import sys
 import threading
 import time
-from collections import deque
 
 from parallax._core.cores import gil_enabled
 from parallax._core.fork_pauses import COUNTS_LATE
@@ -30,6 +28,18 @@ from parallax._profiling.thread_states import (
     UNKNOWN,
     ThreadStates,
     clock_of,
+)
+from parallax._profiling.thread_tally import (
+    CORE_WAIT,
+    GIL_WAIT,
+    HELD,
+    NATIVE,
+    OTHER_WAIT,
+    Bar,
+    SeenThread,
+    Tally,
+    ThreadTally,
+    find_holder,
 )
 
 if TYPE_CHECKING:
@@ -45,10 +55,6 @@ _LOOK_ALLOWANCE_S = 0.005
 #: How long a clock must have stood still, or moved, to tell. Shorter mistakes a thread that is on
 #: its way to wait for the GIL for one that works, longer keeps the program waiting.
 _CLOCK_SPAN_S = 0.00006
-#: A thread that used less CPU time since the last look did not hold the GIL.
-_MIN_USED_S = 0.00002
-#: Samples that a thread's own CPU clock needs to be better than the count of samples.
-MIN_LOOKS = 5
 #: Points of the curve of cores over time; when there are twice as many, neighbours are joined.
 _POINTS = 60
 #: A deeper stack is cut: the innermost frames matter most.
@@ -58,8 +64,6 @@ _MAX_DEPTH = 200
 _ALWAYS_ASKED = 16
 #: So many threads that have ended show that the program's threads are short.
 _MANY_ENDED = 10
-#: Bars of one thread that are kept; of more the oldest are dropped.
-_MAX_BARS = 20_000
 #: A smaller part of the time between two looks with the GIL has no bar.
 _MIN_DRAWN = 0.1
 #: Outermost frames that are kept to tell what a thread is for.
@@ -73,79 +77,6 @@ _LOOKS_PER_SHORT_TURN = 2
 
 #: Code that is a part of the function that it is written in.
 _PARTS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
-
-#: What a thread's time is made of.
-HELD, NATIVE, GIL_WAIT, OTHER_WAIT, CORE_WAIT = range(5)
-
-
-class Tally:
-    """Seconds of one thread, or of one function in it, by what was done in them."""
-
-    def __init__(self) -> None:
-        self.seconds = [0.0] * 5
-        self.lines: dict[int, float] = {}
-
-    def add(self, state: int, seconds: float, line: int) -> None:
-        """Count what one sample stands for."""
-        self.seconds[state] += seconds
-        if line and state in (HELD, NATIVE):
-            self.lines[line] = self.lines.get(line, 0.0) + seconds
-
-
-class Bar:
-    """A time in which a thread worked in one function, without a break that was seen."""
-
-    def __init__(self, begin: float, code: types.CodeType) -> None:
-        self.begin = self.end = begin
-        self.code = code
-        self.held = self.worked = 0.0
-
-
-class ThreadTally(Tally):
-    """One thread since it was first seen."""
-
-    def __init__(self, number: int, cpu: float) -> None:
-        super().__init__()
-        self.name = ""
-        self.main = False
-        self.number = number
-        self.looks = 0
-        self.first_cpu = self.cpu = cpu
-        self.state = UNKNOWN
-        #: the outermost calls of its stack, and of the program's own functions in it: they tell who
-        #: started the thread, and for what.
-        self.roots: set[types.CodeType] = set()
-        self.entries: dict[types.CodeType, float] = {}
-        self.functions: dict[types.CodeType, Tally] = {}
-        self.bars: deque[Bar] = deque(maxlen=_MAX_BARS)
-        #: seconds of `HELD` for which it is not certain in which function, and the functions that
-        #: were made to let go of the GIL in short turns.
-        self.blurred = 0.0
-        self.short: dict[types.CodeType, float] = {}
-
-    def rate(self) -> float:
-        """Which part of its work held the GIL so far."""
-        held, free = self.seconds[HELD], self.seconds[NATIVE] + self.seconds[CORE_WAIT]
-        return (held + 0.001) / (held + free + 0.002)
-
-
-class _Seen:
-    """One thread in one sample."""
-
-    def __init__(
-        self,
-        tally: ThreadTally,
-        clock: int | None,
-        cpu: float,
-        top: types.FrameType,
-        code: types.CodeType,
-        line: int,
-    ) -> None:
-        self.tally, self.clock, self.top, self.code, self.line = tally, clock, top, code, line
-        self.used = cpu - tally.cpu
-        self.now = cpu
-        self.state = OTHER_WAIT
-        self.holds = 0.0
 
 
 class ProgramSampler:
@@ -284,7 +215,7 @@ class ProgramSampler:
         if late:
             churn = len(self.threads) - len(seen) > _MANY_ENDED
             ended = max(0.0, cpu - sum(each.used for each in seen)) if churn else 0.0
-            clear = _find_holder(seen, ended, forced=forced)
+            clear = find_holder(seen, ended, forced=forced)
             self.ended += weight * (1.0 - sum(each.holds for each in seen))
         for each in seen:
             tally = each.tally
@@ -302,7 +233,7 @@ class ProgramSampler:
                 sum_.add(each.state, weight * (1.0 - each.holds), each.line)
         return any(each.tally.blurred > 0.2 * each.tally.seconds[HELD] for each in seen)
 
-    def _draw(self, each: _Seen, now: float) -> None:
+    def _draw(self, each: SeenThread, now: float) -> None:
         """Make the thread's latest bar longer, or begin another; time that it waits has none."""
         if each.holds < _MIN_DRAWN and each.state != NATIVE:
             return
@@ -313,7 +244,7 @@ class ProgramSampler:
         bars[-1].held += (until - since) * each.holds
         bars[-1].worked += (until - since) * (1.0 if each.state == NATIVE else each.holds)
 
-    def _move(self, seen: list[_Seen], since: float) -> list[bool]:
+    def _move(self, seen: list[SeenThread], since: float) -> list[bool]:
         """Which threads have been on a core since then, while this one held the GIL."""
         moved = []
         for each in seen:
@@ -323,7 +254,7 @@ class ProgramSampler:
             each.used, each.now = each.used + cpu - each.now, cpu
         return moved
 
-    def _state_of(self, each: _Seen, *, late: bool, fresh: bool) -> int:
+    def _state_of(self, each: SeenThread, *, late: bool, fresh: bool) -> int:
         """What a thread does that is not on a core."""
         tally = each.tally
         if fresh or tally.state in (RUNNING, UNKNOWN):
@@ -334,7 +265,7 @@ class ProgramSampler:
             return GIL_WAIT if late else CORE_WAIT
         return OTHER_WAIT
 
-    def _see(self, ident: int, frame: types.FrameType | None) -> _Seen | None:
+    def _see(self, ident: int, frame: types.FrameType | None) -> SeenThread | None:
         clock, number = clock_of(ident) or (None, ident)
         cpu = _read(clock)
         stack: list[types.CodeType] = []
@@ -366,7 +297,7 @@ class ProgramSampler:
         if not tally.name or not tally.looks:
             thread = threading._active.get(ident)  # type: ignore[attr-defined]
             tally.name = getattr(thread, "name", "") or f"thread {number}"
-        return _Seen(tally, clock, cpu, top, code, line)
+        return SeenThread(tally, clock, cpu, top, code, line)
 
     def _in_library(self, file: str) -> bool:
         known = self._library.get(file)
@@ -385,32 +316,6 @@ class ProgramSampler:
         self.curve.append((at, max(cpu, self.curve[-1][1])))
         if len(self.curve) > 2 * _POINTS:
             self.curve = self.curve[::2]
-
-
-def _find_holder(seen: list[_Seen], ended: float, *, forced: bool) -> bool:
-    """Share out who held the GIL until it was taken: who worked, and wants it back if forced.
-
-    Threads that have ended since the last look used the CPU seconds ``ended``, and have their part.
-
-    Returns whether it was certainly made to let go of it in the midst of its work.
-    """
-    # On a loaded machine the holder may wait for a core.
-    worked = [e for e in seen if e.used > _MIN_USED_S or e.tally.state == RUNNING] or seen
-    wanting = [each for each in worked if each.state == GIL_WAIT]
-    # Python code loses it between two instructions, who has let go of it waits inside of a call.
-    inside = [each for each in wanting if not _in_call(each.top)]
-    clear = bool(inside) or len(wanting) == 1
-    wanting = inside or wanting
-    able = (forced and wanting) or worked
-    parts = [max(_MIN_USED_S, each.used) * each.tally.rate() for each in able]
-    total = sum(parts) + (0.0 if forced and wanting else ended)
-    for each, part in zip(able, parts, strict=True):
-        each.holds = part / total
-    return clear
-
-
-def _in_call(frame: types.FrameType) -> bool:
-    return "CALL" in opcode.opname[frame.f_code.co_code[frame.f_lasti]]
 
 
 def _read(clock: int | None) -> float:

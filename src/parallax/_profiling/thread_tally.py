@@ -1,0 +1,119 @@
+"""What was seen of one thread of a program: over all samples, and in one of them.
+
+Guarantees: sums only grow; bars of a thread are bounded.
+"""
+
+from __future__ import annotations
+
+import opcode
+from collections import deque
+
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._profiling.thread_states import RUNNING, UNKNOWN
+
+if TYPE_CHECKING:
+    import types
+
+#: A thread that used less CPU time since the last look did not hold the GIL.
+_MIN_USED_S = 0.00002
+#: Bars of one thread that are kept; of more the oldest are dropped.
+_MAX_BARS = 20_000
+
+#: What a thread's time is made of.
+HELD, NATIVE, GIL_WAIT, OTHER_WAIT, CORE_WAIT = range(5)
+
+
+class Tally:
+    """Seconds of one thread, or of one function in it, by what was done in them."""
+
+    def __init__(self) -> None:
+        self.seconds = [0.0] * 5
+        self.lines: dict[int, float] = {}
+
+    def add(self, state: int, seconds: float, line: int) -> None:
+        """Count what one sample stands for."""
+        self.seconds[state] += seconds
+        if line and state in (HELD, NATIVE):
+            self.lines[line] = self.lines.get(line, 0.0) + seconds
+
+
+class Bar:
+    """A time in which a thread worked in one function, without a break that was seen."""
+
+    def __init__(self, begin: float, code: types.CodeType) -> None:
+        self.begin = self.end = begin
+        self.code = code
+        self.held = self.worked = 0.0
+
+
+class ThreadTally(Tally):
+    """One thread since it was first seen."""
+
+    def __init__(self, number: int, cpu: float) -> None:
+        super().__init__()
+        self.name = ""
+        self.main = False
+        self.number = number
+        self.looks = 0
+        self.first_cpu = self.cpu = cpu
+        self.state = UNKNOWN
+        #: the outermost calls of its stack, and of the program's own functions in it: they tell who
+        #: started the thread, and for what.
+        self.roots: set[types.CodeType] = set()
+        self.entries: dict[types.CodeType, float] = {}
+        self.functions: dict[types.CodeType, Tally] = {}
+        self.bars: deque[Bar] = deque(maxlen=_MAX_BARS)
+        #: seconds of `HELD` for which it is not certain in which function, and the functions that
+        #: were made to let go of the GIL in short turns.
+        self.blurred = 0.0
+        self.short: dict[types.CodeType, float] = {}
+
+    def rate(self) -> float:
+        """Which part of its work held the GIL so far."""
+        held, free = self.seconds[HELD], self.seconds[NATIVE] + self.seconds[CORE_WAIT]
+        return (held + 0.001) / (held + free + 0.002)
+
+
+class SeenThread:
+    """One thread in one sample."""
+
+    def __init__(
+        self,
+        tally: ThreadTally,
+        clock: int | None,
+        cpu: float,
+        top: types.FrameType,
+        code: types.CodeType,
+        line: int,
+    ) -> None:
+        self.tally, self.clock, self.top, self.code, self.line = tally, clock, top, code, line
+        self.used = cpu - tally.cpu
+        self.now = cpu
+        self.state = OTHER_WAIT
+        self.holds = 0.0
+
+
+def find_holder(seen: list[SeenThread], ended: float, *, forced: bool) -> bool:
+    """Share out who held the GIL until it was taken: who worked, and wants it back if forced.
+
+    Threads that have ended since the last look used the CPU seconds ``ended``, and have their part.
+
+    Returns whether it was certainly made to let go of it in the midst of its work.
+    """
+    # On a loaded machine the holder may wait for a core.
+    worked = [e for e in seen if e.used > _MIN_USED_S or e.tally.state == RUNNING] or seen
+    wanting = [each for each in worked if each.state == GIL_WAIT]
+    # Python code loses it between two instructions, who has let go of it waits inside of a call.
+    inside = [each for each in wanting if not _in_call(each.top)]
+    clear = bool(inside) or len(wanting) == 1
+    wanting = inside or wanting
+    able = (forced and wanting) or worked
+    parts = [max(_MIN_USED_S, each.used) * each.tally.rate() for each in able]
+    total = sum(parts) + (0.0 if forced and wanting else ended)
+    for each, part in zip(able, parts, strict=True):
+        each.holds = part / total
+    return clear
+
+
+def _in_call(frame: types.FrameType) -> bool:
+    return "CALL" in opcode.opname[frame.f_code.co_code[frame.f_lasti]]
