@@ -89,8 +89,14 @@ class Profiler:
         self.observed_speeds: dict[Route, float] = {}
         self.thread_cap = threads
         self._free = FreeCores(installed_cores())
+        self._delayed = 0.0  # share of the time in which the caller's thread had no core
         self._workers_began = False
         self._held_per_cpu: float | None = None
+
+    @property
+    def working(self) -> float:
+        """Share of the time in which the caller's thread had a core, or needed none."""
+        return max(0.05, 1.0 - self._delayed)
 
     @property
     def weighed(self) -> bool:
@@ -111,6 +117,7 @@ class Profiler:
         items, wall, cpu = times
         reading = caller.reading()
         held, error = (None, 1.0) if reading is None else (reading.held, reading.error)
+        self._delayed = 0.0 if reading is None else reading.delayed
         similar = self.past_run.measurement if self.past_run is not None else None
         if similar is not None and max(wall, similar.wall) > min(wall, similar.wall) * STALE_FACTOR:
             similar = self.past_run = None
@@ -143,7 +150,7 @@ class Profiler:
 
     def _cores_left(self) -> float:
         """Cores that other programs leave, below 1 the part of one."""
-        free, delayed = self._free.cores(), self.caller.delayed()
+        free, delayed = self._free.cores(), self._delayed
         # A few looks may miss what a thread that had to wait for a core has felt all the time.
         return min(free, 1.0 - delayed) if delayed > 2 * LOADED_SHARE else free
 
@@ -196,7 +203,7 @@ class Profiler:
         if in_loop and first and not waits and (remaining or 0) > MANY_ITEMS * facts.cores:
             return None
         # A reading needs the time in which items ran, and not that in which they had no core.
-        spent *= 1.0 - self.caller.delayed()
+        spent *= 1.0 - self._delayed
         alone = self._gil or seen.remembered or seen.items >= MIN_ITEMS_ALONE
         if in_loop and not (clear and alone) and not waits and spent < MAX_UNCLEAR_S:
             return self._hopeless(seen, remaining, facts)

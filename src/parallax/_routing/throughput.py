@@ -36,6 +36,20 @@ ROUTE_HOLD_S = 0.1
 #: Seconds that a route may take until its first worker is up.
 ROUTE_START_TIMEOUT_S = 2.0
 
+#: Seconds between two reviews of the plan. Smaller spends time on planning, larger keeps a wrong
+#: route longer.
+PLAN_REVIEW_S = 0.02
+
+#: The same in the loop, at least and at most: while nothing is decided, and afterwards; and the
+#: share of its time that reviews may take.
+UNDECIDED_REVIEW_S, SETTLED_REVIEW_S, REVIEW_SHARE = (0.004, 0.01), (0.02, 0.1), 0.02
+
+
+def next_review(spent: float, *, settled: bool) -> float:
+    """Seconds until the loop's plan is reviewed again, after a review that took ``spent``."""
+    least, most = SETTLED_REVIEW_S if settled else UNDECIDED_REVIEW_S
+    return min(most, max(least, spent / REVIEW_SHARE))
+
 
 class RouteThroughput:
     """One route from the moment when all its workers are up.

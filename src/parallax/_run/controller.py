@@ -19,7 +19,12 @@ from parallax._profiling.history import key_of, past_item_seconds, remember_item
 from parallax._routing.planner import LITTLE_WORK_S, Facts, hindsight, too_little
 from parallax._routing.profiler import Profiler
 from parallax._routing.requested import MOST_THREADS, THREADS, requested_route
-from parallax._routing.throughput import RouteHold, RouteThroughput
+from parallax._routing.throughput import (
+    PLAN_REVIEW_S,
+    RouteHold,
+    RouteThroughput,
+    next_review,
+)
 from parallax._run.crew_table import CALLER
 from parallax._run.dispatcher import Dispatcher
 from parallax._run.listener import Listener
@@ -39,13 +44,6 @@ MAX_CHUNK_BYTES = 1 << 24
 #: Seconds per item, and of work in all, from which an earlier call's plan is taken at once. Less is
 #: measured for a moment, which costs nothing.
 PAST_PLAN_ITEM_S, PAST_PLAN_WORK_S = 0.002, 0.1
-
-#: Seconds between two reviews of the plan. Smaller spends time on planning, larger keeps a wrong
-#: route longer.
-PLAN_REVIEW_S = 0.02
-
-#: The same in the loop that has no workers yet, and the share of its time that reviews may take.
-LOOP_REVIEW_S, REVIEW_SHARE = 0.004, 0.02
 
 #: Seconds of work left that the present route may as well finish.
 MIN_CHANGE_WORK_S = 0.05
@@ -148,11 +146,12 @@ class Controller:
 
     def review(self, now: float) -> None:
         """Ask the profiler for a plan and carry it out. The lock is held."""
-        self.review_at = now + PLAN_REVIEW_S
+        self.review_at, began = now + PLAN_REVIEW_S, time.thread_time()
         self._review(now)
-        if self.dispatch.flow.scheduler is None and not self.planned:
-            wait = max(LOOP_REVIEW_S, (clock() - now) / REVIEW_SHARE)
-            self.review_at = now + min(PLAN_REVIEW_S, wait)
+        if self.dispatch.flow.scheduler is None:
+            # By the clock that has the finer steps, and of the time in which there was a core.
+            spent = min(clock() - now, time.thread_time() - began) / self.profiler.working
+            self.review_at = now + next_review(spent, settled=self.planned)
 
     def _review(self, now: float) -> None:
         profiler, flow = self.profiler, self.dispatch.flow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from parallax._core.chunks import ChunkResult
-from parallax._routing.throughput import RouteThroughput
+from parallax._routing.throughput import RouteThroughput, next_review
 
 
 def at_work(speed: float, seconds: float, *, chunk: float, workers: int = 2, **options):
@@ -46,3 +46,18 @@ def test_what_other_programs_take_is_not_the_routes_fault():
             route.add(10.0 + number * 0.01, ChunkResult([None], (), 0.01, 0.005), 0.005)
     assert route.speed(10.1, 0.0, 0.0) == pytest.approx(1.0)
     assert route.speed(10.1, 0.0, 0.1) is None  # they waited for half of the time: about twice that
+
+
+@pytest.mark.parametrize(
+    ("spent", "settled", "seconds"),
+    [
+        (0.00005, False, 0.004),
+        (0.00005, True, 0.02),
+        (0.00015, False, 0.0075),  # a fiftieth of the time, and no more
+        (0.0008, True, 0.04),
+        (0.002, False, 0.01),  # one that loaded modules is not the rule, and others may wait
+        (0.01, True, 0.1),
+    ],
+)
+def test_reviews_take_a_fiftieth_of_the_loop(spent, settled, seconds):
+    assert next_review(spent, settled=settled) == pytest.approx(seconds)
