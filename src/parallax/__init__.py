@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from parallax._api.asyncio import arun as arun
     from parallax._api.decorator import parallel as parallel
     from parallax._api.map import Results as Results
+    from parallax._api.map import ResultStream as ResultStream
     from parallax._api.map import explain as explain
     from parallax._api.map import parallel_imap as parallel_imap
     from parallax._api.map import parallel_map as parallel_map
@@ -60,6 +61,7 @@ __all__ = [
     "ProcessPoolExecutor",
     "RemoteTraceback",
     "Report",
+    "ResultStream",
     "Results",
     "SerializationError",
     "SharedStateWarning",
@@ -104,6 +106,7 @@ _HOME = {
     "carry_setting": "_backends.processes.common.carried_settings",
     "cpu_count": "_core.cores",
     "nesting_depth": "_core.nesting",
+    "ResultStream": "_api.map",
     "Results": "_api.map",
     "explain": "_api.map",
     "parallel_imap": "_api.map",

@@ -14,6 +14,7 @@ from parallax import (
     ProcessPoolExecutor,
     Report,
     Results,
+    ResultStream,
     ThreadPoolExecutor,
     available_cores,
     cpu_count,
@@ -56,13 +57,16 @@ assert_type(parallel_map(Model().predict, [[1.0]]), Results[bool])
 assert_type(parallel_map(Model(), [[1.0]]), Results[bytes])
 assert_type(parallel_map(functools.partial(add, 1), ["x"]), Results[str])
 assert_type(parallel_map(halve, numbers).report, Report)
-assert_type(parallel_imap(halve, numbers), Iterator[float])
-assert_type(parallel_imap(add, numbers, "abc", ordered=False, buffersize=3), Iterator[str])
+assert_type(parallel_imap(halve, numbers), ResultStream[float])
+assert_type(parallel_imap(halve, numbers).report, Report)
+assert_type(next(parallel_imap(halve, numbers)), float)
+as_iterator: Iterator[float] = parallel_imap(halve, numbers)
+assert_type(parallel_imap(add, numbers, "abc", ordered=False, buffersize=3), ResultStream[str])
 assert_type(explain(halve, numbers), Report)
 assert_type(explain(halve, numbers, max_tasks_per_child=2), Report)
 assert_type(parallel_map(halve, numbers, max_tasks_per_child=2), Results[float])
 assert_type(parallel_map(add, numbers, "abc", max_memory_per_worker=1 << 30), Results[str])
-assert_type(parallel_imap(halve, numbers, max_memory_per_worker=1 << 30), Iterator[float])
+assert_type(parallel_imap(halve, numbers, max_memory_per_worker=1 << 30), ResultStream[float])
 assert_type(cpu_count(), int)
 assert_type(Executor().options(item_timeout=2, retries=1), Executor)
 assert_type(ProcessPoolExecutor().options(retries=1).submit(halve, 2), Future[float])
@@ -133,7 +137,7 @@ class Shape:
 assert_type(scaled(2, by=3.0), float)
 assert_type(scaled.map(numbers), Results[float])
 assert_type(scaled.map(numbers, [1.0], max_workers=2, strict=True), Results[float])
-assert_type(scaled.imap(numbers, ordered=False), Iterator[float])
+assert_type(scaled.imap(numbers, ordered=False), ResultStream[float])
 assert_type(scaled.starmap([(1, 2.0)], backend="processes"), Results[float])
 assert_type(scaled.submit(1, by=2.0), Future[float])
 assert_type(scaled.submit(1).result(), float)
@@ -150,7 +154,7 @@ assert_type(Shape.area(Shape(), 1, 2), float)
 assert_type(Shape.area.map([Shape()], numbers, numbers), Results[float])
 assert_type(Shape.parse("a"), bytes)
 assert_type(Shape.parse.map(["a"]), Results[bytes])
-assert_type(Shape.parse.imap(["a"]), Iterator[bytes])
+assert_type(Shape.parse.imap(["a"]), ResultStream[bytes])
 assert_type(Shape.make("a"), bool)
 assert_type(Shape.make.map(["a"]), Results[bool])
 assert_type(Shape.make.submit("a"), Future[bool])

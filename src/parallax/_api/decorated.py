@@ -33,13 +33,13 @@ from parallax._core.options import (
 from parallax._transport.wrapped_functions import find_attribute, is_importable, reduce_wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
     from typing import Any, Concatenate
 
     from typing_extensions import Self, Unpack
 
-    from parallax._api.map import Results
+    from parallax._api.map import Results, ResultStream
     from parallax._core.options import MapOptions, StreamOptions
     from parallax._reporting.reports import Report
 
@@ -119,7 +119,7 @@ class ParallelFunction(_Called[P, R_co]):
 
     def imap(
         self, /, *iterables: Iterable[Any], **options: Unpack[StreamOptions]
-    ) -> Iterator[R_co]:
+    ) -> ResultStream[R_co]:
         """Call it on every item, lazily: ``parallel_imap``.
 
         Args:

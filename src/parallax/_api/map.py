@@ -12,7 +12,7 @@ import threading
 from parallax._backends.contract import Call
 from parallax._core.callables import name_of, runs_nothing
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, overload
+from parallax._core.light_stdlib import TYPE_CHECKING, Generic, TypeVar, overload
 from parallax._core.options import (
     EXPLAIN_OPTIONS,
     MAP_OPTIONS,
@@ -26,9 +26,9 @@ from parallax._run.run import Run
 from parallax._scheduling.input import Input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from concurrent import futures
-    from typing import Any, TypeVar
+    from typing import Any
 
     from typing_extensions import Unpack
 
@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from parallax._reporting.reports import Report
     from parallax._run.first_items import Blocks
 
-    R = TypeVar("R")
     A = TypeVar("A")
 else:
     futures = lazy_module("concurrent.futures")
     seeding = lazy_module("parallax._guard.seeding")
+
+
+R = TypeVar("R")
 
 
 class Results(list["R"]):
@@ -200,7 +202,7 @@ def _collect(run: Run, results: Results[Any]) -> Results[Any]:
 @overload
 def parallel_imap(
     fn: Callable[[A], R], items: Iterable[A], /, **options: Unpack[StreamOptions]
-) -> Iterator[R]: ...
+) -> ResultStream[R]: ...
 @overload
 def parallel_imap(
     fn: Callable[..., R],
@@ -209,10 +211,10 @@ def parallel_imap(
     /,
     *more: Iterable[Any],
     **options: Unpack[StreamOptions],
-) -> Iterator[R]: ...
+) -> ResultStream[R]: ...
 def parallel_imap(
     fn: Callable[..., R], /, *iterables: Iterable[Any], **options: Unpack[StreamOptions]
-) -> Iterator[R]:
+) -> ResultStream[R]:
     """Like ``parallel_map``, but lazy: an iterator that reads its input as it is read itself.
 
     The input may be endless. At most ``buffersize`` items are read ahead of the reader; by
@@ -252,11 +254,14 @@ def parallel_imap(
         ValueError: an argument has a value that cannot be used.
     """
     check_names("parallel_imap()", options, STREAM_OPTIONS)
-    return Stream(_run(fn, iterables, options))
+    return ResultStream(_run(fn, iterables, options))
 
 
-class Stream:
-    """The results of ``parallel_imap``: not a generator, whose end would not tell who closed it."""
+class ResultStream(Generic[R]):
+    """The results of ``parallel_imap``, an iterator.
+
+    Not a generator, whose end would not tell who closed it.
+    """
 
     __slots__ = ("__weakref__", "_batches", "_cut", "_reader", "_ready", "_run")
 
@@ -264,7 +269,7 @@ class Stream:
         self._run = run
         self._batches = run.batches()
         #: results to be read, last first: one that was read must not be kept alive here.
-        self._ready: list[Any] = []
+        self._ready: list[R] = []
         #: the thread that reads; and whether another one has closed this.
         self._reader = 0
         self._cut = False
@@ -274,15 +279,15 @@ class Stream:
         """The run's report so far; complete when the iterator has ended."""
         return self._run.report_now()
 
-    def __iter__(self) -> Stream:
+    def __iter__(self) -> ResultStream[R]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> R:
         while not self._ready:
             self._ready = self._batch()
         return self._ready.pop()
 
-    def _batch(self) -> list[Any]:
+    def _batch(self) -> list[R]:
         self._reader = threading.get_ident()
         try:
             if self._cut:
