@@ -162,3 +162,33 @@ def test_it_names_the_cause(name: str, work: str, cause: str, tmp_path: Path) ->
     else:
         assert held < 0.4
         assert advice["speed_up"] == 1.0
+
+
+SHORT = """
+import threading, time
+
+def handle():
+    for i in range(30000): i * i
+
+end = time.perf_counter() + 2
+while time.perf_counter() < end:
+    threads = [threading.Thread(target=handle) for _ in range(4)]
+    for each in threads: each.start()
+    for each in threads: each.join()
+"""
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not gil_enabled(), reason="about who holds the GIL")
+def test_threads_that_end_unseen_are_to_blame(tmp_path: Path) -> None:
+    """As in a server with a thread for each request: few are there when they are looked at."""
+    (tmp_path / "program.py").write_text(SHORT)
+    done = profile("--json", "figures.json", "program.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    held = {each["name"]: each["held_gil_seconds"] for each in figures["functions"]}
+    assert held["handle"] > 2 * held["<module>"]
+    assert figures["advice"][0]["subject"] == "handle"
+    assert "handle" in figures["advice"][0]["text"]
+    assert "Thread(handle)" in done.stderr
+    assert len(done.stderr.splitlines()) < 30

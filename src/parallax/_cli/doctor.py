@@ -146,69 +146,38 @@ def _warnings(facts: dict[str, Any]) -> list[tuple[str, str]]:
     cores, quota, load = facts["cores"], facts["cpu_quota"], facts["load_per_core"]
     installed = facts["cores_installed"] or cores
     shm, files = facts["shared_memory_free"], facts["open_files_limit"]
-    pools = facts["native_thread_pools"].values()
+    fork = facts["no_fork_because"] if sys.platform == "linux" else ""
+    most = max(facts["native_thread_pools"].values(), default=1)
     checks = [
-        (
-            cores == 1,
-            "only one core may be used, so nothing is faster in parallel",
-            "raise the CPU affinity or quota, or PYTHON_CPU_COUNT",
-        ),
-        (
-            1 < cores < installed,
-            f"{cores} of {installed} installed cores may be used",
-            "raise the CPU affinity or quota if that is not meant",
-        ),
-        (
-            quota is not None and quota < cores,
-            f"the CPU quota of {quota or 0:g} stops {cores} busy workers now and then",
-            "set the quota to a whole number of cores",
-        ),
-        (
-            load is not None and load > _BUSY_LOAD,
-            f"other programs want the cores, {load or 0:.1f} threads for each",
-            "end them before you trust a time; fewer workers may be faster",
-        ),
-        (
-            facts["free_threaded_build"] and facts["gil"],
-            "this build can do without the GIL, but it is on",
-            "an imported module or PYTHON_GIL=1 has switched it on; try python -X gil=0",
-        ),
-        (
-            not facts["start_methods"],
-            "this platform has no processes",
-            "use threads, or another platform",
-        ),
-        (
-            sys.platform == "linux" and not facts["fork_of_program"],
-            f"workers cannot be forks of the program: {facts['no_fork_because']}",
-            "none is needed: workers import the function's module, which takes longer",
-        ),
-        (
-            facts["memory_available"] < _LOW_MEMORY,
-            "less than 0.5 GB of memory is free",
-            "use fewer workers: max_workers=...",
-        ),
-        (
-            shm is not None and shm < _LOW_SHM and not facts["memfd"],
-            f"{(shm or 0) / 1e6:.0f} MB of shared memory are left for large arrays",
-            "make /dev/shm larger (docker run --shm-size=1g)",
-        ),
-        (
-            files is not None and files < max(_FEW_FILES, 8 * cores),
-            f"a program may open {files} files only, and each worker takes some",
-            "ulimit -n 4096",
-        ),
-        (
-            max(pools, default=1) > cores,
-            f"a BLAS library runs {max(pools, default=1)} threads on {cores} cores",
-            f"set OPENBLAS_NUM_THREADS={cores} and OMP_NUM_THREADS={cores}",
-        ),
-        (
-            sys.gettrace() is not None,
-            "a debugger or coverage tool slows Python code down",
-            "measure without it",
-        ),
-    ]
+        (cores == 1, "only one core may be used, so nothing is faster in parallel",
+         "raise the CPU affinity or quota, or PYTHON_CPU_COUNT"),
+        (1 < cores < installed, f"{cores} of {installed} installed cores may be used",
+         "raise the CPU affinity or quota if that is not meant"),
+        (quota is not None and quota < cores,
+         f"the CPU quota of {quota or 0:g} stops {cores} busy workers now and then",
+         "set the quota to a whole number of cores"),
+        (load is not None and load > _BUSY_LOAD,
+         f"other programs want the cores, {load or 0:.1f} threads for each",
+         "end them before you trust a time; fewer workers may be faster"),
+        (facts["free_threaded_build"] and facts["gil"],
+         "this build can do without the GIL, but it is on",
+         "an imported module or PYTHON_GIL=1 has switched it on; try python -X gil=0"),
+        (not facts["start_methods"], "this platform has no processes",
+         "use threads, or another platform"),
+        (fork, f"workers cannot be forks of the program: {fork}",
+         "none is needed: workers import the function's module, which takes longer"),
+        (facts["memory_available"] < _LOW_MEMORY, "less than 0.5 GB of memory is free",
+         "use fewer workers: max_workers=..."),
+        (shm is not None and shm < _LOW_SHM and not facts["memfd"],
+         f"{(shm or 0) / 1e6:.0f} MB of shared memory are left for large arrays",
+         "make /dev/shm larger (docker run --shm-size=1g)"),
+        (files is not None and files < max(_FEW_FILES, 8 * cores),
+         f"a program may open {files} files only, and each worker takes some", "ulimit -n 4096"),
+        (most > cores, f"a BLAS library runs {most} threads on {cores} cores",
+         f"set OPENBLAS_NUM_THREADS={cores} and OMP_NUM_THREADS={cores}"),
+        (sys.gettrace() is not None, "a debugger or coverage tool slows Python code down",
+         "measure without it"),
+    ]  # fmt: skip
     return [(problem, remedy) for wrong, problem, remedy in checks if wrong]
 
 

@@ -74,7 +74,7 @@ def _of_threads(group: ThreadGroup, cores: int, *, gil: bool) -> Advice | None:
     if idle > _MOST and spent.gil_wait < _MUCH * busy:
         text = (
             f"{whose}: waits {idle:.0%} of its time, and not for the GIL: threads are right, more "
-            "of them wait for more things at once."
+            "of them wait for more things at once, if that is not one lock."
         )
         return Advice(group.kind, group.entry, text)
     if gil and held > _MUCH and processes > _WORTH:

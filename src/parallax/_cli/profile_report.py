@@ -132,9 +132,10 @@ class ProgramReport:
             bold("What would help"),
         ]
         for each in self.advice:
-            lines += textwrap.wrap(
-                each.text, 98, initial_indent="- ", subsequent_indent="  ", break_long_words=False
-            )
+            # Paths are kept whole, to be clicked at.
+            lines += textwrap.TextWrapper(
+                98, "- ", "  ", break_long_words=False, break_on_hyphens=False
+            ).wrap(each.text)
         lines += ["", *_table("thread", _threads(self.threads), gil=self.gil)]
         functions = [(f"{f.name}  {f.place}", f.spent) for f in self.functions]
         lines += ["", *_table("function", functions, gil=self.gil)]
