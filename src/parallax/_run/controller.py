@@ -333,9 +333,9 @@ class Controller:
     def _start_early(self, now: float, left: int | None) -> None:
         """Have workers that are no forks prepare before the verdict, where they would pay."""
         profiler, start = self.profiler, self._factory.start
-        if profiler.weighed or left is None or self._place.level or start.may_fork():
+        if profiler.weighed or left is None or self._place.level:
             return
-        if profiler.may_pay(now, left, self._facts()):
+        if profiler.may_pay(now, left, self._facts()) and not start.may_fork():
             self._weigh()
             if profiler.may_pay(now, left, self._facts()):
                 self._factory.prepare()

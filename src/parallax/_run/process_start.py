@@ -138,8 +138,14 @@ class ProcessStart:
     def awaits_item(self, now: float, left: int | None) -> bool:
         """Whether the plan waits for the end of the item that the caller's thread is inside of."""
         awaited = AWAITED_ITEM_S + AWAITED_PER_MODULE_S * len(sys.modules)
-        short = now - self._caller.block[0] < awaited
-        return (short or left is None or left > AWAITING_ITEMS) and self.may_fork()
+        if now - self._caller.block[0] < awaited:
+            return self._hopes_to_fork
+        return (left is None or left > AWAITING_ITEMS) and self.may_fork()
+
+    @property
+    def _hopes_to_fork(self) -> bool:
+        """The same as ``may_fork``, not asked: that takes milliseconds where there is BLAS."""
+        return self._fork_wanted and not self._unforkable
 
     def seconds(self, modules: frozenset[str]) -> tuple[float, float]:
         """Seconds until workers, which have to import modules unless they are forks, take work.
@@ -149,7 +155,7 @@ class ProcessStart:
         # On a loaded machine that takes longer, like everything.
         slow = 1.0 / (1.0 - min(self._meter.delayed(), MAX_DELAYED))
         hold = 0.0 if _PARENT + "map_workers" in sys.modules else LOAD_S
-        if self.may_fork():
+        if self._hopes_to_fork:
             fork = _latest_fork_s or FIRST_FORK_S + FORK_S_PER_BYTE * _bytes_in_use()
             hold += fork
             return slow * (hold + FORK_START_S + (FORKS_IN_A_ROW - 1) * fork), slow * hold

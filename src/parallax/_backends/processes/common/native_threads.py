@@ -105,7 +105,8 @@ def _find_pools() -> list[NativePool]:
     for path in paths:
         file = path.rpartition("/")[2]
         for part, (variable, names) in _EXPORTS.items():
-            if part in file and (library := _loaded(path)) is not None:
+            # Not `_decomp.so`: to open each of a hundred such modules takes long.
+            if part in file and file.startswith("lib") and (library := _loaded(path)) is not None:
                 for count, resize in names:
                     if hasattr(library, count) and hasattr(library, resize):
                         functions = getattr(library, count), getattr(library, resize)
