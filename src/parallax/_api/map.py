@@ -154,19 +154,19 @@ def _map(
         return _collect(make(), results)
     call = Call(called, source.star, stop=True)
     first = FirstItems(call, source, options, each=each, make=make)
-    run = None
+    error: BaseException | None = None
     try:
         if (run := first.work(results)) is not None:
             return _collect(run, results)
         first.remember(key)
         results._brief = name, *first.brief()
         return results
-    except BaseException as error:
-        if run is None:
-            first.failed(name, error)
+    except BaseException as raised:
+        error = raised
         raise
     finally:
-        del results, first, call, make  # the frames of errors lead here
+        first.end(name, error)
+        del error, results, first, call, make  # the frames of errors lead here
 
 
 def _collect(run: Run, results: Results[Any]) -> Results[Any]:

@@ -96,10 +96,9 @@ class FirstItems:
         make: Callable[[FirstItems], Any],
     ) -> None:
         """Prepare; nothing is run."""
-        self._call, self._source = call, source
-        self._make: Any = make
+        self._call, self._source, self._make = call, source, make
         #: where the call was made, and the place of its items.
-        self.place = here()
+        self.place, self._before = here(), entered()
         self.inside = self.place.item(movable=True)
         self._context = contextvars.copy_context()
         #: of each block that has ended: its items, wall and CPU seconds, and when it began.
@@ -127,27 +126,24 @@ class FirstItems:
         self._due = time.monotonic() + self.limit
         self._lock = _thread.allocate_lock()
         self._run: Any = None
-        self._raised = 0
 
     def work(self, results: list[Any]) -> Any:
         """Run items, and return the run that goes on, or None if there is nothing left to do."""
-        source, before, size, spent = self._source, entered(), self._size, 0.0
-        run = None
+        source, size, spent = self._source, self._size, 0.0
         watch(self)
         enter(self.inside)
         try:
             while not source.ended:
                 result = self._block(size)
                 if self._run is not None:
-                    self.result, run = result, self._run
-                    return run
+                    self.result = result
+                    return self._run
                 if not (count := len(result.values)):
                     break
                 self.blocks.append((count, result.wall, result.cpu, result.begun))
                 values, error = with_errors(result, self.done, stop=True)
                 self.done += len(values)
                 if error is not None:
-                    self._raised = 1
                     try:
                         raise error
                     finally:
@@ -159,22 +155,37 @@ class FirstItems:
                 seconds = FIRST_S - spent if spent < FIRST_S else FIRST_S
                 size = max(1, min(size * 8, int(seconds / each) if each > 0 else size * 8))
             if not source.ended or spent > LITTLE_WORK_S:
-                with self._lock:
-                    run = self._run = self._make(self)
+                self._run = self._make(self)
             elif (error := source.take_error()) is not None:
                 try:
                     raise error
                 finally:
                     del error  # as above
-            return run
+            return self._run
         finally:
-            with self._lock:
-                left, self._run, self._make = self._run, None, None  # it refers to this
-                self.items, self.block = (), NO_BLOCK
-            enter(before)
-            unwatch(self)
-            if left is not run:  # an interrupt: nobody else ends it
-                left.close(0.0)
+            self._leave()
+
+    def _leave(self) -> None:
+        """Run no more of the items here. Idempotent: an interrupt may come in the middle."""
+        with self._lock:
+            self.items, self.block = (), NO_BLOCK
+        if entered() is self.inside:
+            enter(self._before)
+        unwatch(self)
+
+    def end(self, name: str, error: BaseException | None) -> None:
+        """The call is over; an error that has ended it leads to its report, ``name`` is for that.
+
+        Idempotent, as ``_leave``.
+        """
+        self._leave()
+        if error is not None and self._run is not None:
+            self._run.close(0.0)
+        elif error is not None:
+            report = report_of(name, *self.brief())
+            report.raised = sum(count for count, *_ in self.blocks) - self.done
+            report.cut(error)
+        self._run = None  # it refers to this
 
     def _block(self, size: int) -> ChunkResult:
         source, call = self._source, self._call
@@ -214,12 +225,6 @@ class FirstItems:
     def brief(self) -> Brief:
         """What the report is made of, when it is read."""
         return self.began, clock() - self.began, self.done, self.blocks
-
-    def failed(self, name: str, error: BaseException) -> None:
-        """Have the error that ended the call lead to its report."""
-        report = report_of(name, *self.brief())
-        report.raised = self._raised
-        report.cut(error)
 
     def remember(self, key: Hashable | None) -> None:
         """Keep what an item takes, for later calls."""

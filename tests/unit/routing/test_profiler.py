@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from parallax._routing.profiler import (
     STALE_FACTOR,
     Profiler,
 )
+from parallax._routing.route_limits import RouteLimits
 
 FACTS = Facts(cores=4)
 
@@ -668,3 +670,31 @@ def test_what_an_item_swaps_while_it_runs(monkeypatch):
         limits.glance()
     limits.after_block()
     assert (limits.blind, limits.verdict.limit) == (False, "apart")
+
+
+def test_a_cache_that_unwatched_items_may_have_filled():
+    """It does not keep the callable here once items are seen to leave it alone."""
+    cache = {}
+
+    def fn(item):
+        if item > 0 and "table" not in cache:
+            cache["table"] = [item]
+        return cache["table"]
+
+    for begun, limit in ((False, "process"), (True, "free")):
+        limits = RouteLimits(fn, ())
+        if begun:
+            limits.begun(None)
+        limits.inspect((1,))
+        cache["table"] = [1]
+        for _ in range(3):
+            limits.before_item((1,))
+            limits.after_item()
+        assert limits.verdict.limit == limit
+
+
+def test_what_only_the_caller_can_see():
+    """Values of thread-local objects; nothing else."""
+    mine, other = threading.local(), {}
+    assert RouteLimits(lambda x: mine.value + x, ()).find_one_thread()
+    assert not RouteLimits(lambda x: other[x], ()).find_one_thread()
