@@ -10,7 +10,14 @@ import os
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import field, record
-from parallax._profiling.thread_tally import CORE_WAIT, GIL_WAIT, HELD, NATIVE, OTHER_WAIT
+from parallax._profiling.thread_tally import (
+    CORE_WAIT,
+    GIL_WAIT,
+    HELD,
+    NATIVE,
+    OTHER_WAIT,
+    PARTS,
+)
 
 if TYPE_CHECKING:
     import types
@@ -210,4 +217,6 @@ def _functions(tally: ThreadTally, scale: float, held: float) -> list[FunctionPr
 
 def _name(code: types.CodeType) -> str:
     name: str = getattr(code, "co_qualname", code.co_name)
+    for part in PARTS:
+        name = name.removesuffix(f".{part}")
     return name.replace("<locals>.", "")

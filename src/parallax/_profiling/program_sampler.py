@@ -35,6 +35,7 @@ from parallax._profiling.thread_tally import (
     HELD,
     NATIVE,
     OTHER_WAIT,
+    PARTS,
     Bar,
     SeenThread,
     Tally,
@@ -74,9 +75,6 @@ _ROOTS = 8
 #: they do in the program, with fewer it is not seen which functions of a thread hold the GIL.
 _SHORT_TURN_S = 0.0001
 _LOOKS_PER_SHORT_TURN = 2
-
-#: Code that is a part of the function that it is written in.
-_PARTS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
 
 
 class ProgramSampler:
@@ -143,6 +141,10 @@ class ProgramSampler:
         return self._children.seconds
 
     def _look(self, now: float) -> None:
+        # On a loaded machine a look takes long because it gets no core, which costs the program
+        # nothing. Without a GIL all threads are stopped for it meanwhile.
+        clock = time.thread_time if self.had_gil else time.perf_counter
+        began = clock()
         mark, before = self._sampler.mark(), self._before
         self._before = mark
         samples = mark.samples.since(before.samples)
@@ -164,7 +166,7 @@ class ProgramSampler:
             self._usual_turn = self._get_turn()
             self._set_turn(_SHORT_TURN_S)
             self._sampler.turn = _SHORT_TURN_S
-        self._spent += time.perf_counter() - now
+        self._spent += clock() - began
 
     def end_short_turn(self) -> bool:
         """Back to the program's switch interval; tells whether there was a short turn.
@@ -274,7 +276,7 @@ class ProgramSampler:
             here = frame.f_code
             if here is self._outside:
                 break
-            if not self._in_library(here.co_filename) and here.co_name not in _PARTS:
+            if not self._in_library(here.co_filename) and here.co_name not in PARTS:
                 if code is None:
                     code, line = here, frame.f_lineno
                 entry = here

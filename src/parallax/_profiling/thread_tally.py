@@ -19,6 +19,9 @@ _MIN_USED_S = 0.00002
 #: Bars of one thread that are kept; of more the oldest are dropped.
 _MAX_BARS = 20_000
 
+#: Code that is a part of the function that it is written in.
+PARTS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
+
 #: What a thread's time is made of.
 HELD, NATIVE, GIL_WAIT, OTHER_WAIT, CORE_WAIT = range(5)
 
