@@ -199,7 +199,9 @@ class Profiler:
         clear = seen.held is not None and seen.error <= CLEAR_ERROR
         waits = seen.waiting >= 0.8 and not self.caller.crowded
         spent = self.caller.wall + self.caller.elapsed(now)
-        first = seen.items <= 1 and not seen.remembered and spent < MAX_FIRST_ITEM_S
+        # Where a thread has to wait for a core, one that had to may speak for the first few.
+        few = MIN_ITEMS_ALONE if self._delayed > 2 * LOADED_SHARE else 1
+        first = seen.items <= few and not seen.remembered and spent < MAX_FIRST_ITEM_S
         if in_loop and first and not waits and (remaining or 0) > MANY_ITEMS * facts.cores:
             return None
         # A reading needs the time in which items ran, and not that in which they had no core.
