@@ -84,16 +84,22 @@ class _Watch:
         if self._done or os.getpid() != self._process:
             return
         self._done = True
-        made = _make(self._sampler, self._program)
-        if "json" in self._files:
-            _write(self._files["json"], made.to_dict())
-        if "html" in self._files:
-            _write(self._files["html"], made.to_page(), write_shown)
-        if "output" in self._files:
-            _write(self._files["output"], made.text(lambda heading: heading))
-            return
         try:
-            stream = sys.__stderr__
+            self._write_all(_make(self._sampler, self._program))
+        except Exception as error:  # noqa: BLE001 - the program's exec or exit must not fail for it
+            print(f"parallax profile: there is no report: {error!r}", file=sys.__stderr__)
+
+    def _write_all(self, made: ProgramReport) -> None:
+        files = self._files
+        if "json" in files:
+            write(made.to_dict(), files["json"])
+        if "html" in files:
+            write_shown(made.to_page(), files["html"])
+        if "output" in files:
+            write(made.text(str), files["output"])
+            return
+        stream = sys.__stderr__
+        try:
             print(f"\n{made.text(lambda heading: bold(heading, stream))}", file=stream, flush=True)
         except (OSError, ValueError, AttributeError):
             pass  # nobody reads it
@@ -130,10 +136,3 @@ def _make(sampler: ProgramSampler, program: str) -> ProgramReport:
         ),
         missing=missing,
     )
-
-
-def _write(path: str, content: Any, to_file: Callable[[Any, str], None] = write) -> None:
-    try:
-        to_file(content, path)
-    except OSError as error:  # it could be written before
-        print(f"parallax profile: can't write {path!r}: {error.strerror}", file=sys.__stderr__)
