@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 
 import pytest
@@ -46,17 +45,18 @@ def test_a_finished_call(backend):
     assert sum(each["items"] for each in found["by_worker"]) == 60
     assert found["slowest"][0]["seconds"] >= 0.002
     assert found["ended"] == ""
-    assert found["cores_busy"] < 60 * 0.002 / found["seconds"]["wall"] + 4
     assert_recorded(results.report, 60)
     assert len(str(results.report).split("\n")) <= 8
 
 
+@pytest.mark.sampled(3)
 def test_not_recorded_unless_asked(backend):
     report = parallel_map(work, range(8), backend=backend).report
     assert checked(report)["recorded"] is None
     assert report.work.chunks is None
 
 
+@pytest.mark.sampled(2)
 def test_a_call_that_failed(backend):
     with pytest.raises(LookupError) as raised:
         parallel_map(refuse, range(60), backend=backend)
@@ -78,6 +78,7 @@ def test_a_callable_that_raises_stop_iteration(backend):
     assert checked(raised.value.parallax_report)["ended"] == "StopIteration"
 
 
+@pytest.mark.sampled(3)
 def test_an_input_that_failed(backend):
     def source():
         yield from range(20)
@@ -92,14 +93,21 @@ def test_an_input_that_failed(backend):
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent to the own process")
 @pytest.mark.variants("serial", "threads", "processes", "auto")
 def test_a_call_that_was_interrupted(backend):
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    ticks = []
+
+    def tick(count):
+        ticks.append(count)
+        if sum(ticks) >= 20:
+            os.kill(os.getpid(), signal.SIGINT)
+
     with pytest.raises(KeyboardInterrupt) as raised:
-        parallel_map(work, iter(range(10**6)), backend=backend, record=True)
+        parallel_map(work, iter(range(10**6)), backend=backend, record=True, progress=tick)
     report = raised.value.parallax_report
     found = checked(report)
     assert found["ended"] == "KeyboardInterrupt"
-    assert found["items"]["run"] > 0
-    assert found["seconds"]["wall"] > 0.1
+    assert found["items"]["finished"] == sum(ticks) >= 20
+    assert found["items"]["run"] >= 20
+    assert found["seconds"]["wall"] > 0.0
 
 
 def test_an_interrupt_between_two_results(monkeypatch):
@@ -117,6 +125,7 @@ def test_an_interrupt_between_two_results(monkeypatch):
     assert found["seconds"]["wall"] > 0
 
 
+@pytest.mark.sampled(2)
 def test_a_stream(backend):
     stream = parallel_imap(work, iter(range(200)), backend=backend, record=True, max_workers=2)
     assert checked(stream.report)["items"]["finished"] == 0
@@ -130,6 +139,7 @@ def test_a_stream(backend):
     assert_recorded(stream.report, 200)
 
 
+@pytest.mark.sampled(3)
 def test_a_stream_that_was_closed(backend):
     stream = parallel_imap(work, iter(range(1000)), backend=backend)
     next(stream)
