@@ -281,8 +281,27 @@ def test_a_hundred_thousand_items(open_page):
     assert milliseconds(page, 1000, "chunkAt(300 + i % 500, laneTop(2) + 5)") < 200
 
 
+def test_workers_that_are_replaced_share_lanes(open_page):
+    """With a worker per item, two at a time, there are two lanes; a bar tells whose it is."""
+    work = Recording(0.0, keep=True)
+    for worker in range(600):
+        begin = worker // 2 * 0.02 + worker % 2 * 0.005
+        work.meet(worker, f"worker process {4000 + worker}", "processes", begin)
+        work.add(worker, worker, 1, (begin, 0.015, 0.01), begin + 0.016)
+    page = open_page(Report(callable="f", items=600, seconds=6.0, work=work))
+    assert page.evaluate("lanes.length") == 2
+    assert page.evaluate("lanes.map(lane => lane.to - lane.from)") == [300, 300]
+    place = page.evaluate("C.first.indexOf(477)")
+    lane, moment = page.evaluate(f"[C.worker[{place}], C.begin[{place}] + 1e3]")
+    page.evaluate(f"set({moment} - 1e5, {moment} + 1e5)")
+    text = hovered(page, lane, moment)
+    assert text.startswith("item 477\n")
+    assert "worker process 4477" in text
+
+
 def test_many_workers(open_page):
     page = open_page(made(200, 2000), viewport={"width": 1100, "height": 1600})
+    assert page.evaluate("lanes.length") == 200  # all at the same time
     assert page.locator("#view").bounding_box()["height"] < 1400
     assert hovered(
         page, 150, page.evaluate("C.begin[lanes[150].from] + C.wall[lanes[150].from] / 2")
