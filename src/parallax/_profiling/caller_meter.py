@@ -186,12 +186,6 @@ class CallerMeter:
             return self._reading
         return session.sampler.reading()
 
-    def delayed(self) -> float:
-        """Share of the time in which the caller's thread was runnable and had no core."""
-        session = self._session
-        reading = session.sampler.reading() if session is not None else self._reading
-        return reading.delayed if reading is not None else 0.0
-
     def others_busy(self, now: float) -> float:
         """Share of the time, 0..1, in which threads of other calls kept this process busy.
 

@@ -176,11 +176,7 @@ class CoresMeter:
 
 
 class FreeCores:
-    """Cores that are left by all others, from looks at how many threads want one.
-
-    On a machine whose cores are all taken, more workers may get no more of it: groups of processes
-    (sessions, containers) have their shares, however many they are.
-    """
+    """Cores that all others leave, from looks at how many threads want one."""
 
     def __init__(self, installed: int) -> None:
         self._installed = installed

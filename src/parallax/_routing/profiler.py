@@ -219,7 +219,7 @@ class Profiler:
             # doubt, and a loaded machine leaves doubt.
             if seen.items < MIN_ITEMS_BEFORE_THREADS:
                 return None
-            if self.caller.delayed() > LOADED_SHARE and seen.waiting < 0.9:
+            if self._delayed > LOADED_SHARE and seen.waiting < 0.9:
                 seen = replace(seen, held=1.0, error=0.0)
         return seen, plan(seen, remaining, self.facts_with_limits(facts))
 
@@ -266,7 +266,7 @@ class Profiler:
         """Keep a measurement for later calls, unless it tells more of the machine than of items."""
         if seen is None or not (seen.items or seen.remembered):
             return
-        if self.limits.nested or self.caller.crowded or self.caller.delayed() > 2 * LOADED_SHARE:
+        if self.limits.nested or self.caller.crowded or self._delayed > 2 * LOADED_SHARE:
             return
         kept = replace(seen, payload=None, remembered=False)
         limits = self.limits

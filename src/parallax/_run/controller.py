@@ -184,7 +184,8 @@ class Controller:
     def _facts(self) -> Facts:
         place, most, current = self._place, self._options.max_workers, self.dispatch.flow.route
         if not place.level:
-            start, hold = self._factory.start_seconds()
+            # On a loaded machine that takes longer, like everything.
+            start, hold = (s / self.profiler.working for s in self._factory.start_seconds())
             return Facts(self._cores, most, process_start=start, process_hold=hold, current=current)
         # Asked each time: the run around this one may have taken workers meanwhile.
         return Facts(place.cores, most, current=current, allowed=frozenset({"loop", "threads"}))

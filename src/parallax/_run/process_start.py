@@ -64,9 +64,6 @@ AWAITING_ITEMS = 32
 #: CPU seconds that the latest fork took.
 _latest_fork_s = 0.0
 
-#: Most share of the time without a core that a start is thought to suffer from.
-MAX_DELAYED = 0.9
-
 
 class ProcessStart:
     """Starts the worker processes of one run."""
@@ -152,19 +149,17 @@ class ProcessStart:
 
         And the part of them in which the caller's thread is occupied with the start.
         """
-        # On a loaded machine that takes longer, like everything.
-        slow = 1.0 / (1.0 - min(self._meter.delayed(), MAX_DELAYED))
         hold = 0.0 if _PARENT + "map_workers" in sys.modules else LOAD_S
         if self._hopes_to_fork:
             fork = _latest_fork_s or FIRST_FORK_S + FORK_S_PER_BYTE * _bytes_in_use()
             hold += fork
-            return slow * (hold + FORK_START_S + (FORKS_IN_A_ROW - 1) * fork), slow * hold
+            return hold + FORK_START_S + (FORKS_IN_A_ROW - 1) * fork, hold
         start = self._warm_pool().expected_start(self._wanted, self.limit, modules)
         cost = self._meter.cost()
         if start and cost.dear_first:
             # What made the first item dear (imports, tables) each new worker does once more.
             start += cost.first_wall
-        return slow * (hold + start), slow * hold
+        return hold + start, hold
 
     def prepare(self, modules: Callable[[], frozenset[str]]) -> None:
         """Begin to prepare for workers that are no forks, in the background."""
