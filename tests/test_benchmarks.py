@@ -62,3 +62,7 @@ def test_the_promise_to_a_job_is_a_twentieth_and_three_milliseconds(ours, kept):
         if first is not None:
             row.samples.append(Sample(way, "ok", {"first": first, "digest": "same"}))
     assert jobs.keeps_promise(row) is kept
+    for sample in row.samples:
+        sample.facts["first_cpu"] = 0.1
+    assert {None: "-", True: "kept", False: "broken"}[kept] in jobs._line(row).split()
+    assert len(jobs._TITLES) == len(jobs._WIDTHS)

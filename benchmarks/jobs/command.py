@@ -63,9 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if command.missing((), options):
         return 2
     facts = command.opening(options)
-    print(
-        command.underlined(command.aligned((*_TITLES, "/loop", "/best", "promise"), _WIDTHS, _LEFT))
-    )
+    print(command.underlined(command.aligned(_TITLES, _WIDTHS, _LEFT)))
     started = time.perf_counter()
     rows: list[Row] = []
     for job in WORKLOADS:
