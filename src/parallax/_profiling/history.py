@@ -13,7 +13,7 @@ from parallax._core.callables import unwrap_partial
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Mapping
     from typing import Any
 
     from parallax._core.plans import Measurement
@@ -43,10 +43,11 @@ _item_seconds: dict[Hashable, float] = {}
 _lock = threading.Lock()
 
 
-def key_of(fn: Callable[..., Any]) -> Hashable | None:
+def key_of(fn: Callable[..., Any], depth: int = 3) -> Hashable | None:
     """A key for the code behind a callable, the same for all closures and instances of it.
 
-    None if there is nothing that stays the same.
+    None if there is nothing that stays the same. Objects that pass calls on are looked through, so
+    many levels deep.
     """
     fn = unwrap_partial(fn)
     fn = getattr(fn, "__func__", fn)
@@ -59,8 +60,20 @@ def key_of(fn: Callable[..., Any]) -> Hashable | None:
         return (getattr(fn, "__module__", None), owner, name)
     for cls in type(fn).__mro__:
         if "__call__" in vars(cls):
-            return getattr(vars(cls)["__call__"], "__code__", None)
+            code = getattr(vars(cls)["__call__"], "__code__", None)
+            inner = _called_by(getattr(fn, "__dict__", {}))
+            if code is None or inner is None or not depth:
+                return code
+            return code, key_of(inner, depth - 1)
     return None
+
+
+def _called_by(held: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """What an object calls that only passes calls on, as joblib's batches and wrappers do."""
+    found = held.get("func")
+    if found is None and type(items := held.get("items")) in {list, tuple} and items:
+        found = items[0][0] if type(items[0]) is tuple and items[0] else None
+    return found if callable(found) else None
 
 
 def past_run(key: Hashable | None) -> PastRun | None:

@@ -701,3 +701,27 @@ def test_what_only_the_caller_can_see():
     mine, other = threading.local(), {}
     assert RouteLimits(lambda x: mine.value + x, ()).find_one_thread()
     assert not RouteLimits(lambda x: other[x], ()).find_one_thread()
+
+
+class Passes:
+    """Passes calls on, as the batches of joblib and many wrappers do."""
+
+    def __init__(self, **held):
+        vars(self).update(held)
+
+    def __call__(self):
+        return None
+
+
+def test_objects_that_pass_calls_on_are_told_apart():
+    """By what they call; not for ever, as two may pass calls on to each other."""
+    batches = [Passes(items=[(fn, (1,), {}), (counts, (2,), {})]) for fn in (pure, fills, pure)]
+    keys = list(map(key_of, batches))
+    assert keys[0] == keys[2] != keys[1]
+    assert key_of(Passes(func=pure)) == key_of(Passes(func=pure)) != key_of(Passes(func=fills))
+    assert key_of(Passes(func=Passes(func=pure))) != key_of(Passes(func=Passes(func=fills)))
+    alike = Passes(), Passes(items=[]), Passes(items=[1]), Passes(func=3), Passes(items=[()])
+    assert len({key_of(each) for each in alike}) == 1
+    loop = Passes()
+    loop.func = loop
+    assert hash(key_of(loop))
