@@ -49,6 +49,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("_api",),
     ("_cli",),
     ("", "__main__"),
+    ("integrations",),
 )
 
 # A room that may import less than all that is below it.
@@ -338,6 +339,8 @@ def test_only_declared_dependencies_are_imported() -> None:
         and not found.typing_only
         and (top := found.target.split(".")[0]) not in known | THIRD_PARTY
         and not (found.in_function and top in LAZY_PACKAGES)
+        # Each is imported by its name, and is about that package.
+        and found.importer != f"integrations.{top}"
     ]
     assert faults == []
 
