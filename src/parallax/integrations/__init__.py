@@ -1,4 +1,5 @@
-"""Parallax inside other packages: each is imported by name, and imports its package.
+"""Parallax inside other packages: each is imported by its name, and imports that package.
 
-Guarantees: nothing here is loaded by ``import parallax``. May import the public interface only.
+Guarantees: nothing here is loaded by ``import parallax``.
+May import: the public interface only, and the package that it is named after.
 """
