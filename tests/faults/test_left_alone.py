@@ -24,6 +24,7 @@ from parallax._backends.processes.parent.warm_pool import warm_pool
 from parallax._backends.processes.start import attendant as attendants
 from parallax._backends.processes.start import started_process
 from parallax._core.cores import start_methods
+from parallax._core.fork_pauses import COUNTS_LATE
 
 pytestmark = [
     pytest.mark.cold_pool,
@@ -261,9 +262,16 @@ def test_a_fork_meets_no_thread(made):
     if pid == 0:
         os._exit(attendants.attendant_threads() + len(attendants.attendant()._watched))
     assert os.waitpid(pid, 0)[1] == 0
+    following = Ended()
+    if COUNTS_LATE:  # what is watched next starts it
+        made.watch(following, following.tidy)
     os.write(watched.write, b"x")
     assert watched.seen.wait(10)
     watched.close()
+    if COUNTS_LATE:
+        os.write(following.write, b"x")
+        assert following.seen.wait(10)
+    following.close()
 
 
 def test_a_program_that_forks_beside_warm_workers_is_not_warned():

@@ -305,7 +305,13 @@ _CODE_LIKE: Final = (
 )
 # The classes of a function under @parallel, and of such a method looked up on an object.
 _DECORATED: Final = ("ParallelFunction", "_Bound")
-_CODE_LIKE_NAMES: Final = ("_lru_cache_wrapper", "ufunc", "_ArrayFunctionDispatcher", *_DECORATED)
+_CODE_LIKE_NAMES: Final = (
+    "_lru_cache_wrapper",
+    "ufunc",
+    "_ArrayFunctionDispatcher",
+    "lazy_import",  # a module that is to be, from Python 3.15 on
+    *_DECORATED,
+)
 
 
 def is_code_like(obj: object) -> bool:
