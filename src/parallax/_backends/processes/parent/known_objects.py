@@ -48,7 +48,9 @@ def known_objects(fn: Any) -> list[tuple[Any, Whereabouts]]:
         for this, place in [*found.values()]:
             if len(found) < MAX_KNOWN:
                 home: Any = this if type(this) is FunctionType else type(this)
-                own = this is fn or not installed(home.__module__ or "")
+                # Not a str but a descriptor of some built-in types, before 3.11.
+                module: Any = home.__module__ or ""
+                own = this is fn or (type(module) is str and not installed(module))
                 for part, where in _parts(this, place, names, own=own):
                     found.setdefault(id(part), (part, where))
     return [*found.values()]
