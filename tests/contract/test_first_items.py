@@ -22,6 +22,8 @@ import pytest
 from parallax import configure, nesting_depth, options, parallel_map
 from parallax._api import map as map_module
 from parallax._core.nesting import entered
+from parallax._core.plans import Measurement
+from parallax._profiling.history import PastRun, key_of, remember_run
 from parallax._run import first_items
 from parallax._run.run import Run
 
@@ -270,6 +272,30 @@ def test_others_run_while_the_first_item_does():
     finally:
         os.close(reader)
         os.close(writer)
+
+
+overtaken = threading.Event()
+
+
+def slow_at_first(item):
+    if item == 0:
+        remember_run(
+            key_of(slow_at_first), PastRun(Measurement(8, 0.05, 0.05, held=1.0, error=0.01))
+        )
+        assert overtaken.wait(DEADLINE_S)
+    return item * 2
+
+
+def test_history_that_is_made_inside_of_the_first_item(monkeypatch):
+    """As by another thread that calls the same function: the item's result comes in."""
+    overtake = Run.overtake
+
+    def tell(run):
+        overtake(run)
+        overtaken.set()
+
+    monkeypatch.setattr(Run, "overtake", tell)
+    assert parallel_map(slow_at_first, range(30)) == list(range(0, 60, 2))
 
 
 def test_what_one_thread_has_is_not_taken_elsewhere():

@@ -217,8 +217,12 @@ class Run:
 
     def _inline(self) -> Iterator[list[Any]]:
         """The caller's thread works as a loop, unless an earlier call tells what to do."""
-        if self._forced in {None, "loop"} and not (
-            self._forced is None and self._controller.open_from_history()
+        # A block of the first items may have to come in: another call of the callable, in another
+        # thread, may have made history while this one was inside of it.
+        first = self._first is not None and self._first.result is not None
+        if first or (
+            self._forced in {None, "loop"}
+            and not (self._forced is None and self._controller.open_from_history())
         ):
             self._stall_monitor.start()
             yield from self._loop.batches()
