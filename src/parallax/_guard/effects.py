@@ -395,6 +395,6 @@ def restrict(finding: Finding, *, settled: bool) -> Verdict:
         return Verdict("loop", f"{finding}; pass it as part of the items instead", finding, settled)
     instead = "return the changed item" if finding.target == ITEM else "return the value"
     races = "; processes would race for it as well"
-    other = races if finding.shared else ", or pass backend='processes'"
+    other = races if finding.shared else ", or pass backend='processes' if nobody needs it"
     limit: Literal["process", "loop"] = "process" if finding.kind == "grow" else "loop"
     return Verdict(limit, f"{finding}; {instead} instead{other}", finding, settled)

@@ -380,7 +380,7 @@ def test_reason_names_function_target_and_line():
     line = append_to_global.__code__.co_firstlineno + 1
     assert verdict.reason == (
         f"`append_to_global` appends to `LOG` (line {line}); "
-        "return the value instead, or pass backend='processes'"
+        "return the value instead, or pass backend='processes' if nobody needs it"
     )
 
 
