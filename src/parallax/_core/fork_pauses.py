@@ -65,18 +65,24 @@ def forget(thread: Pausable) -> None:
 
 
 def _before() -> None:
-    me = native_id()
-    threads = [each for each in list(_registered) if each.native_id != me]
-    for each in threads:
-        each.pause()
-    deadline = time.monotonic() + FORK_WAIT_S
-    for each in threads:
-        if each.running.acquire(True, max(0.0, deadline - time.monotonic())):
-            each.running.release()
-            # The system counts it until its last step, which Python code does not see.
-            task = f"/proc/self/task/{each.native_id}"
-            while os.path.exists(task) and time.monotonic() < deadline:
-                time.sleep(END_POLL_S)
+    me, deadline = native_id(), time.monotonic() + FORK_WAIT_S
+    ended: set[Pausable] = set()
+    # Again: the last thing that one of them did may have been to start another.
+    while threads := [e for e in list(_registered) if e not in ended and e.native_id != me]:
+        for each in threads:
+            each.pause()
+        for each in threads:
+            _await_end(each, deadline)
+        ended.update(threads)
+
+
+def _await_end(thread: Pausable, deadline: float) -> None:
+    if thread.running.acquire(True, max(0.0, deadline - time.monotonic())):
+        thread.running.release()
+        # The system counts it until its last step, which Python code does not see.
+        task = f"/proc/self/task/{thread.native_id}"
+        while os.path.exists(task) and time.monotonic() < deadline:
+            time.sleep(END_POLL_S)
 
 
 def _after_in_parent() -> None:
