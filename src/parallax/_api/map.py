@@ -265,9 +265,10 @@ class ResultStream(Generic[R]):
 
     __slots__ = ("__weakref__", "_batches", "_cut", "_reader", "_ready", "_run")
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._batches = run.batches()
+    # Any: what users see has no type of ours in it.
+    def __init__(self, run: Any) -> None:
+        self._run: Any = run
+        self._batches: Any = run.batches()
         #: results to be read, last first: one that was read must not be kept alive here.
         self._ready: list[R] = []
         #: the thread that reads; and whether another one has closed this.
@@ -277,7 +278,8 @@ class ResultStream(Generic[R]):
     @property
     def report(self) -> Report:
         """The run's report so far; complete when the iterator has ended."""
-        return self._run.report_now()
+        report: Report = self._run.report_now()
+        return report
 
     def __iter__(self) -> ResultStream[R]:
         return self
@@ -294,7 +296,7 @@ class ResultStream(Generic[R]):
                 with contextlib.suppress(ValueError):  # the other thread is closing it
                     self._batches.close()
                 raise futures.CancelledError("the iterator was closed by another thread")
-            batch = next(self._batches)
+            batch: list[R] = next(self._batches)
         except BaseException:
             self._cut = False
             raise

@@ -109,6 +109,8 @@ class RunDelay:
         if fd >= 0:
             os.close(fd)
 
+    __del__ = close  # an interrupt may come before anybody has it
+
 
 def clock_tick() -> float:
     """The step, in seconds, in which ``time.thread_time`` moves; shorter spans mean nothing."""

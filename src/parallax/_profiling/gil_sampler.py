@@ -41,6 +41,7 @@ from parallax._profiling.gil_estimate import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 if sys.platform == "linux":
     from resource import RUSAGE_THREAD, getrusage
@@ -94,14 +95,18 @@ class GilSampler:
     That is the constructing one if no `thread` is given. `reading` and `busy` may be asked at any
     time and from any thread. `on_sample` is called in the sampler's thread after each sample, with
     `time.perf_counter()`; the first exception it raises ends these calls and is raised by `stop`.
+    If it `starts` processes, these block the signals that the starting thread blocks, and not all.
     """
 
     def __init__(
         self,
         on_sample: Callable[[float], None] | None = None,
         thread: ClockedThread | None = None,
+        *,
+        starts: bool = True,
     ) -> None:
-        self._on_sample = on_sample
+        self._on_sample, self._starts = on_sample, starts
+        self._usual: set[Any] | None = None
         self._watch, self._watched_id, *_ = thread or ClockedThread.current()
         self._clock = thread_cpu_clock(self._watch)
         self.native_id: int | None = 0
@@ -247,7 +252,8 @@ class GilSampler:
             # Python's handlers run in the main thread, but a signal that lands here does not
             # interrupt what that one waits in: Ctrl-C would seem lost. And a signal that the
             # program blocks, to ask for it itself, would land here and end the program.
-            signals.pthread_sigmask(signals.SIG_BLOCK, _BLOCKABLE)
+            before = signals.pthread_sigmask(signals.SIG_BLOCK, _BLOCKABLE)
+            self._usual = {*before, signals.SIGINT} if self._starts else None
         try:
             self._sample(began)
         except BaseException as error:  # noqa: BLE001 - raised by `stop`
@@ -295,10 +301,14 @@ class GilSampler:
             )
             self._seen = (samples, math.inf)
             if self._on_sample is not None:
+                if self._usual is not None:
+                    signals.pthread_sigmask(signals.SIG_SETMASK, self._usual)
                 try:
                     self._on_sample(now)
                 except BaseException as error:  # noqa: BLE001 - raised by `stop`
                     self._failure, self._on_sample = error, None
+                if self._usual is not None:
+                    signals.pthread_sigmask(signals.SIG_BLOCK, _BLOCKABLE)
 
 
 def _busy(first: Mark, now: float, watched: float | None) -> float | None:

@@ -87,7 +87,7 @@ class ProgramSampler:
         """
         self._outside, self._folders = outside, library
         self._library: dict[str, bool] = {}  # by file name
-        self._sampler = GilSampler(self._look)
+        self._sampler = GilSampler(self._look, starts=False)
         self._states = ThreadStates()
         self._children = ChildClocks()
         self._first = self._before = self._sampler.mark()

@@ -99,13 +99,14 @@ class Recording:
     __slots__ = ("begin", "chunks", "dropped", "placed", "slowest", "workers")
 
     def __init__(self, begin: float = 0.0, *, keep: bool = False) -> None:
-        self.begin = begin
+        self.begin: float = begin
         self.workers: dict[Hashable, WorkerShare] = {}
         #: the slowest items, the least slow of them first.
         self.slowest: list[SlowItems] = []
         self.chunks: deque[KeptChunk] | None = deque(maxlen=MAX_KEPT) if keep else None
         #: chunks that were dropped, and those of a clock that was not believed.
-        self.dropped = self.placed = 0
+        self.dropped: int = 0
+        self.placed: int = 0
 
     def meet(self, worker: Hashable, name: str, route: Route, started: float) -> None:
         """A worker that was not seen before has ended its first items; it was asked for then."""

@@ -44,7 +44,7 @@ def register(*, default: bool = False) -> None:
         default: make it joblib's default, too: every ``joblib.Parallel`` uses it then that names
             no other one.
     """
-    joblib.register_parallel_backend("parallax", ParallaxBackend, make_default=default)
+    joblib.register_parallel_backend("parallax", _ParallaxBackend, make_default=default)
 
 
 #: One for all calls with the same number of workers, backend and depth: its workers are warm, it
@@ -59,7 +59,7 @@ def close() -> None:
         executor.shutdown(cancel_futures=True)
 
 
-class ParallaxBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+class _ParallaxBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """Runs the batches of ``joblib.Parallel`` by an ``Executor``.
 
     ``require="sharedmem"`` runs them in threads; ``prefer`` changes nothing, because what fits is

@@ -679,3 +679,24 @@ def test_the_own_thread_is_among_those_that_run() -> None:
     running = running_threads()
     assert running is not None
     assert running >= 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals of POSIX")
+@pytest.mark.parametrize("starts", [True, False])
+def test_signals_of_the_thread_that_samples(starts):
+    """Processes that it starts must not block all signals: they could not be ended."""
+    found = queue.SimpleQueue()
+    sampler = GilSampler(
+        lambda _: found.put(signal.pthread_sigmask(signal.SIG_BLOCK, ())), starts=starts
+    )
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        sampler.start()
+        blocked = found.get(timeout=10)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+        sampler.stop()
+    if starts:
+        assert blocked == {*usual, signal.SIGINT, signal.SIGUSR2}
+    else:
+        assert blocked >= {signal.SIGTERM, signal.SIGSEGV, signal.SIGINT}
