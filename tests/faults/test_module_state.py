@@ -133,10 +133,14 @@ def main():
         while time.thread_time() < end:
             pass
         return subject.takes_lock(x)
-    found = parallel_map(busy, range(30), max_workers=2)
-    assert found == list(range(30))
-    if found.report.route == "loop":
-        assert "subject.lock is a _thread.lock that cannot travel" in str(found.report)
+    for _ in range(20):  # while other programs have the cores it stays for that reason
+        found = parallel_map(busy, range(30), max_workers=2)
+        assert found == list(range(30))
+        said = "subject.lock is a _thread.lock that cannot travel" in str(found.report)
+        if said or found.report.route != "loop":
+            break
+    else:
+        raise AssertionError(str(found.report))
 
     with ProcessPoolExecutor(1) as executor:
         for work in works:
