@@ -101,7 +101,7 @@ class Controller:
     def on_sample(self, now: float) -> None:
         """Look after workers and the plan in the sampler's thread, during an item of the caller."""
         self.profiler.limits.glance()
-        dispatch, start = self.dispatch, self._factory.start
+        dispatch, start, left = self.dispatch, self._factory.start, self._source.left
         # Inside of items that others need not wait for?
         if self._caller.inside is None or not dispatch.lock.acquire(blocking=False):
             return
@@ -110,7 +110,7 @@ class Controller:
                 return
             if dispatch.flow.scheduler is not None:
                 dispatch.poll()
-            elif now >= self.review_at and not start.awaits_item(now, self._source.left):
+            elif now >= self.review_at and not start.awaits_item(now, left, self.profiler.waits):
                 self.review(now)
         finally:
             dispatch.lock.release()

@@ -61,6 +61,9 @@ FORKS_IN_A_ROW = 3
 AWAITED_ITEM_S, AWAITED_PER_MODULE_S = 0.05, 0.0005
 AWAITING_ITEMS = 32
 
+#: Seconds from which on an item that has waited so far is taken for one that waits.
+WAITING_ITEM_S = 0.015
+
 #: CPU seconds that the latest fork took.
 _latest_fork_s = 0.0
 
@@ -132,10 +135,16 @@ class ProcessStart:
                 self._unforkable = str(error)
         return self._fork_wanted and not self._unforkable
 
-    def awaits_item(self, now: float, left: int | None) -> bool:
-        """Whether the plan waits for the end of the item that the caller's thread is inside of."""
+    def awaits_item(self, now: float, left: int | None, waits: Callable[[float], bool]) -> bool:
+        """Whether the plan waits for the end of the item that the caller's thread is inside of.
+
+        Not if the item ``waits``: that is for threads.
+        """
         awaited = AWAITED_ITEM_S + AWAITED_PER_MODULE_S * len(sys.modules)
-        if now - self._caller.block[0] < awaited:
+        took = now - self._caller.block[0]
+        if took >= WAITING_ITEM_S and waits(now):
+            return False
+        if took < awaited:
             return self._hopes_to_fork
         return (left is None or left > AWAITING_ITEMS) and self.may_fork()
 
