@@ -197,7 +197,7 @@ class Profiler:
             return None
         in_loop = facts.current == "loop"
         clear = seen.held is not None and seen.error <= CLEAR_ERROR
-        waits = self.waits(now)
+        waits = self._waits(seen)
         spent = self.caller.wall + self.caller.elapsed(now)
         # Where a thread has to wait for a core, one that had to may speak for the first few.
         few = MIN_ITEMS_ALONE if self._delayed > 2 * LOADED_SHARE else 1
@@ -237,7 +237,10 @@ class Profiler:
     def waits(self, now: float) -> bool:
         """Whether items wait nearly all the time: that is for threads, and no fork is hoped for."""
         seen = self.measurement(now)
-        return seen is not None and seen.waiting >= 0.8 and not self.caller.crowded
+        return seen is not None and self._waits(seen)
+
+    def _waits(self, seen: Measurement) -> bool:
+        return seen.waiting >= 0.8 and not self.caller.crowded
 
     def may_pay(self, now: float, remaining: int, facts: Facts) -> bool:
         """Whether processes would be used if items turned out to hold the GIL all the time."""
