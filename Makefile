@@ -4,6 +4,7 @@
 #   make demo      what parallax does, on your machine, in under a minute
 #   make test      the tests            (make test ARGS="-k planner -x")
 #   make test-full the tests that are run small otherwise, at full size (minutes)
+#   make browser   the timeline's page in a Chromium of the system, without a window
 #   make lint      ruff check, ruff format --check
 #   make types     mypy --strict, pyright --verifytypes
 #   make matrix    the tests on every Python found, free-threaded ones too
@@ -38,7 +39,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two pips at once would fight over the environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full lint lint-rules lint-format format types types-mypy types-pyright matrix conformance chaos docs bench dev clean
+.PHONY: help demo test test-full browser lint lint-rules lint-format format types types-mypy types-pyright matrix conformance chaos docs bench dev clean
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
 
@@ -64,6 +65,11 @@ $(STAMP)-dev: pyproject.toml | $(STAMP)-venv
 	@$(PIP) -e '.[dev,test]'
 	@touch $(STAMP)-demo $(STAMP)-test $@
 
+$(STAMP)-browser: pyproject.toml | $(STAMP)-venv
+	@echo "installing parallax and what its tests need to drive a browser into $(VENV)"
+	@$(PIP) -e '.[test,browser]'
+	@touch $(STAMP)-demo $(STAMP)-test $@
+
 $(STAMP)-bench: pyproject.toml | $(STAMP)-venv
 	@echo "installing parallax and what its benchmarks compare it with into $(VENV)"
 	@$(PIP) -e '.[bench]'
@@ -83,6 +89,11 @@ test: $(STAMP)-test
 # A later -m takes the place of the one in pyproject.toml.
 test-full: $(STAMP)-test
 	$(PY) -m pytest -m full $(ARGS)
+
+browser: $(STAMP)-browser
+	@chromium --version || chromium-browser --version || { \
+		echo "no Chromium that starts is on PATH; on Debian, as root: apt-get install chromium" >&2; exit 1; }
+	$(PY) -m pytest -m full tests/test_timeline_browser.py $(ARGS)
 
 # Two targets each, so that `make -k lint types` shows everything there is to mend.
 lint: lint-rules lint-format

@@ -1,6 +1,7 @@
 """The timeline's page in a real browser: it draws, shows, zooms, and says no word of an error.
 
-Needs Playwright's Python package (the extra ``browser``) and a Chromium of the system.
+Needs Playwright's Python package (the extra ``browser``) and a Chromium of the system:
+`make browser`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,17 @@ from parallax._reporting.reports import Report
 
 api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+# No sandbox: tests often run as root in a container. And no word to any other machine.
+QUIET = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-domain-reliability",
+    "--disable-sync",
+    "--no-first-run",
+    "--no-pings",
+]
 
 pytestmark = [
     pytest.mark.full,
@@ -56,7 +68,7 @@ def _nothing_left_behind():
 @pytest.fixture(scope="module")
 def browser():
     with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield running
         running.close()
 
