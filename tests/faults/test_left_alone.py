@@ -224,6 +224,7 @@ def made(monkeypatch):
     monkeypatch.setattr(attendants, "_attendant", new)
     yield new
     assert new.running.acquire(timeout=10)  # nothing is left to watch: no thread
+    new.running.release()  # every later fork would wait for the thread that holds it
     assert not new.descriptors()
 
 

@@ -150,13 +150,29 @@ def _processes(warm: set[int]) -> dict[object, str]:
 
 
 def _threads() -> dict[object, str]:
-    return {
+    return _pausing_forks() | {
         thread: f"{thread.name} (daemon={thread.daemon})"
         for thread in threading.enumerate()
         if not thread.name.startswith(POOL_THREADS)
         and not isinstance(thread, threading._DummyThread)
         and not type(thread).__module__.startswith("tqdm")  # Its monitor outlives its bars.
     }
+
+
+def _pausing_forks() -> dict[object, str]:
+    """Threads that every fork would wait for, in vain: they have ended and hold their lock."""
+    module = sys.modules.get("parallax._core.fork_pauses")
+    return {
+        id(each): f"{type(each).__name__} that ended and holds its lock"
+        for each in list(module._registered if module is not None else ())
+        if each.running.locked() and not _is_there(each.native_id)
+    }
+
+
+def _is_there(thread: int | None) -> bool:
+    if not thread or not Path("/proc/self/task").exists():
+        return True
+    return Path(f"/proc/self/task/{thread}").exists()
 
 
 def _descriptors(warm: set[int]) -> dict[object, str]:
