@@ -169,6 +169,49 @@ def test_hostile_names(open_page):
     assert HOSTILE in page.locator("#tip").inner_text()
 
 
+def test_deaths_of_workers(open_page):
+    """A cross on the lane tells what was lost, by pointer, finger and key; text stays text."""
+    report = made(2, 40)
+    work = report.work
+    work.meet(2, "worker process 4002", "processes", 0.0)
+    work.lose(2, 40, 1, 1, HOSTILE, 0.05)
+    work.lose(0, 41, 3, 0, "ended by SIGKILL", 0.07)
+    work.lose(1, -1, 2, 0, "ended by SIGKILL", 0.06)
+    page = open_page(report, has_touch=True)
+    assert "worker died" in page.locator(".bar").inner_text()
+    lane = page.evaluate("lanes.find(lane => lane.name.endsWith(4002)).at")
+    text = hovered(page, lane, 0.05e6)
+    assert text.split("\n") == [
+        "worker process 4002 died", "item 40 was lost", "at 50 ms", HOSTILE,
+    ]  # fmt: skip
+    assert page.locator("img").count() == 0
+    box = page.locator("#view").bounding_box()
+    page.mouse.move(box["x"], box["y"])
+    page.locator("#view").focus()
+    page.keyboard.press("x")
+    assert "item 40 was lost" in page.locator("#said").text_content()
+    page.keyboard.press("x")
+    assert "items 41 to 43 were run again" in page.locator("#tip").inner_text()
+    at = page.evaluate("deathAt(data.deaths[2])")
+    page.touchscreen.tap(box["x"] + at[0], box["y"] + at[1])
+    assert "2 items were run again" in page.locator("#tip").inner_text()
+    # All pixels at once, as in `drawn`: where each cross is, and where there is none.
+    colours = page.evaluate(
+        """() => {
+            const r = devicePixelRatio;
+            const d = ctx.getImageData(0, 0, canvas.width, canvas.height).data;
+            return [...data.deaths, {worker: 0, at: 0.02}].map(each => {
+                const [px, py] = deathAt(each).map(at => Math.round(at * r));
+                return [...d.slice(4 * (py * canvas.width + px)).slice(0, 3)];
+            });
+        }"""
+    )
+    assert [red > 150 and green < 130 and blue < 140 for red, green, blue in colours] == [
+        *[True] * 3,
+        False,
+    ]
+
+
 @pytest.mark.parametrize("items", [0, 1])
 def test_few_items(open_page, items):
     page = open_page(made(1, items) if items else Report(work=Recording(0.0, keep=True)))

@@ -9,7 +9,14 @@ import time
 import pytest
 from helpers.report_schema import checked
 
-from parallax import Executor, ProcessPoolExecutor, ThreadPoolExecutor, options
+from parallax import (
+    Executor,
+    ItemTimeoutError,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    WorkerDiedError,
+    options,
+)
 
 MAKERS = {
     "auto": lambda: Executor(2),
@@ -135,3 +142,22 @@ def test_a_report_is_a_copy():
         finally:
             stop.set()
             thread.join()
+
+
+def test_workers_that_died():
+    """How many calls each had, and what became of them: lost, out of time, run again."""
+    with ProcessPoolExecutor(1) as executor:
+        view = executor.options(record=True)
+        assert view.submit(work, 1).result() == 1
+        for number, options_of in enumerate([{}, {"item_timeout": 0.2}], 1):
+            call = executor.options(**options_of).submit([os._exit, time.sleep][number - 1], 30)
+            with pytest.raises((WorkerDiedError, ItemTimeoutError)):
+                call.result()
+            deaths = checked(executor.report())["deaths"]
+            assert len(deaths) == number
+            assert (deaths[-1]["first"], deaths[-1]["items"], deaths[-1]["failed"]) == (None, 1, 1)
+    assert deaths[0]["reason"].startswith("it exited with status 30")
+    assert deaths[1]["reason"] == "ended because its call took longer than item_timeout=0.2"
+    assert {d["worker"] for d in deaths} <= {
+        w["name"] for w in executor.report().to_dict()["by_worker"]
+    }

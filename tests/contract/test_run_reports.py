@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -155,10 +156,35 @@ def test_a_lost_worker():
             os._exit(5)
         return x
 
-    found = checked(
-        parallel_map(leave, range(6), backend="processes", on_error="return", record=True).report
-    )
-    assert found["losses"]["died"] >= 1
+    results = parallel_map(leave, range(6), backend="processes", on_error="return", record=True)
+    found = checked(results.report)
+    assert found["losses"]["died"] == len(found["deaths"]) >= 1
+    # The last of its workers had this item alone, and it failed by that.
+    (last,) = [each for each in found["deaths"] if each["failed"]]
+    assert (last["first"], last["items"], last["failed"]) == (3, 1, 1)
+    assert last["reason"].startswith("it exited with status 5")
+    assert last["worker"] in {each["name"] for each in found["by_worker"]}
+    assert found["seconds"]["idle"] >= 0
+
+
+def test_a_lost_worker_whose_item_is_run_again(tmp_path):
+    def leave_once(x):
+        if x == 3 and not (tmp_path / "left").exists():
+            (tmp_path / "left").touch()
+            os.kill(os.getpid(), 9)
+        return x
+
+    settings = {"backend": "processes", "retries": 1, "chunksize": 1, "record": True}
+    results = parallel_map(leave_once, range(6), **settings)
+    assert list(results) == list(range(6))
+    (death,) = checked(results.report)["deaths"]
+    assert (death["first"], death["items"], death["failed"]) == (3, 1, 0)
+    assert "SIGKILL" in death["reason"]
+    results.report.to_perfetto(tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    (mark,) = [each for each in events if each["name"] == "worker died"]
+    names = {each["tid"]: each["args"]["name"] for each in events if each["name"] == "thread_name"}
+    assert names[mark["tid"]] == mark["args"]["worker"] == death["worker"]
 
 
 def test_ways_to_ask_for_a_record():

@@ -15,7 +15,14 @@ from html import escape
 from typing import Any
 
 from parallax._core.cores import usable_cores
-from parallax._reporting.recording import Recording, WorkerShare, kept_columns, lanes
+from parallax._reporting.recording import (
+    Recording,
+    WorkerDeath,
+    WorkerShare,
+    kept_columns,
+    lane_numbers,
+    lanes,
+)
 
 SCHEMA = "parallax.report"
 SCHEMA_VERSION = 1
@@ -102,11 +109,12 @@ def _measured(seen: Any) -> dict[str, Any]:
 def _work(work: Recording | None) -> dict[str, Any]:
     work = work and work.settled()
     if work is None:
-        return {"slowest": [], "by_worker": [], "recorded": None}
-    kept = work.chunks
+        return {"slowest": [], "by_worker": [], "deaths": [], "recorded": None}
+    kept, shares = work.chunks, list(work.workers.values())
     return {
         "slowest": [each._asdict() for each in sorted(work.slowest, reverse=True)],
-        "by_worker": [_worker(each) for each in work.workers.values()],
+        "by_worker": [_worker(each) for each in shares],
+        "deaths": [_death(each, shares[each.worker].name) for each in work.deaths],
         "recorded": None
         if kept is None
         else {"chunks": len(kept), "dropped": work.dropped, "placed": work.placed},
@@ -116,6 +124,11 @@ def _work(work: Recording | None) -> dict[str, Any]:
 def _worker(share: WorkerShare) -> dict[str, Any]:
     shown = ("name", "route", "started", "begin", "end", "busy", "cpu", "items")
     return {name: getattr(share, name) for name in shown}
+
+
+def _death(death: WorkerDeath, worker: str | int) -> dict[str, Any]:
+    first = None if death.first < 0 else death.first
+    return {**death._asdict(), "worker": worker, "first": first}
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -154,6 +167,7 @@ def as_html(report: Any) -> str:
 def write_page(report: Any, path: str | os.PathLike[str]) -> None:
     """Write the timeline of what was recorded as one page."""
     work = _recorded(report, "to_html")
+    lane_of = lane_numbers(work)
     head, *lines = [line.strip() for line in str(report).split("\n")]
     if not hasattr(report, "callable"):
         calls = sum(each.items for each in work.workers.values())
@@ -169,6 +183,7 @@ def write_page(report: Any, path: str | os.PathLike[str]) -> None:
         "workers": [_worker(each) for each in lanes(work)],
         "chunks": kept_columns(work),
         "changes": [_fields(each) for each in getattr(report, "changes", ())],
+        "deaths": [_death(each, lane_of[each.worker]) for each in work.deaths],
         "dropped": work.dropped,
         "placed": work.placed,
     }
@@ -200,6 +215,10 @@ def write_trace(report: Any, path: str | os.PathLike[str]) -> None:
         event = {"name": label, "cat": share.route, "ph": "X", "args": args}
         times = {"ts": chunk.begin * 1e6, "dur": chunk.wall * 1e6}
         trace.append({**event, **times, "pid": 1, "tid": chunk.worker + 1})
+    for death in work.deaths:
+        args = _death(death, shares[death.worker].name)
+        event = {"name": "worker died", "ph": "i", "s": "t", "args": args}
+        trace.append({**event, "ts": death.at * 1e6, "pid": 1, "tid": death.worker + 1})
     for change in getattr(report, "changes", ()):
         args = {"reason": change.reason, "workers": change.workers}
         event = {"name": f"route: {change.route}", "ph": "i", "s": "g", "args": args}

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: each.
 MAX_KEPT = 250_000
 
+#: Deaths of workers that are kept, the latest ones. More cannot be told apart in a timeline.
+MAX_DEATHS = 1_000
+
 #: How many of the slowest are kept: what a person reads.
 SLOWEST = 5
 
@@ -61,6 +64,20 @@ class KeptChunk(NamedTuple):
     bytes_out: int = 0
 
 
+class WorkerDeath(NamedTuple):
+    """A worker ended, and with it what it was running."""
+
+    #: the worker's place in ``workers``.
+    worker: int
+    at: float
+    #: index of the first item that it may have been running, -1 if not known, and how many; of
+    #: these so many have failed by that, the others were run again.
+    first: int
+    items: int
+    failed: int
+    reason: str
+
+
 class WorkerShare:
     """What one worker did.
 
@@ -93,10 +110,11 @@ class WorkerShare:
 class Recording:
     """The work of one run or executor; ``begin`` is its start on the clock that all times are of.
 
-    With ``keep`` each chunk is kept, for a timeline. The owner's lock guards ``meet`` and ``add``.
+    With ``keep`` each chunk is kept, for a timeline. The owner's lock guards ``meet``, ``add``
+    and ``lose``.
     """
 
-    __slots__ = ("begin", "chunks", "dropped", "placed", "slowest", "workers")
+    __slots__ = ("begin", "chunks", "deaths", "dropped", "placed", "slowest", "workers")
 
     def __init__(self, begin: float = 0.0, *, keep: bool = False) -> None:
         self.begin: float = begin
@@ -104,6 +122,7 @@ class Recording:
         #: the slowest items, the least slow of them first.
         self.slowest: list[SlowItems] = []
         self.chunks: deque[KeptChunk] | None = deque(maxlen=MAX_KEPT) if keep else None
+        self.deaths: deque[WorkerDeath] = deque(maxlen=MAX_DEATHS)
         #: chunks that were dropped, and those of a clock that was not believed.
         self.dropped: int = 0
         self.placed: int = 0
@@ -155,6 +174,15 @@ class Recording:
             kept.append(KeptChunk(share.place, *times, first, items, arrived, bytes_in, bytes_out))
         return share.route
 
+    def lose(
+        self, worker: Hashable, first: int, items: int, failed: int, reason: str, now: float
+    ) -> None:
+        """A worker has died; see ``WorkerDeath``."""
+        share, at = self.workers[worker], now - self.begin
+        if not share.items:
+            share.begin = share.end = at
+        self.deaths.append(WorkerDeath(share.place, at, first, items, failed, reason))
+
     def settled(self) -> Recording:
         """A copy, which stays as it is while the work goes on."""
         made = Recording(self.begin)
@@ -163,6 +191,7 @@ class Recording:
             try:
                 made.workers = {key: each.copied() for key, each in self.workers.items()}
                 made.slowest = list(self.slowest)
+                made.deaths = deque(self.deaths, MAX_DEATHS)
                 made.chunks = None if self.chunks is None else deque(self.chunks, MAX_KEPT)
             except RuntimeError:  # another thread has added something meanwhile
                 continue
@@ -232,12 +261,31 @@ class CallRecording(Recording):
         """Calls have ended in a worker, which is so many seconds old; ``times`` as for ``add``."""
         now = time.perf_counter()
         with self._lock:
-            if worker not in self.workers:
-                born = now - age
-                begun = times[0] or now - times[1]
-                self.meet(worker, name, route, born if self.begin <= born < begun else begun)
+            self._introduce(worker, name, route, now - age, times[0] or now - times[1])
             self.add(worker, self._ended, calls, times, now)
             self._ended += calls
+
+    def lost(
+        self,
+        worker: Hashable,
+        name: str,
+        route: Route,
+        age: float,
+        calls: int,
+        failed: int,
+        reason: str,
+    ) -> None:
+        """A worker has died, which is so many seconds old; see ``WorkerDeath``."""
+        now = time.perf_counter()
+        with self._lock:
+            self._introduce(worker, name, route, now - age, now)
+            self.lose(worker, -1, calls, failed, reason, now)
+
+    def _introduce(
+        self, worker: Hashable, name: str, route: Route, born: float, begun: float
+    ) -> None:
+        if worker not in self.workers:
+            self.meet(worker, name, route, born if self.begin <= born < begun else begun)
 
 
 def lanes(recording: Recording) -> list[WorkerShare]:
@@ -245,9 +293,14 @@ def lanes(recording: Recording) -> list[WorkerShare]:
     return sorted(recording.workers.values(), key=lambda w: (w.route != "loop", w.started))
 
 
+def lane_numbers(recording: Recording) -> dict[int, int]:
+    """The lane of each worker, by its place."""
+    return {share.place: lane for lane, share in enumerate(lanes(recording))}
+
+
 def kept_columns(recording: Recording) -> Mapping[str, Any]:
     """The kept chunks by lane and begin, as one list per field: times in microseconds."""
-    lane_of = {share.place: lane for lane, share in enumerate(lanes(recording))}
+    lane_of = lane_numbers(recording)
     moved = (each._replace(worker=lane_of[each.worker]) for each in recording.chunks or ())
     kept = sorted(moved, key=lambda chunk: (chunk.worker, chunk.begin))
     times = {"begin", "wall", "cpu", "arrived"}

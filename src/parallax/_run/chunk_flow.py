@@ -211,8 +211,10 @@ class ChunkFlow:
         elif isinstance(event, Refused):
             self._on_refused(event)
         elif isinstance(event, Died):
-            self.losses.died(event, self._forget(event.worker, began=event.began))
+            indices = self._forget(event.worker, began=event.began)
+            self.losses.died(event, indices)
             self.handle(events.Lost(event.worker, event.began))
+            self._listener.on_death(event, indices)
             self._reopen()
         elif isinstance(event, Yielded):
             # First: the scheduler sends them again at once.

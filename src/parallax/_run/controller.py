@@ -31,7 +31,7 @@ from parallax._run.listener import Listener
 from parallax._run.worker_factory import WorkerFactory
 
 if TYPE_CHECKING:
-    from parallax._backends.contract import Done, Refused
+    from parallax._backends.contract import Died, Done, Refused
     from parallax._core.chunks import ChunkResult, Route
     from parallax._run.caller_state import RunSetup
 
@@ -71,9 +71,8 @@ class Controller:
             threads=self._place.part(THREADS),
             crowded=self._place.level > 0 and not self._place.whole,
         )
-        listener = Listener(
-            self._on_done, self._on_trouble, self._on_turn, self._on_change, self._on_take
-        )
+        told = self._on_done, self._on_trouble, self._on_turn, self._on_change, self._on_take
+        listener = Listener(*told, self._on_death)
         self.dispatch = Dispatcher(self._source, options, listener, stream=stream)
         self._factory = WorkerFactory(
             setup, self.profiler, self.dispatch, self._place, forced=self.forced is not None
@@ -255,7 +254,7 @@ class Controller:
             report.looking += profiler.limits.watch.spent
         flow = self.dispatch.flow
         report.retried, losses = flow.in_flight.rerun, flow.losses
-        report.workers_lost, report.workers_recycled = len(losses.lost), losses.recycled
+        report.workers_recycled = losses.recycled
         for note in losses.notes():
             report.note(note)
         report.reads = tuple(f"{module}.{name}" for module, name in profiler.limits.reads)
@@ -297,11 +296,12 @@ class Controller:
 
     def count(self, first: int, result: ChunkResult, worker: int = CALLER, *moved: int) -> None:
         """Enter items that were run in the report, from index ``first`` on; the lock is held."""
-        work, table = self._report.work, self.dispatch.flow.table
-        if worker not in work.workers:
-            asked_for = table.asked_for.get(worker, self.begin)
-            work.meet(worker, table.name(worker), table.route_of(worker), asked_for)
+        self.dispatch.flow.table.introduce(worker, self._report.work)
         self._report.add(worker, first, result, clock(), *moved)
+
+    def _on_death(self, event: Died, indices: range) -> None:
+        """A worker died, with items that it may have run; the lock is held."""
+        self.dispatch.flow.losses.tell(event, indices, self._report, self.dispatch.flow.table)
 
     def _on_done(self, done: Done, route: Route, first: int) -> None:
         """A chunk came back; the lock is held."""

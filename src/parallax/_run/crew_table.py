@@ -11,12 +11,14 @@ from collections import defaultdict
 
 from parallax._backends.contract import WorkerEnd
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from parallax._backends.contract import Crew, Died
     from parallax._core import errors
     from parallax._core.chunks import Route
+    from parallax._reporting.recording import Recording
+    from parallax._reporting.reports import Report
     from parallax._scheduling.events import Blame
 else:
     errors = lazy_module("parallax._core.errors")
@@ -57,6 +59,12 @@ class CrewTable:
         crew = self.crew_of(worker)
         return "the caller's thread" if crew is None else crew.name(worker)
 
+    def introduce(self, worker: int, work: Recording, name: str = "") -> None:
+        """Have a worker in the record of the run, if it is not there yet."""
+        if worker not in work.workers:
+            asked_for = self.asked_for.get(worker, work.begin)
+            work.meet(worker, name or self.name(worker), self.route_of(worker), asked_for)
+
     def join(self, worker: int) -> Route:
         """A worker is up; return its route."""
         route: Route = "loop"
@@ -83,16 +91,25 @@ class CrewTable:
         return any(self._up.values())
 
 
+class LostWorker(NamedTuple):
+    """A worker that died, and the items that it may have run."""
+
+    end: WorkerEnd
+    indices: range
+
+
 class WorkerLosses:
     """The lost workers of one run."""
 
     def __init__(self, item_timeout: float | None) -> None:
         self._item_timeout = item_timeout
         self._ends: dict[int, WorkerEnd] = {}
+        #: the item that each worker's death was the last attempt at.
+        self._failed: dict[int, int] = {}
         #: workers that are ended because their items overran the time limit.
         self.overran: set[int] = set()
-        #: process ids of workers that died with items that they may have run, and those items.
-        self.lost: list[tuple[int | None, range]] = []
+        #: those that died with items that they may have run.
+        self.lost: list[LostWorker] = []
         #: workers that were replaced at a limit on their items or memory.
         self.recycled = 0
 
@@ -100,10 +117,26 @@ class WorkerLosses:
         """A worker died; ``indices`` are those of the items that it may have run."""
         self._ends[event.worker] = event.end
         if event.began:
-            self.lost.append((event.end.pid, indices))
+            self.lost.append(LostWorker(event.end, indices))
+
+    def tell(self, event: Died, indices: range, report: Report, table: CrewTable) -> None:
+        """Enter a death in the report, once the scheduler knows what becomes of the items."""
+        worker, end, work = event.worker, event.end, report.work
+        report.workers_lost = len(self.lost)
+        if not event.began and worker not in work.workers:
+            return  # it has run nothing
+        route = table.route_of(worker)
+        name = f"worker process {end.pid}" if route == "processes" else "an interpreter"
+        table.introduce(worker, work, name)
+        reason = end.detail or errors.exit_reason(end.exitcode, oom=end.oom)
+        if worker in self.overran:
+            reason = f"ended because its item took longer than item_timeout={self._item_timeout}"
+        first, failed = indices[0] if indices else -1, worker in self._failed
+        work.lose(worker, first, len(indices), int(failed), reason, time.perf_counter())
 
     def error(self, blame: Blame) -> Exception:
         """The error of an item that ended its worker."""
+        self._failed[blame.worker] = blame.item
         end = self._ends.get(blame.worker, WorkerEnd())
         if blame.worker in self.overran:
             return errors.ItemTimeoutError(blame.item, self._item_timeout, end.pid)
@@ -112,8 +145,8 @@ class WorkerLosses:
     def notes(self) -> list[str]:
         """A sentence for the report on each of the first workers lost with several items."""
         return [
-            f"worker process {pid} was lost with items {indices[0]} to {indices[-1]} in flight; "
-            f"they were run again one by one, also those that it had finished"
-            for pid, indices in self.lost[:MAX_REPORTED_LOSSES]
+            f"worker process {end.pid} was lost with items {indices[0]} to {indices[-1]} in "
+            f"flight; they were run again one by one, also those that it had finished"
+            for end, indices in self.lost[:MAX_REPORTED_LOSSES]
             if len(indices) > 1
         ]

@@ -7,7 +7,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from parallax._backends.contract import Done, Refused, Unable
+    from parallax._backends.contract import Died, Done, Refused, Unable
     from parallax._core.chunks import ChunkResult, Route
 
 
@@ -24,6 +24,8 @@ class Listener(NamedTuple):
     on_change: Callable[[int, ChunkResult], bool] = lambda _, __: False
     #: for an item that was taken from an input with code of its own; True if that changed state.
     on_take: Callable[[int], bool] = lambda _: False
+    #: for a worker that died, with the items that it may have run.
+    on_death: Callable[[Died, range], None] = lambda *_: None
 
 
 #: Of a run that has ended.

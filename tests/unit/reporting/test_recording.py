@@ -44,6 +44,36 @@ def test_totals():
     ]
 
 
+def dead():
+    """One more worker, which died with an item before it answered any, and one that had three."""
+    work = recorded()
+    work.meet(3, "worker process 13", "processes", 103.0)
+    work.lose(3, 7, 1, 1, HOSTILE, 104.0)
+    work.lose(1, 8, 3, 0, "why not", 106.0)
+    return work
+
+
+def test_a_death_makes_no_work(tmp_path):
+    """A worker that has died before its first answer was neither busy nor idle."""
+    before, work = recorded(), dead()
+    assert (work.idle, work.span) == (before.idle + 1.5, before.span)  # that of the last end
+    report_of(work).to_html(tmp_path / "page.html")
+    deaths = data_of(tmp_path / "page.html")["deaths"]
+    assert [(d["worker"], d["at"], d["first"], d["items"], d["failed"]) for d in deaths] == [
+        (3, 4.0, 7, 1, 1),
+        (1, 6.0, 8, 3, 0),
+    ]
+    report_of(work).to_perfetto(tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
+    marks = [e for e in events if e["name"] == "worker died"]
+    assert [(m["ph"], m["s"], m["tid"], m["ts"]) for m in marks] == [
+        ("i", "t", 4, 4e6),
+        ("i", "t", 3, 6e6),
+    ]
+    assert marks[0]["args"]["reason"] == HOSTILE
+    checked(report_of(work))
+
+
 def test_only_the_slowest_are_kept():
     work = Recording(0.0)
     work.meet(0, "it", "loop", 0.0)

@@ -26,6 +26,7 @@ from parallax._transport.pickle_diagnosis import find_unpicklable
 from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 if TYPE_CHECKING:
+    from parallax._backends.contract import WorkerEnd
     from parallax._backends.processes.common.arithmetic import Arithmetic
     from parallax._core import errors
     from parallax._core.chunks import Route
@@ -169,10 +170,28 @@ class TaskWorker(WorkerClient):
                 self.batches[0].since = now
         if recording is not None:
             calls = sum(len(v.packed[0]) if type(v) is PieceResult else 1 for v, _ in found)
-            route: Route = "processes" if self.started.killable else "interpreters"
             times = 0.0, wall, cpu  # its clock is not asked: it answers at once
-            recording.ended(self.number, self.started.title, route, times, calls, now - self.born)
+            recording.ended(*self._recorded_as(), times, calls, now - self.born)
         return finished, wall / len(found), cpu / len(found)
+
+    def _recorded_as(self) -> tuple[int, str, Route]:
+        route: Route = "processes" if self.started.killable else "interpreters"
+        return self.number, self.started.title, route
+
+    def record_death(
+        self, recording: CallRecording | None, suspects: int, failed: int, end: WorkerEnd
+    ) -> None:
+        """Record its death, if that is wanted, with calls that it may have run or that failed."""
+        if recording is None or not self.given:
+            return
+        reason = end.detail or errors.exit_reason(end.exitcode, oom=end.oom)
+        killed = next((task for task in self.tasks if task.killed_at is not None), None)
+        if killed is not None:
+            over = f"took longer than item_timeout={killed.limit}"
+            reason = f"ended because its call {over if killed.verdict else 'was cancelled'}"
+        counts = max(suspects, failed), failed
+        age = time.monotonic() - self.born
+        recording.lost(*self._recorded_as(), age, *counts, reason)
 
     def returned(self, frame: Frame | SharedFrame) -> list[Task]:
         """Take off the tasks that the worker gives back, not begun."""

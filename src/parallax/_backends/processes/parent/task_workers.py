@@ -233,7 +233,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
 
     def _ended(self, worker: TaskWorker, loss: Loss) -> None:
         """Fail the task that the worker was running; the others that it held run elsewhere."""
-        held = worker.tasks
+        held, ended_before = worker.tasks, len(self._finished)
         suspects = len(worker.batches[0].tasks) if loss.began else 0
         for task in held[:suspects]:
             task.attempts += 1
@@ -244,6 +244,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             task = held.pop(0)
             self._finish(task, self._died(loss.end, task.attempts))
         self._requeue(held)
+        worker.record_death(self.recording, suspects, len(self._finished) - ended_before, loss.end)
         worker.batches.clear()
         if loss.hopeless and self.fatal is None and not self._fall_back(loss.hopeless):
             self.fatal = errors.WorkerStartError(self.pool.method, loss.hopeless)
@@ -388,9 +389,8 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         """Assert what must hold whenever no method runs; for tests."""
         super().validate()
         assert len(self.workers) <= self.max_workers
-        idle = {worker for worker in self.workers.values() if worker.state is IDLE}
-        assert len(idle) == len(self._idle)
-        assert idle.issuperset(self._idle)
+        idle = [worker for worker in self.workers.values() if worker.state is IDLE]
+        assert sorted(idle, key=id) == sorted(self._idle, key=id)
         for worker in self.workers.values():
             assert worker.batches or worker.state not in {WORKING, BORROWED}
             assert not worker.batches or worker.state not in {STARTING, IDLE}
