@@ -299,9 +299,95 @@ def main():
             assert "is other code than an import makes" in str(error), error
 """
 
+LARGE = """
+import array, collections
+class Row:
+    def __init__(self, x): self.x = x
+FLAT = list(range(60_000))
+TEXTS = [str(x) for x in range(30_000)]
+BY_KEY = dict.fromkeys(range(60_000), 1)
+NUMBERS = set(range(60_000))
+NESTED = {str(x): [x, {"at": x}] for x in range(9000)}
+ROWS = [Row(x) for x in range(5000)]
+ARRAY = array.array("q", range(60_000))
+BYTES = bytearray(200_000)
+QUEUE = collections.deque(range(60_000))
+FROZEN = tuple(range(60_000))
+MIXED = ["", *range(60_000), [1, [2]]]
+def flat(x): return FLAT[30_001], len(FLAT)
+def texts(x): return TEXTS[15_001]
+def by_key(x): return BY_KEY.get(30_001), next(iter(BY_KEY))
+def numbers(x): return 30_001 in NUMBERS, len(NUMBERS)
+def nested(x): return NESTED["4501"], len(NESTED)
+def rows(x): return ROWS[2501].x
+def array_(x): return ARRAY[30_001]
+def bytes_(x): return BYTES[100_001]
+def queue(x): return QUEUE[30_001]
+def frozen(x): return FROZEN[30_001]
+def mixed(x): return MIXED[-1], MIXED[30_000]
+class Reads:
+    def flat(self, x): return FLAT[30_001] + x
+    def __call__(self, x): return FLAT[30_001] - x
+"""
+
+LARGE_CASES = """
+import functools, sys, threading
+import large_subject as subject
+from parallax import options, parallel_map
+from parallax._backends.processes.parent import captured_state
+METHOD = sys.argv[1]
+packed = []
+pack = captured_state.pack
+
+def noted(key, value):
+    packed.append(key)
+    return pack(key, value)
+
+captured_state.pack = noted
+
+def sent(work):
+    "Workers give the loop's answer; whether the caller packed a value for that, and sent bytes."
+    packed.clear()
+    wanted = [work(x) for x in range(4)]
+    found = parallel_map(work, range(4), backend="processes", max_workers=2)
+    assert list(found) == wanted, (work, found, wanted)
+    return bool(packed)
+
+def swap(space, name, value):
+    setattr(space, name, value)
+
+def main():
+    names = "flat texts by_key numbers nested rows array_ bytes_ queue frozen mixed".split()
+    works = [getattr(subject, name) for name in names]
+    for work in works:
+        assert sent(work), work
+    more = [subject.Reads().flat, functools.partial(subject.Reads().flat), subject.Reads()]
+    for work in works + more:
+        assert not sent(work), f"{work}: a value that workers have is packed again"
+    for change, work in [
+        (lambda: subject.FLAT.__setitem__(30_001, -1), subject.flat),
+        (lambda: subject.FLAT.append(1), subject.flat),
+        (lambda: subject.TEXTS.__setitem__(15_001, "changed"), subject.texts),
+        (lambda: subject.BY_KEY.__setitem__(30_001, 2), subject.by_key),
+        (lambda: subject.BY_KEY.__setitem__(0, subject.BY_KEY.pop(0)), subject.by_key),
+        (lambda: subject.NUMBERS.discard(30_001), subject.numbers),
+        (lambda: subject.NESTED["4501"][1].__setitem__("at", "changed"), subject.nested),
+        (lambda: swap(subject.ROWS[2501], "x", "changed"), subject.rows),
+        (lambda: subject.ARRAY.__setitem__(30_001, -1), subject.array_),
+        (lambda: subject.BYTES.__setitem__(100_001, 1), subject.bytes_),
+        (lambda: subject.QUEUE.__setitem__(30_001, -1), subject.queue),
+        (lambda: swap(subject, "FROZEN", tuple(range(1, 60_001))), subject.frozen),
+        (lambda: subject.MIXED[-1][1].append(3), subject.mixed),
+        (lambda: swap(subject, "FLAT", list(range(60_000))), subject.flat),
+    ]:
+        change()
+        assert sent(work), f"{work}: the change is not seen"
+        assert not sent(work), work
+"""
+
 
 @pytest.mark.parametrize("method", ["zygote", pytest.param("spawn", marks=pytest.mark.full)])
-@pytest.mark.parametrize("cases", [CASES, CODE_CASES], ids=["data", "code"])
+@pytest.mark.parametrize("cases", [CASES, CODE_CASES, LARGE_CASES], ids=["data", "code", "large"])
 @pytest.mark.skipif(sys.platform == "win32", reason="the C library by name")
 def test_the_answer_is_the_loops(tmp_path, method, cases):
     """Also where the program has changed what an import of its modules would make."""
@@ -309,6 +395,7 @@ def test_the_answer_is_the_loops(tmp_path, method, cases):
         pytest.skip("there is no zygote")
     (tmp_path / "subject.py").write_text(SUBJECT)
     (tmp_path / "code_subject.py").write_text(CODE)
+    (tmp_path / "large_subject.py").write_text(LARGE)
     (tmp_path / "cases.py").write_text(cases + RUN)
     done = subprocess.run(
         [sys.executable, str(tmp_path / "cases.py"), method],

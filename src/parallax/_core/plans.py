@@ -19,6 +19,8 @@ class Payload:
     seconds: float = 0.0
     #: bytes of the callable with all captured data, sent once per worker.
     callable_bytes: float = 0.0
+    #: seconds that a worker spends once on comparing what it is sent with what it has.
+    once: float = 0.0
 
 
 @record(frozen=True, slots=True)

@@ -192,6 +192,7 @@ def _processes(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     once = _moving(payload.callable_bytes) if payload else 0.0
     if payload and payload.callable_bytes < MIN_SHARED_BYTES:
         once *= count  # each worker is sent its own
+    once += payload.once if payload else 0.0
     per_item = seen.wall + moved + coding
     work = seen.cpu * seen.native + 2 * coding
     rate = min(

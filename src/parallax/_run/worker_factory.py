@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from parallax._backends.processes.common import heritage
     from parallax._backends.processes.parent import (
         call_encoding,
+        captured_state,
         known_objects,
         map_workers,
         output_receiver,
@@ -40,6 +41,7 @@ else:
     # the first worker starts.
     _PARENT = "parallax._backends.processes.parent."
     call_encoding = lazy_module(_PARENT + "call_encoding")
+    captured_state = lazy_module(_PARENT + "captured_state")
     heritage = lazy_module("parallax._backends.processes.common.heritage")
     known_objects = lazy_module(_PARENT + "known_objects")
     map_workers = lazy_module(_PARENT + "map_workers")
@@ -79,6 +81,7 @@ class WorkerFactory:
         self._forced = forced
         self._place = place
         self._encoded: Encoded | None = None
+        self._carried = False  # the module-level state that it reads is encoded with it
         self._objects: heritage.SharedObjects | None = None  # that workers have with it
         self._modules: frozenset[str] = frozenset()  # that workers need to import
         self._caller = setup.caller
@@ -115,6 +118,8 @@ class WorkerFactory:
         pool = self.start.pool(key, self._dispatch.flow.wanted)
         if self._uncopied and not self.start.forked:
             raise errors.WorkerStartError("auto", self._uncopied)
+        if not (self._carried or self.start.forked):
+            key = self._carry_state()
         made = make(
             dispatch.post,
             dispatch.lock,
@@ -162,11 +167,19 @@ class WorkerFactory:
                 raise
             path, reason = pickle_diagnosis.find_unpicklable(self._call.fn, "callable")
             raise errors.SerializationError("callable", None, path, reason) from error
+        self.start.prepare(self._find_modules)
+
+    def _carry_state(self) -> int:
+        """Encode the callable with what it reads from modules, which forks have; its key."""
+        self._carried = True
         self._profiler.limits.find_reads()
-        state, _ = call_encoding.capture_state(self._profiler.limits.reads)
+        state, stuck = captured_state.capture_state(self._profiler.limits.reads)
+        if stuck and not self._forced:
+            raise errors.WorkerStartError("auto", stuck)
+        assert self._encoded is not None
         if state:
             self._encoded = call_encoding.encode_call(self._call, state, objects=self._objects)
-        self.start.prepare(self._find_modules)
+        return call_encoding.call_key(self._encoded)
 
     def _find_modules(self) -> frozenset[str]:
         assert self._encoded is not None
@@ -206,12 +219,16 @@ class WorkerFactory:
         if not weighed:
             self._objects = known_objects.shared_objects(self._call.fn)
             reads = profiler.limits.reads
-            weighed = call_encoding.weigh(self._call, reads, items, results, self._objects)
+            forks = self.start.may_fork()
+            weighed = call_encoding.weigh(
+                self._call, reads, items, results, self._objects, forks=forks
+            )
+            self._carried = not forks
         if isinstance(weighed, str):
             profiler.limits.stay_reason = weighed
             return
         payload, self._encoded = weighed
-        if self.start.may_fork():
+        if not self._carried:
             # A fork has it, and the input.
             moved = 0.0 if numbered else payload.bytes_in
             payload = replace(payload, callable_bytes=0.0, bytes_in=moved)

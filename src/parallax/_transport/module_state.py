@@ -66,6 +66,13 @@ class Packed(NamedTuple):
     slabs: dict[int, Any]
     #: of code: the names, those of lists of entries with a space behind.
     paths: frozenset[str] = frozenset()
+    #: of a large value: what remembers it, as long as this is referred to.
+    source: Any = None
+
+    def frame(self) -> tuple[bytes, list[memoryview], dict[int, Any]]:
+        """What is sent; made anew of a value that was packed for an earlier call."""
+        full = self if self.payload else pack(self.key, self.source.value)
+        return full.payload, full.buffers, full.slabs
 
     def concerns(self, key: Key) -> bool:
         """Whether a value of that name is changed or compared by this code."""

@@ -10,22 +10,18 @@ import functools
 import itertools
 import sys
 import time
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, ModuleType
 
+from parallax._backends.processes.parent.captured_state import (
+    MIN_KEPT_BYTES,
+    capture_state,
+    unportable,
+)
 from parallax._backends.processes.start.spawn import installed
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.plans import Payload
-from parallax._guard.events import is_handle
 from parallax._transport import codec
-from parallax._transport.module_state import (
-    code_digest,
-    entries_of,
-    find_holder,
-    pack,
-    pack_code,
-    pack_kind,
-)
 from parallax._transport.out_of_band import OUT_OF_BAND_MARK
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
@@ -36,17 +32,13 @@ if TYPE_CHECKING:
 
     from parallax._backends.contract import Call
     from parallax._backends.processes.common.heritage import SharedObjects
-    from parallax._transport.module_state import Key, Packed
+    from parallax._transport.module_state import Packed
 else:
     pickletools = lazy_module("pickletools")
 
 #: Bytes of a pickle up to which the modules that it needs are remembered. Reading it takes longer
 #: than a call.
 MAX_REMEMBERED_BYTES = 1 << 16
-
-#: Bytes of module-level values that are packed for each call of an executor. More cost more, with
-#: less fewer changes inside of them are seen.
-MAX_REPACKED_BYTES = 1 << 12
 
 #: Callables up to this many bytes are recognized by content in later runs. Hashing costs about
 #: what sending does, so a larger one is sent anew in each run.
@@ -108,6 +100,8 @@ def weigh(
     items: list[Any],
     results: list[Any],
     objects: SharedObjects | None = None,
+    *,
+    forks: bool = False,
 ) -> tuple[Payload, codec.Encoded] | str:
     """Encode the callable, an item and a result, to know what it costs or that it cannot be.
 
@@ -117,13 +111,17 @@ def weigh(
         items: an item, or nothing.
         results: a result, or nothing.
         objects: as for ``encode_call``.
+        forks: workers have what the modules have, so that it is not encoded.
 
     Returns:
         The cost per item with the encoded callable, or the reason why something cannot travel.
     """
-    state, stuck = capture_state(reads)
+    begin = time.perf_counter()
+    state, stuck = ((), unportable(reads)) if forks else capture_state(reads)
     if stuck:
         return stuck
+    fresh = sum(len(packed.payload) for packed in state)
+    once = (time.perf_counter() - begin) if fresh > MIN_KEPT_BYTES else 0.0
     try:
         encoded = encode_call(call, state, objects=objects)
     except Exception:  # noqa: BLE001 - whatever a __reduce__ raises
@@ -141,84 +139,8 @@ def weigh(
                 return f"the {path} cannot be pickled ({reason})"
         sizes.append(size)
     spent = (time.perf_counter() - begin) if items or results else 0.0
-    return Payload(sizes[0], sizes[1], CODING_PER_ENCODING * spent, encoded.nbytes), encoded
-
-
-def capture_state(
-    reads: Iterable[Key], known: dict[Key, tuple[Any, Packed]] | None = None
-) -> tuple[tuple[Packed, ...], str]:
-    """The values that module-level names have now.
-
-    Args:
-        reads: the names.
-        known: what was captured before, which changes: large values are not looked at again as
-            long as the name is bound to the same object.
-
-    Returns:
-        The values, and of the first of those that cannot travel why; "" if all can.
-    """
-    found: list[Packed] = []
-    stuck = ""
-    code: dict[str, dict[str, Any]] = {}
-    for key, value, needed in _entries(reads, code):
-        module, name = key
-        before = None if known is None else known.get(key)
-        if before and before[0] is value and len(before[1].payload) > MAX_REPACKED_BYTES:
-            found.append(before[1])
-            continue
-        digest = code_digest(value)
-        if digest is not None and _stands_at(value, key):
-            if not issubclass(type(value), type) and _plainly_loaded(module):
-                code.setdefault(module, {})[name] = digest
-            continue
-        try:
-            packed = pack_kind(key, value) if is_handle(value) else pack(key, value)
-        except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
-            if needed:
-                stuck = stuck or f"the global {module}.{name} cannot be pickled ({error})"
-            packed = pack_kind(key, value)
-        found.append(packed)
-        if known is not None:
-            known[key] = value, packed
-    # Code first: what it restores has attributes.
-    packs = [pack_code(module, digests) for module, digests in code.items()]
-    return (*packs, *found), stuck
-
-
-def _entries(
-    reads: Iterable[Key], names: dict[str, dict[str, Any]]
-) -> Iterator[tuple[Key, Any, bool]]:
-    """The values behind names, those of attributes, and whether workers need them.
-
-    The names of the attributes of each go to ``names``, by module.
-    """
-    for key in dict.fromkeys((module, name) for module, name in reads):
-        holder, name = find_holder(key)
-        if name not in getattr(holder, "__dict__", ()):
-            continue
-        value = vars(holder)[name]
-        if issubclass(type(value), (type, FunctionType)) and _stands_at(value, key):
-            entries = entries_of(value)
-            # In a key of its own: a function has a digest besides.
-            names.setdefault(key[0], {})[f"{key[1]} "] = [attribute for attribute, _ in entries]
-            for attribute, entry in entries:
-                yield (key[0], f"{key[1]}.{attribute}"), entry, False
-            if issubclass(type(value), type):
-                continue
-        yield key, value, True
-
-
-def _stands_at(value: Any, key: Key) -> bool:
-    """Whether code is what its own name leads to."""
-    value = getattr(value, "__func__", value)
-    value = getattr(value, "fget", value)
-    return (getattr(value, "__module__", None), getattr(value, "__qualname__", None)) == key
-
-
-def _plainly_loaded(module: str) -> bool:
-    """Whether no import hook made a module's code (pytest, typeguard), which workers may lack."""
-    loader = getattr(getattr(sys.modules.get(module), "__spec__", None), "loader", None)
-    return type(loader).__module__ in {"_frozen_importlib_external", "zipimport"}
+    coding = CODING_PER_ENCODING * spent
+    return Payload(sizes[0], sizes[1], coding, encoded.nbytes + fresh, once), encoded
 
 
 def modules_for(call: codec.Encoded, code: object) -> frozenset[str]:

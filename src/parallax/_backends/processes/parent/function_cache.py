@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 from parallax._backends.contract import Call
 from parallax._backends.processes.parent.call_encoding import (
     call_key,
-    capture_state,
     encode_call,
     modules_for,
     names_in,
 )
+from parallax._backends.processes.parent.captured_state import capture_state
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.effects import scan

@@ -177,16 +177,17 @@ class WorkerClient(WorkerLife):
     def _inform(self, state: tuple[Packed, ...]) -> None:
         """Send what the worker does not have of the program's module-level state."""
         for packed in state:
+            bare = packed._replace(payload=b"", buffers=[], slabs={})  # with its source
             if self.taught.get(packed.key, (b"",))[0] == packed.digest:
+                self.taught[packed.key] = packed.digest, bare.concerns
                 continue
             # What this undoes, or what undoes this, is to be sent again when it is needed.
             for known, (_, concerns) in list(self.taught.items()):
                 if concerns(packed.key) or packed.concerns(known):
                     del self.taught[known]
-            bare = packed._replace(payload=b"", buffers=[], slabs={})
+            payload, buffers, slabs = packed.frame()
             self.taught[packed.key] = packed.digest, bare.concerns
-            parts = packed.payload, packed.buffers
-            self.channel.send(protocol.STATE, 0, *parts, hold=True, kept=packed.slabs)
+            self.channel.send(protocol.STATE, 0, payload, buffers, hold=True, kept=slabs)
 
     def forget(self, key: int) -> None:
         """Have the worker drop a callable that will not be used again."""
