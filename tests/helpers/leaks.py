@@ -34,6 +34,13 @@ GRACE_SECONDS = 5.0
 # A thread of the pool itself, not of a run, is named like this.
 POOL_THREADS = "parallax-pool"
 
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGCHLD", "SIGPIPE", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+]
+_OF_PYTEST = ("PYTEST_CURRENT_TEST", b"PYTEST_CURRENT_TEST")
+
 _POOL = "parallax._backends.processes.parent.warm_pool"
 _SHM = Path("/dev/shm")
 
@@ -54,7 +61,7 @@ class Held:
     descriptors: dict[object, str] = field(default_factory=dict)
     shared_memory: dict[object, str] = field(default_factory=dict)
     temporary_files: dict[object, str] = field(default_factory=dict)
-    settings: dict[object, str] = field(default_factory=dict)
+    settings: dict[object, object] = field(default_factory=dict)
 
     @classmethod
     def now(cls) -> Held:
@@ -73,8 +80,12 @@ class Held:
         left = []
         for kind in fields(self):
             new, old = getattr(self, kind.name), getattr(before, kind.name)
-            left += [f"{kind.name}: {new[key]}" for key in new if key not in old]
+            left += [f"{kind.name}: {_words(new[key])}" for key in new if key not in old]
         return [each for each in left if not _used_elsewhere(each)]
+
+
+def _words(thing: object) -> str:
+    return "{} is now {!r}".format(*thing) if isinstance(thing, tuple) else str(thing)
 
 
 def _warm_resources() -> tuple[set[int], set[int]]:
@@ -118,19 +129,28 @@ def children_of(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
         for name in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
-                found += map(int, Path(f"/proc/{pid}/task/{name}/children").read_text().split())
+                found += map(int, _content(f"/proc/{pid}/task/{name}/children").split())
     return found
+
+
+def _content(path: str) -> bytes:
+    """What a small file has; each test pays for some of them twice."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 1 << 20)
+    finally:
+        os.close(fd)
 
 
 def descendants() -> list[int]:
     """All that this process has started, and what those have; psutil reads all processes."""
-    if not Path("/proc/thread-self/children").exists():
+    if not os.path.exists("/proc/thread-self/children"):
         return [child.pid for child in psutil.Process().children(recursive=True)]
     found, look = [], [os.getpid()]
     while look:
-        for pid in children_of(look.pop()):
-            found.append(pid)
-            look.append(pid)
+        new = children_of(look.pop())
+        found += new
+        look += new
     return found
 
 
@@ -222,7 +242,7 @@ def _may_be_our_shared_memory(name: str) -> bool:
     if lock is not None and f"/{name.removeprefix('sem.')}" == lock._semlock.name:
         return False
     # The folder is the whole machine's: others come and go there while a test runs.
-    return name.startswith(("parallax", "psm_", "sem.mp-")) or str(os.getpid()) in name
+    return name.startswith(("parallax", "psm_", "sem.mp-")) or f"{os.getpid()}" in name
 
 
 def _used_elsewhere(thing: str) -> bool:
@@ -244,7 +264,7 @@ def _used_elsewhere(thing: str) -> bool:
     return False
 
 
-def _settings() -> dict[object, str]:
+def _settings() -> dict[object, object]:
     """Process-wide settings: one that a run changed shows up as a new value."""
     values = {
         "switch interval": sys.getswitchinterval(),
@@ -255,15 +275,11 @@ def _settings() -> dict[object, str]:
         "sys.excepthook": sys.excepthook,
         "threading.excepthook": threading.excepthook,
         "threading.stack_size": threading.stack_size(),
-        **{f"handler of {s.name}": signal.getsignal(s) for s in _signals()},
-        **{f"${k}": v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
+        **{f"handler of {each.name}": signal.getsignal(each) for each in _SIGNALS},
+        # As the system has it: nothing is decoded for each test.
+        **{k: v for k, v in os.environ._data.items() if k not in _OF_PYTEST},  # type: ignore[attr-defined]
     }
-    return {(name, repr(value)): f"{name} is now {value!r}" for name, value in values.items()}
-
-
-def _signals() -> list[signal.Signals]:
-    names = ("SIGINT", "SIGTERM", "SIGCHLD", "SIGPIPE", "SIGHUP", "SIGUSR1")
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return {item: item for item in values.items()}
 
 
 def _held_by_strangers(paths: set[str]) -> set[str]:
