@@ -34,6 +34,7 @@ GRACE_SECONDS = 5.0
 # A thread of the pool itself, not of a run, is named like this.
 POOL_THREADS = "parallax-pool"
 
+_CHILDREN_TOLD = Path("/proc/thread-self/children").exists()
 _SIGNALS = [
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGCHLD", "SIGPIPE", "SIGHUP", "SIGUSR1")
@@ -144,7 +145,7 @@ def _content(path: str) -> bytes:
 
 def descendants() -> list[int]:
     """All that this process has started, and what those have; psutil reads all processes."""
-    if not os.path.exists("/proc/thread-self/children"):
+    if not _CHILDREN_TOLD:
         return [child.pid for child in psutil.Process().children(recursive=True)]
     found, look = [], [os.getpid()]
     while look:
