@@ -18,7 +18,7 @@ NAMES = [
     and any(isinstance(d, ast.Name) and d.id == "case" for d in each.decorator_list)
 ]
 #: Each in a program of its own would take too long.
-GROUPS = [NAMES[k::4] for k in range(4)]
+GROUPS = [NAMES[k::2] for k in range(2)]
 
 
 def run(*args, cwd=None):
@@ -30,7 +30,6 @@ def run(*args, cwd=None):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals and descriptors of POSIX")
-@pytest.mark.sampled(1)
 @pytest.mark.parametrize("names", GROUPS, ids=lambda names: names[0])
 def test_results_and_what_is_left_are_those_of_the_loop(names):
     done = run(str(CASES), *names)

@@ -96,7 +96,6 @@ def test_a_thread_that_starts_between_the_check_and_the_fork(monkeypatch):
     assert wait_until_clean(before) == []
 
 
-@pytest.mark.sampled(1)
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EAGAIN])
 def test_the_system_refuses_to_fork(monkeypatch, number):
     """For want of memory, or of processes."""
@@ -161,7 +160,6 @@ def call_in_child(queue):
         queue.put(repr(error))
 
 
-@pytest.mark.sampled(1)
 @pytest.mark.parametrize("daemon", [False, True])
 def test_a_caller_that_is_a_fork_itself(daemon):
     """Of multiprocessing, where daemons have no children of their own, or by hand."""

@@ -142,7 +142,7 @@ def check_nothing_is_lost_when_a_worker_leaves():
 
 def check_an_item_that_takes_too_long_is_ended():
     found = parallel_map(
-        sleeps_at_2, range(4), backend="processes", item_timeout=1.5, on_error="return"
+        sleeps_at_2, range(4), backend="processes", item_timeout=0.6, on_error="return"
     )
     assert [found[n] for n in (0, 1, 3)] == [0, 1, 3], found
     assert isinstance(found[2], parallax.ItemTimeoutError)
@@ -192,7 +192,7 @@ def check_ctrl_c_ends_every_wait():
     here = threading.get_ident()
 
     def interrupted(call):
-        threading.Timer(0.4, lambda: signal.pthread_kill(here, signal.SIGINT)).start()
+        threading.Timer(0.15, lambda: signal.pthread_kill(here, signal.SIGINT)).start()
         begun = time.monotonic()
         raises(KeyboardInterrupt, call)
         assert time.monotonic() - begun < 20
