@@ -88,7 +88,7 @@ test: $(STAMP)-test
 
 # A later -m takes the place of the one in pyproject.toml.
 test-full: $(STAMP)-test
-	$(PY) -m pytest -m full $(ARGS)
+	TEST_EXAMPLES=all $(PY) -m pytest -m "full or hypothesis" $(ARGS)
 
 browser: $(STAMP)-browser
 	@chromium --version || chromium-browser --version || { \

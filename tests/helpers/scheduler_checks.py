@@ -21,7 +21,7 @@ TOLD_ITEMS = 8
 
 #: Unfinished items up to which a scheduler is checked. With more, a simulation of 150 workers
 #: would take ten times as long.
-CHECKED_ITEMS = 1000
+CHECKED_ITEMS = 300
 
 
 class InconsistencyError(AssertionError):
@@ -49,13 +49,15 @@ class EventLog:
     def record(self, now: float, event: events.Event, commands: list[events.Command]) -> None:
         """Log an event and the commands that followed from it."""
         number, worker = getattr(event, "chunk", None), getattr(event, "worker", None)
-        for key, chunk in list(self._sent.items()):
-            if key == (worker, number) or (isinstance(event, events.Lost) and key[0] == worker):
-                self.entries.append((chunk.start, chunk.size, f"{now:.6f} {event}"))
-                keep = event.keep if isinstance(event, events.Cut) else 0
-                self._sent[key] = chunk._replace(size=min(keep, chunk.size))
-                if not keep:
-                    del self._sent[key]
+        lost = isinstance(event, events.Lost)
+        for key in [key for key in self._sent if key[0] == worker] if lost else [(worker, number)]:
+            if (chunk := self._sent.get(key)) is None:
+                continue
+            self.entries.append((chunk.start, chunk.size, f"{now:.6f} {event}"))
+            keep = event.keep if isinstance(event, events.Cut) else 0
+            self._sent[key] = chunk._replace(size=min(keep, chunk.size))
+            if not keep:
+                del self._sent[key]
         for command in commands:
             if isinstance(command, events.Send):
                 chunk = command.chunk

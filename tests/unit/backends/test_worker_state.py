@@ -11,6 +11,7 @@ import threading
 import types
 
 import pytest
+from helpers.effort import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -40,7 +41,7 @@ from parallax._shm.arena import release_when_unused
 from parallax._transport import codec
 from tests.unit.backends.fake_workers import FakePool, FakeProcess
 
-EACH = settings(max_examples=120, stateful_step_count=50, deadline=None)
+EACH = settings(max_examples=examples(120), stateful_step_count=50, deadline=None)
 
 
 def test_every_state_has_a_row():

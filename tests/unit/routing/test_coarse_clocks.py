@@ -9,6 +9,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
+from helpers.effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,7 +86,7 @@ def profile(clocks: Clocks, item: float, seconds: float, reading: GilReading):
     return plans
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(ITEM_SECONDS, PHASES, st.booleans())
 def test_computing_is_never_taken_for_waiting(item, phase, coarse_wall):
     held = GilReading(40, 40, 1.0, 0.1, 0.1)
@@ -96,7 +97,7 @@ def test_computing_is_never_taken_for_waiting(item, phase, coarse_wall):
         assert all(math.isfinite(cost) and cost >= 0 for cost in chosen.costs.values())
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(ITEM_SECONDS, PHASES, st.booleans())
 def test_waiting_is_found_out_in_time(item, phase, coarse_wall):
     free = GilReading(40, 0, 0.0, 0.1, 0.1)
@@ -106,7 +107,7 @@ def test_waiting_is_found_out_in_time(item, phase, coarse_wall):
     assert seen.waiting > 0.9 or seen.wall == 0
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.sampled_from([0.0005, 0.001, 0.003, 0.007, 0.03, 0.2]), PHASES, st.sampled_from([0, 1]))
 def test_calls_that_compute_stay_in_processes_and_those_that_wait_leave(item, phase, share):
     """A step that a call, or the encoding of one, happens to meet decides nothing."""
@@ -127,7 +128,7 @@ def test_calls_that_compute_stay_in_processes_and_those_that_wait_leave(item, ph
     assert (choice.route, choice.changes) == (("processes", 0) if share else ("threads", 1))
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.sampled_from([0.001, 0.004, 0.03]), PHASES, st.sampled_from([1.0, 4.0]))
 def test_threads_that_share_a_core_are_told_from_those_that_have_their_own(item, phase, cores):
     """What four threads get between them, on a clock that shows it in steps."""

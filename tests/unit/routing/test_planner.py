@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
+from helpers.effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -175,7 +176,7 @@ FACTS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(MEASUREMENTS, st.none() | st.integers(0, 100_000), FACTS)
 def test_any_plan_can_be_carried_out(seen, left, facts):
     """Whatever was measured: costs that make sense, workers within limits, a route allowed."""
@@ -199,7 +200,7 @@ def test_any_plan_can_be_carried_out(seen, left, facts):
         assert chosen.costs[chosen.route] < chosen.costs["loop"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(MEASUREMENTS, st.integers(1, 128), st.integers(1, 64))
 def test_rates_of_threads(seen, cores, most):
     """More threads are never predicted to be slower, nor faster than the cores allow."""
@@ -212,7 +213,7 @@ def test_rates_of_threads(seen, cores, most):
         assert rates[-1] <= most * 1.0001 / seen.wall
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(MEASUREMENTS, st.integers(0, 10_000), st.integers(1, 10_000), FACTS)
 def test_more_items_cost_more(seen, left, more, facts):
     """No route is predicted to be done sooner with more to do, but for the last round."""

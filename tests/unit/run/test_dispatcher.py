@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from helpers.effort import examples
 from helpers.fake_crew import FakeCrew
 from helpers.scheduler_checks import check_flow
 from hypothesis import given, settings
@@ -194,7 +195,7 @@ class Course(Machine):
         super().drain()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     data=st.data(),
     items=st.integers(0, 25),

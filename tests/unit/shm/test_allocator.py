@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from helpers.effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -160,7 +161,9 @@ def _grains(extent):
     return range(extent.start, extent.end, GRAIN_BYTES)
 
 
-Machine.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+Machine.TestCase.settings = settings(
+    max_examples=examples(50), stateful_step_count=40, deadline=None
+)
 TestExtents = Machine.TestCase
 
 

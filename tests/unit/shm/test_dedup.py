@@ -9,6 +9,7 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers.effort import examples
 from helpers.shm import block, content, failing, slab_sender, usage
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -220,7 +221,7 @@ def test_no_room(monkeypatch):
         assert content(ours, dedup.slab(sent(data))) == data.tobytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_never_stale(data):
     """Whatever is sent, changed and dropped: a slab holds what its buffer shows."""

@@ -8,6 +8,7 @@ import os
 import threading
 
 import pytest
+from helpers.effort import examples
 from helpers.shm import (
     Child,
     TaggedSegment,
@@ -84,7 +85,7 @@ def test_systems_that_can_do_less(monkeypatch, way, nbytes, large):
             ours.trim(0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.data())
 def test_anything_in_any_order(data):
     """Slabs keep their content whatever is put, reserved, dropped and trimmed beside them."""

@@ -12,6 +12,7 @@ from fractions import Fraction
 import jobs
 import numpy as np
 import pytest
+from helpers.effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +47,7 @@ def received(encoded):
     return decode(bytes(encoded.payload), [bytearray(b) for b in encoded.buffers])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(VALUES)
 def test_round_trip(value):
     """Plain values come back equal, of the same type."""

@@ -9,6 +9,7 @@ import struct
 import threading
 
 import pytest
+from helpers.effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,7 +83,7 @@ def drawn(sketches):
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(SKETCHES)
 def test_round_trip(sketches):
     """Any frames arrive as they were sent, in order, over a socket that takes part of them."""
@@ -91,7 +92,7 @@ def test_round_trip(sketches):
         assert exchange(sender, receiver, frames) == frames
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(SKETCHES, st.lists(st.sampled_from([1, 7, 23, 24, 25, 5000, 65536, 200_000]), min_size=1))
 def test_pieces(sketches, sizes):
     """It does not matter in which pieces the bytes come in."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
@@ -461,7 +462,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("encode", ENCODERS, ids=lambda f: f.__name__)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(value=VALUES)
 def test_nested_objects_come_back_equal(encode: Any, value: Any) -> None:
     before = out_of_band.MIN_OUT_OF_BAND_BYTES, encoded_module.MIN_BUFFER_BYTES

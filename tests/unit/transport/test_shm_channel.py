@@ -9,6 +9,7 @@ import socket
 
 import numpy as np
 import pytest
+from helpers.effort import examples
 from helpers.shm import block, failing, held, linux, move, opened, pair, settle, views
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,7 +43,7 @@ FRAMES = st.tuples(SIZES, st.lists(SIZES, max_size=5))
 # -- round trips -------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), FRAMES), min_size=1, max_size=8))
 def test_round_trip(steps):
     """Any frames in both directions, kept or dropped: they arrive, and all comes back at last."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from helpers.effort import examples
 from helpers.shm import block, move, pair, views
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from parallax._transport.framing import ProtocolError
 from parallax._transport.shm_channel import SLABS_RETURNED
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.data())
 def test_wrong_tables(data):
     """They are a ProtocolError: no other memory is shown, and nothing else is raised."""
@@ -105,7 +106,7 @@ def test_wrong_notes(wrong):
 def test_any_notes():
     """Whatever bytes come as a note, it is taken or it is a ProtocolError."""
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=examples(50), deadline=None)
     @given(st.binary(max_size=40))
     def check(note):
         with pair() as (parent, worker):
