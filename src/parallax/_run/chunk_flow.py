@@ -121,7 +121,7 @@ class ChunkFlow:
         Returns why the route cannot be taken, or None. ``make_crew`` makes the crew of a route that
         was not taken before; ``attach`` has the reader wait on the crew's selector, too.
         """
-        self.route, self.wanted = route, workers
+        self.route, self.wanted, begun = route, workers, clock()
         crew = self.table.crews.get(route)
         if crew is None and route != "loop":
             made = make_crew(route)
@@ -146,6 +146,7 @@ class ChunkFlow:
             self.make_ready(worker, route)
         if crew is not None:
             crew.open(workers)
+            self.table.ordered(begun)
         if crew is None or len(self.table.up(route)) >= workers:
             self._retire_others()
         return None

@@ -46,6 +46,10 @@ class CrewTable:
         self.asked_for[number] = time.perf_counter()
         return number
 
+    def ordered(self, since: float) -> None:
+        """The workers were asked for by then: what was loaded for them is part of their start."""
+        self.asked_for = {number: min(asked, since) for number, asked in self.asked_for.items()}
+
     def route_of(self, worker: int) -> Route:
         """The route of a worker; "loop" for one that never joined."""
         return self._route_of.get(worker, "loop")

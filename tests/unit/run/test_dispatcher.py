@@ -619,3 +619,19 @@ def test_close_ends_every_crew_and_late_events_do_nothing():
     threads.die(worker)
     machine.dispatch.post(Unable("late"))
     assert machine.troubles == []
+
+
+def test_workers_are_asked_for_when_the_route_is_chosen():
+    """What their making takes is part of their start; those of before keep their times."""
+    machine = Machine(40)
+
+    def make_slowly(route):
+        made = machine.make(route)
+        now[0] += 1.0
+        return made
+
+    machine.flow.begin(0, None, None, caller=False, keeps_caller=False)
+    for chosen, route in [(3.0, "processes"), (7.0, "threads")]:
+        now[0] = chosen
+        machine.dispatch.direct(route, 2, make_slowly)
+    assert list(machine.flow.table.asked_for.values()) == [3.0, 3.0, 7.0, 7.0]
