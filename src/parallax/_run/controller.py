@@ -166,7 +166,7 @@ class Controller:
         decided = profiler.plan(now, left, self._facts())
         if decided is not None and decided[1].route == "processes" and not profiler.weighed:
             self._weigh()
-            decided = profiler.plan(now, left, self._facts())
+            decided = profiler.plan(now := clock(), left, self._facts())
         self.planned = False
         if decided is None:
             self._start_early(now, left)
