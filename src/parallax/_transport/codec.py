@@ -17,6 +17,7 @@ from functools import lru_cache
 
 from parallax._core.light_stdlib import TYPE_CHECKING, Pickler, dumps, loads
 from parallax._shm.registry import any_shared
+from parallax._transport import nesting_depth
 from parallax._transport.encoded import BufferCollector, Encoded, dump, with_reducers
 from parallax._transport.out_of_band import (
     OUT_OF_BAND_MARK,
@@ -62,6 +63,8 @@ def encode(
     Raises:
         Exception: whatever the pickler raised; ``find_unpicklable`` then tells where.
     """
+    if nesting_depth.UNLIMITED:
+        nesting_depth.check_nesting(obj)
     collector = BufferCollector()
     data: bytes | None
     try:
@@ -89,6 +92,8 @@ def encode_reply(obj: Any, known: Sequence[Any] = (), *, as_worker: bool = False
         known: objects that the caller has, and gives first among the buffers to decode.
         as_worker: the caller encodes an object of its own, to compare it with a worker's.
     """
+    if nesting_depth.UNLIMITED:
+        nesting_depth.check_nesting(obj)
     collector = BufferCollector()
     try:
         data = _dumps(obj, collector, known=known)
