@@ -169,14 +169,14 @@ def test_the_report_says_how_workers_started(monkeypatch):
         return x
 
     with options(start_method="auto", backend="auto"):
-        report = parallel_map(busy, range(60)).report
+        report = parallel_map(busy, range(30)).report
         assert report.route != "processes" or report.start == "forked from the program"
         end = threading.Event()
         thread = threading.Thread(target=end.wait)
         thread.start()
         try:
-            got = parallel_map(busy, range(60))
-            assert got == list(range(60))
+            got = parallel_map(busy, range(30))
+            assert got == list(range(30))
             assert got.report.start in {
                 "",
                 "not forked from the program: the program has 1 other thread",
@@ -250,7 +250,7 @@ def test_many_calls_leave_nothing_behind():
     """No process, no descriptor."""
     assert parallel_map(abs, [-1, -2]) == [1, 2]
     before = Held.now()
-    for _ in range(30):
+    for _ in range(15):
         assert parallel_map(abs, range(-4, 0)) == [4, 3, 2, 1]
     assert wait_until_clean(before) == []
 
@@ -328,7 +328,7 @@ def test_an_item_that_cannot_be_pickled_stays_in_the_process():
         return os.getpid()
 
     with options(start_method="auto", backend="auto"):
-        assert {*parallel_map(busy, [threading.Lock() for _ in range(60)])} == {os.getpid()}
+        assert {*parallel_map(busy, [threading.Lock() for _ in range(30)])} == {os.getpid()}
 
 
 MISSING, DEFAULT, OTHERS = object(), Point(-1), {"a": [1]}

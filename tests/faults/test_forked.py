@@ -163,13 +163,14 @@ def test_forking_while_threads_hold_locks():
     out = program(
         """
     import logging
+    from concurrent.futures import wait
     stop = threading.Event()
     sink = logging.FileHandler(os.devnull)
     logging.getLogger().addHandler(sink)
     def noise():
         while not stop.is_set():
             logging.warning("noise")
-            pool.submit(abs, -1)
+            wait([pool.submit(abs, -1) for _ in range(20)])
     def calls():
         while not stop.is_set():
             assert parallel_map(abs, range(20), backend="processes") == list(range(20))
@@ -264,7 +265,7 @@ def test_ctrl_c_reaches_the_program_only():
     pool.submit(abs, 1).result()
     go = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: go.set())
-    running = pool.submit(lambda: (print("begun", flush=True), time.sleep(0.5), 7)[2])
+    running = pool.submit(lambda: (print("begun", flush=True), time.sleep(0.2), 7)[2])
     go.wait()
     print(running.result(), flush=True)
     """

@@ -137,7 +137,7 @@ def test_worker_that_hangs_at_its_start(tmp_path, method):
         import os
         from parallax import parallel_map, WorkerStartError, options
         from parallax._backends.processes.start import starter as start
-        start.HELLO_TIMEOUT_S = start.IMPORT_TIMEOUT_S = 1.0
+        start.HELLO_TIMEOUT_S = start.IMPORT_TIMEOUT_S = 0.4
         os.environ["IN_A_WORKER"] = "1"
         os.environ["PYTHONPATH"] = os.getcwd()
         with options(start_method={method!r}, backend="processes"):
@@ -259,7 +259,7 @@ def test_module_that_breaks_the_zygote(tmp_path, name):
         from parallax._backends.processes.start import starter as start
         paths = (*execute._install_paths(), os.getcwd())
         execute._install_paths = lambda: paths
-        start.IMPORT_TIMEOUT_S = 1.0
+        start.IMPORT_TIMEOUT_S = 0.6
         def work(x):
             return x + breaks.NUMBER, good.NUMBER != os.getpid()
         for _ in range(4):
