@@ -205,9 +205,12 @@ def test_side_effects_are_not_lost(backend):
 @pytest.mark.variants("auto")
 def test_hot_functions_leave_the_process(backend):
     """Measuring sees the user's function; the route is that of the bare one."""
-    got = jobs.spinning_square.map(range(40), backend=backend)
-    assert got == [x * x for x in range(40)]
-    assert got.report.route in {"processes", "threads"}
+    for _ in range(20):  # while other programs have the cores it may stay
+        got = jobs.spinning_square.map(range(40), backend=backend)
+        assert got == [x * x for x in range(40)]
+        if got.report.route in {"processes", "threads"}:
+            return
+    pytest.fail(str(got.report))
 
 
 def test_through_a_process_pool(make_pool):

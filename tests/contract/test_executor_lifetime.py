@@ -67,9 +67,9 @@ def test_maps_are_worked_through_at_exit(tmp_path, kind, name):
     """Whether somebody has the iterator or not."""
     body = f"""
         ex = Kind(2)
-        {name}ex.map(say, range(120))
+        {name}ex.map(say, range(60))
     """
-    assert sorted(map(int, script(tmp_path, kind, body))) == list(range(120))
+    assert sorted(map(int, script(tmp_path, kind, body))) == list(range(60))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,17 +166,17 @@ def test_a_forked_child_and_a_map(tmp_path, kind):
     """What the map has left is submitted by the parent only."""
     body = """
         ex = Kind(2)
-        results = ex.map(say, range(120))
+        results = ex.map(say, range(60))
         pid = os.fork()
         if pid == 0:
             del results
             del ex
             sys.exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        assert list(results) == list(range(120))
+        assert list(results) == list(range(60))
         ex.shutdown()
         os.write(1, f"{status}\\n".encode())
     """
     out = script(tmp_path, kind, body)
     assert out[-1] == "0"
-    assert sorted(map(int, out[:-1])) == list(range(120))
+    assert sorted(map(int, out[:-1])) == list(range(60))

@@ -24,7 +24,7 @@ def _spinning(fn):
     """Makes each item expensive enough for processes to be wanted."""
 
     def slow(x):
-        jobs.spin(0.01)
+        jobs.spin(0.005)
         return fn(x)
 
     return slow

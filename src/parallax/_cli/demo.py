@@ -68,7 +68,7 @@ def run_demo(*, quick: bool = False, json_file: str | None = None) -> int:
     out = open(json_file, "w", encoding="utf-8") if json_file else None  # noqa: SIM115 - below
     with out or contextlib.nullcontext():
         begin = time.perf_counter()
-        files = work.sources(2_000_000 if quick else 12_000_000)
+        files = work.sources(1_200_000 if quick else 12_000_000)
         busy = _introduce(files)
         rows = []
         with _server(work.root()) as address:
@@ -99,7 +99,7 @@ def _jobs(
     return [
         ("parse each file with ast", work.parse, files),
         ("hash and compress each file", work.pack, files),
-        ("fetch each over HTTP", work.fetch, urls[: 40 if quick else 200]),
+        ("fetch each over HTTP", work.fetch, urls[: 25 if quick else 200]),
         ("double each number", work.double, range(20_000 if quick else 100_000)),
     ]
 
