@@ -71,7 +71,7 @@ def test_code_of_more_than_three_lines_is_run(block: Block) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.marked], ids=str)
 def test_code_runs(block: Block, tmp_path: Path) -> None:
     script = tmp_path / "snippet.py"

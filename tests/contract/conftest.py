@@ -43,7 +43,7 @@ def backend(variant):
         yield variant
 
 
-@pytest.fixture(params=["auto", "spawn"])
+@pytest.fixture(params=["auto", pytest.param("spawn", marks=pytest.mark.full)])
 def make_pool(request):
     """Makes executors, of each start method in turn; they are shut down at the end."""
     made = []

@@ -1,7 +1,8 @@
 """Objects with an end, what only the program can load, draws that only show later, each case
 against the loop.
 
-Arguments: the start method, then the names of cases; none for all. Prints what differs.
+Arguments: the start method, then the names of cases, or one of 0/2 and 1/2 for a half of them; none
+for all. Prints what differs.
 """
 
 import atexit
@@ -273,7 +274,10 @@ def folders(found):
 if __name__ == "__main__":
     parallax.configure(start_method=sys.argv[1])
     warnings.simplefilter("ignore", parallax.SharedStateWarning)
-    for name in sys.argv[2:] or CASES:
+    chosen = sys.argv[2:] or [*CASES]
+    if chosen[0] in {"0/2", "1/2"}:
+        chosen = [*CASES][int(chosen[0][0]) :: 2]
+    for name in chosen:
         fn, items = CASES[name]()
         random.seed(1)
         GENERATOR.seed(1)

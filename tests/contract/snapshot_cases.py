@@ -118,25 +118,28 @@ def settings(monkeypatch):
 VARIABLE = contextvars.ContextVar("snapshot", default="unset")
 
 
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda x: hash("key") % 1000 + x,
-        lambda x: csv.field_size_limit(),
-        lambda x: str(np.array([1 / 3, x])),
-        encoded_by_patch,
-        lambda x: mimetypes.types_map.get(".plx"),
-        lambda x: os.environ["SNAPSHOT"],
-        lambda x: str(decimal.Decimal(1) / 3),
-        lambda x: oct(os.umask(os.umask(0))),
-        lambda x: [v for k, v in contextvars.copy_context().items() if k.name == "snapshot"],
-        lambda x: sys.getrecursionlimit(),
-        lambda x: os.getcwd(),
-    ],
-)
+READS = [
+    lambda x: hash("key") % 1000 + x,
+    lambda x: csv.field_size_limit(),
+    lambda x: str(np.array([1 / 3, x])),
+    encoded_by_patch,
+    lambda x: mimetypes.types_map.get(".plx"),
+    lambda x: os.environ["SNAPSHOT"],
+    lambda x: str(decimal.Decimal(1) / 3),
+    lambda x: oct(os.umask(os.umask(0))),
+    lambda x: [v for k, v in contextvars.copy_context().items() if k.name == "snapshot"],
+    lambda x: sys.getrecursionlimit(),
+    lambda x: os.getcwd(),
+]
+
+
 @pytest.mark.usefixtures("settings")
-def test_settings_are_those_of_the_program(read):
+def test_settings_are_those_of_the_program():
     """Of libraries, of the process and of the context."""
+
+    def read(x):
+        return [read(x) for read in READS]
+
     token = VARIABLE.set("set")
     expected = [read(x) for x in ITEMS]
     assert parallel_map(read, ITEMS) == expected

@@ -6,6 +6,7 @@ import array
 
 import numpy as np
 import pytest
+from helpers.effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jobs import data as data_jobs
@@ -99,7 +100,7 @@ def test_equal_there_and_back(borders, monkeypatch):
         monkeypatch.setattr(shm_channel, "MIN_SHARED_BYTES", 1024)
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=checks)
+    @settings(max_examples=examples(15), deadline=None, suppress_health_check=checks)
     @given(trees=st.lists(TREES, min_size=1, max_size=3), by_map=st.booleans())
     def check(trees, by_map):
         wanted = [describe(tree) for tree in trees]

@@ -88,7 +88,7 @@ def test_a_map_that_is_cut_short(kind, cut, begun, form, tmp_path):
     go = tmp_path / "go"
     given = {"chunks": {"chunksize": 3}, "buffer": {"buffersize": 4}}.get(form, {})
     executor = KINDS[kind](2)
-    timer = threading.Timer(0.2, go.touch)  # a shutdown that waits waits for the calls that run
+    timer = threading.Timer(0.1, go.touch)  # a shutdown that waits waits for the calls that run
     try:
         items = form(range(COUNT)) if callable(form) else range(COUNT)
         results = executor.map(function(kind, go), items, **given)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
+from helpers import guard_cases
 from helpers.guard_cases import EFFECTS, PURE, Case
 
 from parallax import SharedStateWarning, parallel_map
 from parallax._core.cores import gil_enabled
 
 
+def looped(case: Case) -> tuple[list[Any], Any]:
+    """What a for loop makes of it, and the state that it leaves."""
+    fn, items, state = case.make()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard_cases, "LOOPS", 0)
+        return [fn(x) for x in items], state()
+
+
 @pytest.mark.sampled(12)
 @pytest.mark.parametrize("case", EFFECTS, ids=lambda c: c.name)
 def test_results_and_side_effects_are_those_of_the_loop(case: Case) -> None:
     """Whatever the callable changes, it is changed as a for loop would have changed it."""
-    fn, items, state = case.make()
-    expected = [fn(x) for x in items]
-    expected_state = state()
+    expected, expected_state = looped(case)
     fn, items, state = case.make()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SharedStateWarning)
@@ -31,8 +39,7 @@ def test_results_and_side_effects_are_those_of_the_loop(case: Case) -> None:
 @pytest.mark.parametrize("case", PURE, ids=lambda c: c.name)
 def test_a_counterpart_without_side_effect_goes_to_processes(case: Case) -> None:
     """The guard costs no speed where there is nothing to guard."""
-    fn, items, _ = case.make()
-    expected = [fn(x) for x in items]
+    expected, _ = looped(case)
     fn, items, _ = case.make()
     results = parallel_map(fn, items)
     assert results == expected

@@ -49,13 +49,13 @@ def test_item_timeout(backend, eventually):
     got = parallel_map(
         functools.partial(jobs.endless_at, 7),
         range(40),
-        item_timeout=0.5,
+        item_timeout=0.3,
         on_error="return",
         backend=backend,
     )
     error = got[7]
     assert type(error) is ItemTimeoutError
-    assert (error.index, error.seconds) == (7, 0.5)
+    assert (error.index, error.seconds) == (7, 0.3)
     assert eventually(lambda: not _runs(error.pid))
     assert got[:7] + got[8:] == [x for x in range(40) if x != 7]
 

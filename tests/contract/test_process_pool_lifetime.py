@@ -157,10 +157,15 @@ def test_garbage(cycle):
 
 # -- programs --------------------------------------------------------------------------------------
 
-METHODS = ("None", "__import__('multiprocessing').get_context('spawn')")
+METHODS = (
+    pytest.param("None", id="auto"),
+    pytest.param(
+        "__import__('multiprocessing').get_context('spawn')", id="spawn", marks=pytest.mark.full
+    ),
+)
 
 
-@pytest.mark.parametrize("context", METHODS, ids=["auto", "spawn"])
+@pytest.mark.parametrize("context", METHODS)
 def test_main_script(tmp_path, context):
     """Functions of ``__main__``, without a guard, and globals that an initializer has set."""
     out = script(
@@ -211,7 +216,7 @@ def test_main_script(tmp_path, context):
     ]
 
 
-@pytest.mark.parametrize("context", METHODS, ids=["auto", "spawn"])
+@pytest.mark.parametrize("context", METHODS)
 def test_initializer_fills_what_a_module_holds(tmp_path, context):
     """A resource that is kept in a module's dictionary is there for the calls."""
     (tmp_path / "shelf.py").write_text(
@@ -235,7 +240,7 @@ def test_initializer_fills_what_a_module_holds(tmp_path, context):
     assert out == "({'x': 3}, 1) ({'x': 3}, 1)\n({}, 7)\n"
 
 
-@pytest.mark.parametrize("context", METHODS, ids=["auto", "spawn"])
+@pytest.mark.parametrize("context", METHODS)
 @pytest.mark.parametrize("end", ["", "raise SystemExit(0)"])
 def test_pending_calls_are_finished_at_exit(tmp_path, context, end):
     """As the standard library does: a program that falls off its end loses nothing."""

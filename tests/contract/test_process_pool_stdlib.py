@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["fork", "forkserver", "spawn", None])
+@pytest.fixture(params=["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.full), None])
 def context(request):
     """Every way to start workers."""
     return None if request.param is None else multiprocessing.get_context(request.param)

@@ -206,7 +206,7 @@ def test_item_timeout():
     got = parallel_map(
         work,
         range(10),
-        item_timeout=0.5,
+        item_timeout=0.3,
         on_error="return",
         max_tasks_per_child=2,
         backend="processes",

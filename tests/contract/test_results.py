@@ -139,7 +139,7 @@ def test_any_number_of_workers(backend, workers):
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("work", [jobs.spin_square, jobs.nap_square])
 def test_work_worth_a_worker(backend, work):
-    """Items of 10 ms, which bring real workers in: values and order are the loop's."""
+    """Items of 5 or 10 ms, which bring real workers in: values and order are the loop's."""
     assert parallel_map(work, range(24), backend=backend) == [x * x for x in range(24)]
     assert parallel_map(work, iter(range(24)), backend=backend) == [x * x for x in range(24)]
 

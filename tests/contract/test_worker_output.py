@@ -370,7 +370,7 @@ def heard_of(events):
     return [event for event in events if event]
 
 
-@pytest.mark.parametrize("start_method", ["auto", "spawn"])
+@pytest.mark.parametrize("start_method", ["auto", pytest.param("spawn", marks=pytest.mark.full)])
 def test_order_with_results(kept, start_method):
     """When the result of an item is there, all that it said is, in its order."""
     with options(start_method=start_method), heard(kept) as events:

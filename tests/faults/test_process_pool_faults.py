@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 import jobs
 import psutil
 import pytest
+from helpers.effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jobs import pool as pool_jobs
@@ -28,7 +29,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["auto", "spawn", "fork"])
+@pytest.fixture(params=["auto", pytest.param("spawn", marks=pytest.mark.full), "fork"])
 def make(request):
     """Makes executors; they are shut down at the end."""
     made = []
@@ -274,7 +275,9 @@ CALLS = {
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(15),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     actions=st.lists(ACTIONS, min_size=1, max_size=25),

@@ -222,7 +222,7 @@ def test_stopped_worker_is_replaced_when_an_item_times_out():
             os.kill(os.getpid(), signal.SIGSTOP)
         return x
 
-    results = parallel_map(work, range(8), item_timeout=0.5, on_error="return")
+    results = parallel_map(work, range(8), item_timeout=0.3, on_error="return")
     assert isinstance(results[3], TimeoutError)
     assert [v for i, v in enumerate(results) if i != 3] == [0, 1, 2, 4, 5, 6, 7]
 

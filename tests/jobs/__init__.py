@@ -44,7 +44,7 @@ def spin_square(x):
 
 
 def nap_square(x):
-    time.sleep(0.01)
+    time.sleep(0.005)
     return x * x
 
 

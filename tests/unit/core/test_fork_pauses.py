@@ -57,7 +57,7 @@ def test_a_sampler_goes_on_after_a_fork():
     until(lambda: sampler.mark().samples.ticks > 3)
     first, before = threads() - alone, sampler.mark().samples
     assert first
-    for _ in range(20):  # before the new thread has had a turn, too
+    for _ in range(8):  # before the new thread has had a turn, too
         fork()
     if not COUNTS_LATE:
         until(lambda: sampler.mark().samples.ticks > before.ticks + 3)

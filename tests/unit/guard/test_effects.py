@@ -597,6 +597,7 @@ def test_scan_never_raises(fn):
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "module", ["argparse", "asyncio.tasks", "contextlib", "dataclasses", "html.parser", "textwrap"]
 )
