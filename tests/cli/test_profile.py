@@ -164,6 +164,45 @@ def test_it_names_the_cause(name: str, work: str, cause: str, tmp_path: Path) ->
         assert advice["speed_up"] == 1.0
 
 
+SERVER = """
+import queue, threading, time
+
+requests = queue.Queue()
+
+def handle():
+    for i in range(30000): i * i
+
+def serve():
+    while (request := requests.get()) is not None:
+        handle()
+
+threads = [threading.Thread(target=serve) for _ in range(4)]
+for each in threads: each.start()
+threading.Timer(0.1, print).start()
+for _ in range(5):
+    for _ in range(60): requests.put(1)
+    time.sleep(0.6)
+for each in threads: requests.put(None)
+"""
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not gil_enabled() or usable_cores() < 2, reason="about who holds the GIL")
+def test_threads_that_wait_for_requests_are_not_said_to_wait(tmp_path: Path) -> None:
+    """What a server's threads do between requests does not hide what they do in them."""
+    (tmp_path / "program.py").write_text(SERVER)
+    done = profile("--json", "figures.json", "program.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    threads = [each for each in figures["threads"] if each["entry"] == "serve"]
+    waits = sum(each["waited_for_other_seconds"] for each in threads)
+    assert sum(each["waited_for_threads_seconds"] for each in threads) > 0.8 * waits > 0.0
+    (advice,) = figures["advice"]  # the timer needs none
+    assert "`handle` (program.py:" in advice["text"]
+    assert "holds the GIL" in advice["text"]
+    assert advice["speed_up"] > 1.15
+
+
 SHORT = """
 import threading, time
 

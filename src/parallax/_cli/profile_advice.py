@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import record
+from parallax._profiling.program_profile import by_function
 from parallax._routing.planner import PROCESS_SHARE
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def advise(
     helpers = [group.kind for group in groups if group.kind in _HELPERS - {"multiprocessing queue"}]
     if helpers or children > _HOT_SHARE * span:
         found.insert(0, _of_processes(helpers, children / span, cores))
+    if gil and cores > 1 and not any(advice.speed_up > 1.0 for advice in found):
+        found[:0] = _of_all(groups)
     if not found:
         found.append(Advice("program", "", "nothing in this program worked long enough to tell."))
     return found
@@ -63,17 +66,17 @@ def advise(
 
 def _of_threads(group: ThreadGroup, cores: int, *, gil: bool) -> Advice | None:
     spent, many = group.spent, group.threads
-    if group.kind in _HELPERS or (spent.work < _HOT_S and spent.other_wait < _HOT_S):
+    if group.kind in _HELPERS or spent.busy < _HOT_S:
         return None
     busiest = _busiest(group)
     name = f"`{busiest.name}` ({busiest.place})" if busiest else f"`{group.entry or group.kind}`"
     whose = f"{group.kind}, {many} thread{'s' if many > 1 else ''}"
-    busy = spent.work + spent.other_wait
-    held, idle = spent.held / busy, spent.other_wait / busy
+    busy = spent.busy
+    held, waits = spent.held / busy, 1.0 - spent.work / busy
     processes = _speed_up(group, cores, many)
-    if idle > _MOST and spent.gil_wait < _MUCH * busy:
+    if waits > _MOST and spent.gil_wait < _MUCH * busy:
         text = (
-            f"{whose}: waits {idle:.0%} of its time, and not for the GIL: threads are right, more "
+            f"{whose}: waits {waits:.0%} of its time, and not for the GIL: threads are right, more "
             "of them wait for more things at once, if that is not one lock."
         )
         return Advice(group.kind, group.entry, text)
@@ -85,6 +88,8 @@ def _of_threads(group: ThreadGroup, cores: int, *, gil: bool) -> Advice | None:
         )
         return Advice(group.kind, group.entry, text, processes)
     if gil and held > _MUCH:
+        if cores > 1 and spent.gil_wait > _MUCH * busy:
+            return None  # not by itself
         text = f"{whose}: {name} holds the GIL {held:.0%} of its time, "
         text += (
             "but there is only one core: nothing here makes it faster."
@@ -142,6 +147,24 @@ def _of_many(group: ThreadGroup, function: FunctionProfile, *, gil: bool) -> Adv
     return Advice(group.kind, function.name, text)
 
 
+def _of_all(groups: list[ThreadGroup]) -> list[Advice]:
+    """Threads of several kinds take turns, none of them worth a change by itself."""
+    work = sum(group.spent.work for group in groups)
+    waited = sum(group.spent.gil_wait for group in groups)
+    functions = by_function(f for group in groups for f in group.functions)
+    if waited < max(_HOT_S, _MOST * work) or not functions:
+        return []
+    first = max(functions, key=lambda each: each.spent.held)
+    held = first.spent.held / max(1e-9, sum(group.spent.held for group in groups))
+    text = (
+        f"all threads: they worked for {work:.1f} s and waited {waited:.1f} s for the GIL, which "
+        f"one at a time can hold; `{first.name}` ({first.place}) had it most, {held:.0%} of the "
+        "time that it was held. More threads change nothing: run more processes of this program, "
+        "or such functions in processes."
+    )
+    return [Advice("program", first.name, text)]
+
+
 def _of_processes(helpers: list[str], used: float, cores: int) -> Advice:
     kind = helpers[0] if helpers else "processes"
     text = f"{kind}: child processes kept {used:.1f} of {cores} cores busy on average"
@@ -165,7 +188,7 @@ def _busiest(group: ThreadGroup) -> FunctionProfile | None:
 
 def _speed_up(group: ThreadGroup, cores: int, many: int) -> float:
     """How many times as fast worker processes would be: as many as there are threads, or cores."""
-    work, wait = group.spent.work, group.spent.other_wait
+    work, wait = group.spent.work, group.spent.busy - group.spent.work
     work = max(work, group.spent.held)
     alone = max((work + wait) / max(many, cores), work / cores) / PROCESS_SHARE
     return group.wall / alone if alone else 1.0

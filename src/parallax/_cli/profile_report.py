@@ -178,6 +178,7 @@ def _seconds(spent: Spent) -> dict[str, float]:
         "held_gil_seconds": spent.held,
         "waited_for_gil_seconds": spent.gil_wait,
         "waited_for_other_seconds": spent.other_wait,
+        "waited_for_threads_seconds": spent.idle,
         "waited_for_core_seconds": spent.core_wait,
     }
 

@@ -1,7 +1,8 @@
 """What the samples of a program say: seconds per thread and function, and groups of like threads.
 
 Guarantees: pure; `settle_all`, for once, is the only way from tallies to figures. Seconds of a
-thread add up to the time that it was seen; ``held`` is a part of ``ran`` and ``core_wait``.
+thread add up to the time that it was seen; ``held`` is a part of ``ran`` and ``core_wait``,
+``idle`` one of ``other_wait``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from parallax._profiling.thread_tally import (
     CORE_WAIT,
     GIL_WAIT,
     HELD,
+    IDLE,
     NATIVE,
     OTHER_WAIT,
     PARTS,
@@ -56,6 +58,7 @@ class Spent:
     gil_wait: float = 0.0
     other_wait: float = 0.0  #: for anything but the GIL or a core
     core_wait: float = 0.0  #: ready to run, while all cores were taken
+    idle: float = 0.0  #: for another thread of the program: for work, an event, an end
 
     @property
     def seconds(self) -> float:
@@ -66,6 +69,11 @@ class Spent:
     def work(self) -> float:
         """Seconds that a core would have been used for, had there been one."""
         return self.ran + self.core_wait
+
+    @property
+    def busy(self) -> float:
+        """Seconds that it would have taken by itself: work, and waits for the world."""
+        return self.work + self.other_wait - self.idle
 
     def plus(self, other: Spent) -> Spent:
         """The sum of both."""
@@ -110,7 +118,7 @@ class ThreadGroup:
     kind: str
     entry: str
     threads: int
-    wall: float  #: seconds in which there was at least one
+    wall: float  #: seconds in which there was at least one that had something to do
     spent: Spent
     functions: list[FunctionProfile]
 
@@ -139,9 +147,10 @@ def _settle(tally: ThreadTally, scale: float) -> ThreadProfile:
         ran = min(cpu, able + sum(waits))
         able = max(able, ran)
     # Time on a core cannot have been a wait.
-    left = max(0.0, sum(raw) - able) / sum(waits) if sum(waits) else 0.0
+    left = max(0.0, sum(raw[:IDLE]) - able) / sum(waits) if sum(waits) else 0.0
     kind = _kind(tally)
-    spent = Spent(ran, min(held, able), waits[0] * left, waits[1] * left, able - ran)
+    waited = waits[0] * left, waits[1] * left
+    spent = Spent(ran, min(held, able), *waited, able - ran, raw[IDLE] * left)
     entry = max(tally.entries, key=lambda code: tally.entries[code], default=None)
     return ThreadProfile(
         tally.name,
@@ -179,10 +188,10 @@ def grouped(threads: Iterable[ThreadProfile], span: float) -> list[ThreadGroup]:
         for each in members:
             spent = spent.plus(each.spent)
         # Threads that are short follow each other, others are there together.
-        longest = max(each.spent.seconds for each in members)
+        longest = max(each.spent.seconds - each.spent.idle for each in members)
         wall = longest
         if longest * _FEW < span:
-            wall = min(span, max(longest, spent.work + spent.other_wait))
+            wall = min(span, max(longest, spent.busy))
         functions = by_function(f for each in members for f in each.functions)
         groups.append(ThreadGroup(kind, entry, len(members), wall, spent, functions))
     return sorted(groups, key=lambda group: -max(group.spent.work, group.spent.held))
@@ -210,7 +219,7 @@ def _functions(tally: ThreadTally, scale: float, held: float) -> list[FunctionPr
         free, core = each.seconds[NATIVE] * scale, each.seconds[CORE_WAIT] * scale
         gil, other = each.seconds[GIL_WAIT] * scale, each.seconds[OTHER_WAIT] * scale
         line = max(each.lines, key=lambda at: each.lines[at], default=code.co_firstlineno)
-        spent = Spent(mine + free, mine, gil, other, core)
+        spent = Spent(mine + free, mine, gil, other, core, each.seconds[IDLE] * scale)
         functions.append(FunctionProfile(_name(code), code.co_filename, line, spent))
     return functions
 

@@ -33,6 +33,7 @@ from parallax._profiling.thread_tally import (
     CORE_WAIT,
     GIL_WAIT,
     HELD,
+    IDLE,
     NATIVE,
     OTHER_WAIT,
     PARTS,
@@ -233,6 +234,8 @@ class ProgramSampler:
             for sum_ in (tally, function):
                 sum_.add(HELD, weight * each.holds, each.line)
                 sum_.add(each.state, weight * (1.0 - each.holds), each.line)
+                if each.waits_for_thread:
+                    sum_.add(IDLE, weight * (1.0 - each.holds), 0)
         return any(each.tally.blurred > 0.2 * each.tally.seconds[HELD] for each in seen)
 
     def _draw(self, each: SeenThread, now: float) -> None:

@@ -22,15 +22,24 @@ _MAX_BARS = 20_000
 #: Code that is a part of the function that it is written in.
 PARTS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
 
-#: What a thread's time is made of.
-HELD, NATIVE, GIL_WAIT, OTHER_WAIT, CORE_WAIT = range(5)
+#: What a thread's time is made of; IDLE is the part of OTHER_WAIT that is for other threads.
+HELD, NATIVE, GIL_WAIT, OTHER_WAIT, CORE_WAIT, IDLE = range(6)
+
+#: Modules of the standard library in which a thread waits for another one: for work that is put
+#: into a queue, for an event, for an end.
+_MEETINGS = (
+    "/threading.py",
+    "/queue.py",
+    "/concurrent/futures/thread.py",
+    "/multiprocessing/pool.py",
+)
 
 
 class Tally:
     """Seconds of one thread, or of one function in it, by what was done in them."""
 
     def __init__(self) -> None:
-        self.seconds = [0.0] * 5
+        self.seconds = [0.0] * 6
         self.lines: dict[int, float] = {}
 
     def add(self, state: int, seconds: float, line: int) -> None:
@@ -94,6 +103,12 @@ class SeenThread:
         self.now = cpu
         self.state = OTHER_WAIT
         self.holds = 0.0
+
+    @property
+    def waits_for_thread(self) -> bool:
+        """Whether it waits for another thread of the program, and not for the world."""
+        file = self.top.f_code.co_filename.replace("\\", "/")
+        return self.state == OTHER_WAIT and file.endswith(_MEETINGS)
 
 
 def find_holder(seen: list[SeenThread], ended: float, *, forced: bool) -> bool:

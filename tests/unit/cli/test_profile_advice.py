@@ -31,6 +31,13 @@ TURNS = Spent(ran=2.0, held=1.96, gil_wait=2.0)
         # Short holds of eight threads that wait for something else now and then.
         (group("Thread", 8, Spent(ran=2.0, held=1.9, gil_wait=13.0, other_wait=1.0)), 4, True,
          "holds the GIL 63%", 3.84),
+        # A server's threads, which wait for requests most of the time: that is nobody's fault.
+        (group("Thread", 4, Spent(4.0, held=3.5, gil_wait=8.0, other_wait=25.0, idle=25.0), 3.0),
+         2, True, "holds the GIL 88%", 1.44),
+        # Downloads whose threads also wait for work.
+        (group("Thread", 8, Spent(ran=0.1, other_wait=15.9, idle=8.0)), 2, True, "waits 99%", 1.0),
+        # A timer.
+        (group("Thread", 1, Spent(other_wait=2.0, idle=2.0)), 2, True, "nothing in this pro", 1.0),
         (group("main", 1, Spent(ran=2.0, held=2.0)), 2, True, "processes would make", 1.92),
         (group("main", 1, Spent(ran=1.0, held=1.0, other_wait=1.0)), 2, True, "processes", 1.32),
         (group("main", 1, Spent(ran=2.0, held=0.1)), 2, True, "threads would make", 1.92),
@@ -55,6 +62,19 @@ def test_work_in_many_functions_is_told_as_such() -> None:
     (advice,) = advise([many], span=2.0, children=0.0, cores=2, gil=True)
     assert "1.8 s and held the GIL 100% of that" in advice.text
     assert "11%" in advice.text
+
+
+def test_threads_of_several_kinds_that_take_turns() -> None:
+    """As of an event loop that hands its requests to threads: none gains by itself."""
+    threads = group("Thread", 4, Spent(1.5, 1.4, 2.9, 20.0, idle=20.0), 0.85)
+    loop = group("asyncio event loop", 1, Spent(1.0, 1.0, 1.4, 4.0), 8.0)
+    (advice,) = advise([threads, loop], span=8.0, children=0.0, cores=2, gil=True)
+    assert "waited 4.3 s for the GIL" in advice.text
+    assert (advice.kind, advice.subject) == ("program", "parse")
+    # Where nobody waits for it, it is nobody's fault.
+    idle = group("asyncio event loop", 1, Spent(1.0, 1.0, 0.1, 6.9), 8.0)
+    (advice,) = advise([idle], span=8.0, children=0.0, cores=2, gil=True)
+    assert "nothing in this program" in advice.text
 
 
 def test_processes_are_told_apart_by_what_they_used() -> None:
