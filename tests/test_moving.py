@@ -72,7 +72,7 @@ def test_every_piece_of_code_is_part_of_a_pair() -> None:
     assert code == 2 * len(PAIRS)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.title)
 def test_after_prints_what_before_prints(pair: Pair, tmp_path: Path) -> None:

@@ -201,6 +201,7 @@ def test_arithmetic_of_the_submitter(executor):
         assert set(executor.map(nested_jobs.third, range(20))) == {"0.333333"}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_arithmetic_is_that_of_the_submitter_on_every_route(kind):
     """Not that of whoever made the executor, and in processes as in threads."""

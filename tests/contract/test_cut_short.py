@@ -78,7 +78,7 @@ CUTS = {
 }
 
 
-@pytest.mark.sampled(15)
+@pytest.mark.sampled(22)
 @pytest.mark.parametrize("form", [list, iter, "chunks", "buffer"])
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("cut", CUTS)

@@ -43,7 +43,7 @@ def script(tmp_path, kind, body):
     return done.stdout.splitlines()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "end",
@@ -60,7 +60,7 @@ def test_pending_calls_are_finished_at_exit(tmp_path, kind, end):
     assert sorted(map(int, script(tmp_path, kind, body))) == list(range(60))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["results = ", ""])
 def test_maps_are_worked_through_at_exit(tmp_path, kind, name):
@@ -103,7 +103,7 @@ def test_threads_and_callbacks_at_exit(tmp_path, kind):
     assert sorted(script(tmp_path, kind, body)) == ["called 19", "waited 19"]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @posix
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("workers", [1, 2])

@@ -316,6 +316,7 @@ def test_ten_gigabytes_of_results(name):
     assert most - before < 500 << 20
 
 
+@pytest.mark.sampled(2)
 def test_several_maps_at_a_time(executor):
     """Each in its own order, read from threads."""
     wrong = []

@@ -103,6 +103,7 @@ def test_array(make, context):
     assert list(array) == list(range(20))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore"])
 def test_lock(make, context, kind):
     """What the program holds no worker gets."""

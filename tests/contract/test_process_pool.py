@@ -141,6 +141,7 @@ def test_what_cannot_travel_fails_its_own_call_only(pool):
     assert futures[1].exception().path == "argument 0"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("ballast", [0, 1 << 18], ids=["small", "large"])
 def test_results_that_do_not_travel_among_many(pool, ballast):
     """Short calls are answered many at a time: each still has its own outcome."""

@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,16 @@ def run(*args, cwd=None):
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def outcomes():
+    with ThreadPoolExecutor() as executor:
+        return list(executor.map(lambda names: run(str(CASES), *names), GROUPS))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals and descriptors of POSIX")
-@pytest.mark.parametrize("names", GROUPS, ids=lambda names: names[0])
-def test_results_and_what_is_left_are_those_of_the_loop(names):
-    done = run(str(CASES), *names)
+@pytest.mark.parametrize("group", range(len(GROUPS)))
+def test_results_and_what_is_left_are_those_of_the_loop(group, outcomes):
+    done = outcomes[group]
     assert (done.stdout, done.returncode) == ("", 0), done.stdout + done.stderr
 
 

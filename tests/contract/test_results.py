@@ -136,7 +136,7 @@ def test_any_number_of_workers(backend, workers):
     assert got == [x * x for x in range(23)]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("work", [jobs.spin_square, jobs.nap_square])
 def test_work_worth_a_worker(backend, work):
     """Items of 5 or 10 ms, which bring real workers in: values and order are the loop's."""
@@ -144,7 +144,7 @@ def test_work_worth_a_worker(backend, work):
     assert parallel_map(work, iter(range(24)), backend=backend) == [x * x for x in range(24)]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("work", [jobs.spin, jobs.nap_square])
 def test_each_item_runs_once(backend, tmp_path, work):
     """No item is run twice, not even to measure it."""

@@ -225,6 +225,6 @@ def test_an_explanation():
 
 def test_times_of_one_item_that_opened_the_run_count_once():
     """The sampler may open the run inside the caller's first item, which then comes as a chunk."""
-    report = parallel_map(time.sleep, [0.3] * 6, record=True).report
+    report = parallel_map(time.sleep, [0.1] * 6, record=True).report
     assert_recorded(report, 6)
     assert sum(each.items for each in report.work.workers.values()) == 6

@@ -61,6 +61,7 @@ def states():
     )
 
 
+@pytest.mark.sampled(2)
 def test_every_backend_draws_the_same(backend):
     before = states()
     for fn in kinds():
@@ -81,6 +82,7 @@ def test_neither_the_size_of_chunks_nor_their_number_shows(backend):
         assert parallel_map(shared, range(12), backend=backend, seed=0, **run) == expected
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_executors_draw_what_maps_draw(kind):
     with KINDS[kind](2) as executor:

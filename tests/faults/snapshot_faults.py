@@ -1,4 +1,4 @@
-"""What may go wrong with forks of the program; run by ``test_with_snapshots.py``."""
+"""What may go wrong with forks of the program; run by ``contract/test_snapshot.py``."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def rows():
             yield pytest.param(work, count, group, id=f"{name}, {sent}", marks=marks)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("work", "count", "group"), list(rows()))
 def test_one_interrupt_ends_a_program(program, work, count, group):
     """It dies of the one KeyboardInterrupt, at once and without noise, and takes all with it."""

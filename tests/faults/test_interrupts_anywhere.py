@@ -190,6 +190,7 @@ def moments(call, count):
     return [1 + (number * tracer.count) // count for number in range(count)]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", WAYS)
 def test_an_interrupt_at_any_line(name):
     """A few moments of each way."""

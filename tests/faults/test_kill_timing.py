@@ -165,6 +165,7 @@ def cases(**ids):
     )
 
 
+@pytest.mark.sampled(2)
 @cases(zygote="zygote", spawn="spawn")
 def test_calls(injection, method, tmp_path):
     """Who has not begun is not blamed: it runs in another worker."""
@@ -180,6 +181,7 @@ def test_calls(injection, method, tmp_path):
         assert parallel_map(jobs.square, range(4), max_workers=2) == [0, 1, 4, 9]
 
 
+@pytest.mark.sampled(2)
 @cases(zygote=None, spawn="spawn")
 def test_executors(injection, method, tmp_path):
     """The same with the calls of an executor."""

@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[2]
 #: Files, and which of their tests: those whose own code starts threads, or that say how workers
 #: start, are left out.
 GROUPS = {
-    "faults/snapshot_faults.py": "",
     "contract/test_recycling.py": "processes",
     "contract/test_limits.py": "processes",
     "contract/test_results.py": "processes",
@@ -40,32 +39,19 @@ GROUPS = {
     "faults/test_interrupts.py": "not spawn",
 }
 
-#: Those that always run.
-USUAL = ("faults/snapshot_faults.py",)
 
-
+@pytest.mark.full
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux")
-@pytest.mark.parametrize(
-    ("name", "chosen"),
-    [
-        *((name, "not full") for name in USUAL),
-        *(pytest.param(name, "full or not full", marks=pytest.mark.full) for name in USUAL),
-        *(
-            pytest.param(name, "not full", marks=pytest.mark.full)
-            for name in GROUPS
-            if name not in USUAL
-        ),
-    ],
-)
-def test_group(name, chosen):
+@pytest.mark.parametrize("name", GROUPS)
+def test_group(name):
     """The tests of a file pass, and there are some."""
     folders = (ROOT / "tests", ROOT / "tests" / name.partition("/")[0])
     # Not captured: an open file keeps executors from forking.
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider"),
-            *("-k", GROUPS[name], "-m", chosen, f"tests/{name}"),
+            *("-k", GROUPS[name], f"tests/{name}"),
         ],
         capture_output=True,
         text=True,
