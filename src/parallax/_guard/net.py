@@ -26,6 +26,7 @@ from parallax._guard.lookup import (
     is_own_class,
     is_own_code,
 )
+from parallax._guard.other_threads import goes_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -152,6 +153,13 @@ class Net:
         """Whether a place is a generator of random numbers."""
         found = (_value(*place) for title, *place in self._places if title == name)
         return any(handle(each) is not None for each in found)
+
+    def drawn_elsewhere(self, name: str, seconds: float) -> bool:
+        """Whether another thread draws from a generator that all code shares, if it is one."""
+        generator = dict(shared_generators()).get(name)
+        if generator is None:
+            return False
+        return goes_on(lambda: Walk({}).digest(generator, self._mesh.steps), seconds)
 
     def forget(self) -> None:
         """Items run that are not looked at."""

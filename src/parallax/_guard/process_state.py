@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import types
 
 from parallax._core.light_stdlib import TYPE_CHECKING, local
 from parallax._guard.lookup import instance_dict, is_a, mro_of, top_module
+from parallax._guard.other_threads import goes_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -85,20 +87,34 @@ class ProcessWatch:
 
     def __init__(self) -> None:
         self._before: list[Any] = []
+        self._began = 0.0
+        #: what other threads change all the time.
+        self._others: set[str] = set()
 
     def before(self) -> None:
         """Items begin."""
-        self._before = _look(_STATES)
+        self._before, self._began = _look(_STATES), time.perf_counter()
 
     def changed(self) -> str:
         """What items have changed for good; "" for nothing."""
         before, self._before = self._before, []
-        return _difference(before, _look(_STATES))
+        while title := _difference(before, _look(_STATES), self._others):
+            if not self.changed_elsewhere(title):
+                return title
+        return ""
+
+    def changed_elsewhere(self, title: str) -> bool:
+        """Whether another thread goes on changing this; if so, it is looked at no more."""
+        state = [each for each in _STATES if each[0] == title]
+        found = goes_on(lambda: _look(state), time.perf_counter() - self._began)
+        if found:
+            self._others.add(title)
+        return found
 
     def swapped(self) -> str | None:
         """What an item that is running has changed, from another thread; None if none runs."""
         before = self._before[: len(_BRIEF)]
-        found = _difference(before, _look(_BRIEF)) if before else ""
+        found = _difference(before, _look(_BRIEF), self._others) if before else ""
         return found if self._before else None  # it may have ended meanwhile
 
 
@@ -113,10 +129,10 @@ def _look(looks: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> list[Any]:
     return found
 
 
-def _difference(before: list[Any], after: list[Any]) -> str:
+def _difference(before: list[Any], after: list[Any], others: set[str]) -> str:
     for (title, _, _), old, new in zip(_STATES, before, after, strict=False):
         # What was not there before was imported meanwhile.
-        if old is not None and new is not old and new != old:
+        if old is not None and new is not old and new != old and title not in others:
             return title
     return ""
 

@@ -76,6 +76,9 @@ class Watch:
         self.fresh = False
         #: places that were seen to change without consequence.
         self.harmless: set[str] = set()
+        #: generators from which other threads draw: workers, which have none, tell about these.
+        self._noisy: set[str] = set()
+        self._began = 0.0  # when the item began
         #: items that a worker has run, to be run again at home and looked at.
         self.suspected: set[int] = set()
         self._names: list[str] = []  # of suspected places
@@ -116,6 +119,7 @@ class Watch:
         """An item begins."""
         if self._net is not None:
             self._net.before(args)
+            self._began = time.perf_counter()
 
     def after(self, index: int) -> None:
         """An item has ended."""
@@ -123,7 +127,12 @@ class Watch:
             return
         self._looks += 1
         self.fresh = True
-        change = self._first(self._net.after())
+        took = time.perf_counter() - self._began
+        change = self._first(each for each in self._net.after() if each.name not in self._noisy)
+        if change is not None and self._net.drawn_elsewhere(change.name, took):
+            self._noisy.add(change.name)
+            self._look_again(change.name)
+            return
         if change is None:
             self._unchanged += 1
             # What the workers of an earlier call found may come late.
@@ -190,7 +199,15 @@ class Watch:
             self.harmless.update(self._names)
             self.finding, self.open = None, False
 
-    def _first(self, changes: list[Change]) -> Change | None:
+    def _look_again(self, name: str) -> None:
+        """What was seen of a place does not count, nor what it was held against."""
+        if self.finding is not None and self.finding.target == name:
+            self.finding, self.open = None, False
+        self._looks = self._changes = self._unchanged = 0
+        if self._net is not None:
+            self._net.forget()
+
+    def _first(self, changes: Iterable[Change]) -> Change | None:
         return next((each for each in changes if each.name not in self.harmless), None)
 
     def _keep(self, change: Change, index: int, *, open_: bool) -> None:

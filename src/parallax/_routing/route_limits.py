@@ -78,6 +78,7 @@ class RouteLimits:
         self.shared: Finding | None = None
         self._process: ProcessWatch | None = None
         self._blocks, self._glanced = 0, False
+        self._glimpsed = ""  # what another thread saw to be swapped while an item ran
         self._history = history
         self._guard = guard
         self._effects: Any = None
@@ -219,6 +220,9 @@ class RouteLimits:
 
     def after_block(self) -> None:
         """Items have ended."""
+        glimpsed, self._glimpsed = self._glimpsed, ""
+        if self._process is not None and glimpsed and self._process.changed_elsewhere(glimpsed):
+            self.shared = None
         if self._process is not None and (target := self._process.changed()):
             self.shared = seen(self._fn, "changes", target, "update")
         if self._blocks >= MAX_SEEN_BLOCKS or (self.shared and self.shared.kind == "update"):
@@ -231,7 +235,7 @@ class RouteLimits:
             return
         self._glanced = True
         if target:
-            self.shared = seen(self._fn, "swaps", target, "apart")
+            self.shared, self._glimpsed = seen(self._fn, "swaps", target, "apart"), target
 
     @property
     def blind(self) -> bool:
