@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: then, more keeps the items waiting.
 LEAST_WAIT_S: Final = 0.02
 MOST_WAIT_S: Final = 0.05
-POLL_S: Final = 0.001
+REPEAT_S: Final = 0.001
 
 
 def goes_on(look: Callable[[], Any], seconds: float) -> bool:
@@ -33,7 +33,7 @@ def goes_on(look: Callable[[], Any], seconds: float) -> bool:
         return False
     before, end = look(), time.perf_counter() + min(max(seconds, LEAST_WAIT_S), MOST_WAIT_S)
     while time.perf_counter() < end:
-        time.sleep(POLL_S)
+        time.sleep(REPEAT_S)
         if look() != before:
             return True
     return False
