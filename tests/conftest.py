@@ -54,6 +54,7 @@ def pytest_collection_finish() -> None:
     """Let the collector, which many tests call, pass over all that there is before the first."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +100,7 @@ def pytest_configure() -> None:
 
     With ``TEST_SWITCH_INTERVAL=1e-6`` threads take turns as often as can be, which finds races.
     """
+    gc.disable()  # until all tests are collected: what they are made of stays
     if interval := os.environ.get("TEST_SWITCH_INTERVAL"):
         sys.setswitchinterval(float(interval))
     shared = tempfile.gettempdir()

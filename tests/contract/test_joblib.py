@@ -59,7 +59,7 @@ def oops_or_sleep(x):
 
 def test_a_time_limit():
     with pytest.raises(multiprocessing.TimeoutError):
-        each(time.sleep, [0.5] * 3, timeout=0.05)
+        each(time.sleep, [0.25] * 3, timeout=0.05)
 
 
 def test_shared_memory_is_threads():

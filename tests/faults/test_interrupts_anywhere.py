@@ -243,6 +243,7 @@ class Torn:
         return self._tear(self.sock.recv_into(*args))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, LimitError, TimeoutError])
 def test_between_a_system_call_and_its_bookkeeping(monkeypatch, error):
     """Nobody knows what was sent, or heard: no later run gets that worker, and its answers."""

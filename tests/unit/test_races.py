@@ -71,7 +71,7 @@ class Meeting(dict):
     def pop(self, *args):
         value = super().pop(*args)
         with contextlib.suppress(threading.BrokenBarrierError):
-            self.barrier.wait(0.2)
+            self.barrier.wait(0.1)
         return value
 
 
@@ -172,7 +172,7 @@ def test_one_trimmer_for_all_threads(own_arena, monkeypatch):
             if self.name == "parallax-pool-memory":
                 made.append(self)
                 with contextlib.suppress(threading.BrokenBarrierError):
-                    meeting.wait(0.2)
+                    meeting.wait(0.1)
 
     trimmer = arena._IdleTrimmer()
     with monkeypatch.context() as patch:
@@ -188,7 +188,7 @@ def test_the_arena_is_wanted_again_as_it_closes(own_arena, monkeypatch):
 
     def slowly():
         begun.set()
-        asked.wait(0.2)
+        asked.wait(0.1)
         close()
 
     monkeypatch.setattr(arena, "_close_senders", slowly)
