@@ -1,8 +1,9 @@
-"""Whether threads hinder each other without a GIL: by shared objects, reference counts and locks.
+"""Whether threads hinder each other where no GIL does: by shared objects, counts and locks.
 
-Threads that write to the same cache lines, as those that count references to one object do, keep
-their cores busy and get little done. The CPU clock does not show that, and neither does the GIL
-sampler. What shows it: an item takes more CPU time beside other threads than it took alone.
+Threads that write to the same cache lines, as those that count references to one object do, and
+those of C code whose locks spin, keep their cores busy and get little done. The CPU clock does not
+show that, and neither does the GIL sampler. What shows it: an item takes more CPU time beside other
+threads than it took alone.
 
 Guarantees: pure. The factor is 1 unless the difference is clear, given how uneven items are.
 Assumption: the first items of threads are like the last ones of the caller's, which are beside them
@@ -12,6 +13,7 @@ in the input. Later ones may be dearer; they do not count.
 from __future__ import annotations
 
 import math
+from collections import deque
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 
@@ -39,6 +41,8 @@ class ContentionMeter:
         self.factor = 1.0
         self._chunks = self._items = 0
         self._cpu = self._squares = 0.0
+        self._latest: deque[tuple[int, float]] = deque(maxlen=MIN_COMPARED_CHUNKS)
+        self._settled = False
 
     def add(self, result: ChunkResult, cost: ItemCost, overtaken: tuple[float, float]) -> bool:
         """Add a chunk that ran beside others; whether the factor has changed.
@@ -47,7 +51,10 @@ class ContentionMeter:
         during which the others began, the CPU seconds before that, and in all.
         """
         count = len(result.values)
-        if not count or result.cpu <= 0.0 or self._chunks >= MAX_COMPARED_CHUNKS:
+        if not count or result.cpu <= 0.0:
+            return False
+        self._latest.append((count, result.cpu))
+        if self._settled or self._chunks >= MAX_COMPARED_CHUNKS:
             return False
         self._chunks += 1
         self._items += count
@@ -57,6 +64,23 @@ class ContentionMeter:
             return False
         before, self.factor = self.factor, self._compare(cost, overtaken)
         return self.factor != before
+
+    def doubtful(self, cost: ItemCost) -> bool:
+        """Whether threads take more CPU time, as it seems, but those alone may have been others."""
+        if self._settled or self.factor > 1.0 or len(self._latest) < MIN_COMPARED_CHUNKS:
+            return False
+        return bool(cost.items) and self._mean() > MIN_CONTENTION * cost.cpu
+
+    def settle(self, items: int, cpu: float) -> None:
+        """Compare the latest items of threads with those that ran alone after them."""
+        if items and cpu > 0.0:
+            factor = self._mean() * items / cpu
+            self.factor = factor if factor > MIN_CONTENTION else 1.0
+        self._settled = True
+
+    def _mean(self) -> float:
+        """CPU seconds per item of the latest chunks of threads."""
+        return sum(cpu for _, cpu in self._latest) / sum(count for count, _ in self._latest)
 
     def _compare(self, cost: ItemCost, overtaken: tuple[float, float]) -> float:
         mean = self._cpu / self._items

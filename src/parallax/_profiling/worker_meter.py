@@ -32,7 +32,7 @@ class WorkerMeter:
         self._threads = False
         self._workers = 1
         self._items = 0
-        self._wall = self._cpu = 0.0
+        self._wall = self._cpu = self._delay = 0.0
 
     def add_encoding(self, seconds: float, items: int) -> None:
         """Add the seconds that it took this process to send items and to take their results."""
@@ -46,10 +46,11 @@ class WorkerMeter:
         self._workers = workers
         if threads != self._threads:
             self._threads = threads
-            self._items, self._wall, self._cpu = 0, 0.0, 0.0
+            self._items, self._wall, self._cpu, self._delay = 0, 0.0, 0.0, 0.0
         self._items += len(result.values)
         self._wall += result.wall
-        self._cpu += result.cpu + result.delay
+        self._cpu += result.cpu
+        self._delay += result.delay
 
     def times(
         self, cost: ItemCost, waiting: float, contention: float = 1.0
@@ -61,13 +62,13 @@ class WorkerMeter:
         """
         if cost.even or self._items < max(MIN_ITEMS, cost.items):
             return None
-        wall, cpu = self._wall / self._items, self._cpu / self._items
+        wall, cpu = self._wall / self._items, (self._cpu + self._delay) / self._items
         # Threads that leave the cores idle between them really wait, whatever the start was like.
         idle = cpu / wall * self._workers < SATURATED_CORES if wall > 0 else False
         if self._threads and waiting < 0.8 and not idle:
             # On threads the wall time includes queueing for the GIL and the cores: take the CPU
             # time, and for waiting the share that was seen before there was a queue.
-            cpu /= contention
+            cpu = self._cpu / self._items / contention
             wall = cpu / (1.0 - waiting)
         elif self._threads and cost.items and waiting >= 0.8:
             wall = cost.wall

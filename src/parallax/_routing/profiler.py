@@ -127,8 +127,8 @@ class Profiler:
             held = min(1.0, self._held_per_cpu * cpu / wall)
         if not self._gil:
             held, error = 0.0, 0.0
-            if contention == 1.0 and similar is not None:
-                contention = similar.contention
+        if contention == 1.0 and similar is not None:
+            contention = similar.contention
         if caller.others_busy(now) > CROWDED_SHARE:
             cpu = wall
         return Measurement(
@@ -168,10 +168,19 @@ class Profiler:
     def ran_beside(self, result: ChunkResult) -> bool:
         """Threads have run a chunk; whether they now are known to hinder each other, or not to."""
         caller = self.caller
-        changed = not self._gil and self._threads.add(result, caller.cost(), caller.overtaken)
+        changed = self._threads.add(result, caller.cost(), caller.overtaken)
         if changed:
             self.observed_speeds.pop("threads", None)  # it was taken for more, or less
         return changed
+
+    def contends(self) -> bool:
+        """Whether it is worth seeing what items take alone now, beside what threads take."""
+        return self._threads.doubtful(self.caller.cost())
+
+    def ran_alone(self, items: int, cpu: float) -> None:
+        """So many items ran alone once more, in so many CPU seconds."""
+        self._threads.settle(items, cpu)
+        self.observed_speeds.pop("threads", None)
 
     def loop_seconds(self, result: ChunkResult, *, threads: bool) -> float:
         """Seconds that a plain loop would take for a worker's chunk."""

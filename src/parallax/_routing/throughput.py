@@ -21,7 +21,7 @@ MIN_CHUNKS_PER_WORKER = 3
 
 #: The same for threads that are hardly faster than the loop, and what that means: they start at
 #: once, so what they do not bring after two rounds they never will. More keeps wrong ones longer.
-EARLY_SPAN_S, EARLY_CHUNKS_PER_WORKER, POOR_SPEED = 0.04, 2, 1.2
+EARLY_SPAN_S, EARLY_CHUNKS_PER_WORKER, POOR_SPEED = 0.025, 2, 1.2
 
 #: A machine that gives less than this share of its cores is too loaded to judge anything.
 MIN_CORE_SHARE = 0.4
@@ -69,7 +69,7 @@ class RouteThroughput:
         self._work = 0.0
         self.chunks = 0
         self.items = 0
-        self.wall = 0.0
+        self.wall = self._cpu = 0.0
 
     def add(self, now: float, result: ChunkResult, equivalent: float) -> None:
         """Add a chunk that has ended, for which a plain loop would take ``equivalent`` seconds."""
@@ -78,6 +78,7 @@ class RouteThroughput:
             part = min(1.0, max(0.0, now - self._begin) / result.wall)
         self._work += equivalent * part
         self.wall += result.wall * part
+        self._cpu += result.cpu * part
         self.items += len(result.values)
         self.chunks += 1
 
@@ -96,14 +97,16 @@ class RouteThroughput:
         under_way = min(under_way, span * self._workers)
         if self.wall < under_way or not self.wall or not self._work:
             return None  # most of what is known is not finished, or too short for the clocks
-        speed = self._work * (1 + under_way / self.wall) / span
-        if self._workers <= self._cores:
-            # Other programs take from every route alike; the prediction for the others does not
-            # know of them, so what they took is given back here.
-            share = 1.0 - max(0.0, delay - self._delay) / (span * self._workers)
-            if share < MIN_CORE_SHARE:
-                return None
-            speed /= share
+        more = 1 + under_way / self.wall
+        speed = self._work * more / span
+        # Other programs take from every route alike; the prediction for the others does not know of
+        # them, so what they took is given back here. Not what workers take from each other.
+        lacked = max(0.0, delay - self._delay)
+        crowd = max(0.0, self._cpu * more + lacked - self._cores * span)
+        share = 1.0 - max(0.0, lacked - crowd) / (span * min(self._workers, self._cores))
+        if share < MIN_CORE_SHARE:
+            return None
+        speed /= share
         return speed if known or speed < POOR_SPEED else None
 
 

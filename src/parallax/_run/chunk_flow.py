@@ -151,6 +151,12 @@ class ChunkFlow:
             self._retire_others()
         return None
 
+    def dismiss(self, route: Route) -> None:
+        """End the workers of a route, which are idle; they are not waited for."""
+        for worker in [*self.table.up(route)]:
+            self._on(Left(worker, worn=False))
+        self.table.crews.pop(route).close(0.0)
+
     def make_ready(self, worker: int, route: Route, quota: int | None = None) -> None:
         """A worker of a route can take chunks."""
         crew, target = self.table.crews.get(route), CHUNK_TARGET_S[route]
@@ -187,6 +193,10 @@ class ChunkFlow:
         """Seconds that workers have spent so far on chunks that have not come back."""
         flights = self.scheduler.flights() if self.scheduler is not None else []
         return sum(max(0.0, now - since) for *_, since in flights)
+
+    def busy(self, route: Route) -> bool:
+        """Whether workers of a route hold chunks."""
+        return any(self.in_flight.held_by(worker) for worker in self.table.up(route))
 
     def delay(self, route: Route) -> float:
         """Seconds that a route's workers have spent without a core, as far as that is known."""

@@ -14,32 +14,29 @@ from parallax._backends.contract import Unable
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
 from parallax._core.plans import Plan
-from parallax._core.records import replace
 from parallax._profiling.history import key_of, past_item_seconds, remember_item_seconds
 from parallax._routing.planner import LITTLE_WORK_S, Facts, hindsight, too_little
 from parallax._routing.profiler import Profiler
-from parallax._routing.requested import MOST_THREADS, THREADS, requested_route
+from parallax._routing.requested import THREADS, requested_route
 from parallax._routing.throughput import (
     PLAN_REVIEW_S,
     RouteHold,
-    RouteThroughput,
     next_review,
 )
 from parallax._run.crew_table import CALLER
 from parallax._run.dispatcher import Dispatcher
+from parallax._run.interlude import Interlude
 from parallax._run.listener import Listener
+from parallax._run.route_judge import RouteJudge
 from parallax._run.worker_factory import WorkerFactory
 
 if TYPE_CHECKING:
     from parallax._backends.contract import Died, Done, Refused
     from parallax._core.chunks import ChunkResult, Route
+    from parallax._core.plans import Measurement
     from parallax._run.caller_state import RunSetup
 
 clock = time.perf_counter
-
-#: Bytes that a chunk moves at most, there and back. Each worker holds two chunks, and so does a
-#: reader that is late: larger takes too much memory, smaller pays more dispatches.
-MAX_CHUNK_BYTES = 1 << 24
 
 #: Seconds per item, and of work in all, from which an earlier call's plan is taken at once. Less is
 #: measured for a moment, which costs nothing.
@@ -56,7 +53,6 @@ class Controller:
         call, self._source, options, report, self._caller, stream, first = setup
         self._options, self._report = options, report
         self._place = here() if first is None else first.place
-        self._cores = self._place.cores
         self._requested = requested_route(options, self._place, stream=stream)
         self._key = key_of(call.fn)
         #: the route that the caller asked for, None for auto.
@@ -74,8 +70,9 @@ class Controller:
         told = self._on_done, self._on_trouble, self._on_turn, self._on_change, self._on_take
         listener = Listener(*told, self._on_death)
         self.dispatch = Dispatcher(self._source, options, listener, stream=stream)
+        self._interlude = Interlude(self.dispatch.flow, self._caller, stream=stream)
         self._factory = WorkerFactory(
-            setup, self.profiler, self.dispatch, self._place, forced=self.forced is not None
+            setup, self.profiler, self.dispatch, self._place, self._interlude.ending, self.forced
         )
         #: a plan was made that more measuring will not change.
         self.planned = False
@@ -86,8 +83,7 @@ class Controller:
         self.begin = report.work.begin = clock() if first is None else first.began
         self._hold = RouteHold()
         self._closed = False
-        #: the work of the present route since all its workers are up.
-        self._throughput: RouteThroughput | None = None
+        self._judge = RouteJudge(self.dispatch.flow, self.profiler, self._place)
 
     def forced_plan(self) -> Plan:
         """The plan for a route that was asked for."""
@@ -124,7 +120,10 @@ class Controller:
     def _on_turn(self) -> None:
         """Events were handled; the lock is held."""
         now = clock()
-        if self.forced is None and now >= self.review_at and not self._closed:
+        if self._interlude.active:
+            if self._interlude.over(now) and not self._closed:
+                self._end_interlude(now)
+        elif self.forced is None and now >= self.review_at and not self._closed:
             self.review(now)
 
     def open_from_history(self) -> bool:
@@ -158,20 +157,22 @@ class Controller:
         if left is not None and left < 1:
             return
         if profiler.gil_came():
-            self._throughput = None
+            self._judge.restart()
         if flow.scheduler is None:  # else workers of this run want cores, too
             profiler.look_around(1 + (threading.get_ident() != self._caller.thread))
-        self._judge(now)
+        self._judge.judge(now)
         profiler.limits.nested = self.inside.spread
-        decided = profiler.plan(now, left, self._facts())
-        if decided is not None and decided[1].route == "processes" and not profiler.weighed:
-            self._weigh()
-            decided = profiler.plan(now := clock(), left, self._facts())
+        decided = self._decide(now, left, flow.route)
         self.planned = False
         if decided is None:
             self._start_early(now, left)
             return
         seen, plan = decided
+        same = plan.route == flow.route == "threads"
+        if same and profiler.contends() and self._interlude.ending():
+            self._interlude.begin(plan, now, measure=True)
+            self._direct(Plan("loop", 1, plan.reason, {}, left))
+            return
         if plan.route == "threads" and flow.scheduler is None and profiler.limits.blind:
             return
         self._report.measured = seen
@@ -180,12 +181,34 @@ class Controller:
         self.planned = plan.settled
         self._follow(plan, now)
 
-    def _facts(self) -> Facts:
-        place, most, current = self._place, self._options.max_workers, self.dispatch.flow.route
+    def _decide(
+        self, now: float, left: int | None, current: Route
+    ) -> tuple[Measurement, Plan] | None:
+        decided = self.profiler.plan(now, left, self._facts(current))
+        if decided is not None and decided[1].route == "processes" and not self.profiler.weighed:
+            self._factory.weigh()
+            decided = self.profiler.plan(clock(), left, self._facts(current))
+        return decided
+
+    def _end_interlude(self, now: float) -> None:
+        ended = self._interlude
+        plan = ended.plan or self.forced_plan()
+        if ended.measures:
+            self.profiler.ran_alone(ended.items, ended.cpu)
+            decided = self._decide(now, self.dispatch.flow.unbegun(), "threads")
+            if decided is not None and decided[1].route != "threads":
+                plan = decided[1]
+                self.adopt(plan, now)
+                self._hold.changed(now)
+        self._judge.restart()
+        self._direct(plan)
+
+    def _facts(self, current: Route) -> Facts:
+        place, most = self._place, self._options.max_workers
         if not place.level:
             # On a loaded machine that takes longer, like everything.
             start, hold = (s / self.profiler.working for s in self._factory.start_seconds())
-            return Facts(self._cores, most, process_start=start, process_hold=hold, current=current)
+            return Facts(place.cores, most, process_start=start, process_hold=hold, current=current)
         # Asked each time: the run around this one may have taken workers meanwhile.
         return Facts(place.cores, most, current=current, allowed=frozenset({"loop", "threads"}))
 
@@ -208,11 +231,14 @@ class Controller:
         elif change or (more and plan.route != "loop"):
             if change:
                 self._hold.changed(now)
-            self._throughput = None
+            self._judge.restart()
             self._direct(plan)
 
     def _direct(self, plan: Plan) -> None:
         """Take a plan's route from now on."""
+        if plan.route == "processes" and self._interlude.ending():
+            self._interlude.begin(plan, clock(), measure=False)
+            plan = Plan("loop", 1, plan.reason, {}, plan.remaining)
         apart = plan.route != "loop"
         self._place.spread = self._place.spread or apart
         self.inside.share(self._place, plan.workers if apart else 0)
@@ -271,28 +297,10 @@ class Controller:
             if not report.changes and seen.wall * report.items < LITTLE_WORK_S:
                 report.reason = too_little(seen, report.items)
                 return
-            facts = replace(profiler.facts_with_limits(self._facts()), current=report.route)
+            facts = profiler.facts_with_limits(self._facts(report.route))
             report.costs, report.reason = hindsight(
                 seen, report.items, facts, report.route, report.workers
             )
-
-    def _judge(self, now: float) -> None:
-        """Record the observed speed of the present route, once it can be told."""
-        flow, profiler, throughput = self.dispatch.flow, self.profiler, self._throughput
-        route = flow.route
-        if throughput is None or route == "loop":
-            return
-        speed = throughput.speed(now, flow.under_way(now), flow.delay(route))
-        if speed is not None:
-            profiler.observed_speeds[route] = speed
-        cost = profiler.caller.cost()
-        waits = cost.items and cost.cpu < 0.5 * cost.wall
-        if route == "threads" and waits and throughput.chunks >= 2:
-            slower = throughput.wall / throughput.items / cost.wall
-            most = self._place.part(MOST_THREADS)
-            if slower < 1.3 and flow.wanted >= profiler.thread_cap < most:
-                profiler.thread_cap *= 2
-                profiler.observed_speeds.pop(route, None)
 
     def count(self, first: int, result: ChunkResult, worker: int = CALLER, *moved: int) -> None:
         """Enter items that were run in the report, from index ``first`` on; the lock is held."""
@@ -306,48 +314,29 @@ class Controller:
     def _on_done(self, done: Done, route: Route, first: int) -> None:
         """A chunk came back; the lock is held."""
         self._caller.last = clock()
-        flow, profiler, report = self.dispatch.flow, self.profiler, self._report
+        flow, report = self.dispatch.flow, self._report
         result = done.result
         self.count(first, result, done.worker, done.bytes_in, done.bytes_out)
         report.bytes_once += done.once
         report.bytes_spared += done.spared
         report.packing += done.seconds
-        if route != flow.route or route == "loop":
-            return
-        threads = route == "threads"
-        profiler.workers.add_chunk(result, threads=threads, workers=flow.wanted)
-        if threads and flow.wanted > 1 and profiler.ran_beside(result):
-            self._throughput = None
-        if not threads:
-            profiler.workers.add_encoding(done.seconds, len(result.values))
-            moved = done.bytes_in + done.bytes_out
-            if moved and flow.scheduler is not None:
-                most = max(1, MAX_CHUNK_BYTES * len(result.values) // moved)
-                flow.scheduler.limit_chunks(most)
-        if self._throughput is None:
-            if len(flow.table.up(route)) >= (count := flow.wanted):
-                now_at_work = clock(), count, self._cores, flow.delay(route)
-                self._throughput = RouteThroughput(*now_at_work, early=threads)
-            return
-        self._throughput.add(clock(), result, profiler.loop_seconds(result, threads=threads))
+        if route == "loop":
+            self._interlude.add(result)
+        elif route == flow.route:
+            self._judge.add(done)
 
     def _start_early(self, now: float, left: int | None) -> None:
         """Have workers that are no forks prepare before the verdict, where they would pay."""
         profiler, start = self.profiler, self._factory.start
         if profiler.weighed or left is None or self._place.level:
             return
-        if profiler.may_pay(now, left, self._facts()) and not start.may_fork():
-            self._weigh()
-            if profiler.may_pay(now, left, self._facts()):
+        if (
+            profiler.may_pay(now, left, self._facts(self.dispatch.flow.route))
+            and not start.may_fork()
+        ):
+            self._factory.weigh()
+            if profiler.may_pay(now, left, self._facts(self.dispatch.flow.route)):
                 self._factory.prepare()
-
-    def _weigh(self) -> None:
-        """Measure the encoding of an item and a result that are at hand."""
-        items = self.dispatch.flow.in_flight.first() or self._caller.sample
-        if not items and self._source.anywhere:
-            items = self._source.peek()
-        self._caller.sample = []
-        self._factory.weigh(items, self._caller.out[-1:])
 
     def _on_change(self, start: int, result: ChunkResult) -> bool:
         """A worker's copies have changed; True if its items are to run here. The lock is held."""
@@ -362,7 +351,7 @@ class Controller:
         return True
 
     def _stay(self) -> None:
-        self._throughput = None
+        self._judge.restart()
         reason = self.profiler.limits.verdict.reason
         self.adopt(Plan("loop", 1, reason, {}, self.dispatch.flow.unbegun()), clock())
 
@@ -391,7 +380,7 @@ class Controller:
             self._report.note(f"kept in this process: {limits.stay_reason}")
         elif event.fatal:
             limits.stay_reason = f"no worker process could be had: {event.reason}"
-        self._throughput = None
+        self._judge.restart()
         self._hold.failed()
         plan = Plan("loop", 1, limits.stay_reason or event.reason, {}, left)
         self.adopt(plan, clock())

@@ -83,6 +83,7 @@ class ProcessStart:
         cores: int,
         forced: bool,
         place: Place,
+        ending: Callable[[], int] = int,
     ) -> None:
         """Prepare; nothing is started yet.
 
@@ -96,6 +97,7 @@ class ProcessStart:
             cores: cores for the run.
             forced: the run was told to use processes.
             place: where the run was called.
+            ending: tells how many threads of the run end before a fork.
         """
         self._call = call
         self._source = source
@@ -104,6 +106,7 @@ class ProcessStart:
         self._caller = caller
         self._meter = meter
         self._place = place
+        self._ending = ending
         #: what workers may do: what the caller may do at the call.
         self._ids = own_ids()
         self._rights: Rights | None = None
@@ -130,7 +133,7 @@ class ProcessStart:
         """Whether the program can be forked at the end of an item, as far as that is known."""
         if self._fork_wanted and self._unforkable is None:
             try:
-                self._unforkable = fork_safety.unsafe_reason(fork_pauses.running())
+                self._unforkable = fork_safety.unsafe_reason(fork_pauses.running() + self._ending())
             except OSError as error:  # no descriptor is left to load the module
                 self._unforkable = str(error)
         return self._fork_wanted and not self._unforkable

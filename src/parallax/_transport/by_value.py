@@ -22,7 +22,7 @@ from cloudpickle import cloudpickle as tracking
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._shm.registry import any_shared
 from parallax._transport.encoded import BufferCollector, Encoded, dump, with_reducers
-from parallax._transport.main_module import MAIN_NAMES, WorkerMain
+from parallax._transport.main_module import MAIN_NAMES, WorkerMain, number_main_classes
 from parallax._transport.out_of_band import (
     has_large_buffers,
     make_pickler,
@@ -266,3 +266,6 @@ def _without_dict(reduced: Any, slots: list[str]) -> Any:
         rest = {name: value for name, value in state[0].items() if name not in slots}
         return (*reduced[:2], (rest or None, state[1]), *reduced[3:])
     return reduced
+
+
+number_main_classes(tracking)

@@ -31,18 +31,33 @@ class WorkerMain:
         return worker_main, ()
 
 
+#: Classes of ``__main__`` that forks have, to be numbered when cloudpickle is loaded.
+_untracked: dict[type, None] = {}
+
+
 def track_main_classes() -> None:
     """Let forks of this process recognize its classes of ``__main__`` that come by value."""
     main = list(vars(sys.modules["__main__"]).values())
-    classes = [m for m in main if isinstance(m, type) and m.__module__ in MAIN_NAMES]
-    if classes:
-        from cloudpickle import cloudpickle as tracking
-
-        for each in classes:
+    for each in main:
+        if isinstance(each, type) and each.__module__ in MAIN_NAMES:
             try:
-                tracking._get_or_create_tracker_id(each)
+                _untracked[each] = None
             except TypeError:  # the class is not hashable
                 continue
+    tracking: Any = sys.modules.get("cloudpickle.cloudpickle")
+    if "parallax._transport.by_value" in sys.modules:
+        for each in _untracked:
+            tracking._get_or_create_tracker_id(each)
+        _untracked.clear()
+
+
+def number_main_classes(tracking: Any) -> None:
+    """Have cloudpickle, now that it is loaded, know the classes by the same numbers as forks do."""
+    for number, each in enumerate(_untracked):
+        name = f"parallax.{number}"
+        tracking._DYNAMIC_CLASS_TRACKER_BY_CLASS[each] = name
+        tracking._DYNAMIC_CLASS_TRACKER_BY_ID[name] = each
+    _untracked.clear()
 
 
 def use_real_main() -> None:

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from parallax._backends.contract import Died, Done, Joined, Left, Refused, Unable, Yielded
+from parallax._backends.contract import Call, Died, Done, Joined, Left, Refused, Unable, Yielded
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent import worker_set
 from parallax._backends.processes.parent import worker_state as states
@@ -24,6 +24,7 @@ from parallax._backends.processes.parent.function_cache import Known
 from parallax._backends.processes.parent.map_workers import ProcessCrew
 from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.pool import Pool
+from parallax._backends.processes.parent.run_call import RunCall
 from parallax._backends.processes.parent.task import Task
 from parallax._backends.processes.parent.task_workers import TaskWorkers
 from parallax._backends.processes.parent.worker_client import WorkerClient
@@ -293,7 +294,7 @@ class ChunksMachine(FakeWorkersMachine):
         self.sent, self.joined, self.events = {}, {}, []
         self.open_count = 0
         self.numbers = iter(range(1, 10**6))
-        call = codec.encode((len, False, False, []))._replace(slabs={})
+        call = RunCall(Call(len, star=False, stop=False), tuple)
         self.crew = ProcessCrew(
             self.events.append,
             threading.RLock(),

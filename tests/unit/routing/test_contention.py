@@ -216,6 +216,28 @@ def test_contention_in_a_plan():
     assert plan(seen, 1000, Facts(cores=4, limit="process", limit_reason="x")).route == "loop"
 
 
+@pytest.mark.parametrize(
+    ("first", "threads", "later", "factor"),
+    [
+        ([0.015, 0.035], 0.04, 0.01, 4.0),  # the first items were dear, and hid what threads cost
+        ([0.015, 0.035], 0.04, 0.04, 1.0),  # items became dearer, on threads and alone
+        ([0.015, 0.035], 0.04, 0.0, 1.0),  # none was left to run alone
+    ],
+)
+def test_items_that_run_alone_once_more(first, threads, later, factor):
+    meter, costs = ContentionMeter(), ItemMeter()
+    for each in first:
+        costs.add(1, each, each)
+    for _ in range(MIN_COMPARED_CHUNKS):
+        assert not meter.doubtful(costs.summary())
+        meter.add(beside(threads), costs.summary(), (0.0, 0.0))
+    assert meter.factor == 1.0, "two uneven items are no evidence"
+    assert meter.doubtful(costs.summary())
+    meter.settle(3 if later else 0, 3 * later)
+    assert meter.factor == pytest.approx(factor)
+    assert not meter.doubtful(costs.summary()), "once is enough"
+
+
 # -- executors -------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ def at_work(speed: float, seconds: float, *, chunk: float, workers: int = 2, **o
         (0.4, 0.05, 0.01, True, True),  # those that fight for a lock
         (1.9, 0.05, 0.01, True, False),  # good ones go on, and are measured for longer
         (1.9, 0.3, 0.01, True, True),
-        (1.0, 0.03, 0.01, True, False),  # too soon
+        (1.0, 0.02, 0.01, True, False),  # too soon
         (1.0, 0.05, 0.05, True, False),  # one round of long items
         (1.0, 0.1, 0.05, True, True),
         (1.0, 0.05, 0.01, False, False),  # processes are slow at first
@@ -61,3 +61,20 @@ def test_what_other_programs_take_is_not_the_routes_fault():
 )
 def test_reviews_take_a_fiftieth_of_the_loop(spent, settled, seconds):
     assert next_review(spent, settled=settled) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "delay", "speed"),
+    [
+        (2.0, 1.0, 2.0),  # three threads on two cores wait for each other, and for nobody else
+        (1.2, 1.8, 1.2 / 0.6),  # another program has most of one core
+        (1.0, 0.0, 1.0),  # they wait for a lock: that is their own fault
+    ],
+)
+def test_more_threads_than_cores(cpu, delay, speed):
+    route = RouteThroughput(10.0, 3, 2, 0.0)
+    for number in range(1, 31):
+        for _ in range(3):
+            result = ChunkResult([None], (), 0.01, 0.01 * cpu / 3)
+            route.add(10.0 + number * 0.01, result, 0.01 * cpu / 3)
+    assert route.speed(10.3, 0.0, 0.3 * delay) == pytest.approx(speed)

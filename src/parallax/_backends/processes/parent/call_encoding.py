@@ -84,9 +84,9 @@ _numbers = itertools.count(1)
 _keys: dict[bytes, int] = {}
 
 
-def call_key(call: codec.Encoded) -> int:
+def call_key(call: codec.Encoded | None) -> int:
     """A number for a callable: the same for the same content, if that is small enough to hash."""
-    if call.nbytes > MAX_HASHED_BYTES:
+    if call is None or call.nbytes > MAX_HASHED_BYTES:
         return next(_numbers)
     content = b"".join((call.payload, *call.buffers))
     if len(_keys) > MAX_KEYS:

@@ -151,14 +151,14 @@ def unportable(reads: Iterable[Key]) -> str:
         if not needed or is_handle(value) or code_digest(value) is not None:
             continue
         try:
-            codec.encode(_samples(value, TRIED_ENTRIES), shared=True)
+            codec.encode(samples(value, TRIED_ENTRIES), shared=True)
         except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises
             return _stuck(key, error)
     return ""
 
 
-def _samples(value: Any, most: int) -> Any:
-    """A value, with some entries only of what is a large container of a plain type."""
+def samples(value: Any, most: int) -> Any:
+    """A value, with about so many entries only of what is a large container of a plain type."""
     if type(value) not in _CONTAINERS or len(value) <= most or not most:
         return value
     if type(value) in {list, tuple}:
@@ -168,7 +168,7 @@ def _samples(value: Any, most: int) -> Any:
         picked = [*islice(value, most)]
         if type(value) is dict:
             picked += islice(value.values(), most)
-    return [_samples(each, most // 4) for each in picked]
+    return [samples(each, most // 4) for each in picked]
 
 
 def _stuck(key: Key, error: Exception) -> str:

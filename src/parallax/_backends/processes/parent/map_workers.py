@@ -12,8 +12,7 @@ import time
 
 from parallax._backends.contract import Died, Done, Joined, Left, Refused, Unable, Yielded
 from parallax._backends.processes.common import protocol
-from parallax._backends.processes.common.heritage import SharedObjects
-from parallax._backends.processes.parent.call_encoding import MAX_HASHED_BYTES, call_key
+from parallax._backends.processes.parent.call_encoding import MAX_HASHED_BYTES
 from parallax._backends.processes.parent.sent_once import SentOnce
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_set import WorkerSet
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from parallax._backends.contract import Report
     from parallax._backends.processes.parent.output_receiver import OutputReceiver
     from parallax._backends.processes.parent.pool import Pool
+    from parallax._backends.processes.parent.run_call import RunCall
     from parallax._backends.processes.parent.worker_set import Loss
     from parallax._core import errors
     from parallax._core.chunks import Chunk, Route
@@ -61,9 +61,8 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         self,
         report: Report,
         lock: RLock,
-        call: codec.Encoded,
+        call: RunCall,
         *,
-        key: int | None = None,
         pool: Pool,
         limit: int,
         idle_timeout: float,
@@ -73,7 +72,6 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         output: OutputReceiver,
         items: int | None = None,
         memory: int | None = None,
-        objects: SharedObjects | None = None,
         net: tuple[Any, ...] | None = None,
     ) -> None:
         """Prepare; no process is started yet.
@@ -81,8 +79,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         Args:
             report: takes the events.
             lock: held while events are reported and frames are made.
-            call: the encoded callable.
-            key: the number of the callable; None for that of ``call_key``.
+            call: the callable, which is encoded for workers that do not have it.
             pool: where workers come from.
             limit: how many workers may exist over all runs of this process.
             idle_timeout: seconds that workers stay after this run.
@@ -92,7 +89,6 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             output: takes what workers print, log and warn; who polls has it delivered.
             items: how many a worker may run in its life.
             memory: bytes that a worker may hold.
-            objects: what workers have of the callable.
             net: how workers look for changes of their copies of shared state.
         """
         super().__init__(pool, output)
@@ -100,7 +96,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         self._report = report
         self._lock = lock
         self._call = call
-        self._key = call_key(call) if key is None else key
+        self._key = call.key
         self._surround = surround
         #: the environment of items, captured for so many workers.
         self._context = 0, b""
@@ -118,7 +114,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         #: items that a worker may still be sent, where that is limited.
         self._quota: dict[int, int] = {}
         self._joined: set[int] = set()
-        self._sent_once = SentOnce(call, objects or SharedObjects(()))
+        self._sent_once = SentOnce(call)
         #: what distinguishes this run's chunks from all others that its workers ever had.
         self._serial = next(_serials) << 32
         self._wanted = 0
@@ -171,7 +167,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         with self._lock:
             for worker in leased:
                 self._admit(worker, self._new_id())
-                worker.use(self._key, self._call, self._context[1], self._limits)
+                worker.use(self._key, self._call.encode, self._context[1], self._limits)
                 if self._items is not None:
                     self._quota[worker.number] = self._items - worker.ran
                 if self.eager or worker.state is not STARTING:
@@ -195,7 +191,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         client = self.workers.get(worker)
         try:
             if client is None or client.heritage is None:
-                encoded = self._sent_once.objects.pack(items)
+                encoded = self._call.objects.pack(items)
             else:
                 part = client.heritage.part(chunk.start, items)
                 encoded = codec.encode(items if part is None else part)
@@ -301,7 +297,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             with contextlib.suppress(OSError):  # it is leaving
                 worker.forget(self._key)
                 worker.channel.flush()
-        slabs = list((self._call.slabs or {}).values())
+        slabs = self._call.slabs
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
         while any(w.channel.has_sent(slab) for w in idle for slab in slabs):
             # What it captured would stay in memory until the next call is sent.
@@ -322,7 +318,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             try:
                 heritage = worker.heritage
                 if heritage is None:
-                    heritage = self._sent_once.objects
+                    heritage = self._call.objects
                     heritage.hold(items)
                 result = ChunkResult(*heritage.decode(*frame.open()))
             except KeyboardInterrupt:  # rather the user's than a result's

@@ -12,17 +12,14 @@ from parallax._shm.buffers import COPY, MIN_SHARED_BYTES
 from parallax._shm.dedup import Deduplicator
 
 if TYPE_CHECKING:
-    from parallax._backends.processes.common.heritage import SharedObjects
-    from parallax._transport.codec import Encoded
+    from parallax._backends.processes.parent.run_call import RunCall
 
 
 class SentOnce:
     """The shared memory of one run."""
 
-    def __init__(self, call: Encoded, objects: SharedObjects) -> None:
+    def __init__(self, call: RunCall) -> None:
         self._call = call
-        #: what workers that are no forks have of the callable.
-        self.objects = objects
         #: finds buffers of items that were sent before; None until there is a large one.
         self.dedup: Deduplicator | None = None
         self._captured_reported = False
@@ -42,7 +39,7 @@ class SentOnce:
         Args:
             items: how many results came, each of an item that used what the callable captured.
         """
-        captured = sum(s.nbytes for s in (self._call.slabs or {}).values() if s.mode == COPY)
+        captured = sum(s.nbytes for s in self._call.slabs if s.mode == COPY)
         once, spared = 0, captured * items
         if captured and not self._captured_reported:
             self._captured_reported = True
@@ -58,4 +55,3 @@ class SentOnce:
         """Let go of the memory: a run is part of a cycle of references."""
         if self.dedup is not None:
             self.dedup.clear()
-        (self._call.slabs or {}).clear()

@@ -13,7 +13,7 @@ from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._reporting.stall_policy import WorkerSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
 
     from parallax._backends.processes.common.heritage import Heritage
@@ -131,18 +131,21 @@ class WorkerClient(WorkerLife):
         stopped = state == psutil.STATUS_STOPPED
         return f"(it does not answer; its state is {state!r}{', by SIGSTOP' * stopped})"
 
-    def use(self, key: int, call: codec.Encoded, context: bytes, limits: bytes) -> None:
+    def use(
+        self, key: int, encode: Callable[[], codec.Encoded], context: bytes, limits: bytes
+    ) -> None:
         """Prepare the worker for a run's chunks; sent with the first of them.
 
         Args:
             key: the callable's number.
-            call: the callable.
+            encode: gives the callable, for a worker that does not inherit it.
             context: the environment, as ``capture_environment`` encodes it.
             limits: a pickled dict, as ``WorkerLimits.limit`` takes it, and "idle": seconds
                 without a frame after which the worker leaves, None until it is released.
         """
         self.surround(context)
-        self.teach(key, call)
+        if key not in self.started.inherits.keys:
+            self.teach(key, encode())
         self.channel.send(protocol.USE, key, limits, hold=True)
         self.begun = False
 

@@ -13,7 +13,6 @@ import contextlib
 import gc
 import multiprocessing
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from parallax._backends.processes.worker import main as worker
 from parallax._backends.processes.worker.parent_watch import watch_parent
 from parallax._core.fork_pauses import quiet_fork
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, signals
 from parallax._core.nesting import enter
 from parallax._shm.segment import Handle
 from parallax._transport.main_module import track_main_classes, use_real_main
@@ -93,11 +92,11 @@ class ForkStarter(Starter):
 def _become(process: Any, parent: int, sock: socket.socket) -> None:
     """Become a worker, without what the program has set up for itself. Never returns."""
     try:
-        signal.set_wakeup_fd(-1, warn_on_full_buffer=False)
-        for number in signal.valid_signals():
+        signals.set_wakeup_fd(-1, warn_on_full_buffer=False)
+        for number in signals.valid_signals():
             # As in a process that is executed. The worker sets a handler for Ctrl-C itself.
-            if callable(signal.getsignal(number)) and number != signal.SIGINT:
-                signal.signal(number, signal.SIG_DFL)
+            if callable(signals.getsignal(number)) and number != signals.SIGINT:
+                signals.signal(number, signals.SIG_DFL)
         gc.freeze()  # objects of the program must not be finalized here
         enter(None)
         reseed()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import signal
 import sys
 import time
 
@@ -26,7 +25,7 @@ from parallax._backends.processes.start.zygote import serve
 from parallax._backends.processes.start.zygote_client import Template
 from parallax._backends.processes.worker.environment_setup import adopt_place
 from parallax._core.fork_pauses import paused, quiet_fork
-from parallax._core.light_stdlib import TYPE_CHECKING, sockets
+from parallax._core.light_stdlib import TYPE_CHECKING, signals, sockets
 from parallax._core.nesting import enter
 from parallax._transport.main_module import track_main_classes, use_real_main
 
@@ -129,11 +128,11 @@ def reset_fork(kept: set[int]) -> None:
         kept: descriptors that stay open. Others become /dev/null, so that no pipe of the program
             is kept open, and no object of the program refers to a new file of the same number.
     """
-    signal.set_wakeup_fd(-1, warn_on_full_buffer=False)
-    for number in signal.valid_signals():
+    signals.set_wakeup_fd(-1, warn_on_full_buffer=False)
+    for number in signals.valid_signals():
         # As in a process that is executed. The worker sets a handler for Ctrl-C itself.
-        if callable(signal.getsignal(number)) and number != signal.SIGINT:
-            signal.signal(number, signal.SIG_DFL)
+        if callable(signals.getsignal(number)) and number != signals.SIGINT:
+            signals.signal(number, signals.SIG_DFL)
     sys.settrace(None)
     sys.setprofile(None)
     tracker: Any = sys.modules.get("multiprocessing.resource_tracker")

@@ -1,0 +1,126 @@
+"""The callable of one run: encoded for workers that need it, inherited by forks of the program.
+
+Guarantees: it is encoded once, and only when a worker, or a plan, needs that: what cannot be
+imported travels by cloudpickle, which takes longer to load than many a job takes.
+"""
+
+from __future__ import annotations
+
+from parallax._backends.contract import Call
+from parallax._backends.processes.common.heritage import SharedObjects
+from parallax._backends.processes.parent import fork_check
+from parallax._backends.processes.parent.call_encoding import (
+    call_key,
+    encode_call,
+    modules_for,
+    weigh,
+)
+from parallax._backends.processes.parent.captured_state import capture_state
+from parallax._backends.processes.parent.known_objects import shared_objects
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.records import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from parallax._core import errors
+    from parallax._core.plans import Payload
+    from parallax._transport import codec, pickle_diagnosis
+    from parallax._transport.module_state import Key
+else:
+    errors = lazy_module("parallax._core.errors")
+    pickle_diagnosis = lazy_module("parallax._transport.pickle_diagnosis")
+
+
+class RunCall:
+    """What workers are sent besides items, as soon as one has to be sent it."""
+
+    def __init__(self, call: Call, reads: Callable[[], Iterable[Key]]) -> None:
+        """Prepare; ``reads`` gives the module-level data that the callable reads."""
+        self._call = call
+        self._reads = reads
+        self._encoded: codec.Encoded | None = None
+        self._key = 0
+        #: why module-level data that it reads does not travel; "" if it does, or is not known.
+        self.stuck = ""
+        #: what workers that are no forks have of the callable.
+        self.objects = SharedObjects(())
+
+    @property
+    def key(self) -> int:
+        """The number of the callable in workers: that of its content, if it is encoded."""
+        self._key = self._key or call_key(self._encoded)
+        return self._key
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the encoded callable, as far as it is."""
+        return self._encoded.nbytes if self._encoded is not None else 0
+
+    @property
+    def slabs(self) -> list[Any]:
+        """The parts of the encoded callable in shared memory."""
+        return [*(self._encoded.slabs or {}).values()] if self._encoded is not None else []
+
+    def encode(self) -> codec.Encoded:
+        """The encoded callable.
+
+        Raises:
+            SerializationError: it cannot be pickled.
+        """
+        if self._encoded is None:
+            state, self.stuck = capture_state(self._reads())
+            objects = shared_objects(self._call.fn)
+            try:
+                self._encoded = encode_call(self._call, state, objects=objects)
+            except Exception as error:
+                if errors.lacks_descriptors(error):
+                    raise
+                path, reason = pickle_diagnosis.find_unpicklable(self._call.fn, "callable")
+                raise errors.SerializationError("callable", None, path, reason) from error
+            self.objects = objects
+        return self._encoded
+
+    def modules(self) -> frozenset[str]:
+        """Installed modules that the callable needs and that are loaded here."""
+        return modules_for(self.encode(), getattr(self._call.fn, "__code__", None))
+
+    def weigh(
+        self, items: list[Any], results: list[Any], *, fork: bool, numbered: bool
+    ) -> Payload | str:
+        """What sending an item and a result costs, or why something cannot travel.
+
+        Args:
+            items: an item, or nothing.
+            results: a result, or nothing.
+            fork: the workers would be forks of the program, which have the callable.
+            numbered: they would have the items, too.
+        """
+        fn, reads = self._call.fn, [*self._reads()]
+        payload = fork_check.weigh(fn, reads, items, results) if fork else None
+        if payload is None:
+            objects = shared_objects(fn)
+            weighed = weigh(self._call, reads, items, results, objects, forks=fork)
+            if isinstance(weighed, str):
+                return weighed
+            payload, encoded = weighed
+            if not fork:
+                self._encoded, self.objects = encoded, objects
+        if fork:
+            moved = 0.0 if numbered else payload.bytes_in
+            payload = replace(payload, bytes_in=moved, callable_bytes=0.0)
+        return payload
+
+    def clear(self) -> None:
+        """Let go of the callable, for good: a run is part of a cycle of references."""
+        self._call, self._reads = Call(len, star=False, stop=False), tuple
+        if self._encoded is not None:
+            self._encoded.buffers.clear()
+            (self._encoded.slabs or {}).clear()
+            for packed in self._encoded.state:
+                packed.buffers.clear()
+                packed.slabs.clear()
+            self._encoded = None
+        self.objects = SharedObjects(())
