@@ -18,6 +18,8 @@ from helpers.backends import INSIDE, OUTSIDE
 
 from parallax import parallel_imap, parallel_map
 
+pytestmark = pytest.mark.sampled(2)
+
 
 @pytest.mark.variants("serial", "threads", "auto")
 def test_context_variables(backend):

@@ -24,7 +24,7 @@ from parallax._backends.processes.start.initializer import MAX_INHERITED_FDS
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="handles go another way"),
     pytest.mark.cold_pool,
-    pytest.mark.sampled(3),
+    pytest.mark.sampled(4),
 ]
 
 NAMES = [n for n in ("fork", "forkserver", "spawn") if n in multiprocessing.get_all_start_methods()]
@@ -103,7 +103,6 @@ def test_array(make, context):
     assert list(array) == list(range(20))
 
 
-@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore"])
 def test_lock(make, context, kind):
     """What the program holds no worker gets."""

@@ -15,6 +15,8 @@ from jobs import nested as nested_jobs
 from parallax import ItemTimeoutError, cpu_count, parallel_imap, parallel_map
 from parallax._core import nesting
 
+pytestmark = pytest.mark.sampled(2)
+
 INNER = ["auto", "serial", "threads", "processes"]
 
 
