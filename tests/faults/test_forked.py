@@ -7,10 +7,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import psutil
 import pytest
+
+from parallax import options, parallel_map
+from parallax._core.fork_pauses import quiet_fork
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 
@@ -193,6 +197,31 @@ def test_forking_while_threads_hold_locks():
         "ignore::DeprecationWarning",
     )
     assert out == "done\n"
+
+
+@pytest.mark.cold_pool
+def test_no_fork_while_another_thread_executes(monkeypatch):
+    """It would keep the pipe open by which ``subprocess`` hears that the program was executed."""
+    forked, waited = threading.Event(), []
+
+    def fork():
+        if (pid := quiet_fork()) == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        forked.set()
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            threading.Thread(target=fork).start()
+            waited.append(not forked.wait(0.1))
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    with options(start_method="spawn"):
+        assert parallel_map(abs, [-1], backend="processes", max_workers=1) == [1]
+    assert forked.wait(30)
+    assert waited
+    assert waited[0]
 
 
 @pytest.mark.timeout(180)

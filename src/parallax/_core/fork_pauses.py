@@ -49,6 +49,10 @@ END_POLL_S = 0.0001
 #: Whether ``os.fork`` counts threads that start again after it (python/cpython gh-137109).
 COUNTS_LATE = (3, 13) <= sys.version_info < (3, 13, 10) or sys.version_info[:3] == (3, 14, 0)
 
+#: held while we fork, and while we execute: ``subprocess`` waits for the end of a pipe that a fork
+#: of another thread at that moment would keep open as long as it lives.
+starting = _thread.RLock()
+
 _registered: dict[Pausable, None] = {}
 #: one for each block of ``paused``.
 _holders: list[None] = []
@@ -96,6 +100,8 @@ def _resume() -> None:
 
 
 def _after_in_child() -> None:
+    global starting  # noqa: PLW0603 - a thread that is not here may have held it
+    starting = _thread.RLock()
     _registered.clear()
     _holders.clear()
 
@@ -139,7 +145,8 @@ def quiet_fork() -> int:
     filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)()
     filters.insert(0, _QUIET)
     try:
-        return _fork_in_quiet_module()  # type: ignore[no-any-return]
+        with starting:
+            return _fork_in_quiet_module()  # type: ignore[no-any-return]
     finally:
         filters.remove(_QUIET)
 

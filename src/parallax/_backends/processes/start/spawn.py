@@ -13,6 +13,7 @@ import sys
 
 from parallax._backends.processes.common.native_threads import THREAD_COUNT_VARIABLES
 from parallax._backends.processes.start.started_process import ChildProcess
+from parallax._core import fork_pauses
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, signals
 
@@ -87,7 +88,7 @@ def execute(
             return ChildProcess(identity.name, started.pid, started.poll)
         # The new process inherits blocked signals. A worker unblocks Ctrl-C when it has a handler;
         # before, Ctrl-C would end it with a traceback.
-        with interrupts_blocked():
+        with interrupts_blocked(), fork_pauses.starting:
             popen = subprocess.Popen(
                 [sys.executable, *flags, "-c", code],
                 stdin=subprocess.DEVNULL,
