@@ -60,7 +60,7 @@ def test_demo(tmp_path: Path) -> None:
 
 
 def test_demo_says_why_it_cannot_write(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert cli.main(["demo", "--json", str(tmp_path / "missing" / "file")]) == 1
+    assert cli.main(["demo", "--json", str(tmp_path / "missing" / "file")]) == 2
     assert "missing" in capsys.readouterr().err
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from parallax._cli.profile import run_profile
+from parallax._cli.terminal import misuse, writable
 from parallax._core.lazy_import import lazy_module
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command of a command line, by default this process's; returns the exit status."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
+    try:  # now: what the command does may take long
+        for name in ("json", "html", "output"):
+            if (path := getattr(chosen, name, None)) not in {None, "-"}:
+                setattr(chosen, name, writable(path))
+    except OSError as error:
+        return misuse(chosen.command, f"can't write {error.filename!r}: {error.strerror}")
     if chosen.command == "profile":  # what it raises is the program's
         return run_profile(chosen)
     try:

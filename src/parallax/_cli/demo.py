@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import platform
 import subprocess
@@ -25,7 +24,7 @@ from urllib.parse import quote
 from parallax._api.map import parallel_map
 from parallax._backends.processes.parent.warm_pool import shutdown_warm_pool
 from parallax._cli import demo_work as work
-from parallax._cli.terminal import bold
+from parallax._cli.terminal import bold, write
 from parallax._core.cores import load_per_core, usable_cores
 
 _SERVER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "demo_server.py")
@@ -65,29 +64,26 @@ class Row:
 
 def run_demo(*, quick: bool = False, json_file: str | None = None) -> int:
     """Run the demo and print it; returns 1 if an answer differed from the loop's, otherwise 0."""
-    out = open(json_file, "w", encoding="utf-8") if json_file else None  # noqa: SIM115 - below
-    with out or contextlib.nullcontext():
-        begin = time.perf_counter()
-        files = work.sources(1_200_000 if quick else 12_000_000)
-        busy = _introduce(files)
-        rows = []
-        with _server(work.root()) as address:
-            jobs = _jobs(files, address, quick=quick)
-            for number, (name, fn, items) in enumerate(jobs, 1):
-                print(bold(f"{number}/{len(jobs)}  {name} ({len(items):,} items)"))
-                rows.append(_measure(name, fn, items))
-        _conclude(rows, time.perf_counter() - begin, busy=busy)
-        if out is not None:
-            figures = {
-                "python": platform.python_version(),
-                "system": f"{platform.system()} {platform.machine()}",
-                "cores": usable_cores(),
-                "load_per_core": load_per_core(),
-                "quick": quick,
-                "rows": [{**asdict(row), "speed_up": row.loop / row.parallax} for row in rows],
-            }
-            json.dump(figures, out, indent=2)
-            out.write("\n")
+    begin = time.perf_counter()
+    files = work.sources(1_200_000 if quick else 12_000_000)
+    busy = _introduce(files)
+    rows = []
+    with _server(work.root()) as address:
+        jobs = _jobs(files, address, quick=quick)
+        for number, (name, fn, items) in enumerate(jobs, 1):
+            print(bold(f"{number}/{len(jobs)}  {name} ({len(items):,} items)"))
+            rows.append(_measure(name, fn, items))
+    _conclude(rows, time.perf_counter() - begin, busy=busy)
+    if json_file is not None:
+        figures = {
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "cores": usable_cores(),
+            "load_per_core": load_per_core(),
+            "quick": quick,
+            "rows": [{**asdict(row), "speed_up": row.loop / row.parallax} for row in rows],
+        }
+        write(figures, json_file)
     return 0 if all(row.same for row in rows) else 1
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from parallax._api.map import explain
-from parallax._cli.terminal import misuse, writable, write
+from parallax._cli.terminal import misuse, write
 
 
 class _UseError(Exception):
@@ -26,9 +26,6 @@ def run_explain(options: argparse.Namespace) -> int:
     try:
         fn, module = _function(options.function)
         items = _items(options, module)
-        path = options.json
-        if path not in {None, "-"}:
-            path = writable(path)
     except _UseError as error:
         return misuse("explain", str(error))
     except OSError as error:
@@ -43,10 +40,10 @@ def run_explain(options: argparse.Namespace) -> int:
     except Exception:  # noqa: BLE001 - the function's
         traceback.print_exc()
         return 1
-    if path != "-":
+    if options.json != "-":
         print(report)
-    if path is not None:
-        write(report.to_dict(), path)
+    if options.json is not None:
+        write(report.to_dict(), options.json)
     return 0
 
 

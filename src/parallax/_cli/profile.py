@@ -10,21 +10,25 @@ from __future__ import annotations
 import argparse
 import atexit
 import os
-import platform
 import sys
 import sysconfig
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallax._cli.profile_advice import advise
 from parallax._cli.profile_report import ProgramReport
 from parallax._cli.run_program import NoProgramError, load, run
-from parallax._cli.terminal import bold, misuse, writable, write
+from parallax._cli.terminal import bold, misuse, write
 from parallax._core.cores import usable_cores
+from parallax._core.lazy_import import lazy_module
 from parallax._core.own_code import FOLDER
 from parallax._profiling.program_profile import by_function, grouped, settle_all
 from parallax._profiling.program_sampler import ProgramSampler
-from parallax._reporting.export import write_shown
+
+if TYPE_CHECKING:
+    from parallax._reporting import export
+else:
+    export = lazy_module("parallax._reporting.export")
 
 #: Threads with less to show are left out of the report.
 _MIN_SHOWN_S = 0.0005
@@ -32,11 +36,7 @@ _MIN_SHOWN_S = 0.0005
 
 def run_profile(options: argparse.Namespace) -> int:
     """Run the program; what it raises is raised. Returns 0, or 2 if there is no such program."""
-    try:
-        files = {kind: writable(path) for kind in ("json", "html", "output")
-                 if (path := getattr(options, kind)) is not None}  # fmt: skip
-    except OSError as error:
-        return misuse("profile", f"can't write {error.filename!r}: {error.strerror}")
+    files = {k: v for k in ("json", "html", "output") if (v := getattr(options, k)) is not None}
     program = options.program
     folders = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), FOLDER, "<frozen"}
     try:
@@ -94,7 +94,7 @@ class _Watch:
         if "json" in files:
             write(made.to_dict(), files["json"])
         if "html" in files:
-            write_shown(made.to_page(), files["html"])
+            export.write_shown(made.to_page(), files["html"])
         if "output" in files:
             write(made.text(str), files["output"])
             return
@@ -120,7 +120,7 @@ def _make(sampler: ProgramSampler, program: str) -> ProgramReport:
     ]
     return ProgramReport(
         program=program,
-        python=f"{platform.python_implementation()} {platform.python_version()}",
+        python=f"CPython {sys.version.split()[0]}",
         seconds=span,
         cpu_seconds=max(0.0, sampler.curve[-1][1] - sampler.children),
         child_cpu_seconds=sampler.children,

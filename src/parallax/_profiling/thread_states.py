@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 RUNNING, FOR_GIL, FOR_OTHER, UNKNOWN = "running", "gil", "other", "unknown"
 
 _O_CLOEXEC = 0o2000000
+#: The GIL's two condition variables and their mutexes are this close to each other. One is for who
+#: wants it; who is made to give it up waits at the other until somebody has taken it.
+_GIL_BYTES = 160
 #: Seconds that a thread which wants the GIL is looked for. It gets it by force after 5 ms.
 _LEARN_S = 0.004
 _LEARN_TRIES = 20
@@ -93,7 +96,10 @@ class ThreadStates:
             return UNKNOWN
         if fields[0] == b"running":
             return RUNNING
-        return FOR_GIL if self._gil_wait and _place(fields) == self._gil_wait else FOR_OTHER
+        learned, place = self._gil_wait, _place(fields)
+        if learned is None or place is None or place[0] != learned[0]:
+            return FOR_OTHER
+        return FOR_GIL if abs(place[1] - learned[1]) <= _GIL_BYTES else FOR_OTHER
 
     def _syscall(self, thread: int | None) -> list[bytes]:
         if self._read is None:
@@ -129,5 +135,5 @@ class ThreadStates:
 
 
 def _place(fields: list[bytes]) -> tuple[bytes, int] | None:
-    """System call and address; a condition variable has two neighbouring words to wait at."""
-    return None if len(fields) < 2 else (fields[0], int(fields[1], 16) & ~7)
+    """System call and address."""
+    return None if len(fields) < 2 else (fields[0], int(fields[1], 16))
