@@ -43,11 +43,12 @@ MAX_PLACES: Final = 60
 #: The least steps of a walk for one place.
 MIN_STEPS: Final = 20
 
-#: Share of the time of a worker's items that looking may take.
-MAX_SHARE: Final = 0.02
+#: Share of the time of a worker's items that looking may take. As much again goes into what looking
+#: does to caches and the collector.
+MAX_SHARE: Final = 0.01
 
 #: Seconds of looking that are not weighed against the items' time.
-FREE_S: Final = 0.01
+FREE_S: Final = 0.003
 
 # Of this thread: how long others keep the cores busy is no cost of looking.
 clock = time.thread_time

@@ -42,7 +42,7 @@ MIN_WORK_S: Final = 0.015
 UNKNOWN_LENGTH: Final = 50
 
 #: Share of the expected work that a look may cost.
-LOOK_SHARE: Final = 0.005
+LOOK_SHARE: Final = 0.002
 
 #: Steps of a look, at least and at most; see ``digest``.
 LEAST_STEPS: Final = 200
