@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import pickle
+import re
 import select
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from parallax._api import map as map_module
 from parallax._core.nesting import entered
 from parallax._core.plans import Measurement
 from parallax._profiling.history import PastRun, key_of, remember_run
-from parallax._run import first_items
+from parallax._run import caller_loop, first_items
+from parallax._run.controller import Controller
 from parallax._run.run import Run
 
 DEADLINE_S = 20.0
@@ -335,3 +337,22 @@ def test_a_stall_of_a_function_that_was_short():
         configure(stall_warn=None)
         logger.removeHandler(handler)
     assert "item 2 in the caller's thread" in messages[0]
+
+
+def test_a_plan_is_made_before_another_long_item(monkeypatch):
+    """The first one held the GIL to its end, so nothing could be planned meanwhile."""
+    plans, review = [], Controller.review
+
+    def reviewed(self, now):
+        plans.append(self._caller.delivered)
+        review(self, now)
+
+    monkeypatch.setattr(Controller, "review", reviewed)
+    monkeypatch.setattr(caller_loop, "COSTLY_ITEM_S", 0.005)
+    items = ["a" * 20 + mark for mark in "!?.;"]
+    assert parallel_map(backtrack, items) == [False] * 4
+    assert min(plans) <= 1
+
+
+def backtrack(text):
+    return re.match(r"(a+)+$", text) is not None

@@ -168,6 +168,8 @@ class CallerMeter:
                 return None
             busy = session.sampler.busy(self._mark)
             cpu = elapsed * (1.0 if busy is None else busy)
+            if self._mark is None:  # sampling began inside of the block, perhaps near its end
+                cpu = min(elapsed, session.used(cpu))
             hindered = max(0.0, session.hindered() - self._hindered)
             return 0, elapsed, elapsed * working_share(cpu, elapsed, hindered)
         # A coarse clock may be about to step: what is not known to be waiting counts as work.
@@ -236,6 +238,11 @@ class _SamplingSession:
             self.delay.close()
             if self._sampler_delay is not None:
                 self._sampler_delay.close()
+
+    def used(self, unknown: float) -> float:
+        """CPU seconds of the thread since it was clocked, where that can be told."""
+        watched = self.sampler.watched()
+        return unknown if watched is None else watched - self._thread_cpu
 
     def _sample(self, now: float) -> None:
         on_sample = self._on_sample

@@ -193,7 +193,7 @@ class GilSampler:
             seen, now = self._seen, time.perf_counter()
             if seen is self._seen:  # else the sampler had a turn between the two
                 break
-        watched, process = self._watched(), time.process_time()
+        watched, process = self.watched(), time.process_time()
         # The sampler's thread would lose the GIL by reading a file, and queue for it again.
         ask = delayed and threading.get_ident() != self._ident
         return Mark(now, *seen, watched, process, thread_delay(self._watched_id) if ask else None)
@@ -229,9 +229,10 @@ class GilSampler:
             return None
         if last is not None:
             return _busy(first, last.at, last.watched)
-        return _busy(first, time.perf_counter(), self._watched())
+        return _busy(first, time.perf_counter(), self.watched())
 
-    def _watched(self) -> float | None:
+    def watched(self) -> float | None:
+        """CPU seconds of the watched thread; None where that cannot be told."""
         if self._clock is not None:
             return self._clock()
         return time.thread_time() if threading.get_ident() == self._watch else None

@@ -41,6 +41,10 @@ MIN_PLANNED_WORK_S = 0.015
 #: function are many times slower than the rest.
 FIRST_REVIEW_S = 0.003
 
+#: Seconds of the first items from which on a plan is made before the next one. Smaller plans before
+#: anybody has looked at what an item changes, larger keeps cores idle for as long.
+COSTLY_ITEM_S = 0.1
+
 #: Seconds that a reader of a stream may wait for its first results while the run measures.
 FIRST_RESULTS_S = 0.03
 
@@ -77,6 +81,8 @@ class CallerLoop:
             profiler.limits.after_block()
             if (last_block := self._first.result) is not None:
                 yield from self._come_in(last_block)
+            if measuring and not flow.begun():
+                self._plan_at_once()
         while not flow.begun() and not source.ended:
             if first and measuring and self._worth_watching():
                 # From the first item on: it may be a long one.
@@ -124,6 +130,16 @@ class CallerLoop:
                     profiler.caller.start_sampler(self._controller.on_sample)
         if self._caller.out:
             yield self._caller.flush()
+
+    def _plan_at_once(self) -> None:
+        """Plan before the next item, where the first ones were so long that one more costs much."""
+        limits, cost = self._controller.profiler.limits, self._controller.profiler.caller.cost()
+        if cost.wall < COSTLY_ITEM_S or not (items := self._source.peek()):
+            return
+        limits.inspect(self._source.arguments(items[0]), self._source.some_calls)
+        if not limits.watching and not limits.find_one_thread():
+            with self._controller.dispatch.lock:
+                self._controller.review(clock())
 
     def _worth_watching(self) -> bool:
         """Whether there may be more than a moment's work."""

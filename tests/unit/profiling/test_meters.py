@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from parallax._core.cores import gil_enabled, running_threads
-from parallax._core.thread_clocks import RunDelay
+from parallax._core.thread_clocks import ClockedThread, RunDelay
 from parallax._profiling import gil_estimate, gil_sampler
+from parallax._profiling.caller_meter import CallerMeter
 from parallax._profiling.gil_estimate import (
     GilReading,
     GilSamples,
@@ -700,3 +701,17 @@ def test_signals_of_the_thread_that_samples(starts):
         assert blocked == {*usual, signal.SIGINT, signal.SIGUSR2}
     else:
         assert blocked >= {signal.SIGTERM, signal.SIGSEGV, signal.SIGINT}
+
+
+def test_sampling_that_begins_near_the_end_of_an_item():
+    """It held the GIL until then, so that the sampler's own time tells nothing of it."""
+    thread, began = ClockedThread.current(), time.perf_counter()
+    while time.thread_time() - thread.cpu < 0.03:
+        pass
+    meter = CallerMeter(crowded=False)
+    meter.begin(began)
+    meter.start_sampler(lambda _: None, thread)
+    items, wall, cpu = meter.times(time.perf_counter())
+    meter.stop_sampler()
+    assert items == 0
+    assert wall >= cpu >= 0.03
