@@ -124,6 +124,7 @@ def _make(sampler: ProgramSampler, program: str) -> ProgramReport:
         seconds=span,
         cpu_seconds=max(0.0, sampler.curve[-1][1] - sampler.children),
         child_cpu_seconds=sampler.children,
+        by_child=sampler.by_child,
         cores=cores,
         cores_over_time=curve,
         gil=sampler.had_gil,
@@ -132,7 +133,12 @@ def _make(sampler: ProgramSampler, program: str) -> ProgramReport:
         threads=threads,
         functions=by_function(f for each in threads for f in each.functions),
         advice=advise(
-            groups, span=span, children=sampler.children, cores=cores, gil=sampler.had_gil
+            groups,
+            span=span,
+            children=sampler.children,
+            by_child=sampler.by_child,
+            cores=cores,
+            gil=sampler.had_gil,
         ),
         missing=missing,
     )

@@ -13,6 +13,8 @@ from parallax._profiling.program_profile import by_function
 from parallax._routing.planner import PROCESS_SHARE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from parallax._profiling.program_profile import FunctionProfile, ThreadGroup
 
 #: A gain that is worth a change of the program.
@@ -21,6 +23,8 @@ _WORTH = 1.15
 _MOST, _MUCH = 0.8, 0.2
 #: Seconds, and share of the run, of work from which a loop is hot.
 _HOT_S, _HOT_SHARE = 0.05, 0.3
+#: CPU seconds of child processes per second of the run from which they are told, and how many are.
+_CHILD_SHARE, _TOLD_CHILDREN = 0.1, 8
 
 #: What to write instead.
 _REMEDIES = {
@@ -44,7 +48,13 @@ class Advice:
 
 
 def advise(
-    groups: list[ThreadGroup], *, span: float, children: float, cores: int, gil: bool
+    groups: list[ThreadGroup],
+    *,
+    span: float,
+    children: float,
+    cores: int,
+    gil: bool,
+    by_child: Mapping[int, float] | None = None,
 ) -> list[Advice]:
     """What was seen and what would help, the largest part of the program first."""
     found = [
@@ -55,8 +65,9 @@ def advise(
             else _of_threads(group, cores, gil=gil))
     ]  # fmt: skip
     helpers = [group.kind for group in groups if group.kind in _HELPERS - {"multiprocessing queue"}]
-    if helpers or children > _HOT_SHARE * span:
-        found.insert(0, _of_processes(helpers, children / span, cores))
+    if helpers or children > max(_HOT_S, _CHILD_SHARE * span):
+        each = [cpu / span for cpu in (by_child or {}).values()]
+        found.insert(0, _of_processes(helpers, children / span, sorted(each), cores))
     if gil and cores > 1 and not any(advice.speed_up > 1.0 for advice in found):
         found[:0] = _of_all(groups)
     if not found:
@@ -165,17 +176,23 @@ def _of_all(groups: list[ThreadGroup]) -> list[Advice]:
     return [Advice("program", first.name, text)]
 
 
-def _of_processes(helpers: list[str], used: float, cores: int) -> Advice:
+def _of_processes(helpers: list[str], used: float, each: list[float], cores: int) -> Advice:
     kind = helpers[0] if helpers else "processes"
     text = f"{kind}: child processes kept {used:.1f} of {cores} cores busy on average"
+    if len(each) > 1:
+        told = [f"{share:.2f}" for share in each[: -_TOLD_CHILDREN - 1 : -1]]
+        rest = len(each) - len(told)
+        text += f" (one by one: {', '.join(told)}{f' and {rest} more' if rest else ''})"
     if used > _MOST * cores:
-        text += "; that is nearly all there are, and what they do inside is not seen here."
+        text += "; that is nearly all there are."
     else:
-        text += (
-            "; the rest of the time they waited for work or had ended: larger pieces for each call "
-            "(`chunksize`), or `parallax.parallel_map`, which sizes them by time, would help."
-        )
-    return Advice(kind, "", text)
+        text += "; the rest of the time they waited or had ended."
+        if helpers:
+            text += (
+                " Larger pieces for each call (`chunksize`), or `parallax.parallel_map`, which "
+                "sizes them by time, would help."
+            )
+    return Advice(kind, "", f"{text} Functions in child processes are not sampled.")
 
 
 def _busiest(group: ThreadGroup) -> FunctionProfile | None:

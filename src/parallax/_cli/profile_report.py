@@ -39,6 +39,7 @@ class ProgramReport:
     seconds: float
     cpu_seconds: float
     child_cpu_seconds: float
+    by_child: dict[int, float]  #: CPU seconds of each child process, by its id
     cores: int
     cores_over_time: list[tuple[float, float]]  #: end of each span in seconds, cores used in it
     gil: bool
@@ -58,6 +59,7 @@ class ProgramReport:
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
             "child_cpu_seconds": self.child_cpu_seconds,
+            "children": [{"pid": pid, "cpu_seconds": cpu} for pid, cpu in self.by_child.items()],
             "cores": self.cores,
             "cores_used": self.cores_used,
             "cores_over_time": self.cores_over_time,

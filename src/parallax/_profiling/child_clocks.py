@@ -22,6 +22,8 @@ class ChildClocks:
         self._ticks = float(os.sysconf("SC_CLK_TCK")) if hasattr(os, "sysconf") else 100.0
         self._collected = _collected()
         self.seconds = 0.0
+        #: CPU seconds of each descendant when it was looked at last, by process id.
+        self.by_child: dict[int, float] = {}
 
     def read(self) -> float:
         """Seconds since the construction; never less than at the read before."""
@@ -33,8 +35,11 @@ class ChildClocks:
                 seen += 1
                 queue += self._children(process)
                 fields = self._file(f"/proc/{process}/stat").rpartition(b")")[2].split()
-                # user and system time, also of its collected children
-                alive += sum(map(int, fields[11:15])) / self._ticks
+                # user and system time, then that of its collected children
+                times = [int(field) / self._ticks for field in fields[11:15]]
+                alive += sum(times)
+                if times:
+                    self.by_child[int(process)] = sum(times[:2])
         self.seconds = max(self.seconds, alive + _collected() - self._collected)
         return self.seconds
 

@@ -141,6 +141,11 @@ class ProgramSampler:
         """CPU seconds of child processes so far."""
         return self._children.seconds
 
+    @property
+    def by_child(self) -> dict[int, float]:
+        """CPU seconds of each child process, as far as it was seen."""
+        return self._children.by_child
+
     def _look(self, now: float) -> None:
         # On a loaded machine a look takes long because it gets no core, which costs the program
         # nothing. Without a GIL all threads are stopped for it meanwhile.

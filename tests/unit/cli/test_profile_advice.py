@@ -79,7 +79,10 @@ def test_threads_of_several_kinds_that_take_turns() -> None:
 
 def test_processes_are_told_apart_by_what_they_used() -> None:
     pool = group("multiprocessing.Pool", 3, Spent(other_wait=6.0))
-    (busy,) = advise([pool], span=2.0, children=3.9, cores=2, gil=True)
+    each = dict.fromkeys(range(10), 0.2) | {99: 1.9}
+    (busy,) = advise([pool], span=2.0, children=3.9, by_child=each, cores=2, gil=True)
     assert "2.0 of 2 cores" in busy.text or "1.9 of 2 cores" in busy.text
+    assert "(one by one: 0.95, 0.10, 0.10, 0.10, 0.10, 0.10, 0.10, 0.10 and 3 more)" in busy.text
+    assert busy.text.endswith("Functions in child processes are not sampled.")
     (idle,) = advise([pool], span=2.0, children=1.0, cores=2, gil=True)
     assert "chunksize" in idle.text
