@@ -33,9 +33,9 @@ busy = True
 facts_of = Controller._facts
 
 
-def no_threads(self):
+def no_threads(self, current):
     """Facts for runs that are about processes: on a busy machine items seem to wait."""
-    return replace(facts_of(self), allowed=frozenset({"loop", "processes"}))
+    return replace(facts_of(self, current), allowed=frozenset({"loop", "processes"}))
 
 
 first = 0
