@@ -11,14 +11,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from parallax._cli.profile import run_profile
 from parallax._cli.terminal import misuse, writable
 from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
     from parallax._cli import demo, doctor, explain
 else:
     demo = lazy_module("parallax._cli.demo")

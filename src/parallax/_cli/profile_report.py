@@ -7,17 +7,20 @@ system does not tell are said to be missing.
 from __future__ import annotations
 
 import functools
-import textwrap
 
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.records import record
 
 if TYPE_CHECKING:
+    import textwrap
     from collections.abc import Callable
     from typing import Any
 
     from parallax._cli.profile_advice import Advice
     from parallax._profiling.program_profile import FunctionProfile, Spent, ThreadProfile
+else:
+    textwrap = lazy_module("textwrap")
 
 #: Of the bars in the page.
 _COLUMNS = (

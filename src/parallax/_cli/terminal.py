@@ -5,10 +5,17 @@ Guarantees: bold only on a terminal that has it, and not if `NO_COLOR` is set.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from typing import Any, TextIO
+
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import json
+    from typing import Any, TextIO
+else:
+    json = lazy_module("json")
 
 
 def bold(text: str, stream: TextIO | None = None) -> str:
