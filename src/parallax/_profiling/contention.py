@@ -29,6 +29,9 @@ MIN_COMPARED_CHUNKS, MAX_COMPARED_CHUNKS = 6, 24
 #: and so do processes.
 MIN_CONTENTION = 1.3
 
+#: CPU seconds of an item that must have run alone to tell what one takes alone.
+MIN_ALONE_S = 0.005
+
 #: Standard errors by which the factor must be above 1.
 CLEAR_ERRORS = 2.0
 
@@ -90,7 +93,7 @@ class ContentionMeter:
             factor = mean / cost.cpu
             spread = max(spread, cost.spread)
             error = factor * spread * math.sqrt(1.0 / cost.items + 1.0 / self._items)
-        elif alone > 0.0:
+        elif alone > MIN_ALONE_S:
             # Of that item, the part that ran beside others took as many times as much as of these.
             factor = 1.0 + (mean - whole) / alone
             error = mean / alone * spread * math.sqrt(1.0 + 1.0 / self._items)

@@ -168,6 +168,8 @@ class Profiler:
     def ran_beside(self, result: ChunkResult) -> bool:
         """Threads have run a chunk; whether they now are known to hinder each other, or not to."""
         caller = self.caller
+        if caller.waiting > 0.5:
+            return False  # how much an item computes after it has waited is not known yet
         changed = self._threads.add(result, caller.cost(), caller.overtaken)
         if changed:
             self.observed_speeds.pop("threads", None)  # it was taken for more, or less

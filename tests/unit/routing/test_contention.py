@@ -238,6 +238,19 @@ def test_items_that_run_alone_once_more(first, threads, later, factor):
     assert not meter.doubtful(costs.summary()), "once is enough"
 
 
+def test_an_item_that_waited_before_others_began():
+    """The moment in which it computed alone says nothing of what one takes alone."""
+    meter, none = ContentionMeter(), ItemMeter().summary()
+    for _ in range(2 * MIN_COMPARED_CHUNKS):
+        meter.add(beside(0.008), none, (1e-8, 0.0))
+    assert meter.factor == 1.0
+    profiler = Profiler(pure, guard=False)
+    profiler.caller.workers_begin(0.0, 0.95)
+    for _ in range(2 * MIN_COMPARED_CHUNKS):
+        assert not profiler.ran_beside(beside(0.02))
+    assert not profiler.contends()
+
+
 # -- executors -------------------------------------------------------------------------------------
 
 
