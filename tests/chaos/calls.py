@@ -63,9 +63,9 @@ def _maps(ledger: Ledger) -> None:
         tuples = ((item, item.index) for item in items)
         results = spread.options(**options).starmap(tuples)
     elif call.api == "map":
-        results = parallax.parallel_map(work, _input(ledger), **options)
+        results = parallax.parallel_map(ledger.fn, _input(ledger), **options)
     else:
-        _stream(ledger, parallax.parallel_imap(work, _input(ledger), **options))
+        _stream(ledger, parallax.parallel_imap(ledger.fn, _input(ledger), **options))
         return
     for index, value in enumerate(results):
         ledger.value(index, value)
@@ -85,7 +85,7 @@ def _stream(ledger: Ledger, results: Any) -> None:
 
 
 def _new_executor(call: Call) -> Any:
-    options = dict(call.options)
+    options = {name: value for name, value in call.options.items() if name != "seed"}
     if call.face == "ThreadPoolExecutor":
         return parallax.ThreadPoolExecutor(**options)
     if call.face == "Executor":
@@ -99,9 +99,10 @@ def _new_executor(call: Call) -> Any:
 
 def _executor(ledger: Ledger) -> None:
     call = ledger.call
+    seed = {"seed": call.options["seed"]} if "seed" in call.options else {}
     with _new_executor(call) as executor:
         if call.api == "executor_map":
-            _stream(ledger, executor.map(work, _input(ledger)))
+            _stream(ledger, executor.map(ledger.fn, _input(ledger), **seed))
             return
         items = list(_input(ledger))
         shares = [items[first :: call.callers] for first in range(call.callers)]

@@ -17,7 +17,7 @@ from typing import Any
 from parallax import ItemTimeoutError, SerializationError, WorkerDiedError, WorkerStartError
 
 from .plan import ASYNC, Call
-from .work import EXIT, Item, SourError, fits
+from .work import EXIT, Item, SourError, Tally, fits, work, work_and_draw
 
 __all__ = ["BrokenInputError", "Injected", "Ledger"]
 
@@ -68,6 +68,9 @@ class Ledger:
         self._cancelled: set[int] = set()
         #: values that are not what they should be, in words.
         self._wrong: list[str] = []
+        draws = any(item.seed is not None for item in call.items)
+        fn = work_and_draw if draws else work
+        self.fn = Tally(fn) if call.stateful else fn
         #: what ended the call as a whole, and whether all its results were read.
         self.error: BaseException | None = None
         self.complete = False
@@ -138,7 +141,17 @@ class Ledger:
                 found.append(f"twice: item {index} ended {ends} times")
             elif not ends and self.complete and index < self._promised():
                 found.append(f"lost: item {index} ({self.call.items[index].action})")
-        return found + self._runs(injected)
+        return found + self._effects() + self._runs(injected)
+
+    def _effects(self) -> list[str]:
+        """Compare what a callable with state has collected with what the loop would have."""
+        whole = self.complete and self.error is None and "retries" not in self.call.options
+        if not isinstance(self.fn, Tally) or not whole or "PARALLAX_RETRIES" in os.environ:
+            return []
+        ran = self.fn.ran
+        if ran == list(range(len(self.call.items))):
+            return []
+        return [f"wrong: the callable has collected {len(ran)} items: {str(ran)[:120]}"]
 
     def _promised(self) -> int:
         count = len(self.call.items)

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from .work import Item
+from .work import MOST_ITEMS, Item
 
 __all__ = ["ASYNC", "Call", "Injection", "Round", "plan"]
 
@@ -47,6 +47,8 @@ class Call:
     callers: int = 1
     #: whether each item leaves its index where it ran.
     trailed: bool = False
+    #: the callable collects what has run, which is to be as by the loop.
+    stateful: bool = False
 
     @property
     def processes(self) -> bool:
@@ -148,6 +150,9 @@ def _choose_options(rng: random.Random, call: Call) -> None:
         elif rng.random() < 0.3:
             options["chunksize"] = rng.choice([1, 2, 7, 100])
         call.source = rng.choice(["list", "generator", "generator", "broken"])
+        call.stateful = call.backend == "auto" and call.api != "starmap" and rng.random() < 0.5
+    if call.api in {*MAPS, "executor_map"} and rng.random() < 0.3:
+        options["seed"] = rng.randrange(3)
     if call.api in {"imap", "imap_unordered"}:
         if rng.random() < 0.3:
             options["buffersize"] = rng.choice([1, 3, 50])
@@ -163,7 +168,7 @@ def _choose_options(rng: random.Random, call: Call) -> None:
 
 
 def _items(rng: random.Random, call: Call) -> list[Item]:
-    count = int(2000 ** rng.random())
+    count = int(MOST_ITEMS ** rng.random())
     if call.options.get("max_tasks_per_child") == 1 or call.start_method == "spawn":
         count = min(count, 60)
     if call.api in {"arun", "submit"} and rng.random() < 0.4:
@@ -172,6 +177,7 @@ def _items(rng: random.Random, call: Call) -> list[Item]:
     heavy = rng.choice([0.0, 0.0, 0.02, 0.3, 1.0])
     limit = MOST_BYTES / max(1.0, count * heavy)
     bad = _actions(rng, call)
+    seed = None if call.api == "starmap" else call.options.get("seed")
     rate = rng.choice([0.01, 0.2, 1.0]) if bad else 0.0
     left = 4 if rng.random() < 0.8 else 10
     call.trailed = rng.random() < 0.5
@@ -185,7 +191,7 @@ def _items(rng: random.Random, call: Call) -> list[Item]:
         weight = size = 0
         if rng.random() < heavy:
             weight, size = (_size(rng, limit) for _ in range(2))
-        items.append(Item(index, action, spent, weight, size))
+        items.append(Item(index, action, spent, weight, size, seed=seed))
     return items
 
 

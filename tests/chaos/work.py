@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import random
 import signal
 import threading
 import time
@@ -10,16 +12,24 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "EXIT",
+    "MOST_ITEMS",
     "Answer",
     "Item",
     "SourError",
+    "Tally",
     "answer",
     "ballast_of",
+    "draw",
+    "expected_draws",
     "fits",
     "square",
     "work",
     "work2",
+    "work_and_draw",
 ]
+
+#: Items of a call, at most.
+MOST_ITEMS = 2000
 
 #: Status of the items that end their worker.
 EXIT = 7
@@ -47,6 +57,8 @@ class Item(NamedTuple):
     #: where each run of it leaves its index and when it began; "" for nowhere.
     trail: str = ""
     ballast: Any = None
+    #: the seed of its call, from whose stream it draws; None for a call without one.
+    seed: int | None = None
 
 
 class Answer(NamedTuple):
@@ -55,6 +67,33 @@ class Answer(NamedTuple):
     index: int
     received: tuple[int, int, int]
     payload: Any
+    #: what it has drawn.
+    drawn: tuple[float, ...] = ()
+
+
+class Tally:
+    """The same work by an object that collects what has run: under ``auto`` as the loop would."""
+
+    def __init__(self, fn: Any) -> None:
+        self._fn = fn
+        self.ran: list[int] = []
+
+    def __call__(self, item: Item) -> Answer:
+        self.ran.append(item.index)
+        answer: Answer = self._fn(item)
+        return answer
+
+
+def draw(_: Any = None) -> tuple[float, ...]:
+    return random.random(), random.gauss(0, 1), *random.sample(range(1000), 3)
+
+
+@functools.cache
+def expected_draws(seed: int) -> list[tuple[float, ...]]:
+    """What the items of a call with that seed draw, by a plain loop."""
+    from parallax import parallel_map
+
+    return list(parallel_map(draw, range(MOST_ITEMS), backend="serial", seed=seed))
 
 
 def square(number: int) -> int:
@@ -116,6 +155,12 @@ def work(item: Item) -> Answer:
     return Answer(item.index, seen(item.ballast), ballast_of(item.index, item.size))
 
 
+def work_and_draw(item: Item) -> Answer:
+    """The same with random numbers, of a call with a seed."""
+    drawn = draw()
+    return work(item)._replace(drawn=drawn)
+
+
 def work2(item: Item, other: int) -> Answer:
     """The same with two arguments."""
     assert other == item.index
@@ -133,6 +178,8 @@ def fits(item: Item, value: Any) -> bool:
     if item.action in {"raise", "exit", "kill", "hang"} or type(value) is not Answer:
         return False
     right = answer(item)
+    if item.seed is not None and value.drawn != expected_draws(item.seed)[item.index]:
+        return False
     if (value.index, value.received) != (right.index, right.received):
         return False
     if item.action == "unsendable":

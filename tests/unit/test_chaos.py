@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from chaos.ledger import Injected, Ledger
 from chaos.plan import Call, plan
-from chaos.work import EXIT, Item, SourError, work
+from chaos.work import EXIT, Item, SourError, work, work_and_draw
 
-from parallax import WorkerDiedError
+from parallax import WorkerDiedError, parallel_map
 
 
 def ledger_of(*actions, **fields):
@@ -78,3 +78,25 @@ def test_errors_have_a_cause(action, error, good):
     ledger.failed(0, error)
     found = kinds(ledger, Injected(killed={77, 78}, orphans={78}))
     assert found == ([] if good else ["wrong"])
+
+
+def test_effects_are_those_of_the_loop():
+    ledger = ledger_of("plain", "plain", stateful=True)
+    for item in ledger.call.items:
+        ledger.value(item.index, ledger.fn(item))
+    ledger.complete = True
+    assert kinds(ledger) == []
+    ledger.fn.ran.reverse()
+    assert kinds(ledger) == ["wrong"]
+
+
+def test_seeded_items_draw_the_same_numbers_as_in_a_loop():
+    items = [Item(index, seed=1) for index in range(2)]
+    call = Call("map", "parallel", "serial", "auto", items)
+    results = parallel_map(work_and_draw, items, backend="serial", seed=1)
+    for found, faults in (results, []), (reversed(results), ["wrong", "wrong"]):
+        ledger = Ledger(call, "")
+        for index, value in enumerate(found):
+            ledger.value(index, value._replace(index=index))
+        ledger.complete = True
+        assert kinds(ledger) == faults
