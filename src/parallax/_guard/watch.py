@@ -157,7 +157,10 @@ class Watch:
         if self._net is None or self.interleaved or not due:
             return False
         before = self.spent
-        change = self._first(self._net.between())
+        change = self._first(each for each in self._net.between() if each.name not in self._noisy)
+        if change is not None and self._net.drawn_elsewhere(change.name, 0.0):
+            self._noisy.add(change.name)
+            change = None
         self.fresh = False
         self._look_at = time.perf_counter() + (self.spent - before) / INPUT_LOOK_SHARE
         if change is not None:
