@@ -68,6 +68,8 @@ def named(x: int) -> int:
 def main() -> None:
     for _ in range(20):  # while other programs have the cores the items stay
         PLACE.write_text("")
+        calendar.setfirstweekday(0)
+        sys.modules.pop("colorsys", None)
         LARGE[123_456], found = 0.0, parallel_map(unnoticed, ITEMS, max_workers=2)
         if found.report.route == "processes":
             break
