@@ -78,3 +78,41 @@ def test_classes_are_the_very_ones(tmp_path):
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+CONTENDING = """
+import hashlib, sys, threading
+from parallax import parallel_map
+
+def make():
+    def contending(number):
+        alone = threading.current_thread() is threading.main_thread()
+        hashlib.pbkdf2_hmac("sha256", b"x", b"y", 5_000 if alone else 20_000)
+        return number
+    return contending
+
+for attempt in range(20):  # as long as other programs have the cores
+    report = parallel_map(make(), range(120)).report
+    routes = [change.route for change in report.changes]
+    if routes[:2] == ["threads", "processes"] and report.start == "forked from the program":
+        break
+else:
+    print(report.to_json())
+names = [each.name for each in threading.enumerate()]
+print("done", *(name for name in names if name.startswith("parallax")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux")
+def test_threads_that_contend_end_for_a_fork(tmp_path):
+    """Without a warning of the fork, and without a thread that stays."""
+    script = tmp_path / "script.py"
+    script.write_text(CONTENDING)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

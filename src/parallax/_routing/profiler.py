@@ -186,7 +186,8 @@ class Profiler:
 
     def loop_seconds(self, result: ChunkResult, *, threads: bool) -> float:
         """Seconds that a plain loop would take for a worker's chunk."""
-        return self.caller.loop_seconds(result, threads=threads, contention=self._threads.factor)
+        contention = self._threads.factor if threads else 1.0
+        return self.caller.loop_seconds(result, threads=threads, contention=contention)
 
     def workers_begin(self, now: float) -> None:
         """Workers begin: from now on what they do is better evidence than the GIL reading."""

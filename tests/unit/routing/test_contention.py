@@ -251,6 +251,17 @@ def test_an_item_that_waited_before_others_began():
     assert not profiler.contends()
 
 
+def test_processes_do_not_contend():
+    """What threads cost is no measure of the work that processes do: they were left for the loop."""
+    profiler = Profiler(pure, guard=False)
+    alone(profiler, 0.005, 0.02)  # uneven, so that CPU time counts and not their number
+    for _ in range(MIN_COMPARED_CHUNKS):
+        profiler.ran_beside(beside(0.03))
+    profiler.ran_alone(4, 0.04)
+    assert profiler.loop_seconds(beside(0.03), threads=True) == pytest.approx(0.01)
+    assert profiler.loop_seconds(beside(0.03), threads=False) == pytest.approx(0.03)
+
+
 # -- executors -------------------------------------------------------------------------------------
 
 
