@@ -87,12 +87,12 @@ from parallax import parallel_map
 def make():
     def contending(number):
         alone = threading.current_thread() is threading.main_thread()
-        hashlib.pbkdf2_hmac("sha256", b"x", b"y", 5_000 if alone else 20_000)
+        hashlib.pbkdf2_hmac("sha256", b"x", b"y", 12_000 if alone else 40_000)
         return number
     return contending
 
 for attempt in range(20):  # as long as other programs have the cores
-    report = parallel_map(make(), range(120)).report
+    report = parallel_map(make(), range(150)).report
     routes = [change.route for change in report.changes]
     if routes[:2] == ["threads", "processes"] and report.start == "forked from the program":
         break
@@ -103,6 +103,7 @@ print("done", *(name for name in names if name.startswith("parallax")))
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux")
 def test_threads_that_contend_end_for_a_fork(tmp_path):
     """Without a warning of the fork, and without a thread that stays."""

@@ -252,7 +252,7 @@ def test_an_item_that_waited_before_others_began():
 
 
 def test_processes_do_not_contend():
-    """What threads cost is no measure of the work that processes do: they were left for the loop."""
+    """What threads cost is no measure of what processes do, which were left for the loop."""
     profiler = Profiler(pure, guard=False)
     alone(profiler, 0.005, 0.02)  # uneven, so that CPU time counts and not their number
     for _ in range(MIN_COMPARED_CHUNKS):
