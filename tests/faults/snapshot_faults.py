@@ -8,6 +8,7 @@ import gc
 import multiprocessing
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -51,7 +52,8 @@ def goes_on(why):
         got = parallel_map(busy, range(30))
     assert got == [*range(30)]
     if got.report.route == "processes":
-        assert why in got.report.start
+        # A thread of ours that has not begun may be counted in the place of the program's.
+        assert re.search(f"{why}|of its threads are neither", got.report.start)
         assert str(got.report).count(why) <= 1
     assert wait_until_clean(before) == []
 
