@@ -14,21 +14,11 @@ from __future__ import annotations
 import time
 
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.light_stdlib import TYPE_CHECKING, signals
+from parallax._core.light_stdlib import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
-
-
-def unblock_interrupts() -> None:
-    """Let this thread take Ctrl-C again.
-
-    The sampler's thread blocks the signal, so that the main thread gets it, and threads and
-    processes started from there inherit that. Programs that items start would inherit it in turn.
-    """
-    if hasattr(signals, "pthread_sigmask"):
-        signals.pthread_sigmask(signals.SIG_UNBLOCK, {signals.SIGINT})
 
 
 def capture(

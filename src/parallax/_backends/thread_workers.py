@@ -11,10 +11,11 @@ import queue as queues  # not its class: a library may patch it, as it does thre
 import threading
 import time
 
-from parallax._backends.capture import run_chunk, unblock_interrupts
+from parallax._backends.capture import run_chunk
 from parallax._backends.contract import Done, Joined, Unable
 from parallax._core.contexts import snapshot
 from parallax._core.deferred_signals import Shield
+from parallax._core.interrupt_mask import StartingThread, unblock_interrupts
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import enter
 from parallax._core.thread_clocks import thread_delay
@@ -89,7 +90,8 @@ class ThreadCrew(SelfReportingCrew):
             daemon=True,
         )
         try:
-            thread.start()
+            with StartingThread():
+                thread.start()
         except RuntimeError as error:
             del self._inboxes[name]
             self._report(Unable(str(error), fatal=not self._threads))

@@ -15,6 +15,7 @@ import sys
 import time
 
 from parallax._core.fork_pauses import pause_at_forks
+from parallax._core.interrupt_mask import block_interrupts
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.own_code import is_own
 from parallax._core.thread_clocks import native_id
@@ -151,6 +152,7 @@ class _MonitorThread:
 
     def _run(self, wake: _thread.LockType) -> None:
         self.native_id = native_id()
+        block_interrupts()
         try:
             while True:
                 with self._lock:

@@ -18,7 +18,7 @@ import os
 import select
 import threading
 
-from parallax._backends.capture import run_chunk, unblock_interrupts
+from parallax._backends.capture import run_chunk
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.channel_setup import open_channel
 from parallax._backends.processes.worker.batches import BatchRunner, flush_output
@@ -26,6 +26,7 @@ from parallax._backends.processes.worker.environment_setup import WorkerEnvironm
 from parallax._backends.processes.worker.limits import WorkerLimits
 from parallax._backends.processes.worker.main import Worker
 from parallax._core.chunks import ChunkResult
+from parallax._core.interrupt_mask import unblock_interrupts
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, sockets
 from parallax._core.nesting import MAX_WORKER_LEVELS

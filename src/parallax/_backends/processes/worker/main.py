@@ -13,7 +13,6 @@ import sys
 from collections import deque
 from functools import partial
 
-from parallax._backends.capture import unblock_interrupts
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.arithmetic import arithmetic
 from parallax._backends.processes.common.channel_setup import TRIM_AFTER_S, open_channel
@@ -25,6 +24,7 @@ from parallax._backends.processes.worker.environment_setup import WorkerEnvironm
 from parallax._backends.processes.worker.limits import WorkerLimits
 from parallax._backends.result_encoding import encode_result
 from parallax._core.chunks import ChunkResult, Failure
+from parallax._core.interrupt_mask import unblock_interrupts
 from parallax._core.light_stdlib import TYPE_CHECKING, loads, signals, sockets
 from parallax._core.nesting import Place, here, settle, work_while
 from parallax._core.process_rights import assume_ids
