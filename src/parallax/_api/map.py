@@ -147,11 +147,11 @@ def _map(
     def make(first: FirstItems | None = None) -> Run:
         return Run(called, name, source, options, stream=False, first=first)
 
-    results: Results[Any] = Results()
     key = key_of(called)
     each = past_item_seconds(key)
     if needs_run(options) or (each is not None and not little_work(source, each)):
-        return _collect(make(), results)
+        return _collect(make(), Results())  # not in a name: the frames of errors lead here
+    results: Results[Any] = Results()
     call = Call(called, source.star, stop=True)
     first = FirstItems(call, source, options, each=each, make=make)
     error: BaseException | None = None
