@@ -44,7 +44,7 @@ else:
 
 #: Seconds that the caller's thread needs to load what starts and leads worker processes, once in a
 #: program. Smaller starts workers for jobs that are done before these have started.
-LOAD_S = 0.025
+LOAD_S = 0.018
 
 #: Seconds of a first fork of a program, and more of them per byte in use: its page tables are
 #: copied, and the pages that are written to from then on.
