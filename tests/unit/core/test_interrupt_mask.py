@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 
 import pytest
 
 from parallax._core import interrupt_mask
-from parallax._core.interrupt_mask import StartingThread, block_interrupts, unblock_interrupts
+from parallax._core.interrupt_mask import StartingThread, unblock_interrupts
 from parallax._reporting import stall_monitor
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="has no masks")
@@ -30,42 +29,38 @@ def in_thread(work):
 
 
 @pytest.fixture
-def order(monkeypatch):
-    """What happened; the main thread blocks the signal for the test."""
-    monkeypatch.setattr(interrupt_mask, "TAKEN_S", DEADLINE_S)
-    happened = []
-    handler = signal.signal(signal.SIGINT, lambda *_: happened.append("taken"))
-    before = block_interrupts()
-    yield happened
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    signal.signal(signal.SIGINT, handler)
+def system(monkeypatch):
+    """A process with signals under way, each for so many looks; and what was asked of it."""
+    under_way, asked = [], []
+
+    class System:
+        SIGINT, SIG_UNBLOCK = signal.SIGINT, signal.SIG_UNBLOCK
+
+        def sigpending(self):
+            return under_way.pop(0) if under_way else set()
+
+        def pthread_sigmask(self, how, which):
+            asked.append((how, which, len(under_way)))
+
+    monkeypatch.setattr(interrupt_mask, "signals", System())
+    return under_way, asked
 
 
-def test_a_signal_is_left_to_the_main_thread(order, monkeypatch):
+def test_a_signal_is_left_to_the_main_thread(system):
     """It is under way while a thread, which has inherited the mask, is about to unblock it."""
-    looked = threading.Event()
-    monkeypatch.setattr(interrupt_mask.time, "sleep", lambda _: looked.set() or looked.wait(0.001))
-
-    def work():
-        unblock_interrupts()
-        order.append("unblocked")
-
-    os.kill(os.getpid(), signal.SIGINT)
-    thread = threading.Thread(target=work)
-    thread.start()
-    assert looked.wait(DEADLINE_S)
-    assert order == []
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    thread.join(DEADLINE_S)
-    assert order == ["taken", "unblocked"]
+    under_way, asked = system
+    under_way += [{signal.SIGTERM, signal.SIGINT}, {signal.SIGINT}, {signal.SIGTERM}]
+    unblock_interrupts()
+    assert asked == [(signal.SIG_UNBLOCK, {signal.SIGINT}, 0)]
 
 
-def test_a_program_that_keeps_it_blocked_is_not_waited_for(order, monkeypatch):
+def test_a_program_that_keeps_it_blocked_is_not_waited_for(system, monkeypatch):
     monkeypatch.setattr(interrupt_mask, "TAKEN_S", 0.01)
-    os.kill(os.getpid(), signal.SIGINT)
-    in_thread(unblock_interrupts)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    assert order == ["taken"]
+    under_way, asked = system
+    under_way += [{signal.SIGINT}] * 1000
+    unblock_interrupts()
+    assert len(asked) == 1
+    assert under_way
 
 
 def test_threads_are_started_with_the_signal_blocked():
@@ -82,6 +77,8 @@ def test_threads_are_started_with_the_signal_blocked():
 
 def test_the_watching_thread_blocks_it():
     class Monitor:
+        limit = 0.001
+
         def check(self, now):
             masks.append(blocked())
             seen.set()
