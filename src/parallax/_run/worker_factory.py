@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from parallax._core import errors
     from parallax._core.chunks import Route
     from parallax._core.nesting import Place
+    from parallax._core.plans import Payload
     from parallax._routing.profiler import Profiler
     from parallax._run.caller_state import RunSetup
     from parallax._run.dispatcher import Dispatcher
@@ -196,14 +197,21 @@ class WorkerFactory:
         caller.sample = []
         if profiler.weighed:
             return
-        inputs, fork = source.whole, self.start.may_fork()
-        numbered = bool(inputs) and heritage.numbered(inputs)
-        weighed: Any = self._copied_ends(items, results, numbered=numbered)
-        if not weighed:
-            weighed = self._run_call().weigh(items, results, fork=fork, numbered=numbered)
+        fork = self.start.may_fork()
+        try:
+            weighed = self._weighed(items, results, fork=fork)
+        except OSError as error:  # no descriptor is left, even to load a module
+            weighed = str(error)
         if isinstance(weighed, str):
             profiler.limits.stay_reason = weighed
             return
         profiler.workers.payload = weighed
         if not fork:
             self._find_modules()
+
+    def _weighed(self, items: list[Any], results: list[Any], *, fork: bool) -> Payload | str:
+        inputs = self._dispatch.source.whole
+        numbered = bool(inputs) and heritage.numbered(inputs)
+        if end := self._copied_ends(items, results, numbered=numbered):
+            return end
+        return self._run_call().weigh(items, results, fork=fork, numbered=numbered)
