@@ -49,9 +49,12 @@ class StartingThread:
     __slots__ = ("_before",)
 
     def __enter__(self) -> None:
-        main = threading.get_ident() == threading.main_thread().ident
-        self._before = {signals.SIGINT} if main else block_interrupts()
+        self._before = block_interrupts()
 
     def __exit__(self, *_: object) -> None:
-        if signals.SIGINT not in self._before:
+        if signals.SIGINT in self._before:
+            return
+        if threading.get_ident() != threading.main_thread().ident:
             unblock_interrupts()
+        elif _HAS_MASKS:  # what is under way is for this thread
+            signals.pthread_sigmask(signals.SIG_UNBLOCK, {signals.SIGINT})

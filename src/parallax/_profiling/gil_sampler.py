@@ -20,6 +20,7 @@ import time
 
 from parallax._core.cores import gil_enabled, load_per_core
 from parallax._core.fork_pauses import forget, pause_at_forks
+from parallax._core.interrupt_mask import StartingThread
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, signals
 from parallax._core.thread_clocks import (
     ClockedThread,
@@ -143,7 +144,8 @@ class GilSampler:
             # Not threading.Thread: its start waits for the new thread, which costs three times
             # as much, and five milliseconds more once pure Python runs elsewhere.
             if _SLEEPS_TELL:
-                self._ident = _thread.start_new_thread(self._loop, (began,))
+                with StartingThread():
+                    self._ident = _thread.start_new_thread(self._loop, (began,))
                 return
         except RuntimeError:  # no more threads
             pass

@@ -15,7 +15,7 @@ import sys
 import time
 
 from parallax._core.fork_pauses import pause_at_forks
-from parallax._core.interrupt_mask import block_interrupts
+from parallax._core.interrupt_mask import StartingThread
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.own_code import is_own
 from parallax._core.thread_clocks import native_id
@@ -141,7 +141,8 @@ class _MonitorThread:
         self.running.acquire()  # one that ends holds it no longer than it takes to return
         try:
             # Not threading.Thread, whose start waits for the new thread.
-            _thread.start_new_thread(self._run, (self._wake,))
+            with StartingThread():
+                _thread.start_new_thread(self._run, (self._wake,))
         except RuntimeError:  # no more threads: nothing is watched
             self._wake = None
             self.running.release()
@@ -152,7 +153,6 @@ class _MonitorThread:
 
     def _run(self, wake: _thread.LockType) -> None:
         self.native_id = native_id()
-        block_interrupts()
         try:
             while True:
                 with self._lock:
