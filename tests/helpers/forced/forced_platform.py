@@ -21,7 +21,7 @@ HIDDEN = {
     "win32": {
         "_signal": "SIGALRM SIGBUS SIGCHLD SIGHUP SIGKILL SIGRTMAX SIGSTOP SIGURG SIGUSR1 SIGUSR2 "
         "SIG_BLOCK SIG_SETMASK SIG_UNBLOCK alarm getitimer ITIMER_REAL pause "
-        "pthread_sigmask setitimer siginterrupt",
+        "pthread_sigmask setitimer siginterrupt sigpending",
         "_socket": "AF_UNIX CMSG_LEN MSG_DONTWAIT SCM_RIGHTS socketpair",
         "faulthandler": "register unregister",
         "mmap": "MADV_DONTNEED MADV_REMOVE MAP_PRIVATE MAP_SHARED PROT_READ PROT_WRITE",
@@ -34,7 +34,7 @@ HIDDEN = {
         "selectors": "EpollSelector KqueueSelector",
         "signal": "SIGALRM SIGBUS SIGCHLD SIGHUP SIGKILL SIGRTMAX SIGSTOP SIGURG SIGUSR1 SIGUSR2 "
         "SIG_BLOCK SIG_SETMASK SIG_UNBLOCK alarm getitimer ITIMER_REAL pause "
-        "pthread_sigmask setitimer siginterrupt",
+        "pthread_sigmask setitimer siginterrupt sigpending",
         "socket": "AF_UNIX CMSG_LEN MSG_DONTWAIT SCM_RIGHTS recv_fds send_fds",
         "time": "clock_gettime pthread_getcpuclockid tzset",
     },
