@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import textwrap
 
 import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux")
+
+
+def check_script(folder, text):
+    """Run a main script, which prints "done", with warnings as errors."""
+    script = folder / "script.py"
+    script.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
 
 PROGRAM = """
 import dataclasses, sys, time
@@ -66,18 +82,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux")
 def test_classes_are_the_very_ones(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(PROGRAM))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    check_script(tmp_path, PROGRAM)
 
 
 CONTENDING = """
@@ -104,16 +110,6 @@ print("done", *(name for name in names if name.startswith("parallax")))
 
 
 @pytest.mark.full
-@pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux")
 def test_threads_that_contend_end_for_a_fork(tmp_path):
     """Without a warning of the fork, and without a thread that stays."""
-    script = tmp_path / "script.py"
-    script.write_text(CONTENDING)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    check_script(tmp_path, CONTENDING)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: the last thread is done, for about as long as another start takes.
 MAX_AWAITED_ITEM_S = 0.08
 
-#: Seconds for that. Less gives up threads that had no core, more keeps cores idle.
+#: Seconds for that. Less gives up on threads that had no core, more keeps cores idle.
 PATIENCE_S = 0.2
 
 #: Items alone, and seconds of them, either of which tells what an item takes.
