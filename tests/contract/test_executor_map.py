@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import gc
 import itertools
@@ -303,8 +304,9 @@ def test_ten_gigabytes_of_results(name):
     def used():
         total = 0
         for process in [me, *me.children(recursive=True)]:
-            memory = process.memory_full_info()
-            total += getattr(memory, "pss", memory.rss)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended between the two looks
+                memory = process.memory_full_info()
+                total += getattr(memory, "pss", memory.rss)
         return total
 
     before, most = used(), 0

@@ -88,28 +88,27 @@ class RunDelay:
     """
 
     def __init__(self, path: str = "/proc/thread-self/schedstat") -> None:
-        self._fd = -1
+        # In a list, because an interrupt may come between any two lines.
+        self._fds: list[int] = []
         try:
-            self._fd = os.open(path, os.O_RDONLY)
+            self._fds.append(os.open(path, os.O_RDONLY))
         except OSError:
             pass
 
     def __call__(self) -> float:
         """Seconds since the thread began."""
-        if self._fd < 0:
-            return 0.0
         try:
-            return int(os.pread(self._fd, 100, 0).split()[1]) * 1e-9
+            return int(os.pread(self._fds[0], 100, 0).split()[1]) * 1e-9
         except (OSError, IndexError, ValueError):
             return 0.0
 
     def close(self) -> None:
         """Give the descriptor back; idempotent."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        while self._fds:
+            os.close(self._fds.pop())
 
-    __del__ = close  # an interrupt may come before anybody has it
+    def __del__(self) -> None:
+        self.close()  # an interrupt may come before anybody has it
 
 
 def clock_tick() -> float:

@@ -134,10 +134,10 @@ class ChildProcess(StartedProcess):
         # Another process must not get the process id between a look and a signal.
         self._lock = threading.Lock()
         self._over = False
-        try:
-            self._pidfd = open_pidfd(pid)
-        except OSError:
-            self._pidfd = -1
+        # In a list, because an interrupt may come between any two lines.
+        self._pidfds: list[int] = []
+        with contextlib.suppress(OSError):
+            self._pidfds.append(open_pidfd(pid))
 
     @property
     def over(self) -> bool:
@@ -146,7 +146,7 @@ class ChildProcess(StartedProcess):
 
     def fileno(self) -> int:
         """See the base class."""
-        return self._pidfd
+        return self._pidfds[0] if self._pidfds else -1
 
     def look(self) -> None:
         """See the base class."""
@@ -171,8 +171,8 @@ class ChildProcess(StartedProcess):
         """Whether the child has ended; its status is collected then."""
         with self._lock:
             if not self._over and self._collected():
-                self._over = True
                 self.close()
+                self._over = True
                 attendant().look_again()
             return self._over
 
@@ -191,6 +191,5 @@ class ChildProcess(StartedProcess):
 
     def close(self) -> None:
         """See the base class."""
-        fd, self._pidfd = self._pidfd, -1
-        if fd >= 0:
-            os.close(fd)
+        while self._pidfds:
+            os.close(self._pidfds.pop())
