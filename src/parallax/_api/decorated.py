@@ -18,10 +18,11 @@ import gc
 import inspect
 import operator
 import sys
+from collections.abc import Callable, Iterable
 from types import FunctionType, MethodType
 from typing import Generic, ParamSpec, TypeVar, overload
 
-from parallax._core.light_stdlib import TYPE_CHECKING, loads
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, loads
 from parallax._core.options import (
     CALL_OPTIONS,
     EXPLAIN_OPTIONS,
@@ -33,9 +34,8 @@ from parallax._core.options import (
 from parallax._transport.wrapped_functions import find_attribute, is_importable, reduce_wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
-    from typing import Any, Concatenate
+    from typing import Concatenate
 
     from typing_extensions import Self, Unpack
 
@@ -67,7 +67,6 @@ if TYPE_CHECKING:
         @property
         def __wrapped__(self) -> Callable[P, R_co]: ...
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
 else:
 
     class _Called(functools.partial, Generic[P, R_co]):

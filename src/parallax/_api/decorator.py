@@ -6,15 +6,15 @@ Guarantees: functions that cannot be mapped, and wrong options, are refused at d
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import ParamSpec, TypeVar, overload
 
 from parallax._api.decorated import ParallelFunction, checked, new_function
 from parallax._core.callables import runs_nothing
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Concatenate, Generic, Protocol
+    from typing import Concatenate, Generic
 
     from typing_extensions import Unpack
 

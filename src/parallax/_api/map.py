@@ -8,38 +8,35 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+from collections.abc import Callable, Iterable
 
 from parallax._backends.contract import Call
 from parallax._core.callables import name_of, runs_nothing
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, Generic, TypeVar, overload
+from parallax._core.lazy_import import futures, lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from parallax._core.options import (
     EXPLAIN_OPTIONS,
     MAP_OPTIONS,
     STREAM_OPTIONS,
+    Options,
     check_names,
     resolve,
 )
 from parallax._profiling.history import key_of, past_item_seconds
+from parallax._reporting.reports import Report
 from parallax._run.first_items import FirstItems, little_work, needs_run, report_of
 from parallax._run.run import Run
 from parallax._scheduling.input import Input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from concurrent import futures
-    from typing import Any
-
     from typing_extensions import Unpack
 
-    from parallax._core.options import ExplainOptions, MapOptions, Options, StreamOptions
+    from parallax._core.options import ExplainOptions, MapOptions, StreamOptions
     from parallax._guard import seeding
-    from parallax._reporting.reports import Report
     from parallax._run.first_items import Blocks
 
     A = TypeVar("A")
 else:
-    futures = lazy_module("concurrent.futures")
     seeding = lazy_module("parallax._guard.seeding")
 
 

@@ -12,13 +12,10 @@ moments at which a recall may interrupt it. Even a helper without clocks would c
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from typing import Any
+from parallax._core.light_stdlib import Any
 
 
 def capture(

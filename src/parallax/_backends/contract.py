@@ -11,22 +11,20 @@ Guarantees required of an engine: every call that was submitted ends in its resu
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+
+from parallax._core.lazy_import import selectors
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    import selectors
-    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
     from contextvars import Context
-    from typing import Any, Protocol, TypeAlias
 
     from parallax._core.chunks import Chunk, ChunkResult, Failure
     from parallax._core.nesting import Place
     from parallax._core.options import CallOptions
     from parallax._reporting.recording import CallRecording
     from parallax._reporting.stall_policy import WorkerSnapshot
-else:
-    Protocol = object
 
 
 class Joined(NamedTuple):

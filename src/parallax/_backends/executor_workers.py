@@ -7,26 +7,20 @@ it was given, and is given no more.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 from parallax._backends.capture import run_chunk
-from parallax._backends.contract import Died, Done, Joined, Refused, WorkerEnd
+from parallax._backends.contract import CrewSetup, Died, Done, Joined, Refused, WorkerEnd
 from parallax._backends.thread_workers import SelfReportingCrew
+from parallax._core.chunks import Chunk, ChunkResult
 from parallax._core.contexts import snapshot
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import futures
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._core.nesting import Place, enter
 from parallax._reporting.stall_policy import WorkerSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from concurrent import futures
     from concurrent.futures import Executor, Future
-    from typing import Any
-
-    from parallax._backends.contract import CrewSetup
-    from parallax._core.chunks import Chunk, ChunkResult
-else:
-    futures = lazy_module("concurrent.futures")
 
 
 def _run_in(

@@ -18,17 +18,14 @@ import traceback
 
 from parallax._core import errors
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any, TypeAlias
 from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
-if TYPE_CHECKING:
-    from typing import Any, TypeAlias
-
-    #: Where an exception is found: its pickle and buffers, or the group and the member's position.
-    _Source: TypeAlias = "tuple[bytes, list[bytearray]] | tuple[int, int]"
-    #: Cause and context by number, whether the context is hidden, notes, a traceback as text.
-    _Links: TypeAlias = "tuple[int | None, int | None, bool, Any, str]"
+#: Where an exception is found: its pickle and buffers, or the group and the member's position.
+_Source: TypeAlias = "tuple[bytes, list[bytearray]] | tuple[int, int]"
+#: Cause and context by number, whether the context is hidden, notes, a traceback as text.
+_Links: TypeAlias = "tuple[int | None, int | None, bool, Any, str]"
 
 #: Exceptions that travel with one, at most. The text of the traceback has the others, too.
 MAX_CHAINED = 100

@@ -7,15 +7,12 @@ piece a result that does not unpickle leaves the others readable.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.light_stdlib import TYPE_CHECKING, PickleBuffer, dumps
+from parallax._core.light_stdlib import Any, PickleBuffer, TypeAlias, dumps
 from parallax._core.plain_types import PLAIN_TYPES
 from parallax._transport import codec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any, TypeAlias
 
 #: The pickle of a result or failure, and its buffers among all: the first one, and how many.
 Part: TypeAlias = "tuple[bytes, int, int]"

@@ -6,21 +6,18 @@ Guarantees: every call has a future that ends like any other.
 from __future__ import annotations
 
 import functools
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextvars import Context
 
 from parallax._backends.result_encoding import run_piece
+from parallax._core.chunks import Route
 from parallax._core.contexts import snapshot
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._core.nesting import enter, here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Executor
-    from contextvars import Context
-    from typing import Any
-
     from parallax._backends.contract import Engine
-    from parallax._core.chunks import Route
     from parallax._core.options import CallOptions
     from parallax._reporting.recording import CallRecording
 

@@ -18,12 +18,13 @@ import queue as queues  # not its class: a library may patch it, as it does thre
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextvars import Context
 from typing import Any
 
 from parallax._backends.simple_engines import LocalPieces
-from parallax._core.contexts import assign, set_by, snapshot
+from parallax._core.contexts import Assignments, assign, set_by, snapshot
 from parallax._core.deferred_signals import Shield
 from parallax._core.futures import RUNNING, Future
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -32,9 +33,6 @@ from parallax._reporting.stall_monitor import StallMonitor, stack_of
 from parallax._reporting.stall_policy import Activity, InFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from parallax._core.contexts import Assignments
     from parallax._core.options import CallOptions
 
 clock = time.monotonic

@@ -10,24 +10,19 @@ from __future__ import annotations
 import queue as queues  # not its class: a library may patch it, as it does threads
 import threading
 import time
+from collections.abc import Sequence
 
 from parallax._backends.capture import run_chunk
-from parallax._backends.contract import Done, Joined, Unable
+from parallax._backends.contract import CrewSetup, Done, Joined, Unable
+from parallax._core.chunks import Chunk
 from parallax._core.contexts import snapshot
 from parallax._core.deferred_signals import Shield
 from parallax._core.interrupt_mask import StartingThread, unblock_interrupts
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any
 from parallax._core.nesting import enter
 from parallax._core.thread_clocks import thread_delay
 from parallax._reporting.stall_monitor import stack_of
 from parallax._reporting.stall_policy import WorkerSnapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
-
-    from parallax._backends.contract import CrewSetup
-    from parallax._core.chunks import Chunk
 
 #: Most threads whose delays are read. Many threads wait for each other's cores, and reading costs
 #: 10 us per thread.

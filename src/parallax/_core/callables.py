@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import functools
 import weakref
+from collections.abc import Callable
 
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+from parallax._core.light_stdlib import Any
 
 # Flags of code objects, as ``inspect`` names them: that module takes 10 ms to import.
 _CO_GENERATOR, _CO_COROUTINE = 0x20, 0x80

@@ -5,14 +5,9 @@ Guarantees: values without behaviour; cheap to import, because every worker proc
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.light_stdlib import Any, Literal, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:
-    from typing import Any, Literal, TypeAlias
-
-    Route: TypeAlias = Literal["loop", "threads", "interpreters", "processes"]
-else:
-    Route = str
+Route: TypeAlias = "Literal['loop', 'threads', 'interpreters', 'processes']"
 
 
 class Chunk(NamedTuple):

@@ -10,17 +10,13 @@ Guarantees: no call changes the context of another one, or of the code that subm
 from __future__ import annotations
 
 import sys
-from contextvars import Context, copy_context
+from collections.abc import Callable, Iterable
+from contextvars import Context, ContextVar, copy_context
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from contextvars import ContextVar
-    from typing import Any, TypeAlias
-
-    #: Variables with the values that a call is to find in them.
-    Assignments: TypeAlias = "Iterable[tuple[ContextVar[Any], Any]]"
+#: Variables with the values that a call is to find in them.
+Assignments: TypeAlias = "Iterable[tuple[ContextVar[Any], Any]]"
 
 #: The variables in which modules keep settings, by module; None for one that uses none.
 _variables: dict[str, ContextVar[Any] | None] = {}

@@ -15,15 +15,12 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
 
-from parallax._core.light_stdlib import TYPE_CHECKING, signals
+from parallax._core.light_stdlib import Any, TypeAlias, signals
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
-    from typing import Any, TypeAlias
-
-    Handler: TypeAlias = Callable[[int, FrameType | None], Any]
+Handler: TypeAlias = "Callable[[int, FrameType | None], Any]"
 
 #: Signals whose handlers commonly raise: Ctrl-C, requests to end, time limits, the last warning of
 #: a job queue. Not the signals of profilers, which arrive a thousand times a second.

@@ -12,11 +12,8 @@ from __future__ import annotations
 import errno
 from concurrent.futures import BrokenExecutor
 
-from parallax._core.light_stdlib import TYPE_CHECKING, PicklingError
+from parallax._core.light_stdlib import Any, PicklingError
 from parallax._core.own_code import is_own
-
-if TYPE_CHECKING:
-    from typing import Any
 
 #: The names that the package exports.
 __all__ = [

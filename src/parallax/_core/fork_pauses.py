@@ -17,27 +17,25 @@ import sys
 import time
 import types
 import warnings
+from collections.abc import Iterator
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any, Protocol
 from parallax._core.thread_clocks import native_id
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any, Protocol
 
-    class Pausable(Protocol):
-        """Has a thread that can end and start again."""
+class Pausable(Protocol):
+    """Has a thread that can end and start again."""
 
-        #: held from before the start of the thread to its end.
-        running: _thread.LockType
-        #: the kernel's number of the latest thread, which sets it; None where there are none.
-        native_id: int | None
+    #: held from before the start of the thread to its end.
+    running: _thread.LockType
+    #: the kernel's number of the latest thread, which sets it; None where there are none.
+    native_id: int | None
 
-        def pause(self) -> None:
-            """Have the thread end soon, if there is one."""
+    def pause(self) -> None:
+        """Have the thread end soon, if there is one."""
 
-        def resume(self) -> None:
-            """Start the thread again if it was ended by ``pause``."""
+    def resume(self) -> None:
+        """Start the thread again if it was ended by ``pause``."""
 
 
 #: Seconds that a fork waits for the threads. Longer delays forks if a log handler hangs.

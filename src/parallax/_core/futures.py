@@ -27,10 +27,7 @@ from operator import attrgetter
 from typing import Protocol, TypeVar
 
 from parallax._core.deferred_signals import MAX_WAIT_S
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Any
+from parallax._core.light_stdlib import Any
 
 _log = logging.getLogger("concurrent.futures")
 

@@ -13,14 +13,8 @@ from __future__ import annotations
 
 import time
 
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, signals
-
-if TYPE_CHECKING:
-    import threading
-    from typing import Any
-else:
-    threading = lazy_module("threading")
+from parallax._core.lazy_import import threading
+from parallax._core.light_stdlib import Any, signals
 
 #: Seconds for the main thread to take its signal, and between two looks. The former is longer only
 #: if the program blocks the signal itself.

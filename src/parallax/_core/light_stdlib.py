@@ -18,10 +18,23 @@ if TYPE_CHECKING:
     import socket as sockets
     from pickle import PickleBuffer, Pickler, PicklingError, Unpickler, dumps, loads
     from threading import local
-    from typing import Any, Generic, NamedTuple, TypeVar, overload
+    from typing import (
+        Any,
+        Generic,
+        Literal,
+        NamedTuple,
+        NoReturn,
+        Protocol,
+        TypeAlias,
+        TypeVar,
+        overload,
+    )
 else:
     from _collections import _tuplegetter
     from types import FunctionType
+
+    # In annotations, which nobody evaluates, and as a base.
+    Any = Literal = NoReturn = Protocol = TypeAlias = object
 
     try:
         import _signal as signals
@@ -111,11 +124,16 @@ else:
 
 __all__ = [
     "TYPE_CHECKING",
+    "Any",
     "Generic",
+    "Literal",
     "NamedTuple",
+    "NoReturn",
     "PickleBuffer",
     "Pickler",
     "PicklingError",
+    "Protocol",
+    "TypeAlias",
     "TypeVar",
     "Unpickler",
     "dumps",

@@ -9,11 +9,10 @@ outside of workers has the whole machine.
 
 from __future__ import annotations
 
-from parallax._core.cores import usable_cores
-from parallax._core.light_stdlib import TYPE_CHECKING, local
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from parallax._core.cores import usable_cores
+from parallax._core.light_stdlib import local
 
 #: Levels of workers within workers. Deeper levels add processes and no parallelism.
 MAX_WORKER_LEVELS = 2

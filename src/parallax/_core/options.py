@@ -13,16 +13,16 @@ import contextvars
 import math
 import os
 import sys
+from collections.abc import Callable, Collection, Iterator
 
 from parallax._core.cores import start_methods
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, TypeAlias
 from parallax._core.records import record, replace
 from parallax._core.seeds import stream_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
     from concurrent.futures import Executor
-    from typing import Any, Literal, TypeAlias, TypedDict
+    from typing import Literal, TypedDict
 
     Backend: TypeAlias = (
         Literal["auto", "serial", "threads", "interpreters", "processes"] | Executor
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
         max_tasks_per_child: int | None
         max_memory_per_worker: int | None
         seed: Any
-
 else:
     Backend = object
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 import os
 import sys
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, signals
+from parallax._core.light_stdlib import Any, NamedTuple, TypeAlias, signals
 
-if TYPE_CHECKING:
-    from typing import Any, TypeAlias
-
-    #: Real, effective and saved user and group ids, and the supplementary groups.
-    Ids: TypeAlias = tuple[tuple[int, ...], ...]
+#: Real, effective and saved user and group ids, and the supplementary groups.
+Ids: TypeAlias = "tuple[tuple[int, ...], ...]"
 
 #: Lines of the system's status of a thread that say what it is allowed.
 _CONFINEMENT = (b"Cap", b"NoNewPrivs", b"Seccomp:")

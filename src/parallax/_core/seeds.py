@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import os
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.light_stdlib import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from typing import Any, Final
-
-_MASK: Final = 0xFFFFFFFF
+_MASK = 0xFFFFFFFF
 # The constants of SeedSequence (numpy/random/bit_generator.pyx), after M. E. O'Neill's seed_seq_fe.
 _INIT_A, _MULT_A = 0x43B0D7E5, 0x931E8875
 _INIT_B, _MULT_B = 0x8B51F9DD, 0x58F38DED

@@ -9,11 +9,9 @@ import _thread
 import os
 import sys
 import time
+from collections.abc import Callable
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from parallax._core.light_stdlib import NamedTuple
 
 # GetThreadTimes moves with the scheduler's tick, though Windows reports a resolution of 100 ns.
 _WINDOWS_TICK_S = 0.015625

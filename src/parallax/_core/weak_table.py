@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from _weakref import ref  # without weakref, which takes 0.7 ms to load
 
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Any
+from parallax._core.light_stdlib import Any
 
 
 class WeakTable:

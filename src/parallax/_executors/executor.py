@@ -9,20 +9,17 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from collections.abc import Callable
 from operator import methodcaller
 
 from parallax._core.cores import start_methods, usable_cores
-from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.options import resolve
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
+from parallax._core.options import Backend, Options, resolve
 from parallax._executors.executor_base import EngineExecutor, check_arguments
 from parallax._executors.thread_executor import ThreadPoolExecutor, default_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from multiprocessing.context import BaseContext
-    from typing import Any
-
-    from parallax._core.options import Backend, Options
 
 _numbers = itertools.count()
 

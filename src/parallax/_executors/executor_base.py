@@ -9,19 +9,19 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
 
 from parallax._core.futures import Future as OwnFuture
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._core.options import CALL_OPTIONS, check, check_names, resolve
 from parallax._executors.lifetimes import Maps, ends_with
 from parallax._executors.map_results import MapResults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from concurrent.futures import Future
-    from types import TracebackType
-    from typing import Any, ParamSpec, TypeVar
+    from typing import ParamSpec, TypeVar
 
     from typing_extensions import Self, Unpack
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sized
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._executors.map_results import MapResults
 from parallax._reporting.progress import make_progress
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from parallax._backends.contract import Engine
 
 

@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sized
-from concurrent.futures import BrokenExecutor, CancelledError
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from itertools import islice, takewhile
 from operator import length_hint
 
@@ -25,14 +25,10 @@ from parallax._backends.result_encoding import PieceResult, run_piece
 from parallax._core.callables import name_of
 from parallax._core.contexts import snapshot
 from parallax._core.errors import SerializationError
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, NamedTuple
 from parallax._executors.map_window import MapWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from concurrent.futures import Future
-    from typing import Any
-
     from parallax._backends.contract import Engine
     from parallax._core.options import CallOptions
     from parallax._executors.lifetimes import Maps

@@ -9,13 +9,11 @@ Guarantees: no thread, lock or output; ``now`` is a parameter.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from parallax._backends.contract import Engine
 
 #: Most items between submission and reading, unless ``buffersize`` says otherwise.

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor as StandardProcessPool
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from operator import attrgetter
 
 from parallax._backends.processes.parent.process_engine import ProcessEngine
@@ -22,7 +23,7 @@ from parallax._backends.simple_engines import SerialEngine
 from parallax._core import fork_pauses
 from parallax._core.cores import usable_cores
 from parallax._core.errors import InheritanceError, WorkerStartError
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any
 from parallax._core.nesting import loading
 from parallax._core.options import resolve
 from parallax._executors import process_errors
@@ -32,9 +33,6 @@ if sys.platform == "linux":
     # What the first call needs, unless it cannot fork the program.
     import parallax._backends.processes.parent.snapshot_pool  # noqa: F401
 
-if TYPE_CHECKING:
-    from multiprocessing.context import BaseContext
-    from typing import Any
 
 #: What the standard library allows on Windows, whose WaitForMultipleObjects takes 64 handles, so
 #: that programs find the same limit.

@@ -6,19 +6,16 @@ Guarantees: the signatures and the errors of ``concurrent.futures``; every futur
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor as StandardThreadPool
 from concurrent.futures.thread import BrokenThreadPool
 from operator import attrgetter
 
 from parallax._backends.thread_engine import ThreadEngine
 from parallax._core.cores import usable_cores
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any
 from parallax._core.options import resolve
 from parallax._executors.executor_base import EngineExecutor, check_arguments
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
 _numbers = itertools.count()
 

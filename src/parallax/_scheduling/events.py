@@ -6,11 +6,9 @@ scheduler in the same way.
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from parallax._core.chunks import Chunk
 
 

@@ -9,13 +9,11 @@ Guarantees: an item is kept until its result is there, and not for longer.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
-
     from parallax._core.chunks import Chunk
 
 

@@ -7,14 +7,11 @@ iterables may run user code.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count, islice
 from time import perf_counter
 
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any
+from parallax._core.light_stdlib import Any
 
 #: Seconds of taking items from a slow input before workers get those that are there. Smaller makes
 #: chunks too small, larger lets workers wait.

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Mapping
 
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._scheduling.chunk_size import DISPATCH_COST_S
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from parallax._scheduling.worker_table import WorkerEntry
 
 #: Seconds of unbegun work that are worth a recall. Less does not pay for the signal, the answer

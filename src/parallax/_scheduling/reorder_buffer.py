@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import contextlib
 
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import errors
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._core.own_code import is_own
-from parallax._scheduling.events import Emit
+from parallax._scheduling.events import Command, Emit
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from parallax._core import errors
     from parallax._core.chunks import ChunkResult, Failure
-    from parallax._scheduling.events import Command
-else:
-    errors = lazy_module("parallax._core.errors")
 
 
 class EmitOrder:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from typing import Any
+from parallax._core.light_stdlib import Any, NamedTuple
 
 #: Buffers from this size on have a slab of their own. Less is as quick through a socket (two cores,
 #: there and back: they are level at 400 to 700 KB).

@@ -20,8 +20,9 @@ import sys
 import weakref
 from _thread import RLock
 from collections import deque
+from collections.abc import Callable
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, PickleBuffer
+from parallax._core.light_stdlib import Any, NamedTuple, PickleBuffer
 from parallax._core.weak_table import WeakTable
 from parallax._shm.buffers import COPY, MIN_SHARED_BYTES, READ, WRITE, SlabRef
 from parallax._shm.segment import (
@@ -32,10 +33,6 @@ from parallax._shm.segment import (
     populate,
     round_to_pages,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
 #: Memory of dropped views that waits for reuse by its sender, which does not know yet that the
 #: views are gone. Memory beyond that goes back to the system.

@@ -11,15 +11,12 @@ from __future__ import annotations
 import os
 import sys
 from _weakref import ref  # without weakref, which takes 0.7 ms to load
+from collections.abc import Callable
 
-from parallax._core.light_stdlib import TYPE_CHECKING, PickleBuffer
-from parallax._shm.buffers import WRITE, address_of
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, PickleBuffer
+from parallax._shm.buffers import WRITE, SlabRef, address_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from parallax._shm.buffers import SlabRef
     from parallax._shm.sender import Slab, SlabSender
 
 #: slabs by address, as long as an object over them exists.

@@ -19,16 +19,10 @@ import os
 import struct
 import sys
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TypeAlias
 
-if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    #: By what another process opens a segment: an inherited descriptor, or a tag.
-    Handle: TypeAlias = "int | str"
-
-if not TYPE_CHECKING:
-    Handle = int
+#: By what another process opens a segment: an inherited descriptor, or a tag.
+Handle: TypeAlias = "int | str"
 
 #: Bytes that are copied at once. Other threads get the GIL in between, and larger pieces leave the
 #: processor's caches before the system copies them (measured: 2.8 GB/s into fresh memory by pieces

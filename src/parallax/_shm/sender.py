@@ -13,33 +13,26 @@ Without memory ``put`` raises nothing: the caller sends the data another way, an
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import sys
+from _thread import LockType
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any, Protocol
 from parallax._shm.allocator import (
     GRAIN_BYTES,
     MAPPED,
     RESIDENT,
     UNBACKED,
+    Extent,
     ExtentAllocator,
     size_class,
 )
 from parallax._shm.buffers import COPY, SlabRef, address_of
-from parallax._shm.segment import COPY_PIECE_BYTES, LINUX, populate, round_to_pages
-
-if TYPE_CHECKING:
-    import mmap
-    from _thread import LockType
-    from collections.abc import Callable
-    from typing import Any, Protocol
-
-    from parallax._shm.allocator import Extent
-    from parallax._shm.segment import Segment
-else:
-    Protocol = object
+from parallax._shm.segment import COPY_PIECE_BYTES, LINUX, Segment, populate, round_to_pages
 
 #: The smallest window. A window is address space, not memory; smaller ones cost more descriptors,
 #: of which each mapping has one before Python 3.13.

@@ -15,13 +15,15 @@ import io
 import sys
 import types
 import weakref
+from collections.abc import Sequence
+from types import ModuleType
 
 import cloudpickle
 from cloudpickle import cloudpickle as tracking
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any
 from parallax._shm.registry import any_shared
-from parallax._transport.encoded import BufferCollector, Encoded, dump, with_reducers
+from parallax._transport.encoded import BufferCollector, Encoded, Reducers, dump, with_reducers
 from parallax._transport.main_module import MAIN_NAMES, WorkerMain, number_main_classes
 from parallax._transport.out_of_band import (
     has_large_buffers,
@@ -36,13 +38,6 @@ from parallax._transport.wrapped_functions import (
     is_importable,
     reduce_wrapped,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import ModuleType
-    from typing import Any
-
-    from parallax._transport.encoded import Reducers
 
 
 def encode_by_value(

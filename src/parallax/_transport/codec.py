@@ -13,12 +13,13 @@ never runs the caller's main script; so is one that mentions a module that the p
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 
-from parallax._core.light_stdlib import TYPE_CHECKING, Pickler, dumps, loads
+from parallax._core.light_stdlib import Any, Pickler, dumps, loads
 from parallax._shm.registry import any_shared
 from parallax._transport import nesting_depth
-from parallax._transport.encoded import BufferCollector, Encoded, dump, with_reducers
+from parallax._transport.encoded import BufferCollector, Encoded, Reducers, dump, with_reducers
 from parallax._transport.out_of_band import (
     OUT_OF_BAND_MARK,
     has_date_arrays,
@@ -27,12 +28,6 @@ from parallax._transport.out_of_band import (
     make_pickler,
 )
 from parallax._transport.wrapped_functions import FUNCTION_TYPES, reduce_wrapped
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
-
-    from parallax._transport.encoded import Reducers
 
 __all__ = ["Encoded", "decode", "encode", "encode_reply"]
 

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import io
 from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from copyreg import dispatch_table
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.light_stdlib import Any, NamedTuple, PickleBuffer, TypeAlias
 from parallax._shm.registry import find_shared
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, TypeAlias
-
-    from parallax._core.light_stdlib import PickleBuffer
-
-    #: Reducers of some types, as in ``copyreg.dispatch_table``.
-    Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
+#: Reducers of some types, as in ``copyreg.dispatch_table``.
+Reducers: TypeAlias = "Mapping[type, Callable[[Any], Any]]"
 
 #: Smaller buffers stay in the pickle: another part of a frame costs more than the copy it saves.
 MIN_BUFFER_BYTES = 1 << 15

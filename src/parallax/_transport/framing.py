@@ -19,15 +19,8 @@ from __future__ import annotations
 import struct
 from collections import deque
 
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, sockets
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from parallax._core import memory
-else:
-    memory = lazy_module("parallax._core.memory")
+from parallax._core.lazy_import import memory
+from parallax._core.light_stdlib import Any, NamedTuple, sockets
 
 MAGIC = b"plx1"
 _HEADER = struct.Struct("<4sBBHQQ")

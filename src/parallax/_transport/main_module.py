@@ -5,10 +5,7 @@ from __future__ import annotations
 import sys
 from _thread import allocate_lock
 
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Any
+from parallax._core.light_stdlib import Any
 
 #: The names of the main script: in the program, and in children of ``multiprocessing``.
 MAIN_NAMES = ("__main__", "__mp_main__")

@@ -13,12 +13,14 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from types import CodeType, FunctionType, MappingProxyType
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, dumps, loads
+from parallax._core.light_stdlib import Any, NamedTuple, TypeAlias, dumps, loads
 from parallax._core.own_code import FOLDER
 from parallax._transport import codec
+from parallax._transport.codec import Encoded
 from parallax._transport.out_of_band import OUT_OF_BAND_MARK
 
 try:
@@ -26,14 +28,8 @@ try:
 except ImportError:
     from hashlib import blake2b
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-    from parallax._transport.codec import Encoded
-
-    #: A module and a name in it, with dots for an attribute of a class there.
-    Key = tuple[str, str]
+#: A module and a name in it, with dots for an attribute of a class there.
+Key: TypeAlias = "tuple[str, str]"
 
 #: Bytes of a value up to which it is compared. Hashing more takes longer than sending it.
 MAX_COMPARED_BYTES = 1 << 24

@@ -12,11 +12,8 @@ import gc
 import sys
 from types import FunctionType, ModuleType
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any
 from parallax._transport.main_module import MAIN_NAMES
-
-if TYPE_CHECKING:
-    from typing import Any
 
 #: Nested objects that are pickled. An object and its attributes take about 1 kB of the C stack, of
 #: which a thread has 8 MB: more may crash, fewer keep long linked lists at home.

@@ -23,11 +23,8 @@ from functools import partial
 from itertools import islice
 from types import MethodType
 
-from parallax._core.light_stdlib import TYPE_CHECKING, PickleBuffer, Unpickler
+from parallax._core.light_stdlib import Any, PickleBuffer, Unpickler
 from parallax._shm.registry import any_shared, strided_part
-
-if TYPE_CHECKING:
-    from typing import Any
 
 #: Smaller objects stay in the stream. Alone, an object pays from 32 KB on; among a thousand small
 #: objects, for each of which the hook is called, from 128 KB on.

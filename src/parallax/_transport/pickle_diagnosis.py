@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import ModuleType
 
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import traceback
+from parallax._core.light_stdlib import Any
 from parallax._transport.codec import encode, encode_reply
-
-if TYPE_CHECKING:
-    import traceback
-    from collections.abc import Iterator
-    from typing import Any
-else:
-    traceback = lazy_module("traceback")
 
 #: Levels of nesting that are searched.
 MAX_DIAGNOSIS_DEPTH = 12

@@ -18,23 +18,18 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Callable
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, sockets
 from parallax._shm.buffers import MIN_SHARED_BYTES, SlabRef
 from parallax._shm.registry import find_shared
-from parallax._shm.segment import round_to_pages
-from parallax._transport.framing import Channel, ProtocolError
+from parallax._shm.segment import Segment, round_to_pages
+from parallax._transport.framing import Channel, Frame, ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from parallax._core.light_stdlib import sockets
     from parallax._shm.dedup import Deduplicator
     from parallax._shm.receiver import SlabReceiver
-    from parallax._shm.segment import Segment
     from parallax._shm.sender import Slab, SlabSender
-    from parallax._transport.framing import Frame
 
 #: Buffers from this size on share a slab with others of their frame, if they reach
 #: ``MIN_SHARED_BYTES`` together. Each begins a page, so less would waste memory.

@@ -11,16 +11,8 @@ import select
 import threading
 
 from parallax._core.deferred_signals import MAX_WAIT_S, Shield
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, sockets
-
-if TYPE_CHECKING:
-    import selectors
-    import socket
-    from typing import Any
-else:
-    selectors = lazy_module("selectors")
-    socket = lazy_module("socket")
+from parallax._core.lazy_import import selectors, socket
+from parallax._core.light_stdlib import Any, sockets
 
 #: The first part of a wait. A signal that arrives just before is noticed only at its end.
 SIGNAL_CHECK_S = 0.05

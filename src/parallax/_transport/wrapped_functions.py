@@ -11,14 +11,11 @@ Assumption: a module that is imported again decorates the same functions as ofte
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any
 from parallax._transport.main_module import MAIN_NAMES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
 
 #: Steps of ``__wrapped__`` that are followed. The chain of a mock is endless.
 MAX_WRAPPERS = 32

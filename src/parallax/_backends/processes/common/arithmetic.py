@@ -10,13 +10,10 @@ from contextvars import copy_context
 from operator import attrgetter
 
 from parallax._core.contexts import settings_variable
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from typing import Any, TypeAlias
-
-    #: The settings of both; None for the usual ones.
-    Arithmetic: TypeAlias = "tuple[tuple[Any, ...] | None, dict[str, str] | None]"
+#: The settings of both; None for the usual ones.
+Arithmetic: TypeAlias = "tuple[tuple[Any, ...] | None, dict[str, str] | None]"
 
 #: What NumPy does about floating-point errors unless told otherwise.
 NUMPY_ERROR_DEFAULTS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}

@@ -7,14 +7,11 @@ waits until its module is imported, and one that the program has taken back is t
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from parallax._backends.processes.common.process_identity import when_imported
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.light_stdlib import Any, NamedTuple
 from parallax._transport import codec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
 #: A setting that has no usual value travels whenever its module is loaded.
 ALWAYS = object()

@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
+from collections.abc import Sequence
 
-from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._shm.segment import Segment
+from parallax._core.light_stdlib import TYPE_CHECKING, sockets
+from parallax._shm.segment import Handle, Segment
 from parallax._transport.shm_channel import SharedMemoryChannel, warn_no_shared_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from parallax._core.light_stdlib import sockets
-    from parallax._shm.segment import Handle
     from parallax._shm.sender import SlabSender
 
 #: Seconds without work after which a worker gives free shared memory back to the system.

@@ -11,29 +11,25 @@ checked without copying buffers.
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from operator import is_
 
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, dumps, loads
+from parallax._core.lazy_import import errors, lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, NamedTuple, TypeAlias, dumps, loads
 from parallax._core.plain_types import PLAIN_TYPES
 from parallax._transport import codec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
-    from typing import Any, TypeAlias
-
-    from parallax._core import errors
     from parallax._transport import pickle_diagnosis
-
-    #: An object by number: column and row of the input, or -1 and the position among the known
-    #: ones; then the position inside of a tuple.
-    Reference: TypeAlias = "tuple[int, ...]"
-    #: The pickle of an object, its first buffer among all, and how many it has.
-    Proof: TypeAlias = "tuple[bytes, int, int]"
 else:
-    errors = lazy_module("parallax._core.errors")
     pickle_diagnosis = lazy_module("parallax._transport.pickle_diagnosis")
+
+#: An object by number: column and row of the input, or -1 and the position among the known
+#: ones; then the position inside of a tuple.
+Reference: TypeAlias = "tuple[int, ...]"
+#: The pickle of an object, its first buffer among all, and how many it has.
+Proof: TypeAlias = "tuple[bytes, int, int]"
 
 #: First byte of a payload that refers to known objects. A pickle begins with 0x80.
 KNOWN_MARK = b"\x02"

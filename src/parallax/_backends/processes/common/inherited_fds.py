@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 _inherited: list[int] = []
 

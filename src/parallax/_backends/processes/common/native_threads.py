@@ -13,16 +13,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    import ctypes
-    from collections.abc import Callable, Mapping
-    from typing import Any
-else:
-    ctypes = lazy_module("ctypes")
+from parallax._core.lazy_import import ctypes
+from parallax._core.light_stdlib import Any, NamedTuple
 
 #: Variables that size native thread pools.
 THREAD_COUNT_VARIABLES = (

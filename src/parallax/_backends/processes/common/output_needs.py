@@ -11,10 +11,7 @@ import os
 import sys
 import warnings
 
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import Any
+from parallax._core.light_stdlib import Any
 
 #: The modules of the functions that show a warning, as long as nobody has replaced them.
 _WARNING_MODULES = frozenset({"warnings", "_py_warnings"})

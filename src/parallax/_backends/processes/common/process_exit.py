@@ -10,18 +10,14 @@ import errno
 import os
 import select
 import sys
+from collections.abc import Callable
 from functools import partial
 
-from parallax._core.light_stdlib import TYPE_CHECKING, signals
+from parallax._core.light_stdlib import Any, signals, sockets
 
 if sys.platform == "win32":
     import _winapi
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from parallax._core.light_stdlib import sockets
 
 #: Seconds for the exit functions of ``multiprocessing``: a queue may have no reader any more. Less
 #: loses what slow readers have not read, more keeps hanging workers longer.

@@ -14,18 +14,13 @@ import itertools
 import os
 import sys
 from _thread import allocate_lock
+from collections.abc import Callable
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.light_stdlib import Any, NamedTuple, TypeAlias, sockets
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, TypeAlias
-
-    from parallax._core.light_stdlib import sockets
-
-    #: The key of managers and connections, where the resource tracker listens (process id and
-    #: descriptor), and the start method that was set; None for each that the program does not have.
-    Shared: TypeAlias = tuple[bytes | None, tuple[int, int] | None, str | None]
+#: The key of managers and connections, where the resource tracker listens (process id and
+#: descriptor), and the start method that was set; None for each that the program does not have.
+Shared: TypeAlias = "tuple[bytes | None, tuple[int, int] | None, str | None]"
 
 #: The class of workers in their names. Programs split off the number at the hyphen.
 WORKER = "ParallaxWorker"

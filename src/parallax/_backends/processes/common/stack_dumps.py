@@ -12,18 +12,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
-from parallax._core.lazy_import import lazy_module
+from parallax._core.lazy_import import faulthandler
 from parallax._core.light_stdlib import TYPE_CHECKING, signals
 from parallax._core.own_code import FOLDER
 
 if TYPE_CHECKING:
-    import faulthandler
-    from collections.abc import Callable
-
     from parallax._shm.segment import Segment
-else:
-    faulthandler = lazy_module("faulthandler")  # does not load in interpreters
 
 #: Asks a worker for the stacks of its threads. A signal that has no common use: the C library takes
 #: the lowest real-time signals, and so do programs that count upwards.

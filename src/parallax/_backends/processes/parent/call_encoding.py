@@ -10,6 +10,7 @@ import functools
 import itertools
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import CodeType, ModuleType
 
 from parallax._backends.processes.parent.captured_state import (
@@ -18,23 +19,17 @@ from parallax._backends.processes.parent.captured_state import (
     unportable,
 )
 from parallax._backends.processes.start.spawn import installed
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import pickletools
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._core.plans import Payload
 from parallax._transport import codec
+from parallax._transport.module_state import Packed
 from parallax._transport.out_of_band import OUT_OF_BAND_MARK
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
 if TYPE_CHECKING:
-    import pickletools
-    from collections.abc import Iterable, Iterator
-    from typing import Any
-
     from parallax._backends.contract import Call
     from parallax._backends.processes.common.heritage import SharedObjects
-    from parallax._transport.module_state import Packed
-else:
-    pickletools = lazy_module("pickletools")
 
 #: Bytes of a pickle up to which the modules that it needs are remembered. Reading it takes longer
 #: than a call.

@@ -14,15 +14,18 @@ from __future__ import annotations
 import marshal
 import sys
 from _weakref import ref
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from types import FunctionType
 
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import zlib
+from parallax._core.light_stdlib import Any
 from parallax._guard.digest import Walk
 from parallax._guard.events import is_handle
 from parallax._transport import codec
 from parallax._transport.module_state import (
+    Key,
+    Packed,
     code_digest,
     entries_of,
     find_holder,
@@ -30,15 +33,6 @@ from parallax._transport.module_state import (
     pack_code,
     pack_kind,
 )
-
-if TYPE_CHECKING:
-    import zlib
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
-
-    from parallax._transport.module_state import Key, Packed
-else:
-    zlib = lazy_module("zlib")
 
 #: Bytes of module-level values that are packed for each call of an executor. More cost more, with
 #: less fewer changes inside of them are seen.

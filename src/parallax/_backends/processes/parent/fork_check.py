@@ -10,26 +10,21 @@ through, the real encoding has to tell.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from types import FunctionType, ModuleType
 
 from parallax._backends.processes.parent.call_encoding import CODING_PER_ENCODING, names_in
 from parallax._backends.processes.parent.captured_state import TRIED_ENTRIES, samples, unportable
-from parallax._core.light_stdlib import TYPE_CHECKING, Pickler
+from parallax._core.light_stdlib import Any, PickleBuffer, Pickler
 from parallax._core.plans import Payload
 from parallax._shm.registry import any_shared
 from parallax._transport import nesting_depth
 from parallax._transport.codec import registered_by_value
 from parallax._transport.main_module import MAIN_NAMES
+from parallax._transport.module_state import Key
 from parallax._transport.out_of_band import make_pickler
 from parallax._transport.wrapped_functions import is_importable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
-
-    from parallax._core.light_stdlib import PickleBuffer
-    from parallax._transport.module_state import Key
 
 
 def weigh(fn: Any, reads: Iterable[Key], items: list[Any], results: list[Any]) -> Payload | None:

@@ -27,17 +27,11 @@ from parallax._backends.processes.parent.call_encoding import (
     names_in,
 )
 from parallax._backends.processes.parent.captured_state import capture_state
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import errors
 from parallax._guard.effects import scan
 from parallax._transport import codec
+from parallax._transport.module_state import Key, Packed
 from parallax._transport.pickle_diagnosis import find_unpicklable
-
-if TYPE_CHECKING:
-    from parallax._core import errors
-    from parallax._transport.module_state import Key, Packed
-else:
-    errors = lazy_module("parallax._core.errors")
 
 #: Functions that are kept encoded. More hold memory, fewer are encoded again.
 MAX_KEPT_FUNCTIONS = 128

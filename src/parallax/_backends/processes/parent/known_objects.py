@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
 
 from parallax._backends.processes.common.heritage import ModuleName, SharedObjects, attributes
 from parallax._backends.processes.parent.call_encoding import names_in
 from parallax._backends.processes.start.spawn import installed
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any, TypeAlias
 from parallax._core.plain_types import PLAIN_TYPES
 from parallax._guard.lookup import is_code_like
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any, TypeAlias
-
-    #: None of what travels with the callable, False of what a worker does not find.
-    Whereabouts: TypeAlias = "ModuleName | bool | None"
+#: None of what travels with the callable, False of what a worker does not find.
+Whereabouts: TypeAlias = "ModuleName | bool | None"
 
 #: Objects of one callable that are looked at.
 MAX_KNOWN = 1000

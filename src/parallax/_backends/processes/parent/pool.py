@@ -11,32 +11,22 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Collection, Iterable
 
 from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.stack_dumps import StackDump
 from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.worker_client import WorkerClient
-from parallax._backends.processes.parent.worker_start import make_starter, outputs, start_worker
+from parallax._backends.processes.parent.worker_start import W, make_starter, outputs, start_worker
 from parallax._backends.processes.parent.worker_state import GONE, IDLE, LEAVING, STARTING, WORKING
-from parallax._backends.processes.start.attendant import attendant
+from parallax._backends.processes.start.attendant import Attended, attendant
+from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.spawn import installed
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.process_rights import own_rights
+from parallax._backends.processes.start.starter import Starter
+from parallax._core.lazy_import import errors
+from parallax._core.process_rights import Rights, own_rights
+from parallax._transport.shm_channel import SharedMemoryChannel
 from parallax._transport.wakeup import ready_channels
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from parallax._backends.processes.common.stack_dumps import StackDump
-    from parallax._backends.processes.parent.worker_start import W
-    from parallax._backends.processes.start.attendant import Watched
-    from parallax._backends.processes.start.initializer import Initializer
-    from parallax._backends.processes.start.starter import Starter
-    from parallax._core import errors
-    from parallax._core.process_rights import Rights
-    from parallax._transport.shm_channel import SharedMemoryChannel
-else:
-    errors = lazy_module("parallax._core.errors")
 
 #: Seconds to wait for another run's workers. Shorter starts more of them than there are cores,
 #: longer holds up a program that reads two streams in turns.
@@ -201,7 +191,7 @@ class Pool:
 
     def _attend(self, *workers: WorkerClient) -> None:
         """Have ``tidy`` called when a child of this process has ended, or one of a zygote's."""
-        started: list[Watched] = [worker.started for worker in workers]
+        started: list[Attended] = [worker.started for worker in workers]
         for process in (*started, *self._starter.zygotes()):
             attendant().watch(process, self.tidy)
 

@@ -6,6 +6,8 @@ imported travels by cloudpickle, which takes longer to load than many a job take
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from parallax._backends.contract import Call
 from parallax._backends.processes.common.heritage import SharedObjects
 from parallax._backends.processes.parent import fork_check
@@ -17,20 +19,14 @@ from parallax._backends.processes.parent.call_encoding import (
 )
 from parallax._backends.processes.parent.captured_state import capture_state
 from parallax._backends.processes.parent.known_objects import shared_objects
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import errors, lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
+from parallax._core.plans import Payload
 from parallax._core.records import replace
+from parallax._transport import codec, pickle_diagnosis
+from parallax._transport.module_state import Key
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
-
-    from parallax._core import errors
-    from parallax._core.plans import Payload
-    from parallax._transport import codec, pickle_diagnosis
-    from parallax._transport.module_state import Key
-else:
-    errors = lazy_module("parallax._core.errors")
+if not TYPE_CHECKING:
     pickle_diagnosis = lazy_module("parallax._transport.pickle_diagnosis")
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from parallax._backends.contract import Call
 from parallax._backends.processes.common.heritage import Heritage
 from parallax._backends.processes.parent.known_objects import known_objects
 from parallax._backends.processes.parent.pool import Pool
 from parallax._backends.processes.parent.warm_pool import keep_registered
+from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.start import fork_safety
 from parallax._backends.processes.start.snapshot import fork_template
 from parallax._backends.processes.start.started_process import Inherited
 from parallax._backends.processes.start.starter import Starter
 from parallax._backends.processes.start.zygote_client import ZygoteClient
 from parallax._core import fork_pauses
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
-
-    from parallax._backends.contract import Call
-    from parallax._backends.processes.parent.worker_client import WorkerClient
-    from parallax._core.nesting import Place
+from parallax._core.light_stdlib import Any
+from parallax._core.nesting import Place
 
 #: Seconds until forks of a template take work.
 TEMPLATE_FORK_S = 0.005

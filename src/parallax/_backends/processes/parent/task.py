@@ -9,16 +9,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.arithmetic import Arithmetic
 from parallax._backends.processes.common.stack_dumps import StackDump
 from parallax._backends.processes.parent.environment_capture import capture_live
 from parallax._backends.processes.parent.function_cache import Known
 from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
 from parallax._backends.processes.start.started_process import StartedProcess
 from parallax._backends.result_encoding import Packed, PieceResult
-from parallax._core.chunks import ChunkResult, Failure
+from parallax._core.chunks import ChunkResult, Failure, Route
 from parallax._core.futures import Future, Helper
-from parallax._core.lazy_import import lazy_module
+from parallax._core.lazy_import import errors
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._transport import codec
 from parallax._transport.framing import Frame
@@ -26,14 +28,8 @@ from parallax._transport.pickle_diagnosis import find_unpicklable
 from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 if TYPE_CHECKING:
-    from parallax._backends.contract import WorkerEnd
-    from parallax._backends.processes.common.arithmetic import Arithmetic
-    from parallax._core import errors
-    from parallax._core.chunks import Route
     from parallax._core.options import CallOptions
     from parallax._reporting.recording import CallRecording
-else:
-    errors = lazy_module("parallax._core.errors")
 
 #: Seconds that a batch with tasks in it takes at least, however long it has taken already.
 MIN_BATCH_S = 1e-9

@@ -13,13 +13,7 @@ import time
 from collections.abc import Callable
 
 from parallax._backends.processes.parent.task import Task, TaskWorker
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from parallax._core import errors
-else:
-    errors = lazy_module("parallax._core.errors")
+from parallax._core.lazy_import import errors
 
 #: Seconds that a worker may be silent while tasks wait behind its present one. Shorter recalls what
 #: would have run soon, longer delays what waits.

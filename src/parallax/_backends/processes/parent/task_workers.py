@@ -28,18 +28,11 @@ from parallax._backends.processes.parent.worker_set import EXIT_STATUS_TIMEOUT_S
 from parallax._backends.processes.parent.worker_state import BORROWED, IDLE, STARTING, WORKING
 from parallax._backends.processes.start.initializer import Initializer
 from parallax._core.callables import weakly
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import errors
+from parallax._core.light_stdlib import Any
 from parallax._core.nesting import here
 from parallax._transport.framing import Frame
 from parallax._transport.shm_channel import SharedFrame
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from parallax._core import errors
-else:
-    errors = lazy_module("parallax._core.errors")
 
 #: What a killed worker counts for ``MAX_STILLBORN``: less than 1, for the work is hardly to blame;
 #: not 0, for the system may kill each one for want of memory.

@@ -11,12 +11,8 @@ import os
 import threading
 
 from parallax._backends.processes.parent.pool import Pool, hired_anywhere
-from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.process_rights import can_assume, own_rights
+from parallax._core.process_rights import Rights, can_assume, own_rights
 from parallax._shm.arena import release_when_unused
-
-if TYPE_CHECKING:
-    from parallax._core.process_rights import Rights
 
 #: Pools of one start method that are kept beside each other when the rights of the program change.
 #: Fewer start workers anew when it changes them back, more keep idle workers.

@@ -11,35 +11,29 @@ from __future__ import annotations
 import contextlib
 import selectors
 import time
+from collections.abc import Callable, Iterable
 
 from parallax._backends.contract import WorkerEnd
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.environment_capture import capture_environment
 from parallax._backends.processes.parent.exit_diagnosis import describe_end, unreadable
+from parallax._backends.processes.parent.output_receiver import OutputReceiver
+from parallax._backends.processes.parent.pool import Pool
 from parallax._backends.processes.parent.warm_pool import warm_pool
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_start import W
 from parallax._backends.processes.parent.worker_state import BORROWED, CONDEMNED, STARTING
-from parallax._core.lazy_import import lazy_module
+from parallax._core.lazy_import import errors, lazy_module, logging
 from parallax._core.light_stdlib import TYPE_CHECKING, Generic, NamedTuple, signals
 from parallax._core.nesting import here
-from parallax._transport.framing import ProtocolError
+from parallax._transport.framing import Frame, ProtocolError
+from parallax._transport.shm_channel import SharedFrame
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable, Iterable
-
     from parallax._backends.processes.parent import snapshot_pool
-    from parallax._backends.processes.parent.output_receiver import OutputReceiver
-    from parallax._backends.processes.parent.pool import Pool
-    from parallax._core import errors
     from parallax._reporting.recording import CallRecording
-    from parallax._transport.framing import Frame
-    from parallax._transport.shm_channel import SharedFrame
 else:
-    logging = lazy_module("logging")
     snapshot_pool = lazy_module("parallax._backends.processes.parent.snapshot_pool")
-    errors = lazy_module("parallax._core.errors")
 
 #: Seconds to wait for the exit status of a worker whose socket closed. It is reaped within
 #: milliseconds; a process that closed its descriptors and lives on is killed after this.

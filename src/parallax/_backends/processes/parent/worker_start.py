@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from parallax._backends.processes.common.channel_setup import keep_channel
 from parallax._backends.processes.common.output_needs import modules_for_output
-from parallax._backends.processes.common.stack_dumps import open_stack_dump
+from parallax._backends.processes.common.stack_dumps import StackDump, open_stack_dump
 from parallax._backends.processes.parent.exit_diagnosis import expect_ends
-from parallax._backends.processes.parent.worker_client import WorkerClient
+from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
+from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.spawn import OUTPUT_FDS, file_of
 from parallax._backends.processes.start.starter import Starter
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, TypeVar
+from parallax._core.lazy_import import errors
+from parallax._core.light_stdlib import TypeVar
 from parallax._shm.arena import arena_sender
 from parallax._shm.segment import create_segment
+from parallax._transport.shm_channel import SharedMemoryChannel
 from parallax._transport.wakeup import socket_pair
-
-if TYPE_CHECKING:
-    from parallax._backends.processes.common.stack_dumps import StackDump
-    from parallax._backends.processes.parent.worker_client import Outputs
-    from parallax._backends.processes.start.initializer import Initializer
-    from parallax._core import errors
-    from parallax._transport.shm_channel import SharedMemoryChannel
-else:
-    errors = lazy_module("parallax._core.errors")
 
 W = TypeVar("W", bound=WorkerClient)
 

@@ -32,10 +32,7 @@ one may have. It decides whether its death may be the fault of what it held.
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
 
 #: The process was asked for and has not said hello.
 STARTING = "starting"

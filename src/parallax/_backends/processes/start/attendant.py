@@ -14,24 +14,22 @@ import os
 import select
 import time
 from _thread import RLock, allocate_lock, start_new_thread
+from collections.abc import Callable
 
 from parallax._core.fork_pauses import pause_at_forks
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Protocol
 from parallax._core.thread_clocks import native_id
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Protocol
 
-    class Watched(Protocol):
-        """What has a descriptor that is readable when there is something to look after."""
+class Attended(Protocol):
+    """What has a descriptor that is readable when there is something to look after."""
 
-        @property
-        def over(self) -> bool:
-            """Whether there is nothing to look after any more."""
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing to look after any more."""
 
-        def fileno(self) -> int:
-            """The descriptor; -1 for none."""
+    def fileno(self) -> int:
+        """The descriptor; -1 for none."""
 
 
 #: Seconds between two looks where the system cannot tell, or has no descriptor left for it. Longer
@@ -47,7 +45,7 @@ class Attendant:
 
     def __init__(self) -> None:
         self._lock = RLock()  # reentrant: the handler of a signal may make a call
-        self._watched: dict[Watched, Callable[[], object]] = {}
+        self._watched: dict[Attended, Callable[[], object]] = {}
         #: what ends the thread's sleep: one descriptor, or two of a pipe, or none.
         self._wake: tuple[int, ...] = ()
         self._started = self._paused = False
@@ -55,7 +53,7 @@ class Attendant:
         self.running = allocate_lock()
         self.native_id: int | None = 0
 
-    def watch(self, watched: Watched, tidy: Callable[[], object]) -> None:
+    def watch(self, watched: Attended, tidy: Callable[[], object]) -> None:
         """Call a function whenever there is something to look after, until it is over."""
         with self._lock:
             if not watched.over and watched not in self._watched:
@@ -110,7 +108,7 @@ class Attendant:
         finally:
             self.running.release()
 
-    def _left(self) -> dict[Watched, Callable[[], object]]:
+    def _left(self) -> dict[Attended, Callable[[], object]]:
         """What is to be watched; with nothing the thread ends."""
         with self._lock:
             for watched in [each for each in self._watched if each.over]:
@@ -121,7 +119,7 @@ class Attendant:
             self._close()
             return {}
 
-    def _wait(self, watched: dict[Watched, Callable[[], object]]) -> set[Callable[[], object]]:
+    def _wait(self, watched: dict[Attended, Callable[[], object]]) -> set[Callable[[], object]]:
         if not hasattr(select, "poll"):  # a library may remove it
             time.sleep(LOOK_INTERVAL_S)
             return set(watched.values())

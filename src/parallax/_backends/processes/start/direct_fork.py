@@ -28,16 +28,11 @@ from parallax._backends.processes.start.zygote import reseed
 from parallax._backends.processes.worker import main as worker
 from parallax._backends.processes.worker.parent_watch import watch_parent
 from parallax._core.fork_pauses import quiet_fork
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, signals
+from parallax._core.lazy_import import errors
+from parallax._core.light_stdlib import signals
 from parallax._core.nesting import enter
 from parallax._shm.segment import Handle
 from parallax._transport.main_module import track_main_classes, use_real_main
-
-if TYPE_CHECKING:
-    from parallax._core import errors
-else:
-    errors = lazy_module("parallax._core.errors")
 
 
 class ForkStarter(Starter):

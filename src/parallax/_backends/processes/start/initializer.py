@@ -14,22 +14,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from parallax._backends.processes.common.inherited_fds import InheritedFd
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import errors
+from parallax._core.light_stdlib import Any
 from parallax._transport import codec
+from parallax._transport.encoded import Reducers
 from parallax._transport.pickle_diagnosis import find_unpicklable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
-
-    from parallax._core import errors
-    from parallax._transport.encoded import Reducers
-else:
-    errors = lazy_module("parallax._core.errors")
 
 #: The key of the initializer in a worker; callables have others.
 INITIALIZER_KEY = 0

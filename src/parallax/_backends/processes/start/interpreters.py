@@ -18,21 +18,17 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Collection, Sequence
 from concurrent import interpreters  # type: ignore[attr-defined]
 
 from parallax._backends.processes.start.started_process import StartedProcess
 from parallax._backends.processes.start.starter import HELLO_TIMEOUT_S, Starter
-from parallax._core.lazy_import import lazy_module
+from parallax._core.lazy_import import errors
 from parallax._core.light_stdlib import TYPE_CHECKING, sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     from parallax._backends.processes.start.initializer import Initializer
-    from parallax._core import errors
     from parallax._shm.segment import Handle
-else:
-    errors = lazy_module("parallax._core.errors")
 
 #: Seconds to import the worker's modules in a fresh interpreter, roughly.
 INTERPRETER_START_S = 0.06

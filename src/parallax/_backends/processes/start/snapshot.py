@@ -16,6 +16,7 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import parallax._backends.processes.worker.main  # noqa: F401 - once, not in each template
 from parallax._backends.processes.start.fork_safety import count_threads, unsafe_reason
@@ -25,15 +26,9 @@ from parallax._backends.processes.start.zygote import serve
 from parallax._backends.processes.start.zygote_client import Template
 from parallax._backends.processes.worker.environment_setup import adopt_place
 from parallax._core.fork_pauses import paused, quiet_fork
-from parallax._core.light_stdlib import TYPE_CHECKING, signals, sockets
-from parallax._core.nesting import enter
+from parallax._core.light_stdlib import Any, NoReturn, signals, sockets
+from parallax._core.nesting import Place, enter
 from parallax._transport.main_module import track_main_classes, use_real_main
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, NoReturn
-
-    from parallax._core.nesting import Place
 
 #: Seconds for threads that have ended, or were told to, to leave the list of the system: before a
 #: fork, and after it, when there can hardly be others. Shorter takes those of a busy machine for

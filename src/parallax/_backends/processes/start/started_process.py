@@ -10,17 +10,15 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.process_exit import open_pidfd, wait_for_exit
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.start.attendant import attendant
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from parallax._backends.processes.common.heritage import Heritage
 
 #: Seconds between two looks at a child that is about to end, where the system cannot wait for it.

@@ -25,19 +25,14 @@ import os
 import select
 import sys
 import time
+from collections.abc import Callable
 
 from parallax._backends.processes.common.process_identity import Identity, assume
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.common.protocol import ORPHAN_GRACE_S
-from parallax._core.light_stdlib import TYPE_CHECKING, dumps, loads, signals, sockets
+from parallax._core.light_stdlib import Any, dumps, loads, signals, sockets
 from parallax._core.nesting import work_while
-from parallax._core.process_rights import assume_ids
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from parallax._core.process_rights import Ids
+from parallax._core.process_rights import Ids, assume_ids
 
 #: Bytes of the longest message. A list of module names is a few kilobytes.
 MAX_MESSAGE_BYTES = 1 << 17

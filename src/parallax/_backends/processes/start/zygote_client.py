@@ -9,25 +9,31 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Sequence
 
-from parallax._backends.processes.common.process_identity import ZYGOTE_NUMBER, child_identity
+from parallax._backends.processes.common.process_identity import (
+    ZYGOTE_NUMBER,
+    Identity,
+    child_identity,
+)
 from parallax._backends.processes.start.attendant import attendant
 from parallax._backends.processes.start.spawn import OUTPUT_FDS, execute, file_of, import_seconds
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, dumps, loads, signals, sockets
+from parallax._backends.processes.start.started_process import ChildProcess
+from parallax._core.lazy_import import errors
+from parallax._core.light_stdlib import (
+    TYPE_CHECKING,
+    Any,
+    NamedTuple,
+    dumps,
+    loads,
+    signals,
+    sockets,
+)
 from parallax._transport.wakeup import ready_channels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
-
-    from parallax._backends.processes.common.process_identity import Identity
-    from parallax._backends.processes.start.started_process import ChildProcess
-    from parallax._core import errors
     from parallax._core.process_rights import Ids
     from parallax._shm.segment import Handle
-else:
-    errors = lazy_module("parallax._core.errors")
 
 
 class Template(NamedTuple):

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 
 from parallax._backends.processes.common import process_identity
 from parallax._backends.processes.common.arithmetic import set_decimal, set_numpy
@@ -22,13 +23,9 @@ from parallax._backends.processes.common.native_threads import (
 )
 from parallax._backends.processes.common.protocol import RECALL
 from parallax._backends.processes.common.stack_dumps import DUMP_SIGNAL
-from parallax._core.light_stdlib import TYPE_CHECKING, loads
+from parallax._core.light_stdlib import Any, loads
 from parallax._core.nesting import Place, settle
 from parallax._core.process_rights import take_over
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
 #: Signals of workers.
 _SIGNALS = {int(each) for each in (RECALL, DUMP_SIGNAL) if each is not None}

@@ -17,6 +17,8 @@ import functools
 import os
 import select
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import CodeType
 
 from parallax._backends.capture import run_chunk
 from parallax._backends.processes.common import protocol
@@ -25,23 +27,18 @@ from parallax._backends.processes.worker.batches import BatchRunner, flush_outpu
 from parallax._backends.processes.worker.environment_setup import WorkerEnvironment
 from parallax._backends.processes.worker.limits import WorkerLimits
 from parallax._backends.processes.worker.main import Worker
-from parallax._core.chunks import ChunkResult
+from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.interrupt_mask import unblock_interrupts
 from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, sockets
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, NoReturn, sockets
 from parallax._core.nesting import MAX_WORKER_LEVELS
+from parallax._shm.segment import Handle
+from parallax._transport.framing import Frame
+from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 if TYPE_CHECKING:
     import dis
     import importlib.util as importlib_util
-    from collections.abc import Callable, Iterator, Sequence
-    from types import CodeType
-    from typing import Any, NoReturn
-
-    from parallax._core.chunks import Failure
-    from parallax._shm.segment import Handle
-    from parallax._transport.framing import Frame
-    from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 else:
     dis = lazy_module("dis")
     importlib_util = lazy_module("importlib.util")

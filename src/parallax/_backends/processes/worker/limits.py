@@ -12,18 +12,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from parallax._backends.capture import run_chunk
-from parallax._core.chunks import ChunkResult
-from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.process_rights import own_rights
+from parallax._core.chunks import ChunkResult, Failure
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
+from parallax._core.process_rights import Rights, own_rights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from parallax._core.chunks import Failure
-    from parallax._core.process_rights import Rights
     from parallax._guard.net import WorkerNet
 
 #: Seconds between two looks at the memory. A look takes 10 us, so shorter slows short items down;

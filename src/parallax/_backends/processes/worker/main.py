@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 
 from parallax._backends.processes.common import protocol
@@ -25,24 +26,19 @@ from parallax._backends.processes.worker.limits import WorkerLimits
 from parallax._backends.result_encoding import encode_result
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.interrupt_mask import unblock_interrupts
-from parallax._core.light_stdlib import TYPE_CHECKING, loads, signals, sockets
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, NoReturn, loads, signals, sockets
 from parallax._core.nesting import Place, here, settle, work_while
-from parallax._core.process_rights import assume_ids
+from parallax._core.process_rights import Ids, assume_ids
 from parallax._core.thread_clocks import RunDelay
+from parallax._shm.segment import Handle
 from parallax._transport import codec
 from parallax._transport.framing import Frame, ProtocolError
 from parallax._transport.main_module import worker_main
 from parallax._transport.module_state import ModuleState
-from parallax._transport.shm_channel import SharedFrame
+from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, NoReturn
-
     from parallax._backends.processes.worker.output_sender import OutputSender
-    from parallax._core.process_rights import Ids
-    from parallax._shm.segment import Handle
-    from parallax._transport.shm_channel import SharedMemoryChannel
 
 #: Seconds that a leaving worker waits until its parent closes a TCP connection. Less may lose the
 #: last answers (see ``Channel.hang_up``), more keeps idle workers that nobody listens to.

@@ -18,18 +18,16 @@ import select
 import sys
 import warnings
 from _thread import RLock, get_ident
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from parallax._backends.processes.common import protocol
-from parallax._core.light_stdlib import TYPE_CHECKING, dumps
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, dumps
 from parallax._transport import codec
 from parallax._transport.framing import pack_small_frame
 from parallax._transport.shm_channel import SharedMemoryChannel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
-
     from parallax._backends.processes.common.log_records import RecordSender
 
 #: Most bytes in one frame. Smaller costs more system calls; from 32 KB on the system may accept a

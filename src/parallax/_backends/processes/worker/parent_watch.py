@@ -10,16 +10,13 @@ import _thread
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.process_exit import exit_waiter
 from parallax._backends.processes.common.process_tree import KILL, kill_tree
 from parallax._core.fork_pauses import pause_at_forks
-from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.thread_clocks import native_id
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def watch_parent() -> None:
