@@ -35,8 +35,6 @@ class Joined(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A chunk was run."""
-
     worker: int
     chunk: int
     result: ChunkResult
@@ -87,10 +85,7 @@ class Died(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A worker left by itself; it began nothing of what it has not answered.
-
-    ``worn`` if it did so at a limit on its items or memory.
-    """
+    """A worker left by itself, ``worn`` at a limit; what it has not answered was not begun."""
 
     worker: int
     worn: bool
@@ -129,8 +124,6 @@ class Call(NamedTuple):
 
 
 class CrewSetup(NamedTuple):
-    """What the crews of one run are made with."""
-
     report: Report
     call: Call
     #: numbers a new worker.

@@ -79,8 +79,6 @@ def _failure(offset: int, path: str, reason: str, problem: Exception) -> Failure
 
 
 class _Chained:
-    """Pickled as an exception with what it is chained to."""
-
     def __init__(self, *parts: Any) -> None:
         self._parts = parts
 
@@ -133,7 +131,6 @@ def _links_of(error: BaseException, numbers: dict[int, int], *, member: bool) ->
 
 
 def _chained(root: BaseException, sources: list[_Source], links: list[_Links]) -> BaseException:
-    """The exception, with what it is chained to."""
     found = [root]
     found += (_arrived(source, found) for source in sources)
     for error, (cause, context, suppressed, notes, text) in zip(found, links, strict=True):

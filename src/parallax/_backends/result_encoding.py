@@ -24,10 +24,7 @@ Packed: TypeAlias = "tuple[list[Any], tuple[float, float], dict[int, Part], dict
 def encode_result(
     result: ChunkResult, encode: Callable[..., codec.Encoded] = codec.encode_reply
 ) -> codec.Encoded:
-    """Encode the result of a chunk as a whole, as a tuple of its fields.
-
-    A value that does not pickle becomes a failure that says why.
-    """
+    """Encode the result of a chunk as a whole; what does not pickle becomes a failure."""
     try:
         return encode(tuple(_portable(result)))
     except BaseException:  # noqa: BLE001 - whatever a __reduce__ raises

@@ -56,7 +56,6 @@ class _Unmanaged(LocalPieces):
         self.closing = False
 
     def processes(self) -> dict[int, Any]:
-        """There is no worker."""
         return {}
 
     def _check(self) -> None:

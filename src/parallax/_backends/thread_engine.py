@@ -43,8 +43,6 @@ MAX_QUEUED_AHEAD = 8
 
 
 class ThreadCall(Future[Any]):
-    """A submitted call, and its future."""
-
     def __init__(
         self,
         engine: ThreadEngine,
@@ -185,11 +183,7 @@ class ThreadEngine(LocalPieces):
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def take(self, call: Any) -> None:
-        """Queue something that has ``execute``; the lock is held.
-
-        Raises:
-            RuntimeError: there is no thread, and none can be started.
-        """
+        """Queue what has ``execute``, the lock held; RuntimeError if no thread can be had."""
         self.queue.put(call)
         if self._free:
             self._free.pop()  # nobody else does, with the lock
@@ -227,7 +221,6 @@ class ThreadEngine(LocalPieces):
         return back
 
     def mine(self) -> bool:
-        """Whether this thread is one of the pool's."""
         return threading.get_ident() in self._idents
 
     def cancel_queued(self, *_: object) -> None:

@@ -45,8 +45,6 @@ class SelfReportingCrew:
 
 
 class ThreadCrew(SelfReportingCrew):
-    """Threads at work for one run."""
-
     def __init__(self, setup: CrewSetup) -> None:
         super().__init__(setup)
         self._inboxes: dict[int, queues.SimpleQueue[tuple[Chunk, Sequence[Any]] | None]] = {}

@@ -32,10 +32,7 @@ def snapshot(of: Context | None = None) -> Context:
 
 
 def settings_variable(module: str, first: str) -> ContextVar[Any] | None:
-    """The context variable that a function of a module sets when it is first called.
-
-    None if the module is not loaded, or uses no such variable.
-    """
+    """The variable that a loaded module's function sets when it is first called; or None."""
     if module not in sys.modules or module in _variables:
         return _variables.get(module)
     function = getattr(sys.modules[module], first, None)

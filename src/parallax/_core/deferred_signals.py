@@ -39,10 +39,7 @@ MAX_RESTORE_ATTEMPTS = 1000
 
 
 class Shield:
-    """A block that no signal handler interrupts; without effect outside the main thread.
-
-    The program's own handlers are called when the block ends.
-    """
+    """A block of the main thread, at whose end handlers of signals are called that came in it."""
 
     __slots__ = ("_handlers", "_pending")
 

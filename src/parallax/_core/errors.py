@@ -36,7 +36,6 @@ _FREE_DESCRIPTORS = (
 
 
 def lacks_descriptors(error: BaseException) -> bool:
-    """Whether an error says that no file descriptor is left."""
     return isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}
 
 
@@ -280,7 +279,6 @@ def copy_chain(source: BaseException, target: BaseException) -> None:
 
 
 def causes_of(error: BaseException) -> list[BaseException]:
-    """An exception, its cause, the cause of that, and so on, each once."""
     found: dict[int, BaseException] = {}
     last: BaseException | None = error
     while last is not None and id(last) not in found:

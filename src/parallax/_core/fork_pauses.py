@@ -57,7 +57,6 @@ _holders: list[None] = []
 
 
 def pause_at_forks(thread: Pausable) -> None:
-    """Pause a thread at forks from now on. Idempotent."""
     _registered[thread] = None
 
 

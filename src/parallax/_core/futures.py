@@ -48,8 +48,6 @@ NO_CONDITION = object()
 
 
 class Helper(Protocol):
-    """The owner of a future, which will finish it."""
-
     lock: Any
 
     def help(self, future: Any, timeout: float | None) -> float | None:

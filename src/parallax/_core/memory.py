@@ -29,10 +29,7 @@ def memory_available() -> int:
 
 
 def oom_kills() -> int | None:
-    """Processes that the kernel's out-of-memory killer has ended; None where it does not count.
-
-    Those of this process's control group, else those of the whole system.
-    """
+    """Processes that lack of memory ended here, or anywhere; None where nobody counts."""
     count = CGROUPS.oom_kills()
     return _system_count("vmstat", "oom_kill ") if count is None else count
 

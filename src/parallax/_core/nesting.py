@@ -100,7 +100,6 @@ _local = local()
 
 
 def here() -> Place:
-    """The place of the running code."""
     return entered() or _whole
 
 
@@ -132,7 +131,6 @@ def loading() -> bool:
 
 
 def work_while(at_work: Callable[[], bool]) -> None:
-    """Tell when the items of this worker run."""
     global _at_work  # noqa: PLW0603 - state of the process
     _at_work = at_work
 

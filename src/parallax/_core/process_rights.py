@@ -47,7 +47,6 @@ def own_ids() -> Ids:
 
 
 def own_rights() -> Rights:
-    """The rights of this process now."""
     root = os.stat("/")
     confined = [line for line in _status() if line.startswith(_CONFINEMENT)]
     return Rights(own_ids(), (root.st_dev, root.st_ino, *confined))
@@ -78,10 +77,7 @@ def assume_ids(ids: Ids) -> None:
 
 
 def habits() -> tuple[Any, ...] | None:
-    """What a process can take over later: umask, limits, niceness, cores, signals.
-
-    Of the signals those that are blocked and those that are ignored.
-    """
+    """The umask, limits, niceness, cores, blocked and ignored signals, which can be taken over."""
     if not hasattr(signals, "pthread_sigmask"):
         return None
     masks = [int(line[6:], 8) for line in _status() if line.startswith(b"Umask:")]
@@ -105,10 +101,7 @@ def _limits() -> tuple[dict[str, tuple[int, int]], int, set[int] | None]:
 
 
 def take_over(wanted: tuple[Any, ...], kept: set[int]) -> bool:
-    """Have the ``habits`` of another process in this, the main thread, but for ``kept`` signals.
-
-    False if the system does not let it.
-    """
+    """Have the ``habits`` of another process, but for ``kept`` signals; False if refused."""
     umask, limits, niceness, cores, blocked, ignored = wanted
     os.umask(umask)
     signals.pthread_sigmask(signals.SIG_SETMASK, set(blocked) - kept)

@@ -37,7 +37,6 @@ class ClockedThread(NamedTuple):
 
     @classmethod
     def current(cls) -> ClockedThread:
-        """The calling thread, now."""
         number = native_id()
         return cls(_thread.get_ident(), number, time.thread_time(), thread_delay(number))
 
@@ -94,7 +93,6 @@ class RunDelay:
             pass
 
     def __call__(self) -> float:
-        """Seconds since the thread began."""
         try:
             return int(os.pread(self._fds[0], 100, 0).split()[1]) * 1e-9
         except (OSError, IndexError, ValueError):

@@ -12,14 +12,11 @@ from parallax._core.light_stdlib import Any
 
 
 class WeakTable:
-    """Objects, and a value for each."""
-
     def __init__(self) -> None:
         #: by the identity of the weak reference, which reports the end of its object.
         self._entries: dict[int, tuple[ref[Any], Any]] = {}
 
     def add(self, obj: Any, value: Any = None) -> None:
-        """Remember an object that is not in the table."""
         alive = ref(obj, self._drop)
         self._entries[id(alive)] = alive, value
 
@@ -30,7 +27,6 @@ class WeakTable:
         return [(obj, value) for obj, value in found if obj is not None]
 
     def clear(self) -> None:
-        """Forget all objects."""
         self._entries.clear()
 
     def _drop(self, alive: ref[Any]) -> None:

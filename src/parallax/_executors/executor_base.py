@@ -66,7 +66,6 @@ class EngineExecutor(concurrent.futures.Executor):
             self._record()
 
     def _record(self) -> None:
-        """From now on record what workers do. Idempotent."""
         if self._maps.recording is None:
             from parallax._reporting.recording import CallRecording
 

@@ -38,8 +38,6 @@ _COUNTED_TYPES = (list, tuple, range, str, bytes)
 
 
 class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost at run time
-    """The results of one ``map``."""
-
     def __init__(
         self,
         engine: Engine,
@@ -300,7 +298,6 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
             self = None  # type: ignore[assignment]  # noqa: PLW0642 - see _fill
 
     def _read(self, future: Future[Any], count: int, several: Any) -> None:
-        """Wait for the results of a message."""
         try:
             left = None if self._deadline is None else self._deadline - time.monotonic()
             result = future.result(left)
@@ -331,8 +328,6 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
 
 
 class _Raised(NamedTuple):
-    """Stands for the result of an item that raised."""
-
     error: BaseException
 
 

@@ -41,8 +41,6 @@ MAX_MESSAGE_ITEMS = 1024
 
 
 class MapWindow:
-    """The window of one map."""
-
     def __init__(self, engine: Engine, buffersize: int | None, chunksize: int | None) -> None:
         self._engine = engine
         #: the size was given by the user.
@@ -72,7 +70,6 @@ class MapWindow:
         return self.message if self._fixed_message else min(self.message, room)
 
     def send_singly(self) -> None:
-        """From now on send items one by one."""
         self.message, self._fixed_message = 1, True
 
     def read(self, count: int, results: list[Any], now: float, travels: Callable[[], bool]) -> None:

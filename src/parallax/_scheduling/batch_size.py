@@ -53,10 +53,7 @@ class BatchSize:
         return max(1, min(MAX_FRAME_TASKS, -(-queued // (2 * max(1, workers)))))
 
     def fits(self, key: Hashable, count: int, busy: float) -> bool:
-        """Whether one more task may go into a frame that has ``count`` of them.
-
-        ``busy``: seconds of work of the worker, the frame's included; 0 if it is idle.
-        """
+        """Whether a frame takes one more task, for a worker ``busy`` so many seconds."""
         mean = self._mean.get(key)
         if count == 0 and busy == 0.0:
             return True

@@ -64,10 +64,7 @@ class ChunkSizer:
             self.mean = learn(self.mean, wall / items)
 
     def size(self, target: float, left: int | None, done: int, active: int, idle: int) -> int:
-        """Items for the next chunk of new items; see ``chunk_size``.
-
-        ``active`` workers are up; ``idle`` ones among them hold nothing.
-        """
+        """Items for the next chunk; ``idle`` of the ``active`` workers hold nothing."""
         if self.fixed is not None:
             return self.fixed
         mean = self.mean if self.mean is not None else self._guess

@@ -59,10 +59,7 @@ class Finished(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A worker ended, and with it the chunks that it held.
-
-    ``began`` is False if the worker cannot have started on its oldest chunk.
-    """
+    """A worker ended with its chunks, and had not ``began`` the oldest if that is False."""
 
     worker: int
     began: bool = True
@@ -99,8 +96,6 @@ class Tick(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send a chunk to a worker."""
-
     worker: int
     chunk: Chunk
 

@@ -49,7 +49,6 @@ class ItemsInFlight:
         return [self._fresh[0][self._at]] if self._fresh else []
 
     def hand_out(self, worker: int, chunk: Chunk) -> Sequence[Any]:
-        """The items of a chunk that is sent to a worker."""
         items: Sequence[Any]
         if chunk.start in self._returned:
             indices = range(chunk.start, chunk.start + chunk.size)
@@ -90,7 +89,6 @@ class ItemsInFlight:
             self._maybe_run.add(index)
 
     def put_all_back(self, held: SentChunk, *, ran: bool = False) -> None:
-        """All items of a chunk have to be sent again."""
         for offset, item in enumerate(held.items):
             self.put_back(held.chunk.start + offset, item, ran=ran)
 

@@ -26,8 +26,6 @@ SOME_CALLS = 64
 
 
 class Input:
-    """The items of one run."""
-
     def __init__(
         self,
         iterables: tuple[Iterable[Any], ...],
@@ -86,14 +84,10 @@ class Input:
         return None if self.total is None else max(0, self.total - self.taken)
 
     def arguments(self, item: Any) -> tuple[Any, ...]:
-        """The arguments of the call for an item."""
         return tuple(item) if self.star else (item,)
 
     def some_calls(self) -> list[tuple[Any, ...]]:
-        """The arguments of some calls, the first ones and others, if no code of others gives them.
-
-        Nothing is taken.
-        """
+        """Arguments of some calls, if nobody's code gives them; nothing is taken."""
         if not self.whole or not all(type(each) in {list, tuple} for each in self.whole):
             return []
         columns: tuple[Any, ...] = self.whole

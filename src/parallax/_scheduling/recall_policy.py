@@ -52,7 +52,6 @@ class RecallPolicy:
         self._overdue_at: float | None = None
 
     def sent(self, worker: WorkerEntry, now: float) -> None:
-        """A worker was sent a chunk."""
         if self._overdue_at is None and worker.held > 1:
             self._overdue_at = now + OVERDUE_MARGIN_S
 
@@ -86,10 +85,7 @@ class RecallPolicy:
 
 
 def _retry_at(since: float, asked: float) -> float:
-    """When a request is repeated that is not answered since ``asked``; the pause doubles each time.
-
-    ``since``: the earliest time at which the worker's chunk can have begun.
-    """
+    """When to ask again after ``asked``: the pause since the chunk's begin doubles."""
     return asked + max(CHUNK_RECALL_RETRY_S, asked - since)
 
 

@@ -30,7 +30,6 @@ class EmitOrder:
 
     @property
     def finished(self) -> int:
-        """Items that are finished, delivered or not."""
         return self.emitted + self._waiting_items
 
     def finish(self, start: int, size: int, out: list[Command]) -> None:

@@ -84,12 +84,10 @@ class Scheduler:
 
     @property
     def unsent(self) -> int:
-        """Items that have arrived and wait for a worker."""
         return self._arrived - self._next + sum(c.size for _, c in self._resend)
 
     @property
     def in_flight(self) -> int:
-        """Items that workers hold now."""
         return sum(w.held for _, w in self._table.all())
 
     def left(self) -> int | None:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 @record
 class WorkerEntry:
-    """One worker."""
-
     depth: int
     target: float
     recallable: bool = False
@@ -33,13 +31,10 @@ class WorkerEntry:
 
     @property
     def held(self) -> int:
-        """Items that it holds."""
         return sum(chunk.size for chunk in self.chunks)
 
 
 class WorkerTable:
-    """All workers of a run."""
-
     def __init__(self) -> None:
         #: workers that take chunks.
         self.active: dict[int, WorkerEntry] = {}
@@ -56,11 +51,9 @@ class WorkerTable:
         self.quota: dict[int, int] = {}
 
     def find(self, name: int) -> WorkerEntry | None:
-        """A worker, retired or not; None if unknown."""
         return self.active.get(name) or self.retired.get(name)
 
     def all(self) -> Iterator[tuple[int, WorkerEntry]]:
-        """Every worker with its name."""
         yield from self.active.items()
         yield from self.retired.items()
 
@@ -77,7 +70,6 @@ class WorkerTable:
         self._index(name)
 
     def retire(self, name: int) -> None:
-        """A worker gets nothing more."""
         worker = self.active.pop(name, None)
         if worker is not None and worker.chunks:
             self.retired[name] = worker
@@ -91,7 +83,6 @@ class WorkerTable:
         return worker
 
     def send(self, name: int, chunk: Chunk, now: float) -> WorkerEntry:
-        """A worker is sent a chunk."""
         worker = self.active[name]
         if not worker.chunks:
             worker.since = now

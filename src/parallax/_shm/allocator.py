@@ -26,8 +26,6 @@ GRAIN_BYTES = 1 << 16
 
 
 class Extent(NamedTuple):
-    """A range of the address space."""
-
     start: int
     size: int
     residency: int
@@ -61,15 +59,10 @@ class ExtentAllocator:
         return sum(self._windows[-1]) if self._windows else 0
 
     def window_at(self, position: int) -> tuple[int, int]:
-        """Start and length of the window that contains a position."""
         return self._windows[bisect_left(self._windows, (position + 1, 0)) - 1]
 
     def add_window(self, start: int, length: int) -> None:
-        """Add a window of whole grains, all of it free and without memory.
-
-        It begins at least one grain after the end of the last one, so that free ranges are not
-        merged across a border.
-        """
+        """Add a free window, at least a grain after the last so as not to be merged with it."""
         if self._windows and start < self.end + GRAIN_BYTES:
             raise ValueError(f"a window at {start} touches the one that ends at {self.end}")
         self._windows.append((start, length))
@@ -88,15 +81,11 @@ class ExtentAllocator:
         return Extent(found.start, size, found.residency)
 
     def free(self, extent: Extent) -> None:
-        """Free a range, with its residency of now."""
         self.used_bytes -= extent.size
         self._insert(extent)
 
     def release_memory(self, keep: int) -> list[Extent]:
-        """Mark free ranges as unbacked, the largest first, until ``keep`` bytes are resident.
-
-        The caller has to give the memory of the returned ranges to the system.
-        """
+        """Mark ranges unbacked until ``keep`` bytes are left; the caller frees their memory."""
         resident = sorted((e for e in self._free.values() if e.residency), key=lambda e: e.size)
         released = []
         while resident and self.free_resident_bytes > keep:

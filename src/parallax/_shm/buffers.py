@@ -15,8 +15,6 @@ COPY, READ, WRITE = 0, 1, 2
 
 
 class SlabRef(NamedTuple):
-    """Where a receiver finds a buffer."""
-
     #: first byte and length of the window.
     window: int
     length: int

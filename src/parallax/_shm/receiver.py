@@ -116,10 +116,7 @@ class SlabReceiver:
         self.returns.append(ref.slab)
 
     def take_returns(self) -> list[int]:
-        """First bytes of the slabs that are returned to the sender by the next message.
-
-        Plus one where the memory went back to the system meanwhile.
-        """
+        """First bytes of slabs to return; plus one where the system has the memory again."""
         taken = [self.returns.popleft() for _ in range(len(self.returns))]
         self._unreported_bytes = 0
         return taken

@@ -99,7 +99,6 @@ def strided_part(array: Any) -> tuple[Any, ...] | None:
 
 
 def any_shared() -> bool:
-    """Whether the user shares any memory now."""
     return bool(_shared)
 
 

@@ -46,11 +46,7 @@ class Segment:
     """Shared memory, mapped window by window."""
 
     def __init__(self, handle: Handle, *, anonymous: bool = False) -> None:
-        """Take ownership of a descriptor, or use a tag.
-
-        ``anonymous``: the memory lies in no file system, which could be full, and so its pages may
-        be touched before they were written.
-        """
+        """Own a descriptor, or use a tag; ``anonymous``: it lies in no file system."""
         self.handle = handle
         self.anonymous = anonymous
         self._size = 0
@@ -114,10 +110,7 @@ class Segment:
                 self.write(position + done, zeros[: length - done])
 
     def punch_hole(self, position: int, length: int) -> bool:
-        """Give the memory of whole pages back to the system, even if it is mapped somewhere.
-
-        False if the system cannot do that: the memory keeps its content until the segment ends.
-        """
+        """Give the memory of whole pages back, even if it is mapped; False if that cannot be."""
         try:
             if hasattr(mmap, "MADV_REMOVE"):
                 self.map(position, length).madvise(mmap.MADV_REMOVE, 0, length)
@@ -173,7 +166,6 @@ def create_segment() -> Segment:
 
 
 def round_to_pages(nbytes: int) -> int:
-    """The bytes of the pages that ``nbytes`` need."""
     return (nbytes + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
 
 
@@ -186,10 +178,7 @@ def discard_writes(window: mmap.mmap, offset: int, length: int) -> bool:
 
 
 def populate(window: mmap.mmap, offset: int, length: int) -> bool:
-    """Map whole pages for writing, in a twentieth of the time of touching each.
-
-    Those of a private mapping become this process's own. False if the system cannot do that.
-    """
+    """Map whole pages for writing, twenty times as fast as by touching; False if impossible."""
     if not LINUX:
         return False
     try:

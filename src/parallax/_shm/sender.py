@@ -86,15 +86,10 @@ class Trimmer(Protocol):
         """A slab is allocated; ``large`` if more memory than is kept may soon be free."""
 
     def keeps_surplus(self) -> bool:
-        """Whether free memory beyond the limit stays for now; False has it trimmed at once.
-
-        Called from any thread at any moment, so it must not wait.
-        """
+        """Whether surplus memory stays for now; called at any moment, so it must not wait."""
 
 
 class SlabSender:
-    """Allocates and fills slabs of one segment."""
-
     def __init__(
         self,
         segment: Segment,
@@ -131,10 +126,7 @@ class SlabSender:
         self.last_error: OSError | None = None
 
     def put(self, *parts: memoryview) -> Slab | None:
-        """Copy buffers into one slab, which is free when the receiver has returned all of them.
-
-        Without memory for it that is None, and ``last_error`` says why.
-        """
+        """Copy buffers into one slab; None without memory, and ``last_error`` says why."""
         nbytes = sum(round_to_pages(part.nbytes) for part in parts[:-1]) + parts[-1].nbytes
         try:
             extent = self._allocate(nbytes)
@@ -200,7 +192,6 @@ class SlabSender:
 
     @property
     def free_resident_bytes(self) -> int:
-        """Bytes of free slabs that hold memory."""
         return self.extents.free_resident_bytes
 
     def close(self) -> None:

@@ -49,17 +49,7 @@ def encode_by_value(
     aliases: bool = True,
     known: Sequence[Any] = (),
 ) -> Encoded:
-    """Encode with cloudpickle: functions and classes of ``__main__`` travel by value.
-
-    Args:
-        obj: the object.
-        modules: further modules whose functions and classes travel by value, because the worker
-            cannot import them.
-        shared: as for ``encode``.
-        reducers: as for ``encode``.
-        aliases: as for ``encode``.
-        known: as for ``encode``.
-    """
+    """Encode by cloudpickle, also what is in ``modules``, by value; the rest as for ``encode``."""
     collector = BufferCollector()
     registered = []
     main = sys.modules["__main__"]

@@ -77,16 +77,7 @@ def encode(
 
 
 def encode_reply(obj: Any, known: Sequence[Any] = (), *, as_worker: bool = False) -> Encoded:
-    """Encode a result in the worker.
-
-    Classes that came from the caller by value go back as a reference to the caller's own class.
-    By value they would be a second class there, and would overwrite the attributes of the first.
-
-    Args:
-        obj: the result.
-        known: objects that the caller has, and gives first among the buffers to decode.
-        as_worker: the caller encodes an object of its own, to compare it with a worker's.
-    """
+    """Encode a result; classes that came by value go back as references to the caller's own."""
     if nesting_depth.UNLIMITED:
         nesting_depth.check_nesting(obj)
     collector = BufferCollector()

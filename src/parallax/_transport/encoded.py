@@ -36,7 +36,6 @@ class Encoded(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all parts."""
         return len(self.payload) + sum(b.nbytes for b in self.buffers)
 
 
@@ -68,14 +67,7 @@ def dump(
     buffer_callback: Callable[[PickleBuffer], Any],
     known: Sequence[Any] = (),
 ) -> bytes:
-    """Pickle an object, with the mark of the pickler class in front of the pickle.
-
-    Args:
-        pickler_class: the pickler class.
-        obj: the object.
-        buffer_callback: see ``pickle.Pickler``.
-        known: objects that whoever unpickles has, and gives first among the buffers.
-    """
+    """Pickle an object behind its class's mark; ``known`` come first among its buffers."""
     with io.BytesIO() as file:
         file.write(getattr(pickler_class, "payload_mark", b""))
         pickler = pickler_class(file, 5, buffer_callback=buffer_callback)

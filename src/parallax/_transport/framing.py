@@ -55,8 +55,6 @@ def pack_small_frame(kind: int, tag: int, payload: bytes | memoryview) -> bytes:
 
 
 class Frame(NamedTuple):
-    """One message."""
-
     kind: int
     tag: int
     payload: bytes | bytearray
@@ -66,11 +64,9 @@ class Frame(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the payload and the buffers."""
         return len(self.payload) + sum(map(len, self.buffers))
 
     def open(self) -> tuple[Any, list[Any]]:
-        """The payload and the buffers."""
         return self.payload, self.buffers
 
 
@@ -78,13 +74,7 @@ class Channel:
     """Frames over one connected stream socket."""
 
     def __init__(self, sock: sockets.socket, *, waits: bool = True) -> None:
-        """Take ownership of a connected socket.
-
-        Args:
-            sock: the socket; with ``waits``, its blocking mode is that of the channel.
-            waits: False makes ``send`` and ``receive`` return at once, whatever the mode of the
-                socket, and enables ``wait`` where the system supports that.
-        """
+        """Own a connected socket; without ``waits`` sending and receiving return at once."""
         self.sock = sock
         self._flags = 0
         if not waits:
@@ -111,11 +101,9 @@ class Channel:
         self.bytes_received = 0
 
     def fileno(self) -> int:
-        """The descriptor of the socket, -1 when closed."""
         return self.sock.fileno()
 
     def close(self) -> None:
-        """Close the socket. Idempotent."""
         self._unsent.clear()
         self.sock.close()
 
@@ -195,7 +183,6 @@ class Channel:
 
     @property
     def unsent(self) -> bool:
-        """Whether part of a frame waits for the socket."""
         return bool(self._unsent)
 
     def receive(self) -> list[Frame]:
@@ -249,11 +236,7 @@ class Channel:
         return True
 
     def _fill(self) -> tuple[int, int]:
-        """Read once, into the current large part or into the buffer for small frames.
-
-        Returns:
-            How many bytes were wanted, and how many came; 0 at the end.
-        """
+        """Read once, into the current part or the small buffer; bytes wanted and bytes got."""
         if self._header is not None:
             part = memoryview(self._parts[self._part])[self._position :]
             got = self._read_into(part)

@@ -14,10 +14,7 @@ _worker_main: dict[str, Any] = {"__name__": "__main__"}
 
 
 def worker_main() -> dict[str, Any]:
-    """The namespace that functions of the caller's ``__main__`` share in this worker.
-
-    An initializer that sets a global and the functions that read the global need the same one.
-    """
+    """The namespace of ``__main__`` here, the same for an initializer and all functions."""
     return _worker_main
 
 

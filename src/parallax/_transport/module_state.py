@@ -51,8 +51,6 @@ _serials = itertools.count()
 
 
 class Packed(NamedTuple):
-    """One value of the caller's."""
-
     key: Key
     #: equal for equal values; of its own where they are not compared.
     digest: bytes
@@ -78,11 +76,6 @@ class Packed(NamedTuple):
 
 
 def pack(key: Key, value: Any) -> Packed:
-    """Pack a value; one that cannot be pickled as the name of its type.
-
-    Raises:
-        Exception: whatever the pickler raised.
-    """
     encoded = codec.encode(value, shared=True, aliases=False)
     digest = code_digest(value) or _digest(encoded) or b"#%d" % next(_serials)
     head = (key, _kind(value), digest, encoded.payload)
@@ -90,10 +83,7 @@ def pack(key: Key, value: Any) -> Packed:
 
 
 def pack_code(module: str, digests: dict[str, Any]) -> Packed:
-    """Pack the digests of code that stands where it was defined: a worker is to have the same.
-
-    And lists of the entries that may have been changed; a worker is to have changed no others.
-    """
+    """Pack digests of code that stands where it was defined, and lists of entries it may have."""
     digest = blake2b(repr(sorted(digests.items())).encode(), digest_size=16).digest()
     key = module, f"#{digest.hex()}"
     payload = dumps((key, "code", digest, digests), 5)
@@ -128,7 +118,6 @@ class ModuleState:
         return bool(self._pending or self._refused)
 
     def take(self, payload: Any, buffers: Any) -> None:
-        """Take a frame of ``Packed``."""
         key, *rest = loads(payload)
         self._refused.pop(key, None)
         self._pending.pop(key, None)  # for it is the last one now
@@ -152,14 +141,7 @@ class ModuleState:
                     self._fresh.update({(module, f"{name}.{k}"): each for k, each in entries})
 
     def settle(self, keys: list[Key]) -> None:
-        """Compare what has come for modules that are imported by now, in that order.
-
-        Args:
-            keys: what the callable reads that is about to run.
-
-        Raises:
-            TypeError: the program has one of these as no import makes it, and it cannot be carried.
-        """
+        """Compare what has come for loaded modules; TypeError if one of ``keys`` cannot travel."""
         for key in [key for key in self._pending if key[0] in sys.modules]:
             self._compare(key, *self._pending.pop(key))
         for key in keys:

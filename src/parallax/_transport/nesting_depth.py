@@ -26,11 +26,7 @@ _ATOMS = frozenset({int, str, float, bytes, bool, complex, type(None), bytearray
 
 
 def check_nesting(obj: Any) -> None:
-    """Refuse what is nested too deeply, where the program has raised the recursion limit.
-
-    Raises:
-        RecursionError: it is.
-    """
+    """Raise a RecursionError for deep nesting where the program has raised the limit."""
     if sys.getrecursionlimit() <= MAX_NESTED or type(obj) in _ATOMS:
         return
     seen: set[int] = set()
@@ -49,7 +45,6 @@ def check_nesting(obj: Any) -> None:
 
 
 def _held(obj: Any) -> list[Any]:
-    """What is pickled with an object."""
     kind = type(obj)
     if kind in _ATOMS or issubclass(kind, (type, ModuleType)):
         return []

@@ -108,13 +108,7 @@ def _search(todo: list[Any]) -> bool:
 
 
 def _kind(obj: Any, kind: int, least: int | None = None) -> int | None:
-    """The kind of a large object; None if the object stays in the stream.
-
-    Args:
-        obj: an object of one of the known types.
-        kind: the usual kind of that type.
-        least: bytes from which an object is large; None for the usual.
-    """
+    """The kind of an object of ``least`` or the usual bytes; None if it stays in the stream."""
     least = MIN_OUT_OF_BAND_BYTES if least is None else least
     if kind == _NUMPY:
         if obj.dtype.hasobject:
@@ -169,13 +163,7 @@ def has_date_arrays(pickle: bytes) -> bool:
 
 
 def make_pickler(base: Any, *, arrays: bool = False) -> Any:
-    """A pickler class that sends large objects outside the stream.
-
-    Args:
-        base: the base class: pickle's own pickler, or one of cloudpickle's.
-        arrays: send only NumPy arrays outside the stream, but of any size: these can be rebuilt
-            without a copy.
-    """
+    """A class that sends large objects, or only ``arrays`` of any size, outside the stream."""
     least = 1 if arrays else None
 
     class OutOfBandPickler(base):  # type: ignore[misc]
@@ -252,11 +240,7 @@ def reduce_view(view: memoryview) -> Any:
 
 
 def view_parts(view: memoryview) -> tuple[Any, ...] | None:
-    """The arguments from which ``make_view`` makes an equal view; None if it cannot.
-
-    Raises:
-        TypeError: the elements are references to objects.
-    """
+    """The arguments of ``make_view`` for an equal view, if any; TypeError if it has objects."""
     form: Any = view.format
     if form[0] in ("=", "<" if sys.byteorder == "little" else ">"):
         form = form[1:]
@@ -277,7 +261,6 @@ def view_parts(view: memoryview) -> tuple[Any, ...] | None:
 
 
 def loads_out_of_band(payload: Any, buffers: Any) -> Any:
-    """Rebuild an object."""
     return _OutOfBandUnpickler(_Source(payload), buffers=buffers).load()
 
 
@@ -321,7 +304,6 @@ def _make_array(content: Any, typecode: str) -> Any:
 
 
 def make_view(content: Any, form: Any, shape: tuple[int, ...], readonly: bool) -> memoryview:
-    """A memoryview of received memory."""
     view: Any = memoryview(content).cast("B")
     if not isinstance(form, str):
         view = memoryview(_make_numpy(content, form, shape))

@@ -14,11 +14,7 @@ MAX_DIAGNOSIS_DEPTH = 12
 
 
 def find_unpicklable(obj: Any, name: str, *, reply: bool = False) -> tuple[str, str]:
-    """Find the innermost part of an object that cannot be encoded.
-
-    Returns:
-        The path to the part, such as ``item.connection['lock']``, and the serializer's message.
-    """
+    """The path to the innermost part that cannot be encoded, and the serializer's message."""
     encoder = encode_reply if reply else encode
     reason = _failure(obj, encoder)
     path = name

@@ -48,7 +48,6 @@ class SharedFrame:
     __slots__ = ("_parts", "_receiver", "kind", "nbytes", "tag")
 
     def __init__(self, frame: Frame, receiver: SlabReceiver) -> None:
-        """Read the table of a frame."""
         self.kind = frame.kind
         self.tag = frame.tag
         self._receiver = receiver
@@ -171,7 +170,6 @@ class SharedMemoryChannel(Channel):
         self._send_returns(hold=False)
 
     def has_sent(self, slab: Slab) -> bool:
-        """Whether the other end has that slab."""
         return slab in self._sent.get(slab.extent.start, ())
 
     @property
@@ -180,7 +178,6 @@ class SharedMemoryChannel(Channel):
         return self._sender is not None and self._sender.free_resident_bytes > 0
 
     def trim(self) -> None:
-        """Give free memory back to the system."""
         if self._sender is not None:
             self._sender.trim(0)
 

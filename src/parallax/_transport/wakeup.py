@@ -34,7 +34,6 @@ class Waker:
         self._pair: tuple[socket.socket, socket.socket] | None = None
 
     def attach(self, selector: selectors.BaseSelector) -> None:
-        """From now on a wake also makes this selector return."""
         if self._pair is None:
             with Shield():
                 pair = socket_pair()
@@ -81,7 +80,6 @@ class Waker:
         self._waiting = False
 
     def close(self) -> None:
-        """Close the descriptors. Idempotent."""
         pair, self._pair = self._pair, None
         if pair is not None:
             for end in pair:
@@ -122,11 +120,7 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def ready_channels(channels: list[Any], timeout: float | None) -> list[Any]:
-    """Wait for channels, without a selector.
-
-    Returns:
-        Those that have something to read, or whose other end is gone; none if the time is over.
-    """
+    """Wait for channels without a selector; those with something to read, or gone."""
     if not channels:
         return []
     if not hasattr(select, "poll"):

@@ -37,11 +37,7 @@ def is_importable(obj: Any) -> bool:
 
 
 def reduce_wrapped(obj: Any) -> Any:
-    """How to pickle a function that is importable, but not under its own name.
-
-    Returns:
-        What ``__reduce__`` returns; ``NotImplemented`` for all other objects.
-    """
+    """What ``__reduce__`` returns for a function under another name; else NotImplemented."""
     module, qualname = _names(obj)
     for depth, found in enumerate(iter_wrapped(find_attribute(module, qualname))):
         if found is obj:
@@ -52,12 +48,7 @@ def reduce_wrapped(obj: Any) -> Any:
 
 
 def follow_wrapped(module: str, qualname: str, depth: int) -> Any:
-    """The function that ``reduce_wrapped`` named.
-
-    Raises:
-        ImportError: the module cannot be imported.
-        AttributeError: the module has no such name, or fewer wrappers under that name here.
-    """
+    """The function that ``reduce_wrapped`` named; ImportError or AttributeError without it."""
     __import__(module)
     for number, found in enumerate(iter_wrapped(find_attribute(module, qualname))):
         if number == depth:

@@ -33,7 +33,6 @@ def arithmetic() -> Arithmetic:
 
 
 def set_arithmetic(settings: Arithmetic) -> None:
-    """Take settings over."""
     decimal, numpy = settings
     if decimal is not None or "decimal" in sys.modules:
         set_decimal(decimal)
@@ -42,7 +41,6 @@ def set_arithmetic(settings: Arithmetic) -> None:
 
 
 def decimal_settings() -> tuple[Any, ...] | None:
-    """Those of the running code; None if they are the usual ones."""
     decimal = sys.modules.get("decimal")
     if decimal is None:
         return None
@@ -69,7 +67,6 @@ def numpy_settings() -> dict[str, str] | None:
 
 
 def set_decimal(now: tuple[Any, ...] | None, _: object = None) -> None:
-    """Take over what ``decimal_settings`` has found."""
     import decimal
 
     if now is None:
@@ -82,7 +79,6 @@ def set_decimal(now: tuple[Any, ...] | None, _: object = None) -> None:
 
 
 def set_numpy(now: dict[str, str] | None, _: object = None) -> None:
-    """Take over what ``numpy_settings`` has found."""
     try:
         import numpy as np
     except ImportError:

@@ -27,7 +27,6 @@ class Setting(NamedTuple):
 
 
 def attribute(module: str, path: str, usual: Any = None) -> Setting:
-    """A setting that is an attribute."""
     *holders, name = path.split(".")
 
     def holder(value: Any) -> Any:
@@ -44,7 +43,6 @@ def attribute(module: str, path: str, usual: Any = None) -> Setting:
 
 
 def differences(found: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
-    """What differs from the usual of what is known."""
     return {k: v for k, v in found.items() if k in usual and v != usual[k]}
 
 
@@ -262,8 +260,6 @@ def library_settings() -> dict[int, bytes]:
 
 
 class LibrarySettings:
-    """The settings of libraries in a worker."""
-
     def __init__(self) -> None:
         self._wanted: dict[int, bytes] = {}
         self._settings = dict(enumerate(SETTINGS))

@@ -27,13 +27,7 @@ TRIM_AFTER_S = 2.0
 
 
 def open_channel(sock: sockets.socket, segments: Sequence[Handle]) -> SharedMemoryChannel:
-    """The worker's end.
-
-    Args:
-        sock: its socket.
-        segments: the handles of the parent's segment and of the worker's, which may be "" for
-            none; empty without shared memory.
-    """
+    """The worker's end; ``segments``: its parent's and its own ("" for none), or none."""
     for fd in segments:
         if isinstance(fd, int):
             # Programs that an item starts have no business with it.
@@ -55,13 +49,7 @@ def open_channel(sock: sockets.socket, segments: Sequence[Handle]) -> SharedMemo
 def keep_channel(
     sock: sockets.socket, sender: SlabSender | None, segment: Segment | None
 ) -> SharedMemoryChannel:
-    """The parent's end.
-
-    Args:
-        sock: its socket.
-        sender: sends to the worker, which inherited the sender's segment.
-        segment: the worker's own, if it has one.
-    """
+    """The parent's end; ``segment`` is the worker's own, if it has one."""
     find = _refuse if sender is None else lambda: sender
     return SharedMemoryChannel(sock, waits=False, sender=find, segment=segment, private=False)
 

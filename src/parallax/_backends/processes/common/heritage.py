@@ -69,18 +69,12 @@ class Heritage:
     apart = False
 
     def __init__(self, inputs: Sequence[Iterable[Any]], known: Iterable[Any]) -> None:
-        """Note what there is now.
-
-        Args:
-            inputs: the iterables of the call, or nothing.
-            known: objects that the callable captured, or reads as globals.
-        """
+        """Note the inputs of a call, if any, and what its callable captured or reads."""
         self._columns: list[Any] = [_column(each) for each in inputs] if numbered(inputs) else []
         self._known = [each for each in known if type(each) not in _NUMBERS]
         self._numbers: dict[int, Reference] = {id(o): (-1, n) for n, o in enumerate(self._known)}
 
     def clear(self) -> None:
-        """Let go of all objects."""
         self._columns, self._known, self._numbers = [], [], {}
 
     def hold(self, items: Sequence[Any]) -> slice | None:  # noqa: ARG002 - of others than forks
@@ -88,7 +82,6 @@ class Heritage:
         return None
 
     def unpack(self, payload: Any, buffers: Sequence[Any]) -> Any:
-        """Decode items, in a worker."""
         return codec.decode(payload, buffers)
 
     def part(self, start: int, items: Sequence[Any]) -> slice | None:
@@ -106,11 +99,7 @@ class Heritage:
         return part
 
     def items(self, part: slice) -> list[Any]:
-        """The items of these numbers, in a worker.
-
-        Raises:
-            SerializationError: one of them cannot be pickled.
-        """
+        """The items of these numbers, in a worker; SerializationError if one cannot travel."""
         parts = [column[part] for column in self._columns]
         for found in parts:
             _check([x for x in found if type(x) not in PLAIN_TYPES and not _is_plain_array(x)])
@@ -236,12 +225,10 @@ class SharedObjects(Heritage):
             self._columns = []
 
     def pack(self, items: Sequence[Any]) -> codec.Encoded:
-        """Encode items, in the program."""
         encoded = codec.encode(items, known=self._known)
         return encoded._replace(payload=KNOWN_MARK + encoded.payload) if self._known else encoded
 
     def unpack(self, payload: Any, buffers: Sequence[Any]) -> Any:
-        """Decode items, in a worker."""
         self._large = bool(buffers) or len(payload) > MAX_PROVEN_BYTES
         if payload[0] != KNOWN_MARK[0]:
             return codec.decode(payload, buffers)

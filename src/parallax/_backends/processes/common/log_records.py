@@ -22,15 +22,8 @@ _formatter = logging.Formatter()
 
 
 class RecordSender(logging.Handler):
-    """Sends records to the parent."""
-
     def __init__(self, send: Callable[[bytes], bool], *, adopt: bool) -> None:
-        """Begin to handle the records of all loggers.
-
-        Args:
-            send: sends a packed record; False in a fork of the worker, which has no parent.
-            adopt: this process is a fork of the parent, whose handlers are to be removed.
-        """
+        """Handle the records of all loggers; ``adopt``: in place of the program's handlers."""
         super().__init__()
         self._send = send
         self.adopted = adopt
@@ -57,7 +50,6 @@ class RecordSender(logging.Handler):
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Send a record."""
         self.emit(record)
         return True
 
@@ -95,7 +87,6 @@ def _loggers() -> Iterator[logging.Logger]:
 
 
 def pack(record: logging.LogRecord, passed: list[str]) -> bytes:
-    """Encode a record."""
     fields = dict(record.__dict__)
     args = fields["args"]
     if type(fields["msg"]) is not str or not (

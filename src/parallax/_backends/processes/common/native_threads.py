@@ -82,11 +82,7 @@ _found: list[NativePool] = []
 
 
 def native_pools(*, again: bool = False) -> list[NativePool]:
-    """The thread pools of the libraries that this process has loaded; OSError without /proc.
-
-    Args:
-        again: look for others than those that were found before.
-    """
+    """The thread pools of loaded libraries, looked for ``again``; OSError without /proc."""
     if again or not _found:
         _found[:] = _find_pools()
     return _found

@@ -18,12 +18,7 @@ _WARNING_MODULES = frozenset({"warnings", "_py_warnings"})
 
 
 def wanted_output(*, root_only: bool = False) -> tuple[bool, ...] | None:
-    """What workers must send here, because it would not reach its destination by itself.
-
-    Returns:
-        Whether standard output, standard error, log records and warnings are wanted; None if none
-        of them is.
-    """
+    """Which output, errors, records and warnings must come here; None if none of them."""
     out, err = not _is_plain(sys.stdout, 1), not _is_plain(sys.stderr, 2)
     show = getattr(warnings, "_showwarnmsg_impl", None), warnings.showwarning
     # Recorded, or handed to logging. What this process shows it shows once, and not per worker.
@@ -60,7 +55,6 @@ def _is_plain(stream: Any, number: int) -> bool:
 
 
 def _has_log_handlers(*, root_only: bool) -> bool:
-    """Whether there is a handler for log records."""
     logging = sys.modules.get("logging")
     if logging is None:
         return False

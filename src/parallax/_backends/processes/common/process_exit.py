@@ -25,27 +25,14 @@ EXIT_FUNCTIONS_S = 60
 
 
 def open_pidfd(pid: int) -> int:
-    """A descriptor that becomes readable when the process ends.
-
-    Raises:
-        ProcessLookupError: no process has that id.
-        OSError: the system has no such descriptors, or none is left.
-    """
+    """A descriptor, readable when a process ends; ProcessLookupError if it has, or OSError."""
     if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     return os.pidfd_open(pid)
 
 
 def wait_for_exit(pid: int, timeout: float | None) -> bool | None:
-    """Wait for the end of a process.
-
-    Args:
-        pid: process id.
-        timeout: seconds to wait at most; None for as long as it takes.
-
-    Returns:
-        Whether the process has ended; None, at once, where the system cannot tell.
-    """
+    """Whether a process ends in time; None, at once, where the system cannot tell."""
     if sys.platform != "win32" and not hasattr(select, "poll"):  # a library may remove it
         return None
     try:
@@ -119,15 +106,7 @@ def exit_waiter(
 
 
 def exit_sentinel(pid: int, connection: sockets.socket) -> Any:
-    """What ``multiprocessing.connection.wait`` finds ready when a process has ended.
-
-    Args:
-        pid: process id.
-        connection: a socket whose other end only that process has, for systems without such things.
-
-    Returns:
-        A descriptor or handle, or an object that has a descriptor as long as it exists.
-    """
+    """What ``multiprocessing`` finds ready when a process with the other end has ended."""
     try:
         if sys.platform == "win32":
             return _winapi.OpenProcess(_winapi.SYNCHRONIZE, False, pid)

@@ -72,12 +72,7 @@ def child_identity(kind: str = WORKER, number: int | None = None) -> Identity:
 
 
 def assume(identity: Identity, connection: sockets.socket) -> None:
-    """Be that process from now on.
-
-    Args:
-        identity: who this process is.
-        connection: a socket whose other end only the parent has.
-    """
+    """Be that process, whose parent alone has the other end of the connection."""
     global _mine, _sentinel, _connection, _last
     _mine, _sentinel, _connection, _last = identity, None, connection, 0
     if _watcher not in sys.meta_path:

@@ -28,7 +28,6 @@ def kill_tree(pid: int, *, itself: bool = True) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Process ids of the descendants of a process that have not ended."""
     found: list[int] = []
     look = [pid]
     while look:

@@ -51,7 +51,6 @@ class StackDump:
 
     @property
     def handle(self) -> int:
-        """The descriptor of the file, for the worker."""
         handle = self._segment.handle
         assert isinstance(handle, int)
         return handle
@@ -84,7 +83,6 @@ class StackDump:
         return found
 
     def close(self) -> None:
-        """Let go of the file."""
         self._segment.close()
 
 

@@ -55,15 +55,7 @@ def encode_call(
     shared: bool = False,
     objects: SharedObjects | None = None,
 ) -> codec.Encoded:
-    """Encode a run's callable, with the module-level state that it reads beside it.
-
-    Args:
-        call: the callable.
-        state: what the program may have changed since import.
-        by_value: modules that workers cannot import.
-        shared: as for ``encode``.
-        objects: what workers have of the callable afterwards.
-    """
+    """Encode a run's callable, with the module-level state that it reads beside it."""
     keys = [packed.key for packed in state]
     message = (call.fn, call.star, call.stop, keys, *((objects,) if objects else ()))
     if by_value:
@@ -98,19 +90,7 @@ def weigh(
     *,
     forks: bool = False,
 ) -> tuple[Payload, codec.Encoded] | str:
-    """Encode the callable, an item and a result, to know what it costs or that it cannot be.
-
-    Args:
-        call: the callable.
-        reads: (module, name) of the data that it reads from modules of the program.
-        items: an item, or nothing.
-        results: a result, or nothing.
-        objects: as for ``encode_call``.
-        forks: workers have what the modules have, so that it is not encoded.
-
-    Returns:
-        The cost per item with the encoded callable, or the reason why something cannot travel.
-    """
+    """The cost per item and the encoded call, or why it cannot travel; ``forks`` have the state."""
     begin = time.perf_counter()
     state, stuck = ((), unportable(reads)) if forks else capture_state(reads)
     if stuck:
@@ -139,14 +119,7 @@ def weigh(
 
 
 def modules_for(call: codec.Encoded, code: object) -> frozenset[str]:
-    """Installed modules that a callable needs and that are loaded here.
-
-    Those that its own modules import count too, and those that its body imports.
-
-    Args:
-        call: the encoded callable.
-        code: its code, or anything else.
-    """
+    """Installed modules that a callable, its own modules or its code need, if loaded here."""
     found = (
         _modules_for(call.payload)
         if len(call.payload) < MAX_REMEMBERED_BYTES
@@ -190,11 +163,7 @@ def _find(payload: bytes) -> frozenset[str]:
 
 
 def needs(payload: bytes) -> set[str]:
-    """Names of the modules that decoding a pickle would import.
-
-    Args:
-        payload: a pickle made by ``encode``; very long ones are not read to the end.
-    """
+    """Names of the modules that decoding a pickle would import; long ones are not read whole."""
     found: set[str] = set()
     try:
         plain = payload.removeprefix(OUT_OF_BAND_MARK)

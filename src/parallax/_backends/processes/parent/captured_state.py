@@ -71,7 +71,6 @@ class Kept:
         self._mark = self._probe(value) if self._probe is not None else type(value)(value)
 
     def holds(self) -> bool:
-        """Whether the value is what it was."""
         try:
             if self._probe is None:
                 return bool(self._mark == self.value)
@@ -122,7 +121,6 @@ def _sampled(value: Any) -> tuple[int, int]:
 
 
 def _pack(key: Key, value: Any) -> Packed:
-    """Pack a value, or find that workers may have it as it is."""
     kept = _kept[key]() if key in _kept else None
     if kept is not None and kept.value is value and kept.holds():
         return kept.packed
@@ -137,10 +135,7 @@ def _pack(key: Key, value: Any) -> Packed:
 
 
 def unportable(reads: Iterable[Key]) -> str:
-    """Why a value that module-level names have cannot travel; "" if all can.
-
-    Of large containers samples are tried: those who ask have the values already.
-    """
+    """Why a module-level value cannot travel, tried by samples; "" if all can."""
     for key, value, needed in _entries(reads, {}):
         if not needed or is_handle(value) or code_digest(value) is not None:
             continue
@@ -172,16 +167,7 @@ def _stuck(key: Key, error: Exception) -> str:
 def capture_state(
     reads: Iterable[Key], known: dict[Key, tuple[Any, Packed]] | None = None
 ) -> tuple[tuple[Packed, ...], str]:
-    """The values that module-level names have now.
-
-    Args:
-        reads: the names.
-        known: what was captured before, which changes: large values are not looked at again as
-            long as the name is bound to the same object.
-
-    Returns:
-        The values, and of the first of those that cannot travel why; "" if all can.
-    """
+    """The values of names now, ``known`` ones if large; and why one cannot travel, or ""."""
     found: list[Packed] = []
     stuck = ""
     code: dict[str, dict[str, Any]] = {}
@@ -214,10 +200,7 @@ def capture_state(
 def _entries(
     reads: Iterable[Key], names: dict[str, dict[str, Any]]
 ) -> Iterator[tuple[Key, Any, bool]]:
-    """The values behind names, those of attributes, and whether workers need them.
-
-    The names of the attributes of each go to ``names``, by module.
-    """
+    """Named values and their attributes, by name in ``names``; whether workers need them."""
     for key in dict.fromkeys((module, name) for module, name in reads):
         holder, name = find_holder(key)
         if name not in getattr(holder, "__dict__", ()):

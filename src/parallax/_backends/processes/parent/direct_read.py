@@ -26,11 +26,7 @@ def read_directly(
     lock: Any,
     give_back: Callable[[TaskWorker, Shield], None],
 ) -> float | None:
-    """Borrow the worker that has a task until the task is done, unless another thread reads it.
-
-    Returns:
-        What is left of ``timeout``.
-    """
+    """Borrow a task's worker till it is done, unless another does; what is left of ``timeout``."""
     if not workers.concurrent:
         return timeout
     deadline = None if timeout is None else clock() + timeout

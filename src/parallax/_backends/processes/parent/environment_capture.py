@@ -76,11 +76,7 @@ def capture_environment(place: Place) -> bytes:
 
 
 def capture_live() -> bytes | None:
-    """The settings that workers of a living executor take over when they change, encoded alike.
-
-    Returns:
-        None as long as all of them are as in a fresh process.
-    """
+    """What a living executor's workers take over of changes; None as long as all is usual."""
     global _live  # noqa: PLW0603 - a cache
     output, levels = _output_and_levels()
     seen = process_identity.shared(), output, levels

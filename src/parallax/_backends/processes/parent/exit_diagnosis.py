@@ -54,13 +54,7 @@ def expect_ends() -> None:
 
 
 def describe_end(worker: WorkerClient, exitcode: int | None, detail: str = "") -> WorkerEnd:
-    """Describe the end of a worker that the pool has let go of.
-
-    Args:
-        worker: the worker's client.
-        exitcode: exit status as in ``subprocess``, negative for a signal; None if unknown.
-        detail: why the worker was killed, if it did not end by itself.
-    """
+    """Describe the end of a worker; ``detail``: why it was killed, if it was."""
     oom = _ledger.judge() if exitcode == -SIGKILL and not detail else None
     return WorkerEnd(worker.pid, exitcode, detail or None, oom, worker.crash or None)
 

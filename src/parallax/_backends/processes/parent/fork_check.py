@@ -28,14 +28,7 @@ from parallax._transport.wrapped_functions import is_importable
 
 
 def weigh(fn: Any, reads: Iterable[Key], items: list[Any], results: list[Any]) -> Payload | None:
-    """What an item and a result cost; None if only their real encoding can tell that all travels.
-
-    Args:
-        fn: the callable.
-        reads: (module, name) of the data that it reads from modules of the program.
-        items: an item, or nothing.
-        results: a result, or nothing.
-    """
+    """What an item and a result cost; None if only their real encoding can tell."""
     if any_shared() or registered_by_value() or unportable(reads):
         return None
     try:
@@ -49,8 +42,6 @@ def weigh(fn: Any, reads: Iterable[Key], items: list[Any], results: list[Any]) -
 
 
 class _Nowhere:
-    """Counts what a pickler writes."""
-
     nbytes = 0
 
     def write(self, data: Any) -> int:

@@ -41,8 +41,6 @@ _BUILTINS = frozenset(vars(builtins))
 
 
 class Known(NamedTuple):
-    """An encoded callable."""
-
     key: int
     encoded: codec.Encoded
     #: finds the installed modules that it needs.
@@ -86,12 +84,7 @@ class Callables:
         self._packed: dict[Key, tuple[Any, Packed]] = {}
 
     def known(self, fn: Callable[..., Any]) -> Known:
-        """The encoded form of a callable.
-
-        Raises:
-            SerializationError: it cannot travel.
-            WorkerStartError: there is no descriptor left to load what encodes it.
-        """
+        """The encoded form of a callable; SerializationError or WorkerStartError without."""
         entry = self._entries.get(id(fn))
         if entry is not None and entry.fn is fn and entry.holds():
             return entry.known

@@ -66,23 +66,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         memory: int | None = None,
         net: tuple[Any, ...] | None = None,
     ) -> None:
-        """Prepare; no process is started yet.
-
-        Args:
-            report: takes the events.
-            lock: held while events are reported and frames are made.
-            call: the callable, which is encoded for workers that do not have it.
-            pool: where workers come from.
-            limit: how many workers may exist over all runs of this process.
-            idle_timeout: seconds that workers stay after this run.
-            new_id: numbers workers within the run.
-            surround: captures the environment of the items of so many workers.
-            wait: wait for another run's workers if there are none to be had.
-            output: takes what workers print, log and warn; who polls has it delivered.
-            items: how many a worker may run in its life.
-            memory: bytes that a worker may hold.
-            net: how workers look for changes of their copies of shared state.
-        """
+        """Prepare; ``surround`` captures the environment of so many workers."""
         super().__init__(pool, output)
         self.route: Route = "interpreters" if pool.spare else "processes"
         self._report = report
@@ -116,16 +100,13 @@ class ProcessCrew(WorkerSet[WorkerClient]):
 
     @property
     def recalls(self) -> bool:
-        """Whether workers can be asked for what they have not begun."""
         return not self.pool.spare and protocol.RECALL is not None
 
     @property
     def size(self) -> int:
-        """Workers lent to this run now."""
         return len(self.workers)
 
     def owns(self, worker: int) -> bool:
-        """Whether that worker is lent to this run."""
         return worker in self.workers
 
     def delay(self) -> float:
@@ -133,7 +114,6 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         return self._delay
 
     def open(self, count: int) -> None:
-        """Lease workers until there are ``count``."""
         self._wanted = count
         if self.hopeless:
             # Of workers that are reported before they are up some are lost at any time.
@@ -176,7 +156,6 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             self._report(Joined(number, self._quota.get(number)))
 
     def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
-        """Encode items and hand them to a worker."""
         begin = time.perf_counter()
         if worker in self._quota:
             self._quota[worker] -= chunk.size
@@ -217,12 +196,10 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         self.watch(client)
 
     def name(self, worker: int) -> str:
-        """What a worker is called; its process id is known when it has answered."""
         client = self.workers.get(worker)
         return client.started.title if client is not None else "a worker process"
 
     def where(self, worker: int) -> WorkerSnapshot:
-        """The worker's process id, and where its threads are."""
         client = self.workers.get(worker)
         return (
             client.where()
@@ -350,10 +327,7 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             super()._heard(worker, frame)
 
     def _retire_spent(self, worker: WorkerClient | None) -> None:
-        """Let go of a worker that may not be sent anything more and owes nothing.
-
-        It says BYE by itself, too; but its replacement need not wait for that.
-        """
+        """Let go of a worker without quota that owes nothing; its BYE need not be awaited."""
         if worker is None or not worker.alive or worker.flight:
             return
         if self._quota.get(worker.number, 1) <= 0:

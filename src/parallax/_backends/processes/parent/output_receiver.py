@@ -74,7 +74,6 @@ class OutputDecoder:
         self.decoders: dict[int, codecs.IncrementalDecoder] = {}
 
     def text(self, kind: int, data: bytes) -> str:
-        """Decode output."""
         decoder = self.decoders.get(kind)
         if decoder is None:
             decoder = codecs.getincrementaldecoder("utf-8")(_INVALID_UTF8)
@@ -100,7 +99,6 @@ class OutputReceiver:
     """Output that waits, and the threads that deliver it. Thread-safe."""
 
     def __init__(self, name: str = "parallax-voices") -> None:
-        """Prepare."""
         self._name = name
         # Reentrant: the garbage collector may run a finalizer that logs.
         self._lock = threading.RLock()
@@ -125,10 +123,7 @@ class OutputReceiver:
             self._size += len(data) + FRAME_OVERHEAD_BYTES
 
     def deliver(self) -> None:
-        """Deliver all output, in this thread or by waiting for the one that is delivering.
-
-        No lock may be held that a handler could want.
-        """
+        """Deliver all output, or wait for who does; no lock is held that a handler wants."""
         while self._size:
             free = False
             try:
@@ -167,7 +162,6 @@ class OutputReceiver:
             self._wait(MAX_WAITING_OUTPUT_BYTES)
 
     def wait_delivered(self) -> None:
-        """Wait until another thread has delivered all output."""
         self.deliver_soon()
         if self._size and self._deliverer != get_ident():
             self._wait(0)
@@ -186,7 +180,6 @@ class OutputReceiver:
     # -- parts ---------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """The thread."""
         while True:
             with self._lock:
                 while self._deliverer or not self._waiting:
@@ -252,7 +245,6 @@ class OutputReceiver:
 
 
 def _deliver_one(decoder: OutputDecoder, tag: int, data: bytes) -> None:
-    """Pass one thing on."""
     kind = tag & _KIND
     try:
         if kind in _TEXT:

@@ -76,7 +76,6 @@ class Pool:
 
     @property
     def method(self) -> str:
-        """How workers are started."""
         return self._starter.method
 
     def prepare(self, modules: Iterable[str]) -> None:
@@ -90,16 +89,7 @@ class Pool:
             self._attend()
 
     def expected_start(self, count: int, limit: int, modules: Collection[str]) -> float:
-        """Seconds until ``count`` workers would take work if they were asked for now.
-
-        Args:
-            count: workers wanted.
-            limit: workers that may exist in all.
-            modules: what the workers have to import, as far as that is known.
-
-        Returns:
-            0 if they are up, infinity if other runs have them all.
-        """
+        """Seconds until ``count`` workers take work: 0 if up, infinite if others have them."""
         with self._lock:
             if count <= sum(w.state is IDLE for w in self._idle):
                 return 0.0
@@ -110,17 +100,7 @@ class Pool:
     def lease(
         self, count: int, limit: int, *, wait: bool, items: int | None = None
     ) -> list[WorkerClient]:
-        """Lend up to ``count`` workers, warm ones first; start what is missing.
-
-        Args:
-            count: workers wanted.
-            limit: workers that may exist in all.
-            wait: wait for other runs to give one back if not even one can be had.
-            items: items after which an idle worker is replaced.
-
-        Raises:
-            WorkerStartError: none could be started.
-        """
+        """Lend up to ``count`` workers, warm ones first; WorkerStartError if none starts."""
         lent: list[WorkerClient] = []
         written = outputs()
         with self._lock:
@@ -166,15 +146,10 @@ class Pool:
 
     @property
     def forks(self) -> bool:
-        """Whether workers are forked from this very process."""
         return self.method == "fork"
 
     def hire(self, kind: type[W], initializer: Initializer | None = None) -> W:
-        """Start a worker that is never lent to runs; ``discard`` lets go of it.
-
-        Raises:
-            WorkerStartError: it could not be started.
-        """
+        """Start a worker that is never lent, until ``discard``; WorkerStartError if not."""
         with self._lock:
             worker = self._start(kind, initializer)
             self._alive.discard(worker)
@@ -218,12 +193,7 @@ class Pool:
         self.start_seconds = time.monotonic() - worker.born
 
     def give_back(self, worker: WorkerClient, idle_timeout: float | None) -> None:
-        """Take a worker back that owes nothing; it waits for the next run.
-
-        Args:
-            worker: the worker.
-            idle_timeout: seconds after which the worker leaves; None if it was told before.
-        """
+        """Take back a worker that owes nothing, and tell it its idle time unless it knows."""
         if idle_timeout is not None:
             try:
                 worker.channel.send(protocol.RELEASE, int(idle_timeout * 1000))
@@ -237,11 +207,7 @@ class Pool:
             self._changed.notify_all()
 
     def discard(self, worker: WorkerClient, *, kill: bool, timeout: float = 0.5) -> int | None:
-        """Let go of a worker that died or is to die.
-
-        Returns:
-            Its exit status, None if not known within ``timeout`` seconds.
-        """
+        """Let go of one that died or is to die; its exit status if known in time."""
         if kill:
             worker.started.kill()
         worker.close()
@@ -289,7 +255,6 @@ class Pool:
             self._lock.release()
 
     def _part(self, worker: WorkerClient) -> None:
-        """Count a worker no more."""
         self._alive.discard(worker)
         self._hired.discard(worker)
         hired_anywhere.discard(worker)

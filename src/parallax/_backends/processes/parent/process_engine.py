@@ -67,20 +67,7 @@ class ProcessEngine:
         stall_warn: float = 0.0,
         snapshot: bool = False,
     ) -> None:
-        """Check the initializer (SerializationError, InheritanceError); no worker is started yet.
-
-        Args:
-            max_workers: most workers.
-            pool: starts them.
-            call_errors: the module ``process_errors``, which makes the errors of calls.
-            initializer: called once in each worker.
-            initargs: its arguments.
-            max_tasks: tasks after which a worker is replaced.
-            timed: called, lock held, with each answered task, its seconds and its CPU seconds.
-            lock: a reentrant lock to use, if somebody shares it.
-            stall_warn: seconds without an end of any call after which that is logged; 0 for never.
-            snapshot: workers are forks of the program at the first call, where that is safe.
-        """
+        """Check the initializer; ``timed`` is called, lock held, for each answered task."""
         self._first: Initializer | None = None  # before what would be to be closed if it raises
         if initializer is not None:
             self._first = Initializer(initializer, initargs, inherited=pool.forks)
@@ -110,7 +97,6 @@ class ProcessEngine:
 
     @property
     def workers(self) -> list[WorkerClient]:
-        """The workers that there are now."""
         with self.lock:
             return list(self._workers.workers.values())
 
@@ -230,7 +216,6 @@ class ProcessEngine:
             self._workers.idle_limit = seconds
 
     def mine(self) -> bool:
-        """Whether this thread is the engine's."""
         return threading.get_ident() == getattr(self.thread, "ident", None)
 
     def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:

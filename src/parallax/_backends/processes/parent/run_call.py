@@ -61,11 +61,7 @@ class RunCall:
         return [*(self._encoded.slabs or {}).values()] if self._encoded is not None else []
 
     def encode(self) -> codec.Encoded:
-        """The encoded callable.
-
-        Raises:
-            SerializationError: it cannot be pickled.
-        """
+        """The encoded callable; SerializationError if it cannot be pickled."""
         if self._encoded is None:
             state, self.stuck = capture_state(self._reads())
             objects = shared_objects(self._call.fn)
@@ -86,14 +82,7 @@ class RunCall:
     def weigh(
         self, items: list[Any], results: list[Any], *, fork: bool, numbered: bool
     ) -> Payload | str:
-        """What sending an item and a result costs, or why something cannot travel.
-
-        Args:
-            items: an item, or nothing.
-            results: a result, or nothing.
-            fork: the workers would be forks of the program, which have the callable.
-            numbered: they would have the items, too.
-        """
+        """What sending costs, or why it cannot; ``numbered``: forks have the items, too."""
         fn, reads = self._call.fn, [*self._reads()]
         payload = fork_check.weigh(fn, reads, items, results) if fork else None
         if payload is None:

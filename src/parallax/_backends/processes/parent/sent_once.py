@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 
 class SentOnce:
-    """The shared memory of one run."""
-
     def __init__(self, call: RunCall) -> None:
         self._call = call
         #: finds buffers of items that were sent before; None until there is a large one.
@@ -34,11 +32,7 @@ class SentOnce:
         return self.dedup
 
     def saved(self, items: int) -> tuple[int, int]:
-        """Bytes that were sent once since the last call of this, and that were not sent again.
-
-        Args:
-            items: how many results came, each of an item that used what the callable captured.
-        """
+        """Bytes that were sent once since the last such question, and those spared by it."""
         captured = sum(s.nbytes for s in self._call.slabs if s.mode == COPY)
         once, spared = 0, captured * items
         if captured and not self._captured_reported:

@@ -56,18 +56,7 @@ class SnapshotPool(Pool):
 def fork_pool(
     call: Call, key: int, place: Place, context: bytes, inputs: tuple[Iterable[Any], ...]
 ) -> SnapshotPool | str:
-    """Fork this process as it is now, in the calling thread.
-
-    Args:
-        call: the callable of the run.
-        key: the number of the callable in workers.
-        place: the place of the items that workers run.
-        context: the environment of this process, as ``capture_environment`` encodes it.
-        inputs: what the items come from, if nothing of it is read later than it is taken.
-
-    Returns:
-        The pool, or why there is none.
-    """
+    """Fork this process for one call, in the calling thread; or why that is impossible."""
     heritage = Heritage(inputs, [each for each, _ in known_objects(call.fn)])
     made = fork_template({key: (call.fn, call.star, call.stop, [], heritage)}, place)
     if isinstance(made, str):

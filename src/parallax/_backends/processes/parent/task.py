@@ -36,8 +36,6 @@ MIN_BATCH_S = 1e-9
 
 
 class Task(Future[Any]):
-    """A submitted call, and its future."""
-
     #: seconds after which it is killed; how it ends then.
     limit: float | None = None
     verdict: BaseException | None = None
@@ -81,8 +79,6 @@ class Batch:
 
 
 class TaskWorker(WorkerClient):
-    """A worker of an executor."""
-
     def __init__(
         self,
         started: StartedProcess,
@@ -109,7 +105,6 @@ class TaskWorker(WorkerClient):
 
     @property
     def tasks(self) -> list[Task]:
-        """The tasks that it holds, oldest first."""
         return [task for batch in self.batches for task in batch.tasks]
 
     def expected(self) -> float:
@@ -125,11 +120,7 @@ class TaskWorker(WorkerClient):
             self.started.signal(protocol.RECALL)
 
     def send(self, batch: Batch) -> None:
-        """Send tasks in one frame.
-
-        Raises:
-            OSError: the worker is gone; what it holds is known all the same.
-        """
+        """Send tasks in one frame; OSError if it is gone, but what it holds is known."""
         frame: list[tuple[int, bytes]] = []
         buffers: list[memoryview] = []
         self.batches.append(batch)
@@ -149,12 +140,7 @@ class TaskWorker(WorkerClient):
     def answered(
         self, frame: Frame | SharedFrame, recording: CallRecording | None
     ) -> tuple[Finished, float, float]:
-        """Take off the tasks that a frame answers, and record them if that is wanted.
-
-        Returns:
-            The tasks with their outcomes; the seconds of each on the clock, 0 if one of them is
-            running yet, and on the CPU clock.
-        """
+        """Take off the tasks that a frame answers; with wall (0: not known) and CPU seconds."""
         batch, now = self.batches[0], time.monotonic()
         found, wall, cpu = outcomes(frame)
         finished = [(batch.tasks.popleft(), value, error) for value, error in found]
@@ -238,11 +224,7 @@ def _with_cause(failure: Failure) -> BaseException:
 
 
 def settle(finished: Finished, failed: Callable[[BaseException], BaseException] | None) -> None:
-    """Tell those who wait for tasks that have ended; no lock is held.
-
-    Raises:
-        KeyboardInterrupt: a callback raised it; the others have been called all the same.
-    """
+    """Tell those who wait, without a lock; a callback's KeyboardInterrupt is raised at the end."""
     interrupt = None
     for task, value, error in finished:
         if error is not None and failed is not None:
@@ -259,10 +241,7 @@ def settle(finished: Finished, failed: Callable[[BaseException], BaseException] 
 
 
 def outcomes(frame: Frame | SharedFrame) -> tuple[list[Outcome], float, float]:
-    """Decode a worker's answer: outcomes in order, and the seconds that they took in all.
-
-    On the clock, 0 if one is running yet, and on the CPU clock.
-    """
+    """Decode an answer: outcomes in order, with their wall (0: one is running) and CPU seconds."""
     try:
         payload, buffers = frame.open()
         fields = codec.decode(payload, buffers)

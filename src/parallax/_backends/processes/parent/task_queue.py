@@ -22,8 +22,6 @@ UNTIMED_S = float("inf")
 
 
 class TaskQueue:
-    """Waiting tasks, in order."""
-
     def __init__(self, max_tasks: int | None) -> None:
         self.tasks: deque[Task] = deque()
         #: how long the tasks of each callable take.
@@ -31,7 +29,6 @@ class TaskQueue:
         self._max_tasks = max_tasks
 
     def take_back(self, wanted: Callable[[Task], bool]) -> list[Task]:
-        """Take out the wanted tasks that no worker has begun."""
         back = [task for task in self.tasks if not task.running() and wanted(task)]
         if back:
             out = set(back)
@@ -48,11 +45,7 @@ class TaskQueue:
         return True
 
     def choose(self, worker: TaskWorker, workers: int) -> tuple[deque[Task], float]:
-        """Take what goes to a worker in one frame.
-
-        Returns:
-            The tasks, and the seconds that they are expected to take.
-        """
+        """Take the tasks of one frame, and the seconds that they are expected to take."""
         queue, sizes = self.tasks, self.batch_size
         tasks: deque[Task] = deque()
         keys: set[int] = set()

@@ -15,8 +15,6 @@ EXECUTOR_LOCK_TIMEOUT_S = 1.0
 
 
 class TaskStallView:
-    """The workers of one executor."""
-
     def __init__(self, workers: TaskWorkers, lock: Any) -> None:
         self._workers = workers
         self._lock = lock

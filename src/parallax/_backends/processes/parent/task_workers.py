@@ -58,10 +58,7 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         greeted: Callable[[], None],
         timed: Callable[[Task, float, float], None] | None,
     ) -> None:
-        """Prepare as ``ProcessEngine`` and ``WorkerSet``; no worker is started yet.
-
-        ``greeted`` is called when a worker has come up, or will not.
-        """
+        """As ``ProcessEngine``; ``greeted``: called when a worker is up, or will not be."""
         super().__init__(pool, OutputReceiver(), wake, killed_weight=KILLED_WEIGHT)
         self.max_workers = max_workers
         self._died = died
@@ -117,7 +114,6 @@ class TaskWorkers(WorkerSet[TaskWorker]):
 
     @property
     def held(self) -> list[Task]:
-        """The tasks that workers hold."""
         return [task for worker in self.workers.values() for task in worker.tasks]
 
     def _grow(self, least: int = 0) -> None:

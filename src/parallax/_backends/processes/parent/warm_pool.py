@@ -24,12 +24,7 @@ _pools_lock = threading.Lock()
 
 
 def warm_pool(method: str, rights: Rights | None = None) -> Pool:
-    """The pool for a start method whose workers may do what this process may do.
-
-    Args:
-        method: the start method; snapshots have a pool for each run.
-        rights: what workers may do; None for what this process may do now.
-    """
+    """The pool for a start method with those rights, or those of now; none for snapshots."""
     key = "auto" if method == "snapshot" else method, rights or own_rights()
     with _pools_lock:
         pool = _pools.get(key)

@@ -131,15 +131,7 @@ class WorkerClient(WorkerLife):
     def use(
         self, key: int, encode: Callable[[], codec.Encoded], context: bytes, limits: bytes
     ) -> None:
-        """Prepare the worker for a run's chunks; sent with the first of them.
-
-        Args:
-            key: the callable's number.
-            encode: gives the callable, for a worker that does not inherit it.
-            context: the environment, as ``capture_environment`` encodes it.
-            limits: a pickled dict, as ``WorkerLimits.limit`` takes it, and "idle": seconds
-                without a frame after which the worker leaves, None until it is released.
-        """
+        """Prepare the worker for a run's chunks; sent with the first of them."""
         self.surround(context)
         if key not in self.started.inherits.keys:
             self.teach(key, encode())

@@ -51,8 +51,6 @@ _told: set[str] = set()
 
 
 class Loss(NamedTuple):
-    """A worker ended."""
-
     end: WorkerEnd
     #: whether it had said hello.
     came_up: bool
@@ -75,14 +73,7 @@ class WorkerSet(Generic[W]):
         *,
         killed_weight: float = 1.0,
     ) -> None:
-        """Prepare; there is no worker yet.
-
-        Args:
-            pool: where workers come from and go back to.
-            output: takes the output of workers.
-            wake: makes another thread that waits on the selector look again, if there is one.
-            killed_weight: what one counts for ``MAX_STILLBORN`` that was killed by a signal.
-        """
+        """Prepare; ``wake`` has another thread's wait look again, if there is one."""
         self.pool = pool
         #: why interpreters were given up, if they were.
         self.gave_up = ""
@@ -125,14 +116,7 @@ class WorkerSet(Generic[W]):
         """A worker was removed, because it ended."""
 
     def take_snapshot(self, count: int) -> bytes | None:
-        """Have workers forked from the program as it is now, if that is safe.
-
-        Args:
-            count: how many there may be.
-
-        Returns:
-            Their environment, as ``capture_environment`` encodes it; None if it is not safe.
-        """
+        """Have workers forked from the program now; their environment, None if not safe."""
         place = here().worker(count)
         context = capture_environment(place)
         made = snapshot_pool.fork_executor_pool(place, context)
@@ -157,21 +141,14 @@ class WorkerSet(Generic[W]):
     # -- membership ----------------------------------------------------------------------------
 
     def selector(self) -> selectors.BaseSelector:
-        """The selector of the workers' sockets, for others to add to.
-
-        Raises:
-            OSError: there is no descriptor left for it.
-        """
+        """The selector of the workers' sockets, for others to add to; may raise OSError."""
         if self._made is None:
             self._made = selectors.DefaultSelector()
         return self._made
 
     @property
     def concurrent(self) -> bool:
-        """Whether the selector heeds what is registered, or taken out, while a thread waits on it.
-
-        That of Windows does not, nor do those that take the place of the system's (gevent's).
-        """
+        """Whether the selector heeds changes during a wait: not on Windows, nor gevent's."""
         return type(self.selector()).__name__ in {"EpollSelector", "KqueueSelector"}
 
     def select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -189,7 +166,6 @@ class WorkerSet(Generic[W]):
         return sum(worker.state is STARTING for worker in self.workers.values())
 
     def _admit(self, worker: W, number: int) -> None:
-        """Begin to listen to a worker, which gets that number."""
         worker.number = number
         self.workers[number] = worker
         self._register(worker)
@@ -211,11 +187,7 @@ class WorkerSet(Generic[W]):
             self.selector().unregister(worker.channel)
 
     def change_pool(self, *, resting: bool) -> None:
-        """Have other workers from now on, which may do what this process may do now.
-
-        Raises:
-            WorkerStartError: there are calls of this process as it was, unless it is ``resting``.
-        """
+        """Have workers with the rights of now; WorkerStartError unless ``resting``."""
         if not self.pool.spare:  # else it is this very process that does the work
             if not resting:
                 words = "calls that were submitted with other user or group ids have not ended"

@@ -21,7 +21,6 @@ W = TypeVar("W", bound=WorkerClient)
 
 
 def make_starter(method: str) -> Starter:
-    """What starts workers by that method."""
     kind, _, spare = method.partition(":")
     if kind == "interpreters":
         from parallax._backends.processes.start.interpreters import InterpreterStarter
@@ -47,17 +46,7 @@ def start_worker(
     initializer: Initializer | None,
     making: list[SharedMemoryChannel | StackDump],
 ) -> W:
-    """Start a worker; returns before it is up.
-
-    Args:
-        starter: what starts processes.
-        kind: the class of its client.
-        initializer: what the worker calls first.
-        making: holds our ends of the worker's connections meanwhile, for a fork to close.
-
-    Raises:
-        WorkerStartError: it could not be started.
-    """
+    """Start a worker, which comes up later; ``making`` holds our ends, for a fork to close."""
     try:
         ours, theirs = socket_pair()
     except OSError as error:

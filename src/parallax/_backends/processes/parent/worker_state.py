@@ -62,8 +62,6 @@ TRANSITIONS: Mapping[str, frozenset[str]] = {
 
 
 class WorkerLife:
-    """The state of one worker."""
-
     def __init__(self) -> None:
         self.state = STARTING
 
@@ -73,11 +71,7 @@ class WorkerLife:
         return self.state is not LEAVING and self.state is not GONE
 
     def enter(self, state: str) -> None:
-        """Change the state.
-
-        Raises:
-            AssertionError: the table does not allow it.
-        """
+        """Change the state, as the table allows."""
         assert state in TRANSITIONS[self.state], f"a worker that is {self.state} cannot be {state}"
         self.state = state
 

@@ -67,7 +67,6 @@ class Attendant:
             self._ring()
 
     def descriptors(self) -> set[int]:
-        """Its own."""
         return set(self._wake)
 
     def _start(self) -> None:
@@ -165,12 +164,10 @@ def _open_wake() -> tuple[int, ...]:
 
 
 def attendant_threads() -> int:
-    """Number of threads of this process that attend, 0 or 1."""
     return int(attendant().running.locked())
 
 
 def attendant() -> Attendant:
-    """That of this process."""
     return _attendant
 
 

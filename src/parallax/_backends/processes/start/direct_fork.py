@@ -49,11 +49,6 @@ class ForkStarter(Starter):
         *,
         load: Sequence[str] = (),  # noqa: ARG002 - the parameter of what this overrides
     ) -> StartedProcess:
-        """Fork a worker; see ``Starter.start``.
-
-        Raises:
-            WorkerStartError: the system refused.
-        """
         self._check_rights()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):

@@ -36,21 +36,13 @@ MIN_FREE_DESCRIPTORS = 32
 
 
 def openblas_threads(*, again: bool = False) -> int:
-    """The most threads that OpenBLAS has besides the calling ones. OSError without /proc.
-
-    Args:
-        again: as for ``native_pools``.
-    """
+    """The most threads that OpenBLAS has besides the calling ones; see ``native_pools``."""
     pools = [p for p in native_pools(again=again) if p.variable == "OPENBLAS_NUM_THREADS"]
     return sum(max(0, pool.threads() - 1) for pool in pools)
 
 
 def unsafe_reason(ending: int = 0) -> str:
-    """Why this process must not be forked now; "" if it may be.
-
-    Args:
-        ending: threads that will have ended before the fork.
-    """
+    """Why this process must not be forked now, with ``ending`` threads ended; "" if it may."""
     if sys.platform != "linux":
         return "programs are forked on Linux only"
     for name, why in UNSAFE_MODULES.items():

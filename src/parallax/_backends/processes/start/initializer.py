@@ -36,22 +36,10 @@ _MODULES_WITHOUT_REDUCERS = ("builtins", "functools", "torch")
 
 
 class Initializer:
-    """The initializer of an executor, with its arguments."""
-
     def __init__(
         self, call: Callable[..., Any], args: tuple[Any, ...], *, inherited: bool = False
     ) -> None:
-        """Encode the initializer.
-
-        Args:
-            call: the initializer.
-            args: its arguments.
-            inherited: workers are forked from this process and have the initializer already.
-
-        Raises:
-            SerializationError: it does not pickle.
-            InheritanceError: it does not pickle, but could be inherited.
-        """
+        """Encode it unless ``inherited``; InheritanceError if only forks could have it."""
         #: descriptors that each worker inherits.
         self.fds: list[int] = []
         #: callables that a forked worker has, under their keys.

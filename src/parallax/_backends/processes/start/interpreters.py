@@ -46,8 +46,6 @@ _ENTRY_MODULE = "parallax._backends.processes.worker.interpreter"
 
 
 class StartedInterpreter(StartedProcess):
-    """One interpreter whose start was requested."""
-
     killable = False
 
     def __init__(self, fd: int, segments: list[Handle], initializer_fds: list[int]) -> None:
@@ -71,12 +69,10 @@ class StartedInterpreter(StartedProcess):
 
     @property
     def recalls(self) -> bool:
-        """No signal reaches it."""
         return False
 
     @property
     def title(self) -> str:
-        """What it is, for people."""
         return f"interpreter {self._number}"
 
     def kill(self) -> None:
@@ -105,7 +101,6 @@ class StartedInterpreter(StartedProcess):
         self._came_up = True
 
     def gone(self) -> bool:
-        """Whether it has ended."""
         return not self.thread.is_alive()
 
     def _live(self, fd: int, segments: list[Handle], initializer_fds: list[int]) -> None:
@@ -153,11 +148,6 @@ class InterpreterStarter(Starter):
         *,
         load: Sequence[str] = (),  # noqa: ARG002 - the parameter of what this overrides
     ) -> StartedProcess:
-        """Start a worker; see ``Starter.start``.
-
-        Raises:
-            WorkerStartError: no thread can be started.
-        """
         copies: list[Handle] = []
         fds: list[int] = []
         try:

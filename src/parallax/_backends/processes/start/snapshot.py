@@ -40,15 +40,7 @@ TEMPLATE_END_S = 10.0
 
 
 def fork_template(inherited: dict[int, tuple[Any, ...]], place: Place) -> Template | str:
-    """Fork a template from the calling thread; Ctrl-C waits meanwhile.
-
-    Args:
-        inherited: the callables that its workers have, by key.
-        place: the place of their items.
-
-    Returns:
-        The template, or why there is none.
-    """
+    """Fork a template, whose workers have these callables by key; or why there is none."""
     with paused(), interrupts_blocked():
         if reason := _await_safety(unsafe_reason, THREADS_GONE_S):
             return reason

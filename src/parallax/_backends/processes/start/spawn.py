@@ -46,11 +46,7 @@ def execute(
     segments: Sequence[Handle] = (),
     initializer_fds: Sequence[int] = (),
 ) -> ChildProcess:
-    """Execute a fresh Python that runs the ``main`` of a module, if it has those user ids.
-
-    Raises:
-        WorkerStartError: it cannot be executed.
-    """
+    """Execute a fresh Python that runs the ``main`` of a module; WorkerStartError if not."""
     if not sys.executable or getattr(sys, "frozen", False):
         missing = "this program has no Python interpreter of its own to run"
         raise errors.WorkerStartError("spawn", missing)

@@ -64,7 +64,6 @@ class StartedProcess:
 
     @property
     def title(self) -> str:
-        """What it is, for people."""
         return f"worker process {self.pid}"
 
     def kill(self) -> None:
@@ -116,16 +115,8 @@ class StartedProcess:
 
 
 class ChildProcess(StartedProcess):
-    """A child of this process."""
-
     def __init__(self, name: str, pid: int, poll: Callable[[], int | None] | None = None) -> None:
-        """Take charge of a child.
-
-        Args:
-            name: its name.
-            pid: its process id.
-            poll: collects its exit status if it has ended, for one that ``subprocess`` started.
-        """
+        """Take charge of a child, whose status ``poll`` collects if ``subprocess`` started it."""
         super().__init__(name)
         self.pid = pid
         self._poll = poll
@@ -143,11 +134,9 @@ class ChildProcess(StartedProcess):
         return self._over
 
     def fileno(self) -> int:
-        """See the base class."""
         return self._pidfds[0] if self._pidfds else -1
 
     def look(self) -> None:
-        """See the base class."""
         self.gone()
 
     def _reach(self, act: Callable[[int], None]) -> None:
@@ -188,6 +177,5 @@ class ChildProcess(StartedProcess):
         return pid != 0
 
     def close(self) -> None:
-        """See the base class."""
         while self._pidfds:
             os.close(self._pidfds.pop())

@@ -59,13 +59,7 @@ class Starter:
     def __init__(
         self, method: str, template: ZygoteClient | None = None, inherits: Inherited = NOTHING
     ) -> None:
-        """Choose how to start.
-
-        Args:
-            method: "zygote", "spawn", or "auto" for the best one of this system.
-            template: a fork of this process to be used as the zygote, as long as it lives.
-            inherits: what its workers have.
-        """
+        """Choose how to start; ``template`` is a fork of this process, to be the zygote."""
         self.method = start_methods()[0] if method == "auto" else method
         self._zygote = self._template = template
         self._inherits = inherits
@@ -81,10 +75,7 @@ class Starter:
             self._ensure().prepare(quiet - spoiled)
 
     def expected_import(self, modules: Collection[str]) -> float:
-        """Rough seconds until modules are imported for workers.
-
-        A package counts with all its submodules that this process has loaded.
-        """
+        """Rough seconds to import packages, with all submodules that are loaded here."""
         packages = {name.partition(".")[0] for name in modules}
         if self._zygote is not None:
             packages -= {name.partition(".")[0] for name in self._zygote.imported}
@@ -101,17 +92,7 @@ class Starter:
         *,
         load: Sequence[str] = (),
     ) -> StartedProcess:
-        """Start a worker on its end of a socket pair; the caller closes its copy afterwards.
-
-        Args:
-            sock: the worker's end.
-            segments: what it opens the segments by that it receives from, and sends by; or nothing.
-            initializer: the initializer that the worker is going to call.
-            load: modules of parallax that this worker and the next ones will need.
-
-        Raises:
-            WorkerStartError: the system refused.
-        """
+        """Start a worker on its end of a socket pair; raises WorkerStartError."""
         fds = initializer.fds if initializer is not None else ()
         who = child_identity()
         while self.method == "zygote":
@@ -130,12 +111,7 @@ class Starter:
         return execute("worker", sock, who, self.rights.ids, segments, fds)
 
     def deadline(self, started: StartedProcess, born: float) -> float:
-        """The time at which a worker that is not up is given up.
-
-        Args:
-            started: the worker.
-            born: the time at which it was requested, on the monotonic clock as the result.
-        """
+        """The monotonic time at which a worker that is not up is given up."""
         zygote: ZygoteClient | None = started.zygote
         if zygote is not None and zygote is self._zygote:
             zygote.listen(0)
@@ -243,10 +219,7 @@ class Starter:
             self._drop(zygote)
 
     def _drop(self, zygote: ZygoteClient) -> tuple[str, bool]:
-        """Let go of a zygote that ended for an unknown reason; see ``trouble``.
-
-        After ``MAX_BLAMES`` of them that never had a worker, workers are spawned instead.
-        """
+        """Let go of a zygote that ended; after some without a worker, spawn. See ``trouble``."""
         self._zygote = None
         zygote.verdict = f"the process that forks workers ended: {zygote.end()}"
         zygote.close()

@@ -62,13 +62,7 @@ def serve(
     inherited: dict[int, tuple[Any, ...]] | None = None,
     at_birth: Callable[[], None] = lambda: None,
 ) -> None:
-    """Fork workers until the parent closes its end; never returns.
-
-    Args:
-        control: the control socket.
-        inherited: the callables that workers have already, by key, if this is a fork of the parent.
-        at_birth: called in each worker.
-    """
+    """Fork workers until the parent closes its end, each with what is ``inherited``."""
     signals.signal(signals.SIGINT, signals.SIG_IGN)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
@@ -199,10 +193,7 @@ def _import(names: list[Any], control: sockets.socket) -> list[str]:
 
 
 def reseed() -> None:
-    """Give a process that was just forked random numbers of its own.
-
-    The random module reseeds itself after a fork; the generators of NumPy and PyTorch do not.
-    """
+    """Give a fresh fork random numbers of its own, as ``random`` does by itself."""
     # Not by the attribute of numpy, which would import the module.
     for name in ("numpy.random", "torch"):
         if (seed := getattr(sys.modules.get(name), "seed", None)) is not None:

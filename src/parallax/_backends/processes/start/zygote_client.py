@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 
 class Template(NamedTuple):
-    """A process that forks workers."""
-
     process: ChildProcess
     control: sockets.socket
     #: the descriptors of output that it has: others of these numbers are no output.
@@ -58,8 +56,6 @@ def _execute(ids: Ids) -> Template:
 
 
 class ZygoteClient:
-    """One zygote."""
-
     def __init__(self, template: Template | None = None, ids: Ids = ()) -> None:
         """Use a fork of this process as the zygote, or execute a fresh one with those ids."""
         made = template or _execute(ids)
@@ -105,7 +101,6 @@ class ZygoteClient:
             self.load(fresh)
 
     def load(self, modules: Sequence[str]) -> None:
-        """Request the import of modules."""
         fresh = [name for name in modules if name not in self.imported]
         if fresh:
             self.imported.update(fresh)
@@ -141,11 +136,7 @@ class ZygoteClient:
         return self.process.over
 
     def listen(self, timeout: float) -> bool:
-        """Read its reports; wait at most ``timeout`` seconds for the first one.
-
-        Returns:
-            Whether there were any, or the zygote is found to be gone.
-        """
+        """Read its reports, the first in time; whether there were any, or it is gone."""
         if self.control.fileno() < 0:
             return False  # closed at the interpreter's exit, before the last run
         found = False
@@ -194,7 +185,6 @@ class ZygoteClient:
             self._ignored.add(pid)
 
     def end(self) -> str:
-        """How it ended, in words."""
         status = self.process.exitcode(1.0)
         if status is None:
             return "it closed its connection"

@@ -38,10 +38,7 @@ RESULT_HOLD_S = 0.001
 
 
 def flush_output() -> None:
-    """Write out what items have printed, before they are known to have ended.
-
-    An item may have closed or replaced these streams; the disk may be full.
-    """
+    """Write out what items have printed, if their streams and the disk allow it."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -56,8 +53,6 @@ def _run_with(settings: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 class BatchRunner:
-    """Runs batches for one worker."""
-
     def __init__(
         self,
         channel: SharedMemoryChannel,
@@ -65,15 +60,7 @@ class BatchRunner:
         take_unbegun: Callable[[int], list[Frame | SharedFrame]],
         examine: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
-        """Prepare.
-
-        Args:
-            channel: the channel to the parent.
-            call: returns the decoded callable of a key, as the first entry of a tuple.
-            take_unbegun: takes the frames of a kind that have come and are not begun.
-            examine: called with what a task, or what it needs, raised; what it raises itself leaves
-                the task unanswered.
-        """
+        """Prepare; what ``examine`` raises of a task's error leaves that task unanswered."""
         self._channel = channel
         self._call = call
         self._take_unbegun = take_unbegun
@@ -111,7 +98,6 @@ class BatchRunner:
             main.update(kept)
 
     def run(self, frame: Frame | SharedFrame) -> None:
-        """Run the tasks of a batch and answer them."""
         self._tag = frame.tag
         payload, self._buffers = frame.open()
         self._tasks.extend(loads(payload))
@@ -144,7 +130,6 @@ class BatchRunner:
             self.inside = True
 
     def forget(self) -> None:
-        """Drop the tasks that have not begun."""
         self._tasks.clear()
 
     def _start(self) -> None:
@@ -195,7 +180,6 @@ class BatchRunner:
         self._values.append(None)
 
     def answer(self, *, running: bool = False) -> None:
-        """Send the results that are there."""
         if not self._values:
             return
         # While a task runs, the time is that task's.

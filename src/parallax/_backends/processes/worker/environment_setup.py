@@ -35,11 +35,7 @@ class WorkerEnvironment:
     """Takes over what ``capture_environment`` and ``capture_live`` encode."""
 
     def __init__(self, send_output: Callable[[tuple[bool, ...]], None]) -> None:
-        """Prepare.
-
-        Args:
-            send_output: has the output of items sent to the parent, as ``wanted_output`` says.
-        """
+        """Prepare; ``send_output`` has output sent as ``wanted_output`` says."""
         self._send_output = send_output
         self._settings = LibrarySettings()
         self._last: dict[str, Any] = {}
@@ -50,12 +46,7 @@ class WorkerEnvironment:
         self._native: tuple[str | None, ...] = variables(os.environ)
 
     def apply(self, context: dict[str, Any], *, initialized: bool = False) -> None:
-        """Take over a captured environment.
-
-        Args:
-            context: the decoded result of ``capture_environment``, or of ``capture_live``.
-            initialized: an initializer has run, which may have set levels of loggers.
-        """
+        """Take over a captured environment; ``initialized``: but for the levels of loggers."""
         if context["output"] is not None:
             self._send_output(context["output"])
         if "place" not in context:
@@ -135,11 +126,7 @@ def _set_multiprocessing(shared: process_identity.Shared | None) -> None:
 
 
 def adopt_place(place: Place) -> Callable[[], None]:
-    """Put this process, a fork of the caller's, in the place of its workers.
-
-    Returns:
-        What is left to be done in each of them, because it may start threads.
-    """
+    """Put this fork in its workers' place; returns what each of them has to do."""
     settle(place)
     threads = str(place.budget or place.cores)
     for name in THREAD_COUNT_VARIABLES:

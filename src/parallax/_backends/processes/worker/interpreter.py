@@ -231,7 +231,6 @@ class _Limits(WorkerLimits):
 
 class _Environment(WorkerEnvironment):
     def apply(self, context: dict[str, Any], *, initialized: bool = False) -> None:
-        """Take over what an interpreter has for itself."""
         context = {**context, "multiprocessing": None, "habits": None}
         if "place" in context:
             # Parallel calls of items are loops: an interpreter has no threads that end with it.
@@ -262,7 +261,6 @@ def _watched(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _refusal_in(error: BaseException) -> BaseException | None:
-    """The refusal that an exception is, or comes from."""
     chain: list[BaseException | None] = [error]
     for each in chain:
         if each is None:

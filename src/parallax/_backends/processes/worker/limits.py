@@ -28,8 +28,6 @@ MEMORY_CHECK_S = 0.001
 
 
 class WorkerLimits:
-    """What one worker has run, and how much it may."""
-
     def __init__(self) -> None:
         #: items that were run in the worker's life.
         self.items_run = 0
@@ -44,12 +42,7 @@ class WorkerLimits:
         self._net: WorkerNet | None = None
 
     def limit(self, limits: dict[str, Any]) -> None:
-        """Take over the limits of a run.
-
-        Args:
-            limits: "items", the most items in the worker's life, "memory", the most bytes, and
-                "net", the arguments of a ``WorkerNet``; each may be missing.
-        """
+        """Take over a run's limits, "items" and "memory", and the arguments of its "net"."""
         self._items = limits.get("items")
         self._memory = limits.get("memory")
         rights = own_rights()
@@ -121,10 +114,7 @@ class WorkerLimits:
 
 
 def private_memory() -> int:
-    """Bytes of memory that this process has for itself.
-
-    What it maps together with others does not count: large arguments lie in their parent's memory.
-    """
+    """Bytes that this process has for itself, without its parent's, where arguments lie."""
     try:
         # Opened anew each time: an item may close descriptors that are not its own.
         fd = os.open("/proc/self/statm", os.O_RDONLY)

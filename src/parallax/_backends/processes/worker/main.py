@@ -52,10 +52,7 @@ def main(
     ids: Ids,
     initializer_fds: Sequence[int] = (),
 ) -> None:
-    """Entry point of a worker that was started by executing Python; see ``serve``.
-
-    On Windows the socket comes by the standard input; see ``spawn``.
-    """
+    """Entry point of an executed worker; on Windows the socket comes by standard input."""
     from parallax._backends.processes.worker.parent_watch import watch_parent
 
     assume_ids(ids)
@@ -122,7 +119,6 @@ class Worker:
         initializer_fds: Sequence[int],
         inherited: dict[int, tuple[Any, ...]] | None,
     ) -> None:
-        """Prepare; see ``serve``."""
         self._channel = channel
         self._initializer_fds = initializer_fds
         self._calls: dict[int, Frame | SharedFrame | tuple[Any, ...]] = {**(inherited or {})}

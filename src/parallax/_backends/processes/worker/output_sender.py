@@ -39,18 +39,10 @@ _SOCKETS_ARE_FILES = os.name == "posix"
 
 
 class OutputSender:
-    """Sends the output of one worker."""
-
     def __init__(
         self, channel: SharedMemoryChannel, recall: Callable[[], None], *, forked: bool
     ) -> None:
-        """Take over a channel; from now on several threads may send.
-
-        Args:
-            channel: the channel to the parent.
-            recall: answers a recall that was deferred.
-            forked: this process is a fork of the parent, and has its handlers.
-        """
+        """Have several threads send; ``recall`` answers what was deferred meanwhile."""
         self.lock = RLock()
         #: a warning was sent since the last answer.
         self.warned = False
@@ -74,10 +66,7 @@ class OutputSender:
             os.register_at_fork(after_in_child=self._leave_parent)
 
     def enable(self, wanted: tuple[bool, ...]) -> None:
-        """Send more kinds of output from now on, unless code of the worker has redirected them.
-
-        It is never undone: the parent passes on what it receives in whatever way is right then.
-        """
+        """Send more kinds of output, for good, unless the worker has redirected them."""
         new = [now and not before for now, before in zip(wanted, self._enabled, strict=True)]
         self._enabled = tuple(map(max, wanted, self._enabled))
         for name, kind, number in (("stdout", protocol.OUT, 1), ("stderr", protocol.ERR, 2)):
@@ -93,15 +82,7 @@ class OutputSender:
         self._forked = False  # later handlers and streams were set up in this process
 
     def send(self, kind: int, data: bytes | memoryview) -> bool:
-        """Send output; waits while the parent does not read.
-
-        Args:
-            kind: OUT, ERR, RECORD or WARNING.
-            data: a part of a stream, or a whole record or warning.
-
-        Returns:
-            False in a fork that an item has made, which has no parent to send to.
-        """
+        """Send OUT, ERR, or a RECORD or WARNING; False in a fork, which has no parent."""
         if self._forked_off:
             return False
         if self._disconnected:
@@ -224,14 +205,12 @@ class _LockedChannel(SharedMemoryChannel):
     output: OutputSender
 
     def send(self, kind: int, *args: Any, **wishes: Any) -> bool:
-        """As ``SharedMemoryChannel.send``."""
         with self.output.lock:
             if self.output.warned:
                 self.output.reset_warnings()
             return super().send(kind, *args, **wishes)
 
     def return_slabs(self) -> None:
-        """As ``SharedMemoryChannel.give_back``."""
         with self.output.lock:
             super().return_slabs()
 
@@ -247,7 +226,6 @@ class _OutputStream(io.RawIOBase):
         self.mode = "w"
 
     def writable(self) -> bool:
-        """Always."""
         return True
 
     def fileno(self) -> int:
