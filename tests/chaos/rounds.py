@@ -9,11 +9,10 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from tests.helpers.leaks import Held, shutdown_pool, wait_until_clean
+from tests.helpers.leaks import Held, shutdown_pool, wait_until_clean, warm_resources
 
 from .calls import make
 from .injector import Injector, workers_and_zygotes
@@ -135,10 +134,9 @@ class Rounds:
 
     def _left_workers(self, alive: set[int]) -> list[str]:
         """Workers that live on and that nobody knows."""
-        pool: Any = sys.modules.get("parallax._backends.processes.parent.warm_pool")
         deadline = time.monotonic() + GRACE
         while True:
-            known = alive | set(pool.warm_resources()[0] if pool is not None else ())
+            known = alive | warm_resources()[0]
             left = [pid for pid, born in self._known.items() if _lives(pid, born)]
             self._known = {pid: self._known[pid] for pid in left}
             lost = [pid for pid in left if pid not in known]

@@ -106,8 +106,8 @@ def test_who_killed_it(monkeypatch, counts, oom, words):
     """The kernel's count tells whether its out-of-memory killer ended a worker."""
     told = iter(counts)
     monkeypatch.setattr(ends, "oom_kills", lambda: next(told))
-    monkeypatch.setattr(ends, "_ledger", ends._Ledger())
-    ends.expect_ends()
+    monkeypatch.setattr(ends, "ledger", ends.Ledger())
+    ends.ledger.begin()
     error = lost(functools.partial(jobs.dies_at, {3}, "kill"), chunksize=1)
     assert error.exitcode == -signal.SIGKILL
     assert error.oom is oom
@@ -118,8 +118,8 @@ def test_one_kill_of_the_kernel_accounts_for_one_worker(monkeypatch):
     """The second worker that is killed was killed by somebody else."""
     told = iter([2, 3, 3])
     monkeypatch.setattr(ends, "oom_kills", lambda: next(told))
-    monkeypatch.setattr(ends, "_ledger", ends._Ledger())
-    ends.expect_ends()
+    monkeypatch.setattr(ends, "ledger", ends.Ledger())
+    ends.ledger.begin()
     assert [lost(functools.partial(jobs.dies_at, {3}, "kill"), chunksize=1).oom for _ in "12"] == [
         True,
         False,

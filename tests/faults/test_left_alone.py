@@ -25,6 +25,7 @@ from parallax._backends.processes.start import attendant as attendants
 from parallax._backends.processes.start import started_process
 from parallax._core.cores import start_methods
 from parallax._core.fork_pauses import COUNTS_LATE
+from tests.helpers.worker_checks import check_pool
 
 pytestmark = [
     pytest.mark.cold_pool,
@@ -97,7 +98,7 @@ def test_idle_workers_that_are_killed(method, system):
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     wait_until_gone(pids)
-    pool.validate()
+    check_pool(pool)
     assert parallel_map(jobs.square, range(4), backend="processes") == [0, 1, 4, 9]
 
 
@@ -225,7 +226,7 @@ def made(monkeypatch):
     yield new
     assert new.running.acquire(timeout=10)  # nothing is left to watch: no thread
     new.running.release()  # every later fork would wait for the thread that holds it
-    assert not new.descriptors()
+    assert not new._wake
 
 
 @pytest.mark.skipif(not hasattr(select, "poll"), reason="no poll")
@@ -234,10 +235,10 @@ def test_the_thread_is_there_as_long_as_there_is_something_to_watch(made):
     for each in watched:
         made.watch(each, each.tidy)
         made.watch(each, each.tidy)
-    while not attendants.attendant_threads():
+    while not attendants.attendant().running.locked():
         time.sleep(0.001)
     for each in watched:
-        assert attendants.attendant_threads() == 1
+        assert attendants.attendant().running.locked()
         assert not each.seen.is_set()
         os.write(each.write, b"x")
         assert each.seen.wait(10)
@@ -257,11 +258,12 @@ def test_a_fork_meets_no_thread(made):
     """It ends before, and watches on in the parent only."""
     watched = Ended()
     made.watch(watched, watched.tidy)
-    while not attendants.attendant_threads():
+    while not attendants.attendant().running.locked():
         time.sleep(0.001)
     pid = os.fork()
     if pid == 0:
-        os._exit(attendants.attendant_threads() + len(attendants.attendant()._watched))
+        here = attendants.attendant()
+        os._exit(int(here.running.locked()) + len(here._watched))
     assert os.waitpid(pid, 0)[1] == 0
     following = Ended()
     if COUNTS_LATE:  # what is watched next starts it

@@ -66,7 +66,7 @@ class Held:
 
     @classmethod
     def now(cls) -> Held:
-        warm_pids, warm_fds = _warm_resources()
+        warm_pids, warm_fds = warm_resources()
         return cls(
             _processes(warm_pids),
             _threads(),
@@ -89,12 +89,35 @@ def _words(thing: object) -> str:
     return "{} is now {!r}".format(*thing) if isinstance(thing, tuple) else str(thing)
 
 
-def _warm_resources() -> tuple[set[int], set[int]]:
+def warm_resources() -> tuple[set[int], set[int]]:
+    """Process ids and descriptors that are held between runs."""
     pool = sys.modules.get(_POOL)
-    if pool is None or not hasattr(pool, "warm_resources"):
+    if pool is None or not hasattr(pool, "_pools_lock"):
         return set(), set()
-    pids, fds = pool.warm_resources()
-    return set(pids), set(fds)
+    with pool._pools_lock:
+        found = [pool_resources(each) for each in list(pool._pools.values())]
+    return set().union(*(pids for pids, _ in found)), set().union(*(fds for _, fds in found))
+
+
+def pool_resources(pool) -> tuple[set[int], set[int]]:
+    """Process ids and descriptors that a pool of workers holds between runs."""
+    attendant = sys.modules["parallax._backends.processes.start.attendant"].attendant()
+    with pool._lock:
+        pool._weed()
+        zygotes = pool._starter.zygotes()
+        pids = {z.process.pid for z in zygotes if z.process.pid}
+        fds = {fd for z in zygotes for fd in (z.fileno(), z.process.fileno())}
+        # Those that interpreters have.
+        fds |= {fd for each in getattr(pool._starter, "_started", ()) for fd in each.fds}
+        for worker in pool._alive:
+            if worker.pid is not None:
+                pids.add(worker.pid)
+            fds.add(worker.channel.fileno())
+            if worker.dump is not None:
+                fds.add(worker.dump.handle)
+        pids |= {w.pid for w in pool._leaving if w.pid is not None}
+        fds |= {w.started.fileno() for w in pool._all()} | set(attendant._wake)
+        return pids, fds
 
 
 def _pooled() -> bool:

@@ -186,7 +186,7 @@ def usage(sender):
     """Bytes of slabs in use, and of free slabs that hold memory."""
     with sender._lock:
         sender._reclaim_locked()
-        found = sender.extents.used_bytes, sender.free_resident_bytes
+        found = sender.extents.used_bytes, sender.extents.free_resident_bytes
     sender._reclaim()
     return found
 

@@ -7,7 +7,6 @@ except where a subclass or a tool has replaced ``submit``.
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -27,14 +26,12 @@ if TYPE_CHECKING:
 
     from parallax._backends.contract import Engine
     from parallax._core.options import CallOptions
-    from parallax._executors import map_progress
     from parallax._guard import seeding
     from parallax._reporting.executor_reports import ExecutorReport
 
     P = ParamSpec("P")
     T = TypeVar("T")
 else:
-    map_progress = lazy_module("parallax._executors.map_progress")
     seeding = lazy_module("parallax._guard.seeding")
 
 
@@ -225,11 +222,8 @@ class EngineExecutor(concurrent.futures.Executor):
         # As the standard library's map calls self.submit. The bound method keeps the executor alive
         # as long as the map; without one a dropped executor must be able to end.
         replaced = getattr(submit, "__func__", None) is not EngineExecutor.submit
-        kind: Callable[..., MapResults] = MapResults
-        if progress is not False:
-            kind = functools.partial(map_progress.MapWithProgress, progress=progress)
         try:
-            return kind(
+            return MapResults(
                 self._engine,
                 fn,
                 iterables,
@@ -239,6 +233,7 @@ class EngineExecutor(concurrent.futures.Executor):
                 submit=submit if replaced else None,
                 maps=self._maps,
                 options=self._call_options,
+                progress=progress,
             )
         finally:
             self = submit = None  # type: ignore[assignment]  # noqa: PLW0642 - see MapResults._fill

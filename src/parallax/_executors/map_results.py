@@ -27,6 +27,7 @@ from parallax._core.contexts import snapshot
 from parallax._core.errors import SerializationError
 from parallax._core.light_stdlib import TYPE_CHECKING, Any, NamedTuple
 from parallax._executors.map_window import MapWindow
+from parallax._reporting.progress import make_progress
 
 if TYPE_CHECKING:
     from parallax._backends.contract import Engine
@@ -49,7 +50,8 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         chunksize: int | None,
         submit: Callable[..., Future[Any]] | None,
         maps: Maps,
-        options: CallOptions | None = None,
+        options: CallOptions | None,
+        progress: Any,
     ) -> None:
         """Submit the first calls; see ``EngineExecutor.map``.
 
@@ -57,6 +59,9 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         of items. ``submit`` is that of the executor if a subclass or a tool has replaced it; every
         call then goes through the replacement. The map joins the executor's ``maps``.
         """
+        sizes = [len(each) for each in iterables if progress and isinstance(each, Sized)]
+        whole = len(sizes) == len(iterables)
+        self._bar = make_progress(progress, min(sizes, default=0) if whole else None)
         self._engine = engine
         self._fn = fn
         self._submit = submit
@@ -73,8 +78,7 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         self._items: Iterator[tuple[Any, ...]] | None = zip(*sources, strict=False)
         self._window = MapWindow(engine, buffersize, chunksize)
         self._lock = threading.RLock()
-        #: items that are submitted and not read yet; the arguments of the latest submitted call.
-        self._waiting = 0
+        #: the arguments of the latest submitted call.
         self._latest: tuple[Any, ...] = ()
         #: results of the message that is being read, last first.
         self._ready: list[Any] = []
@@ -110,6 +114,8 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
                 self._read(*self._advance())
             value = self._ready.pop()
             if type(value) is not _Raised:
+                if self._bar is not None:
+                    self._bar.update(1)
                 return value
             try:
                 raise value.error
@@ -138,6 +144,9 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         self._close()
 
     def _close(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
         self.cut()
         self._state = "closed"
         self._ahead.clear()
@@ -226,7 +235,7 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         try:
             with self._lock:
                 while (items := self._items) is not None:
-                    room = self._window.room(self._waiting)
+                    room = self._window.room()
                     if room <= 0:
                         return
                     size = self._window.next_message(room)
@@ -271,7 +280,7 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         else:
             future = self._engine.submit_piece(self._fn, several, snapshot(self._context))
         self._latest = calls[0]
-        self._waiting += len(calls)
+        self._window.waiting += len(calls)
         try:
             return future, len(calls), several
         finally:
@@ -291,7 +300,7 @@ class MapResults(Iterator):  # type: ignore[type-arg] # a subscript would cost a
         """Move the window behind the next message, so that there is work while it is waited for."""
         try:
             with self._lock:
-                self._waiting -= self._ahead[0][1]
+                self._window.waiting -= self._ahead[0][1]
                 self._fill()
                 return self._ahead.popleft()
         finally:

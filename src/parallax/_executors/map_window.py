@@ -49,6 +49,8 @@ class MapWindow:
         self._fixed_message = chunksize is not None
         #: items of the next message.
         self.message = chunksize or 1
+        #: items that are submitted and not read yet.
+        self.waiting = 0
         #: the rest of the input may be submitted.
         self.unlimited = False
         self._read = 0
@@ -56,14 +58,14 @@ class MapWindow:
         self._result_bytes = 0.0
         self._item_s = 0.0
 
-    def room(self, waiting: int) -> int:
+    def room(self) -> int:
         """How many more items may be submitted now."""
         if self.unlimited:
             return sys.maxsize
         items = self._items
         if not self.fixed and self._result_bytes * items <= MAX_UNREAD_BYTES:
             items = max(items, self._engine.ahead)
-        return items - waiting
+        return items - self.waiting
 
     def next_message(self, room: int) -> int:
         """Items of the next message, for which there is ``room``."""

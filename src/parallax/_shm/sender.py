@@ -190,10 +190,6 @@ class SlabSender:
             self._reclaim()
         return not self._closed
 
-    @property
-    def free_resident_bytes(self) -> int:
-        return self.extents.free_resident_bytes
-
     def close(self) -> None:
         """Close the segment; slabs in use stay valid."""
         self.on_unused = None

@@ -97,8 +97,6 @@ class Channel:
         self.reset = False
         #: what was wrong after the last whole frame; nothing more can be received.
         self.broken: Exception | None = None
-        self.bytes_sent = 0
-        self.bytes_received = 0
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -174,7 +172,6 @@ class Channel:
                     sent = self.sock.send(unsent[0], self._flags)
             except (BlockingIOError, InterruptedError):
                 return False
-            self.bytes_sent += sent
             while unsent and sent >= unsent[0].nbytes:
                 sent -= unsent.popleft().nbytes
             if sent:
@@ -250,7 +247,6 @@ class Channel:
             wanted = READ_BUFFER_BYTES - self._high
             got = self._read_into(self._view[self._high :])
             self._high += got
-        self.bytes_received += got
         return wanted, got
 
     def _read_into(self, part: memoryview) -> int:

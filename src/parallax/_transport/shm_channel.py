@@ -175,7 +175,7 @@ class SharedMemoryChannel(Channel):
     @property
     def has_free_memory(self) -> bool:
         """Whether free memory is kept here for the next large parts."""
-        return self._sender is not None and self._sender.free_resident_bytes > 0
+        return self._sender is not None and self._sender.extents.free_resident_bytes > 0
 
     def trim(self) -> None:
         if self._sender is not None:

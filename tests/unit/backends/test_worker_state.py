@@ -40,6 +40,8 @@ from parallax._backends.processes.parent.worker_state import (
 from parallax._core.chunks import Chunk
 from parallax._shm.arena import release_when_unused
 from parallax._transport import codec
+from tests.helpers.leaks import pool_resources
+from tests.helpers.worker_checks import check_pool, check_task_workers, check_workers
 from tests.unit.backends.fake_workers import FakePool, FakeProcess
 
 EACH = settings(max_examples=examples(120), stateful_step_count=50, deadline=None)
@@ -255,7 +257,7 @@ class TasksMachine(FakeWorkersMachine):
 
     @invariant()
     def nothing_is_lost(self):
-        self.workers.validate()
+        check_task_workers(self.workers)
         for task, value, error in self.workers.take_finished():
             assert task not in self.ended
             assert value == 7 or error is not None
@@ -347,7 +349,7 @@ class ChunksMachine(FakeWorkersMachine):
 
     @invariant()
     def events_fit(self):
-        self.crew.validate()
+        check_workers(self.crew)
         for event in self.events:
             if isinstance(event, Joined):
                 assert event.worker not in self.joined
@@ -442,12 +444,12 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     def resources(self):
-        self.pool.resources()
+        pool_resources(self.pool)
         self.pool.settle(0.0)
 
     @invariant()
     def each_has_one_holder(self):
-        self.pool.validate()
+        check_pool(self.pool)
         assert self.pool._alive - set(self.pool._idle) == set(self.lent)
         assert self.pool._hired == set(self.hired)
 

@@ -182,12 +182,12 @@ def test_memory_beyond_what_is_kept_goes_back():
         assert held(ours.segment) == 64 * GRAIN_BYTES
         while slabs:
             slabs.pop()
-            used, idle = 4 * GRAIN_BYTES * len(slabs), ours.free_resident_bytes
+            used, idle = 4 * GRAIN_BYTES * len(slabs), ours.extents.free_resident_bytes
             assert idle <= keep
             assert held(ours.segment) == used + idle
-        assert ours.free_resident_bytes > 0
+        assert ours.extents.free_resident_bytes > 0
         ours.trim(0)
-        assert held(ours.segment) == ours.free_resident_bytes == 0
+        assert held(ours.segment) == ours.extents.free_resident_bytes == 0
 
 
 @linux
@@ -208,7 +208,7 @@ def test_surplus_waits_for_the_trimmer():
         put(ours, block(GRAIN_BYTES))
         put(ours, block(8 * GRAIN_BYTES))
         assert asked == [False, True]
-        assert ours.free_resident_bytes == held(ours.segment) >= 8 * GRAIN_BYTES
+        assert ours.extents.free_resident_bytes == held(ours.segment) >= 8 * GRAIN_BYTES
         trimmer.waits = False
         put(ours, block(GRAIN_BYTES))
         assert held(ours.segment) <= 2 * GRAIN_BYTES

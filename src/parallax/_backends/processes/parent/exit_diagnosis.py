@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SIGKILL = 9
 
 
-class _Ledger:
+class Ledger:
     """Which kills the kernel's count accounts for."""
 
     def __init__(self) -> None:
@@ -29,6 +29,7 @@ class _Ledger:
         self._begun = False
 
     def begin(self) -> None:
+        """Read the kernel's count before there is a worker."""
         if not self._begun:
             with self._lock:
                 self._begun = True
@@ -45,17 +46,12 @@ class _Ledger:
             return True
 
 
-_ledger = _Ledger()
-
-
-def expect_ends() -> None:
-    """Read the kernel's count before there is a worker."""
-    _ledger.begin()
+ledger = Ledger()
 
 
 def describe_end(worker: WorkerClient, exitcode: int | None, detail: str = "") -> WorkerEnd:
     """Describe the end of a worker; ``detail``: why it was killed, if it was."""
-    oom = _ledger.judge() if exitcode == -SIGKILL and not detail else None
+    oom = ledger.judge() if exitcode == -SIGKILL and not detail else None
     return WorkerEnd(worker.pid, exitcode, detail or None, oom, worker.crash or None)
 
 

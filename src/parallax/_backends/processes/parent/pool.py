@@ -57,6 +57,8 @@ class Pool:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._starter = starter or make_starter(method)
+        #: the method of the pool that takes over where this one's workers do not do; "" if none.
+        self.spare = self._starter.spare
         #: what its workers may do.
         self.rights = self._starter.rights = rights or own_rights()
         #: our ends of the worker that is being started.
@@ -138,11 +140,6 @@ class Pool:
     def resting(self) -> bool:
         """Whether no worker is lent or an executor's."""
         return not self._hired and len(self._idle) == len(self._alive)
-
-    @property
-    def spare(self) -> str:
-        """The method of the pool that takes over where this one's workers do not do; "" if none."""
-        return self._starter.spare
 
     @property
     def forks(self) -> bool:
@@ -293,18 +290,6 @@ class Pool:
                     self._output.receive(worker.decoder, frame)
         self._output.deliver_soon()
 
-    def validate(self) -> None:
-        """Assert what must hold whenever no method runs; for tests."""
-        with self._lock:
-            assert {w.state for w in self._idle} <= {STARTING, IDLE}
-            assert self._alive.issuperset(self._idle)
-            assert self._alive.isdisjoint(self._hired)
-            assert all(w.alive for w in (*self._alive, *self._hired))
-            # What is lent is idle for nobody else.
-            lent = self._alive.difference(self._idle)
-            assert not any(w.state is IDLE for w in lent)
-            assert not any(w.alive for w in self._leaving)
-
     def shutdown(self) -> None:
         """End all workers, idle or not, and the zygote; returns when they are gone."""
         with self._lock:
@@ -338,18 +323,3 @@ class Pool:
         self._alive, self._idle, self._hired, self._leaving = set(), [], set(), []
         self._output = OutputReceiver("parallax-pool-voices")
         self._starter.forget()
-
-    def resources(self) -> tuple[set[int], set[int]]:
-        """Process ids and descriptors that the pool holds between runs."""
-        with self._lock:
-            self._weed()
-            pids, fds = self._starter.resources()
-            for worker in self._alive:
-                if worker.pid is not None:
-                    pids.add(worker.pid)
-                fds.add(worker.channel.fileno())
-                if worker.dump is not None:
-                    fds.add(worker.dump.handle)
-            pids |= {w.pid for w in self._leaving if w.pid is not None}
-            fds |= {w.started.fileno() for w in self._all()} | attendant().descriptors()
-            return pids, fds

@@ -373,17 +373,3 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         for worker in list(self.workers.values()):
             self.killer.attend(worker, now)
         self.advance()  # one that was given up may have been the only one
-
-    def validate(self) -> None:
-        """Assert what must hold whenever no method runs; for tests."""
-        super().validate()
-        assert len(self.workers) <= self.max_workers
-        idle = [worker for worker in self.workers.values() if worker.state is IDLE]
-        assert sorted(idle, key=id) == sorted(self._idle, key=id)
-        for worker in self.workers.values():
-            assert worker.batches or worker.state not in {WORKING, BORROWED}
-            assert not worker.batches or worker.state not in {STARTING, IDLE}
-            assert all(task.worker is worker for task in worker.tasks)
-        assert not any(task.worker for task in self.queue.tasks)
-        tasks = [*self.held, *self.queue.tasks]
-        assert len(set(tasks)) == len(tasks)

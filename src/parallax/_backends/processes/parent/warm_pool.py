@@ -66,18 +66,6 @@ def _release_memory() -> None:
         release_when_unused()
 
 
-def warm_resources() -> tuple[set[int], set[int]]:
-    """Process ids and descriptors that are held between runs."""
-    pids: set[int] = set()
-    fds: set[int] = set()
-    with _pools_lock:
-        for pool in list(_pools.values()):
-            more_pids, more_fds = pool.resources()
-            pids |= more_pids
-            fds |= more_fds
-    return pids, fds
-
-
 def _after_fork() -> None:
     global _pools_lock  # noqa: PLW0603 - the parent's lock may be held by a thread that is gone
     _pools_lock = threading.Lock()

@@ -292,18 +292,6 @@ class WorkerSet(Generic[W]):
                 self.hopeless = hopeless = detail or said or _early_end(state, code, late=late)
         self._ended(worker, Loss(end, state is not STARTING, began, unread, hopeless))
 
-    def validate(self) -> None:
-        """Assert what must hold whenever no method runs; for tests."""
-        registered = {key.data for key in self.selector().get_map().values()}
-        for number, worker in self.workers.items():
-            assert worker.number == number, worker
-            assert worker.alive, (number, worker.state)
-            if worker.state is not CONDEMNED:  # that one may have been borrowed before
-                assert (worker in registered) == (worker.state is not BORROWED), worker.state
-            registered.discard(worker)
-        left = [each for each in registered if isinstance(each, WorkerClient)]
-        assert not left, left
-
 
 def _early_end(state: str, exitcode: int | None, *, late: bool) -> str:
     if late:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from parallax._backends.processes.common.channel_setup import keep_channel
 from parallax._backends.processes.common.output_needs import modules_for_output
 from parallax._backends.processes.common.stack_dumps import StackDump, open_stack_dump
-from parallax._backends.processes.parent.exit_diagnosis import expect_ends
+from parallax._backends.processes.parent.exit_diagnosis import ledger
 from parallax._backends.processes.parent.worker_client import Outputs, WorkerClient
 from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.spawn import OUTPUT_FDS, file_of
@@ -52,7 +52,7 @@ def start_worker(
     except OSError as error:
         raise errors.WorkerStartError(starter.method, str(error)) from error
     written = outputs()
-    expect_ends()
+    ledger.begin()
     sender, segment, handles = arena_sender(), None, []
     if sender is not None:
         try:

@@ -66,9 +66,6 @@ class Attendant:
         with self._lock:
             self._ring()
 
-    def descriptors(self) -> set[int]:
-        return set(self._wake)
-
     def _start(self) -> None:
         if self._paused or not hasattr(select, "poll"):
             return
@@ -161,10 +158,6 @@ class Attendant:
 
 def _open_wake() -> tuple[int, ...]:
     return (os.eventfd(0, os.EFD_CLOEXEC),) if hasattr(os, "eventfd") else os.pipe()
-
-
-def attendant_threads() -> int:
-    return int(attendant().running.locked())
 
 
 def attendant() -> Attendant:

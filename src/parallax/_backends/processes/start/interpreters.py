@@ -46,7 +46,7 @@ _ENTRY_MODULE = "parallax._backends.processes.worker.interpreter"
 
 
 class StartedInterpreter(StartedProcess):
-    killable = False
+    killable = recalls = False  # no signal reaches it
 
     def __init__(self, fd: int, segments: list[Handle], initializer_fds: list[int]) -> None:
         super().__init__("parallax-interpreter")
@@ -66,10 +66,6 @@ class StartedInterpreter(StartedProcess):
             self.thread.start()
             _living.difference_update([each for each in _living if each.gone()])
             _living.add(self)
-
-    @property
-    def recalls(self) -> bool:
-        return False
 
     @property
     def title(self) -> str:
@@ -178,10 +174,6 @@ class InterpreterStarter(Starter):
                 with contextlib.suppress(OSError):
                     os.close(fd)
         self._started = []
-
-    def resources(self) -> tuple[set[int], set[int]]:
-        """The descriptors that interpreters hold between runs."""
-        return set(), {fd for started in self._started for fd in started.fds}
 
 
 def _await_ends() -> None:

@@ -45,6 +45,10 @@ class StartedProcess:
 
     #: what it has of this process without being sent it.
     inherits = NOTHING
+    #: whether it can be asked for what it has not begun.
+    recalls = protocol.RECALL is not None
+    #: nothing about it is left to this process; true of a zygote's from the start.
+    over = True
     #: whether it can be ended in the middle of an item.
     killable = True
 
@@ -56,11 +60,6 @@ class StartedProcess:
         #: known when it is up, at the latest.
         self.pid: int | None = None
         self._code: int | None = None
-
-    @property
-    def recalls(self) -> bool:
-        """Whether it can be asked for what it has not begun."""
-        return protocol.RECALL is not None
 
     @property
     def title(self) -> str:
@@ -92,11 +91,6 @@ class StartedProcess:
         if self.zygote is not None:
             self.zygote.proven = True
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing about it is left to this process: true of a zygote's."""
-        return True
-
     def fileno(self) -> int:
         """A descriptor that is readable when a child has ended; -1 without one."""
         return -1
@@ -122,16 +116,11 @@ class ChildProcess(StartedProcess):
         self._poll = poll
         # Another process must not get the process id between a look and a signal.
         self._lock = threading.Lock()
-        self._over = False
+        self.over = False
         # In a list, because an interrupt may come between any two lines.
         self._pidfds: list[int] = []
         with contextlib.suppress(OSError):
             self._pidfds.append(open_pidfd(pid))
-
-    @property
-    def over(self) -> bool:
-        """Whether its status was collected, by whomever."""
-        return self._over
 
     def fileno(self) -> int:
         return self._pidfds[0] if self._pidfds else -1
@@ -141,7 +130,7 @@ class ChildProcess(StartedProcess):
 
     def _reach(self, act: Callable[[int], None]) -> None:
         with self._lock:
-            if not self._over and self.pid is not None:
+            if not self.over and self.pid is not None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     act(self.pid)
 
@@ -157,11 +146,11 @@ class ChildProcess(StartedProcess):
     def gone(self) -> bool:
         """Whether the child has ended; its status is collected then."""
         with self._lock:
-            if not self._over and self._collected():
+            if not self.over and self._collected():
                 self.close()
-                self._over = True
+                self.over = True
                 attendant().look_again()
-            return self._over
+            return self.over
 
     def _collected(self) -> bool:
         assert self.pid is not None

@@ -185,12 +185,6 @@ class Starter:
             zygote.forget()
         self._zygote, self._retired = None, []
 
-    def resources(self) -> tuple[set[int], set[int]]:
-        """Process ids and descriptors that are held between runs."""
-        zygotes = self.zygotes()
-        fds = {fd for z in zygotes for fd in (z.fileno(), z.process.fileno())}
-        return {z.process.pid for z in zygotes if z.process.pid}, fds
-
     def zygotes(self) -> list[ZygoteClient]:
         """Those that there are, and those that only wait for the end of their workers."""
         return [*self._retired, *([self._zygote] if self._zygote is not None else [])]
