@@ -96,7 +96,6 @@ LAZY_EDGES: set[tuple[str, str]] = {
     ("_guard.effects", "_shm.registry"),
     # Loads cloudpickle.
     ("_transport.codec", "_transport.by_value"),
-    (f"{PROCESSES}.parent.call_encoding", "_transport.by_value"),
     ("_api.decorated", "_transport.by_value"),
     # Workers never need it.
     (f"{PROCESSES}.common.channel_setup", "_shm.arena"),

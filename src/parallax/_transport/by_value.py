@@ -16,7 +16,6 @@ import sys
 import types
 import weakref
 from collections.abc import Sequence
-from types import ModuleType
 
 import cloudpickle
 from cloudpickle import cloudpickle as tracking
@@ -42,30 +41,20 @@ from parallax._transport.wrapped_functions import (
 
 def encode_by_value(
     obj: Any,
-    modules: tuple[ModuleType, ...] = (),
     *,
     shared: bool = False,
     reducers: Reducers | None = None,
     aliases: bool = True,
     known: Sequence[Any] = (),
 ) -> Encoded:
-    """Encode by cloudpickle, also what is in ``modules``, by value; the rest as for ``encode``."""
+    """Encode with cloudpickle: what is of ``__main__`` travels by value; the rest as ``encode``."""
     collector = BufferCollector()
-    registered = []
     main = sys.modules["__main__"]
     if main.__name__ != "__main__" and main is sys.modules.get(main.__name__):
         cloudpickle.register_pickle_by_value(main)  # for good: no worker has such a module
-    try:
-        for module in modules:
-            if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
-                cloudpickle.register_pickle_by_value(module)
-                registered.append(module)
-        pickler_class = _value_pickler(any_shared() or has_large_buffers(obj), shared, aliases)
-        data = dump(with_reducers(pickler_class, reducers), obj, collector, known)
-        return Encoded(data, collector.buffers)
-    finally:
-        for module in registered:
-            cloudpickle.unregister_pickle_by_value(module)
+    pickler_class = _value_pickler(any_shared() or has_large_buffers(obj), shared, aliases)
+    data = dump(with_reducers(pickler_class, reducers), obj, collector, known)
+    return Encoded(data, collector.buffers)
 
 
 def dumps_by_value(obj: Any) -> bytes:

@@ -90,16 +90,6 @@ def test_importable_functions_by_reference():
     assert len(encode(jobs.square).payload) < 100
 
 
-def test_by_value_for_modules_that_cannot_be_imported_there():
-    """Functions of a given module travel whole, and the registry is left as it was."""
-    import cloudpickle
-
-    encoded = encode_by_value(jobs.square, (jobs,))
-    assert len(encoded.payload) > 200
-    assert received(encoded)(5) == 25
-    assert "jobs" not in cloudpickle.list_registry_pickle_by_value()
-
-
 PROGRAM = """
 import json, subprocess, sys
 from parallax._transport import codec

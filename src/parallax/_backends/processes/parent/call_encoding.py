@@ -50,7 +50,6 @@ CODING_PER_ENCODING = 1.5
 def encode_call(
     call: Call,
     state: tuple[Packed, ...] = (),
-    by_value: tuple[ModuleType, ...] = (),
     *,
     shared: bool = False,
     objects: SharedObjects | None = None,
@@ -58,13 +57,7 @@ def encode_call(
     """Encode a run's callable, with the module-level state that it reads beside it."""
     keys = [packed.key for packed in state]
     message = (call.fn, call.star, call.stop, keys, *((objects,) if objects else ()))
-    if by_value:
-        from parallax._transport.by_value import encode_by_value  # loads cloudpickle
-
-        encoded = encode_by_value(message, by_value, shared=shared)
-    else:
-        encoded = codec.encode(message, shared=shared)
-    return encoded._replace(slabs={}, state=state)
+    return codec.encode(message, shared=shared)._replace(slabs={}, state=state)
 
 
 _numbers = itertools.count(1)
