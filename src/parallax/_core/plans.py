@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.chunks import Route
 from parallax._core.records import field, record
-
-if TYPE_CHECKING:
-    from parallax._core.chunks import Route
 
 
 @record(frozen=True, slots=True)

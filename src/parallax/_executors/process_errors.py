@@ -10,6 +10,7 @@ from __future__ import annotations
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 
+from parallax._backends.contract import WorkerEnd
 from parallax._core.errors import (
     RemoteTraceback,
     UnreadableError,
@@ -18,10 +19,6 @@ from parallax._core.errors import (
     copy_chain,
     set_cause,
 )
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from parallax._backends.contract import WorkerEnd
 
 
 class LostCallError(WorkerDiedError, BrokenProcessPool):

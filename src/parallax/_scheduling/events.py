@@ -6,10 +6,8 @@ scheduler in the same way.
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, TypeAlias
-
-if TYPE_CHECKING:
-    from parallax._core.chunks import Chunk
+from parallax._core.chunks import Chunk
+from parallax._core.light_stdlib import NamedTuple, TypeAlias
 
 
 class Arrived(NamedTuple):

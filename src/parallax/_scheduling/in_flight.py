@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from parallax._core.light_stdlib import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from parallax._core.chunks import Chunk
+from parallax._core.chunks import Chunk
+from parallax._core.light_stdlib import Any, NamedTuple
 
 
 class SentChunk(NamedTuple):

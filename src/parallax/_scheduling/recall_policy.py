@@ -14,11 +14,8 @@ import heapq
 import math
 from collections.abc import Mapping
 
-from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._scheduling.chunk_size import DISPATCH_COST_S
-
-if TYPE_CHECKING:
-    from parallax._scheduling.worker_table import WorkerEntry
+from parallax._scheduling.worker_table import WorkerEntry
 
 #: Seconds of unbegun work that are worth a recall. Less does not pay for the signal, the answer
 #: and the new chunks; more leaves a longer end.

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 
+from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.lazy_import import errors
-from parallax._core.light_stdlib import TYPE_CHECKING, Any
+from parallax._core.light_stdlib import Any
 from parallax._core.own_code import is_own
 from parallax._scheduling.events import Command, Emit
-
-if TYPE_CHECKING:
-    from parallax._core.chunks import ChunkResult, Failure
 
 
 class EmitOrder:

@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.chunks import Chunk
 from parallax._core.records import field, record
-
-if TYPE_CHECKING:
-    from parallax._core.chunks import Chunk
 
 
 @record

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import weakref
 
-from parallax._core.light_stdlib import TYPE_CHECKING, Any, NamedTuple
+from parallax._core.light_stdlib import Any, NamedTuple
 from parallax._shm.buffers import address_of
-
-if TYPE_CHECKING:
-    from parallax._shm.sender import Slab, SlabSender
+from parallax._shm.sender import Slab, SlabSender
 
 #: Bytes that are compared to detect a change of a buffer; they cost 20 us.
 COMPARED_BYTES = 256

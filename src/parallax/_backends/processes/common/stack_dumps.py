@@ -15,11 +15,9 @@ import time
 from collections.abc import Callable
 
 from parallax._core.lazy_import import faulthandler
-from parallax._core.light_stdlib import TYPE_CHECKING, signals
+from parallax._core.light_stdlib import signals
 from parallax._core.own_code import FOLDER
-
-if TYPE_CHECKING:
-    from parallax._shm.segment import Segment
+from parallax._shm.segment import Segment
 
 #: Asks a worker for the stacks of its threads. A signal that has no common use: the C library takes
 #: the lowest real-time signals, and so do programs that count upwards.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from types import CodeType, ModuleType
 
+from parallax._backends.contract import Call
 from parallax._backends.processes.parent.captured_state import (
     MIN_KEPT_BYTES,
     capture_state,
@@ -28,7 +29,6 @@ from parallax._transport.out_of_band import OUT_OF_BAND_MARK
 from parallax._transport.pickle_diagnosis import find_unpicklable
 
 if TYPE_CHECKING:
-    from parallax._backends.contract import Call
     from parallax._backends.processes.common.heritage import SharedObjects
 
 #: Bytes of a pickle up to which the modules that it needs are remembered. Reading it takes longer

@@ -17,12 +17,10 @@ from parallax._backends.processes.common import process_identity
 from parallax._backends.processes.common.arithmetic import decimal_settings, numpy_settings
 from parallax._backends.processes.common.carried_settings import library_settings
 from parallax._backends.processes.common.output_needs import wanted_output
-from parallax._core.light_stdlib import TYPE_CHECKING, Any, dumps
+from parallax._core.light_stdlib import Any, dumps
+from parallax._core.nesting import Place
 from parallax._core.process_rights import habits
 from parallax._transport.main_module import MAIN_NAMES
-
-if TYPE_CHECKING:
-    from parallax._core.nesting import Place
 
 #: Defaults of nested calls that travel. Not max_workers: it is a limit of the whole, of which a
 #: nested call gets a part.

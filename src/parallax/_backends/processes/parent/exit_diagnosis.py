@@ -10,11 +10,8 @@ from __future__ import annotations
 import threading
 
 from parallax._backends.contract import WorkerEnd
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._core.memory import oom_kills
-
-if TYPE_CHECKING:
-    from parallax._backends.processes.parent.worker_client import WorkerClient
 
 SIGKILL = 9
 

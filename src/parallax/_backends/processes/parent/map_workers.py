@@ -17,6 +17,7 @@ from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.call_encoding import MAX_HASHED_BYTES
 from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.pool import Pool
+from parallax._backends.processes.parent.run_call import RunCall
 from parallax._backends.processes.parent.sent_once import SentOnce
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_set import Loss, WorkerSet
@@ -24,16 +25,13 @@ from parallax._backends.processes.parent.worker_state import CONDEMNED, STARTING
 from parallax._core.chunks import Chunk, ChunkResult, Route
 from parallax._core.deferred_signals import MAX_WAIT_S, Shield
 from parallax._core.lazy_import import errors
-from parallax._core.light_stdlib import TYPE_CHECKING, Any, dumps
+from parallax._core.light_stdlib import Any, dumps
 from parallax._reporting.stall_policy import WorkerSnapshot
 from parallax._shm.registry import find_shared
 from parallax._transport import codec
 from parallax._transport.framing import Frame
 from parallax._transport.pickle_diagnosis import find_unpicklable
 from parallax._transport.shm_channel import SharedFrame
-
-if TYPE_CHECKING:
-    from parallax._backends.processes.parent.run_call import RunCall
 
 _serials = itertools.count(1)
 

@@ -22,12 +22,10 @@ from threading import get_ident
 
 from parallax._backends.processes.common import protocol
 from parallax._core.lazy_import import logging, traceback
-from parallax._core.light_stdlib import TYPE_CHECKING, Any, loads
+from parallax._core.light_stdlib import Any, loads
 from parallax._transport import codec
-
-if TYPE_CHECKING:
-    from parallax._transport.framing import Frame
-    from parallax._transport.shm_channel import SharedFrame
+from parallax._transport.framing import Frame
+from parallax._transport.shm_channel import SharedFrame
 
 #: Seconds without progress after which a thread that waits for another thread's handlers goes on.
 #: Shorter gives out results before their output, longer delays them where a handler blocks.

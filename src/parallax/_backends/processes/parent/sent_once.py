@@ -6,13 +6,10 @@ several items, which are found by their content.
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._backends.processes.parent.run_call import RunCall
 from parallax._shm.arena import arena_sender
 from parallax._shm.buffers import COPY, MIN_SHARED_BYTES
 from parallax._shm.dedup import Deduplicator
-
-if TYPE_CHECKING:
-    from parallax._backends.processes.parent.run_call import RunCall
 
 
 class SentOnce:

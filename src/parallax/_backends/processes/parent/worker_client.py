@@ -7,19 +7,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from parallax._backends.processes.common import protocol
+from parallax._backends.processes.common.stack_dumps import StackDump
 from parallax._backends.processes.parent.output_receiver import OutputDecoder
 from parallax._backends.processes.parent.worker_state import LEAVING, STARTING, WORKING, WorkerLife
 from parallax._backends.processes.start.initializer import INITIALIZER_KEY, Initializer
+from parallax._backends.processes.start.started_process import Inherited, StartedProcess
 from parallax._core.light_stdlib import TYPE_CHECKING, Any, TypeAlias
 from parallax._reporting.stall_policy import WorkerSnapshot
 from parallax._transport import codec
+from parallax._transport.module_state import Packed
+from parallax._transport.shm_channel import SharedMemoryChannel
 
 if TYPE_CHECKING:
     from parallax._backends.processes.common.heritage import Heritage
-    from parallax._backends.processes.common.stack_dumps import StackDump
-    from parallax._backends.processes.start.started_process import Inherited, StartedProcess
-    from parallax._transport.module_state import Packed
-    from parallax._transport.shm_channel import SharedMemoryChannel
 
 #: Callables that a worker keeps. Fewer are sent anew more often, more hold memory.
 MAX_KEPT_CALLS = 8

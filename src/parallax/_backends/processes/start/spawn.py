@@ -13,15 +13,13 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from parallax._backends.processes.common.native_threads import THREAD_COUNT_VARIABLES
+from parallax._backends.processes.common.process_identity import Identity
 from parallax._backends.processes.start.started_process import ChildProcess
 from parallax._core import fork_pauses
 from parallax._core.lazy_import import errors, socket, subprocess, sysconfig
-from parallax._core.light_stdlib import TYPE_CHECKING, signals
-
-if TYPE_CHECKING:
-    from parallax._backends.processes.common.process_identity import Identity
-    from parallax._core.process_rights import Ids
-    from parallax._shm.segment import Handle
+from parallax._core.light_stdlib import signals
+from parallax._core.process_rights import Ids
+from parallax._shm.segment import Handle
 
 #: Seconds to import one module, the mean over large packages. Longer waits longer for a zygote that
 #: hangs in an import, shorter gives up one that works.

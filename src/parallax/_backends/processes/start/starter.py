@@ -11,17 +11,14 @@ import time
 from collections.abc import Collection, Sequence
 
 from parallax._backends.processes.common.process_identity import child_identity
+from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.spawn import execute, import_seconds
 from parallax._backends.processes.start.started_process import NOTHING, Inherited, StartedProcess
 from parallax._backends.processes.start.zygote_client import ZygoteClient
 from parallax._core.cores import start_methods
 from parallax._core.lazy_import import errors, logging, socket
-from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.process_rights import Rights, why_not_inherited
-
-if TYPE_CHECKING:
-    from parallax._backends.processes.start.initializer import Initializer
-    from parallax._shm.segment import Handle
+from parallax._shm.segment import Handle
 
 #: Seconds until HELLO of a worker. Shorter gives up workers of a loaded machine, longer delays the
 #: replacement of one that hangs.

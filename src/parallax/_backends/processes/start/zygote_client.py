@@ -21,7 +21,6 @@ from parallax._backends.processes.start.spawn import OUTPUT_FDS, execute, file_o
 from parallax._backends.processes.start.started_process import ChildProcess
 from parallax._core.lazy_import import errors
 from parallax._core.light_stdlib import (
-    TYPE_CHECKING,
     Any,
     NamedTuple,
     dumps,
@@ -29,11 +28,9 @@ from parallax._core.light_stdlib import (
     signals,
     sockets,
 )
+from parallax._core.process_rights import Ids
+from parallax._shm.segment import Handle
 from parallax._transport.wakeup import ready_channels
-
-if TYPE_CHECKING:
-    from parallax._core.process_rights import Ids
-    from parallax._shm.segment import Handle
 
 
 class Template(NamedTuple):

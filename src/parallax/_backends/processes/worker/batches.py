@@ -22,13 +22,11 @@ from parallax._backends.processes.common import protocol
 from parallax._backends.processes.common.arithmetic import set_arithmetic
 from parallax._backends.result_encoding import encode_batch, run_piece
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.light_stdlib import TYPE_CHECKING, Any, dumps, loads
+from parallax._core.light_stdlib import Any, dumps, loads
 from parallax._transport import codec
+from parallax._transport.framing import Frame
 from parallax._transport.main_module import worker_main
-
-if TYPE_CHECKING:
-    from parallax._transport.framing import Frame
-    from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
+from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 clock = time.perf_counter
 
