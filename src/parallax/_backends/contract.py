@@ -104,11 +104,9 @@ class Unable(NamedTuple):
 
     reason: str
     fatal: bool = True
-    #: how workers were to be started.
     method: str = ""
 
 
-#: What a crew reports.
 CrewEvent: TypeAlias = "Joined | Done | Refused | Died | Left | Yielded | Unable"
 Report: TypeAlias = "Callable[[CrewEvent], None]"
 
@@ -126,7 +124,6 @@ class Call(NamedTuple):
 class CrewSetup(NamedTuple):
     report: Report
     call: Call
-    #: numbers a new worker.
     new_id: Callable[[], int]
     #: where the run was called, and the caller's context.
     place: Place

@@ -42,7 +42,6 @@ class LocalPieces:
         return self.submit(run_piece, (fn, piece), {}, context)
 
     def pieces(self, *_: Any) -> bool:
-        """Calls do not travel, as far as is known."""
         return False
 
 

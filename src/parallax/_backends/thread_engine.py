@@ -164,7 +164,6 @@ class ThreadEngine(LocalPieces):
         context: Context | None = None,
         options: CallOptions | None = None,
     ) -> ThreadCall:
-        """Queue a call; raises as in ``Engine``, and if no thread can be started."""
         if self.recording is not None:
             fn = self._recorded(fn, args, "threads")
         call = ThreadCall(self, fn, args, kwargs, snapshot() if context is None else context)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-#: The folder of the package.
 FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 _INSIDE = FOLDER + os.sep

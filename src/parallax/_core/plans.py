@@ -24,7 +24,6 @@ class Payload:
 class Measurement:
     """What was measured while the callable ran real items in the caller's thread."""
 
-    #: number of measured items.
     items: int
     #: mean wall seconds per item.
     wall: float

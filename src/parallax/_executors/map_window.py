@@ -47,7 +47,6 @@ class MapWindow:
         self.fixed = buffersize is not None
         self._items = buffersize or engine.ahead
         self._fixed_message = chunksize is not None
-        #: items of the next message.
         self.message = chunksize or 1
         #: items that are submitted and not read yet.
         self.waiting = 0

@@ -45,18 +45,11 @@ def encode(
     aliases: bool = True,
     known: Sequence[Any] = (),
 ) -> Encoded:
-    """Encode an object for a worker.
+    """Encode an object for a worker; raises whatever the pickler does.
 
-    Args:
-        obj: the object.
-        shared: whether functions of ``__main__`` that travel by value share one namespace in the
-            worker, over all objects that are encoded like this; see ``worker_main``.
-        reducers: take precedence over those that are registered globally.
-        aliases: whether a class that its module has under another name travels by that name.
-        known: objects that the worker has, and gives first among the buffers to decode.
-
-    Raises:
-        Exception: whatever the pickler raised; ``find_unpicklable`` then tells where.
+    Functions of ``__main__`` that are ``shared`` have one namespace there, see ``worker_main``.
+    ``reducers`` precede those that are registered. With ``aliases`` a class travels by another name
+    that its module has for it. ``known`` objects come first among the buffers to decode.
     """
     if nesting_depth.UNLIMITED:
         nesting_depth.check_nesting(obj)

@@ -130,23 +130,10 @@ class Channel:
         hold: bool = False,
         has_table: bool = False,
     ) -> bool:
-        """Queue a frame and send what the socket accepts.
+        """Queue a frame and send what the socket accepts; False if ``flush`` is to send the rest.
 
-        Args:
-            kind: what the message is, 0..255.
-            tag: a number that travels in the header.
-            payload: the message.
-            buffers: large contiguous byte buffers, which must stay unchanged until sent.
-            hold: only queue the frame, for the next ``send`` or ``flush``. Each system call wakes
-                the other end, so frames that belong together are sent together.
-            has_table: whether the first buffer tells where the others are.
-
-        Returns:
-            True if everything queued so far has left; False if ``flush`` must be called when
-            the socket is writable again.
-
-        Raises:
-            OSError: the other end is gone.
+        Buffers must stay unchanged until sent. With ``hold`` the frame waits for the next one: each
+        system call wakes the other end. With ``has_table`` the first buffer tells where others are.
         """
         head = _HEADER.pack(MAGIC, kind, has_table, len(buffers), tag, len(payload))
         if buffers:
@@ -183,17 +170,10 @@ class Channel:
         return bool(self._unsent)
 
     def receive(self) -> list[Frame]:
-        """Receive what has arrived.
+        """Receive the frames that are complete; a blocking socket waits for one at least.
 
-        A blocking socket waits for at least one whole frame. A non-blocking one returns the frames
-        that are complete, perhaps none.
-
-        Raises:
-            EOFError: the other end closed, and every whole frame before that was returned.
-            ProtocolError: the other end does not speak this protocol. Whole frames that precede
-                the invalid bytes are returned first, and ``broken`` is set.
-            MemoryError: a frame announced more than there is memory for; the same holds.
-            OSError: the connection broke.
+        Raises EOFError at the end, OSError for a broken connection, ProtocolError or MemoryError
+        for an invalid frame: whole frames before it are returned first, and ``broken`` is set.
         """
         if self.broken is not None:
             raise self.broken
@@ -215,13 +195,10 @@ class Channel:
         return frames
 
     def wait(self) -> bool:
-        """Wait until ``receive`` has a frame or the end to report; nothing is read.
+        """Wait until ``receive`` has something to report; nothing is read. False: not here.
 
-        One system call, where a selector takes four. Only for ``waits=False``. An exception from a
-        signal handler loses no data, although it may come between a read and its bookkeeping.
-
-        Returns:
-            False if this system cannot wait on such a channel; then nothing was done.
+        One system call, where a selector takes four. An exception from a signal handler loses no
+        data, although it may come between a read and its bookkeeping.
         """
         if not self._flags:
             return False

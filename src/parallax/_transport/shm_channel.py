@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 #: ``MIN_SHARED_BYTES`` together. Each begins a page, so less would waste memory.
 MIN_PACKED_BYTES = 1 << 14
 
-#: Kind of the frames that return slabs.
 SLABS_RETURNED = 255
 
 _ENTRY = struct.Struct("<6Q")
@@ -94,15 +93,10 @@ class SharedMemoryChannel(Channel):
         segment: Segment | None,
         private: bool,
     ) -> None:
-        """Take ownership of a connected socket.
+        """Own a connected socket; ``sender`` makes or finds the sender for the first large part.
 
-        Args:
-            sock: as for ``Channel``.
-            waits: as for ``Channel``.
-            sender: creates or finds the sender; called for the first large part.
-            segment: the segment of the other end, if it has one; closed with the channel, as soon
-                as nothing of it is in use.
-            private: whether writes to received memory stay in this process.
+        ``segment``, the other end's, is closed with the channel as soon as nothing of it is in use.
+        What is written to received memory stays in this process if that is ``private``.
         """
         super().__init__(sock, waits=waits)
         self._find_sender = sender

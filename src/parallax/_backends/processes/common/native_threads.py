@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from parallax._core.lazy_import import ctypes
 from parallax._core.light_stdlib import Any, NamedTuple
 
-#: Variables that size native thread pools.
 THREAD_COUNT_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -61,7 +60,6 @@ _EXPORTS = {
 class NativePool(NamedTuple):
     """The thread pool of a loaded library."""
 
-    #: the variable that sizes it.
     variable: str
     threads: Callable[[], int]
     #: may start threads.

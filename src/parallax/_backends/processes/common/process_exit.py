@@ -61,19 +61,11 @@ def _exit_queue(pid: int) -> Any:
 def exit_waiter(
     pid: int, wake_fd: int | None = None
 ) -> tuple[Callable[[float | None], bool], Callable[[], object]]:
-    """What waits for the end of a process, which need not be a child of this one.
+    """What waits for the end of a process, child or not, or for ``wake_fd`` (not on Windows).
 
-    Args:
-        pid: process id.
-        wake_fd: a descriptor; when it is readable the wait ends as well. Not on Windows.
-
-    Returns:
-        A function that waits for so many seconds at most and tells whether the process has ended,
-        and one that closes what it waits on.
-
-    Raises:
-        ProcessLookupError: no process has that id.
-        OSError: the system cannot tell.
+    The first function waits for so many seconds at most and tells whether the process has ended,
+    the second closes what that waits on. ProcessLookupError if it has ended, OSError if nothing
+    tells.
     """
     if sys.platform == "win32":
         handle = _winapi.OpenProcess(_winapi.SYNCHRONIZE, False, pid)

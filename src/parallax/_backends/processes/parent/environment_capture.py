@@ -28,7 +28,6 @@ _TRAVELLING_OPTIONS = frozenset(
     {"chunksize", "buffersize", "timeout", "item_timeout", "on_error", "retries", "seed"}
 )
 
-#: The environment that was captured last, and its pickle.
 _captured: tuple[dict[str, Any], bytes] = ({}, b"")
 
 #: The live settings that were captured last, and their pickle.

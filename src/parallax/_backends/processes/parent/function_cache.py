@@ -54,10 +54,8 @@ class _Entry(NamedTuple):
     known: Known
     #: (namespace, name, value): what must still be bound to the same objects.
     bound: tuple[tuple[dict[str, Any], str, Any], ...]
-    #: (cell, content) of the closure.
     cells: tuple[tuple[Any, Any], ...]
     defaults: tuple[Any, Any]
-    #: the modules of which functions travelled by value.
     by_value: frozenset[str]
 
     def holds(self) -> bool:

@@ -17,8 +17,7 @@ from parallax._backends.processes.common import protocol
 from parallax._backends.processes.parent.call_encoding import MAX_HASHED_BYTES
 from parallax._backends.processes.parent.output_receiver import OutputReceiver
 from parallax._backends.processes.parent.pool import Pool
-from parallax._backends.processes.parent.run_call import RunCall
-from parallax._backends.processes.parent.sent_once import SentOnce
+from parallax._backends.processes.parent.run_call import RunCall, SentOnce
 from parallax._backends.processes.parent.worker_client import WorkerClient
 from parallax._backends.processes.parent.worker_set import Loss, WorkerSet
 from parallax._backends.processes.parent.worker_state import CONDEMNED, STARTING
@@ -108,7 +107,6 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         return worker in self.workers
 
     def delay(self) -> float:
-        """Seconds that the workers could run and had no core, in chunks that came back."""
         return self._delay
 
     def open(self, count: int) -> None:
@@ -206,20 +204,17 @@ class ProcessCrew(WorkerSet[WorkerClient]):
         )
 
     def recall(self, worker: int) -> None:
-        """Ask a worker for what it has not begun; it answers while an item of its chunk runs."""
         client = self.workers.get(worker)
         if client is not None and client.started.recalls and protocol.RECALL is not None:
             client.started.signal(protocol.RECALL)
 
     def kill(self, worker: int) -> bool:
-        """End a worker; its death is reported by ``poll``."""
         client = self.workers.get(worker)
         if client is not None:
             client.started.kill()
         return client is None or client.started.killable
 
     def poll(self, timeout: float | None) -> None:
-        """Wait for the workers' sockets, at most, and report what they said."""
         timeout = MAX_WAIT_S if timeout is None else min(timeout, MAX_WAIT_S)
         if (due := self.due()) is not None:
             timeout = min(max(0.0, due - time.monotonic()), timeout)

@@ -38,7 +38,6 @@ THREAD_LINGER_S = 0.2
 #: takes memory.
 MAX_WAITING_OUTPUT_BYTES = 1 << 20
 
-#: Bytes of output that are written at once.
 MAX_WRITE_BYTES = 1 << 16
 
 #: Bytes that a frame takes besides its content, roughly.
@@ -104,7 +103,6 @@ class OutputReceiver:
         # ``__enter__`` is Python code.
         self._change = threading.Condition(self._lock)
         self._waiting: deque[tuple[OutputDecoder, int, bytes]] = deque()
-        #: bytes that were received and not delivered.
         self._size = 0
         #: the thread that is delivering, 0 for none.
         self._deliverer = 0

@@ -115,7 +115,6 @@ class ProcessEngine:
         self.end_workers(end, for_good=True)
 
     def end_workers(self, end: Callable[[Any], object], *, for_good: bool = False) -> None:
-        """End all workers, each by ``end``, and all calls: those that run with an error."""
         for task in () if for_good else tuple(self._workers.queue.tasks):
             task.cancel()
         with self.lock:
@@ -147,7 +146,6 @@ class ProcessEngine:
         context: Context | None = None,
         options: CallOptions | None = None,
     ) -> Task:
-        """Hand a call to a worker, or queue it; see ``Engine``."""
         try:
             if context is None:
                 known, data = self.encode(fn, args, kwargs)
@@ -165,7 +163,6 @@ class ProcessEngine:
         return task
 
     def submit_piece(self, fn: Any, piece: tuple[tuple[Any, ...], ...], context: Context) -> Task:
-        """Hand several calls to a worker as one task; see ``Engine``."""
         return self.submit(fn, piece, None, context)
 
     def _refused(self, error: errors.SerializationError) -> Task:
@@ -211,7 +208,6 @@ class ProcessEngine:
         self.thread = thread
 
     def rest_after(self, seconds: float) -> None:
-        """From now on have workers leave that have been idle for so long."""
         with self.lock:
             self._workers.idle_limit = seconds
 
@@ -251,13 +247,11 @@ class ProcessEngine:
             settle(finished, self.failed)
 
     def stop(self) -> None:
-        """End all calls, and the engine; returns when nothing is left of it."""
         with Shield():
             self.interrupt()
             self.shutdown(wait=True, cancel=True)
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
-        """Take no more tasks, and end when all are done; see ``Engine``."""
         with self.lock:
             self.closing, thread = True, self.thread
             if thread is None:  # it never was, or there is none to be had
@@ -271,7 +265,6 @@ class ProcessEngine:
                 thread.join()
 
     def forget(self) -> None:
-        """Drop everything without ending it: this process is a forked copy of the owner's."""
         self.lock = threading.RLock()
         self.thread = None
         tasks = self._workers.forget()

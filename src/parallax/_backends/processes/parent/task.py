@@ -93,14 +93,12 @@ class TaskWorker(WorkerClient):
         self.given = 0
         #: the settings of the program that were sent last.
         self.live_settings: bytes | None = None
-        #: since when it is idle.
         self.idle_since = 0.0
         #: when it was last asked to give back what it has not begun.
         self.recalled_at = 0.0
 
     @property
     def owed(self) -> int:
-        """Frames of work that were sent and not answered."""
         return len(self.batches)
 
     @property
@@ -190,7 +188,6 @@ class TaskWorker(WorkerClient):
         return back
 
 
-#: The outcome of one task: its value or its error.
 Outcome: TypeAlias = "tuple[Any, BaseException | None]"
 #: Tasks that have ended, each with its value or its error.
 Finished: TypeAlias = "list[tuple[Task, Any, BaseException | None]]"

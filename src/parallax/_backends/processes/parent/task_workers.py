@@ -69,7 +69,6 @@ class TaskWorkers(WorkerSet[TaskWorker]):
         self.idle_limit: float | None = None
         self._greeted = greeted
         self._timed = timed
-        #: their environment, encoded.
         self.context = capture_environment(here().worker(max_workers))
         self._numbers = itertools.count(1)
         #: the one that became idle last at the end.

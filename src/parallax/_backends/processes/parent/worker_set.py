@@ -79,7 +79,6 @@ class WorkerSet(Generic[W]):
         self.gave_up = ""
         self.output = output
         self._wake = wake
-        #: by number.
         self.workers: dict[int, W] = {}
         self._made: selectors.BaseSelector | None = None
         self._killed_weight = killed_weight
@@ -89,7 +88,6 @@ class WorkerSet(Generic[W]):
         self.recording: CallRecording | None = None
 
     def record(self, recording: CallRecording | None) -> None:
-        """See ``Engine``."""
         self.recording = recording
 
     # -- what subclasses do --------------------------------------------------------------------

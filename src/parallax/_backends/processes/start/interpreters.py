@@ -39,7 +39,6 @@ MAX_FORK_DELAY_S = 60.0
 
 #: held while an interpreter is started, and while this process forks.
 _gate = threading.RLock()
-#: the interpreters that have not ended.
 _living: set[StartedInterpreter] = set()
 
 _ENTRY_MODULE = "parallax._backends.processes.worker.interpreter"
@@ -79,7 +78,6 @@ class StartedInterpreter(StartedProcess):
         """No signal reaches it."""
 
     def exitcode(self, timeout: float) -> int | None:
-        """0 once it has ended; None if it has not within ``timeout`` seconds."""
         self.thread.join(0.0 if self._abandoned else timeout)
         return None if self.thread.is_alive() else 0
 
@@ -133,7 +131,6 @@ class InterpreterStarter(Starter):
         self._started: list[StartedInterpreter] = []
 
     def expected_import(self, modules: Collection[str]) -> float:  # noqa: ARG002 - see Starter
-        """Rough seconds until an interpreter is there; nothing is imported ahead."""
         return INTERPRETER_START_S
 
     def start(
@@ -159,11 +156,9 @@ class InterpreterStarter(Starter):
         return started
 
     def deadline(self, started: StartedProcess, born: float) -> float:  # noqa: ARG002 - see Starter
-        """The time at which a worker that is not up is given up."""
         return born + HELLO_TIMEOUT_S
 
     def trouble(self, started: StartedProcess | None, *, late: bool = False) -> tuple[str, bool]:  # noqa: ARG002 - see Starter
-        """Why a worker did not come up."""
         words = started.trouble if isinstance(started, StartedInterpreter) else ""
         return words, False
 

@@ -31,7 +31,6 @@ class Inherited(NamedTuple):
 
     #: its environment, as ``capture_environment`` encodes it.
     context: bytes = b""
-    #: the keys of the callables that it has.
     keys: tuple[int, ...] = ()
     #: what it has of the objects of one call.
     heritage: Heritage | None = None
@@ -53,9 +52,7 @@ class StartedProcess:
     killable = True
 
     def __init__(self, name: str, zygote: Any = None) -> None:
-        #: the name of the process, as itself sees it.
         self.name = name
-        #: the ``ZygoteClient`` of the zygote that was to fork it, if any.
         self.zygote = zygote
         #: known when it is up, at the latest.
         self.pid: int | None = None
@@ -135,7 +132,6 @@ class ChildProcess(StartedProcess):
                     act(self.pid)
 
     def exitcode(self, timeout: float) -> int | None:
-        """Exit status, negative for a signal; None if it is not known within ``timeout``."""
         deadline = time.monotonic() + timeout
         while not self.gone() and (left := deadline - time.monotonic()) > 0:
             assert self.pid is not None

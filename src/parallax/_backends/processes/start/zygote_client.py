@@ -56,7 +56,6 @@ class ZygoteClient:
     def __init__(self, template: Template | None = None, ids: Ids = ()) -> None:
         """Use a fork of this process as the zygote, or execute a fresh one with those ids."""
         made = template or _execute(ids)
-        #: its process.
         self.process = made.process
         self.control = made.control
         self._outputs = made.outputs

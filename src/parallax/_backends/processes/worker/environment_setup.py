@@ -27,7 +27,6 @@ from parallax._core.light_stdlib import Any, loads
 from parallax._core.nesting import Place, settle
 from parallax._core.process_rights import take_over
 
-#: Signals of workers.
 _SIGNALS = {int(each) for each in (RECALL, DUMP_SIGNAL) if each is not None}
 
 

@@ -43,7 +43,6 @@ else:
     dis = lazy_module("dis")
     importlib_util = lazy_module("importlib.util")
 
-#: What loads extension modules.
 _LOADERS = ("create_dynamic", "exec_dynamic", "create_builtin", "exec_builtin")
 
 #: Seconds between two exceptions raised in an item that is not waited for any more. Shorter strikes
@@ -200,7 +199,6 @@ class _Limits(WorkerLimits):
         stop: bool,
         delays: Callable[[], float],
     ) -> ChunkResult:
-        """Run a chunk up to the item that meets a module which does not load."""
         if _refusals:  # as the items were decoded
             raise _CannotLoadError(_refusals[0])
         failures: list[Failure] = []

@@ -75,12 +75,8 @@ def serve(
 ) -> None:
     """Work until the parent goes away or the idle time is over; never returns normally.
 
-    Args:
-        sock: the worker's end of the socket.
-        files: handles of the segment to receive from and of the segment to send from, or of none;
-            then the handle of the file for stack dumps, or none.
-        initializer_fds: descriptors to which the initializer's arguments refer by number.
-        inherited: callables that this fork of the parent has already, by key.
+    ``files`` are the segments to receive from and to send from, if any, then the file for stack
+    dumps, if any. ``inherited`` callables, by key, are there if this is a fork of the parent.
     """
     # Ctrl-C reaches the whole process group; the parent decides what becomes of the workers. A
     # handler, not SIG_IGN, because an ignored signal would stay ignored in the user's subprocesses.
