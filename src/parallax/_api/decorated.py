@@ -27,6 +27,8 @@ from parallax._core.options import (
     CALL_OPTIONS,
     EXPLAIN_OPTIONS,
     MAP_OPTIONS,
+    MapOptions,
+    StreamOptions,
     check,
     check_names,
     resolve,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from parallax._api.map import Results, ResultStream
-    from parallax._core.options import MapOptions, StreamOptions
     from parallax._reporting.reports import Report
 
 P = ParamSpec("P")

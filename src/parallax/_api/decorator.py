@@ -12,13 +12,12 @@ from typing import ParamSpec, TypeVar, overload
 from parallax._api.decorated import ParallelFunction, checked, new_function
 from parallax._core.callables import runs_nothing
 from parallax._core.light_stdlib import TYPE_CHECKING, Any, Protocol
+from parallax._core.options import MapOptions
 
 if TYPE_CHECKING:
     from typing import Concatenate, Generic
 
     from typing_extensions import Unpack
-
-    from parallax._core.options import MapOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -18,7 +18,10 @@ from parallax._core.options import (
     EXPLAIN_OPTIONS,
     MAP_OPTIONS,
     STREAM_OPTIONS,
+    ExplainOptions,
+    MapOptions,
     Options,
+    StreamOptions,
     check_names,
     resolve,
 )
@@ -31,7 +34,6 @@ from parallax._scheduling.input import Input
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from parallax._core.options import ExplainOptions, MapOptions, StreamOptions
     from parallax._guard import seeding
     from parallax._run.first_items import Blocks
 

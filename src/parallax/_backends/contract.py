@@ -17,13 +17,13 @@ from parallax._core.chunks import Chunk, ChunkResult, Failure
 from parallax._core.lazy_import import selectors
 from parallax._core.light_stdlib import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 from parallax._core.nesting import Place
+from parallax._core.options import CallOptions
 from parallax._reporting.stall_policy import WorkerSnapshot
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from contextvars import Context
 
-    from parallax._core.options import CallOptions
     from parallax._reporting.recording import CallRecording
 
 

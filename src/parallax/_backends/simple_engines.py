@@ -15,10 +15,10 @@ from parallax._core.chunks import Route
 from parallax._core.contexts import snapshot
 from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._core.nesting import enter, here
+from parallax._core.options import CallOptions
 
 if TYPE_CHECKING:
     from parallax._backends.contract import Engine
-    from parallax._core.options import CallOptions
     from parallax._reporting.recording import CallRecording
 
 

@@ -27,13 +27,10 @@ from parallax._backends.simple_engines import LocalPieces
 from parallax._core.contexts import Assignments, assign, set_by, snapshot
 from parallax._core.deferred_signals import Shield
 from parallax._core.futures import RUNNING, Future
-from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import enter, here
+from parallax._core.options import CallOptions
 from parallax._reporting.stall_monitor import StallMonitor, stack_of
 from parallax._reporting.stall_policy import Activity, InFlight
-
-if TYPE_CHECKING:
-    from parallax._core.options import CallOptions
 
 clock = time.monotonic
 

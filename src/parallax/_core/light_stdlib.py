@@ -7,6 +7,7 @@ Modules that every worker loads import the C modules from here, where they exist
 Guarantees: the names have the meaning of the modules that they come from, and type checkers see
 those modules.
 """
+# ruff: noqa: F401
 
 from __future__ import annotations
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         NoReturn,
         Protocol,
         TypeAlias,
+        TypedDict,
         TypeVar,
         overload,
     )
@@ -111,32 +113,15 @@ else:
         def __class_getitem__(cls, _: Any) -> type:
             return cls
 
+    class TypedDict:
+        """A base that is for type checkers only."""
+
+        def __init_subclass__(cls, total: bool = True) -> None:
+            pass
+
     def TypeVar(name: str, **_: Any) -> str:  # noqa: N802 - as in typing
         """A type variable, which is for type checkers only."""
         return name
 
     def overload(fn: Any) -> None:
         """A signature that is for type checkers only."""
-
-
-__all__ = [
-    "TYPE_CHECKING",
-    "Any",
-    "Generic",
-    "Literal",
-    "NamedTuple",
-    "NoReturn",
-    "PickleBuffer",
-    "Pickler",
-    "PicklingError",
-    "Protocol",
-    "TypeAlias",
-    "TypeVar",
-    "Unpickler",
-    "dumps",
-    "loads",
-    "local",
-    "overload",
-    "signals",
-    "sockets",
-]

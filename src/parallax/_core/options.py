@@ -16,58 +16,50 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 
 from parallax._core.cores import start_methods
-from parallax._core.light_stdlib import TYPE_CHECKING, Any, TypeAlias
+from parallax._core.lazy_import import futures
+from parallax._core.light_stdlib import Any, Literal, TypeAlias, TypedDict
 from parallax._core.records import record, replace
 from parallax._core.seeds import stream_of
 
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
-    from typing import Literal, TypedDict
+Backend: TypeAlias = (
+    "Literal['auto', 'serial', 'threads', 'interpreters', 'processes'] | futures.Executor"
+)
 
-    Backend: TypeAlias = (
-        Literal["auto", "serial", "threads", "interpreters", "processes"] | Executor
-    )
 
-    class MapOptions(TypedDict, total=False):
-        """The keyword options of ``parallel_map``; see there for what each means."""
+class CallOptions(TypedDict, total=False):
+    """The keyword options of an executor's calls; see ``Executor.options``."""
 
-        backend: Backend | None
-        max_workers: int | None
-        chunksize: int | None
-        buffersize: int | None
-        timeout: float | None
-        item_timeout: float | None
-        on_error: Literal["raise", "return"] | None
-        retries: int | None
-        progress: Any
-        strict: bool | None
-        seed: Any
-        max_tasks_per_child: int | None
-        max_memory_per_worker: int | None
-        record: bool | None
+    item_timeout: float | None
+    retries: int | None
+    record: bool | None
 
-    class CallOptions(TypedDict, total=False):
-        """The keyword options of an executor's calls; see ``Executor.options``."""
 
-        item_timeout: float | None
-        retries: int | None
-        record: bool | None
+class ExplainOptions(TypedDict, total=False):
+    """The keyword options of ``explain``."""
 
-    class StreamOptions(MapOptions, total=False):
-        """The keyword options of ``parallel_imap``."""
+    backend: Backend | None
+    max_workers: int | None
+    max_tasks_per_child: int | None
+    max_memory_per_worker: int | None
+    seed: Any
 
-        ordered: bool | None
 
-    class ExplainOptions(TypedDict, total=False):
-        """The keyword options of ``explain``."""
+class MapOptions(CallOptions, ExplainOptions, total=False):
+    """The keyword options of ``parallel_map``; see there for what each means."""
 
-        backend: Backend | None
-        max_workers: int | None
-        max_tasks_per_child: int | None
-        max_memory_per_worker: int | None
-        seed: Any
-else:
-    Backend = object
+    chunksize: int | None
+    buffersize: int | None
+    timeout: float | None
+    on_error: Literal["raise", "return"] | None
+    progress: Any
+    strict: bool | None
+
+
+class StreamOptions(MapOptions, total=False):
+    """The keyword options of ``parallel_imap``."""
+
+    ordered: bool | None
+
 
 #: Backends with a name; any ``concurrent.futures.Executor`` object is one too.
 BACKENDS = ("auto", "serial", "threads", "processes", "interpreters")

@@ -15,7 +15,7 @@ from types import TracebackType
 from parallax._core.futures import Future as OwnFuture
 from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, Any
-from parallax._core.options import CALL_OPTIONS, check, check_names, resolve
+from parallax._core.options import CALL_OPTIONS, CallOptions, check, check_names, resolve
 from parallax._executors.lifetimes import Maps, ends_with
 from parallax._executors.map_results import MapResults
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from parallax._backends.contract import Engine
-    from parallax._core.options import CallOptions
     from parallax._guard import seeding
     from parallax._reporting.executor_reports import ExecutorReport
 

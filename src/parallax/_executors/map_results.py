@@ -26,13 +26,13 @@ from parallax._core.callables import name_of
 from parallax._core.contexts import snapshot
 from parallax._core.errors import SerializationError
 from parallax._core.light_stdlib import TYPE_CHECKING, Any, NamedTuple
+from parallax._core.options import CallOptions
 from parallax._executors.lifetimes import Maps
 from parallax._executors.map_window import MapWindow
 from parallax._reporting.progress import make_progress
 
 if TYPE_CHECKING:
     from parallax._backends.contract import Engine
-    from parallax._core.options import CallOptions
 
 #: Inputs whose iterators tell exactly how many items are left.
 _COUNTED_TYPES = (list, tuple, range, str, bytes)

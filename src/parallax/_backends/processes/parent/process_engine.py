@@ -35,14 +35,11 @@ from parallax._core.cores import MAX_PROCESSES
 from parallax._core.deferred_signals import MAX_WAIT_S, Shield
 from parallax._core.futures import Future
 from parallax._core.lazy_import import errors
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.options import CallOptions
 from parallax._core.process_rights import own_ids
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._transport.codec import Encoded
 from parallax._transport.wakeup import Waker
-
-if TYPE_CHECKING:
-    from parallax._core.options import CallOptions
 
 #: Seconds for a worker to leave that may still write to queues: shorter loses what was not read.
 SHARED_EXIT_TIMEOUT_S = 2.0

@@ -22,13 +22,13 @@ from parallax._core.chunks import ChunkResult, Failure, Route
 from parallax._core.futures import Future, Helper
 from parallax._core.lazy_import import errors
 from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.options import CallOptions
 from parallax._transport import codec
 from parallax._transport.framing import Frame
 from parallax._transport.pickle_diagnosis import find_unpicklable
 from parallax._transport.shm_channel import SharedFrame, SharedMemoryChannel
 
 if TYPE_CHECKING:
-    from parallax._core.options import CallOptions
     from parallax._reporting.recording import CallRecording
 
 #: Seconds that a batch with tasks in it takes at least, however long it has taken already.

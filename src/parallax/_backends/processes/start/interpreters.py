@@ -21,14 +21,12 @@ import time
 from collections.abc import Collection, Sequence
 from concurrent import interpreters  # type: ignore[attr-defined]
 
+from parallax._backends.processes.start.initializer import Initializer
 from parallax._backends.processes.start.started_process import StartedProcess
 from parallax._backends.processes.start.starter import HELLO_TIMEOUT_S, Starter
 from parallax._core.lazy_import import errors
-from parallax._core.light_stdlib import TYPE_CHECKING, sockets
-
-if TYPE_CHECKING:
-    from parallax._backends.processes.start.initializer import Initializer
-    from parallax._shm.segment import Handle
+from parallax._core.light_stdlib import sockets
+from parallax._shm.segment import Handle
 
 #: Seconds to import the worker's modules in a fresh interpreter, roughly.
 INTERPRETER_START_S = 0.06
