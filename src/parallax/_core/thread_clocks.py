@@ -94,7 +94,8 @@ class RunDelay:
 
     def __call__(self) -> float:
         try:
-            return int(os.pread(self._fds[0], 100, 0).split()[1]) * 1e-9
+            (fd,) = self._fds  # first: where there is no such file, there may be no pread
+            return int(os.pread(fd, 100, 0).split()[1]) * 1e-9
         except (OSError, IndexError, ValueError):
             return 0.0
 
