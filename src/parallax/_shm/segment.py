@@ -51,11 +51,6 @@ class Segment:
         self.anonymous = anonymous
         self._size = 0
 
-    @property
-    def lasting(self) -> bool:
-        """Whether the content lasts as long as a process has the handle, or only its mappings."""
-        return isinstance(self.handle, int)
-
     def grow(self, end: int) -> None:
         """Allow positions up to ``end``; this needs no memory yet."""
         if isinstance(self.handle, int) and end > self._size:

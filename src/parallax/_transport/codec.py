@@ -119,7 +119,7 @@ def _dumps(
         if not has_date_arrays(data):
             return data
         collector.buffers.clear()
-    return dump(with_reducers(_out_of_band_pickler(), reducers), obj, collector, known)
+    return dump(with_reducers(make_pickler(Pickler), reducers), obj, collector, known)
 
 
 def _dumps_wrapped(obj: Any, collector: BufferCollector) -> bytes | None:
@@ -134,11 +134,6 @@ def _dumps_wrapped(obj: Any, collector: BufferCollector) -> bytes | None:
         if out_of_band or not has_date_arrays(data):
             return data
         out_of_band = True
-
-
-@lru_cache(maxsize=1)
-def _out_of_band_pickler() -> Any:
-    return make_pickler(Pickler)
 
 
 @lru_cache(maxsize=2)

@@ -19,7 +19,7 @@ copied, because its owner could not resize it while a view of its memory exists.
 from __future__ import annotations
 
 import sys
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from types import MethodType
 
@@ -162,6 +162,7 @@ def has_date_arrays(pickle: bytes) -> bool:
     return len(pickle) >= MIN_OUT_OF_BAND_BYTES and any(name in pickle for name in _DATE_TYPES)
 
 
+@lru_cache(maxsize=8)
 def make_pickler(base: Any, *, arrays: bool = False) -> Any:
     """A class that sends large objects, or only ``arrays`` of any size, outside the stream."""
     least = 1 if arrays else None

@@ -125,7 +125,7 @@ class SharedMemoryChannel(Channel):
         copied again, and the slabs of the others are added. ``dedup`` finds buffers that were sent
         before.
         """
-        self._send_returns(hold=True)
+        self.return_slabs(hold=True)
         if len(payload) >= MIN_SHARED_BYTES or (
             buffers
             and (
@@ -159,10 +159,6 @@ class SharedMemoryChannel(Channel):
                 raise
         return handled
 
-    def return_slabs(self) -> None:
-        """Tell the other end now which of its slabs are not in use any more."""
-        self._send_returns(hold=False)
-
     def has_sent(self, slab: Slab) -> bool:
         return slab in self._sent.get(slab.extent.start, ())
 
@@ -184,7 +180,8 @@ class SharedMemoryChannel(Channel):
         elif self._segment is not None:
             self._segment.close()
 
-    def _send_returns(self, *, hold: bool) -> None:
+    def return_slabs(self, *, hold: bool = False) -> None:
+        """Tell the other end which of its slabs are not in use any more."""
         if self._receiver is not None and self._receiver.returns:
             starts = self._receiver.take_returns()
             super().send(SLABS_RETURNED, 0, struct.pack(f"<{len(starts)}Q", *starts), hold=hold)

@@ -350,7 +350,8 @@ class ProcessEngine:
     def _end(self) -> None:
         with self.lock:
             left = self._workers.end()
-        shared = self._first is not None and self._first.shared
+        # Workers may share queues or similar objects with other processes.
+        shared = self._first is not None and (self._first.fds or self._first.inherited)
         timeout = SHARED_EXIT_TIMEOUT_S if shared else EXIT_STATUS_TIMEOUT_S
         for worker in left:
             if worker.pool.discard(worker, kill=False, timeout=timeout) is None:

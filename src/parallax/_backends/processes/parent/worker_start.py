@@ -56,7 +56,8 @@ def start_worker(
     sender, segment, handles = arena_sender(), None, []
     if sender is not None:
         try:
-            segment = create_segment() if sender.segment.lasting else None
+            # A tag stands for the content only as long as somebody has it mapped.
+            segment = create_segment() if isinstance(sender.segment.handle, int) else None
             handles = [sender.segment.handle, segment.handle if segment is not None else ""]
         except OSError:  # no descriptor is left: it works without
             sender = None

@@ -151,10 +151,6 @@ class Attendant:
             if self._watched and not self._started:
                 self._start()
 
-    def forget(self) -> None:
-        """Watch nothing: this process is a fork of the one whose processes these are."""
-        self._close()
-
 
 def _open_wake() -> tuple[int, ...]:
     return (os.eventfd(0, os.EFD_CLOEXEC),) if hasattr(os, "eventfd") else os.pipe()
@@ -166,7 +162,7 @@ def attendant() -> Attendant:
 
 def _start_afresh() -> None:
     global _attendant  # noqa: PLW0603 - the parent's locks may be held by threads that are gone
-    _attendant.forget()
+    _attendant._close()
     _attendant = Attendant()
 
 

@@ -55,11 +55,6 @@ class Initializer:
             self.close()
             raise
 
-    @property
-    def shared(self) -> bool:
-        """Whether workers may share queues or similar objects with other processes."""
-        return bool(self.fds or self.inherited)
-
     def close(self) -> None:
         """Release the arguments and descriptors; idempotent."""
         self.encoded = None  # its arguments may be large

@@ -218,9 +218,7 @@ class Starter:
         self._useless += not zygote.proven
         if self._useless >= MAX_BLAMES and self.method == "zygote":
             self.method = "spawn"
-            logging.getLogger("parallax").warning(
-                "parallax: %s; starting workers another way", zygote.verdict
-            )
+            _warn(zygote.verdict)
         return zygote.verdict, zygote.replaced
 
 

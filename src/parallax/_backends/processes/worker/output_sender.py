@@ -210,9 +210,9 @@ class _LockedChannel(SharedMemoryChannel):
                 self.output.reset_warnings()
             return super().send(kind, *args, **wishes)
 
-    def return_slabs(self) -> None:
+    def return_slabs(self, *, hold: bool = False) -> None:
         with self.output.lock:
-            super().return_slabs()
+            super().return_slabs(hold=hold)
 
 
 class _OutputStream(io.RawIOBase):
