@@ -67,7 +67,7 @@ def _checker() -> Any:
     class Checker(Pickler):
         def reducer_override(self, obj: Any) -> Any:
             kind = type(obj)
-            if kind is FunctionType and not _by_reference(obj):
+            if kind is FunctionType and (obj.__module__ in MAIN_NAMES or not is_importable(obj)):
                 # As the state: a function may refer to itself.
                 return object, (), _parts(obj)
             if kind is ModuleType:
@@ -75,10 +75,6 @@ def _checker() -> Any:
             return NotImplemented
 
     return make_pickler(Checker)
-
-
-def _by_reference(fn: Any) -> bool:
-    return fn.__module__ not in MAIN_NAMES and is_importable(fn)
 
 
 def _parts(fn: Any) -> list[Any]:

@@ -133,7 +133,9 @@ class Starter:
             return zygote.verdict, zygote.replaced
         if zygote.threaded:
             culprits, times = set(zygote.suspects) or zygote.imported, MAX_BLAMES
-            did = f"{_named(zygote.suspects)} started threads ({zygote.threaded} in all)"
+            names = ", ".join(zygote.suspects)
+            did = f"importing {names} ahead" if names else "a module imported ahead"
+            did += f" started threads ({zygote.threaded} in all)"
         elif zygote.gone or (late and zygote.importing):
             culprits, times = {zygote.importing} - {""}, 1
             did = f"importing {zygote.importing} ahead "
@@ -220,10 +222,6 @@ class Starter:
             self.method = "spawn"
             _warn(zygote.verdict)
         return zygote.verdict, zygote.replaced
-
-
-def _named(modules: list[str]) -> str:
-    return f"importing {', '.join(modules)} ahead" if modules else "a module imported ahead"
 
 
 def _warn(event: str) -> None:

@@ -101,7 +101,8 @@ class ZygoteClient:
         if fresh:
             self.imported.update(fresh)
             self.imports += 1
-            self._request(("import", [list(sys.path), *fresh]))
+            with contextlib.suppress(OSError):  # a dead zygote is noticed at the next fork
+                self.control.send(dumps(("import", [list(sys.path), *fresh])))
 
     def fork(
         self,
@@ -117,10 +118,6 @@ class ZygoteClient:
         data = b"".join(fd.to_bytes(4, sys.byteorder) for fd in sent)
         # As socket.send_fds, without that module.
         self.control.sendmsg([message], [(sockets.SOL_SOCKET, sockets.SCM_RIGHTS, data)])
-
-    def _request(self, message: Any) -> None:
-        with contextlib.suppress(OSError):  # a dead zygote is noticed at the next fork
-            self.control.send(dumps(message))
 
     def fileno(self) -> int:
         """The descriptor of its socket, which is readable when it reports or ends; -1 if closed."""
