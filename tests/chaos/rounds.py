@@ -12,7 +12,13 @@ from pathlib import Path
 
 import psutil
 
-from tests.helpers.leaks import Held, shutdown_pool, wait_until_clean, warm_resources
+from tests.helpers.leaks import (
+    Held,
+    close_default_executors,
+    shutdown_pool,
+    wait_until_clean,
+    warm_resources,
+)
 
 from .calls import make
 from .injector import Injector, workers_and_zygotes
@@ -170,6 +176,4 @@ def _lives(pid: int, born: float) -> bool:
 
 def settle() -> None:
     """End what may live on between calls by design, except the warm pool."""
-    module = sys.modules.get("parallax._executors.executor")
-    if module is not None:
-        module.close_default_executors()
+    close_default_executors()

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 import parallax
-from parallax._executors.executor import close_default_executors
 from tests import jobs
+from tests.helpers.leaks import close_default_executors
 
 BACKENDS = ("auto", "threads", "processes", "serial")
 

@@ -16,7 +16,7 @@ from helpers.executor_kinds import APART, INSIDE, KINDS, SOON
 from jobs import nested as nested_jobs
 
 import parallax
-from parallax._executors.executor import close_default_executors
+from tests.helpers.leaks import close_default_executors
 
 user: contextvars.ContextVar[object] = contextvars.ContextVar("user", default="nobody")
 

@@ -24,7 +24,7 @@ from jobs import pool as pool_jobs
 
 import parallax
 from parallax import parallel, parallel_imap
-from parallax._executors.executor import close_default_executors
+from tests.helpers.leaks import close_default_executors
 
 pytestmark = pytest.mark.sampled(3)
 

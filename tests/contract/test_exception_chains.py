@@ -16,7 +16,7 @@ from jobs import chains
 from jobs import pool as pool_jobs
 
 from parallax import SerializationError, amap, options, parallel_imap, parallel_map
-from parallax._executors.executor import close_default_executors
+from tests.helpers.leaks import close_default_executors
 
 pytestmark = pytest.mark.sampled(3)
 

@@ -16,7 +16,7 @@ from helpers.executor_kinds import CONCURRENT, KINDS, OUTSIDE, SOON, held
 from jobs import pool as pool_jobs
 
 import parallax
-from parallax._executors.executor import close_default_executors
+from tests.helpers.leaks import close_default_executors
 
 pytestmark = pytest.mark.sampled(2)
 

@@ -37,7 +37,7 @@ from parallax import (
     parallel_map,
 )
 from parallax._core.cores import gil_enabled
-from parallax._executors.executor import close_default_executors
+from tests.helpers.leaks import close_default_executors
 
 pytestmark = pytest.mark.sampled(3)
 

@@ -12,7 +12,7 @@ import pytest
 
 import parallax
 from parallax import BackendMissingError, parallel_imap, parallel_map
-from parallax._executors.executor import close_default_executors
+from tests.helpers.leaks import close_default_executors
 
 EXECUTORS = [parallax.Executor, parallax.ThreadPoolExecutor, parallax.ProcessPoolExecutor]
 

@@ -10,7 +10,7 @@ from helpers.executor_kinds import KINDS
 
 import parallax
 from parallax import options, parallel, parallel_imap, parallel_map
-from parallax._executors.executor import close_default_executors
+from tests.helpers.leaks import close_default_executors
 
 GLOBAL = np.random.default_rng(1)
 PYTHON, DEFAULT = random.Random(2), random.Random(3)

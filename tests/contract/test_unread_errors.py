@@ -24,7 +24,7 @@ from helpers.executor_kinds import CONCURRENT, KINDS, SOON
 
 import parallax
 from parallax import explain, parallel_imap
-from parallax._executors.executor import close_default_executors
+from tests.helpers.leaks import close_default_executors
 
 pytestmark = pytest.mark.sampled(3)
 

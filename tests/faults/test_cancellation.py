@@ -15,7 +15,7 @@ import pytest
 
 import parallax
 from parallax import Executor, ProcessPoolExecutor
-from parallax._executors.executor import close_default_executors
+from tests.helpers.leaks import close_default_executors
 
 
 def noted(path, gate=None):

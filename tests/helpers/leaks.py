@@ -46,6 +46,17 @@ _POOL = "parallax._backends.processes.parent.warm_pool"
 _SHM = Path("/dev/shm")
 
 
+def close_default_executors() -> None:
+    """Shut the executors down that calls share which are given none."""
+    module = sys.modules.get("parallax._executors.executor")
+    if module is not None:
+        with module._defaults_lock:
+            executors = list(module._defaults.values())
+            module._defaults.clear()
+        for executor in executors:
+            executor.shutdown()
+
+
 def shutdown_pool() -> None:
     # Not imported: a pool that was never imported has no workers.
     pool = sys.modules.get(_POOL)

@@ -200,15 +200,6 @@ def shared_executor(options: Options) -> Executor:
     return executor
 
 
-def close_default_executors() -> None:
-    """Shut the default executors down; calls that need one create a new one."""
-    with _defaults_lock:
-        executors = list(_defaults.values())
-        _defaults.clear()
-    for executor in executors:
-        executor.shutdown()
-
-
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_defaults.clear)
     # The parent's may be held by a thread that is gone.
