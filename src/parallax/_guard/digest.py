@@ -290,23 +290,20 @@ class Walk:
 
     def _instance(self, obj: Any) -> None:
         self._attributes(obj)
-        kind = type(obj)
-        if is_own_class(kind):
-            self.classes.append(kind)
+        if is_own_class(type(obj)):
+            self.classes.append(type(obj))
 
     def _attributes(self, obj: Any) -> None:
         """What is in an object's ``__dict__``, in its slots, and in fields that C code knows."""
         kind = type(obj)
         if kind in _PLAIN:
             return
-        space = instance_dict(obj)
+        space, own = instance_dict(obj), is_own_class(kind)
         if space:
-            own = is_own_class(kind)
-            # Libraries keep what they have computed under such names.
-            names = [n for n in space if own or not ("cache" in n or "memo" in n)]
+            names = [n for n in space if own or not _is_cache(n)]
             self._out.append(names)
             self._values([space[n] for n in names])
-        slots = _slots(kind)
+        slots = _slots(kind, own=own)
         self._values([_slot(each, obj) for each in slots])
         if space is None and not slots:
             held = gc.get_referents(obj)[:MAX_WHOLE_ENTRIES]
@@ -345,13 +342,19 @@ def _slot(member: Any, obj: Any) -> Any:
         return None
 
 
-def _slots(kind: type) -> list[Any]:
+def _is_cache(name: str) -> bool:
+    """Whether libraries keep what they have computed under such a name."""
+    return "cache" in name or "memo" in name
+
+
+def _slots(kind: type, *, own: bool) -> list[Any]:
+    spaces = (type.__getattribute__(cls, "__dict__") for cls in mro_of(kind)[:-1])
     return [
         each
-        for cls in mro_of(kind)[:-1]
-        if is_own_class(cls)
-        for each in type.__getattribute__(cls, "__dict__").values()
-        if type(each) is types.MemberDescriptorType
+        for space in spaces
+        if "__slots__" in space
+        for name, each in space.items()
+        if type(each) is types.MemberDescriptorType and (own or not _is_cache(name))
     ]
 
 

@@ -27,6 +27,7 @@ from parallax._guard.lookup import (
     is_own_code,
 )
 from parallax._guard.other_threads import goes_on
+from parallax._guard.process_state import look_at_process, process_difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,8 +81,8 @@ class Net:
         Args:
             fn: the callable.
             mesh: how closely to look.
-            share: how much of the items' time looking may take; items are passed over if it takes
-                more, and the next look tells whether they have changed something.
+            share: how much of the items' time looking may take; if it takes more, fewer samples
+                are looked at. No items are passed over: what others do meanwhile would count.
         """
         self._mesh = mesh
         self._fn = fn
@@ -95,6 +96,7 @@ class Net:
         self._visited: set[int] = set()
         self._kinds: dict[type, Any] = {}
         self._known: list[tuple[int, int]] | None = None
+        self._process: list[Any] = []
         self._items: tuple[Sequence[Any], tuple[int, int]] | None = None
         #: modules that the program's code may import, and attributes that it sets.
         self.imports: set[str] = set()
@@ -105,10 +107,10 @@ class Net:
 
     def before(self, items: Sequence[Any]) -> None:
         """Items begin; what was seen after the latest ones still holds."""
-        self._began = begin = clock()
-        if self.spent > self._share * self._worked + FREE_S:
-            return
+        begin = clock()
         items = [*items]  # a recall shortens the list
+        if self._known is None or self._share == math.inf:  # else what was seen last still holds
+            self._process = look_at_process()
         if self._known is None:
             self._look(items)  # finds the classes, whose methods read globals
             self._known, mine = self._look(items)
@@ -129,6 +131,9 @@ class Net:
         self._items = None
         places = [("the item", mine, now), *self._compared(known)]
         found = [Change(name, foreign=old[0] == new[0]) for name, old, new in places if old != new]
+        before, self._process = self._process, look_at_process()
+        if name := process_difference(before, self._process):
+            found.append(Change(name))
         self.spent += clock() - begin
         if self.spent > self._share / 2 * self._worked + FREE_S and self._mesh.steps > MIN_STEPS:
             self._mesh = self._mesh._replace(steps=self._mesh.steps / 2)

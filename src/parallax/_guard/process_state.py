@@ -15,7 +15,7 @@ from parallax._guard.lookup import instance_dict, is_a, mro_of, top_module
 from parallax._guard.other_threads import goes_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
     from typing import Any, Final
 
 # Loggers whose levels are looked at.
@@ -78,6 +78,8 @@ _STATES: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
     ("NumPy's printing", "numpy", lambda m: m.get_printoptions()),
     ("the figures of pyplot", "matplotlib.pyplot", lambda m: m.get_fignums()),
 )
+#: What they are called.
+PROCESS_TITLES: Final = frozenset(title for title, _, _ in _STATES)
 # Those that installed code, too, swaps for a moment: looked at while an item runs.
 _BRIEF: Final = _STATES[:5]
 
@@ -93,12 +95,12 @@ class ProcessWatch:
 
     def before(self) -> None:
         """Items begin."""
-        self._before, self._began = _look(_STATES), time.perf_counter()
+        self._before, self._began = look_at_process(), time.perf_counter()
 
     def changed(self) -> str:
         """What items have changed for good; "" for nothing."""
         before, self._before = self._before, []
-        while title := _difference(before, _look(_STATES), self._others):
+        while title := process_difference(before, look_at_process(), self._others):
             if not self.changed_elsewhere(title):
                 return title
         return ""
@@ -106,7 +108,7 @@ class ProcessWatch:
     def changed_elsewhere(self, title: str) -> bool:
         """Whether another thread goes on changing this; if so, it is looked at no more."""
         state = [each for each in _STATES if each[0] == title]
-        found = goes_on(lambda: _look(state), time.perf_counter() - self._began)
+        found = goes_on(lambda: look_at_process(state), time.perf_counter() - self._began)
         if found:
             self._others.add(title)
         return found
@@ -114,11 +116,14 @@ class ProcessWatch:
     def swapped(self) -> str | None:
         """What an item that is running has changed, from another thread; None if none runs."""
         before = self._before[: len(_BRIEF)]
-        found = _difference(before, _look(_BRIEF), self._others) if before else ""
+        found = process_difference(before, look_at_process(_BRIEF), self._others) if before else ""
         return found if self._before else None  # it may have ended meanwhile
 
 
-def _look(looks: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> list[Any]:
+def look_at_process(
+    looks: Iterable[tuple[str, str, Callable[[Any], Any]]] = _STATES,
+) -> list[Any]:
+    """What all threads share now, for ``process_difference``."""
     found = []
     for _, name, look in looks:
         module = sys.modules.get(name)
@@ -129,7 +134,8 @@ def _look(looks: Iterable[tuple[str, str, Callable[[Any], Any]]]) -> list[Any]:
     return found
 
 
-def _difference(before: list[Any], after: list[Any], others: set[str]) -> str:
+def process_difference(before: list[Any], after: list[Any], others: Container[str] = ()) -> str:
+    """The title of the first state that differs, but for ``others``; "" if none does."""
     for (title, _, _), old, new in zip(_STATES, before, after, strict=False):
         # What was not there before was imported meanwhile.
         if old is not None and new is not old and new != old and title not in others:

@@ -16,6 +16,7 @@ from parallax._core.callables import unwrap_partial
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._guard.effects import DRAWS, Finding
 from parallax._guard.net import Change, Mesh, Net
+from parallax._guard.process_state import PROCESS_TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -76,8 +77,9 @@ class Watch:
         self.fresh = False
         #: places that were seen to change without consequence.
         self.harmless: set[str] = set()
-        #: generators from which other threads draw: workers, which have none, tell about these.
-        self._noisy: set[str] = set()
+        #: what other threads may change: workers, which have none, tell about generators from which
+        #: others draw, and ``ProcessWatch`` about the state of the process.
+        self._noisy = {*PROCESS_TITLES}
         self._began = 0.0  # when the item began
         #: items that a worker has run, to be run again at home and looked at.
         self.suspected: set[int] = set()
