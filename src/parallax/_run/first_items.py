@@ -123,7 +123,6 @@ class FirstItems:
             self.process = ProcessWatch()
             self.process.before()
         self.began = clock()
-        self._due = time.monotonic() + self.limit
         self._lock = _thread.allocate_lock()
         self._run: Any = None
 
@@ -206,10 +205,14 @@ class FirstItems:
 
     def check(self, now: float) -> float:
         """Make the run if a block takes long; in the thread that watches for stalls."""
-        if now < self._due:
-            return self._due
         with self._lock:
-            if self._run is None and self.block[1]:
+            # Blocks that follow on a first one are sized to end; one that does not is late, too.
+            limit = self.limit + (FIRST_S if self.blocks else 0.0)
+            begun, size, _ = self.block
+            left = begun + limit - clock() if size else limit
+            if self._run is None and left > 0:
+                return now + left
+            if self._run is None:
                 with contextlib.suppress(AttributeError, OSError):  # a system that has none
                     os.sched_setaffinity(0, os.sched_getaffinity(self.thread.native_id or 0))
                 before = enter(self.place)
