@@ -141,7 +141,11 @@ def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
 
 
 def thread_rates(seen: Measurement, cores: float, most: int) -> list[float]:
-    """Items per second with 1, 2, ... ``most`` threads, by mean value analysis."""
+    """Items per second with 1, 2, ... ``most`` threads: half way between two models.
+
+    Mean value analysis (Reiser and Lavenberg 1980) has threads ask for the GIL at random moments.
+    Even items ask together, and then leave it together: each round takes all their turns.
+    """
     # The upper end of the reading: threads that take turns only cost, and change the order of
     # side effects, so they must be worth it for certain.
     held = seen.cpu if seen.held is None else min((seen.held + seen.error) * seen.wall, seen.cpu)
@@ -151,8 +155,8 @@ def thread_rates(seen: Measurement, cores: float, most: int) -> list[float]:
     queue = 0.0
     for n in range(1, most + 1):
         at_gil = held * (1.0 + queue)
-        rate = n / max(at_gil + other, 1e-9)
-        queue = rate * at_gil
+        queue = n * at_gil / max(at_gil + other, 1e-9)
+        rate = n / max((at_gil + n * held) / 2 + other, 1e-9)
         rates.append(min(rate, max(ceiling, 1.0 / max(seen.wall, 1e-9))))
     return rates
 
