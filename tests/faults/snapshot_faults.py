@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -209,6 +210,43 @@ def test_templates_and_workers_that_are_killed(tmp_path):
         assert got == [*range(30)], seed
         got = parallel_map(kills_at_random, items, on_error="return")
         assert got == [*range(30)], seed
+    assert wait_until_clean(before) == []
+
+
+class EndsOnce:
+    """What only forks of the program may have: copies elsewhere would end as well."""
+
+    def __del__(self):
+        pass
+
+
+ONLY_FORKS = {
+    "a lock deep inside": [*[0] * 3000, threading.Lock(), *[0] * 3000],
+    "an end": EndsOnce(),
+}
+
+
+@pytest.mark.parametrize("what", ONLY_FORKS)
+def test_a_template_is_killed_and_other_workers_cannot_have_the_callable(what, tmp_path):
+    """The call comes home; nothing is lost."""
+    held, flag, program = ONLY_FORKS[what], tmp_path / "flag", os.getpid()
+
+    def item(n):
+        busy(n)
+        if n >= 30 and os.getpid() != program and not flag.exists():
+            flag.touch()
+            psutil.Process().parent().kill()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return n, held is not None
+
+    before = Held.now()
+    with options(backend="auto", start_method="auto"):
+        for _ in range(20):  # while other programs have the cores the items stay
+            got = parallel_map(item, range(60), retries=3)
+            assert got == [(n, True) for n in range(60)]
+            if flag.exists():
+                break
+    assert any(each.startswith("workers: the callable") for each in got.report.notes)
     assert wait_until_clean(before) == []
 
 

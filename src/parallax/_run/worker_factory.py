@@ -110,10 +110,8 @@ class WorkerFactory:
         self.output = self.output or output_receiver.OutputReceiver()
         make = map_workers.ProcessCrew  # loaded before a fork: after it each page is copied first
         pool = self.start.pool(call.key, self._dispatch.flow.wanted)
-        if not self.start.forked and not self._forced:
-            if self._uncopied:
-                raise errors.WorkerStartError("auto", self._uncopied)
-            self._check_travels(call)
+        if not self.start.forked:
+            self._check_travels()
         made = make(
             dispatch.post,
             dispatch.lock,
@@ -146,7 +144,7 @@ class WorkerFactory:
 
     def _run_call(self) -> run_call.RunCall:
         if self._made is None:
-            self._made = run_call.RunCall(self._call, self._reads)
+            self._made = run_call.RunCall(self._call, self._reads, self._check_travels)
         return self._made
 
     def _reads(self) -> tuple[Any, ...]:
@@ -154,9 +152,13 @@ class WorkerFactory:
         limits.find_reads()
         return () if self._forced and self.start.may_fork() else limits.reads  # forks have it
 
-    @staticmethod
-    def _check_travels(call: run_call.RunCall) -> None:
+    def _check_travels(self) -> None:
         """Encode the callable for others than the forks for which it was looked at."""
+        if self._forced:
+            return
+        if self._uncopied:
+            raise errors.WorkerStartError("auto", self._uncopied)
+        call = self._run_call()
         try:
             call.encode()
         except errors.SerializationError as error:

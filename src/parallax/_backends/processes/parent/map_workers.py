@@ -130,6 +130,14 @@ class ProcessCrew(WorkerSet[WorkerClient]):
             elif not self.workers:
                 self._report(Unable(error.detail, method=error.method))
             return
+        if any(self._key not in each.started.inherits.keys for each in leased):
+            try:
+                self._call.check()  # where the program was forked, its template may have died
+            except errors.WorkerStartError as error:
+                for each in leased:
+                    self.pool.discard(each, kill=True)
+                self._report(Unable(error.detail, method=error.method))
+                return
         if count > self._context[0]:  # not once more for one that is replaced
             self._context = count, self._surround(count)
         with self._lock:

@@ -36,9 +36,16 @@ if not TYPE_CHECKING:
 class RunCall:
     """What workers are sent besides items, as soon as one has to be sent it."""
 
-    def __init__(self, call: Call, reads: Callable[[], Iterable[Key]]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        reads: Callable[[], Iterable[Key]],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Prepare; ``reads`` gives the module-level data that the callable reads."""
         self._call = call
+        #: raises WorkerStartError if no other workers than forks of the program can be used.
+        self.check = check
         self._reads = reads
         self._encoded: codec.Encoded | None = None
         self._key = 0
