@@ -35,6 +35,8 @@ class PastRun(NamedTuple):
     shared: bool = False
     #: the change, seen by what happened, that kept the callable at home.
     kept: Finding | None = None
+    #: how fast threads were seen to be if they brought next to nothing, in loops.
+    poor_threads: float | None = None
 
 
 # In both the least recently used entry comes first.

@@ -20,6 +20,7 @@ from parallax._profiling.meters import FreeCores
 from parallax._profiling.worker_meter import WorkerMeter
 from parallax._routing.planner import plan
 from parallax._routing.route_limits import RouteLimits
+from parallax._routing.throughput import POOR_SPEED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +88,8 @@ class Profiler:
         self.limits = RouteLimits(fn, history, kept, guard=guard)
         #: routes at work in this call: loop seconds done per second.
         self.observed_speeds: dict[Route, float] = {}
+        if self.past_run is not None and self.past_run.poor_threads is not None:
+            self.observed_speeds["threads"] = self.past_run.poor_threads
         self.thread_cap = threads
         self._free = FreeCores(installed_cores())
         self._delayed = 0.0  # share of the time in which the caller's thread had no core
@@ -121,6 +124,8 @@ class Profiler:
         similar = self.past_run.measurement if self.past_run is not None else None
         if similar is not None and max(wall, similar.wall) > min(wall, similar.wall) * STALE_FACTOR:
             similar = self.past_run = None
+            if not self._workers_began:
+                self.observed_speeds.clear()
         if similar is not None and (held is None or error > CLEAR_ERROR):
             held, error = similar.held, similar.error
         if self._held_per_cpu is not None and wall > 0:
@@ -165,15 +170,15 @@ class Profiler:
         self.observed_speeds.pop("threads", None)
         return True
 
-    def ran_beside(self, result: ChunkResult) -> bool:
-        """Threads have run a chunk; whether they now are known to hinder each other, or not to."""
-        caller = self.caller
+    def ran_beside(self, result: ChunkResult) -> float:
+        """Threads have run a chunk; by what ``loop_seconds`` of earlier ones are to be corrected."""
+        caller, before = self.caller, self._threads.factor
         if caller.waiting > 0.5:
-            return False  # how much an item computes after it has waited is not known yet
-        changed = self._threads.add(result, caller.cost(), caller.overtaken)
-        if changed:
-            self.observed_speeds.pop("threads", None)  # it was taken for more, or less
-        return changed
+            return 1.0  # how much an item computes after it has waited is not known yet
+        if not self._threads.add(result, caller.cost(), caller.overtaken):
+            return 1.0
+        self.observed_speeds.pop("threads", None)  # it was taken for more, or less
+        return 1.0 if caller.cost().even else before / self._threads.factor
 
     def contends(self) -> bool:
         """Whether it is worth seeing what items take alone now, beside what threads take."""
@@ -290,5 +295,7 @@ class Profiler:
             return
         kept = replace(seen, payload=None, remembered=False)
         limits = self.limits
-        run = PastRun(kept, limits.history, self._gil, limits.shared is not None, limits.kept)
+        speed = self.observed_speeds.get("threads", POOR_SPEED)
+        poor = speed if speed < POOR_SPEED else None
+        run = PastRun(kept, limits.history, self._gil, limits.shared is not None, limits.kept, poor)
         remember_run(self._key, run)

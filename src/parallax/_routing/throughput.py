@@ -82,6 +82,10 @@ class RouteThroughput:
         self.items += len(result.values)
         self.chunks += 1
 
+    def correct(self, factor: float) -> None:
+        """What a loop would take for the chunks so far is so many times what was thought."""
+        self._work *= factor
+
     def speed(self, now: float, under_way: float, delay: float) -> float | None:
         """Loop seconds done per second, on a machine that gives its cores; None: too early.
 

@@ -42,8 +42,10 @@ class RouteJudge:
         route = flow.route
         threads = route == "threads"
         profiler.workers.add_chunk(result, threads=threads, workers=flow.wanted)
-        if threads and flow.wanted > 1 and profiler.ran_beside(result):
-            self._throughput = None
+        if threads and flow.wanted > 1:
+            factor = profiler.ran_beside(result)
+            if self._throughput is not None:
+                self._throughput.correct(factor)
         if not threads:
             profiler.workers.add_encoding(done.seconds, len(result.values))
             moved = done.bytes_in + done.bytes_out

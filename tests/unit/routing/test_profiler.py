@@ -629,6 +629,21 @@ def test_what_is_remembered(world):
     assert (kept.measurement.items, kept.measurement.payload) == (1, None)
 
 
+@pytest.mark.parametrize(("speed", "known"), [(0.9, True), (1.9, False)])
+def test_threads_that_brought_nothing_are_not_tried_again(world, speed, known):
+    profiler = started()
+    world.item(profiler, 0.01)
+    profiler.observed_speeds["threads"] = speed
+    profiler.remember(profiler.measurement(world.now))
+    again = started()
+    assert again.observed_speeds == ({"threads": speed} if known else {})
+    again.remember(again.measurement(world.now))
+    assert started().observed_speeds == again.observed_speeds, "a call without threads forgot it"
+    world.item(again, 0.01 * 1.1 * STALE_FACTOR)
+    again.measurement(world.now)
+    assert not again.observed_speeds, "that was seen with items unlike these"
+
+
 @pytest.mark.parametrize("why", ["nothing", "unfinished", "nested", "crowded", "loaded"])
 def test_what_is_not_remembered(world, why):
     profiler = started(crowded=why == "crowded")
