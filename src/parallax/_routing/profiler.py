@@ -171,7 +171,7 @@ class Profiler:
         return True
 
     def ran_beside(self, result: ChunkResult) -> float:
-        """Threads have run a chunk; by what ``loop_seconds`` of earlier ones are to be corrected."""
+        """Threads have run a chunk; the factor that corrects ``loop_seconds`` of earlier ones."""
         caller, before = self.caller, self._threads.factor
         if caller.waiting > 0.5:
             return 1.0  # how much an item computes after it has waited is not known yet
