@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import threading
 import time
@@ -182,6 +183,30 @@ def test_a_bound_method_that_changes_its_object(method):
             wait([executor.submit(getattr(tally, method), n) for n in range(20)])
     assert sorted(tally.seen) == (list(range(20)) if method == "add" else [])
     assert (tally.last is None) is (method == "add")
+
+
+def hidden(x):
+    """The code does not show that a list grows."""
+    jobs.spin(0.003)
+    operator.methodcaller("append", x)(SEEN)
+    return os.getpid()
+
+
+@pytest.mark.parametrize("how", ["map", "submit"])
+def test_what_first_calls_are_seen_to_change(how):
+    """Calls stay in this process, whose list it is."""
+    SEEN.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SharedStateWarning)
+        with Executor(max_workers=2) as executor:
+            if how == "map":
+                pids = {*executor.map(hidden, range(80))}
+            else:
+                pids = {*results([executor.submit(hidden, n) for n in range(80)])}
+            [function] = executor.report().functions
+    assert sorted(SEEN) == [*range(80)]
+    assert pids == {HERE}
+    assert "changes `SEEN` (seen at" in function.reason
 
 
 def test_a_counter_warns_once():

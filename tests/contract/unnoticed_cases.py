@@ -6,16 +6,22 @@ A second thread keeps the program from being forked.
 from __future__ import annotations
 
 import calendar
+import fnmatch
 import functools
+import operator
 import os
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parallax import parallel_map
+from parallax import Executor, parallel_map
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ITEMS, PLACE = range(100), Path(sys.argv[1])
 
@@ -65,6 +71,84 @@ def named(x: int) -> int:
     return x
 
 
+late: list[int] = []
+fnmatch.set_by_the_program = True  # type: ignore[attr-defined]
+
+
+def changes_late(x: int) -> int:
+    work()
+    if x >= 90:
+        operator.methodcaller("append", x)(late)
+    return os.getpid()
+
+
+def reads_what_the_program_set(x: int) -> bool:
+    work()
+    return getattr(fnmatch, "set_by_the_program", False)
+
+
+def waits(x: int) -> int:
+    time.sleep(0.02 if x % 2 else 0.005)
+    if x >= 40:
+        operator.methodcaller("append", x)(late)
+    return threading.get_ident()
+
+
+def raises(x: int) -> None:
+    work()
+    with PLACE.open("a") as file:
+        file.write(f"{x}\n")
+    if x == 80:
+        raise ValueError(x)
+
+
+def in_processes(call: Callable[[], Any]) -> Any:
+    """What a call gives whose items have left: while other programs have the cores they stay."""
+    for _ in range(20):
+        found, left = call()
+        if left:
+            return found
+    raise AssertionError(found)
+
+
+def rest() -> None:
+    """Rows of executors, of threads, of errors, and of what workers are not told."""
+
+    def submit() -> Any:
+        late.clear()
+        with Executor(max_workers=2) as executor:
+            places = [*executor.map(changes_late, ITEMS)]
+        return places, all(place != os.getpid() for place in places[90:])
+
+    in_processes(submit)
+    assert late == [], "late changes of an executor's calls are noticed"
+
+    def read() -> Any:
+        found = parallel_map(reads_what_the_program_set, ITEMS, max_workers=2)
+        return found, found.report.route == "processes"
+
+    assert False in in_processes(read), "what is set on modules of packages is carried"
+
+    def wait() -> Any:
+        late.clear()
+        found = parallel_map(waits, range(60), max_workers=8)
+        return found, len({*found[40:]}) > 1
+
+    in_processes(wait)
+    assert sorted(late) == [*range(40, 60)]
+    assert late != [*range(40, 60)], "changes that begin in threads are put in order"
+
+    def fail() -> Any:
+        PLACE.write_text("")
+        try:
+            parallel_map(raises, range(200), max_workers=2)
+        except ValueError:
+            ran = {*map(int, PLACE.read_text().split())}
+        return ran, bool(ran - {*range(81)})
+
+    in_processes(fail)
+
+
 def main() -> None:
     for _ in range(20):  # while other programs have the cores the items stay
         PLACE.write_text("")
@@ -85,6 +169,7 @@ def main() -> None:
     assert error.__traceback__ is None
     assert list(parallel_map(named, ITEMS, backend="processes")) == [*ITEMS]
     assert came == [], "a named backend is obeyed"
+    rest()
     print("done")
 
 

@@ -78,6 +78,7 @@ class Trial:
         self._decided = decided
         self._profiler = Profiler(fn, guard=True, crowded=crowded)
         self._profiler.limits.inspect(args)
+        self._profiler.limits.cast_net()
         #: calls that wait for the decision.
         self._held = held
         self._calls = 0
@@ -134,7 +135,7 @@ class Trial:
     ) -> tuple[Any, BaseException | None, float, float]:
         """Call ``fn`` and measure the call. Returns as ``capture``."""
         caller, limits = self._profiler.caller, self._profiler.limits
-        watched = limits.watching and not kwargs
+        watched = (limits.watching or limits.looking) and not kwargs
         if watched:
             limits.before_item(args)
         if not caller.sampling and self._worth_sampling(clock()):
@@ -144,7 +145,7 @@ class Trial:
         value, error, wall, cpu = capture(fn, args, kwargs)
         self._running = None
         if watched:
-            limits.after_item()
+            limits.after_item(self._calls)
         with self._lock:  # the sampler's thread may be about to decide
             caller.end(1, wall, cpu, alone=True)
             self._calls += 1
