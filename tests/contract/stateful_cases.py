@@ -1284,7 +1284,7 @@ HOME |= {"context_variable", "context_variable_list", "weak_dictionary", "cached
 #: Reading this sets it.
 HOME.add("locale_set")
 #: What workers that are no forks of the program do not have, as docs/routing.md says.
-UNCARRIED = {"module_attribute", "enum_attribute", "globals_dict"}
+UNCARRIED = {"builtins_patched", "module_attribute", "enum_attribute", "globals_dict"}
 HELD = re.compile("one after the other because|are not used because")
 
 
