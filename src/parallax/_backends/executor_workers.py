@@ -1,7 +1,7 @@
 """Any ``concurrent.futures.Executor`` as a backend; the program starts and ends it.
 
-Guarantees: only ``submit`` of the executor is used; an executor that breaks fails the items that
-it was given, and is given no more.
+Guarantees: only ``submit`` of the executor is used; an executor that breaks is given no more, and
+its own error ends the run: which of the items in flight broke it cannot be told.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
 
+_CANCELLED_CALLS = (
+    "the executor that was passed as backend= has cancelled calls of this run, as "
+    "shutdown(cancel_futures=True) does. Keep it open until the run has ended"
+)
+
+
 def _run_in(
     place: tuple[Any, ...], fn: Callable[..., Any], items: Sequence[Any], star: bool, stop: bool
 ) -> ChunkResult:  # executors take positional arguments, and some pickle them
@@ -41,6 +47,7 @@ class ExternalCrew(SelfReportingCrew):
         self._executor = executor
         self._names: list[int] = []
         self._pending: set[Future[ChunkResult]] = set()
+        self._broken: BaseException | None = None
 
     @property
     def size(self) -> int:
@@ -53,6 +60,8 @@ class ExternalCrew(SelfReportingCrew):
         return 0.0
 
     def open(self, count: int) -> None:
+        if self._broken is not None:
+            raise self._broken
         self._place = self._outer.worker(max(count, len(self._names)))
         while len(self._names) < count:
             name = self._new_id()
@@ -67,24 +76,29 @@ class ExternalCrew(SelfReportingCrew):
             call = snapshot(self._context).run, *call
         try:
             future = self._context.copy().run(submit, *call)
-        except futures.BrokenExecutor:
-            self._report(Died(worker, WorkerEnd(), began=False))
+        except futures.BrokenExecutor as error:
+            self._lost(worker, error)
             return
         self._pending.add(future)
 
         def finished(done: Future[ChunkResult]) -> None:
             self._pending.discard(done)
             if done.cancelled():
-                self._report(Died(worker, WorkerEnd(), began=False))
+                self._lost(worker, futures.CancelledError(_CANCELLED_CALLS))
             elif (error := done.exception()) is None:
                 self._report(Done(worker, chunk.id, done.result()))
             elif isinstance(error, futures.BrokenExecutor):
-                self._report(Died(worker, WorkerEnd(), began=True))
+                self._lost(worker, error)
             else:
                 words = f"{type(error).__name__}: {error}"
                 self._report(Refused(worker, chunk.id, "item", "item", words, error))
 
         future.add_done_callback(finished)
+
+    def _lost(self, worker: int, error: BaseException) -> None:
+        """End the run with the error: its turn takes the items back, and asks for a worker."""
+        self._broken = self._broken or error
+        self._report(Died(worker, WorkerEnd(), began=False))
 
     def name(self, worker: int) -> str:
         return f"{type(self._executor).__name__} ({self._names.index(worker) + 1})"
