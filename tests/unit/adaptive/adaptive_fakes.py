@@ -150,6 +150,8 @@ class FakeProfiler:
 
     def __init__(self, fn, *, guard, crowded):
         self.limits = SimpleNamespace(
+            cast_net=lambda: None,
+            looking=False,
             inspect=lambda _: None,
             verdict=VERDICTS.get(fn, Verdict("free", "", None, True)),
             watching=False,
