@@ -6,7 +6,16 @@ import importlib
 
 from benchmarks.routing.workloads.definition import Workload
 
-MODULES = ("pure_python", "c_held", "c_released", "waiting", "amounts", "payloads")
+MODULES = (
+    "pure_python",
+    "c_held",
+    "c_released",
+    "waiting",
+    "amounts",
+    "payloads",
+    "heavy_program",
+    "surroundings",
+)
 
 
 def all_workloads() -> list[Workload]:
