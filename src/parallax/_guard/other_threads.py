@@ -6,10 +6,10 @@ thread of the items does nothing, for as long as an item took, is another thread
 
 from __future__ import annotations
 
-import sys
 import time
 from _thread import get_ident
 
+from parallax._core.current_frames import current_frames
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.own_code import is_own
 
@@ -42,7 +42,7 @@ def goes_on(look: Callable[[], Any], seconds: float) -> bool:
 def _others() -> bool:
     """Whether there are threads besides this one and those that run code of parallax only."""
     me = get_ident()
-    for ident, frame in sys._current_frames().items():
+    for ident, frame in current_frames().items():
         outermost = frame
         while (caller := outermost.f_back) is not None:  # without a GIL it may return meanwhile
             outermost = caller

@@ -17,6 +17,7 @@ import threading
 import time
 
 from parallax._core.cores import gil_enabled
+from parallax._core.current_frames import current_frames
 from parallax._core.fork_pauses import COUNTS_LATE
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._profiling.child_clocks import ChildClocks
@@ -206,7 +207,7 @@ class ProgramSampler:
         me = threading.get_ident()
         seen = [
             each
-            for ident, frame in sys._current_frames().items()
+            for ident, frame in current_frames().items()
             if ident != me and (each := self._see(ident, frame))
         ]
         moved = self._move(seen, began)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import _thread
 import os
-import sys
 import time
 
+from parallax._core.current_frames import current_frames
 from parallax._core.fork_pauses import pause_at_forks
 from parallax._core.interrupt_mask import StartingThread
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -195,7 +195,7 @@ def unwatch(monitor: Watched) -> None:
 
 def stack_of(ident: int) -> str:
     """The stack of the user's code in a thread, innermost frame first, as faulthandler has it."""
-    frame = sys._current_frames().get(ident)
+    frame = current_frames().get(ident)
     lines: list[str] = []
     users = False
     while frame is not None:
