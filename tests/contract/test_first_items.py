@@ -356,3 +356,30 @@ def test_a_plan_is_made_before_another_long_item(monkeypatch):
 
 def backtrack(text):
     return re.match(r"(a+)+$", text) is not None
+
+
+READ_ONCE = """
+import time
+from parallax import parallel_map
+
+class Rows(list):
+    read = 0
+    def __iter__(self):
+        self.read += 1
+        return super().__iter__()
+
+def spin(x):
+    end = time.thread_time() + 0.01
+    while time.thread_time() < end:
+        pass
+    return x
+
+rows = Rows(range(60))
+results = parallel_map(spin, rows, max_workers=2)
+assert results == list(range(60)) and rows.read == 1, rows.read
+"""
+
+
+def test_the_input_is_read_once():
+    """A list with an ``__iter__`` of its own may do something there."""
+    subprocess.run([sys.executable, "-c", READ_ONCE], check=True, timeout=60)

@@ -179,7 +179,7 @@ class WorkerFactory:
             return end
         kinds: set[type] = set()
         for each in self._dispatch.source.whole:
-            if isinstance(each, (list, tuple)):
+            if type(each) in {list, tuple}:  # reading another may do something
                 kinds.update(map(type, islice(each, MAX_KINDS_ITEMS)))
         self._uncopied = copied_end("the callable", self._call.fn) or copied_end(
             "an item", items, kinds
