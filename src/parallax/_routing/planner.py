@@ -65,6 +65,9 @@ SHARED_BYTES_PER_S = 6e9
 #: Threads are added while each adds at least this part of its own speed.
 SUFFICIENT_RATE_SHARE = 0.97
 
+#: Growth of the rate by one more thread below which no more are looked at.
+MORE_THREADS = 1.002
+
 #: Half-width of the GIL reading above which it is only a guess.
 MAX_SURE_ERROR = 0.3
 
@@ -142,7 +145,7 @@ def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
 
 
 def thread_rates(seen: Measurement, cores: float, most: int) -> list[float]:
-    """Items per second with 1, 2, ... ``most`` threads: half way between two models.
+    """Items per second with 1, 2, ... threads, ``most`` at most: half way between two models.
 
     Mean value analysis (Reiser and Lavenberg 1980) has threads ask for the GIL at random moments.
     Even items ask together, and then leave it together: each round takes all their turns.
@@ -159,6 +162,8 @@ def thread_rates(seen: Measurement, cores: float, most: int) -> list[float]:
         queue = n * at_gil / max(at_gil + other, 1e-9)
         rate = n / max((at_gil + n * held) / 2 + other, 1e-9)
         rates.append(min(rate, max(ceiling, 1.0 / max(seen.wall, 1e-9))))
+        if n > cores and rates[-1] < MORE_THREADS * rates[-2]:
+            break
     return rates
 
 
