@@ -1,6 +1,6 @@
 """Chaos: random calls, and random faults injected into the workers, round by round: ``make chaos``.
 
-    python -m tests.chaos [--seconds 600] [--seed N] [--replay N [--rounds K]]
+    python -m tests.chaos [--seconds 600] [--seed N] [--replay N [--rounds K]] [--switch S]
     python -m tests.chaos kills [--count 200] [--seed N]
 
 Each round follows from its own seed, which is printed when something is wrong with it and can be
@@ -51,6 +51,8 @@ FAULTS = ("hang", "lost", "twice", "wrong", "late", "leak")
 def main() -> int:
     """Run; returns the exit status."""
     asked = _arguments()
+    if asked.switch is not None:
+        sys.setswitchinterval(asked.switch)
     # An executor that asks for "fork" gets it, threads or not.
     warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
     if asked.what == "kills":
@@ -74,6 +76,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="most rounds; 1 with --replay")
     parser.add_argument("--patience", type=float, default=60, help="seconds that are a hang")
     parser.add_argument("--count", type=int, default=200, help="kills")
+    parser.add_argument("--switch", type=float, help="seconds until threads take turns; 1e-6: hard")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line per round")
     return parser.parse_args()
 

@@ -149,7 +149,7 @@ class Ledger:
         if not isinstance(self.fn, Tally) or not whole or "PARALLAX_RETRIES" in os.environ:
             return []
         ran = self.fn.ran
-        if ran == list(range(len(self.call.items))):
+        if ran == list(range(self._promised())):
             return []
         return [f"wrong: the callable has collected {len(ran)} items: {str(ran)[:120]}"]
 

@@ -111,6 +111,7 @@ class RunCall:
     def clear(self) -> None:
         """Let go of the callable, for good: a run is part of a cycle of references."""
         self._call, self._reads = Call(len, star=False, stop=False), tuple
+        self.check = lambda: None
         if self._encoded is not None:
             self._encoded.buffers.clear()
             (self._encoded.slabs or {}).clear()
