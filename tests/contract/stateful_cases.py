@@ -850,7 +850,8 @@ simple("bytearray_extend", bytearray, lambda b, i: bytearray.extend(b, b"x"))
 simple("memoryview_write", lambda: bytearray(40), lambda b, i: memoryview(b).__setitem__(i % 40, i))
 simple("readinto", lambda: bytearray(8), lambda b, i: io.BytesIO(b"%08d" % i).readinto(b))
 simple("ctypes_structure",
-       lambda: (ctypes.c_int * 3)(), lambda c, i: ctypes.memset(c, i % 7, 4) and None, list)  # fmt: skip
+       lambda: (ctypes.c_int * 3)(), lambda c, i: ctypes.memset(c, i % 7, 4) and None, list,
+       home=True)  # fmt: skip
 simple("ctypes_buffer", lambda: ctypes.create_string_buffer(20),
        lambda c, i: ctypes.memmove(c, b"%03d" % i, 3) and None, lambda c: c.value)  # fmt: skip
 simple("mock_calls", mock.Mock, lambda m, i: m(i) and None, lambda m: m.call_count, home=True)

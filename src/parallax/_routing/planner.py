@@ -32,9 +32,10 @@ MIN_GAIN_S = 0.003
 #: Processes must promise this much less than threads, which need no start and no copies.
 MIN_PROCESS_GAIN = 0.93
 
-#: Part of the seconds of a start that workers must gain besides: starts are foreseen worst. Of 59
-#: jobs of 0.1 to 0.4 s half of those that started workers for less were slower than the loop.
-START_DOUBT = 1.0
+#: What workers must gain besides their start, as starts are foreseen worst: a part of its seconds,
+#: and so many seconds of it. Of 59 jobs of 0.1 to 0.4 s half of those whose workers gained less than
+#: the second were slower than the loop.
+START_DOUBT, START_DOUBT_S = 0.5, 0.04
 
 #: Seconds of work that no worker is started for.
 LITTLE_WORK_S = 0.015
@@ -132,7 +133,8 @@ def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:
         bar = cost * (MIN_GAIN if best == "loop" else MIN_PROCESS_GAIN)
         if best == "loop":
             start = facts.process_start if route == "processes" else 0.0
-            bar = min(bar, cost - max(MIN_GAIN_S, START_DOUBT * start))
+            doubt = max(START_DOUBT * start, min(start, START_DOUBT_S))
+            bar = min(bar, cost - max(MIN_GAIN_S, doubt))
         if route in costs and costs[route] < bar:
             best, cost = route, costs[route]
     current = facts.current
@@ -183,7 +185,7 @@ def _threads(seen: Measurement, left: int, facts: Facts) -> tuple[float, int]:
     count = next(n for n, rate in enumerate(rates, 1) if rate >= SUFFICIENT_RATE_SHARE * best)
     if not seen.items and seen.waiting > 0.8:
         count = most  # an item that is still waiting can only turn out to wait more
-    rate = rates[count - 1]
+    rate = rates[min(count, len(rates)) - 1]
     speed = facts.observed.get("threads")
     if speed is not None:
         rate = speed / max(seen.wall, 1e-9)

@@ -86,15 +86,15 @@ LOADING = replace(FOUR, cores=2, process_start=0.06, process_hold=0.04)
     [
         # The caller's thread runs nothing while it loads and forks.
         (SHORT, 60, LOADING, "loop"),
-        (SHORT, 90, replace(LOADING, process_hold=0.0), "loop"),  # starts are foreseen worst
-        (SHORT, 120, replace(LOADING, process_hold=0.0), "processes"),
-        (SHORT, 100, LOADING, "loop"),
+        (SHORT, 70, replace(LOADING, process_hold=0.0), "loop"),  # starts are foreseen worst
+        (SHORT, 90, replace(LOADING, process_hold=0.0), "processes"),
+        (SHORT, 90, LOADING, "loop"),
         (SHORT, 400, LOADING, "processes"),
         (SHORT, 60, replace(LOADING, process_start=0.01, process_hold=0.005), "processes"),
         # Other programs have the cores: a short job gets no more of them with more workers.
-        (SHORT, 130, replace(LOADING, free=2.0), "processes"),
-        (SHORT, 120, replace(LOADING, free=1.8), "loop"),
-        (SHORT, 160, replace(LOADING, free=1.8), "processes"),
+        (SHORT, 120, replace(LOADING, free=2.0), "processes"),
+        (SHORT, 100, replace(LOADING, free=1.8), "loop"),
+        (SHORT, 120, replace(LOADING, free=1.8), "processes"),
         (SHORT, 120, replace(LOADING, free=1.0), "loop"),
         (SHORT, 120, replace(LOADING, free=0.2), "loop"),
         (SHORT, 600, replace(LOADING, free=0.2), "loop"),  # 0.24 s that seem to be five times that
