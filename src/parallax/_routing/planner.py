@@ -33,8 +33,8 @@ MIN_GAIN_S = 0.003
 MIN_PROCESS_GAIN = 0.93
 
 #: What workers must gain besides their start, as starts are foreseen worst: a part of its seconds,
-#: and so many seconds of it. Of 59 jobs of 0.1 to 0.4 s half of those whose workers gained less than
-#: the second were slower than the loop.
+#: and so many seconds of it. Of 59 jobs of 0.1 to 0.4 s half of those whose workers gained less
+#: were slower than the loop.
 START_DOUBT, START_DOUBT_S = 0.5, 0.04
 
 #: Seconds of work that no worker is started for.
