@@ -11,6 +11,7 @@ import time
 
 import psutil
 import pytest
+from helpers.process_ends import living
 
 pytestmark = pytest.mark.sampled(2)
 
@@ -36,24 +37,6 @@ pids = set(parallel_map(pid, range(20), backend="processes"))
 print(os.getpid(), *pids, flush=True)
 {then}
 """
-
-
-def _alive(pids):
-    found = []
-    for pid in pids:
-        try:
-            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                found.append(pid)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def _gone(pids, seconds=3.0):
-    deadline = time.monotonic() + seconds
-    while (left := _alive(pids)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return left
 
 
 def start(then, method):
@@ -87,7 +70,7 @@ def test_exit_leaves_nothing(method, then):
     _, err, code = finish(process)
     assert code == {"": 0, "sys.exit(3)": 3}.get(then, 1)
     assert time.monotonic() - begin < 5
-    assert _gone(pids) == []
+    assert living(pids, 3.0) == []
     # From 3.13 on a traceback quotes the lines of a "-c" program, too.
     assert "Error" not in err.replace("ValueError: end", "").replace(then, "")
 
@@ -96,7 +79,7 @@ def test_os_exit_leaves_nothing(method):
     """Nor after ``os._exit``, which runs no exit handlers."""
     process, pids = start("os._exit(0)", method)
     finish(process)
-    assert _gone(pids) == []
+    assert living(pids, 3.0) == []
 
 
 def test_exit_with_an_open_stream(method):
@@ -108,7 +91,7 @@ def test_exit_with_an_open_stream(method):
     process, pids = start(then, method)
     _, err, code = finish(process)
     assert (err, code) == ("", 0)
-    assert _gone(pids) == []
+    assert living(pids, 3.0) == []
 
 
 def test_exit_while_a_thread_waits(method):
@@ -123,7 +106,7 @@ def test_exit_while_a_thread_waits(method):
     """
     process, pids = start(then, method)
     finish(process)
-    assert _gone(pids) == []
+    assert living(pids, 3.0) == []
 
 
 @pytest.mark.sampled(3)
@@ -140,7 +123,7 @@ def test_killed_parent_leaves_nothing(method, busy):
     process, pids = start(then, method)
     assert process.stdout.readline() == "in\n"
     process.kill()
-    assert _gone(pids) == []
+    assert living(pids, 3.0) == []
     process.communicate()
 
 
@@ -183,7 +166,7 @@ def test_ctrl_c(method, backend, group):
     assert "Traceback" not in err
     assert code == 0
     assert time.monotonic() - begin < 4
-    assert _gone(pids) == []
+    assert living(pids, 3.0) == []
 
 
 @pytest.mark.skipif(not POSIX, reason="signals")
@@ -193,4 +176,4 @@ def test_sigterm_ends_the_program(method):
     assert process.stdout.readline() == "in\n"
     process.terminate()
     assert finish(process)[2] == -signal.SIGTERM
-    assert _gone(pids) == []
+    assert living(pids, 3.0) == []

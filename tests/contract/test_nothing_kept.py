@@ -210,10 +210,9 @@ def ends_with_its_calls(kind, *calls, holds=("callable", "initializer"), setting
     there = weakref.ref(executor)
     del executor
     assert gone(there) is True
-    deadline = time.monotonic() + SOON
-    while left := set(threading.enumerate()) - threads:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.002)
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(SOON)
+        assert not thread.is_alive(), thread
 
 
 @pytest.mark.parametrize("kind", KINDS)

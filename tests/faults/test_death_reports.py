@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import jobs
-import psutil
 import pytest
+from helpers.process_ends import living
 
 from parallax import ProcessPoolExecutor, WorkerDiedError, options, parallel_map
 from parallax._backends.processes.common.process_tree import descendants
@@ -179,21 +179,10 @@ def test_out_of_memory(method, little_memory):
 def starts_a_child(folder, x):
     if x == 1:
         child = subprocess.Popen(["sleep", "60"])
-        Path(folder, "child").write_text(str(child.pid))
+        Path(folder, "writing").write_text(str(child.pid))
+        Path(folder, "writing").rename(Path(folder, "child"))  # it is there as a whole
         time.sleep(60)
     return x
-
-
-def gone(pid):
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def test_what_an_item_started_ends_with_it(tmp_path):
@@ -205,7 +194,7 @@ def test_what_an_item_started_ends_with_it(tmp_path):
     results = parallel_map(work, range(3), backend="processes", item_timeout=0.5, on_error="return")
     assert isinstance(results[1], TimeoutError)
     assert (results[0], results[2]) == (0, 2)
-    assert gone(int((tmp_path / "child").read_text()))
+    assert living([int((tmp_path / "child").read_text())], 5) == []
 
 
 def test_what_a_cancelled_call_started_ends_with_it(tmp_path):
@@ -218,7 +207,7 @@ def test_what_a_cancelled_call_started_ends_with_it(tmp_path):
     executor.kill_workers()
     assert future.exception(10) is not None
     executor.shutdown()
-    assert gone(int((tmp_path / "child").read_text() or 0))
+    assert living([int((tmp_path / "child").read_text())], 5) == []
 
 
 def test_descendants_are_found():

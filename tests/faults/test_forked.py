@@ -8,10 +8,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 
-import psutil
 import pytest
+from helpers.process_ends import living
 
 from parallax import options, parallel_map
 from parallax._core.fork_pauses import quiet_fork
@@ -23,13 +22,6 @@ import multiprocessing, os, signal, sys, threading, time
 from parallax import ProcessPoolExecutor, parallel_map
 fork = multiprocessing.get_context("fork")
 """
-
-
-def alive(pid):
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def program(text, *flags, limit=50):
@@ -67,10 +59,7 @@ def test_a_killed_program_leaves_none(busy):
         pids = [int(pid) for pid in process.stdout.readline().split()]
         assert len(pids) == 2
         process.kill()
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert not any(alive(pid) for pid in pids)
+    assert living(pids, 10) == []
 
 
 def test_exit_handlers_and_buffers_are_the_programs():

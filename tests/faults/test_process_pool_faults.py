@@ -17,6 +17,7 @@ import jobs
 import psutil
 import pytest
 from helpers.effort import examples
+from helpers.process_ends import living
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jobs import pool as pool_jobs
@@ -59,14 +60,7 @@ def lost(error):
 def end(pid, number=signal.SIGKILL):
     """Send it a signal and wait until it is gone, or a zombie."""
     os.kill(pid, number)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return
-        except psutil.NoSuchProcess:
-            return
-        time.sleep(0.001)
+    assert living([pid], 10) == []
 
 
 @pytest.mark.sampled(4)

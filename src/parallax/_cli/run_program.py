@@ -10,6 +10,7 @@ import importlib.machinery
 import importlib.util
 import io
 import os
+import pkgutil
 import runpy
 import sys
 import types
@@ -36,9 +37,7 @@ def load(name: str, arguments: list[str], *, module: bool) -> Callable[[], None]
         raise NoProgramError(f"can't open file {name!r}: {error.strerror}") from None
     path = os.path.abspath(name)
     sys.argv[:] = [name, *arguments]
-    # As pkgutil.get_importer, which takes 5 ms to load.
-    importer = importlib.machinery.PathFinder._path_importer_cache(path)  # type: ignore[attr-defined]
-    if importer is not None:  # a folder or an archive
+    if pkgutil.get_importer(path) is not None:  # a folder or an archive
         _first_path(path)
         if importlib.machinery.PathFinder.find_spec("__main__", [path]) is None:
             raise NoProgramError(f"can't find '__main__' module in {name!r}")
