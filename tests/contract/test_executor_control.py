@@ -13,6 +13,7 @@ import jobs
 import psutil
 import pytest
 from helpers.executor_kinds import CONCURRENT, KINDS, OUTSIDE, SOON, held
+from helpers.process_ends import living
 from jobs import pool as pool_jobs
 
 import parallax
@@ -64,8 +65,7 @@ def test_a_running_call_is_cancelled(busy, concurrent_kind):
     assert told == [running]
     assert list(as_completed([running], SOON)) == [running]
     if concurrent_kind in OUTSIDE:
-        psutil.wait_procs([psutil.Process(worker)] if psutil.pid_exists(worker) else [], SOON)
-        assert not psutil.pid_exists(worker)
+        assert not living([worker], SOON)
     else:
         go.touch()  # a thread cannot be ended
     assert [other.result(SOON) for other in others] == [n * n for n in range(20)]

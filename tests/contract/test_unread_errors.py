@@ -20,7 +20,7 @@ import weakref
 
 import jobs
 import pytest
-from helpers.executor_kinds import CONCURRENT, KINDS, SOON
+from helpers.executor_kinds import CONCURRENT, KINDS, OUTSIDE, SOON, held
 
 import parallax
 from parallax import explain, parallel_imap
@@ -93,7 +93,8 @@ def test_a_shutdown_that_waits_raises_it(kind, cancel, told):
     with pytest.raises(RuntimeError):
         executor.submit(jobs.square, 1)
     executor.shutdown()
-    del results
+    with pytest.raises(concurrent.futures.CancelledError):
+        next(results)
     assert told() == []
 
 
@@ -197,6 +198,20 @@ def test_ctrl_c_while_a_shutdown_reads_the_rest(kind):
     executor.shutdown()
 
 
+@pytest.mark.parametrize("kind", OUTSIDE)
+def test_a_call_that_runs_when_ctrl_c_ends_the_executor(kind, tmp_path):
+    """It is cancelled: nobody is told that a stranger has killed its worker."""
+    executor = KINDS[kind](1)
+    running = held(executor, tmp_path / "go")
+    results = executor.map(jobs.square, rows(50, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        executor.shutdown()
+    with pytest.raises(concurrent.futures.CancelledError):
+        running.result(0)
+    with pytest.raises(concurrent.futures.CancelledError):
+        next(results)
+
+
 # -- iterators that are dropped --------------------------------------------------------------------
 
 
@@ -293,7 +308,8 @@ def test_a_stream_that_is_closed_before_it(where, ordered, told):
         if raised.is_set():
             break
     assert told() == []
-    del results
+    with pytest.raises(concurrent.futures.CancelledError):
+        next(results)
     assert told() == ["row"] * raised.is_set()
     assert raised.is_set() or where == "processes"  # one worker may do all of it
 
@@ -310,7 +326,8 @@ def test_a_stream_that_is_read_to_it(where, on_error, told):
         found.extend(results)
     assert found[:20] == [n * n for n in range(20)]
     assert [type(each) for each in found[20:]] == [ValueError] * (on_error == "return")
-    del results
+    with pytest.raises(concurrent.futures.CancelledError):
+        next(results)
     assert told() == []
 
 

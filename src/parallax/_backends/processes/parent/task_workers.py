@@ -228,7 +228,8 @@ class TaskWorkers(WorkerSet[TaskWorker]):
             task.alone = True
         # If it may have read neither of two frames, the first one is tried again.
         unclear = loss.unread and len(worker.batches) > 1
-        if suspects == 1 and (not unclear or held[0].attempts > 1):
+        # One that we have killed it for is cancelled, or timed out, below.
+        if suspects == 1 and held[0].killed_at is None and (not unclear or held[0].attempts > 1):
             task = held.pop(0)
             self._finish(task, self._died(loss.end, task.attempts))
         self._requeue(held)
