@@ -217,6 +217,12 @@ class Report(Exports):
             f"{what} run again in this process: in a worker process its copy of `{name}` changed"
         )
 
+    def item_seconds(self) -> float | None:
+        """Mean seconds of an item over the whole run; None where threads may have taken turns."""
+        if not self.items or not self._totals.keys() <= {"loop", "processes"}:
+            return None
+        return sum(work for work, _ in self._totals.values()) / self.items
+
     def sum_up(self) -> None:
         """Name the route that did most of the work."""
         if any(work for work, _ in self._totals.values()):

@@ -122,8 +122,14 @@ def hindsight(
     seen: Measurement, items: int, facts: Facts, route: Route, workers: int
 ) -> tuple[dict[Route, float], str]:
     """What a whole run would have cost by each route, and why the one taken was right or not."""
-    costs = plan(seen, items, facts).costs
-    return costs, _reason(seen, route, workers, costs, facts)
+    best = plan(seen, items, facts)
+    if route == "loop" != best.route:
+        text = (
+            f"{nature(seen, facts.noun)}; only afterwards it was clear that {best.workers} "
+            f"{'threads' if best.route == 'threads' else 'worker processes'} would have been faster"
+        )
+        return best.costs, text
+    return best.costs, _reason(seen, route, workers, best.costs, facts)
 
 
 def _choose(costs: Mapping[Route, float], facts: Facts) -> Route:

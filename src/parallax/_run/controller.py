@@ -14,6 +14,7 @@ from parallax._backends.contract import Unable
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import here
 from parallax._core.plans import Plan
+from parallax._core.records import replace
 from parallax._profiling.history import key_of, past_item_seconds, remember_item_seconds
 from parallax._routing.planner import LITTLE_WORK_S, Facts, hindsight, too_little
 from parallax._routing.profiler import Profiler
@@ -297,6 +298,10 @@ class Controller:
             if not report.changes and seen.wall * report.items < LITTLE_WORK_S:
                 report.reason = too_little(seen, report.items)
                 return
+            # What was measured is what items took of late, as that foretells those that are left.
+            if mean := report.item_seconds():
+                share = mean / max(seen.wall, 1e-9)
+                report.measured = seen = replace(seen, wall=mean, cpu=seen.cpu * share)
             facts = profiler.facts_with_limits(self._facts(report.route))
             report.costs, report.reason = hindsight(
                 seen, report.items, facts, report.route, report.workers

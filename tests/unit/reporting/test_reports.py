@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from parallax import explain, parallel_map
+from parallax._core.chunks import ChunkResult
 from parallax._core.plans import Measurement, Plan
 from parallax._reporting.reports import Report
 
@@ -43,6 +44,18 @@ def test_changes_and_notes():
     told = "in a plain loop, then in threads after 50 items (200 ms), then in a plain loop after 70"
     assert f"where it ran: {told} items (500 ms)" in text
     assert text.count("a sentence") == 1
+
+
+def test_what_an_item_took():
+    """The mean of the whole run, told in the report; threads may have waited for each other."""
+    report = Report()
+    assert report.item_seconds() is None
+    for route, first in (("loop", 0), ("processes", 2), ("threads", 4)):
+        report.choose(Plan(route, 2, "a"), 0.0, change=True)
+        report.work.meet(first, route, route, 0.0)
+        report.add(first, first, ChunkResult([1, 2], (), 0.2, 0.2), 1.0)
+        report.items += 2
+        assert report.item_seconds() == (None if route == "threads" else 0.1)
 
 
 def test_losses_and_bytes():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallax._core.plans import Measurement, Payload
-from parallax._routing.planner import Facts, plan, seconds, thread_rates
+from parallax._routing.planner import Facts, hindsight, plan, seconds, thread_rates
 
 PURE = Measurement(items=5, wall=0.01, cpu=0.01, held=1.0, error=0.05)
 FREE = Measurement(items=5, wall=0.01, cpu=0.01, held=0.0, error=0.02)
@@ -22,6 +22,21 @@ BIG = replace(PURE, payload=Payload(bytes_in=1e9, bytes_out=1e9, seconds=1.0))
 NATIVE = replace(FREE, native=4.0)
 FOUR = Facts(cores=4, process_start=0.08)
 ONE = Facts(cores=1, process_start=0.08)
+
+
+@pytest.mark.parametrize(
+    ("seen", "items", "words"),
+    [
+        (PURE, 1000, "only afterwards it was clear that 4 worker processes"),
+        (WAIT, 1000, "only afterwards it was clear that 31 threads"),
+        (PURE, 4, "would not be clearly faster"),
+    ],
+)
+def test_a_loop_looking_back(seen, items, words):
+    """A reason never contradicts the costs beside it."""
+    costs, reason = hindsight(seen, items, FOUR, "loop", 1)
+    assert words in reason
+    assert (min(costs, key=costs.get) == "loop") == ("not be clearly" in words)
 
 
 @pytest.mark.parametrize(
