@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._core.records import record
+from parallax._reporting.recording import Recording
 from parallax._reporting.reports import PLACES, Exports, shortened
 from parallax._routing.planner import seconds
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from parallax._reporting.recording import Recording
     from parallax._routing.route_choice import RouteChoice
 
 

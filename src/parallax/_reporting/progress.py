@@ -6,16 +6,10 @@ the run is over, however it ends.
 
 from __future__ import annotations
 
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from parallax._core import errors
-else:
-    errors = lazy_module("parallax._core.errors")
+from parallax._core.lazy_import import errors
+from parallax._core.light_stdlib import Any, NamedTuple
 
 
 class Progress(NamedTuple):

@@ -12,15 +12,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Hashable, Mapping
 from heapq import heappush, heapreplace
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
-    from typing import Any
-
-    from parallax._core.chunks import Route
+from parallax._core.chunks import Route
+from parallax._core.light_stdlib import Any, NamedTuple
 
 #: Chunks that are kept; of a longer record the oldest are dropped. More take more memory, 250 bytes
 #: each.

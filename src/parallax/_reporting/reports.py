@@ -6,18 +6,14 @@ Guarantees: the text uses no word of this package but those of its public interf
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+import os
+
+from parallax._core.chunks import ChunkResult, Route
+from parallax._core.light_stdlib import Any
+from parallax._core.plans import Measurement, Plan
 from parallax._core.records import field, record
 from parallax._reporting.recording import Recording
 from parallax._routing.planner import nature, seconds
-
-if TYPE_CHECKING:
-    import os
-    from typing import Any
-
-    from parallax._core.chunks import ChunkResult, Route
-    from parallax._core.plans import Measurement, Plan
-
 
 #: Lines of a report for people: more are not read.
 MAX_LINES = 8

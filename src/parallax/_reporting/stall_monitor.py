@@ -12,22 +12,15 @@ from __future__ import annotations
 import _thread
 import os
 import time
+from collections.abc import Sequence
 
 from parallax._core.current_frames import current_frames
 from parallax._core.fork_pauses import pause_at_forks
 from parallax._core.interrupt_mask import StartingThread
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any, Protocol
 from parallax._core.own_code import is_own
 from parallax._core.thread_clocks import native_id
-from parallax._reporting.stall_policy import StallDetector, stall_message
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, Protocol
-
-    from parallax._reporting.stall_policy import Activity, InFlight
-else:
-    Protocol = object
+from parallax._reporting.stall_policy import Activity, InFlight, StallDetector, stall_message
 
 #: Longest sleep of the thread: it ends at most that long after the last run or executor.
 MAX_SLEEP_S = 5.0

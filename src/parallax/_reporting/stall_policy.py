@@ -8,10 +8,9 @@ Guarantees: pure; the time is a parameter.
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from parallax._core.light_stdlib import NamedTuple
 
 #: Workers whose stacks are in the message. More fill the log, and nobody reads them.
 MAX_REPORTED_WORKERS = 8

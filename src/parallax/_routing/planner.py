@@ -12,17 +12,12 @@ Lavenberg 1980): one station with a queue, the GIL; and two delays, work outside
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.plans import Plan
+from parallax._core.chunks import Route
+from parallax._core.plans import Measurement, Plan
 from parallax._core.records import field, record
 from parallax._shm.buffers import MIN_SHARED_BYTES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from parallax._core.chunks import Route
-    from parallax._core.plans import Measurement
 
 #: A parallel route must promise this much less than the loop, relative and in seconds. Smaller
 #: starts workers for nothing, larger leaves cores idle.

@@ -8,9 +8,12 @@ a loaded machine is kept for later calls.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from parallax._core.chunks import ChunkResult, Route
 from parallax._core.cores import gil_enabled, installed_cores, running_threads
-from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.plans import Measurement
+from parallax._core.light_stdlib import Any
+from parallax._core.plans import Measurement, Plan
 from parallax._core.records import replace
 from parallax._guard.watch import steps_for
 from parallax._profiling.caller_meter import CallerMeter
@@ -18,17 +21,9 @@ from parallax._profiling.contention import ContentionMeter
 from parallax._profiling.history import PastRun, key_of, past_run, remember_run
 from parallax._profiling.meters import FreeCores
 from parallax._profiling.worker_meter import WorkerMeter
-from parallax._routing.planner import plan
+from parallax._routing.planner import Facts, plan
 from parallax._routing.route_limits import RouteLimits
 from parallax._routing.throughput import POOR_SPEED
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from parallax._core.chunks import ChunkResult, Route
-    from parallax._core.plans import Plan
-    from parallax._routing.planner import Facts
 
 #: Seconds of work after which an unclear GIL reading is acted on. Smaller starts the wrong workers
 #: more often, larger keeps the other cores idle for longer.

@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import threading
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
-from parallax._core.nesting import loading
+from parallax._core.chunks import Route
+from parallax._core.light_stdlib import Any, NamedTuple
+from parallax._core.nesting import Place, loading
+from parallax._core.options import Options
 from parallax._guard.process_state import importing
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from parallax._core.chunks import Route
-    from parallax._core.nesting import Place
-    from parallax._core.options import Options
 
 #: Threads for waiting work at first, and at most, as long as more of them bring more.
 THREADS = 32

@@ -10,18 +10,16 @@ a bounded number of times.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from parallax._core.cores import gil_enabled
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Literal, TypeAlias
 from parallax._core.thread_clocks import MIN_TICKS
 from parallax._profiling.meters import CoresMeter
 from parallax._profiling.worker_meter import SATURATED_CORES
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable
-    from typing import Literal, TypeAlias
-
-    #: Where a call goes: to the trial, into the queue that waits for its end, or to workers.
-    Destination: TypeAlias = Literal["probe", "hold", "threads", "processes"]
+#: Where a call goes: to the trial, into the queue that waits for its end, or to workers.
+Destination: TypeAlias = "Literal['probe', 'hold', 'threads', 'processes']"
 
 #: Seconds that calls wait for a verdict at most. Longer holds up calls that need each other,
 #: shorter sends work to threads that would be better off in processes.

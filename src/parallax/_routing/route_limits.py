@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 
 from parallax._core.callables import name_of
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, local
+from parallax._core.lazy_import import errors
+from parallax._core.light_stdlib import Any, local
 from parallax._guard.common_objects import except_own
 from parallax._guard.effects import (
     OPEN,
@@ -27,20 +28,12 @@ from parallax._guard.effects import (
     seen,
     with_finding,
 )
+from parallax._guard.fingerprint import Path
 from parallax._guard.generators import shared_generators
 from parallax._guard.lookup import called_method, is_a, is_seeded
 from parallax._guard.net import Mesh, Net
 from parallax._guard.process_state import ProcessWatch, one_thread_object
 from parallax._guard.watch import LEAST_STEPS, Watch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
-
-    from parallax._core import errors
-    from parallax._guard.fingerprint import Path
-else:
-    errors = lazy_module("parallax._core.errors")
 
 #: Items that are watched one by one while the guard is undecided. A cache that fills later than
 #: this keeps its callable in the process; more items delay the plan.

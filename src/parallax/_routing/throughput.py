@@ -7,10 +7,7 @@ the end of the span, counts with the part that lies inside.
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from parallax._core.chunks import ChunkResult
+from parallax._core.chunks import ChunkResult
 
 #: Seconds that a route is at work before it is judged. Shorter judges by chance, longer keeps a
 #: wrong route longer.

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 from parallax._backends.capture import run_calls, run_chunk
+from parallax._backends.contract import Call
 from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any
+from parallax._scheduling.input import Input
 from parallax._scheduling.reorder_buffer import prepare
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
-
-    from parallax._backends.contract import Call
-    from parallax._scheduling.input import Input
 
 
 class EndedItems:

@@ -7,18 +7,14 @@ until the input ends or a plan opens the run.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.chunks import ChunkResult
+from parallax._core.light_stdlib import Any
 from parallax._run.caller_items import run_items, run_next, with_errors
+from parallax._run.caller_state import RunSetup
+from parallax._run.controller import Controller
 from parallax._run.first_items import outcomes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from parallax._core.chunks import ChunkResult
-    from parallax._run.caller_state import RunSetup
-    from parallax._run.controller import Controller
 
 clock = time.perf_counter
 

@@ -6,23 +6,21 @@ Guarantees: the thread is in the run's place while it runs items, and nowhere el
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence, Sized
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
-from parallax._core.nesting import enter, entered
+from parallax._backends.contract import Call
+from parallax._core.chunks import ChunkResult
+from parallax._core.light_stdlib import TYPE_CHECKING, Any, NamedTuple
+from parallax._core.nesting import Place, enter, entered
+from parallax._core.options import Options
+from parallax._reporting.reports import Report
+from parallax._run.first_items import FirstItems
+from parallax._scheduling.input import Input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence, Sized
     from contextlib import AbstractContextManager
-    from typing import Any
 
-    from parallax._backends.contract import Call
-    from parallax._core.chunks import ChunkResult
-    from parallax._core.nesting import Place
-    from parallax._core.options import Options
     from parallax._reporting.progress import Progress
-    from parallax._reporting.reports import Report
-    from parallax._run.first_items import FirstItems
-    from parallax._scheduling.input import Input
 
 
 class RunSetup(NamedTuple):

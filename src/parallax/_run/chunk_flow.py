@@ -7,32 +7,33 @@ Guarantees: every item that arrived is with a crew, waits, or has its result. No
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
-from parallax._backends.contract import Died, Done, Joined, Left, Refused, Unable, Yielded, refusal
-from parallax._core.chunks import ChunkResult, Failure
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._backends.contract import (
+    Crew,
+    CrewEvent,
+    Died,
+    Done,
+    Joined,
+    Left,
+    Refused,
+    Unable,
+    Yielded,
+    refusal,
+)
+from parallax._core.chunks import Chunk, ChunkResult, Failure, Route
+from parallax._core.lazy_import import errors
+from parallax._core.light_stdlib import Any
+from parallax._core.options import Options
 from parallax._guard.ends import own_end
 from parallax._run.crew_table import CALLER, CrewTable, WorkerLosses
 from parallax._run.homecoming import Homecoming
-from parallax._run.listener import NO_LISTENER
+from parallax._run.listener import NO_LISTENER, Listener
 from parallax._scheduling import events
 from parallax._scheduling.in_flight import ItemsInFlight
+from parallax._scheduling.input import Input
 from parallax._scheduling.reorder_buffer import ReorderBuffer
 from parallax._scheduling.scheduler import Scheduler
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
-
-    from parallax._backends.contract import Crew, CrewEvent
-    from parallax._core import errors
-    from parallax._core.chunks import Chunk, Route
-    from parallax._core.options import Options
-    from parallax._run.listener import Listener
-    from parallax._scheduling.input import Input
-else:
-    errors = lazy_module("parallax._core.errors")
 
 clock = time.perf_counter
 

@@ -10,32 +10,23 @@ from __future__ import annotations
 import threading
 import time
 
-from parallax._backends.contract import Unable
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._backends.contract import Died, Done, Refused, Unable
+from parallax._core.chunks import ChunkResult, Route
 from parallax._core.nesting import here
-from parallax._core.plans import Plan
+from parallax._core.plans import Measurement, Plan
 from parallax._core.records import replace
 from parallax._profiling.history import key_of, past_item_seconds, remember_item_seconds
 from parallax._routing.planner import LITTLE_WORK_S, Facts, hindsight, too_little
 from parallax._routing.profiler import Profiler
 from parallax._routing.requested import THREADS, requested_route
-from parallax._routing.throughput import (
-    PLAN_REVIEW_S,
-    RouteHold,
-    next_review,
-)
+from parallax._routing.throughput import PLAN_REVIEW_S, RouteHold, next_review
+from parallax._run.caller_state import RunSetup
 from parallax._run.crew_table import CALLER
 from parallax._run.dispatcher import Dispatcher
 from parallax._run.interlude import Interlude
 from parallax._run.listener import Listener
 from parallax._run.route_judge import RouteJudge
 from parallax._run.worker_factory import WorkerFactory
-
-if TYPE_CHECKING:
-    from parallax._backends.contract import Died, Done, Refused
-    from parallax._core.chunks import ChunkResult, Route
-    from parallax._core.plans import Measurement
-    from parallax._run.caller_state import RunSetup
 
 clock = time.perf_counter
 

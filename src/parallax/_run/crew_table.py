@@ -9,19 +9,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 
-from parallax._backends.contract import WorkerEnd
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from parallax._backends.contract import Crew, Died
-    from parallax._core import errors
-    from parallax._core.chunks import Route
-    from parallax._reporting.recording import Recording
-    from parallax._reporting.reports import Report
-    from parallax._scheduling.events import Blame
-else:
-    errors = lazy_module("parallax._core.errors")
+from parallax._backends.contract import Crew, Died, WorkerEnd
+from parallax._core.chunks import Route
+from parallax._core.lazy_import import errors
+from parallax._core.light_stdlib import NamedTuple
+from parallax._reporting.recording import Recording
+from parallax._reporting.reports import Report
+from parallax._scheduling.events import Blame
 
 #: The number of the caller's thread among the workers.
 CALLER = 0

@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 
-from parallax._backends.contract import Done, Unable
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._backends.contract import Crew, CrewEvent, Done, Unable
+from parallax._core.chunks import Chunk, ChunkResult, Route
+from parallax._core.light_stdlib import Any
+from parallax._core.options import Options
 from parallax._run.chunk_flow import ChunkFlow
 from parallax._run.crew_table import CALLER
+from parallax._run.listener import Listener
 from parallax._scheduling import events
+from parallax._scheduling.input import Input
 from parallax._transport.wakeup import Waker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
-
-    from parallax._backends.contract import Crew, CrewEvent
-    from parallax._core.chunks import Chunk, ChunkResult, Route
-    from parallax._core.options import Options
-    from parallax._run.listener import Listener
-    from parallax._scheduling.input import Input
 
 #: Items that are taken all at once: an input so short gains nothing by being read in parts.
 SHORT_INPUT_ITEMS = 64

@@ -18,10 +18,13 @@ import contextlib
 import contextvars
 import os
 import time
+from collections.abc import Callable, Hashable, Iterator, Sequence, Sized
 
+from parallax._backends.contract import Call
 from parallax._core.chunks import ChunkResult
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any, TypeAlias
 from parallax._core.nesting import enter, entered, here, loading
+from parallax._core.options import Options
 from parallax._core.plans import Measurement
 from parallax._core.thread_clocks import ClockedThread
 from parallax._guard.process_state import ProcessWatch, importing
@@ -33,17 +36,10 @@ from parallax._reporting.stall_monitor import MAX_SLEEP_S, unwatch, watch
 from parallax._routing.planner import LITTLE_WORK_S, too_little
 from parallax._run.caller_items import EndedItems, run_items, run_next, run_plain, with_errors
 from parallax._run.crew_table import CALLER
+from parallax._scheduling.input import Input
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence, Sized
-    from typing import Any, TypeAlias
-
-    from parallax._backends.contract import Call
-    from parallax._core.options import Options
-    from parallax._scheduling.input import Input
-
-    Blocks: TypeAlias = list[tuple[int, float, float, float]]
-    Brief: TypeAlias = tuple[float, float, int, Blocks]
+Blocks: TypeAlias = "list[tuple[int, float, float, float]]"
+Brief: TypeAlias = "tuple[float, float, int, Blocks]"
 
 clock = time.perf_counter
 

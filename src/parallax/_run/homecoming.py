@@ -6,12 +6,9 @@ is changed in the order of the loop.
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.light_stdlib import Any
 from parallax._run.crew_table import CALLER
 from parallax._scheduling import events
-
-if TYPE_CHECKING:
-    from typing import Any
 
 #: Seconds of an item up to which the order of what items change is worth waiting for workers where
 #: nothing has changed so far. More leaves the caller's thread idle, less loses the order.

@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import threading
 
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from parallax._core.chunks import ChunkResult
-    from parallax._core.plans import Plan
-    from parallax._run.caller_state import CallerState
-    from parallax._run.chunk_flow import ChunkFlow
+from parallax._core.chunks import ChunkResult
+from parallax._core.plans import Plan
+from parallax._run.caller_state import CallerState
+from parallax._run.chunk_flow import ChunkFlow
 
 #: Seconds of an item up to which threads are waited for. With longer ones cores would be idle until
 #: the last thread is done, for about as long as another start takes.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from parallax._backends.contract import Died, Done, Refused, Unable
-    from parallax._core.chunks import ChunkResult, Route
+from parallax._backends.contract import Died, Done, Refused, Unable
+from parallax._core.chunks import ChunkResult, Route
+from parallax._core.light_stdlib import NamedTuple
 
 
 class Listener(NamedTuple):

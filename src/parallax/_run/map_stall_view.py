@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from parallax._core.chunks import Chunk
-from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._reporting.stall_monitor import stack_of
 from parallax._reporting.stall_policy import Activity, InFlight, WorkerSnapshot
+from parallax._run.caller_state import CallerState
 from parallax._run.crew_table import CALLER
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from parallax._run.caller_state import CallerState
-    from parallax._run.dispatcher import Dispatcher
-    from parallax._scheduling.input import Input
+from parallax._run.dispatcher import Dispatcher
+from parallax._scheduling.input import Input
 
 clock = time.perf_counter
 

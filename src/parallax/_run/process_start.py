@@ -11,36 +11,32 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
+from parallax._backends.contract import Call
 from parallax._core import fork_pauses
 from parallax._core.cores import MAX_PROCESSES
-from parallax._core.lazy_import import lazy_module
+from parallax._core.lazy_import import errors, lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
-from parallax._core.process_rights import own_ids, own_rights
+from parallax._core.nesting import Place
+from parallax._core.options import Options
+from parallax._core.process_rights import Rights, own_ids, own_rights
+from parallax._profiling.caller_meter import CallerMeter
+from parallax._reporting.reports import Report
+from parallax._run.caller_state import CallerState
+from parallax._scheduling.input import Input
 
 _PARENT = "parallax._backends.processes.parent."
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from parallax._backends.contract import Call
     from parallax._backends.processes.parent import environment_capture, snapshot_pool, warm_pool
     from parallax._backends.processes.parent.pool import Pool
     from parallax._backends.processes.start import fork_safety
-    from parallax._core import errors
-    from parallax._core.nesting import Place
-    from parallax._core.options import Options
-    from parallax._core.process_rights import Rights
-    from parallax._profiling.caller_meter import CallerMeter
-    from parallax._reporting.reports import Report
-    from parallax._run.caller_state import CallerState
-    from parallax._scheduling.input import Input
 else:
     environment_capture = lazy_module(_PARENT + "environment_capture")
     snapshot_pool = lazy_module(_PARENT + "snapshot_pool")
     warm_pool = lazy_module(_PARENT + "warm_pool")
     fork_safety = lazy_module("parallax._backends.processes.start.fork_safety")
-    errors = lazy_module("parallax._core.errors")
 
 #: Seconds that the caller's thread needs to load what starts and leads worker processes, once in a
 #: program. Smaller starts workers for jobs that are done before these have started.

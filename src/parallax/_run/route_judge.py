@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import time
 
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._backends.contract import Done
+from parallax._core.nesting import Place
+from parallax._routing.profiler import Profiler
 from parallax._routing.requested import MOST_THREADS
 from parallax._routing.throughput import RouteThroughput
-
-if TYPE_CHECKING:
-    from parallax._backends.contract import Done
-    from parallax._core.nesting import Place
-    from parallax._routing.profiler import Profiler
-    from parallax._run.chunk_flow import ChunkFlow
+from parallax._run.chunk_flow import ChunkFlow
 
 clock = time.perf_counter
 

@@ -18,12 +18,14 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Callable, Generator, Iterator
 
 from parallax._backends.contract import Call
 from parallax._core.deferred_signals import Shield
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._core.lazy_import import futures, lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._core.nesting import here
+from parallax._core.options import Options
 from parallax._reporting.recording import Recording
 from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import StallMonitor
@@ -32,19 +34,13 @@ from parallax._run.caller_items import run_items
 from parallax._run.caller_loop import CallerLoop
 from parallax._run.caller_state import CallerState, RunSetup
 from parallax._run.controller import Controller
+from parallax._run.first_items import FirstItems
 from parallax._run.map_stall_view import MapStallView
+from parallax._scheduling.input import Input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
-    from concurrent import futures
-    from typing import Any
-
-    from parallax._core.options import Options
     from parallax._reporting import progress
-    from parallax._run.first_items import FirstItems
-    from parallax._scheduling.input import Input
 else:
-    futures = lazy_module("concurrent.futures")
     progress = lazy_module("parallax._reporting.progress")
 
 clock = time.perf_counter

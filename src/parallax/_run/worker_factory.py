@@ -6,32 +6,26 @@ out before anything is sent.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 
-from parallax._backends.contract import CrewSetup, Unable
-from parallax._core.lazy_import import lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING
+from parallax._backends.contract import Crew, CrewSetup, Unable
+from parallax._core.chunks import Route
+from parallax._core.lazy_import import errors, lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
+from parallax._core.nesting import Place
+from parallax._core.plans import Payload
 from parallax._guard.ends import copied_end
+from parallax._routing.profiler import Profiler
+from parallax._run.caller_state import RunSetup
+from parallax._run.dispatcher import Dispatcher
 from parallax._run.process_start import ProcessStart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from parallax._backends import executor_workers, thread_workers
-    from parallax._backends.contract import Crew
     from parallax._backends.processes.common import heritage
     from parallax._backends.processes.parent import map_workers, output_receiver, run_call
-    from parallax._core import errors
-    from parallax._core.chunks import Route
-    from parallax._core.nesting import Place
-    from parallax._core.plans import Payload
-    from parallax._routing.profiler import Profiler
-    from parallax._run.caller_state import RunSetup
-    from parallax._run.dispatcher import Dispatcher
 else:
-    # Loaded with the first crew, or when a plan considers processes: then most of them load while
-    # the first worker starts.
     _PARENT = "parallax._backends.processes.parent."
     heritage = lazy_module("parallax._backends.processes.common.heritage")
     map_workers = lazy_module(_PARENT + "map_workers")
@@ -39,7 +33,6 @@ else:
     run_call = lazy_module(_PARENT + "run_call")
     executor_workers = lazy_module("parallax._backends.executor_workers")
     thread_workers = lazy_module("parallax._backends.thread_workers")
-    errors = lazy_module("parallax._core.errors")
 
 #: Items of the input whose classes are looked at. More finds more, and takes 30 ns each.
 MAX_KINDS_ITEMS = 100_000
