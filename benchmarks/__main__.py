@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -30,12 +31,18 @@ def main(arguments: Sequence[str]) -> int:
         for name, question in COMMANDS.items():
             print(f"  {name:<10} {question}")
         print("\npython -m benchmarks COMMAND --help shows the options of one.")
+        print("--python PATH runs any of them on that interpreter.")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
         print(f"unknown benchmark {name!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     command = importlib.import_module(f"benchmarks.{name}.command")
+    elsewhere = argparse.ArgumentParser(add_help=False)
+    elsewhere.add_argument("--python")
+    python, rest = elsewhere.parse_known_args(rest)
+    if python.python is not None:
+        return subprocess.call([python.python, "-m", "benchmarks", name, *rest])
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {name}", description=COMMANDS[name]
     )

@@ -25,7 +25,11 @@ def _describe(results: Any) -> dict[str, Any]:
     report = getattr(results, "report", None)
     if report is None:
         return {}
-    return {"route": str(getattr(report, "route", "?")), "report": str(report)}
+    told = {"route": str(getattr(report, "route", "?")), "report": str(report)}
+    # What the last choice promised, and what each route would have cost, looking back.
+    told["predicted"] = report.changes[-1].predicted if report.changes else None
+    told["costs"] = dict(report.costs)
+    return told
 
 
 def run(module: str, workload_name: str, way_name: str, skip_above: float) -> None:

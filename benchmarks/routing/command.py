@@ -13,13 +13,14 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.common import command
 from benchmarks.common.launch import Sample, run_module
-from benchmarks.routing import table
+from benchmarks.routing import accuracy, plot, table
 from benchmarks.routing.catalog import all_workloads
 from benchmarks.routing.table import Row
-from benchmarks.routing.ways import LOOP, PARALLAX, PEERS, WAYS
+from benchmarks.routing.ways import FORCED, LOOP, PARALLAX, PEERS, WAYS
 from benchmarks.routing.workloads.definition import Workload, digest
 
 # Smaller drops peers that a noisy machine only made look slow, larger costs minutes.
@@ -42,6 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--selfcheck", action="store_true", help="run a few items of each workload in a loop"
     )
+    parser.add_argument(
+        "--forced", action="store_true", help="run each route of parallax, too, and judge estimates"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw an earlier --json as SVG")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -58,12 +63,15 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.selfcheck:
         return _selfcheck(workloads)
+    if options.plot is not None:
+        print(plot.draw(options.plot))
+        return 0
     if command.missing((), options):
         return 2
     # The loop is always among them: its results are the right ones.
     ways = [way.name for way in PEERS if way.name in peers or way.name == LOOP]
     if not options.peers_only:
-        ways.append(PARALLAX)
+        ways += [PARALLAX, *(FORCED if options.forced else ())]
     return _run_all(workloads, ways, options)
 
 
@@ -98,7 +106,7 @@ def _run_all(
         for number in range(1, rounds * factor):
             _run_round(row, ways, number, verbose=options.verbose)
         print(table.line(row), flush=True)
-        summary = table.summarize(rows)
+        summary = table.summarize(rows) | {"accuracy": accuracy.summarize(rows)}
         command.save(
             options,
             benchmark="routing",
@@ -110,6 +118,7 @@ def _run_all(
         )
     print()
     print(table.closing(summary))
+    print(*accuracy.lines(summary["accuracy"]), sep="\n")
     print(f"{time.perf_counter() - started:.0f} s in all; {summary['disturbance']}")
     return 1 if summary["faults"] else 0
 
@@ -136,7 +145,7 @@ def _run_round(row: Row, ways: Sequence[str], number: int, *, verbose: bool) -> 
 def _limits(row: Row, way: str) -> tuple[float, float]:
     """Seconds that each call may take, and of a first call above which there is no second."""
     best = row.best("first")
-    if best is None or way == PARALLAX:
+    if best is None or way.startswith(PARALLAX):
         return CALL_LIMIT_S, CALL_LIMIT_S
     start_up = WAYS[way].start_up
     limit = CALL_LIMIT_S if way == LOOP else 3 * best[1] + 1.0 + start_up

@@ -75,7 +75,7 @@ class Row:
         return sorted(
             (seconds, way)
             for way in self.ways()
-            if way != PARALLAX and (seconds := self.median(way, phase)) is not None
+            if not way.startswith(PARALLAX) and (seconds := self.median(way, phase)) is not None
         )
 
     def contenders(self, within: float, number: int) -> set[str]:

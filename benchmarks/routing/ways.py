@@ -8,6 +8,7 @@ Importing the library does not count for anyone.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -102,10 +103,12 @@ def _close_mpire(handle: Handle) -> None:
     handle.stop_and_join()
 
 
-def _parallax(handle: Handle, function: Function, items: list[Any]) -> list[Any]:
+def _parallax(
+    handle: Handle, function: Function, items: list[Any], backend: str = "auto"
+) -> list[Any]:
     from parallax import parallel_map
 
-    results: list[Any] = parallel_map(function, items)
+    results: list[Any] = parallel_map(function, items, backend=backend)
     return results
 
 
@@ -127,3 +130,17 @@ PEERS: tuple[Way, ...] = (
 )
 WAYS: dict[str, Way] = {way.name: way for way in PEERS}
 WAYS[PARALLAX] = Way(PARALLAX, ("parallax:parallel_map",), _nothing, _parallax, _leave, 1.0)
+
+#: The routes of parallax, each forced: what its estimates of them are compared with.
+FORCED = {
+    f"parallax-{route}": Way(
+        f"parallax-{route}",
+        ("parallax:parallel_map",),
+        _nothing,
+        functools.partial(_parallax, backend=route),
+        _leave,
+        1.0,
+    )
+    for route in ("threads", "processes")
+}
+WAYS.update(FORCED)
