@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from contextvars import Context
 from operator import attrgetter
 from typing import Any
 
-from parallax._adaptive.call import AdaptiveCall, CallCounts, WaitingCalls
+from parallax._adaptive.call import AdaptiveCall, CallCounts
 from parallax._adaptive.functions import FunctionCall, Functions, FunctionState
 from parallax._adaptive.process_route import ProcessRoute, Settings, Submitted
 from parallax._adaptive.trial_runs import TrialRuns, broken, clock
@@ -48,14 +49,13 @@ class AdaptiveEngine(TrialRuns):
         self._errors = settings.errors
         if settings.initializer is not None:
             self._errors()  # imported while that is possible: an initializer may fail at exit
-        self._waiting = WaitingCalls(self.lock)
         self.threads = ThreadEngine(
             settings.max_workers or settings.default_threads,
             name=settings.name,
             broken=functools.partial(broken, settings.errors),
             initializer=settings.initializer,
             initargs=settings.initargs,
-            failed=self._waiting.fail,
+            failed=weakly(self.fail_waiting),
             lock=self.lock,
             stall_warn=settings.stall_warn,
         )
@@ -64,8 +64,9 @@ class AdaptiveEngine(TrialRuns):
         self.processes = ProcessRoute(settings, here(), self.lock, weakly(self._ran_in_process))
         self.functions = Functions(self.lock, self.processes, weakly(self._decided))
         self.counts = CallCounts(self._limit, self.processes)
-        #: calls that have not ended.
-        self._open: set[AdaptiveCall] = set()
+        #: calls that have not ended, in the order of submission; those beyond ``max_workers``.
+        self._open: dict[AdaptiveCall, None] = {}
+        self._line: deque[AdaptiveCall] = deque()
         self.closing = False
         self._all_ended = threading.Condition(self.lock)
 
@@ -138,11 +139,11 @@ class AdaptiveEngine(TrialRuns):
         with Shield(), self.lock:
             self._check()
             self.processes.begin()
-            self._open.add(call)
+            self._open[call] = None
             try:
                 self._enter(call)
             except BaseException:  # no thread can be started
-                self._open.discard(call)
+                del self._open[call]
                 raise
         return call
 
@@ -157,7 +158,7 @@ class AdaptiveEngine(TrialRuns):
         with self.lock:
             self.closing = True
         if cancel:
-            self._waiting.cancel()
+            self.cancel_waiting()
             for engine in self._engines():
                 engine.cancel_queued()
         if any(engine.mine() for engine in self._engines()):
@@ -180,12 +181,12 @@ class AdaptiveEngine(TrialRuns):
 
     def interrupt(self) -> None:
         with Shield():
-            self._waiting.cancel()
+            self.cancel_waiting()
             for engine in self._engines():
                 engine.interrupt()
 
     def end_workers(self, end: Callable[[Any], object]) -> None:
-        self._waiting.cancel()
+        self.cancel_waiting()
         for engine in self._engines():
             engine.end_workers(end)
 
@@ -198,7 +199,7 @@ class AdaptiveEngine(TrialRuns):
     def forget(self) -> None:
         lost = BrokenExecutor("this call belongs to the process that forked this one")
         self.lock = threading.RLock()
-        waiting = self._waiting.remove_all(self.lock)
+        waiting = self._take_waiting()
         self._all_ended = threading.Condition(self.lock)
         self.functions = Functions(self.lock, self.processes, weakly(self._decided))
         self.processes.forget(self.lock)
@@ -213,6 +214,21 @@ class AdaptiveEngine(TrialRuns):
         processes = self.processes.engine
         return [self.threads] if processes is None else [self.threads, processes]
 
+    def _take_waiting(self) -> list[AdaptiveCall]:
+        """The calls that no engine has yet; none will be placed because another one has ended."""
+        with self.lock:
+            self._line.clear()
+            return [call for call in [*self._open] if not call.route]
+
+    def cancel_waiting(self) -> None:
+        for call in self._take_waiting():
+            call.cancel()
+
+    def fail_waiting(self, error: BaseException) -> None:
+        """End all calls that no engine has: an initializer has failed; without the lock."""
+        for call in self._take_waiting():
+            call.fail(error)
+
     # -- called by futures ---------------------------------------------------------------------
 
     def help(self, call: Any, timeout: float | None) -> float | None:
@@ -221,7 +237,7 @@ class AdaptiveEngine(TrialRuns):
 
     def withdraw(self, call: Any) -> None:
         call.drop()  # it leaves its queue in its turn
-        self._open.discard(call)
+        self._open.pop(call, None)
         self.counts.remove(call, "cancelled")
         self._advance()
 
@@ -233,15 +249,15 @@ class AdaptiveEngine(TrialRuns):
 
     def _enter(self, call: AdaptiveCall) -> None:
         """Place a call, or have it wait in the line."""
-        if self._waiting.line or not self._place(call):
-            self._waiting.line.append(call)
+        if self._line or not self._place(call):
+            self._line.append(call)
 
     def _place(self, call: AdaptiveCall) -> bool:
         """Hand a call to an engine or hold it; False if it has to wait for others to end."""
         function, now = call.function, clock()
         where = function.choice.place(now)
         if where == "hold":
-            self._waiting.hold(function, call)
+            function.held.append(call)
             if function.trial is not None and not function.trial.bounded:
                 # The sampler does not watch calls that have been short so far.
                 function.choice.give_up(now)
@@ -251,7 +267,7 @@ class AdaptiveEngine(TrialRuns):
             return False
         if where == "probe":
             self._begin_trial(function, now)
-            self._waiting.hold(function, call)
+            function.held.append(call)
         elif where == "threads" or not self._to_process(call):
             self.threads.take(call)
             self.counts.add(call, "threads")
@@ -322,14 +338,14 @@ class AdaptiveEngine(TrialRuns):
             self.counts.remove(call)
             call.data = None
         if back:
-            self._waiting.hold(function, *back)
+            function.held.extend(back)
             self._queue(self._release, function)
 
     def ended(self, call: AdaptiveCall) -> None:
         """A call has its result or error."""
-        self._open.discard(call)
+        self._open.pop(call, None)
         if call.route == "processes" and (error := self.processes.initializer_error) is not None:
-            self._waiting.fail(broken(self._errors, error))
+            self.fail_waiting(broken(self._errors, error))
         # First the set, then the flag, shutdown in reverse: one of both sees that all have ended.
         if self._limit is None and not self.closing:
             return
@@ -339,7 +355,7 @@ class AdaptiveEngine(TrialRuns):
 
     def _advance(self) -> None:
         """Place the calls of the line as far as they fit; the lock is held."""
-        line = self._waiting.line
+        line = self._line
         while line and (not line[0].waits or self._place(line[0])):
             line.popleft()
         self._end_if_done()

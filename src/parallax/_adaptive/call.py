@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Protocol, TypeAlias
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 from parallax._adaptive.functions import FunctionState
 from parallax._adaptive.process_route import ProcessRoute, Submitted
 from parallax._backends.capture import capture
 from parallax._backends.processes.parent.task import Task
 from parallax._backends.result_encoding import run_piece
-from parallax._backends.thread_engine import ThreadEngine
 from parallax._core.contexts import assign
 from parallax._core.futures import Helper
 
@@ -27,24 +26,12 @@ clock = time.perf_counter
 _Outcome: TypeAlias = "tuple[Any, BaseException | None, float, float]"
 
 
-class _CallOwner(Helper, Protocol):
-    """The engine that a call was submitted to; see ``AdaptiveEngine``."""
-
-    threads: ThreadEngine
-
-    @property
-    def counts(self) -> CallCounts: ...
-    def ran(self, call: AdaptiveCall, wall: float, cpu: float, ident: int) -> None: ...
-    def bring_back(self, call: AdaptiveCall, error: BaseException) -> bool: ...
-    def ended(self, call: AdaptiveCall) -> None: ...
-
-
 class AdaptiveCall(Task):
     """A submitted call, and its future."""
 
     def __init__(
         self,
-        engine: _CallOwner,
+        engine: Helper,
         function: FunctionState,
         submitted: Submitted,
         context: Context,
@@ -65,10 +52,8 @@ class AdaptiveCall(Task):
         """Whether it has neither begun nor was cancelled."""
         return self._state == "PENDING"
 
-    @property
-    def engine(self) -> _CallOwner:
-        """The engine that it was submitted to."""
-        return self._helper  # type: ignore[return-value]
+    #: the ``AdaptiveEngine`` that it was submitted to.
+    engine: Any = property(attrgetter("_helper"))
 
     def encode(self, processes: ProcessRoute) -> None:
         """Encode it for a worker process; without effect if that is impossible."""
@@ -143,64 +128,13 @@ def _run(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return fn(*args, **kwargs), None, 0.0, 0.0
 
 
-class WaitingCalls:
-    """The calls that no engine has yet; the lock of the executor guards them."""
-
-    def __init__(self, lock: Any) -> None:
-        self._lock = lock
-        #: calls beyond ``max_workers``, in the order of submission.
-        self.line: deque[AdaptiveCall] = deque()
-        #: functions whose calls wait for the decision on their route, oldest first.
-        self._holding: dict[FunctionState, None] = {}
-
-    def hold(self, function: FunctionState, *calls: AdaptiveCall) -> None:
-        """Hold calls of a function."""
-        self._holding[function] = None
-        function.held.extend(calls)
-
-    def release(self, function: FunctionState) -> AdaptiveCall | None:
-        """Remove and return the oldest held call of a function; None if there is none."""
-        if function.held:
-            return function.held.popleft()  # type: ignore[no-any-return]
-        self._holding.pop(function, None)
-        return None
-
-    def take_held(self, function: FunctionState) -> list[AdaptiveCall]:
-        """Remove and return the held calls of a function."""
-        self._holding.pop(function, None)
-        calls = list(function.held)
-        function.held.clear()
-        return calls
-
-    def remove_all(self, lock: Any = None) -> list[AdaptiveCall]:
-        """Remove and return all calls; from now on use a new lock, if this is a forked process."""
-        self._lock = lock or self._lock
-        with self._lock:
-            calls = list(self.line)
-            self.line.clear()
-            for function in list(self._holding):
-                calls += self.take_held(function)
-        return calls
-
-    def cancel(self) -> None:
-        """Cancel all calls; without the lock."""
-        for call in self.remove_all():
-            call.cancel()
-
-    def fail(self, error: BaseException) -> None:
-        """End all calls with an error: an initializer has failed; without the lock."""
-        for call in self.remove_all():
-            call.fail(error)
-
-
 class ThreadJob:
     """Work for a thread of the executor that is not a call, on behalf of calls that wait."""
 
-    def __init__(self, waiting: WaitingCalls, do: Callable[[], None]) -> None:
+    def __init__(self, engine: Any, do: Callable[[], None]) -> None:
         self.execute = do
         # What happens to it as one of the queued calls happens to all calls that wait.
-        self.cancel = waiting.cancel
-        self.fail = waiting.fail
+        self.cancel, self.fail = engine.cancel_waiting, engine.fail_waiting
 
     def abandon(self, error: BaseException) -> None:
         """Nothing: in a forked copy of the program the engine abandons the calls itself."""

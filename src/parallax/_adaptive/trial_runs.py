@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from parallax._adaptive.call import AdaptiveCall, CallCounts, ThreadJob, WaitingCalls
+from parallax._adaptive.call import AdaptiveCall, CallCounts, ThreadJob
 from parallax._adaptive.functions import FunctionState
 from parallax._adaptive.process_route import ProcessRoute
 from parallax._backends.thread_engine import ThreadEngine
@@ -35,7 +36,7 @@ class TrialRuns:
     processes: ProcessRoute
     counts: CallCounts
     _errors: Callable[[], Any]
-    _waiting: WaitingCalls
+    _line: deque[AdaptiveCall]
     _growth: ThreadGrowth | None
 
     def _enter(self, call: AdaptiveCall) -> None:
@@ -46,7 +47,7 @@ class TrialRuns:
 
     def _queue(self, do: Callable[[FunctionState], None], function: FunctionState) -> None:
         """Have a thread do something for the calls of a function that wait."""
-        self.threads.take(ThreadJob(self._waiting, functools.partial(do, function)))
+        self.threads.take(ThreadJob(self, functools.partial(do, function)))
 
     def _begin_trial(self, function: FunctionState, now: float) -> None:
         self._queue(self._run_trial, function)
@@ -76,7 +77,8 @@ class TrialRuns:
 
     def _next_on_trial(self, function: FunctionState) -> AdaptiveCall | None:
         with self.lock:
-            while function.choice.route is None and (call := self._waiting.release(function)):
+            while function.choice.route is None and function.held:
+                call: AdaptiveCall = function.held.popleft()
                 if call.claim():
                     call.route = "trial"
                     function.choice.began(threading.get_ident(), clock())
@@ -105,17 +107,16 @@ class TrialRuns:
         choice = function.choice
         while True:
             with self.lock:
+                if not function.held or (choice.route is None and choice.probing):
+                    return
                 if choice.route is None:
-                    if choice.probing or not function.held:
-                        return
                     if self.counts.fits("threads"):
                         self._begin_trial(function, clock())
                     else:
-                        self._waiting.line.extend(self._waiting.take_held(function))
+                        self._line.extend(function.held)
+                        function.held.clear()
                     return
-                call = self._waiting.release(function)
-            if call is None:
-                return
+                call = function.held.popleft()
             if choice.route == "processes":
                 call.encode(self.processes)
             with self.lock:

@@ -27,7 +27,7 @@ from parallax._core.options import (
 )
 from parallax._profiling.history import key_of, past_item_seconds
 from parallax._reporting.reports import Report
-from parallax._run.first_items import FirstItems, little_work, needs_run, report_of
+from parallax._run.first_items import Blocks, FirstItems, little_work, needs_run, report_of
 from parallax._run.run import Run
 from parallax._scheduling.input import Input
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from parallax._guard import seeding
-    from parallax._run.first_items import Blocks
 
     A = TypeVar("A")
 else:

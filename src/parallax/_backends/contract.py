@@ -12,6 +12,7 @@ Guarantees required of an engine: every call that was submitted ends in its resu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import Context
 
 from parallax._core.chunks import Chunk, ChunkResult, Failure
 from parallax._core.lazy_import import selectors
@@ -22,7 +23,6 @@ from parallax._reporting.stall_policy import WorkerSnapshot
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-    from contextvars import Context
 
     from parallax._reporting.recording import CallRecording
 

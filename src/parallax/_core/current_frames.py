@@ -11,11 +11,7 @@ import _thread
 import gc
 import os
 import sys
-
-from parallax._core.light_stdlib import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import FrameType
+from types import FrameType
 
 # Re-entrant, because a signal handler may fork in the middle.
 _lock = _thread.RLock()
