@@ -112,6 +112,8 @@ LAZY_EDGES: set[tuple[str, str]] = {
     # Loads concurrent.futures.
     (f"{PROCESSES}.worker.batches", "_core.errors"),
     (f"{PROCESSES}.worker.main", "_core.errors"),
+    # With the option progress only.
+    ("_run.run", "_reporting.progress"),
     # Workers rarely make calls of their own.
     (f"{PROCESSES}.worker.environment_setup", "_core.options"),
     # Loaded once, before forking.

@@ -13,18 +13,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from parallax._backends.contract import Call
 from parallax._core import fork_pauses
 from parallax._core.cores import MAX_PROCESSES
 from parallax._core.lazy_import import errors, lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._core.nesting import Place
-from parallax._core.options import Options
 from parallax._core.process_rights import Rights, own_ids, own_rights
 from parallax._profiling.caller_meter import CallerMeter
-from parallax._reporting.reports import Report
-from parallax._run.caller_state import CallerState
-from parallax._scheduling.input import Input
+from parallax._run.caller_state import RunSetup
 
 _PARENT = "parallax._backends.processes.parent."
 
@@ -69,43 +65,30 @@ class ProcessStart:
 
     def __init__(
         self,
-        call: Call,
-        source: Input,
-        options: Options,
-        report: Report,
-        caller: CallerState,
+        setup: RunSetup,
         meter: CallerMeter,
-        *,
-        cores: int,
-        forced: bool,
         place: Place,
         ending: Callable[[], int] = int,
+        *,
+        forced: bool,
     ) -> None:
         """Prepare; nothing is started yet.
 
         Args:
-            call: the callable of the run.
-            source: the input, which a fork has.
-            options: the checked options.
-            report: takes how workers were started.
-            caller: what the caller's thread does: only between two of its items it can fork.
+            setup: what the run consists of: a fork has its input.
             meter: has the thread that samples the GIL, and the cost of the first item.
-            cores: cores for the run.
-            forced: the run was told to use processes.
             place: where the run was called.
             ending: tells how many threads of the run end before a fork.
+            forced: the run was told to use processes.
         """
-        self._call = call
-        self._source = source
-        self._options = options
-        self._report = report
-        self._caller = caller
+        self._call, self._source, self._options, self._report, self._caller, *_ = setup
         self._meter = meter
         self._place = place
         self._ending = ending
         #: what workers may do: what the caller may do at the call.
         self._ids = own_ids()
         self._rights: Rights | None = None
+        options, cores = self._options, place.cores
         self._wanted = options.max_workers or cores
         #: how many workers may exist over all runs.
         self.limit = min(max(cores, options.max_workers or 0), MAX_PROCESSES)

@@ -22,8 +22,8 @@ from collections.abc import Callable, Generator, Iterator
 
 from parallax._backends.contract import Call
 from parallax._core.deferred_signals import Shield
-from parallax._core.lazy_import import futures, lazy_module
-from parallax._core.light_stdlib import TYPE_CHECKING, Any
+from parallax._core.lazy_import import futures
+from parallax._core.light_stdlib import Any
 from parallax._core.nesting import here
 from parallax._core.options import Options
 from parallax._reporting.recording import Recording
@@ -37,11 +37,6 @@ from parallax._run.controller import Controller
 from parallax._run.first_items import FirstItems
 from parallax._run.map_stall_view import MapStallView
 from parallax._scheduling.input import Input
-
-if TYPE_CHECKING:
-    from parallax._reporting import progress
-else:
-    progress = lazy_module("parallax._reporting.progress")
 
 clock = time.perf_counter
 
@@ -82,8 +77,11 @@ class Run:
         self._stream = stream
         self._call = Call(fn, source.star, options.on_error == "raise")
         self.report = Report(callable=name, work=Recording(keep=options.record))
-        wanted = options.progress
-        bar = None if wanted is False else progress.make_progress(wanted, source.total)
+        bar = None
+        if options.progress is not False:
+            from parallax._reporting.progress import make_progress
+
+            bar = make_progress(options.progress, source.total)
         self._caller = CallerState(self.report, bar, options.timeout)
         setup = RunSetup(self._call, source, options, self.report, self._caller, stream, first)
         self._first = first

@@ -60,14 +60,7 @@ class WorkerFactory:
         self._dispatch = dispatch
         #: how worker processes start.
         self._forced = forced is not None
-        self.start = ProcessStart(
-            *setup[:5],
-            profiler.caller,
-            cores=place.cores,
-            forced=self._forced,
-            place=place,
-            ending=ending,
-        )
+        self.start = ProcessStart(setup, profiler.caller, place, ending, forced=self._forced)
         self._place = place
         self._made: run_call.RunCall | None = None
         self._modules: frozenset[str] = frozenset()  # that workers need to import
