@@ -145,8 +145,6 @@ LAZY_EDGES: set[tuple[str, str]] = {
     ("_executors.executor_base", "_reporting.executor_reports"),
     # Few executors are recorded.
     ("_executors.executor_base", "_reporting.recording"),
-    # Reports are mostly read as text, or not at all.
-    ("_reporting.reports", "_reporting.export"),
     # With the first function that may use worker processes.
     ("_adaptive.process_route", f"{PROCESSES}.parent.process_engine"),
     ("_adaptive.process_route", f"{PROCESSES}.parent.warm_pool"),

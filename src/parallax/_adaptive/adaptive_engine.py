@@ -342,7 +342,6 @@ class AdaptiveEngine(TrialRuns):
             self._queue(self._release, function)
 
     def ended(self, call: AdaptiveCall) -> None:
-        """A call has its result or error."""
         self._open.pop(call, None)
         if call.route == "processes" and (error := self.processes.initializer_error) is not None:
             self.fail_waiting(broken(self._errors, error))

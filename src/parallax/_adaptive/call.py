@@ -27,8 +27,6 @@ _Outcome: TypeAlias = "tuple[Any, BaseException | None, float, float]"
 
 
 class AdaptiveCall(Task):
-    """A submitted call, and its future."""
-
     def __init__(
         self,
         engine: Helper,
@@ -105,7 +103,6 @@ class AdaptiveCall(Task):
         del self, submitted, context, error, value
 
     def drop(self) -> None:
-        """Forget the callable and its arguments."""
         self.submitted = self._context = self.data = None
 
     def settle(self, value: Any, error: BaseException | None) -> None:
@@ -124,7 +121,6 @@ class AdaptiveCall(Task):
 
 
 def _run(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Outcome:
-    """Call ``fn`` without measuring the call."""
     return fn(*args, **kwargs), None, 0.0, 0.0
 
 
@@ -163,7 +159,6 @@ class CallCounts:
         return threads + min(processes, self._processes.workers) <= self._limit
 
     def add(self, call: AdaptiveCall, route: str) -> None:
-        """Count a call as handed to an engine."""
         call.route = route
         self.by_route[route] += 1
 

@@ -73,8 +73,6 @@ class FunctionState:
 
 
 class Functions:
-    """The functions of one executor."""
-
     def __init__(
         self,
         lock: Any,

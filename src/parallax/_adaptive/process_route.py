@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from parallax._core.errors import SerializationError, WorkerStartError
@@ -56,8 +57,6 @@ class Settings:
 
 
 class ProcessRoute:
-    """Runs calls in worker processes, once the first one is sent there."""
-
     def __init__(
         self,
         settings: Settings,
@@ -86,10 +85,7 @@ class ProcessRoute:
             except (RuntimeError, OSError) as error:
                 self._set_unavailable(error)
 
-    @property
-    def cores(self) -> int:
-        """Usable cores."""
-        return self._place.cores
+    cores: int = property(attrgetter("_place.cores"))  # type: ignore[assignment]
 
     @property
     def workers(self) -> int:
@@ -136,7 +132,6 @@ class ProcessRoute:
                 self.engine.record(recording)
 
     def rest_after(self, seconds: float) -> None:
-        """Have idle worker processes end after so many seconds."""
         self._idle_timeout = seconds
 
     def encode(self, submitted: Submitted, choice: RouteChoice) -> tuple[Known, Encoded] | None:

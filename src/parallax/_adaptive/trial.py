@@ -98,7 +98,6 @@ class Trial:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict of the guard."""
         return self._profiler.limits.verdict
 
     def warn(self, args: tuple[Any, ...]) -> None:
@@ -123,7 +122,6 @@ class Trial:
     # -- in the thread that runs the calls -----------------------------------------------------
 
     def begin(self) -> None:
-        """A thread begins to run calls."""
         self._began = clock()
 
     def end(self) -> None:

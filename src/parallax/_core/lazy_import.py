@@ -31,6 +31,7 @@ class lazy_module:  # noqa: N801 - used as a function
 
 
 if TYPE_CHECKING:
+    import copy
     import ctypes
     import faulthandler
     import logging

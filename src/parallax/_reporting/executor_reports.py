@@ -94,7 +94,6 @@ class ExecutorReport(Exports):
 
 
 def executor_report(engine: Any, recording: Recording | None) -> ExecutorReport:
-    """The report on the executor that has an engine."""
     backend = engine.backend
     choices = engine.functions.choices() if backend == "auto" else ()
     functions = tuple(map(function_report, choices))
@@ -103,7 +102,6 @@ def executor_report(engine: Any, recording: Recording | None) -> ExecutorReport:
 
 
 def function_report(choice: RouteChoice) -> FunctionReport:
-    """The report on one function."""
     known = choice.calls > 0
     return FunctionReport(
         choice.name,

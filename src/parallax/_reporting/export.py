@@ -32,7 +32,6 @@ TRACE_POINTS = 500
 
 
 def as_dict(report: Any) -> dict[str, Any]:
-    """A report as plain values."""
     kind = "map" if hasattr(report, "callable") else "executor"
     head = {"schema": SCHEMA, "version": SCHEMA_VERSION, "kind": kind}
     found = _map_fields(report) if kind == "map" else _executor_fields(report)
@@ -145,7 +144,6 @@ def _finite(value: Any) -> Any:
 
 
 def as_json(report: Any, indent: int | None = None) -> str:
-    """A report as JSON text."""
     return json.dumps(as_dict(report), indent=indent)
 
 

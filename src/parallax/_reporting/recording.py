@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Mapping
 from heapq import heappush, heapreplace
 
 from parallax._core.chunks import Route
+from parallax._core.lazy_import import copy
 from parallax._core.light_stdlib import Any, NamedTuple
 
 #: Chunks that are kept; of a longer record the oldest are dropped. More take more memory, 250 bytes
@@ -95,12 +96,6 @@ class WorkerShare:
         self.name, self.route, self.started, self.place = name, route, started, place
         self.begin = self.end = self.busy = self.cpu = 0.0
         self.items = 0
-
-    def copied(self) -> WorkerShare:
-        made = WorkerShare(self.name, self.route, self.started, self.place)
-        made.begin, made.end, made.busy = self.begin, self.end, self.busy
-        made.cpu, made.items = self.cpu, self.items
-        return made
 
 
 class Recording:
@@ -185,7 +180,7 @@ class Recording:
         made.dropped, made.placed = self.dropped, self.placed
         while True:
             try:
-                made.workers = {key: each.copied() for key, each in self.workers.items()}
+                made.workers = {key: copy.copy(each) for key, each in self.workers.items()}
                 made.slowest = list(self.slowest)
                 made.deaths = deque(self.deaths, MAX_DEATHS)
                 made.chunks = None if self.chunks is None else deque(self.chunks, MAX_KEPT)

@@ -9,11 +9,17 @@ from __future__ import annotations
 import os
 
 from parallax._core.chunks import ChunkResult, Route
-from parallax._core.light_stdlib import Any
+from parallax._core.lazy_import import lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._core.plans import Measurement, Plan
 from parallax._core.records import field, record
 from parallax._reporting.recording import Recording
 from parallax._routing.planner import nature, seconds
+
+if TYPE_CHECKING:
+    from parallax._reporting import export
+else:
+    export = lazy_module("parallax._reporting.export")
 
 #: Lines of a report for people: more are not read.
 MAX_LINES = 8
@@ -29,15 +35,11 @@ class Exports:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, by the schema in docs/reports.md."""
-        from parallax._reporting.export import as_dict
-
-        return as_dict(self)
+        return export.as_dict(self)
 
     def to_json(self, *, indent: int | None = None) -> str:
         """``to_dict`` as JSON text, with ``indent`` spaces per level or by default in one line."""
-        from parallax._reporting.export import as_json
-
-        return as_json(self, indent)
+        return export.as_json(self, indent)
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write a timeline of what was recorded: one page that needs no network.
@@ -49,23 +51,17 @@ class Exports:
             ValueError: nothing was recorded; the call has to be made with ``record=True``.
             OSError: the file cannot be written; it names the path.
         """
-        from parallax._reporting.export import write_page
-
-        write_page(self, path)
+        export.write_page(self, path)
 
     def to_perfetto(self, path: str | os.PathLike[str]) -> None:
         """Write what was recorded as Chrome trace events, for https://ui.perfetto.dev.
 
         ``path`` and Raises: as for ``to_html``.
         """
-        from parallax._reporting.export import write_trace
-
-        write_trace(self, path)
+        export.write_trace(self, path)
 
     def _repr_html_(self) -> str:
-        from parallax._reporting.export import as_html
-
-        return as_html(self)
+        return export.as_html(self)
 
 
 @record(frozen=True, slots=True)

@@ -89,7 +89,6 @@ class RouteChoice:
 
     @property
     def calls(self) -> int:
-        """Calls that have ended."""
         return self.ended["threads"] + self.ended["processes"]
 
     @property
@@ -106,7 +105,6 @@ class RouteChoice:
         return found is not None and found[0] < SATURATED_CORES
 
     def place(self, now: float) -> Destination:
-        """Where the next call goes."""
         if self.route is not None:
             return self.route
         if self.overdue(now):
@@ -165,7 +163,6 @@ class RouteChoice:
         return False
 
     def began(self, worker: Hashable, now: float) -> None:
-        """A thread begins a call."""
         self._meter.started(worker, now)
 
     def took(self, wall: float, cpu: float, now: float, worker: Hashable | None = None) -> None:

@@ -90,12 +90,7 @@ class RouteLimits:
         self.stay_reason = ""
 
     def inspect(self, sample: tuple[Any, ...], calls: Callable[[], Sequence[Any]] = tuple) -> None:
-        """Look at the callable's code before its first item, whose arguments are given.
-
-        Args:
-            sample: those arguments.
-            calls: gives the arguments of more calls.
-        """
+        """Look at the callable's code before its first item; ``calls`` gives arguments of more."""
         if not self._guard:
             return
         if sample:

@@ -14,17 +14,14 @@ from parallax._scheduling.reorder_buffer import prepare
 
 
 class EndedItems:
-    """As many as the items that have ended while the caller's thread takes them from an iterator.
-
-    It is inside of the one that it has taken last.
-    """
+    """As many as the items that have ended while the caller's thread takes them off an iterator."""
 
     def __init__(self, iterator: Any) -> None:
         self._left = iterator.__length_hint__
         self._before = self._left()
 
     def __len__(self) -> int:
-        return max(0, int(self._before - self._left()) - 1)
+        return max(0, int(self._before - self._left()) - 1)  # it is inside of the last one
 
 
 def run_plain(fn: Callable[..., Any], source: Input, count: int, ended: EndedItems) -> ChunkResult:
@@ -48,10 +45,7 @@ def run_plain(fn: Callable[..., Any], source: Input, count: int, ended: EndedIte
 def run_next(
     fn: Callable[..., Any], source: Input, count: int, values: list[Any], *, stop: bool
 ) -> ChunkResult:
-    """Run the next ``count`` items straight off the input, without a list of them in between.
-
-    Any thread may advance that input; ``values`` is filled with the results for others to see.
-    """
+    """Run the next ``count`` items straight off an input that any thread may advance."""
     begun = time.perf_counter()
     called = run_calls(fn, source.each(count), values, star=source.star, stop=stop)
     result = ChunkResult(values, *called, begun=begun)

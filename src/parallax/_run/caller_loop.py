@@ -49,8 +49,6 @@ MAX_WAITING_RESULTS = 1 << 16
 
 
 class CallerLoop:
-    """The inline phase of one run."""
-
     def __init__(self, setup: RunSetup, controller: Controller) -> None:
         self._call, self._source, self._options = setup.call, setup.source, setup.options
         self._caller, self._stream, self._first = setup.caller, setup.stream, setup.first
@@ -77,8 +75,8 @@ class CallerLoop:
             profiler.limits.after_block()
             if (last_block := self._first.result) is not None:
                 yield from self._come_in(last_block)
-            if measuring and not flow.begun():
-                self._plan_at_once()
+            if measuring and not flow.begun() and profiler.caller.cost().wall >= COSTLY_ITEM_S:
+                controller.plan_now(thread_matters=True)
         while not flow.begun() and not source.ended:
             if first and measuring and self._worth_watching():
                 # From the first item on: it may be a long one.
@@ -126,16 +124,6 @@ class CallerLoop:
                     profiler.caller.start_sampler(self._controller.on_sample)
         if self._caller.out:
             yield self._caller.flush()
-
-    def _plan_at_once(self) -> None:
-        """Plan before the next item, where the first ones were so long that one more costs much."""
-        limits, cost = self._controller.profiler.limits, self._controller.profiler.caller.cost()
-        if cost.wall < COSTLY_ITEM_S or not (items := self._source.peek()):
-            return
-        limits.inspect(self._source.arguments(items[0]), self._source.some_calls)
-        if not limits.watching and not limits.find_one_thread():
-            with self._controller.dispatch.lock:
-                self._controller.review(clock())
 
     def _worth_watching(self) -> bool:
         """Whether there may be more than a moment's work."""

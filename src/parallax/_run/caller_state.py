@@ -72,7 +72,6 @@ class CallerState:
             self._progress.update(finished)
 
     def flush(self) -> list[Any]:
-        """The results that the reader has not got yet."""
         out, self.out = self.out, []
         return out
 
@@ -83,7 +82,6 @@ class CallerState:
             raise TimeoutError(f"{done} items were finished when timeout={limit:g} s was over")
 
     def close(self) -> None:
-        """The run is over."""
         self.sample = []
         if self._progress is not None:
             self._progress.close()

@@ -9,18 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from parallax._backends.contract import (
-    Crew,
-    CrewEvent,
-    Died,
-    Done,
-    Joined,
-    Left,
-    Refused,
-    Unable,
-    Yielded,
-    refusal,
-)
+from parallax._backends import contract
 from parallax._core.chunks import Chunk, ChunkResult, Failure, Route
 from parallax._core.lazy_import import errors
 from parallax._core.light_stdlib import Any
@@ -114,9 +103,9 @@ class ChunkFlow:
         self,
         route: Route,
         workers: int,
-        make_crew: Callable[[Route], Crew | Unable],
+        make_crew: Callable[[Route], contract.Crew | contract.Unable],
         attach: Callable[[Any], None],
-    ) -> Unable | None:
+    ) -> contract.Unable | None:
         """Take a route from now on; workers of the old one go on until the new ones are up.
 
         Returns why the route cannot be taken, or None. ``make_crew`` makes the crew of a route that
@@ -126,7 +115,7 @@ class ChunkFlow:
         crew = self.table.crews.get(route)
         if crew is None and route != "loop":
             made = make_crew(route)
-            if isinstance(made, Unable):
+            if isinstance(made, contract.Unable):
                 return made
             crew = made
         if self.scheduler is not None:
@@ -141,7 +130,7 @@ class ChunkFlow:
                     attach(selector)
             except OSError as error:
                 crew.close(0.0)
-                return Unable(str(error))
+                return contract.Unable(str(error))
             self.table.crews[route] = crew
         for worker in self.table.up(route):
             self.make_ready(worker, route)
@@ -155,11 +144,10 @@ class ChunkFlow:
     def dismiss(self, route: Route) -> None:
         """End the workers of a route, which are idle; they are not waited for."""
         for worker in [*self.table.up(route)]:
-            self._on(Left(worker, worn=False))
+            self._on(contract.Left(worker, worn=False))
         self.table.crews.pop(route).close(0.0)
 
     def make_ready(self, worker: int, route: Route, quota: int | None = None) -> None:
-        """A worker of a route can take chunks."""
         crew, target = self.table.crews.get(route), CHUNK_TARGET_S[route]
         recalls = crew is not None and crew.recalls
         self.handle(events.Ready(worker, CHUNKS_HELD[route], target, quota, recalls))
@@ -173,7 +161,6 @@ class ChunkFlow:
     # -- what is known -------------------------------------------------------------------------
 
     def begun(self) -> bool:
-        """Whether ``begin`` was called."""
         return self.scheduler is not None
 
     def failure(self) -> BaseException | None:
@@ -196,7 +183,6 @@ class ChunkFlow:
         return sum(max(0.0, now - since) for *_, since in flights)
 
     def busy(self, route: Route) -> bool:
-        """Whether workers of a route hold chunks."""
         return any(self.in_flight.held_by(worker) for worker in self.table.up(route))
 
     def delay(self, route: Route) -> float:
@@ -206,8 +192,7 @@ class ChunkFlow:
 
     # -- events --------------------------------------------------------------------------------
 
-    def on(self, event: CrewEvent) -> None:
-        """Handle an event of a crew."""
+    def on(self, event: contract.CrewEvent) -> None:
         self._on(event)
         self.home.settle(self)
 
@@ -215,25 +200,25 @@ class ChunkFlow:
         """Whether taking an item has changed what items read."""
         return self._listener.on_take(index)
 
-    def _on(self, event: CrewEvent) -> None:
-        if isinstance(event, Done):
+    def _on(self, event: contract.CrewEvent) -> None:
+        if isinstance(event, contract.Done):
             self._on_done(event)
-        elif isinstance(event, Joined):
+        elif isinstance(event, contract.Joined):
             self._on_joined(event)
-        elif isinstance(event, Refused):
+        elif isinstance(event, contract.Refused):
             self._on_refused(event)
-        elif isinstance(event, Died):
+        elif isinstance(event, contract.Died):
             indices = self._forget(event.worker, began=event.began)
             self.losses.died(event, indices)
             self.handle(events.Lost(event.worker, event.began))
             self._listener.on_death(event, indices)
             self._reopen()
-        elif isinstance(event, Yielded):
+        elif isinstance(event, contract.Yielded):
             # First: the scheduler sends them again at once.
             if self.in_flight.cut(event.chunk, event.keep):
                 self.handle(events.Cut(event.worker, event.chunk, event.keep))
                 self._reopen()  # others may have left while nothing was unsent
-        elif isinstance(event, Left):
+        elif isinstance(event, contract.Left):
             self._forget(event.worker, began=False)
             self.losses.recycled += event.worn
             self.handle(events.Lost(event.worker, began=False))
@@ -241,7 +226,7 @@ class ChunkFlow:
         elif not self._listener.on_trouble(event) and not self.table.any_up():
             raise errors.WorkerStartError(event.method or "auto", event.reason)
 
-    def _on_joined(self, event: Joined) -> None:
+    def _on_joined(self, event: contract.Joined) -> None:
         route = self.table.join(event.worker)
         if route == self.route:
             if route == "processes" and not self._keeps_caller:
@@ -252,7 +237,7 @@ class ChunkFlow:
             if len(self.table.up(route)) >= min(self.wanted, max(1, size)):
                 self._retire_others()
 
-    def _on_done(self, event: Done) -> None:
+    def _on_done(self, event: contract.Done) -> None:
         held, scheduler = self.in_flight.answered(event.chunk), self.scheduler
         if held is None or scheduler is None:
             return
@@ -261,7 +246,7 @@ class ChunkFlow:
         result = event.result
         again: tuple[int, ...] = ()
         stuck = [f for f in result.failures if isinstance(f.error, errors.SerializationError)]
-        if stuck and self._listener.on_trouble(refusal(event, stuck[0])):
+        if stuck and self._listener.on_trouble(contract.refusal(event, stuck[0])):
             # The items ran, and their results cannot be sent: they are run again where that is
             # not needed.
             again = tuple(f.offset for f in stuck)
@@ -273,7 +258,7 @@ class ChunkFlow:
         ):
             # The worker's own objects have ended already, and done what they do then.
             reason = f"{end} has run in the worker"
-            refused = Refused(worker, chunk.id, "result", "result", reason)
+            refused = contract.Refused(worker, chunk.id, "result", "result", reason)
             dropped = self._listener.on_trouble(refused) or dropped
         if dropped:
             again = tuple(range(ran))
@@ -293,7 +278,7 @@ class ChunkFlow:
         if offsets or again or ran < chunk.size:
             self._reopen()
 
-    def _on_refused(self, event: Refused) -> None:
+    def _on_refused(self, event: contract.Refused) -> None:
         held, scheduler = self.in_flight.answered(event.chunk), self.scheduler
         if held is None or scheduler is None:
             return
@@ -331,7 +316,6 @@ class ChunkFlow:
         self._listener.on_turn()
 
     def arrive(self, items: Sequence[Any]) -> None:
-        """Items were taken from the input."""
         if items:
             self.in_flight.add(items)
             self.handle(events.Arrived(len(items)))
@@ -362,7 +346,7 @@ class ChunkFlow:
                 self.losses.overran.add(command.worker)
                 self._crew_of(command.worker).kill(command.worker)
 
-    def _crew_of(self, worker: int) -> Crew:
+    def _crew_of(self, worker: int) -> contract.Crew:
         return self.table.crews[self.table.route_of(worker)]
 
     def _send(self, worker: int, chunk: Chunk) -> None:
@@ -384,7 +368,7 @@ class ChunkFlow:
         task, self.caller_task = self.caller_task, None
         return task
 
-    def close(self) -> list[Crew]:
+    def close(self) -> list[contract.Crew]:
         """No event counts any more; return the crews, to be closed."""
         crews = list(self.table.crews.values())
         self.table.crews.clear()

@@ -126,13 +126,18 @@ class Controller:
         seconds = past_run.measurement.wall
         if seconds < PAST_PLAN_ITEM_S or seconds * left < PAST_PLAN_WORK_S:
             return False
-        if not (items := self._source.peek()):
-            return False
-        self.profiler.limits.inspect(self._source.arguments(items[0]), self._source.some_calls)
-        if not self.profiler.limits.watching:
+        self.plan_now()
+        return self.dispatch.flow.scheduler is not None
+
+    def plan_now(self, *, thread_matters: bool = False) -> None:
+        """Plan before the next item, unless it must run alone or, if asked, in this very thread."""
+        limits, source = self.profiler.limits, self._source
+        if not (items := source.peek()):
+            return
+        limits.inspect(source.arguments(items[0]), source.some_calls)
+        if not limits.watching and not (thread_matters and limits.find_one_thread()):
             with self.dispatch.lock:
                 self.review(clock())
-        return self.dispatch.flow.scheduler is not None
 
     def review(self, now: float) -> None:
         """Ask the profiler for a plan and carry it out. The lock is held."""
@@ -238,7 +243,6 @@ class Controller:
         self.dispatch.direct(plan.route, workers, self._factory.make)
 
     def adopt(self, plan: Plan, now: float) -> None:
-        """Note a plan in the report."""
         change = plan.route != self.dispatch.flow.route or not self._report.changes
         self._report.choose(plan, now - self.begin, change=change)
 

@@ -25,8 +25,6 @@ MAX_REPORTED_LOSSES = 5
 
 
 class CrewTable:
-    """All crews of a run, by route."""
-
     def __init__(self) -> None:
         self.crews: dict[Route, Crew] = {}
         self._route_of: dict[int, Route] = {CALLER: "loop"}
@@ -77,15 +75,12 @@ class CrewTable:
         self._up[self.route_of(worker)].discard(worker)
 
     def up(self, route: Route) -> set[int]:
-        """The workers of a route that are up."""
         return self._up[route]
 
     def others(self, route: Route) -> list[int]:
-        """The workers of all other routes that are up."""
         return [name for other, names in self._up.items() if other != route for name in names]
 
     def any_up(self) -> bool:
-        """Whether any worker is up."""
         return any(self._up.values())
 
 
@@ -97,8 +92,6 @@ class LostWorker(NamedTuple):
 
 
 class WorkerLosses:
-    """The lost workers of one run."""
-
     def __init__(self, item_timeout: float | None) -> None:
         self._item_timeout = item_timeout
         self._ends: dict[int, WorkerEnd] = {}
@@ -133,7 +126,6 @@ class WorkerLosses:
         work.lose(worker, first, len(indices), int(failed), reason, time.perf_counter())
 
     def error(self, blame: Blame) -> Exception:
-        """The error of an item that ended its worker."""
         self._failed[blame.worker] = blame.item
         end = self._ends.get(blame.worker, WorkerEnd())
         if blame.worker in self.overran:

@@ -33,11 +33,7 @@ LONG_ITEM_S = 0.003
 class Dispatcher:
     """Guards the ``flow`` of one run: others read it, and change it through these methods.
 
-    Args:
-        source: the input.
-        options: the checked options.
-        listener: informed of results and failures, always with the lock held.
-        stream: the reader is woken for every result, not only at the end.
+    The lock is held when the listener is called; of a ``stream`` the reader is woken each time.
     """
 
     def __init__(
@@ -190,7 +186,6 @@ class Dispatcher:
             return self.flow.failure()
 
     def tick(self) -> None:
-        """Look at what is late."""
         with self.lock:
             self.flow.handle(events.Tick())
             self._turn()
@@ -213,7 +208,6 @@ class Dispatcher:
         return crews.get("processes") or crews.get("interpreters")
 
     def close(self, grace: float) -> None:
-        """End all crews; see ``Crew.close``."""
         with self.lock:
             crews = self.flow.close()
             self._closed = True

@@ -72,14 +72,10 @@ def needs_run(o: Options) -> bool:
 
 
 class FirstItems:
-    """The first items of one call.
+    """The first items of one call whose options ask for nothing that needs a run.
 
-    Args:
-        call: the callable.
-        source: the input.
-        options: the checked options, which ask for nothing that needs a run.
-        each: what an item took in an earlier call, in seconds; None if that is not known.
-        make: makes the run that goes on from here.
+    ``each`` is what an item took in an earlier call, in seconds, None if that is not known;
+    ``make`` makes the run that goes on from here.
     """
 
     def __init__(
@@ -91,7 +87,6 @@ class FirstItems:
         each: float | None,
         make: Callable[[FirstItems], Any],
     ) -> None:
-        """Prepare; nothing is run."""
         self._call, self._source, self._make = call, source, make
         #: where the call was made, and the place of its items.
         self.place, self._before = here(), entered()

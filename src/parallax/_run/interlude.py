@@ -59,7 +59,6 @@ class Interlude:
         self.items, self.cpu, self._wall, self._alone_since = 0, 0.0, 0.0, None
 
     def add(self, result: ChunkResult) -> None:
-        """Add a chunk that the caller's thread has run."""
         if self._alone_since is not None and result.begun >= self._alone_since:
             self.items += len(result.values)
             self.cpu += result.cpu

@@ -61,7 +61,10 @@ _latest_fork_s = 0.0
 
 
 class ProcessStart:
-    """Starts the worker processes of one run."""
+    """Starts the worker processes of one run, which was told to use them if that is ``forced``.
+
+    ``ending`` tells how many threads of the run end before a fork.
+    """
 
     def __init__(
         self,
@@ -72,15 +75,6 @@ class ProcessStart:
         *,
         forced: bool,
     ) -> None:
-        """Prepare; nothing is started yet.
-
-        Args:
-            setup: what the run consists of: a fork has its input.
-            meter: has the thread that samples the GIL, and the cost of the first item.
-            place: where the run was called.
-            ending: tells how many threads of the run end before a fork.
-            forced: the run was told to use processes.
-        """
         self._call, self._source, self._options, self._report, self._caller, *_ = setup
         self._meter = meter
         self._place = place
@@ -136,10 +130,7 @@ class ProcessStart:
         return self._fork_wanted and not self._unforkable
 
     def seconds(self, modules: frozenset[str]) -> tuple[float, float]:
-        """Seconds until workers, which have to import modules unless they are forks, take work.
-
-        And the part of them in which the caller's thread is occupied with the start.
-        """
+        """Seconds until workers take work, and those in which they occupy the caller's thread."""
         hold = 0.0 if _PARENT + "map_workers" in sys.modules else LOAD_S
         if self._hopes_to_fork:
             fork = _latest_fork_s or FIRST_FORK_S + FORK_S_PER_BYTE * _bytes_in_use()
@@ -160,12 +151,8 @@ class ProcessStart:
     def pool(self, key: int, workers: int) -> Pool:
         """The pool of the run; forks the program if that is wanted and safe.
 
-        Args:
-            key: the number of the callable in workers.
-            workers: how many are wanted.
-
-        Raises:
-            WorkerStartError: the option ``start_method`` asks for a fork, and it is not safe.
+        ``key`` is the number of the callable in workers. A fork that ``start_method`` asks for and
+        that is not safe raises a WorkerStartError.
         """
         if not self._fork_wanted:
             return self._warm_pool()

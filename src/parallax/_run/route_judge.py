@@ -34,7 +34,6 @@ class RouteJudge:
         self._throughput = None
 
     def add(self, done: Done) -> None:
-        """A chunk of the present route came back."""
         flow, profiler, result = self._flow, self._profiler, done.result
         route = flow.route
         threads = route == "threads"

@@ -68,10 +68,7 @@ class Run:
         stream: bool,
         first: FirstItems | None = None,
     ) -> None:
-        """Check what can be checked; nothing is started yet.
-
-        ``name`` is the callable's, ``first`` what has run of it.
-        """
+        """Check what can be checked; nothing is started yet. ``name`` is the callable's."""
         self._source = source
         self._options = options
         self._stream = stream

@@ -43,8 +43,6 @@ EAGER_MIN_ITEM_S = 0.05
 
 
 class WorkerFactory:
-    """The crews that one run may call on."""
-
     def __init__(
         self,
         setup: RunSetup,
@@ -54,7 +52,6 @@ class WorkerFactory:
         ending: Callable[[], int],
         forced: Route | None,
     ) -> None:
-        """Prepare; ``ending`` tells how many threads of the run end before a fork."""
         self._call, self._options = setup.call, setup.options
         self._profiler = profiler
         self._dispatch = dispatch
