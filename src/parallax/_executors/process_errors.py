@@ -11,17 +11,10 @@ from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
 
 from parallax._backends.contract import WorkerEnd
-from parallax._core.errors import (
-    RemoteTraceback,
-    UnreadableError,
-    WorkerDiedError,
-    causes_of,
-    copy_chain,
-    set_cause,
-)
+from parallax._core import errors
 
 
-class LostCallError(WorkerDiedError, BrokenProcessPool):
+class LostCallError(errors.WorkerDiedError, BrokenProcessPool):
     """A worker process ended while it ran a call."""
 
     def _message(self) -> str:
@@ -29,7 +22,7 @@ class LostCallError(WorkerDiedError, BrokenProcessPool):
         return f"{text}. Other calls are not affected; submit it again to run it again"
 
 
-class UnreadableCallError(UnreadableError, BrokenProcessPool):
+class UnreadableCallError(errors.UnreadableError, BrokenProcessPool):
     """The arguments or the result of a call cannot be unpickled where they were received."""
 
 
@@ -50,11 +43,11 @@ def broken_pool(cause: BaseException) -> BaseException:
 
 def standard_error(error: BaseException) -> BaseException:
     """The error of a call, converted to a type that the standard library's pool raises."""
-    if type(error) is UnreadableError:
+    if type(error) is errors.UnreadableError:
         unreadable = error
         error = UnreadableCallError(error.what, error.index, error.path, error.reason)
-        copy_chain(unreadable, error)
-    *_, first = causes = causes_of(error)
-    if type(first) is RemoteTraceback:
-        set_cause(causes[-2], _RemoteTraceback(str(first)))  # type: ignore[arg-type]
+        errors.copy_chain(unreadable, error)
+    *_, first = causes = errors.causes_of(error)
+    if type(first) is errors.RemoteTraceback:
+        errors.set_cause(causes[-2], _RemoteTraceback(str(first)))  # type: ignore[arg-type]
     return error

@@ -15,14 +15,7 @@ from html import escape
 from typing import Any
 
 from parallax._core.cores import usable_cores
-from parallax._reporting.recording import (
-    Recording,
-    WorkerDeath,
-    WorkerShare,
-    kept_columns,
-    lane_numbers,
-    lanes,
-)
+from parallax._reporting import recording
 
 SCHEMA = "parallax.report"
 SCHEMA_VERSION = 1
@@ -105,7 +98,7 @@ def _measured(seen: Any) -> dict[str, Any]:
     }
 
 
-def _work(work: Recording | None) -> dict[str, Any]:
+def _work(work: recording.Recording | None) -> dict[str, Any]:
     work = work and work.settled()
     if work is None:
         return {"slowest": [], "by_worker": [], "deaths": [], "recorded": None}
@@ -120,12 +113,12 @@ def _work(work: Recording | None) -> dict[str, Any]:
     }
 
 
-def _worker(share: WorkerShare) -> dict[str, Any]:
+def _worker(share: recording.WorkerShare) -> dict[str, Any]:
     shown = ("name", "route", "started", "begin", "end", "busy", "cpu", "items")
     return {name: getattr(share, name) for name in shown}
 
 
-def _death(death: WorkerDeath, worker: str | int) -> dict[str, Any]:
+def _death(death: recording.WorkerDeath, worker: str | int) -> dict[str, Any]:
     first = None if death.first < 0 else death.first
     return {**death._asdict(), "worker": worker, "first": first}
 
@@ -165,7 +158,7 @@ def as_html(report: Any) -> str:
 def write_page(report: Any, path: str | os.PathLike[str]) -> None:
     """Write the timeline of what was recorded as one page."""
     work = _recorded(report, "to_html")
-    lane_of = lane_numbers(work)
+    lane_of = recording.lane_numbers(work)
     head, *lines = [line.strip() for line in str(report).split("\n")]
     if not hasattr(report, "callable"):
         calls = sum(each.items for each in work.workers.values())
@@ -178,8 +171,8 @@ def write_page(report: Any, path: str | os.PathLike[str]) -> None:
         "seconds": getattr(report, "seconds", 0.0),
         "cores": usable_cores(),
         "noun": "item" if hasattr(report, "callable") else "call",
-        "workers": [_worker(each) for each in lanes(work)],
-        "chunks": kept_columns(work),
+        "workers": [_worker(each) for each in recording.lanes(work)],
+        "chunks": recording.kept_columns(work),
         "changes": [_fields(each) for each in getattr(report, "changes", ())],
         "deaths": [_death(each, lane_of[each.worker]) for each in work.deaths],
         "dropped": work.dropped,
@@ -231,7 +224,7 @@ def _meta(kind: str, thread: int, name: str) -> dict[str, Any]:
     return {"name": kind, "ph": "M", "pid": 1, "tid": thread, "args": {"name": name}}
 
 
-def _cores_over_time(work: Recording) -> list[tuple[float, float]]:
+def _cores_over_time(work: recording.Recording) -> list[tuple[float, float]]:
     """When, and how many cores were busy from then on."""
     kept = work.chunks or ()
     end = max((chunk.begin + chunk.wall for chunk in kept), default=0.0)
@@ -249,7 +242,7 @@ def _cores_over_time(work: Recording) -> list[tuple[float, float]]:
     return [(at * step, round(each, 3)) for at, each in enumerate(busy)]
 
 
-def _recorded(report: Any, method: str) -> Recording:
+def _recorded(report: Any, method: str) -> recording.Recording:
     work = report.work
     if work is None or work.chunks is None:
         raise ValueError(

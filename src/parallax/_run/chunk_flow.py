@@ -57,7 +57,7 @@ class ChunkFlow:
         self.fatal: BaseException | None = None
         self._source = source
         self._options = options
-        self._listener = listener
+        self.listener = listener
         self._stream = stream
         self._keeps_caller = False
         #: brings the run home, when workers may not go on.
@@ -196,10 +196,6 @@ class ChunkFlow:
         self._on(event)
         self.home.settle(self)
 
-    def took(self, index: int) -> bool:
-        """Whether taking an item has changed what items read."""
-        return self._listener.on_take(index)
-
     def _on(self, event: contract.CrewEvent) -> None:
         if isinstance(event, contract.Done):
             self._on_done(event)
@@ -211,7 +207,7 @@ class ChunkFlow:
             indices = self._forget(event.worker, began=event.began)
             self.losses.died(event, indices)
             self.handle(events.Lost(event.worker, event.began))
-            self._listener.on_death(event, indices)
+            self.listener.on_death(event, indices)
             self._reopen()
         elif isinstance(event, contract.Yielded):
             # First: the scheduler sends them again at once.
@@ -223,7 +219,7 @@ class ChunkFlow:
             self.losses.recycled += event.worn
             self.handle(events.Lost(event.worker, began=False))
             self._reopen()
-        elif not self._listener.on_trouble(event) and not self.table.any_up():
+        elif not self.listener.on_trouble(event) and not self.table.any_up():
             raise errors.WorkerStartError(event.method or "auto", event.reason)
 
     def _on_joined(self, event: contract.Joined) -> None:
@@ -242,24 +238,24 @@ class ChunkFlow:
         if held is None or scheduler is None:
             return
         worker, chunk, items = held
-        self._listener.on_done(event, self.table.route_of(worker), chunk.start)
+        self.listener.on_done(event, self.table.route_of(worker), chunk.start)
         result = event.result
         again: tuple[int, ...] = ()
         stuck = [f for f in result.failures if isinstance(f.error, errors.SerializationError)]
-        if stuck and self._listener.on_trouble(contract.refusal(event, stuck[0])):
+        if stuck and self.listener.on_trouble(contract.refusal(event, stuck[0])):
             # The items ran, and their results cannot be sent: they are run again where that is
             # not needed.
             again = tuple(f.offset for f in stuck)
             result = result._replace(failures=tuple(f for f in result.failures if f not in stuck))
         ran = len(result.values)
-        dropped = bool(result.changed) and self._listener.on_change(chunk.start, result)
+        dropped = bool(result.changed) and self.listener.on_change(chunk.start, result)
         if self.table.route_of(worker) == "processes" and (
             end := own_end(set(map(type, result.values)))
         ):
             # The worker's own objects have ended already, and done what they do then.
             reason = f"{end} has run in the worker"
             refused = contract.Refused(worker, chunk.id, "result", "result", reason)
-            dropped = self._listener.on_trouble(refused) or dropped
+            dropped = self.listener.on_trouble(refused) or dropped
         if dropped:
             again = tuple(range(ran))
             result = result._replace(failures=())
@@ -286,7 +282,7 @@ class ChunkFlow:
         self.in_flight.put_all_back(held, ran=event.what == "result")
         error = errors.SerializationError(event.what, None, event.path, event.reason)
         errors.set_cause(error, event.cause)
-        if self._listener.on_trouble(event):
+        if self.listener.on_trouble(event):
             self.handle(events.Returned(worker, chunk.id))
         elif event.what == "callable":
             self.fail(error)
@@ -310,10 +306,6 @@ class ChunkFlow:
             return
         few = crew.size + scheduler.unsent if self._source.ended else self.wanted
         crew.open(min(self.wanted, few))
-
-    def on_turn(self) -> None:
-        """All events that are known were handled."""
-        self._listener.on_turn()
 
     def arrive(self, items: Sequence[Any]) -> None:
         if items:
@@ -373,5 +365,5 @@ class ChunkFlow:
         crews = list(self.table.crews.values())
         self.table.crews.clear()
         # Breaks cycles of references, which would keep what the callable captured alive.
-        self._listener, self.fatal, self._values = NO_LISTENER, None, ReorderBuffer()
+        self.listener, self.fatal, self._values = NO_LISTENER, None, ReorderBuffer()
         return crews

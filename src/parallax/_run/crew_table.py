@@ -12,7 +12,6 @@ from collections import defaultdict
 from parallax._backends.contract import Crew, Died, WorkerEnd
 from parallax._core.chunks import Route
 from parallax._core.lazy_import import errors
-from parallax._core.light_stdlib import NamedTuple
 from parallax._reporting.recording import Recording
 from parallax._reporting.reports import Report
 from parallax._scheduling.events import Blame
@@ -84,13 +83,6 @@ class CrewTable:
         return any(self._up.values())
 
 
-class LostWorker(NamedTuple):
-    """A worker that died, and the items that it may have run."""
-
-    end: WorkerEnd
-    indices: range
-
-
 class WorkerLosses:
     def __init__(self, item_timeout: float | None) -> None:
         self._item_timeout = item_timeout
@@ -99,8 +91,8 @@ class WorkerLosses:
         self._failed: dict[int, int] = {}
         #: workers that are ended because their items overran the time limit.
         self.overran: set[int] = set()
-        #: those that died with items that they may have run.
-        self.lost: list[LostWorker] = []
+        #: those that died, with the items that they may have run.
+        self.lost: list[tuple[WorkerEnd, range]] = []
         #: workers that were replaced at a limit on their items or memory.
         self.recycled = 0
 
@@ -108,7 +100,7 @@ class WorkerLosses:
         """A worker died; ``indices`` are those of the items that it may have run."""
         self._ends[event.worker] = event.end
         if event.began:
-            self.lost.append(LostWorker(event.end, indices))
+            self.lost.append((event.end, indices))
 
     def tell(self, event: Died, indices: range, report: Report, table: CrewTable) -> None:
         """Enter a death in the report, once the scheduler knows what becomes of the items."""

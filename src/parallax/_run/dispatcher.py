@@ -94,7 +94,7 @@ class Dispatcher:
                     self.flow.on(self._inbox.popleft())
                 if not self._pull():
                     break
-            self.flow.on_turn()
+            self.flow.listener.on_turn()
         except BaseException as error:  # noqa: BLE001 - must reach the caller, not die in a thread
             self.flow.fail(error)
         finally:
@@ -165,7 +165,7 @@ class Dispatcher:
             return False
         index = self.source.taken
         items = self.source.pull(1 if long else count)
-        changed = bool(items) and self.flow.took(index)
+        changed = bool(items) and self.flow.listener.on_take(index)
         with self.lock:
             if changed:
                 self.flow.home.hold(self.flow, items)

@@ -572,7 +572,7 @@ def test_a_listener_that_fails_ends_the_run():
     def fail(done, route, first):
         raise LookupError("planner")
 
-    machine.flow._listener = Listener(fail, machine.on_trouble, lambda: None)
+    machine.flow.listener = Listener(fail, machine.on_trouble, lambda: None)
     crew.finish(crew.join())
     assert isinstance(machine.flow.fatal, LookupError)
 

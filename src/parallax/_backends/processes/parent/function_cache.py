@@ -20,12 +20,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
 from parallax._backends.contract import Call
-from parallax._backends.processes.parent.call_encoding import (
-    call_key,
-    encode_call,
-    modules_for,
-    names_in,
-)
+from parallax._backends.processes.parent import call_encoding
 from parallax._backends.processes.parent.captured_state import capture_state
 from parallax._core.lazy_import import errors
 from parallax._guard.effects import scan
@@ -105,12 +100,12 @@ def _encode(
     fn: Callable[..., Any], packed: dict[Key, tuple[Any, Packed]]
 ) -> tuple[Known, list[tuple[str, str, Any]]]:
     state, _ = capture_state(scan(fn).reads, packed)
-    encoded = encode_call(Call(fn, star=False, stop=False), state, shared=True)
+    encoded = call_encoding.encode_call(Call(fn, star=False, stop=False), state, shared=True)
     name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     reads = [(*each.key, packed[each.key][0]) for each in state if each.key in packed]
     code = getattr(fn, "__code__", None)  # not the callable: calls that have ended keep this
-    modules = functools.partial(modules_for, encoded, code)
-    return Known(call_key(encoded), encoded, modules, name), reads
+    modules = functools.partial(call_encoding.modules_for, encoded, code)
+    return Known(call_encoding.call_key(encoded), encoded, modules, name), reads
 
 
 def _entry(fn: Any, known: Known, reads: list[tuple[str, str, Any]]) -> _Entry:
@@ -124,7 +119,7 @@ def _entry(fn: Any, known: Known, reads: list[tuple[str, str, Any]]) -> _Entry:
     if space is not None and (by_value or space.get("__name__") == "__main__"):
         # It travels by value, or may do so, with what it refers to.
         # Names that are not bound yet, too: they may be by the next call.
-        names = set(names_in(fn.__code__))
+        names = set(call_encoding.names_in(fn.__code__))
         bound += [(space, n, space.get(n, _UNBOUND)) for n in names if n not in _BUILTINS]
     cells = tuple((cell, _content(cell)) for cell in getattr(fn, "__closure__", None) or ())
     defaults = getattr(fn, "__defaults__", None), getattr(fn, "__kwdefaults__", None)

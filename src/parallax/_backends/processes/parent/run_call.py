@@ -10,13 +10,7 @@ from collections.abc import Callable, Iterable
 
 from parallax._backends.contract import Call
 from parallax._backends.processes.common.heritage import SharedObjects
-from parallax._backends.processes.parent import fork_check
-from parallax._backends.processes.parent.call_encoding import (
-    call_key,
-    encode_call,
-    modules_for,
-    weigh,
-)
+from parallax._backends.processes.parent import call_encoding, fork_check
 from parallax._backends.processes.parent.captured_state import capture_state
 from parallax._backends.processes.parent.known_objects import shared_objects
 from parallax._core.lazy_import import errors, lazy_module
@@ -57,7 +51,7 @@ class RunCall:
     @property
     def key(self) -> int:
         """The number of the callable in workers: that of its content, if it is encoded."""
-        self._key = self._key or call_key(self._encoded)
+        self._key = self._key or call_encoding.call_key(self._encoded)
         return self._key
 
     @property
@@ -76,7 +70,7 @@ class RunCall:
             state, self.stuck = capture_state(self._reads())
             objects = shared_objects(self._call.fn)
             try:
-                self._encoded = encode_call(self._call, state, objects=objects)
+                self._encoded = call_encoding.encode_call(self._call, state, objects=objects)
             except Exception as error:
                 if errors.lacks_descriptors(error):
                     raise
@@ -87,7 +81,7 @@ class RunCall:
 
     def modules(self) -> frozenset[str]:
         """Installed modules that the callable needs and that are loaded here."""
-        return modules_for(self.encode(), getattr(self._call.fn, "__code__", None))
+        return call_encoding.modules_for(self.encode(), getattr(self._call.fn, "__code__", None))
 
     def weigh(
         self, items: list[Any], results: list[Any], *, fork: bool, numbered: bool
@@ -97,7 +91,7 @@ class RunCall:
         payload = fork_check.weigh(fn, reads, items, results) if fork else None
         if payload is None:
             objects = shared_objects(fn)
-            weighed = weigh(self._call, reads, items, results, objects, forks=fork)
+            weighed = call_encoding.weigh(self._call, reads, items, results, objects, forks=fork)
             if isinstance(weighed, str):
                 return weighed
             payload, encoded = weighed

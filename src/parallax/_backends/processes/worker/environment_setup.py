@@ -12,15 +12,9 @@ import time
 import warnings
 from collections.abc import Callable
 
-from parallax._backends.processes.common import process_identity
+from parallax._backends.processes.common import native_threads, process_identity
 from parallax._backends.processes.common.arithmetic import set_decimal, set_numpy
 from parallax._backends.processes.common.carried_settings import LibrarySettings
-from parallax._backends.processes.common.native_threads import (
-    THREAD_COUNT_VARIABLES,
-    limit_loaded,
-    native_pools,
-    variables,
-)
 from parallax._backends.processes.common.protocol import RECALL
 from parallax._backends.processes.common.stack_dumps import DUMP_SIGNAL
 from parallax._core.light_stdlib import Any, loads
@@ -42,7 +36,7 @@ class WorkerEnvironment:
         self.unfit = False
         #: the raw environment variables that items were to find.
         self._raw: dict[Any, Any] | None = None
-        self._native: tuple[str | None, ...] = variables(os.environ)
+        self._native: tuple[str | None, ...] = native_threads.variables(os.environ)
 
     def apply(self, context: dict[str, Any], *, initialized: bool = False) -> None:
         """Take over a captured environment; ``initialized``: but for the levels of loggers."""
@@ -102,7 +96,7 @@ class WorkerEnvironment:
         # Not place.cores alone: the parent has looked at the machine, which takes a millisecond.
         threads = str(place.budget or place.cores)
         # The program's own variables win.
-        env = {**dict.fromkeys(THREAD_COUNT_VARIABLES, threads), **self._last["env"]}
+        env = {**dict.fromkeys(native_threads.THREAD_COUNT_VARIABLES, threads), **self._last["env"]}
         zone = os.environ.get("TZ")
         for name in set(os.environ) - set(env):
             del os.environ[name]
@@ -111,10 +105,10 @@ class WorkerEnvironment:
                 os.environ[name] = value
         if os.environ.get("TZ") != zone and hasattr(time, "tzset"):
             time.tzset()
-        native = variables(os.environ)
+        native = native_threads.variables(os.environ)
         if native != self._native:
             self._native = native
-            limit_loaded(os.environ)
+            native_threads.limit_loaded(os.environ)
         raw = getattr(os.environ, "_data", None)
         self._raw = None if raw is None else dict(raw)
 
@@ -128,9 +122,10 @@ def adopt_place(place: Place) -> Callable[[], None]:
     """Put this fork in its workers' place; returns what each of them has to do."""
     settle(place)
     threads = str(place.budget or place.cores)
-    for name in THREAD_COUNT_VARIABLES:
+    for name in native_threads.THREAD_COUNT_VARIABLES:
         os.environ.setdefault(name, threads)
-    pools = native_pools() if "ctypes" in sys.modules else []  # else nothing native is loaded
+    # Without ctypes nothing native is loaded.
+    pools = native_threads.native_pools() if "ctypes" in sys.modules else []
 
     sizes = [
         (pool, int(number))
