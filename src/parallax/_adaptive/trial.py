@@ -121,12 +121,14 @@ class Trial:
 
     # -- in the thread that runs the calls -----------------------------------------------------
 
-    def begin(self) -> None:
+    def work(self, claim_next: Callable[[], Any]) -> None:
+        """Run one call after the other, until none is left or there is a decision."""
         self._began = clock()
-
-    def end(self) -> None:
-        """No call is left to run, or there is a decision."""
-        self._profiler.caller.stop_sampler()
+        try:
+            while (call := claim_next()) is not None:
+                call.execute_with(self.run)
+        finally:
+            self._profiler.caller.stop_sampler()
 
     def run(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -59,12 +59,9 @@ class TrialRuns:
         """Run held calls one by one, until there is a decision or none is left; in a thread."""
         trial = function.trial
         assert trial is not None
-        trial.begin()
         try:
-            while (call := self._next_on_trial(function)) is not None:
-                call.execute_with(trial.run)
+            trial.work(functools.partial(self._next_on_trial, function))
         finally:
-            trial.end()
             with self.lock:
                 function.choice.end_probe()
                 if not function.held:

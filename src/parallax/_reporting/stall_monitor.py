@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from parallax._core.current_frames import current_frames
 from parallax._core.fork_pauses import pause_at_forks
 from parallax._core.interrupt_mask import StartingThread
+from parallax._core.lazy_import import logging
 from parallax._core.light_stdlib import Any, Protocol
 from parallax._core.own_code import is_own
 from parallax._core.thread_clocks import native_id
@@ -34,15 +35,6 @@ class StallView(Protocol):
 
     def details(self) -> tuple[str, Sequence[InFlight], int | None]:
         """A name, what is in flight with stacks, and how much waits; see ``stall_message``."""
-
-
-class Watched(Protocol):
-    """What the thread checks, at first after ``limit`` seconds at most."""
-
-    limit: float
-
-    def check(self, now: float) -> float:
-        """Look, and return when to look again."""
 
 
 class StallMonitor:
@@ -83,19 +75,14 @@ class StallMonitor:
                 name, running, waiting = view.details()
                 if running:
                     silent = now - activity.since
-                    _logger().warning("%s", stall_message(name, silent, running, waiting))
+                    message = stall_message(name, silent, running, waiting)
+                    logging.getLogger("parallax").warning("%s", message)
         except Exception:  # noqa: BLE001 - what is watched may be in any state
             self.view = None
-            _logger().debug(
+            logging.getLogger("parallax").debug(
                 "the check for stalls has failed and is off for this run or executor", exc_info=True
             )
         return detector.due
-
-
-def _logger() -> Any:
-    import logging  # most programs have no stall
-
-    return logging.getLogger("parallax")
 
 
 class _MonitorThread:
@@ -103,7 +90,7 @@ class _MonitorThread:
 
     def __init__(self) -> None:
         self._lock = _thread.allocate_lock()
-        self._monitors: dict[Watched, None] = {}
+        self._monitors: dict[Any, None] = {}
         #: released to end the thread's sleep; None without a thread.
         self._wake: _thread.LockType | None = None
         self._next_check = 0.0
@@ -114,7 +101,7 @@ class _MonitorThread:
         #: whether a monitor was added since the thread read the list.
         self._added = False
 
-    def add(self, monitor: Watched) -> None:
+    def add(self, monitor: Any) -> None:
         with self._lock:
             self._monitors[monitor] = None
             self._added = True
@@ -123,7 +110,7 @@ class _MonitorThread:
             elif time.monotonic() + monitor.limit < self._next_check:
                 self._wake_up()
 
-    def remove(self, monitor: Watched) -> None:
+    def remove(self, monitor: Any) -> None:
         # Without the lock: a finalizer may do this in the thread that holds it.
         self._monitors.pop(monitor, None)
 
@@ -176,12 +163,15 @@ class _MonitorThread:
                 self._start()
 
 
-def watch(monitor: Watched) -> None:
-    """Have the thread check this as well."""
+def watch(monitor: Any) -> None:
+    """Have the thread call ``check(now)``, which returns when to be called next.
+
+    The first call is after ``monitor.limit`` seconds at most.
+    """
     _monitor_thread.add(monitor)
 
 
-def unwatch(monitor: Watched) -> None:
+def unwatch(monitor: Any) -> None:
     """Have the thread check it no more. Idempotent; one check may be under way."""
     _monitor_thread.remove(monitor)
 

@@ -14,7 +14,6 @@ from parallax._core.chunks import Route
 from parallax._core.lazy_import import errors, lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._core.nesting import Place
-from parallax._core.plans import Payload
 from parallax._guard.ends import copied_end
 from parallax._routing.profiler import Profiler
 from parallax._run.caller_state import RunSetup
@@ -55,8 +54,8 @@ class WorkerFactory:
         self._call, self._options = setup.call, setup.options
         self._profiler = profiler
         self._dispatch = dispatch
-        #: how worker processes start.
         self._forced = forced is not None
+        #: how worker processes start.
         self.start = ProcessStart(setup, profiler.caller, place, ending, forced=self._forced)
         self._place = place
         self._made: run_call.RunCall | None = None
@@ -182,9 +181,12 @@ class WorkerFactory:
         caller.sample = []
         if profiler.weighed:
             return
-        fork = self.start.may_fork()
+        fork, inputs = self.start.may_fork(), source.whole
         try:
-            weighed = self._weighed(items, results, fork=fork)
+            numbered = bool(inputs) and heritage.numbered(inputs)
+            weighed: Any = self._copied_ends(items, results, numbered=numbered)
+            if not weighed:
+                weighed = self._run_call().weigh(items, results, fork=fork, numbered=numbered)
         except OSError as error:  # no descriptor is left, even to load a module
             weighed = str(error)
         if isinstance(weighed, str):
@@ -193,10 +195,3 @@ class WorkerFactory:
         profiler.workers.payload = weighed
         if not fork:
             self._find_modules()
-
-    def _weighed(self, items: list[Any], results: list[Any], *, fork: bool) -> Payload | str:
-        inputs = self._dispatch.source.whole
-        numbered = bool(inputs) and heritage.numbered(inputs)
-        if end := self._copied_ends(items, results, numbered=numbered):
-            return end
-        return self._run_call().weigh(items, results, fork=fork, numbered=numbered)
