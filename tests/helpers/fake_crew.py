@@ -15,7 +15,7 @@ class FakeCrew:
 
     Args:
         report: takes the events.
-        new_id: gives a number to each worker.
+        new_id: gives a number to each worker of a route.
         fn: the callable.
         route: what the workers pretend to be.
         stop: a worker stops at the first failure of a chunk.
@@ -40,9 +40,6 @@ class FakeCrew:
     def size(self):
         return len(self.starting) + len(self.held)
 
-    def owns(self, worker):
-        return worker in self.names
-
     def selector(self):
         return None
 
@@ -52,7 +49,7 @@ class FakeCrew:
     def open(self, count):
         assert self.closed is None
         while self.size < count:
-            self.names.append(self.new_id())
+            self.names.append(self.new_id(self.route))
             self.starting.append(self.names[-1])
 
     def recall(self, worker):

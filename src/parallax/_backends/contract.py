@@ -141,9 +141,6 @@ class Crew(Protocol):
     def size(self) -> int:
         """Workers that this crew has, starting ones included."""
 
-    def owns(self, worker: int) -> bool:
-        """Whether this crew made that worker."""
-
     def selector(self) -> selectors.BaseSelector | None:
         """What ``poll`` waits on, for others to add to; None if workers report by themselves."""
 

@@ -53,9 +53,6 @@ class ExternalCrew(SelfReportingCrew):
     def size(self) -> int:
         return len(self._names)
 
-    def owns(self, worker: int) -> bool:
-        return worker in self._names
-
     def delay(self) -> float:
         return 0.0
 

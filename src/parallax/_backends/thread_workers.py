@@ -56,9 +56,6 @@ class ThreadCrew(SelfReportingCrew):
     def size(self) -> int:
         return len(self._threads)
 
-    def owns(self, worker: int) -> bool:
-        return worker in self._inboxes
-
     def delay(self) -> float:
         if len(self._threads) > MAX_MEASURED_THREADS:
             return 0.0  # they take turns on the cores themselves

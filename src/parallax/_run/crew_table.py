@@ -31,10 +31,11 @@ class CrewTable:
         #: when each worker was asked for.
         self.asked_for: dict[int, float] = {}
 
-    def new_id(self) -> int:
-        """A number for a new worker of this run."""
+    def new_id(self, route: Route) -> int:
+        """A number for a new worker of a route."""
         number = len(self.asked_for) + 1
         self.asked_for[number] = time.perf_counter()
+        self._route_of[number] = route
         return number
 
     def ordered(self, since: float) -> None:
@@ -42,8 +43,7 @@ class CrewTable:
         self.asked_for = {number: min(asked, since) for number, asked in self.asked_for.items()}
 
     def route_of(self, worker: int) -> Route:
-        """The route of a worker; "loop" for one that never joined."""
-        return self._route_of.get(worker, "loop")
+        return self._route_of[worker]
 
     def crew_of(self, worker: int) -> Crew | None:
         """The crew of a worker; None for the caller's thread."""
@@ -62,10 +62,7 @@ class CrewTable:
 
     def join(self, worker: int) -> Route:
         """A worker is up; return its route."""
-        route: Route = "loop"
-        if worker != CALLER:
-            route = next(r for r, crew in self.crews.items() if crew.owns(worker))
-        self._route_of[worker] = route
+        route = self.route_of(worker)
         self._up[route].add(worker)
         return route
 

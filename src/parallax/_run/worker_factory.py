@@ -6,6 +6,7 @@ out before anything is sent.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from itertools import islice
 
@@ -75,7 +76,8 @@ class WorkerFactory:
             return Unable(error.detail, method=error.method)
 
     def _make(self, route: Route) -> Crew:
-        dispatch, new_id = self._dispatch, self._dispatch.flow.table.new_id
+        dispatch = self._dispatch
+        new_id = functools.partial(dispatch.flow.table.new_id, route)
         if route == "threads":
             executor = self._options.backend
             setup = CrewSetup(dispatch.post, self._call, new_id, self._place, self.start.context)

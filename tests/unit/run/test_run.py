@@ -283,16 +283,16 @@ def test_a_route_is_held():
 
 
 def test_workers_belong_to_crews():
-    """Numbers are never used twice; a worker that never joined is nobody's."""
+    """Numbers are never used twice; the route of a worker is known with its number."""
     table = CrewTable()
     crew = EagerCrew(lambda event: None, table.new_id, double, route="threads")
     table.crews["threads"] = crew
     crew.open(2)
     first, second = crew.names
     assert (first, second) == (1, 2)
-    assert table.crew_of(first) is None
-    assert table.join(first) == "threads"
     assert table.crew_of(first) is crew
+    assert not table.up("threads")
+    assert table.join(first) == "threads"
     assert (table.up("threads"), table.others("loop"), table.others("threads")) == ({1}, [1], [])
     assert table.join(CALLER) == "loop"
     assert table.crew_of(CALLER) is None

@@ -103,9 +103,6 @@ class ProcessCrew(WorkerSet[WorkerClient]):
     def size(self) -> int:
         return len(self.workers)
 
-    def owns(self, worker: int) -> bool:
-        return worker in self.workers
-
     def delay(self) -> float:
         return self._delay
 
