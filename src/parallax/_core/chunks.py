@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from parallax._core.light_stdlib import Any, Literal, NamedTuple, TypeAlias
 
-Route: TypeAlias = "Literal['loop', 'threads', 'interpreters', 'processes']"
+Route: TypeAlias = "Literal['loop', 'threads', 'interpreters', 'processes', 'executor']"
 
 
 class Chunk(NamedTuple):

@@ -87,8 +87,10 @@ class Report(Exports):
 
     Attributes:
         callable: the name of the user's function.
-        backend: what was asked for: "auto", or the backend that was named.
-        route: where most of the items ran: "loop", "threads", "interpreters" or "processes".
+        backend: what was asked for: "auto", the backend that was named, or the class of the
+            executor that was passed.
+        route: where most of the items ran: "loop", "threads", "interpreters", "processes" or
+            "executor".
         workers: how many workers that route had.
         reason: why, in one sentence.
         items: items finished.
@@ -279,8 +281,12 @@ class Report(Exports):
             where = PLACES["loop"]
         else:
             many = self.workers != 1
-            kind = "worker process" if self.route == "processes" else self.route[:-1]
+            kind = {"processes": "worker process", "executor": "worker"}.get(
+                self.route, self.route[:-1]
+            )
             where = f"in {self.workers} {kind}{('es' if kind[-1] == 's' else 's') * many}"
+            if self.route == "executor":
+                where += f" of {self.backend}"
         if self.explained:
             return f"{what}: would run {where}"
         cut = f"; ended early by {self.ended}" if self.ended else ""
@@ -315,6 +321,7 @@ PLACES = {
     "threads": "in threads",
     "interpreters": "in interpreters",
     "processes": "in worker processes",
+    "executor": "in the executor",
 }
 
 

@@ -65,8 +65,11 @@ def requested_route(options: Options, place: Place, *, stream: bool) -> Requeste
     if backend == "processes":
         return RequestedRoute("processes", cores, reason)
     if backend == "executor":
-        default = getattr(options.backend, "_max_workers", place.cores)
-        return RequestedRoute("threads", options.max_workers or default, reason)
+        default = getattr(options.backend, "_max_workers", None)
+        if not isinstance(default, int) or default < 1:
+            default = place.cores
+        reason = f"{type(options.backend).__name__} was passed as backend"
+        return RequestedRoute("executor", options.max_workers or default, reason)
     count = options.max_workers or _usual_threads(place)
     if not place.level or stream:
         return RequestedRoute("threads", count, reason)
@@ -99,9 +102,12 @@ def _usual_threads(place: Place) -> int:
 
 def _runs(executor: Any, thread: threading.Thread) -> bool:
     """Whether a thread is one of an executor's, as far as that can be told."""
-    if thread in (getattr(executor, "_threads", None) or ()):
+    threads = getattr(executor, "_threads", None)  # the standard library's; others' may be anything
+    if isinstance(threads, (set, frozenset, list, tuple)) and thread in threads:
         return True
     # The standard library lists a thread only after it was started. Prefixes of its own making
     # belong to one executor.
-    prefix = getattr(executor, "_thread_name_prefix", None) or ""
+    prefix = getattr(executor, "_thread_name_prefix", None)
+    if not isinstance(prefix, str):
+        return False
     return prefix.startswith("ThreadPoolExecutor-") and thread.name.startswith(f"{prefix}_")

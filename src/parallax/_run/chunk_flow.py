@@ -27,10 +27,16 @@ from parallax._scheduling.scheduler import Scheduler
 clock = time.perf_counter
 
 #: Seconds of work per chunk. Shorter pays more dispatches, longer makes a rougher end.
-CHUNK_TARGET_S = {"processes": 0.02, "interpreters": 0.02, "threads": 0.01, "loop": 0.005}
+CHUNK_TARGET_S: dict[Route, float] = {
+    "loop": 0.005,
+    "threads": 0.01,
+    "executor": 0.01,
+    "processes": 0.02,
+    "interpreters": 0.02,
+}
 
 #: Chunks that a worker holds at a time; a second hides the way there and back, and can be recalled.
-CHUNKS_HELD: dict[Route, int] = {"processes": 2, "interpreters": 1, "threads": 1, "loop": 1}
+CHUNKS_HELD: dict[Route, int] = dict.fromkeys(CHUNK_TARGET_S, 1) | {"processes": 2}
 
 
 class ChunkFlow:

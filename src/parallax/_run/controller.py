@@ -49,7 +49,8 @@ class Controller:
         self._key = key_of(call.fn)
         #: the route that the caller asked for, None for auto.
         self.forced: Route | None = self._requested.route
-        report.backend = options.backend if isinstance(options.backend, str) else "executor"
+        backend = options.backend
+        report.backend = backend if isinstance(backend, str) else type(backend).__name__
         report.reason = self._requested.reason
         #: the place of the items that the caller's own thread runs.
         self.inside = first.inside if first else self._place.item(movable=self.forced != "loop")

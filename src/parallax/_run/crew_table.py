@@ -106,8 +106,8 @@ class WorkerLosses:
         if not event.began and worker not in work.workers:
             return  # it has run nothing
         route = table.route_of(worker)
-        name = f"worker process {end.pid}" if route == "processes" else "an interpreter"
-        table.introduce(worker, work, name)
+        names = {"processes": f"worker process {end.pid}", "interpreters": "an interpreter"}
+        table.introduce(worker, work, names.get(route, ""))
         reason = end.detail or errors.exit_reason(end.exitcode, oom=end.oom)
         if worker in self.overran:
             reason = f"ended because its item took longer than item_timeout={self._item_timeout}"
@@ -124,8 +124,9 @@ class WorkerLosses:
     def notes(self) -> list[str]:
         """A sentence for the report on each of the first workers lost with several items."""
         return [
-            f"worker process {end.pid} was lost with items {indices[0]} to {indices[-1]} in "
-            f"flight; they were run again one by one, also those that it had finished"
+            f"{'a worker' if end.pid is None else f'worker process {end.pid}'} was lost with items "
+            f"{indices[0]} to {indices[-1]} in flight; they were run again one by one, also those "
+            f"that it had finished"
             for end, indices in self.lost[:MAX_REPORTED_LOSSES]
             if len(indices) > 1
         ]

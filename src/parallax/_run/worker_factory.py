@@ -78,12 +78,11 @@ class WorkerFactory:
     def _make(self, route: Route) -> Crew:
         dispatch = self._dispatch
         new_id = functools.partial(dispatch.flow.table.new_id, route)
-        if route == "threads":
-            executor = self._options.backend
+        if route in ("threads", "executor"):
             setup = CrewSetup(dispatch.post, self._call, new_id, self._place, self.start.context)
-            if isinstance(executor, str):
+            if route == "threads":
                 return thread_workers.ThreadCrew(setup)
-            return executor_workers.ExternalCrew(setup, executor)
+            return executor_workers.ExternalCrew(setup, self._options.backend)
         call = self._run_call()
         if self._forced:
             call.encode()

@@ -12,6 +12,9 @@ from parallax._transport.codec import encode, encode_reply
 #: Levels of nesting that are searched.
 MAX_DIAGNOSIS_DEPTH = 12
 
+#: The reason where nothing is found that cannot be encoded.
+UNKNOWN_REASON = "it could not be pickled"
+
 
 def find_unpicklable(obj: Any, name: str, *, reply: bool = False) -> tuple[str, str]:
     """The path to the innermost part that cannot be encoded, and the serializer's message."""
@@ -30,7 +33,7 @@ def find_unpicklable(obj: Any, name: str, *, reply: bool = False) -> tuple[str, 
                 break
         else:
             break
-    return path, reason or "it could not be pickled"
+    return path, reason or UNKNOWN_REASON
 
 
 def _failure(obj: Any, encoder: Any) -> str:

@@ -138,5 +138,5 @@ def test_an_executor_is_not_used_from_its_own_threads():
     """All of them may wait for what was given to them."""
     with ThreadPoolExecutor(1) as executor:
         options = Options(backend=executor)
-        assert requested_route(options, TOP, stream=False).route == "threads"
+        assert requested_route(options, TOP, stream=False).route == "executor"
         assert executor.submit(requested_route, options, TOP, stream=False).result().route == "loop"
