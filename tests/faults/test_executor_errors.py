@@ -29,13 +29,13 @@ class Away(Executor):
         self.sent = []
         self._errors, self._early = list(errors), early
         self._max_workers = 2
-        self._threads = ThreadPoolExecutor(2)
+        self._pool = ThreadPoolExecutor(2)
 
     def submit(self, fn, /, *args, **kwargs):
         if self._early:
             self.sent.append(pickle.dumps((fn, args)))
-            return self._threads.submit(self._run, self.sent[-1])
-        return self._threads.submit(self._pack, fn, args)
+            return self._pool.submit(self._run, self.sent[-1])
+        return self._pool.submit(self._pack, fn, args)
 
     def _pack(self, *call):
         self.sent.append(pickle.dumps(call))
@@ -48,7 +48,7 @@ class Away(Executor):
         return pickle.loads(pickle.dumps(fn(*args)))
 
     def shutdown(self, wait=True, *, cancel_futures=False):
-        self._threads.shutdown(wait)
+        self._pool.shutdown(wait)
 
 
 class Stuck:
@@ -58,7 +58,7 @@ class Stuck:
 
 class Unreadable:
     def __reduce__(self):
-        return [].index, (1,)
+        return int, ("one",)
 
 
 def stuck_at_three(item):
@@ -102,7 +102,7 @@ def test_callable_that_does_not_pickle(early, on_error):
 
 
 @pytest.mark.parametrize(
-    ("fn", "words"), [(stuck_at_three, "no copies"), (unreadable_at_three, "ValueError: 1 is not")]
+    ("fn", "words"), [(stuck_at_three, "no copies"), (unreadable_at_three, "invalid literal")]
 )
 def test_result_that_does_not_travel_costs_its_item(fn, words):
     with Away() as away:
@@ -159,3 +159,10 @@ def test_call_of_threads_is_not_copied():
             return future
 
     assert parallel_map(same, [lock] * 3, backend=Bare(), max_workers=2) == [lock] * 3
+
+
+@pytest.mark.parametrize("name", ["_threads", "_max_workers", "_thread_name_prefix"])
+def test_private_attributes_of_other_executors_mean_nothing(name):
+    with Away() as away:
+        setattr(away, name, object())
+        assert parallel_map(same, range(9), backend=away) == list(range(9))
