@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 
 import jobs
@@ -35,6 +36,26 @@ def test_traceback_leads_to_the_users_line_in_this_process(backend, variant):
         parallel_map(functools.partial(jobs.oops_at, {2}), range(4), backend=backend)
     assert info.traceback[-1].name == "oops_at"
     assert info.value.__cause__ is None
+
+
+def test_code_that_travels_by_value_keeps_its_file(backend, variant):
+    """Tracebacks, and all else that reads a code object's file, name it as in a loop."""
+
+    def place(x):
+        def inner():
+            return x and 1 / 0
+
+        inner()
+        return sys._getframe().f_code.co_filename, inner
+
+    file, inner = parallel_map(place, [0], backend=backend)[0]
+    assert file == inner.__code__.co_filename == __file__
+    with pytest.raises(ZeroDivisionError) as info:
+        parallel_map(place, [0, 1], backend=backend)
+    if variant in (*OUTSIDE, *INTERPRETERS):
+        text = str(info.value.__cause__)
+        assert text.count(__file__) == 2
+        assert "return x and 1 / 0" in text
 
 
 def test_the_users_own_cause_is_kept(backend):

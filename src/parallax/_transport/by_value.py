@@ -1,7 +1,8 @@
 """Objects that other processes cannot import: functions and classes by value, by cloudpickle.
 
-Guarantees: nothing but a function with ``lru_cache``, which cloudpickle cannot send, and open
-files, which cloudpickle would turn into other objects, is treated differently than by cloudpickle.
+Guarantees: nothing but a function with ``lru_cache``, which cloudpickle cannot send, open files,
+which cloudpickle would turn into other objects, and the file that code names, which cloudpickle
+drops, is treated differently than by cloudpickle.
 Assumptions: this module is loaded only when plain pickle fails, because cloudpickle loads slowly.
 """
 
@@ -15,7 +16,9 @@ import io
 import sys
 import types
 import weakref
+from collections import ChainMap
 from collections.abc import Sequence
+from typing import ClassVar
 
 import cloudpickle
 from cloudpickle import cloudpickle as tracking
@@ -62,8 +65,21 @@ def dumps_by_value(obj: Any) -> bytes:
     return dump(_value_pickler(False, False, True), obj, lambda _: True)
 
 
+def _reduce_code(code: types.CodeType) -> Any:
+    """As cloudpickle, but with the code's file, for tracebacks, warnings, records and sources.
+
+    Newer versions of cloudpickle put ``<dynamic-code>`` in its place.
+    """
+    make, args = tracking._code_reduce(code)
+    return make, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
+
+
 class _FunctionPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Sends functions also with imports and annotations that wait for their first use."""
+    """Sends functions with their file, and with imports and annotations that wait for first use."""
+
+    dispatch_table: ClassVar[Any] = ChainMap(
+        {types.CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table
+    )
 
     def _dynamic_function_reduce(self, func: Any) -> Any:
         lazy = getattr(types, "LazyImportType", None)
