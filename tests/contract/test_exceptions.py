@@ -126,6 +126,7 @@ def test_retries(backend, tmp_path):
     got = parallel_map(run, range(20), retries=2, backend=backend)
     assert got == list(range(20))
     assert jobs.calls(tmp_path) == {x: 3 if x % 2 else 1 for x in range(20)}
+    assert (got.report.retried, got.report.raised) == (20, 20)
 
 
 def test_retries_used_up(backend, tmp_path):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from parallax._backends.capture import run_calls, run_chunk
-from parallax._backends.contract import Call
+from parallax._backends.capture import run_calls
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.light_stdlib import Any
 from parallax._scheduling.input import Input
@@ -51,30 +50,6 @@ def run_next(
     result = ChunkResult(values, *called, begun=begun)
     source.took(len(values), count, failed=bool(result.failures))
     return result
-
-
-def run_items(call: Call, items: Sequence[Any], retries: int, values: list[Any]) -> ChunkResult:
-    """Run items, and failed ones again, at once, as often as ``retries`` allows."""
-    result = run_chunk(call.fn, items, values, star=call.star, stop=call.stop and not retries)
-    if not result.failures or not retries:
-        return result
-    values = list(result.values)
-    failures = []
-    for failure in result.failures:
-        last = failure
-        for _ in range(retries):
-            item = items[failure.offset : failure.offset + 1]
-            again = run_chunk(call.fn, item, star=call.star, stop=True)
-            if not again.failures:
-                values[failure.offset] = again.values[0]
-                break
-            last = Failure(failure.offset, again.failures[0].error)
-        else:
-            failures.append(last)
-    try:
-        return result._replace(values=values, failures=tuple(failures))
-    finally:
-        del result, values, failures, failure, last, again  # as in run_calls
 
 
 def with_errors(

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from parallax._backends.capture import run_chunk
 from parallax._core.chunks import ChunkResult
 from parallax._core.light_stdlib import Any
-from parallax._run.caller_items import run_items, run_next, with_errors
+from parallax._run.caller_items import run_next, with_errors
 from parallax._run.caller_state import RunSetup
 from parallax._run.controller import Controller
 from parallax._run.first_items import outcomes
@@ -52,6 +53,7 @@ class CallerLoop:
     def __init__(self, setup: RunSetup, controller: Controller) -> None:
         self._call, self._source, self._options = setup.call, setup.source, setup.options
         self._caller, self._stream, self._first = setup.caller, setup.stream, setup.first
+        self._report = setup.report
         self._controller = controller
         #: there is more than a moment's work left.
         self._much = True
@@ -143,18 +145,22 @@ class CallerLoop:
             profiler.limits.before_block()
         if items and measuring and profiler.workers.payload is None:
             self._caller.sample = items[:1]
-        profiler.caller.begin(clock())
 
         def work(values: list[Any]) -> ChunkResult:
             if items is None:
                 return run_next(call.fn, source, size, values, stop=call.stop)
-            return run_items(call, items, self._options.retries, values)
+            return run_chunk(call.fn, items, values, star=call.star, stop=call.stop)
 
         single = items is not None and len(items) == 1
         waited_for = profiler.limits.watching
         overtaken = items if single and not waited_for and measuring else None
         lock, place = self._controller.dispatch.lock, self._controller.inside
-        result = self._caller.run(work, size, place, lock, overtaken)
+        for retries in range(self._options.retries, -1, -1):
+            profiler.caller.begin(clock())
+            result = self._caller.run(work, size, place, lock, overtaken)
+            if not retries or not self._runs_again(result):
+                break
+            overtaken = None  # workers would give it all its attempts anew
         if watch:
             profiler.limits.after_item(self._caller.delivered)
         if measuring and result.values:
@@ -166,6 +172,16 @@ class CallerLoop:
         with lock:
             self._add(result)
         return result
+
+    def _runs_again(self, result: ChunkResult) -> bool:
+        """Whether an item that has failed here, alone, is run again at once; counts that."""
+        failed = bool(result.failures) and isinstance(result.failures[0].error, Exception)
+        if not failed or self._controller.dispatch.flow.begun():
+            return False
+        self._report.retried += 1
+        with self._controller.dispatch.lock:
+            self._add(result)
+        return True
 
     def _add(self, result: ChunkResult) -> None:
         """Add the times of a block; workers may have begun meanwhile, and report as well."""

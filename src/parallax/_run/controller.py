@@ -276,7 +276,8 @@ class Controller:
         if profiler.limits.watch is not None:
             report.looking += profiler.limits.watch.spent
         flow = self.dispatch.flow
-        report.retried, losses = flow.in_flight.rerun, flow.losses
+        report.retried += flow.in_flight.rerun
+        losses = flow.losses
         report.workers_recycled = losses.recycled
         for note in losses.notes():
             report.note(note)

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence, Sized
 
+from parallax._backends.capture import run_chunk
 from parallax._backends.contract import Call
 from parallax._core.chunks import ChunkResult
 from parallax._core.light_stdlib import Any, TypeAlias
@@ -34,7 +35,7 @@ from parallax._profiling.meters import ItemMeter
 from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import MAX_SLEEP_S, unwatch, watch
 from parallax._routing.planner import LITTLE_WORK_S, too_little
-from parallax._run.caller_items import EndedItems, run_items, run_next, run_plain, with_errors
+from parallax._run.caller_items import EndedItems, run_next, run_plain, with_errors
 from parallax._run.crew_table import CALLER
 from parallax._scheduling.input import Input
 
@@ -183,7 +184,7 @@ class FirstItems:
         values: list[Any] = []
         self.block, self.items = (clock(), size, values), items
         if size == 1:
-            result = run_items(call, items, 0, values)
+            result = run_chunk(call.fn, items, values, star=call.star, stop=call.stop)
         elif source.anywhere and not source.star:
             ended = EndedItems(source.iterator)
             self.block = self.block[0], size, ended

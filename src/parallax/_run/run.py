@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 
+from parallax._backends.capture import run_chunk
 from parallax._backends.contract import Call
 from parallax._core.deferred_signals import Shield
 from parallax._core.lazy_import import futures
@@ -30,7 +31,6 @@ from parallax._reporting.recording import Recording
 from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import StallMonitor
 from parallax._reporting.unread import log_unread
-from parallax._run.caller_items import run_items
 from parallax._run.caller_loop import CallerLoop
 from parallax._run.caller_state import CallerState, RunSetup
 from parallax._run.controller import Controller
@@ -259,7 +259,7 @@ class Run:
         dispatch, caller = self._dispatch, self._profiler.caller
         task = dispatch.take_task()
         assert task is not None  # only this thread takes any
-        chunk, items = task
+        (chunk, items), call = task, self._call
         if self._forced is None and "processes" in dispatch.flow.table.crews:
             caller.start_sampler(self._controller.on_sample)
         limits, watch = self._profiler.limits, self._profiler.limits.watch
@@ -267,7 +267,7 @@ class Run:
         if watch is not None and suspected:
             watch.before(self._source.arguments(items[0]))
         result = self._caller.run(
-            lambda values: run_items(self._call, items, 0, values),
+            lambda values: run_chunk(call.fn, items, values, star=call.star, stop=call.stop),
             chunk.size,
             self._controller.inside,
             dispatch.lock,

@@ -8,7 +8,7 @@ import threading
 import pytest
 from helpers.fake_crew import EagerCrew
 
-from parallax import SerializationError
+from parallax import SerializationError, parallel_map
 from parallax._backends.contract import Died, WorkerEnd
 from parallax._core.chunks import ChunkResult, Failure
 from parallax._core.nesting import Place, enter, entered
@@ -20,7 +20,7 @@ from parallax._routing.throughput import (
     ROUTE_START_TIMEOUT_S,
     RouteHold,
 )
-from parallax._run.caller_items import run_items, run_next, with_errors
+from parallax._run.caller_items import run_next, with_errors
 from parallax._run.caller_state import CallerState
 from parallax._run.crew_table import CALLER, MAX_REPORTED_LOSSES, CrewTable, WorkerLosses
 from parallax._run.run import Run
@@ -231,22 +231,28 @@ def test_a_stop_iteration_of_the_callable_is_not_the_end_of_the_input():
     assert isinstance(result.failures[0].error, StopIteration)
 
 
-def test_failed_items_are_run_again_at_once():
-    """As often as is owed; the last error is kept."""
+@pytest.mark.parametrize("kind", [OopsError, KeyboardInterrupt])
+def test_failed_items_are_run_again_at_once(kind):
+    """As often as is owed; the last error is kept. What ends programs is no failure of an item."""
     ran = []
 
     def fn(item):
         ran.append(item)
         if item == 1 and ran.count(1) < 3:
-            raise OopsError(ran.count(1))
+            raise kind(ran.count(1))
         return item
 
-    make = make_run([])._call._replace
-    result = run_items(make(fn=fn, stop=False), [0, 1, 2], 2, [])
-    assert (result.values, result.failures) == ([0, 1, 2], ())
+    if kind is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            parallel_map(fn, [1], retries=2, backend="serial")
+        assert ran == [1]
+        return
+    got = parallel_map(fn, [0, 1, 2], retries=2, backend="serial")
+    assert (got, ran) == ([0, 1, 2], [0, 1, 1, 1, 2])
+    assert (got.report.retried, got.report.raised) == (2, 2)
     ran.clear()
-    result = run_items(make(fn=fn, stop=False), [0, 1, 2], 1, [])
-    assert [failure.error.args for failure in result.failures] == [(2,)]
+    _, error, _ = parallel_map(fn, [0, 1, 2], retries=1, backend="serial", on_error="return")
+    assert error.args == (2,)
 
 
 def test_the_values_of_a_block():
