@@ -191,7 +191,7 @@ def test_what_an_item_started_ends_with_it(tmp_path):
     def work(x):
         return starts_a_child(tmp_path, x)
 
-    results = parallel_map(work, range(3), backend="processes", item_timeout=0.5, on_error="return")
+    results = parallel_map(work, range(3), backend="processes", item_timeout=1.5, on_error="return")
     assert isinstance(results[1], TimeoutError)
     assert (results[0], results[2]) == (0, 2)
     assert living([int((tmp_path / "child").read_text())], 5) == []
