@@ -125,6 +125,27 @@ def test_notes_that_pickle_drops(error_of):
     assert (error.__cause__.args, notes_of(error.__cause__)) == ((2,), ["kept, too"])
 
 
+def _shown(error):
+    code = getattr(error, "code", None)
+    return type(error), str(error), error.args, code, getattr(error, "filename", None)
+
+
+def test_classes_whose_init_takes_other_arguments(error_of):
+    """They keep their type, text and fields, though pickle calls a class with its ``args``."""
+    for how, make in chains.OTHER_ARGUMENTS.items():
+        error = error_of(functools.partial(chains.raises_other_arguments, how))
+        assert _shown(error) == _shown(make())
+        assert type(error.__cause__) is KeyError
+
+
+@groups
+def test_members_whose_init_takes_other_arguments(error_of):
+    """So do members of groups."""
+    error = error_of(chains.group_of_other_arguments)
+    made = [_shown(make()) for make in chains.OTHER_ARGUMENTS.values()]
+    assert [_shown(each) for each in error.exceptions] == made
+
+
 @groups
 def test_groups(error_of):
     """Members keep their notes, causes and lines."""

@@ -91,7 +91,7 @@ def test_unpicklable_result(backend, chunksize):
 @pytest.mark.variants("processes", "spawn")
 @pytest.mark.parametrize("chunksize", [None, 5])
 def test_exception_that_does_not_unpickle(backend, chunksize):
-    """An exception whose ``__init__`` breaks unpickling is an error of its item alone."""
+    """An exception whose ``__reduce__`` breaks unpickling is an error of its item alone."""
     got = parallel_map(
         functools.partial(jobs.awkward_at, 7),
         range(20),

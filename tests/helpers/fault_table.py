@@ -271,11 +271,12 @@ ROWS = [
         "SystemExit: 4",
         action=p(actions.throws, actions.Reducing, "arrives and exits"),
     ),
-    stuck(
+    Row(
         "exception wants an argument",
-        "exception",
-        "argument",
-        action=p(actions.throws, actions.Demanding, code=3),
+        p(actions.throws, actions.Demanding, code=3),
+        actions.Demanding,
+        "a code",
+        inside=True,
     ),
     stuck(
         "exception exits while unpickled in the program",

@@ -93,10 +93,13 @@ class Oops(Exception):  # noqa: N818 - short for many uses
 
 
 class Awkward(Exception):  # noqa: N818
-    """An error that pickles, and fails to unpickle: its __init__ takes other arguments."""
+    """An error that pickles, and fails to unpickle: by its __reduce__ it lacks an argument."""
 
     def __init__(self, first, second):
         super().__init__(f"{first} and {second}")
+
+    def __reduce__(self):
+        return Awkward, self.args
 
 
 def oops_at(bad, x):

@@ -77,7 +77,7 @@ class Hostile:
 
 
 class Demanding(Exception):  # noqa: N818
-    """Pickles, and cannot be unpickled: its argument has no default."""
+    """Pickle cannot make it again: its argument has no default."""
 
     def __init__(self, *, code):
         super().__init__("a code")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import threading
 
 import jobs
@@ -14,6 +15,66 @@ class Strict(Exception):  # noqa: N818
     def __init__(self, *, code):
         super().__init__(code)
         self.code = code
+
+    def __reduce__(self):
+        return Strict, self.args
+
+
+class Worded(Exception):  # noqa: N818
+    """Pickle would make its text twice."""
+
+    def __init__(self, code):
+        super().__init__(f"error {code}")
+        self.code = code
+
+
+class Keyworded(Exception):  # noqa: N818
+    def __init__(self, *, code):
+        super().__init__("keyword")
+        self.code = code
+
+
+class Silent(Exception):  # noqa: N818
+    def __init__(self, code, more=None):
+        super().__init__()
+        self.code = code, more
+
+
+class Slots(Exception):  # noqa: N818
+    __slots__ = ("code",)
+
+    def __init__(self, code, more):
+        super().__init__(more)
+        self.code = code
+
+
+class Lost(OSError):  # noqa: N818
+    def __init__(self, code):
+        super().__init__(2, "lost", code)
+        self.code = code
+
+
+class Newly(Exception):  # noqa: N818
+    def __new__(cls, code, more):
+        return super().__new__(cls, more)
+
+    def __init__(self, code, more):
+        self.code = code
+
+
+OTHER_ARGUMENTS = {
+    "text": functools.partial(Worded, 1),
+    "keyword": functools.partial(Keyworded, code=2),
+    "none": functools.partial(Silent, 3),
+    "slots": functools.partial(Slots, 4, "more"),
+    "c": functools.partial(Lost, "5"),
+    "new": functools.partial(Newly, 6, "more"),
+    "reduced": functools.partial(jobs.Oops, 7, "more"),
+}
+
+
+def raises_other_arguments(how, _):
+    raise OTHER_ARGUMENTS[how]() from KeyError("root")
 
 
 class Forgetful(Exception):  # noqa: N818
@@ -111,6 +172,10 @@ def group(_):
     members[1].__cause__ = jobs.Oops(3)
     inner = builtins.ExceptionGroup("inner", [members[1]])
     raise builtins.ExceptionGroup("outer", [members[0], inner]) from KeyError("why")
+
+
+def group_of_other_arguments(_):
+    raise builtins.ExceptionGroup("outer", [make() for make in OTHER_ARGUMENTS.values()])
 
 
 def group_with_a_stuck_member(_):

@@ -13,6 +13,7 @@ Loaded at the first failure only.
 from __future__ import annotations
 
 import builtins
+import copyreg
 import sys
 import traceback
 
@@ -78,12 +79,14 @@ def _failure(offset: int, path: str, reason: str, problem: Exception) -> Failure
     return Failure(offset, error)
 
 
-class _Chained:
-    def __init__(self, *parts: Any) -> None:
-        self._parts = parts
+class _Made:
+    """Unpickles as what a function makes of the parts."""
+
+    def __init__(self, make: Any, *parts: Any) -> None:
+        self._reduced = make, parts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _chained, self._parts
+        return self._reduced
 
 
 def _with_chain(root: BaseException) -> Any:
@@ -116,7 +119,7 @@ def _with_chain(root: BaseException) -> Any:
         else:
             _, (payload, buffers, *_) = _sendable(error)
             sources.append((payload, [bytearray(each) for each in buffers]))
-    return _Chained(stand_in, sources, links)
+    return _Made(_chained, stand_in, sources, links)
 
 
 def _links_of(error: BaseException, numbers: dict[int, int], *, member: bool) -> _Links:
@@ -159,24 +162,80 @@ def _arrived(source: Any, found: list[Any]) -> BaseException:
         return errors.unreadable("exception", errors.without_frames(problem))
 
 
-def _sendable(error: BaseException) -> tuple[BaseException, codec.Encoded]:
-    """An exception that travels, or what stands for it; and its encoded form."""
+def _sendable(error: BaseException) -> tuple[Any, codec.Encoded]:
+    """What unpickles as the exception, or as what stands for it; and its encoded form."""
+    kind: Any = type(error)
+    travels: tuple[Any, codec.Encoded] | None = None
     try:
         encoded = codec.encode_reply(error)
         # An exception whose __init__ takes other arguments than its args pickles and then fails
         # to unpickle: here that costs one item, in the parent it would cost the chunk.
-        if type(codec.decode(*encoded[:2])) is type(error):
-            return error, encoded
+        arrived = codec.decode(*encoded[:2])
+        if type(arrived) is kind:
+            travels = error, encoded
+            if _equal(arrived.args, error.args):
+                return travels
         reason = "it does not unpickle to its own type"
     except BaseException as problem:  # noqa: BLE001 - whatever __reduce__ or __init__ raises
         reason = "".join(traceback.format_exception_only(type(problem), problem)).strip()
-    kind: Any = type(error)
+    if travels := _uncalled(error) or travels:
+        return travels
     if kind in _GROUP_TYPES:
-        group = kind(error.args[0], [_sendable(member)[0] for member in _members_of(error)])
+        members = [_sendable(member)[0] for member in _members_of(error)]
+        group = _Made(kind, error.args[0], members)
         return group, codec.encode_reply(group)
     path = f"{kind.__module__}.{kind.__qualname__}"
     stand_in = errors.SerializationError("exception", None, path, reason)
     return stand_in, codec.encode_reply(stand_in)
+
+
+def _equal(these: tuple[Any, ...], those: tuple[Any, ...]) -> bool:
+    try:
+        return bool(these == those)
+    except Exception:  # noqa: BLE001 - any __eq__ may raise anything
+        return False
+
+
+def _uncalled(error: BaseException) -> tuple[Any, codec.Encoded] | None:
+    """As `_sendable`, of an exception that is made again without its class's own ``__init__``.
+
+    Pickle calls the class with ``args``, which are what the base got: of ``E(code)``, whose
+    ``__init__`` passes a text on, it makes ``E(text)``, or nothing. None if that is no way either.
+    """
+    kind: Any = type(error)
+    if type(kind.__reduce__) is not type(BaseException.__reduce__):
+        return None  # the class knows itself how it travels
+    try:
+        reduced: Any = error.__reduce__()
+        _, args, *state = reduced
+        slots = {name: getattr(error, name) for name in _slots_of(kind) if hasattr(error, name)}
+        made = _Made(_remade, kind, args, state, slots)
+        encoded = codec.encode_reply(made)
+        return (made, encoded) if type(codec.decode(*encoded[:2])) is kind else None
+    except BaseException:  # noqa: BLE001 - as above
+        return None
+
+
+def _slots_of(kind: Any) -> list[str]:
+    found: list[str] = copyreg._slotnames(kind)  # type: ignore[attr-defined]
+    return found
+
+
+def _remade(kind: Any, args: Any, state: list[Any], slots: dict[str, Any]) -> BaseException:
+    error: BaseException = _in_c(kind, "__new__")(kind, *args)
+    _in_c(kind, "__init__")(error, *args)
+    for each in state:
+        error.__setstate__(each)
+    for name, value in slots.items():
+        BaseException.__setattr__(error, name, value)
+    return error
+
+
+def _in_c(kind: Any, name: str) -> Any:
+    """The class's method of that name which is not Python's: that of OSError, say."""
+    wanted = type(getattr(BaseException, name))
+    methods = (vars(base).get(name) for base in kind.__mro__)
+    return next(each for each in methods if type(each) is wanted)
 
 
 _home: Any = builtins if hasattr(builtins, "ExceptionGroup") else sys.modules.get("exceptiongroup")
