@@ -104,7 +104,6 @@ class AdaptiveEngine(TrialRuns):
         """Hand a call with a time limit to a worker process, which can be ended."""
         with self.lock:
             self._check()
-            self.processes.begin()
             engine = self.processes.started()
         task = engine.submit(*call, None, options)
 
@@ -138,7 +137,6 @@ class AdaptiveEngine(TrialRuns):
             call.encode(self.processes)
         with Shield(), self.lock:
             self._check()
-            self.processes.begin()
             self._open[call] = None
             try:
                 self._enter(call)
@@ -148,11 +146,12 @@ class AdaptiveEngine(TrialRuns):
         return call
 
     def _check(self) -> None:
-        """Raise if nothing can be submitted any more; the lock is held."""
+        """Raise if nothing can be submitted any more, else get ready; the lock is held."""
         if self.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
         self.threads.fatal = self.fatal
         self.threads.check()
+        self.processes.begin()
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         with self.lock:

@@ -30,7 +30,7 @@ from parallax._core.futures import RUNNING, Future
 from parallax._core.nesting import enter, here
 from parallax._core.options import CallOptions
 from parallax._reporting.stall_monitor import StallMonitor, stack_of
-from parallax._reporting.stall_policy import Activity, InFlight
+from parallax._reporting.stall_policy import InFlight
 
 clock = time.monotonic
 
@@ -141,9 +141,9 @@ class ThreadEngine(LocalPieces):
         self._stall_warn = stall_warn
         self._stall_monitor = StallMonitor(self, stall_warn)
 
-    def activity(self) -> Activity | None:
+    def quiet_since(self) -> float | None:
         begun = list(self._busy.values())
-        return Activity(max(self._last, min(begun)), len(begun)) if begun else None
+        return max(self._last, min(begun)) if begun else None
 
     def details(self) -> tuple[str, Sequence[InFlight], int | None]:
         now, flights = clock(), []

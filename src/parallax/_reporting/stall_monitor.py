@@ -21,7 +21,7 @@ from parallax._core.lazy_import import logging
 from parallax._core.light_stdlib import Any, Protocol
 from parallax._core.own_code import is_own
 from parallax._core.thread_clocks import native_id
-from parallax._reporting.stall_policy import Activity, InFlight, StallDetector, stall_message
+from parallax._reporting.stall_policy import InFlight, StallDetector, stall_message
 
 #: Longest sleep of the thread: it ends at most that long after the last run or executor.
 MAX_SLEEP_S = 5.0
@@ -30,8 +30,8 @@ MAX_SLEEP_S = 5.0
 class StallView(Protocol):
     """What is watched; it is asked from the monitor's thread. Times are ``time.monotonic``."""
 
-    def activity(self) -> Activity | None:
-        """The state at a glance; None if nothing is in flight."""
+    def quiet_since(self) -> float | None:
+        """Since when nothing has ended of what is in flight; None if nothing is."""
 
     def details(self) -> tuple[str, Sequence[InFlight], int | None]:
         """A name, what is in flight with stacks, and how much waits; see ``stall_message``."""
@@ -70,11 +70,11 @@ class StallMonitor:
         if now < detector.due:
             return detector.due
         try:
-            activity = view.activity()
-            if detector.is_stalled(activity, now) and activity is not None:
+            quiet = view.quiet_since()
+            if detector.is_stalled(quiet, now) and quiet is not None:
                 name, running, waiting = view.details()
                 if running:
-                    silent = now - activity.since
+                    silent = now - quiet
                     message = stall_message(name, silent, running, waiting)
                     logging.getLogger("parallax").warning("%s", message)
         except Exception:  # noqa: BLE001 - what is watched may be in any state

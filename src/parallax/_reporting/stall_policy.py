@@ -42,15 +42,6 @@ class InFlight(NamedTuple):
     stack: str = ""
 
 
-class Activity(NamedTuple):
-    """The state of a run, or of an executor, at one moment."""
-
-    #: since when nothing has ended although something was in flight.
-    since: float
-    #: number of items or calls in flight.
-    busy: int
-
-
 class StallDetector:
     """Decides when a stall is reported: ``limit`` seconds, above 0, without an end make one."""
 
@@ -61,17 +52,17 @@ class StallDetector:
         #: when to check next.
         self.due = now + limit
 
-    def is_stalled(self, activity: Activity | None, now: float) -> bool:
-        """Whether to report a stall now; ``activity`` is None if nothing is in flight."""
+    def is_stalled(self, quiet: float | None, now: float) -> bool:
+        """Whether to report a stall now, if ``quiet`` since then; see ``StallView``."""
         self.due = now + self._limit / CHECKS_PER_LIMIT
-        if activity is None or not activity.busy:
+        if quiet is None:
             self._since, self._reported = None, False
             return False
         since = self._since
-        if self._reported and since is not None and activity.since < since + self._limit:
+        if self._reported and since is not None and quiet < since + self._limit:
             return False  # what had ended since would have done so after the report
-        self._since, self._reported = activity.since, False
-        due = activity.since + self._limit
+        self._since, self._reported = quiet, False
+        due = quiet + self._limit
         if now < due:
             self.due = due
             return False

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from parallax._core.chunks import Chunk
 from parallax._reporting.stall_monitor import stack_of
-from parallax._reporting.stall_policy import Activity, InFlight, WorkerSnapshot
+from parallax._reporting.stall_policy import InFlight, WorkerSnapshot
 from parallax._run.caller_state import CallerState
 from parallax._run.crew_table import CALLER
 from parallax._run.dispatcher import Dispatcher
@@ -32,14 +32,13 @@ class MapStallView:
         self._dispatch = dispatch
         self._caller = caller
 
-    def activity(self) -> Activity | None:
-        """What is to be seen at a glance; None if nothing is in flight."""
+    def quiet_since(self) -> float | None:
         # While the reader of a stream is away, results wait for it that nobody has seen.
         found = [] if self._caller.away else self._in_flight()
         if not found:
             return None
         since = max(self._caller.last, min(begun for *_, begun in found))
-        return Activity(time.monotonic() - (clock() - since), len(found))
+        return time.monotonic() - (clock() - since)
 
     def details(self) -> tuple[str, Sequence[InFlight], int | None]:
         """What is in flight, with stacks, and how many items wait."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from parallax._backends.processes.parent.task import TaskWorker
 from parallax._backends.processes.parent.task_workers import TaskWorkers
-from parallax._reporting.stall_policy import Activity, InFlight
+from parallax._reporting.stall_policy import InFlight
 
 #: Seconds to wait for the executor's lock. Who holds it for longer is what hangs.
 EXECUTOR_LOCK_TIMEOUT_S = 1.0
@@ -19,12 +19,9 @@ class TaskStallView:
         self._workers = workers
         self._lock = lock
 
-    def activity(self) -> Activity | None:
-        """A glance at them; None if no call is in flight."""
-        found = self._in_flight()
-        if not found:
-            return None
-        return Activity(max(self._workers.last, min(since for *_, since in found)), len(found))
+    def quiet_since(self) -> float | None:
+        begun = [since for *_, since in self._in_flight()]
+        return max(self._workers.last, min(begun)) if begun else None
 
     def details(self) -> tuple[str, Sequence[InFlight], int | None]:
         """The calls in flight, with stacks, and how many calls wait."""
