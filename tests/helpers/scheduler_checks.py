@@ -134,14 +134,12 @@ def check_flow(flow: ChunkFlow) -> None:
     if scheduler is None:
         return
     check_scheduler(scheduler)
-    for worker, chunk, _ in scheduler.flights():
-        first = items.held_by(worker)[:1]
-        check([c.chunk for c in first] == [chunk], "at another worker", chunk.start)
-    sent = sum(len(each.items) for each in items._sent.values())
-    check(sent == scheduler.in_flight, "other items are held than were sent")
     if scheduler.failed is None:
-        unsent = sum(map(len, items._fresh)) - items._at + len(items._returned)
-        check(unsent == scheduler.unsent, "other items wait than are known to wait")
+        kept = sum(part.left for part in items._parts)
+        check(
+            kept == scheduler.in_flight + scheduler.unsent,
+            "other items are kept than are open",
+        )
 
 
 def stories(log: EventLog, error: InconsistencyError | None) -> str:

@@ -83,6 +83,7 @@ class ChunkFlow:
         """Make the scheduler of items from ``first`` on; the caller's thread is at ``inside``."""
         left, options = self._source.left, self._options
         self._keeps_caller = keeps_caller
+        self.in_flight = ItemsInFlight(first)
         self.scheduler = Scheduler(
             total=None if left is None else first + len(inside) + left,
             chunksize=options.chunksize,
@@ -189,7 +190,10 @@ class ChunkFlow:
         return sum(max(0.0, now - since) for *_, since in flights)
 
     def busy(self, route: Route) -> bool:
-        return any(self.in_flight.held_by(worker) for worker in self.table.up(route))
+        return any(self.held_by(worker) for worker in self.table.up(route))
+
+    def held_by(self, worker: int) -> Sequence[Chunk]:
+        return () if self.scheduler is None else self.scheduler.held_by(worker)
 
     def delay(self, route: Route) -> float:
         """Seconds that a route's workers have spent without a core, as far as that is known."""
@@ -216,10 +220,8 @@ class ChunkFlow:
             self.listener.on_death(event, indices)
             self._reopen()
         elif isinstance(event, contract.Yielded):
-            # First: the scheduler sends them again at once.
-            if self.in_flight.cut(event.chunk, event.keep):
-                self.handle(events.Cut(event.worker, event.chunk, event.keep))
-                self._reopen()  # others may have left while nothing was unsent
+            self.handle(events.Cut(event.worker, event.chunk, event.keep))
+            self._reopen()  # others may have left while nothing was unsent
         elif isinstance(event, contract.Left):
             self._forget(event.worker, began=False)
             self.losses.recycled += event.worn
@@ -239,11 +241,15 @@ class ChunkFlow:
             if len(self.table.up(route)) >= min(self.wanted, max(1, size)):
                 self._retire_others()
 
+    def _chunk(self, event: contract.Done | contract.Refused) -> Chunk | None:
+        """The chunk that an event is about; None if its worker no longer has it."""
+        held = self.held_by(event.worker)
+        return next((chunk for chunk in held if chunk.id == event.chunk), None)
+
     def _on_done(self, event: contract.Done) -> None:
-        held, scheduler = self.in_flight.answered(event.chunk), self.scheduler
-        if held is None or scheduler is None:
+        worker, chunk, scheduler = event.worker, self._chunk(event), self.scheduler
+        if chunk is None or scheduler is None:
             return
-        worker, chunk, items = held
         self.listener.on_done(event, self.table.route_of(worker), chunk.start)
         result = event.result
         again: tuple[int, ...] = ()
@@ -266,12 +272,15 @@ class ChunkFlow:
             again = tuple(range(ran))
             result = result._replace(failures=())
         offsets = tuple(f.offset for f in result.failures)
-        if offsets or again or ran < chunk.size:
-            for offset, item in enumerate(items):
+        if not offsets and not again:
+            self.in_flight.finish(chunk.start, ran)
+        else:
+            for offset in range(ran):
                 index = chunk.start + offset
-                retried = offset in offsets and scheduler.may_retry(index)
-                if retried or offset in again or offset >= ran:
-                    self.in_flight.put_back(index, item, ran=offset < ran)
+                if offset in again or (offset in offsets and scheduler.may_retry(index)):
+                    self.in_flight.may_have_run(index)
+                else:
+                    self.in_flight.finish(index)
         fatal = None if dropped else self._values.put(chunk.start, result, split=bool(again))
         if fatal is not None:
             self.fail(fatal)
@@ -281,11 +290,11 @@ class ChunkFlow:
             self._reopen()
 
     def _on_refused(self, event: contract.Refused) -> None:
-        held, scheduler = self.in_flight.answered(event.chunk), self.scheduler
-        if held is None or scheduler is None:
+        worker, chunk, scheduler = event.worker, self._chunk(event), self.scheduler
+        if chunk is None or scheduler is None:
             return
-        worker, chunk, _ = held
-        self.in_flight.put_all_back(held, ran=event.what == "result")
+        if event.what == "result":
+            self.in_flight.may_have_run(chunk.start, chunk.size)
         error = errors.SerializationError(event.what, None, event.path, event.reason)
         errors.set_cause(error, event.cause)
         if self.listener.on_trouble(event):
@@ -296,14 +305,17 @@ class ChunkFlow:
             self.handle(events.Returned(worker, chunk.id, split=True))
         else:
             if not scheduler.may_retry(chunk.start):
-                self.in_flight.drop(chunk.start)
+                self.in_flight.finish(chunk.start)
             self._values.put(chunk.start, ChunkResult([None], (Failure(0, error),), 0.0, 0.0))
             self.handle(events.Finished(worker, chunk.id, 1, (0,)))
 
     def _forget(self, worker: int, *, began: bool) -> range:
-        """Take back the items of a worker that is gone; return those that it may have run."""
+        """A worker is gone; return the indices of the items that it may have run."""
         self.table.leave(worker)
-        return self.in_flight.abandoned(worker, began=began)
+        held = self.held_by(worker)
+        if not held or not began:
+            return range(0)
+        return self.in_flight.may_have_run(held[0].start, held[0].size)
 
     def _reopen(self) -> None:
         """Have as many workers as there are items for: some may have left, or died."""
@@ -336,7 +348,7 @@ class ChunkFlow:
             elif isinstance(command, events.Emit):
                 self.ready.extend(self._values.take(command.start, command.size))
             elif isinstance(command, events.Blame):
-                self.in_flight.drop(command.item)
+                self.in_flight.finish(command.item)
                 self._values.put_one(command.item, self.losses.error(command))
             elif isinstance(command, events.Recall):
                 self._crew_of(command.worker).recall(command.worker)
@@ -348,7 +360,7 @@ class ChunkFlow:
         return self.table.crews[self.table.route_of(worker)]
 
     def _send(self, worker: int, chunk: Chunk) -> None:
-        items = self.in_flight.hand_out(worker, chunk)
+        items = self.in_flight.hand_out(chunk)
         if worker == CALLER:
             self.caller_task = (chunk, items)
         else:

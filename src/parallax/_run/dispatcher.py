@@ -80,8 +80,8 @@ class Dispatcher:
     def post_caller(self, result: ChunkResult) -> None:
         """The caller's thread has run its chunk."""
         with self.lock:
-            (held,) = self.flow.in_flight.held_by(CALLER)
-            self.post(Done(CALLER, held.chunk.id, result))
+            (chunk,) = self.flow.held_by(CALLER)
+            self.post(Done(CALLER, chunk.id, result))
 
     def _turn(self) -> None:
         """Handle what is in the inbox. Re-entrant calls leave it to the outer one."""

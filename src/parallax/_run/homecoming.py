@@ -29,9 +29,6 @@ class Homecoming:
         for worker in (CALLER, *flow.table.others("loop")):
             flow.handle(events.Retire(worker))
         if (task := flow.take_task()) is not None:
-            (held,) = flow.in_flight.held_by(CALLER)
-            flow.in_flight.answered(held.chunk.id)
-            flow.in_flight.put_all_back(held)
             flow.handle(events.Returned(CALLER, task[0].id))
         for route, crew in flow.table.crews.items():
             for worker in flow.table.up(route) if crew.recalls else ():

@@ -176,7 +176,8 @@ class WorkerFactory:
     def weigh(self) -> None:
         """Find what sending an item and a result costs, by those that are at hand."""
         profiler, caller, source = self._profiler, self._caller, self._dispatch.source
-        items, results = self._dispatch.flow.in_flight.first() or caller.sample, caller.out[-1:]
+        items = [*self._dispatch.flow.in_flight.first()] or caller.sample
+        results = caller.out[-1:]
         if not items and source.anywhere:
             items = source.peek()
         caller.sample = []

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 import sys
+from collections.abc import Sequence
 
 from parallax._core.chunks import Chunk
 from parallax._scheduling import events
@@ -112,6 +113,11 @@ class Scheduler:
     def may_retry(self, index: int) -> bool:
         """Whether an item is run again if it fails now."""
         return self._attempts.get(index, 0) < self._retries
+
+    def held_by(self, worker: int) -> Sequence[Chunk]:
+        """The chunks that a worker holds, oldest first."""
+        entry = self._table.find(worker)
+        return () if entry is None else tuple(entry.chunks)
 
     def flights(self) -> list[tuple[int, Chunk, float]]:
         """Each busy worker with its oldest chunk, and the earliest time of that chunk's begin."""
