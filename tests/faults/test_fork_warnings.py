@@ -179,7 +179,7 @@ def test_forks_between_calls():
         for kind in (ProcessPoolExecutor, ThreadPoolExecutor, Executor):
             with kind(2) as executor:
                 assert list(executor.map(square, range(20))) == SQUARES
-            # Before 3.13 join() returns a moment before the thread has ended, for futures' own pools
+            # Before 3.13 join() returns a moment before the thread has ended, for pools of futures
             # as well; one that stays is met by the second fork, too.
             assert fork() == [] or fork() == []
         stream = parallel_imap(square, range(1000), backend="processes")
