@@ -108,8 +108,12 @@ else:
 
     def replace(obj, /, **changes):
         """The same record with other values in some of its fields."""
-        cls = type(obj)
-        return cls(**dict(zip(obj.__match_args__, obj._values(), strict=True)) | changes)
+        made, store = object.__new__(type(obj)), object.__setattr__
+        for name in obj.__match_args__:
+            store(made, name, changes.pop(name) if name in changes else getattr(obj, name))
+        if changes:
+            raise TypeError(f"{type(obj).__name__} has no field {next(iter(changes))!r}")
+        return made
 
 
 __all__ = ["field", "record", "replace"]

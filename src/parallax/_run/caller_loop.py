@@ -238,6 +238,9 @@ class CallerLoop:
         share = MEASURED_BLOCK_SHARE * self._controller.profiler.caller.wall
         measured = min(max(MEASURED_BLOCK_S, share), LATE_BLOCK_S)
         seconds = measured if measuring else PLAIN_BLOCK_S
+        if self._controller.planned and not self._stream:
+            # Between two looks at a settled plan there is nothing to decide.
+            seconds = min(max(seconds, self._controller.review_at - clock()), PLAIN_BLOCK_S)
         if self._options.record:
             seconds = min(seconds, RECORDED_BLOCK_S)
         most = size * 8
