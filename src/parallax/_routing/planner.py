@@ -98,6 +98,16 @@ class Facts:
 
 def plan(seen: Measurement, remaining: int | None, facts: Facts) -> Plan:
     """Choose the route for the items left; None of them is taken as "as many as were done"."""
+    route, count, costs = best_route(seen, remaining, facts)
+    sure = seen.held is not None and seen.error <= MAX_SURE_ERROR
+    settled = sure or seen.waiting > 0.9 or bool(facts.observed)
+    return Plan(route, count, _reason(seen, route, count, costs, facts), costs, remaining, settled)
+
+
+def best_route(
+    seen: Measurement, remaining: int | None, facts: Facts
+) -> tuple[Route, int, dict[Route, float]]:
+    """The best route, its workers, and the seconds that each route would take, without words."""
     left = max(1, seen.items) if remaining is None else remaining
     costs: dict[Route, float] = {"loop": left * seen.wall}
     workers: dict[Route, int] = {"loop": 1}
@@ -107,10 +117,7 @@ def plan(seen: Measurement, remaining: int | None, facts: Facts) -> Plan:
         if "processes" in facts.allowed and facts.limit in ("free", "apart"):
             costs["processes"], workers["processes"] = _processes(seen, left, facts)
     route = _choose(costs, facts)
-    count = workers[route]
-    sure = seen.held is not None and seen.error <= MAX_SURE_ERROR
-    settled = sure or seen.waiting > 0.9 or bool(facts.observed)
-    return Plan(route, count, _reason(seen, route, count, costs, facts), costs, remaining, settled)
+    return route, workers[route], costs
 
 
 def hindsight(

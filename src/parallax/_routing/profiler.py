@@ -21,7 +21,7 @@ from parallax._profiling.contention import ContentionMeter
 from parallax._profiling.history import PastRun, key_of, past_run, remember_run
 from parallax._profiling.meters import FreeCores
 from parallax._profiling.worker_meter import WorkerMeter
-from parallax._routing.planner import Facts, plan
+from parallax._routing.planner import Facts, best_route, plan
 from parallax._routing.route_limits import RouteLimits
 from parallax._routing.throughput import POOR_SPEED
 
@@ -242,7 +242,7 @@ class Profiler:
         if seen.items < MIN_ITEMS_ALONE or self.limits.watching:
             return None
         facts = self.facts_with_limits(facts)
-        if plan(replace(seen, held=0.0, error=0.0), remaining, facts).route != "loop":
+        if best_route(replace(seen, held=0.0, error=0.0), remaining, facts)[0] != "loop":
             return None
         return seen, replace(plan(seen, remaining, facts), settled=True)
 
@@ -260,7 +260,7 @@ class Profiler:
         if seen is None or seen.waiting > 0.5:
             return False
         worst = replace(seen, held=1.0, error=0.0, native=self.caller.native)
-        return plan(worst, remaining, self.facts_with_limits(facts)).route == "processes"
+        return best_route(worst, remaining, self.facts_with_limits(facts))[0] == "processes"
 
     def facts_with_limits(self, facts: Facts) -> Facts:
         """The facts with the limits of the callable and the speeds that were observed."""

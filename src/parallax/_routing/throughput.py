@@ -37,15 +37,15 @@ ROUTE_START_TIMEOUT_S = 2.0
 #: route longer.
 PLAN_REVIEW_S = 0.02
 
-#: The same in the loop, at least and at most: while nothing is decided, and afterwards; and the
-#: share of its time that reviews may take.
-UNDECIDED_REVIEW_S, SETTLED_REVIEW_S, REVIEW_SHARE = (0.004, 0.01), (0.02, 0.1), 0.02
+#: The same in the loop, at least and at most, and the share of its time that reviews may take:
+#: while nothing is decided, and afterwards.
+UNDECIDED_REVIEW, SETTLED_REVIEW = (0.004, 0.01, 0.02), (0.02, 0.1, 0.01)
 
 
 def next_review(spent: float, *, settled: bool) -> float:
     """Seconds until the loop's plan is reviewed again, after a review that took ``spent``."""
-    least, most = SETTLED_REVIEW_S if settled else UNDECIDED_REVIEW_S
-    return min(most, max(least, spent / REVIEW_SHARE))
+    least, most, share = SETTLED_REVIEW if settled else UNDECIDED_REVIEW
+    return min(most, max(least, spent / share))
 
 
 class RouteThroughput:

@@ -54,12 +54,12 @@ def test_what_other_programs_take_is_not_the_routes_fault():
         (0.00005, False, 0.004),
         (0.00005, True, 0.02),
         (0.00015, False, 0.0075),  # a fiftieth of the time, and no more
-        (0.0008, True, 0.04),
+        (0.0004, True, 0.04),  # a hundredth once the plan is settled
         (0.002, False, 0.01),  # one that loaded modules is not the rule, and others may wait
         (0.01, True, 0.1),
     ],
 )
-def test_reviews_take_a_fiftieth_of_the_loop(spent, settled, seconds):
+def test_reviews_take_little_of_the_loop(spent, settled, seconds):
     assert next_review(spent, settled=settled) == pytest.approx(seconds)
 
 
