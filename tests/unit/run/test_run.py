@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 
 import pytest
 from helpers.fake_crew import EagerCrew
@@ -81,6 +82,19 @@ def test_a_run_on_a_named_route(eager, stream):
     (crew,) = eager
     assert sorted(crew.ran) == list(range(40))
     assert crew.closed is not None
+
+
+@pytest.mark.parametrize(
+    ("planned", "stream", "size"), [(True, False, 30), (False, False, 2), (True, True, 2)]
+)
+def test_a_settled_loop_runs_to_the_next_look_in_one_block(planned, stream, size):
+    """Unless somebody waits for the results meanwhile."""
+    run = make_run(range(1000), stream=stream)
+    run._controller.planned = planned
+    run._controller.review_at = time.perf_counter() + 0.031
+    block = ChunkResult([None] * 8, (), 0.008, 0.008)
+    assert run._loop._next_size(8, block, measuring=True) == pytest.approx(size, abs=1)
+    run.close(0.0)
 
 
 def test_no_worker_is_made_for_nothing(eager):
