@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -42,11 +43,17 @@ def run_plain(fn: Callable[..., Any], source: Input, count: int, ended: EndedIte
 
 
 def run_next(
-    fn: Callable[..., Any], source: Input, count: int, values: list[Any], *, stop: bool
+    fn: Callable[..., Any],
+    source: Input,
+    count: int,
+    values: list[Any],
+    *,
+    stop: bool,
+    within: float = math.inf,
 ) -> ChunkResult:
-    """Run the next ``count`` items straight off an input that any thread may advance."""
+    """Run the next ``count`` items off the input, of which the last begins ``within`` seconds."""
     begun = time.perf_counter()
-    called = run_calls(fn, source.each(count), values, star=source.star, stop=stop)
+    called = run_calls(fn, source.each(count, begun + within), values, star=source.star, stop=stop)
     result = ChunkResult(values, *called, begun=begun)
     source.took(len(values), count, failed=bool(result.failures))
     return result

@@ -6,6 +6,7 @@ until the input ends or a plan opens the run.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -29,6 +30,9 @@ PLAIN_BLOCK_S = 0.05
 
 #: Seconds per inline block whose times are kept. Shorter pays more blocks, longer hides items.
 RECORDED_BLOCK_S = 0.005
+
+#: Seconds of an item from which on blocks end by the clock as well, which takes 0.1 us an item.
+TIMED_ITEM_S = 1e-5
 
 #: Seconds of work left below which only the loop is considered. Smaller spends more on planning
 #: than workers can save, larger forgoes savings of half of it.
@@ -55,6 +59,7 @@ class CallerLoop:
         self._caller, self._stream, self._first = setup.caller, setup.stream, setup.first
         self._report = setup.report
         self._controller = controller
+        self._within = math.inf  # seconds in which the items of the next block must begin
         #: there is more than a moment's work left.
         self._much = True
         if (first := self._first) is not None:
@@ -148,7 +153,8 @@ class CallerLoop:
 
         def work(values: list[Any]) -> ChunkResult:
             if items is None:
-                return run_next(call.fn, source, size, values, stop=call.stop)
+                within = self._within
+                return run_next(call.fn, source, size, values, stop=call.stop, within=within)
             return run_chunk(call.fn, items, values, star=call.star, stop=call.stop)
 
         single = items is not None and len(items) == 1
@@ -238,9 +244,12 @@ class CallerLoop:
         share = MEASURED_BLOCK_SHARE * self._controller.profiler.caller.wall
         measured = min(max(MEASURED_BLOCK_S, share), LATE_BLOCK_S)
         seconds = measured if measuring else PLAIN_BLOCK_S
-        if self._controller.planned and not self._stream:
-            # Between two looks at a settled plan there is nothing to decide.
+        settled = self._controller.planned and self._source.anywhere and not self._stream
+        self._within = math.inf
+        if settled and each >= TIMED_ITEM_S:
+            # Between two looks at the plan there is nothing to decide, if items are as they were.
             seconds = min(max(seconds, self._controller.review_at - clock()), PLAIN_BLOCK_S)
+            self._within = 1.5 * seconds
         if self._options.record:
             seconds = min(seconds, RECORDED_BLOCK_S)
         most = size * 8

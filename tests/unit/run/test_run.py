@@ -97,6 +97,25 @@ def test_a_settled_loop_runs_to_the_next_look_in_one_block(planned, stream, size
     run.close(0.0)
 
 
+@pytest.mark.parametrize("within", [0.0, 0.03])
+def test_a_block_ends_by_the_clock_and_not_the_input(within):
+    """Where items turn out longer than they were, and where one of them fails."""
+    source = Input((range(20),), strict=False)
+
+    def slow(item):
+        until = time.perf_counter() + 0.01
+        while time.perf_counter() < until:
+            pass
+        return 1 / (item - 1)
+
+    result = run_next(slow, source, 20, [], stop=False, within=within)
+    done = len(result.values)
+    assert done <= 4
+    assert (source.taken, source.ended) == (done, False)
+    assert [each.offset for each in result.failures] == [1] * (done > 1)
+    assert source.take(20) == list(range(done, 20))
+
+
 def test_no_worker_is_made_for_nothing(eager):
     """An empty input stays a loop."""
     assert results(make_run([], backend="processes")) == []
