@@ -27,7 +27,7 @@ class ItemCost(NamedTuple):
     cpu: float  #: mean CPU time of the thread per item, likewise
     first_wall: float  #: per item of the first block
     recent_wall: float  #: mean per item of about the latest half: shows a trend
-    recent_blocks: int  #: blocks that `recent_wall` rests on
+    recent_blocks: int  #: blocks that `recent_wall` rests on, of four items where they are larger
     spread: float  #: coefficient of variation between blocks, weighted by items
     dear_first: bool  #: the first block was far dearer and was left out
 
@@ -96,7 +96,7 @@ class ItemMeter:
             cpu=cpu / items,
             first_wall=first_each,
             recent_wall=self._recent_wall / self._recent_items if self._recent_items else mean,
-            recent_blocks=len(self._recent),
+            recent_blocks=max(len(self._recent), self._recent_items // 4),
             spread=math.sqrt(variance) / mean if mean > 0.0 else 0.0,
             dear_first=dear,
         )

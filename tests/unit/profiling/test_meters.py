@@ -22,7 +22,7 @@ import pytest
 from parallax._core.cores import gil_enabled, running_threads
 from parallax._core.thread_clocks import ClockedThread, RunDelay
 from parallax._profiling import gil_estimate, gil_sampler
-from parallax._profiling.caller_meter import CallerMeter
+from parallax._profiling.caller_meter import TREND_BLOCKS, CallerMeter
 from parallax._profiling.gil_estimate import (
     GilReading,
     GilSamples,
@@ -558,6 +558,16 @@ def test_meter_shows_unevenness_and_trend() -> None:
     assert cost.wall == pytest.approx(0.0105)
     assert cost.recent_wall > 0.015
     assert 0.4 < cost.spread < 0.7
+
+
+def test_many_items_in_few_blocks_show_a_trend_as_well() -> None:
+    """As do blocks: a settled loop makes large ones."""
+    meter = ItemMeter()
+    for each in (0.003, 0.001, 0.001):
+        meter.add(20, 20 * each, 20 * each)
+    cost = meter.summary()
+    assert cost.recent_blocks >= TREND_BLOCKS
+    assert cost.recent_wall == pytest.approx(0.001)
 
 
 def test_meter_takes_odd_blocks() -> None:
