@@ -26,6 +26,9 @@ from parallax._reporting.stall_policy import InFlight, StallDetector, stall_mess
 #: Longest sleep of the thread: it ends at most that long after the last run or executor.
 MAX_SLEEP_S = 5.0
 
+#: Longest wait for a new thread to be asleep; one without a core by then is not waited for.
+START_S = 0.01
+
 
 class StallView(Protocol):
     """What is watched; it is asked from the monitor's thread. Times are ``time.monotonic``."""
@@ -105,33 +108,41 @@ class _MonitorThread:
         with self._lock:
             self._monitors[monitor] = None
             self._added = True
-            if self._wake is None:
-                self._start()
-            elif time.monotonic() + monitor.limit < self._next_check:
+            asleep = self._start() if self._wake is None else None
+            if asleep is None and time.monotonic() + monitor.limit < self._next_check:
                 self._wake_up()
+        if asleep is not None:
+            # Else it may take the GIL in the middle of the first item, and keep the caller's thread
+            # just short of a system call when Ctrl-C comes: Python would act on it after the call.
+            asleep.acquire(True, START_S)
 
     def remove(self, monitor: Any) -> None:
         # Without the lock: a finalizer may do this in the thread that holds it.
         self._monitors.pop(monitor, None)
 
-    def _start(self) -> None:
+    def _start(self) -> _thread.LockType:
+        """Start the thread; returns what it releases before its first sleep."""
         pause_at_forks(self)
+        asleep = _thread.allocate_lock()
+        asleep.acquire()
         self._wake, self._ends, self._next_check = _thread.allocate_lock(), False, 0.0
         self._wake.acquire()
         self.running.acquire()  # one that ends holds it no longer than it takes to return
         try:
             # Not threading.Thread, whose start waits for the new thread.
             with StartingThread():
-                _thread.start_new_thread(self._run, (self._wake,))
+                _thread.start_new_thread(self._run, (self._wake, asleep))
         except RuntimeError:  # no more threads: nothing is watched
             self._wake = None
             self.running.release()
+            asleep.release()
+        return asleep
 
     def _wake_up(self) -> None:
         if self._wake is not None and self._wake.locked():
             self._wake.release()
 
-    def _run(self, wake: _thread.LockType) -> None:
+    def _run(self, wake: _thread.LockType, asleep: _thread.LockType) -> None:
         self.native_id = native_id()
         try:
             while True:
@@ -147,6 +158,8 @@ class _MonitorThread:
                     if self._added:
                         due = now
                     self._next_check = due
+                if asleep.locked():
+                    asleep.release()
                 wake.acquire(True, max(0.0, due - time.monotonic()))
         finally:
             self.running.release()

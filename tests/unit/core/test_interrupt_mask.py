@@ -90,3 +90,24 @@ def test_the_watching_thread_blocks_it():
     finally:
         stall_monitor.unwatch(monitor)
     assert masks[0]
+
+
+def test_the_watching_thread_is_asleep_before_items_run(monkeypatch):
+    """Else it takes the GIL in the middle of the first one, and Ctrl-C may come too late for it."""
+
+    class Monitor:
+        limit = 60.0
+
+        def check(self, now):
+            looked.append(now)
+            return now + 60.0
+
+    looked, monitor = [], Monitor()
+    monkeypatch.setattr(stall_monitor, "_monitor_thread", stall_monitor._MonitorThread())
+    monkeypatch.setattr(stall_monitor, "START_S", DEADLINE_S)
+    stall_monitor.watch(monitor)
+    assert looked
+    stall_monitor.unwatch(monitor)
+    stall_monitor._monitor_thread.pause()
+    with stall_monitor._monitor_thread.running:
+        pass
