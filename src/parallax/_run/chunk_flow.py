@@ -243,8 +243,10 @@ class ChunkFlow:
 
     def _chunk(self, event: contract.Done | contract.Refused) -> Chunk | None:
         """The chunk that an event is about; None if its worker no longer has it."""
-        held = self.held_by(event.worker)
-        return next((chunk for chunk in held if chunk.id == event.chunk), None)
+        for chunk in self.held_by(event.worker):
+            if chunk.id == event.chunk:
+                return chunk
+        return None
 
     def _on_done(self, event: contract.Done) -> None:
         worker, chunk, scheduler = event.worker, self._chunk(event), self.scheduler

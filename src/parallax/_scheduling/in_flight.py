@@ -7,9 +7,7 @@ the scheduler's to know.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import chain
-from operator import attrgetter
+from collections.abc import Sequence
 
 from parallax._core.chunks import Chunk
 from parallax._core.light_stdlib import Any
@@ -28,7 +26,9 @@ class ItemsInFlight:
     """The items of one run from index ``first`` on; not thread-safe."""
 
     def __init__(self, first: int = 0) -> None:
+        #: what came and has no result yet, oldest first, and where each part begins.
         self._parts: list[_Part] = []
+        self._starts: list[int] = []
         self._end = self._unsent = first
         #: the indices of items that may have been run and are to be sent again.
         self._maybe_run: set[int] = set()
@@ -39,6 +39,7 @@ class ItemsInFlight:
         """Take items from the input; a list must not be used by anybody else any more."""
         if items:
             self._parts.append(_Part(self._end, items))
+            self._starts.append(self._end)
             self._end += len(items)
 
     def first(self) -> Sequence[Any]:
@@ -62,24 +63,26 @@ class ItemsInFlight:
 
     def finish(self, start: int, size: int = 1) -> None:
         """The results of items are there."""
-        for part, where in [*self._pieces(start, size)]:
-            count = where.stop - where.start
-            if isinstance(part.items, list):
-                part.items[where] = [None] * count
-            part.left -= count
-            if not part.left:
-                self._parts.remove(part)
-
-    def _items(self, start: int, size: int) -> Sequence[Any]:
-        pieces = [part.items[where] for part, where in self._pieces(start, size)]
-        return pieces[0] if len(pieces) == 1 else [*chain.from_iterable(pieces)]
-
-    def _pieces(self, start: int, size: int) -> Iterator[tuple[_Part, slice]]:
-        """The parts that have these items, and where."""
-        number = bisect_right(self._parts, start, key=attrgetter("start")) - 1
         end = start + size
         while start < end:
+            number = bisect_right(self._starts, start) - 1
             part = self._parts[number]
-            stop = min(end, part.start + len(part.items))
-            yield part, slice(start - part.start, stop - part.start)
-            start, number = stop, number + 1
+            at = start - part.start
+            count = min(end - start, len(part.items) - at)
+            if isinstance(part.items, list):
+                part.items[at : at + count] = [None] * count
+            part.left -= count
+            if not part.left:
+                del self._parts[number], self._starts[number]
+            start += count
+
+    def _items(self, start: int, size: int) -> Sequence[Any]:
+        number = bisect_right(self._starts, start) - 1
+        at = start - self._starts[number]
+        items = self._parts[number].items[at : at + size]
+        if len(items) < size:
+            items = list(items)
+            while len(items) < size:
+                number += 1
+                items += self._parts[number].items[: size - len(items)]
+        return items

@@ -117,7 +117,7 @@ class Scheduler:
     def held_by(self, worker: int) -> Sequence[Chunk]:
         """The chunks that a worker holds, oldest first."""
         entry = self._table.find(worker)
-        return () if entry is None else tuple(entry.chunks)
+        return () if entry is None else entry.chunks
 
     def flights(self) -> list[tuple[int, Chunk, float]]:
         """Each busy worker with its oldest chunk, and the earliest time of that chunk's begin."""
