@@ -11,11 +11,13 @@ import pytest
 
 from parallax._core import current_frames as module
 from parallax._core.current_frames import current_frames
+from parallax._core.fork_pauses import quiet_fork
 
 # Each allocation collects, and each collection lets go of the GIL: to a thread that starts another.
 PROGRAM = """
 import gc, threading, time
 from parallax._core.current_frames import current_frames
+from parallax._core.fork_pauses import quiet_fork
 gc.callbacks.append(lambda phase, info: time.sleep(0))
 gc.set_threshold(1)
 done = False
@@ -51,7 +53,7 @@ def test_the_collector_is_left_as_it_was(enabled):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_in_the_middle_leaves_the_child_able_to_look():
     with module._lock:
-        pid = os.fork()
+        pid = quiet_fork()
         if not pid:
             os._exit(0 if current_frames() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
