@@ -75,7 +75,7 @@ _LOGGER_STATE: Final = ("level", "disabled", "propagate", "handlers", "filters")
 class Walk:
     """One walk after the other, through what may share objects; each object is visited once."""
 
-    def __init__(self, kinds: dict[type, Any], skipped: Iterable[Any] = ()) -> None:
+    def __init__(self, kinds: dict[Any, Any], skipped: Iterable[Any] = ()) -> None:
         """Start, without looking into ``skipped``; ``kinds`` remembers how to walk what types."""
         self._kinds = kinds
         #: all objects that were met, so that no address is used twice meanwhile.
@@ -290,20 +290,18 @@ class Walk:
 
     def _instance(self, obj: Any) -> None:
         self._attributes(obj)
-        if is_own_class(type(obj)):
+        if self._fields(type(obj))[0]:
             self.classes.append(type(obj))
 
     def _attributes(self, obj: Any) -> None:
         """What is in an object's ``__dict__``, in its slots, and in fields that C code knows."""
-        kind = type(obj)
-        if kind in _PLAIN:
+        if (kind := type(obj)) in _PLAIN:
             return
-        space, own = instance_dict(obj), is_own_class(kind)
+        space, (own, slots) = instance_dict(obj), self._fields(kind)
         if space:
             names = [n for n in space if own or not _is_cache(n)]
             self._out.append(names)
             self._values([space[n] for n in names])
-        slots = _slots(kind, own=own)
         self._values([_slot(each, obj) for each in slots])
         if space is None and not slots:
             held = gc.get_referents(obj)[:MAX_WHOLE_ENTRIES]
@@ -315,6 +313,17 @@ class Walk:
             held = [each for each in held if type(each) not in {list, tuple}]
             held += gc.get_referents(*short)
             self._values([each for each in held if not is_a(each, _NO_STATE)])
+
+    def _fields(self, kind: type) -> tuple[bool, list[Any]]:
+        """Whether a class is the program's own, and its slots; found once for all its instances."""
+        if (kind,) not in self._kinds:
+            own = is_own_class(kind)
+            spaces = (type.__getattribute__(cls, "__dict__") for cls in mro_of(kind)[:-1])
+            members = (item for space in spaces if "__slots__" in space for item in space.items())
+            found = (m for m in members if type(m[1]) is types.MemberDescriptorType)
+            slots = [each for name, each in found if own or not _is_cache(name)]
+            self._kinds[(kind,)] = own, slots
+        return self._kinds[(kind,)]  # type: ignore[no-any-return]
 
     def _elsewhere(self, obj: Any) -> None:
         """An object of a library that is not known to hold data only."""
@@ -345,17 +354,6 @@ def _slot(member: Any, obj: Any) -> Any:
 def _is_cache(name: str) -> bool:
     """Whether libraries keep what they have computed under such a name."""
     return "cache" in name or "memo" in name
-
-
-def _slots(kind: type, *, own: bool) -> list[Any]:
-    spaces = (type.__getattribute__(cls, "__dict__") for cls in mro_of(kind)[:-1])
-    return [
-        each
-        for space in spaces
-        if "__slots__" in space
-        for name, each in space.items()
-        if type(each) is types.MemberDescriptorType and (own or not _is_cache(name))
-    ]
 
 
 # By base class: found in the order of an object's classes.

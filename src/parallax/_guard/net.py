@@ -94,7 +94,7 @@ class Net:
         # Name of the place, holder, and key in the holder.
         self._places: list[tuple[str, Any, Any]] = []
         self._visited: set[int] = set()
-        self._kinds: dict[type, Any] = {}
+        self._kinds: dict[Any, Any] = {}
         self._known: list[tuple[int, int]] | None = None
         self._process: list[Any] = []
         self._items: tuple[Sequence[Any], tuple[int, int]] | None = None
