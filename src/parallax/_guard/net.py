@@ -75,7 +75,7 @@ class Change(NamedTuple):
 class Net:
     """Compares the state that a callable can reach; for one thread."""
 
-    def __init__(self, fn: Any, mesh: Mesh, *, share: float = math.inf) -> None:
+    def __init__(self, fn: Any, mesh: Mesh, *, share: float = math.inf, keep: bool = False) -> None:
         """Prepare.
 
         Args:
@@ -83,10 +83,12 @@ class Net:
             mesh: how closely to look.
             share: how much of the items' time looking may take; if it takes more, fewer samples
                 are looked at. No items are passed over: what others do meanwhile would count.
+            keep: the latest items are looked at again between them and the next.
         """
         self._mesh = mesh
         self._fn = fn
         self._share = share
+        self._keep = keep
         #: seconds that looking took.
         self.spent = 0.0
         self._worked = 0.0
@@ -98,6 +100,7 @@ class Net:
         self._known: list[tuple[int, int]] | None = None
         self._process: list[Any] = []
         self._items: tuple[Sequence[Any], tuple[int, int]] | None = None
+        self._ended: tuple[Sequence[Any], tuple[int, int]] = (), (0, 0)
         #: modules that the program's code may import, and attributes that it sets.
         self.imports: set[str] = set()
         self.stored: set[str] = set()
@@ -129,6 +132,8 @@ class Net:
         (items, mine), known = self._items, self._known
         self._known, now = self._look(items)
         self._items = None
+        if self._keep:
+            self._ended = items, now
         places = [("the item", mine, now), *self._compared(known)]
         found = [Change(name, foreign=old[0] == new[0]) for name, old, new in places if old != new]
         before, self._process = self._process, look_at_process()
@@ -142,18 +147,23 @@ class Net:
 
     def between(self) -> list[Change]:
         """Between two items: the places that have changed since the latest one ended."""
-        begin, known = clock(), self._known
+        begin, known, (items, old_items) = clock(), self._known, self._ended
+        self._ended = (), (0, 0)
         if known is None:
             return []
-        self._known, _ = self._look(())
+        self._known, new_items = self._look(items)
         self.spent += clock() - begin
-        return [Change(name) for name, old, new in self._compared(known) if old != new]
+        places = [("the item", old_items, new_items)] if items else []
+        places += self._compared(known)
+        return [Change(name) for name, old, new in places if old != new]
 
     def refine(self, steps: float) -> None:
         """Look closer from now on, if that makes a difference."""
         if steps > 2 * self._mesh.steps:
             self._mesh = self._mesh._replace(steps=steps)
-            self._known = self._look(())[0]
+            items, _ = self._ended
+            self._known, now = self._look(items)
+            self._ended = items, now
 
     def draws(self, name: str) -> bool:
         """Whether a place is a generator of random numbers."""
@@ -169,7 +179,7 @@ class Net:
 
     def forget(self) -> None:
         """Items run that are not looked at."""
-        self._known = None
+        self._known, self._ended = None, ((), (0, 0))
 
     def _compared(self, known: list[tuple[int, int]]) -> Iterator[tuple[str, Any, Any]]:
         names = (name for name, *_ in self._places)

@@ -98,9 +98,12 @@ class Watch:
         undecided = self.finding is None or self.open
         return self._net is not None and undecided and self._looks < self._enough
 
-    def cast(self, caches: Iterable[Path]) -> None:
-        """Items are looked at from now on; ``caches`` are paths to what only caches."""
-        self._net = Net(self._fn, Mesh(LEAST_STEPS, tuple(caches)))
+    def cast(self, caches: Iterable[Path], *, inputs_run: bool = False) -> None:
+        """Items are looked at from now on; ``caches`` are paths to what only caches.
+
+        If ``inputs_run`` taking an item runs code, which may change the item before it.
+        """
+        self._net = Net(self._fn, Mesh(LEAST_STEPS, tuple(caches)), keep=inputs_run)
 
     def weigh(self, wall: float, left: int | None) -> None:
         """Look no more if there is little work left, and closer if there is much.

@@ -158,10 +158,10 @@ class RouteLimits:
         elif self.watch is not None:
             self.watch.after(index)
 
-    def cast_net(self) -> None:
-        """From now on see what items change."""
+    def cast_net(self, *, inputs_run: bool = False) -> None:
+        """From now on see what items change, and code that the input runs if ``inputs_run``."""
         if self.watch is not None and self._verdict.limit in OPEN:
-            self.watch.cast(self.caches)
+            self.watch.cast(self.caches, inputs_run=inputs_run)
 
     @property
     def caches(self) -> list[Path]:

@@ -90,9 +90,8 @@ class CallerLoop:
                 profiler.caller.start_sampler(self._controller.on_sample)
             limits = profiler.limits
             watch = limits.watch
-            ahead = source.anywhere or not measuring or (watch is not None and watch.interleaved)
-            direct = ahead and size > 1 and not self._options.retries
-            items = None if direct else source.take(size)
+            # Taking an item may change the one before: a loop takes each when that has run.
+            items = None if size > 1 else source.take(1)
             if items == []:
                 break
             if items and watch is not None and not source.anywhere:
@@ -100,7 +99,7 @@ class CallerLoop:
             if first and measuring and items:
                 profiler.limits.inspect(source.arguments(items[0]), source.some_calls)
                 if not source.anywhere or self._worth_watching():
-                    limits.cast_net()
+                    limits.cast_net(inputs_run=not source.anywhere)
             first = False
             result = self._block(items, size, watch=measuring and limits.looking)
             if not result.values:
