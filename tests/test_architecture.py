@@ -59,6 +59,8 @@ ONLY: dict[str, set[str]] = {
 
 # May be imported inside a function: optional or dear packages that are not always needed.
 LAZY_PACKAGES = {"psutil", "tqdm", "cloudpickle", "threadpoolctl", "numpy", "dask", "ray", "torch"}
+# Imported where an engine is asked for, and about that package.
+ADAPTERS = {"_backends.dask_cluster": {"dask", "distributed"}}
 # The standard library's dear ones: every worker or every program would pay for them.
 LAZY_STANDARD = {
     "_winapi",
@@ -343,6 +345,7 @@ def test_only_declared_dependencies_are_imported() -> None:
         and not (found.in_function and top in LAZY_PACKAGES)
         # Each is imported by its name, and is about that package.
         and found.importer != f"integrations.{top}"
+        and top not in ADAPTERS.get(found.importer, ())
     ]
     assert faults == []
 

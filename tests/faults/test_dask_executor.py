@@ -13,7 +13,7 @@ CASES = Path(__file__).parent / "dask_cases.py"
 
 
 @pytest.mark.full
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 def test_all_cases(tmp_path):
     pytest.importorskip("distributed")
     how = ("-q", "-p", "no:cacheprovider", "--noconftest", "-o", "filterwarnings=default")
@@ -26,8 +26,9 @@ def test_all_cases(tmp_path):
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "DASK_TEMPORARY_DIRECTORY": str(tmp_path),
         },
-        timeout=180,
+        timeout=380,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout

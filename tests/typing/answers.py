@@ -85,7 +85,8 @@ with concurrent.futures.ThreadPoolExecutor() as executor, options(max_workers=2)
 as_list: list[float] = parallel_map(halve, numbers)
 
 parallel_map(halve, ["text"])  # type: ignore[arg-type]
-parallel_map(halve, numbers, backend="fibers")  # type: ignore[call-overload]
+parallel_map(halve, numbers, backend=4)  # type: ignore[call-overload]
+assert_type(parallel_map(halve, numbers, backend="tcp://scheduler:8786"), Results[float])
 parallel_map(halve, numbers, on_error="ignore")  # type: ignore[call-overload]
 parallel_map(halve, numbers, max_worker=2)  # type: ignore[call-overload]
 parallel_map(halve, 5)  # type: ignore[call-overload]

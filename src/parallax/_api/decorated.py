@@ -180,7 +180,9 @@ class ParallelFunction(_Called[P, R_co]):
         names = ("backend", "max_workers", *CALL_OPTIONS)
         options = resolve({name: self._given.get(name) for name in names})
         executor = options.backend
-        if isinstance(executor, str):
+        if isinstance(executor, str) or hasattr(
+            executor, "get_executor"
+        ):  # a name; a Client of Dask
             executor = shared_executor(options)
         elif options.retries:
             executor = Executor(backend=executor).options(retries=options.retries)

@@ -90,7 +90,8 @@ def parallel_map(
         fn: the callable. Several iterables give it several arguments, as in ``map``.
         *iterables: the items. With several, the shortest ends the call unless ``strict``.
         backend: "auto" (default), "serial", "threads", "processes", "interpreters" (from Python
-            3.14 on), or any ``concurrent.futures.Executor``.
+            3.14 on), any ``concurrent.futures.Executor``, or a cluster of Dask: "dask" for the
+            program's present ``distributed.Client``, a client, or a scheduler's address.
         max_workers: most workers at a time; default as many as pay.
         chunksize: items handed to a worker in one piece; default by measured time.
         buffersize: checked and otherwise unused: all results are kept anyway. It is for
@@ -111,6 +112,7 @@ def parallel_map(
         seed: a whole number or a ``numpy.random.SeedSequence``: each item draws from a stream of
             its own, whose numbers depend on the seed and on the item's place in the input alone;
             True for such streams with numbers that differ each time. See docs/random.md.
+        resources: what a call takes of its Dask worker, as {"GPU": 1}; see docs/engines.md.
         record: keep what each worker did when, for ``report.to_html`` and ``to_perfetto``.
 
     Returns:
@@ -121,6 +123,7 @@ def parallel_map(
         ValueError: an argument has a value that cannot be used.
         TimeoutError: ``timeout`` was over.
         ParallaxError: a worker died, or something could not travel between processes.
+        ConnectionError: the scheduler of a cluster cannot be reached, or goes away.
         Exception: what ``fn`` or the input raised, with a note that names the item. It has the
             report as its attribute ``parallax_report``.
     """

@@ -7,6 +7,7 @@ those of items are results: the executor is given no more, and that error ends t
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ from parallax._core.contexts import snapshot
 from parallax._core.lazy_import import futures, lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, Any, PickleBuffer
 from parallax._core.nesting import Place, enter
+from parallax._core.options import name_of
 from parallax._reporting.stall_policy import WorkerSnapshot
 from parallax._transport import codec
 from parallax._transport.pickle_diagnosis import UNKNOWN_REASON, find_unpicklable
@@ -81,21 +83,31 @@ class _ChunkCall:
             result = run_chunk(fn, items, star=star, stop=stop)
         finally:
             enter(before)
-        return _Reply(*encode_result(result)[:2]) if self._away else result
+        return Parcel(*encode_result(result)[:2]) if self._away else result
 
 
 def _unpacked(_: int, fn: Any, __: int, items: Any, ___: int, place: Any, *rest: Any) -> _ChunkCall:
     return _ChunkCall(place, fn, items, *rest, away=True)
 
 
-class _Reply:
-    """The encoded results of a chunk: what does not travel, or not arrive, fails no engine."""
+class Parcel:
+    """An object that is encoded: what of it does not travel, or not arrive, fails no engine."""
 
     def __init__(self, payload: bytes, buffers: Sequence[Any]) -> None:
-        self.payload, self.buffers = payload, buffers
+        self._encoded = payload, buffers
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Reply, (self.payload, [PickleBuffer(each) for each in self.buffers])
+        payload, buffers = self._encoded
+        return Parcel, (payload, [PickleBuffer(each) for each in buffers])
+
+    def __sizeof__(self) -> int:
+        payload, buffers = self._encoded
+        return len(payload) + sum(memoryview(each).nbytes for each in buffers)
+
+    @functools.cached_property
+    def value(self) -> Any:
+        """The object; made once in a process that keeps the parcel."""
+        return codec.decode(*self._encoded)
 
 
 class ExternalCrew(SelfReportingCrew):
@@ -129,14 +141,20 @@ class ExternalCrew(SelfReportingCrew):
     def send(self, worker: int, chunk: Chunk, items: Sequence[Any]) -> None:
         fn, star, stop = self._call
         call = _ChunkCall(self._place.packed(), fn, items, star, stop)
-        submit: Callable[..., Future[Any]] = self._executor.submit
-        run: tuple[Any, ...] = (call,)
         if isinstance(self._executor, futures.ThreadPoolExecutor):
-            run = snapshot(self._context).run, call
+            self._submit(worker, chunk, call, snapshot(self._context).run, call)
+        else:
+            self._submit(worker, chunk, call, call)
+
+    def _submit(
+        self, worker: int, chunk: Chunk, call: _ChunkCall | None, *run: Any, sent: int = 0
+    ) -> None:
+        """Submit a chunk, of ``sent`` bytes: a ``call`` that the executor may pickle, or none."""
+        submit: Callable[..., Future[Any]] = self._executor.submit
         try:
             future = self._context.copy().run(submit, *run)
         except Exception as error:
-            if not (call.packing or isinstance(error, futures.BrokenExecutor)):
+            if not ((call and call.packing) or isinstance(error, futures.BrokenExecutor)):
                 raise
             self._failed(worker, chunk, call, error)
             return
@@ -147,32 +165,34 @@ class ExternalCrew(SelfReportingCrew):
             if done.cancelled():
                 self._lost(worker, futures.CancelledError(_CANCELLED_CALLS))
             elif (error := done.exception()) is None:
-                self._arrived(worker, chunk, done.result())
+                self._arrived(worker, chunk, done.result(), sent)
             else:
                 self._failed(worker, chunk, call, error)
 
         future.add_done_callback(finished)
 
-    def _arrived(self, worker: int, chunk: Chunk, result: Any) -> None:
+    def _arrived(self, worker: int, chunk: Chunk, result: Any, sent: int) -> None:
         received = 0
-        if type(result) is _Reply:
-            received = len(result.payload) + sum(memoryview(b).nbytes for b in result.buffers)
+        if type(result) is Parcel:
+            received = result.__sizeof__()
             try:
-                result = ChunkResult(*codec.decode(result.payload, result.buffers))
+                result = ChunkResult(*result.value)
             except BaseException as error:  # noqa: BLE001 - any __setstate__ may raise anything
                 words, cause = f"{type(error).__name__}: {error}", errors.without_frames(error)
                 self._report(Refused(worker, chunk.id, "result", "result", words, cause))
                 return
-        self._report(Done(worker, chunk.id, result, bytes_out=received))
+        self._report(Done(worker, chunk.id, result, sent, received))
 
-    def _failed(self, worker: int, chunk: Chunk, call: _ChunkCall, error: BaseException) -> None:
+    def _failed(
+        self, worker: int, chunk: Chunk, call: _ChunkCall | None, error: BaseException
+    ) -> None:
         """The engine did not run the call, or not to its end."""
         kinds = {(each.__module__.partition(".")[0], each.__name__) for each in type(error).__mro__}
         if kinds & _WORKER_LOST:
             self._gone.add(worker)
             detail = f"{type(error).__name__}: {error}"
             self._report(Died(worker, WorkerEnd(detail=detail), began=True))
-        elif call.packing and not isinstance(error, futures.BrokenExecutor):
+        elif call and call.packing and not isinstance(error, futures.BrokenExecutor):
             path, reason = call.diagnosis(error)
             self._report(Refused(worker, chunk.id, call.packing, path, reason, error))
         else:
@@ -184,10 +204,10 @@ class ExternalCrew(SelfReportingCrew):
         self._report(Died(worker, WorkerEnd(), began=False))
 
     def name(self, worker: int) -> str:
-        return f"{type(self._executor).__name__} ({self._names.index(worker) + 1})"
+        return f"{name_of(self._executor)} ({self._names.index(worker) + 1})"
 
     def where(self, worker: int) -> WorkerSnapshot:  # noqa: ARG002 - the contract's parameter
-        return WorkerSnapshot(type(self._executor).__name__)
+        return WorkerSnapshot(name_of(self._executor))
 
     def close(self, grace: float) -> None:
         deadline = time.monotonic() + grace

@@ -16,13 +16,21 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 
 from parallax._core.cores import start_methods
-from parallax._core.lazy_import import futures
-from parallax._core.light_stdlib import Any, Literal, TypeAlias, TypedDict
+from parallax._core.light_stdlib import Any, Literal, Protocol, TypeAlias, TypedDict
 from parallax._core.records import record, replace
 from parallax._core.seeds import stream_of
 
+
+class Submits(Protocol):
+    """What can run calls: a ``concurrent.futures.Executor``, or a ``Client`` of Dask."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Begin a call."""
+
+
+#: A name, the address of a scheduler of Dask, or an object that runs calls.
 Backend: TypeAlias = (
-    "Literal['auto', 'serial', 'threads', 'interpreters', 'processes'] | futures.Executor"
+    "Literal['auto', 'serial', 'threads', 'interpreters', 'processes', 'dask'] | str | Submits"
 )
 
 
@@ -42,6 +50,7 @@ class ExplainOptions(TypedDict, total=False):
     max_tasks_per_child: int | None
     max_memory_per_worker: int | None
     seed: Any
+    resources: dict[str, float] | None
 
 
 class MapOptions(CallOptions, ExplainOptions, total=False):
@@ -60,6 +69,9 @@ class StreamOptions(MapOptions, total=False):
 
     ordered: bool | None
 
+
+#: Engines of several machines. Any text with a colon is the address of a scheduler of Dask.
+CLUSTERS = ("dask",)
 
 #: Backends with a name; any ``concurrent.futures.Executor`` object is one too.
 BACKENDS = ("auto", "serial", "threads", "processes", "interpreters")
@@ -94,6 +106,7 @@ class Options:
     max_tasks_per_child: int | None = None
     max_memory_per_worker: int | None = None
     seed: Any = None
+    resources: dict[str, float] | None = None
     record: bool = False
     idle_timeout: float = 60.0
     stall_warn: float = 60.0
@@ -105,7 +118,7 @@ OPTION_NAMES = Options.__match_args__
 STREAM_OPTIONS = frozenset(OPTION_NAMES) - {"idle_timeout", "stall_warn", "start_method"}
 MAP_OPTIONS = STREAM_OPTIONS - {"ordered"}
 CALL_OPTIONS = frozenset({"item_timeout", "retries", "record"})
-EXPLAIN_OPTIONS = frozenset({"backend", "max_workers", "seed", *RECYCLING})
+EXPLAIN_OPTIONS = frozenset({"backend", "max_workers", "seed", "resources", *RECYCLING})
 
 
 def check_names(who: str, given: Any, known: Collection[str] = OPTION_NAMES) -> None:
@@ -125,6 +138,13 @@ def resolve(given: Any) -> Options:
         for name in RECYCLING:
             if given.get(name) is None:
                 merged.pop(name, None)
+    if "resources" in merged and not is_cluster(backend := merged.get("backend", "auto")):
+        if given.get("resources") is not None:
+            raise ValueError(
+                f"resources are those of a cluster's workers, and backend={_quoted(backend)} has "
+                f"none. Pass backend='dask', a Client of Dask or the address of its scheduler"
+            )
+        del merged["resources"]
     return _check(Options(**merged)) if merged else _DEFAULT
 
 
@@ -251,9 +271,11 @@ def _check(o: Options) -> Options:
     for name, why in _PROCESS_ONLY.items():
         if getattr(o, name) is not None and o.backend not in ("auto", "processes"):
             raise ValueError(
-                f"{name} cannot be kept with backend={_name(o.backend)}: only a process can be "
+                f"{name} cannot be kept with backend={_quoted(o.backend)}: only a process can be "
                 f"{why}. Pass backend='processes' or 'auto'"
             )
+    if not isinstance(o.resources, (dict, type(None))):
+        raise TypeError(f"resources must be a dict such as {{'GPU': 1}}, not {o.resources!r}")
     if o.item_timeout is not None and o.chunksize not in (None, 1):
         raise ValueError("item_timeout works item by item; leave chunksize out, or pass 1")
     return o
@@ -261,11 +283,11 @@ def _check(o: Options) -> Options:
 
 def _check_backend(backend: Any) -> None:
     if isinstance(backend, str):
-        if backend not in BACKENDS:
-            known = ", ".join(repr(b) for b in BACKENDS)
+        if backend not in BACKENDS and not is_cluster(backend):
+            known = ", ".join(repr(b) for b in (*BACKENDS, *CLUSTERS))
             raise ValueError(
-                f"unknown backend {backend!r}; known backends: {known}, "
-                f"or a concurrent.futures.Executor object"
+                f"unknown backend {backend!r}; known backends: {known}, the address of a scheduler "
+                f"of Dask, or a concurrent.futures.Executor object"
             )
         if backend == "interpreters" and sys.version_info < (3, 14):
             raise ValueError(
@@ -297,8 +319,23 @@ def _check_seconds(name: str, value: Any, *, zero: bool) -> None:
         raise ValueError(f"{name} must be {'>=' if zero else '>'} 0 seconds, not {value}")
 
 
-def _name(backend: Any) -> str:
-    return repr(backend) if isinstance(backend, str) else type(backend).__name__
+def is_cluster(backend: Any) -> bool:
+    """Whether a backend stands for a cluster of Dask: its name, an address, a client."""
+    if isinstance(backend, str):
+        return backend in CLUSTERS or ":" in backend
+    kinds = {(each.__module__.partition(".")[0], each.__name__) for each in type(backend).__mro__}
+    return ("distributed", "Client") in kinds
+
+
+def _quoted(backend: Any) -> str:
+    return repr(backend) if isinstance(backend, str) else name_of(backend)
+
+
+def name_of(backend: Any) -> str:
+    """What a backend is called in reports and messages."""
+    if isinstance(backend, str):
+        return backend
+    return getattr(backend, "parallax_name", None) or type(backend).__name__
 
 
 _DEFAULT = Options()

@@ -13,13 +13,18 @@ from collections.abc import Callable
 from operator import methodcaller
 
 from parallax._core.cores import start_methods, usable_cores
+from parallax._core.lazy_import import lazy_module
 from parallax._core.light_stdlib import TYPE_CHECKING, Any
-from parallax._core.options import Backend, Options, resolve
+from parallax._core.options import BACKENDS, Backend, Options, resolve
 from parallax._executors.executor_base import EngineExecutor, check_arguments
 from parallax._executors.thread_executor import ThreadPoolExecutor, default_threads
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
+
+    from parallax._backends import clusters
+else:
+    clusters = lazy_module("parallax._backends.clusters")
 
 _numbers = itertools.count()
 
@@ -57,8 +62,8 @@ class Executor(EngineExecutor):
                 and more as long as more threads increase the throughput.
             backend: "auto" (default, unless ``options`` say otherwise), "threads", "processes",
                 "interpreters" (from Python 3.14 on), "serial" (each call runs at once in the thread
-                that submits it), or any ``concurrent.futures.Executor``, which is not shut down
-                with this one.
+                that submits it), "dask", the address of a scheduler of Dask, its ``Client``, or any
+                ``concurrent.futures.Executor``, which is not shut down with this one.
             thread_name_prefix: first part of the threads' names.
             initializer: called once in each worker, threads too, before its first call. If it
                 raises, every call fails with a ``BrokenExecutor`` whose ``__cause__`` is that
@@ -135,8 +140,9 @@ class Executor(EngineExecutor):
             if self._backend == "serial":
                 self._use(SerialEngine())
             else:
-                workers = getattr(self._backend, "_max_workers", None) or usable_cores()
-                self._use(ExternalEngine(self._backend, max_workers or workers))
+                executor = clusters.connected(options).backend
+                workers = getattr(executor, "_max_workers", None) or usable_cores()
+                self._use(ExternalEngine(executor, max_workers or workers))
         if pool is not None:  # which must live as long as this executor
             self._pool, self._engine, self._maps = pool, pool._engine, pool._maps
 
@@ -188,6 +194,8 @@ def shared_executor(options: Options) -> Executor:
 
     Its idle workers end after ``idle_timeout``, as those of ``parallel_map``.
     """
+    if options.backend not in BACKENDS:
+        options = clusters.connected(options)  # the program may have another client by now
     key = options.backend, options.max_workers
     with _defaults_lock:
         executor = _defaults.get(key)

@@ -12,7 +12,7 @@ import threading
 from parallax._core.chunks import Route
 from parallax._core.light_stdlib import Any, NamedTuple
 from parallax._core.nesting import Place, loading
-from parallax._core.options import Options
+from parallax._core.options import BACKENDS, Options, name_of
 from parallax._guard.process_state import importing
 
 #: Threads for waiting work at first, and at most, as long as more of them bring more.
@@ -36,7 +36,7 @@ def requested_route(options: Options, place: Place, *, stream: bool) -> Requeste
     ``stream``: the caller's thread reads results one by one. Raises a ValueError for an
     ``item_timeout`` that cannot be kept here.
     """
-    backend = options.backend if isinstance(options.backend, str) else "executor"
+    backend = options.backend if options.backend in BACKENDS else "executor"
     cores = options.max_workers or place.cores
     if loading():
         return RequestedRoute("loop", 1, "this call is made while a worker imports or unpickles")
@@ -68,7 +68,7 @@ def requested_route(options: Options, place: Place, *, stream: bool) -> Requeste
         default = getattr(options.backend, "_max_workers", None)
         if not isinstance(default, int) or default < 1:
             default = place.cores
-        reason = f"{type(options.backend).__name__} was passed as backend"
+        reason = f"{name_of(options.backend)} was passed as backend"
         return RequestedRoute("executor", options.max_workers or default, reason)
     count = options.max_workers or _usual_threads(place)
     if not place.level or stream:

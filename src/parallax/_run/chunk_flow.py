@@ -155,7 +155,8 @@ class ChunkFlow:
         self.table.crews.pop(route).close(0.0)
 
     def make_ready(self, worker: int, route: Route, quota: int | None = None) -> None:
-        crew, target = self.table.crews.get(route), CHUNK_TARGET_S[route]
+        crew = self.table.crews.get(route)
+        target = getattr(crew, "chunk_s", CHUNK_TARGET_S[route])
         recalls = crew is not None and crew.recalls
         self.handle(events.Ready(worker, CHUNKS_HELD[route], target, quota, recalls))
 

@@ -13,6 +13,7 @@ import time
 from parallax._backends.contract import Died, Done, Refused, Unable
 from parallax._core.chunks import ChunkResult, Route
 from parallax._core.nesting import here
+from parallax._core.options import name_of
 from parallax._core.plans import Measurement, Plan
 from parallax._core.records import replace
 from parallax._profiling.history import key_of, past_item_seconds, remember_item_seconds
@@ -49,8 +50,7 @@ class Controller:
         self._key = key_of(call.fn)
         #: the route that the caller asked for, None for auto.
         self.forced: Route | None = self._requested.route
-        backend = options.backend
-        report.backend = backend if isinstance(backend, str) else type(backend).__name__
+        report.backend = name_of(options.backend)
         report.reason = self._requested.reason
         #: the place of the items that the caller's own thread runs.
         self.inside = first.inside if first else self._place.item(movable=self.forced != "loop")

@@ -23,10 +23,10 @@ from collections.abc import Callable, Generator, Iterator
 from parallax._backends.capture import run_chunk
 from parallax._backends.contract import Call
 from parallax._core.deferred_signals import Shield
-from parallax._core.lazy_import import futures
-from parallax._core.light_stdlib import Any
+from parallax._core.lazy_import import futures, lazy_module
+from parallax._core.light_stdlib import TYPE_CHECKING, Any
 from parallax._core.nesting import here
-from parallax._core.options import Options
+from parallax._core.options import BACKENDS, Options
 from parallax._reporting.recording import Recording
 from parallax._reporting.reports import Report
 from parallax._reporting.stall_monitor import StallMonitor
@@ -37,6 +37,11 @@ from parallax._run.controller import Controller
 from parallax._run.first_items import FirstItems
 from parallax._run.map_stall_view import MapStallView
 from parallax._scheduling.input import Input
+
+if TYPE_CHECKING:
+    from parallax._backends import clusters
+else:
+    clusters = lazy_module("parallax._backends.clusters")
 
 clock = time.perf_counter
 
@@ -69,6 +74,8 @@ class Run:
         first: FirstItems | None = None,
     ) -> None:
         """Check what can be checked; nothing is started yet. ``name`` is the callable's."""
+        if options.backend not in BACKENDS:
+            options = clusters.connected(options)
         self._source = source
         self._options = options
         self._stream = stream

@@ -22,7 +22,7 @@ from parallax._run.dispatcher import Dispatcher
 from parallax._run.process_start import ProcessStart
 
 if TYPE_CHECKING:
-    from parallax._backends import executor_workers, thread_workers
+    from parallax._backends import clusters, thread_workers
     from parallax._backends.processes.common import heritage
     from parallax._backends.processes.parent import map_workers, output_receiver, run_call
 else:
@@ -31,7 +31,7 @@ else:
     map_workers = lazy_module(_PARENT + "map_workers")
     output_receiver = lazy_module(_PARENT + "output_receiver")
     run_call = lazy_module(_PARENT + "run_call")
-    executor_workers = lazy_module("parallax._backends.executor_workers")
+    clusters = lazy_module("parallax._backends.clusters")
     thread_workers = lazy_module("parallax._backends.thread_workers")
 
 #: Items of the input whose classes are looked at. More finds more, and takes 30 ns each.
@@ -82,7 +82,7 @@ class WorkerFactory:
             setup = CrewSetup(dispatch.post, self._call, new_id, self._place, self.start.context)
             if route == "threads":
                 return thread_workers.ThreadCrew(setup)
-            return executor_workers.ExternalCrew(setup, self._options.backend)
+            return clusters.crew_for(setup, self._options.backend)
         call = self._run_call()
         if self._forced:
             call.encode()
