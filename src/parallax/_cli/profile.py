@@ -64,7 +64,7 @@ class _Watch:
         sys.addaudithook(self._at_event)
         os._exit = self._before_exit(os._exit)  # type: ignore[assignment]
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._sampler.end_short_turn)
+            os.register_at_fork(after_in_child=self._sampler.short_turns.end)
         self._sampler.start()
 
     def _at_event(self, event: str, _: object) -> None:

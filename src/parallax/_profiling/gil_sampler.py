@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 if sys.platform == "linux":
     from resource import RUSAGE_THREAD, getrusage
 
-    def _switches() -> int:
+    def core_switches() -> int:
         """How often this thread has given up its core of its own will; does not drop the GIL."""
         return getrusage(RUSAGE_THREAD).ru_nvcsw
 
 else:
 
-    def _switches() -> int:
+    def core_switches() -> int:
         """Not told by this system: zero for ever, so that lateness decides."""
         return 0
 
@@ -97,6 +97,7 @@ class GilSampler:
     That is the constructing one if no `thread` is given. `reading` and `busy` may be asked at any
     time and from any thread. `on_sample` is called in the sampler's thread after each sample, with
     `time.perf_counter()`; the first exception it raises ends these calls and is raised by `stop`.
+    `on_wake` is called before it, at once when the thread has the GIL.
     If it `starts` processes, these block the signals that the starting thread blocks, and not all.
     """
 
@@ -105,9 +106,10 @@ class GilSampler:
         on_sample: Callable[[float], None] | None = None,
         thread: ClockedThread | None = None,
         *,
+        on_wake: Callable[[], None] | None = None,
         starts: bool = True,
     ) -> None:
-        self._on_sample, self._starts = on_sample, starts
+        self._on_sample, self._on_wake, self._starts = on_sample, on_wake, starts
         self._usual: set[Any] | None = None
         self._watch, self._watched_id, *_ = thread or ClockedThread.current()
         self._clock = thread_cpu_clock(self._watch)
@@ -182,7 +184,7 @@ class GilSampler:
             with self.running:
                 pass
         # A cycle with the owner would keep what the call captured until garbage is collected.
-        self._on_sample = None
+        self._on_sample = self._on_wake = None
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -273,7 +275,7 @@ class GilSampler:
         samples, least, lateness, forced = self._seen[0], math.inf, 0.0, 0
         spent = samples.cpu  # by a thread that ended before a fork
         startup_wait = clock() - began
-        if startup_wait > MIN_PENDING_S and (_switches() or sys.platform != "linux"):
+        if startup_wait > MIN_PENDING_S and (core_switches() or sys.platform != "linux"):
             samples = samples.add_startup_wait(startup_wait - MIN_SLEEP_S)
         draw = time.perf_counter_ns()
         while True:
@@ -281,18 +283,20 @@ class GilSampler:
             draw = (draw * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
             mean = mean_sleep(clock() - began, forced if lateness > rude else 0)
             sleep = max(MIN_SLEEP_S, -mean * math.log(((draw >> 11) + 1) / 9007199254740992.0))
-            switches = _switches()
-            due = clock() + sleep
+            switches = core_switches()
+            due, turn = clock() + sleep, self.turn
             self._seen = (samples, due)
             if _sleep(self._wake, sleep):
                 return
             now = clock()
-            switches = _switches() - switches
+            if (on_wake := self._on_wake) is not None:
+                on_wake()
+            switches = core_switches() - switches
             lateness = max(0.0, now - due)
             least = min(least, lateness)
             forced += lateness > rude
             # It slept, waited for one switch interval, and waited on.
-            waited = lateness > 0.95 * self.turn
+            waited = lateness > 0.95 * turn
             self.by_force = waited and (switches > 2 or switches <= 0)
             late = is_late(lateness, switches, least, interval)
             samples = samples.tick(

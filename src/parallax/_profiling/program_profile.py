@@ -132,6 +132,7 @@ def settle_all(sampler: ProgramSampler, span: float) -> list[ThreadProfile]:
     for each in brief if held else ():
         for tally in (each, *each.functions.values()):
             tally.seconds[HELD] *= 1.0 + sampler.ended / held
+            tally.blurred *= 1.0 + sampler.ended / held
     scale = span / sampler.weight if sampler.weight else 0.0
     return [_settle(each, scale) for each in tallies if each.name]
 
@@ -158,7 +159,7 @@ def _settle(tally: ThreadTally, scale: float) -> ThreadProfile:
         "" if entry is None else entry.co_name,
         tally.main,
         spent,
-        _functions(tally, scale, held),
+        _functions(tally, scale),
         [(bar.begin, bar.end, bar.worked, bar.held, _name(bar.code)) for bar in tally.bars],
     )
 
@@ -205,17 +206,15 @@ def _kind(tally: ThreadTally) -> str:
     return "main" if tally.main else "thread"
 
 
-def _functions(tally: ThreadTally, scale: float, held: float) -> list[FunctionProfile]:
-    # Who lets go of the GIL often is mostly seen in the function that does; short turns tell more.
-    short = sum(tally.short.values())
-    all_held = tally.seconds[HELD]
-    blurred = all_held > 0.0 and tally.blurred > 0.2 * all_held
+def _functions(tally: ThreadTally, scale: float) -> list[FunctionProfile]:
+    # Who lets go of the GIL by itself is seen in the function that does; short turns tell more.
+    short = sum(tally.short.values()) + _SEEN_AS_SHORT
     functions = []
     for code, each in tally.functions.items():
         mine = each.seconds[HELD] * scale
-        if blurred:
-            told = tally.short.get(code, 0.0) + _SEEN_AS_SHORT * each.seconds[HELD] / all_held
-            mine = held * told / (short + _SEEN_AS_SHORT)
+        if tally.blurred:
+            told = tally.short.get(code, 0.0) + _SEEN_AS_SHORT * each.blurred / tally.blurred
+            mine += (tally.blurred * told / short - each.blurred) * scale
         free, core = each.seconds[NATIVE] * scale, each.seconds[CORE_WAIT] * scale
         gil, other = each.seconds[GIL_WAIT] * scale, each.seconds[OTHER_WAIT] * scale
         line = max(each.lines, key=lambda at: each.lines[at], default=code.co_firstlineno)

@@ -4,7 +4,8 @@ How it works: the thread of a `GilSampler` wakes up at random times, sees whethe
 and has it afterwards. While it has the GIL, a thread whose CPU clock moves works without it. Of the
 others the system tells whether they wait for the GIL or for something else (`thread_states`). If
 the GIL was held, its holder is a thread that has used CPU time since the last look and now wants
-the GIL again, or has just let go of it. Each sample stands for the time since the one before.
+the GIL again, or has just let go of it. Each sample stands for the time since the one before of
+its kind: with a GIL that was held, or free.
 
 Guarantees: nothing of the program is changed, no file stays open, looks take at most
 `LOOK_BUDGET` of the time. Assumption: `finish` is called in the process of `start`.
@@ -12,7 +13,6 @@ Guarantees: nothing of the program is changed, no file stays open, looks take at
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 
@@ -22,7 +22,8 @@ from parallax._core.fork_pauses import COUNTS_LATE
 from parallax._core.light_stdlib import TYPE_CHECKING
 from parallax._profiling.child_clocks import ChildClocks
 from parallax._profiling.gil_estimate import GilReading, estimate
-from parallax._profiling.gil_sampler import GilSampler
+from parallax._profiling.gil_sampler import GilSampler, core_switches
+from parallax._profiling.short_turns import ShortTurns
 from parallax._profiling.thread_states import (
     FOR_GIL,
     RUNNING,
@@ -39,6 +40,7 @@ from parallax._profiling.thread_tally import (
     OTHER_WAIT,
     PARTS,
     Bar,
+    Places,
     SeenThread,
     Tally,
     ThreadTally,
@@ -52,12 +54,12 @@ if TYPE_CHECKING:
 
 #: Share of the time that looks at threads may take. More slows the program down; with less, a
 #: program of hundreds of threads is seen too rarely.
-LOOK_BUDGET = 0.01
+LOOK_BUDGET = 0.015
 #: Seconds of looks before the budget counts.
 _LOOK_ALLOWANCE_S = 0.005
 #: How long a clock must have stood still, or moved, to tell. Shorter mistakes a thread that is on
 #: its way to wait for the GIL for one that works, longer keeps the program waiting.
-_CLOCK_SPAN_S = 0.00006
+_CLOCK_SPAN_S = 0.00003
 #: Points of the curve of cores over time; when there are twice as many, neighbours are joined.
 _POINTS = 60
 #: A deeper stack is cut: the innermost frames matter most.
@@ -72,10 +74,8 @@ _MIN_DRAWN = 0.1
 #: Outermost frames that are kept to tell what a thread is for.
 _ROOTS = 8
 
-#: Seconds after which a thread has to let go of the GIL in a short turn, and how many looks there
-#: are for one short turn. With shorter or more of them threads would take turns more often than
-#: they do in the program, with fewer it is not seen which functions of a thread hold the GIL.
-_SHORT_TURN_S = 0.0001
+#: Looks for one short turn. With fewer threads would take turns more often than they do in the
+#: program, with more it is not seen which functions of a thread hold the GIL.
 _LOOKS_PER_SHORT_TURN = 2
 
 
@@ -89,18 +89,22 @@ class ProgramSampler:
         """
         self._outside, self._folders = outside, library
         self._library: dict[str, bool] = {}  # by file name
-        self._sampler = GilSampler(self._look, starts=False)
+        self._sampler = GilSampler(self._look, on_wake=self._awake, starts=False)
+        self._places = Places()
         self._states = ThreadStates()
         self._children = ChildClocks()
         self._first = self._before = self._sampler.mark()
-        self.weight = self._due_weight = 0.0
+        self.weight = 0.0
+        #: seconds that no look stands for yet, in which the GIL was free, and held.
+        self._due = [0.0, 0.0]
         #: seconds in which the GIL was held by threads that had ended when they were looked for.
         self.ended = 0.0
         #: of the latest look: CPU seconds of the program until then, and its time.
         self._looked = (self._first.process, 0.0)
         self._spent = 0.0
-        self._get_turn, self._set_turn = sys.getswitchinterval, sys.setswitchinterval
-        self._usual_turn = 0.0  # the program's switch interval, while a short turn goes on
+        self.short_turns = ShortTurns(self._sampler)
+        #: of the latest wake-up: whether it ended a short turn, and how often its thread had slept.
+        self._woken = (False, 0)
         self.threads: dict[int, ThreadTally] = {}
         #: seconds since the start and CPU seconds of the program and its children up to then.
         self.curve: list[tuple[float, float]] = [(0.0, 0.0)]
@@ -114,7 +118,7 @@ class ProgramSampler:
 
     def start(self) -> None:
         self._first = self._before = self._sampler.mark()
-        self._hide_short_turns()
+        self.short_turns.hide()
         self._sampler.start()
 
     def after_fork(self) -> None:
@@ -125,7 +129,7 @@ class ProgramSampler:
     def finish(self) -> Mark:
         """Stop; returns the state of the clocks at the end."""
         self._sampler.stop()
-        self.end_short_turn()
+        self.short_turns.end()
         end = self._sampler.mark()
         self._add_point(end, last=True)
         return end
@@ -147,6 +151,10 @@ class ProgramSampler:
         """CPU seconds of each child process, as far as it was seen."""
         return self._children.by_child
 
+    def _awake(self) -> None:
+        # At once: who waits for the GIL in a short turn would have it back before all is seen.
+        self._woken = self.short_turns.end(), core_switches()
+
     def _look(self, now: float) -> None:
         # On a loaded machine a look takes long because it gets no core, which costs the program
         # nothing. Without a GIL all threads are stopped for it meanwhile.
@@ -155,53 +163,35 @@ class ProgramSampler:
         mark, before = self._sampler.mark(), self._before
         self._before = mark
         samples = mark.samples.since(before.samples)
-        self._due_weight += samples.weight + samples.waited
-        short = self.end_short_turn()
+        late, short = samples.late > 0, self._woken[0]
+        self._due[late] += samples.weight + samples.waited
         self._add_point(mark)
         budget = _LOOK_ALLOWANCE_S + LOOK_BUDGET * (now - self._first.at)
-        if self._spent > budget and not short:
+        # Looks at a free GIL are many in a program that waits, and must leave some for the others.
+        if self._spent > budget * (1.0 if late else 0.5) and not short:
             return
         cpu = mark.process - mark.samples.cpu
         blurred = self._look_at_threads(
-            self._due_weight, cpu - self._looked[0], late=samples.late > 0, short=short
+            self._due[late], cpu - self._looked[0], late=late, short=short
         )
+        if blurred is None:
+            self._spent += clock() - began
+            return
         self._looked = (cpu, now - self._first.at)
-        self.weight += self._due_weight
-        self._due_weight = 0.0
+        self.weight += self._due[late]
+        self._due[late] = 0.0
         self.looks += 1
         if blurred and self.looks % _LOOKS_PER_SHORT_TURN == 0:
-            self._usual_turn = self._get_turn()
-            self._set_turn(_SHORT_TURN_S)
-            self._sampler.turn = _SHORT_TURN_S
+            self.short_turns.begin()
         self._spent += clock() - began
 
-    def end_short_turn(self) -> bool:
-        """Back to the program's switch interval; tells whether there was a short turn.
-
-        A thread that lets go of the GIL often is never made to, and always seen in the functions
-        that do so. Made to let go after 0.1 ms it shows the others, too.
-        """
-        usual, self._usual_turn = self._usual_turn, 0.0
-        if usual:
-            self._set_turn(usual)
-            self._sampler.turn = usual
-        return usual > 0.0
-
-    def _hide_short_turns(self) -> None:
-        """A program that asks for the switch interval, and sets it again, is told the usual one."""
-        sys.getswitchinterval = lambda: self._usual_turn or self._get_turn()
-
-        def setswitchinterval(interval: float, /) -> None:
-            self.end_short_turn()
-            self._set_turn(interval)
-            self._sampler.turn = self._get_turn()
-
-        sys.setswitchinterval = setswitchinterval
-
-    def _look_at_threads(self, weight: float, cpu: float, *, late: bool, short: bool) -> bool:
+    def _look_at_threads(
+        self, weight: float, cpu: float, *, late: bool, short: bool
+    ) -> bool | None:
         """Add one sample, before which the program used so many CPU seconds.
 
-        Tells whether in some thread it is unclear which function has the GIL.
+        Tells whether in some thread it is unclear which function has the GIL; None: it was not
+        seen all at one moment.
         """
         began = time.perf_counter()
         me = threading.get_ident()
@@ -211,27 +201,31 @@ class ProgramSampler:
             if ident != me and (each := self._see(ident, frame))
         ]
         moved = self._move(seen, began)
-        if late and any(moved):
-            while time.perf_counter() < began + _CLOCK_SPAN_S:
-                pass
-            began += _CLOCK_SPAN_S / 2  # the holder may have come to its end in the first half
-            moved = self._move(seen, began)
+        asked = time.perf_counter()
         for each, on_core in zip(seen, moved, strict=True):
             fresh = each.used > 0.0 or len(seen) <= _ALWAYS_ASKED
-            each.state = NATIVE if on_core else self._state_of(each, late=late, fresh=fresh)
+            known = on_core and not late
+            each.state = NATIVE if known else self._state_of(each, late=late, fresh=fresh)
+        if late and any(moved):  # the holder may only have been on its way to wait
+            while time.perf_counter() < asked + _CLOCK_SPAN_S:
+                pass
+            for each, on_core in zip(seen, self._move(seen, asked), strict=True):
+                each.state = NATIVE if on_core else each.state
+        if core_switches() != self._woken[1]:
+            return None  # somebody had the GIL meanwhile
+        for each in seen:
             each.tally.cpu = each.now
         forced, clear = self._sampler.by_force, False
         if late:
             churn = len(self.threads) - len(seen) > _MANY_ENDED
             ended = max(0.0, cpu - sum(each.used for each in seen)) if churn else 0.0
-            clear = find_holder(seen, ended, forced=forced)
+            clear = find_holder(seen, ended, self._places, forced=forced)
             self.ended += weight * (1.0 - sum(each.holds for each in seen))
         for each in seen:
             tally = each.tally
             tally.looks += 1
-            if each.holds and not forced:
-                tally.blurred += weight * each.holds
-            elif each.holds and short and clear:
+            self._places.see(each, forced=forced)
+            if each.holds and short and clear:
                 tally.short[each.code] = tally.short.get(each.code, 0.0) + each.holds
             function = tally.functions.get(each.code)
             if function is None:
@@ -239,6 +233,7 @@ class ProgramSampler:
             self._draw(each, began)
             for sum_ in (tally, function):
                 sum_.add(HELD, weight * each.holds, each.line)
+                sum_.blurred += 0.0 if clear else weight * each.holds
                 sum_.add(each.state, weight * (1.0 - each.holds), each.line)
                 if each.waits_for_thread:
                     sum_.add(IDLE, weight * (1.0 - each.holds), 0)
@@ -261,7 +256,7 @@ class ProgramSampler:
         for each in seen:
             cpu = _read(each.clock)
             span = time.perf_counter() - since
-            moved.append(cpu - each.now > 0.6 * min(span, _CLOCK_SPAN_S / 2))
+            moved.append(cpu - each.now > 0.6 * min(span, _CLOCK_SPAN_S))
             each.used, each.now = each.used + cpu - each.now, cpu
         return moved
 

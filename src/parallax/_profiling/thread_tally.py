@@ -19,6 +19,11 @@ _MIN_USED_S = 0.00002
 #: Bars of one thread that are kept; of more the oldest are dropped.
 _MAX_BARS = 20_000
 
+#: Threads that want the GIL at a place let go of it there by themselves if one was seen to do so
+#: for so many that may have been made to. With more a single wrong look counts, with fewer calls
+#: that are short compared to the wait after them are not known for what they are.
+_MADE_TO = 8
+
 #: Code that is a part of the function that it is written in.
 PARTS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
 
@@ -40,6 +45,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.seconds = [0.0] * 6
+        #: those of `HELD` for which it is not certain in which function.
+        self.blurred = 0.0
         self.lines: dict[int, float] = {}
 
     def add(self, state: int, seconds: float, line: int) -> None:
@@ -75,9 +82,7 @@ class ThreadTally(Tally):
         self.entries: dict[types.CodeType, float] = {}
         self.functions: dict[types.CodeType, Tally] = {}
         self.bars: deque[Bar] = deque(maxlen=_MAX_BARS)
-        #: seconds of `HELD` for which it is not certain in which function, and the functions that
-        #: were made to let go of the GIL in short turns.
-        self.blurred = 0.0
+        #: samples in which a function was made to let go of the GIL in a short turn.
         self.short: dict[types.CodeType, float] = {}
 
     def rate(self) -> float:
@@ -99,6 +104,7 @@ class SeenThread:
         line: int,
     ) -> None:
         self.tally, self.clock, self.top, self.code, self.line = tally, clock, top, code, line
+        self.place = (top.f_code, top.f_lineno)
         self.used = cpu - tally.cpu
         self.now = cpu
         self.state = OTHER_WAIT
@@ -111,7 +117,33 @@ class SeenThread:
         return self.state == OTHER_WAIT and file.endswith(_MEETINGS)
 
 
-def find_holder(seen: list[SeenThread], ended: float, *, forced: bool) -> bool:
+class Places:
+    """At which places in the code threads let go of the GIL by themselves.
+
+    There they are seen doing without it. A place is a line: of the calls in one, one may be too
+    short to be seen.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[types.CodeType, int], tuple[int, int]] = {}
+
+    def see(self, each: SeenThread, *, forced: bool) -> None:
+        """Count a thread that does without the GIL, or wants it after it was taken by force."""
+        by_itself, unclear = self._seen.get(each.place, (0, 0))
+        if each.state in (NATIVE, OTHER_WAIT):
+            self._seen[each.place] = by_itself + 1, unclear
+        elif each.state == GIL_WAIT and forced:
+            self._seen[each.place] = by_itself, unclear + 1
+
+    def let_go(self, each: SeenThread) -> bool:
+        """Whether who wants the GIL there gave it up by itself, and not in the midst of work."""
+        code, at = each.top.f_code, each.top.f_lasti
+        operation = opcode.opname[code.co_code[at]] if at >= 0 else ""
+        by_itself, unclear = self._seen.get(each.place, (0, 0))
+        return not operation.startswith(("JUMP", "RESUME")) and by_itself * _MADE_TO > unclear
+
+
+def find_holder(seen: list[SeenThread], ended: float, places: Places, *, forced: bool) -> bool:
     """Share out who held the GIL until it was taken: who worked, and wants it back if forced.
 
     Threads that have ended since the last look used the CPU seconds ``ended``, and have their part.
@@ -121,17 +153,11 @@ def find_holder(seen: list[SeenThread], ended: float, *, forced: bool) -> bool:
     # On a loaded machine the holder may wait for a core.
     worked = [e for e in seen if e.used > _MIN_USED_S or e.tally.state == RUNNING] or seen
     wanting = [each for each in worked if each.state == GIL_WAIT]
-    # Python code loses it between two instructions, who has let go of it waits inside of a call.
-    inside = [each for each in wanting if not _in_call(each.top)]
-    clear = bool(inside) or len(wanting) == 1
+    inside = [each for each in wanting if not places.let_go(each)]
     wanting = inside or wanting
     able = (forced and wanting) or worked
     parts = [max(_MIN_USED_S, each.used) * each.tally.rate() for each in able]
     total = sum(parts) + (0.0 if forced and wanting else ended)
     for each, part in zip(able, parts, strict=True):
         each.holds = part / total
-    return clear
-
-
-def _in_call(frame: types.FrameType) -> bool:
-    return "CALL" in opcode.opname[frame.f_code.co_code[frame.f_lasti]]
+    return forced and bool(inside)
