@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import sys
 import time
 import types
 
@@ -27,7 +28,7 @@ from parallax._guard.lookup import (
     is_own_code,
 )
 from parallax._guard.other_threads import goes_on
-from parallax._guard.process_state import look_at_process, process_difference
+from parallax._guard.process_state import look_at_process, of_imports, process_difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,6 +100,7 @@ class Net:
         self._kinds: dict[Any, Any] = {}
         self._known: list[tuple[int, int]] | None = None
         self._process: list[Any] = []
+        self._modules = 0
         self._items: tuple[Sequence[Any], tuple[int, int]] | None = None
         self._ended: tuple[Sequence[Any], tuple[int, int]] = (), (0, 0)
         #: modules that the program's code may import, and attributes that it sets.
@@ -119,7 +121,7 @@ class Net:
             self._known, mine = self._look(items)
         else:
             mine = Walk(self._kinds).digest(items, self._mesh.steps)
-        self._items = items, mine
+        self._items, self._modules = (items, mine), len(sys.modules)
         self._began = clock()
         self.spent += self._began - begin
 
@@ -137,7 +139,7 @@ class Net:
         places = [("the item", mine, now), *self._compared(known)]
         found = [Change(name, foreign=old[0] == new[0]) for name, old, new in places if old != new]
         before, self._process = self._process, look_at_process()
-        if name := process_difference(before, self._process):
+        if name := process_difference(before, self._process, of_imports(self._modules)):
             found.append(Change(name))
         self.spent += clock() - begin
         if self.spent > self._share / 2 * self._worked + FREE_S and self._mesh.steps > MIN_STEPS:

@@ -80,6 +80,8 @@ _STATES: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
 )
 #: What they are called.
 PROCESS_TITLES: Final = frozenset(title for title, _, _ in _STATES)
+# What modules change that are imported: once, for all items, so that it is no change of theirs.
+_OF_IMPORTS: Final = frozenset({"the warnings filters", "os.environ", "sys.path", "logging"})
 # Those that installed code, too, swaps for a moment: looked at while an item runs.
 _BRIEF: Final = _STATES[:5]
 
@@ -89,18 +91,22 @@ class ProcessWatch:
 
     def __init__(self) -> None:
         self._before: list[Any] = []
-        self._began = 0.0
+        self._began, self._modules = 0.0, 0
         #: what other threads change all the time.
         self._others: set[str] = set()
 
     def before(self) -> None:
         """Items begin."""
         self._before, self._began = look_at_process(), time.perf_counter()
+        self._modules = len(sys.modules)
+
+    def _difference(self, before: list[Any], after: list[Any]) -> str:
+        return process_difference(before, after, self._others | of_imports(self._modules))
 
     def changed(self) -> str:
         """What items have changed for good; "" for nothing."""
         before, self._before = self._before, []
-        while title := process_difference(before, look_at_process(), self._others):
+        while title := self._difference(before, look_at_process()):
             if not self.changed_elsewhere(title):
                 return title
         return ""
@@ -116,8 +122,13 @@ class ProcessWatch:
     def swapped(self) -> str | None:
         """What an item that is running has changed, from another thread; None if none runs."""
         before = self._before[: len(_BRIEF)]
-        found = process_difference(before, look_at_process(_BRIEF), self._others) if before else ""
+        found = self._difference(before, look_at_process(_BRIEF)) if before else ""
         return found if self._before else None  # it may have ended meanwhile
+
+
+def of_imports(modules: int) -> frozenset[str]:
+    """What need not be of the items, if there are not that many ``modules`` any more."""
+    return _OF_IMPORTS if len(sys.modules) != modules else frozenset()
 
 
 def look_at_process(
