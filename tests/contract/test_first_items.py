@@ -339,6 +339,22 @@ def test_a_stall_of_a_function_that_was_short():
     assert "item 2 in the caller's thread" in messages[0]
 
 
+@pytest.mark.parametrize("kind", [list, iter])
+def test_items_that_are_far_longer_than_those_of_an_earlier_call(kind):
+    """The later call is no loop to its end."""
+
+    def fn(seconds):
+        if seconds:
+            time.sleep(seconds)
+        return seconds
+
+    parallel_map(fn, [0] * 1000)
+    items = [0.02] * 10
+    results = parallel_map(fn, kind(items))
+    assert results == items
+    assert results.report.route == "threads"
+
+
 def test_a_plan_is_made_before_another_long_item(monkeypatch):
     """The first one held the GIL to its end, so nothing could be planned meanwhile."""
     plans, review = [], Controller.review

@@ -66,8 +66,9 @@ class CallerMeter:
         self._mark: Mark | None = None
         self._session: _SamplingSession | None = None
         self._hindered = 0.0  # what the session said at the end of the last block
-        #: seconds without a core, when that was asked last; None before.
-        self._delay: float | None = None
+        #: seconds without a core, when that was asked last. Before, any since the thread began may
+        #: be the block's: to take queueing for waiting would start threads on a loaded machine.
+        self._delay = 0.0
         self._native: int | None = None  # of the thread of the items, if that was noted
         self._reading: GilReading | None = None
         self._workers_began = False
@@ -125,9 +126,8 @@ class CallerMeter:
             before, self._hindered = self._hindered, session.hindered()
             hindered = max(0.0, self._hindered - before)
         elif wall - cpu > UNEXPLAINED_S:
-            delay = thread_delay(self._native or native_id())
-            hindered = 0.0 if self._delay is None else delay - self._delay
-            self._delay = delay
+            before, self._delay = self._delay, thread_delay(self._native or native_id())
+            hindered = self._delay - before
         if alone or (self.waiting > MOSTLY_WAITING and not self.cost().items):
             # A step of a coarse clock may be more than the block that it falls into.
             self._items.add(items, wall, max(cpu, wall * working_share(cpu, wall, hindered)))

@@ -18,6 +18,11 @@ from parallax._core.light_stdlib import Any
 #: chunks too small, larger lets workers wait.
 PULL_S = 0.001
 
+#: Seconds of the first item of ``each`` from which on it is the only one. Blocks are sized by what
+#: items took before: a call whose items are far longer would be a loop to its end. Shorter lets a
+#: hiccup cut blocks, longer gains nothing.
+LATE_S = 0.005
+
 #: Iterating these runs no user code, so any thread may do it.
 _PLAIN_CONTAINERS = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
 
@@ -118,11 +123,20 @@ class Input:
     def each(self, count: int, until: float = inf) -> Iterator[Any]:
         """The next ``count`` items, each taken when it is wanted; they end at the input's error.
 
-        None is given out after ``until``, by ``time.perf_counter``; that takes 0.1 us an item.
+        After a first one that is late there is no other. None is given out after ``until``, by
+        ``time.perf_counter``; that takes 0.1 us an item.
         """
         if until < inf:
             return self._before(until, count)
-        return islice(self.iterator, count) if self.anywhere else self._each(count)
+        items = islice(self.iterator, count) if self.anywhere else self._each(count)
+        return chain.from_iterable(self._prompt(items))
+
+    def _prompt(self, items: Iterator[Any]) -> Iterator[Iterator[Any]]:
+        begun = perf_counter()
+        yield islice(items, 1)
+        self._late = perf_counter() >= begun + LATE_S
+        if not self._late:
+            yield items
 
     def _before(self, until: float, count: int) -> Iterator[Any]:
         for item in self.each(count):

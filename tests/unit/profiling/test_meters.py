@@ -21,7 +21,7 @@ import pytest
 
 from parallax._core.cores import gil_enabled, running_threads
 from parallax._core.thread_clocks import ClockedThread, RunDelay
-from parallax._profiling import gil_estimate, gil_sampler
+from parallax._profiling import caller_meter, gil_estimate, gil_sampler
 from parallax._profiling.caller_meter import TREND_BLOCKS, CallerMeter
 from parallax._profiling.gil_estimate import (
     GilReading,
@@ -711,6 +711,16 @@ def test_signals_of_the_thread_that_samples(starts):
         assert blocked == {*usual, signal.SIGINT, signal.SIGUSR2}
     else:
         assert blocked >= {signal.SIGTERM, signal.SIGSEGV, signal.SIGINT}
+
+
+def test_queueing_for_a_core_is_no_waiting_from_the_first_block_on(monkeypatch):
+    """Where it is not known what the delay was at its beginning, all of it may be the block's."""
+    monkeypatch.setattr(caller_meter, "thread_delay", lambda _: 0.05)
+    for cpu, working in [(0.02, 1.0), (0.0, 0.0)]:
+        meter = CallerMeter(crowded=False)
+        meter.begin(1.0)
+        meter.end(1, 0.06, cpu, alone=True)
+        assert meter.cost().cpu == pytest.approx(0.06 * working)
 
 
 def test_sampling_that_begins_near_the_end_of_an_item():

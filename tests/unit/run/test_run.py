@@ -21,11 +21,12 @@ from parallax._routing.throughput import (
     ROUTE_START_TIMEOUT_S,
     RouteHold,
 )
-from parallax._run.caller_items import run_next, with_errors
+from parallax._run.caller_items import EndedItems, run_next, run_plain, with_errors
 from parallax._run.caller_state import CallerState
 from parallax._run.crew_table import CALLER, MAX_REPORTED_LOSSES, CrewTable, WorkerLosses
 from parallax._run.run import Run
 from parallax._run.worker_factory import WorkerFactory
+from parallax._scheduling import input as scheduling_input
 from parallax._scheduling.events import Blame
 from parallax._scheduling.input import Input
 
@@ -249,6 +250,24 @@ def test_items_off_the_input():
     assert (source.taken, source.ended) == (4, False)
     assert run_next(double, source, 99, [], stop=False).values == [8, 10, 12, 14, 16, 18]
     assert source.ended
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_late_first_item_is_the_whole_block(plain, monkeypatch):
+    """Blocks are sized by earlier calls, whose items may have been far shorter; no item is lost."""
+    source = Input((list(range(9)) if plain else iter(range(9)),), strict=False)
+
+    def block():
+        if plain:
+            return run_plain(double, source, 99, EndedItems(source.iterator))
+        return run_next(double, source, 99, [], stop=False)
+
+    monkeypatch.setattr(scheduling_input, "LATE_S", 0.0)
+    assert [block().values, block().values] == [[0], [2]]
+    assert (source.taken, source.ended) == (2, False)
+    monkeypatch.setattr(scheduling_input, "LATE_S", 1e9)
+    assert block().values == [4, 6, 8, 10, 12, 14, 16]
+    assert (source.taken, source.ended) == (9, True)
 
 
 def test_a_stop_iteration_of_the_callable_is_not_the_end_of_the_input():
