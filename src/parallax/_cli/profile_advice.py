@@ -208,4 +208,4 @@ def _speed_up(group: ThreadGroup, cores: int, many: int) -> float:
     work, wait = group.spent.work, group.spent.busy - group.spent.work
     work = max(work, group.spent.held)
     alone = max((work + wait) / max(many, cores), work / cores) / PROCESS_SHARE
-    return group.wall / alone if alone else 1.0
+    return min(group.wall / alone, PROCESS_SHARE * cores) if alone else 1.0

@@ -190,9 +190,9 @@ def grouped(threads: Iterable[ThreadProfile], span: float) -> list[ThreadGroup]:
             spent = spent.plus(each.spent)
         # Threads that are short follow each other, others are there together.
         longest = max(each.spent.seconds - each.spent.idle for each in members)
-        wall = longest
+        wall = max(longest, min(span, spent.held))  # one at a time holds the GIL
         if longest * _FEW < span:
-            wall = min(span, max(longest, spent.busy))
+            wall = max(wall, min(span, spent.busy))
         functions = by_function(f for each in members for f in each.functions)
         groups.append(ThreadGroup(kind, entry, len(members), wall, spent, functions))
     return sorted(groups, key=lambda group: -max(group.spent.work, group.spent.held))

@@ -36,6 +36,9 @@ TURNS = Spent(ran=2.0, held=1.96, gil_wait=2.0)
          2, True, "holds the GIL 88%", 1.44),
         # Downloads whose threads also wait for work.
         (group("Thread", 8, Spent(ran=0.1, other_wait=15.9, idle=8.0)), 2, True, "waits 99%", 1.0),
+        # A server's threads for one request each: one of them was there for the whole time.
+        (group("Thread", 11, Spent(ran=0.5, held=0.3, gil_wait=2.0), 5.0), 2, True,
+         "holds the GIL 60%", 1.92),
         # A timer.
         (group("Thread", 1, Spent(other_wait=2.0, idle=2.0)), 2, True, "nothing in this pro", 1.0),
         (group("main", 1, Spent(ran=2.0, held=2.0)), 2, True, "processes would make", 1.92),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from parallax._profiling.program_profile import settle_all
+from parallax._profiling.program_profile import Spent, ThreadProfile, grouped, settle_all
 from parallax._profiling.thread_tally import (
     GIL_WAIT,
     HELD,
@@ -102,3 +102,10 @@ def held_by(tally: ThreadTally) -> dict[str, float]:
     sampler: Any = SimpleNamespace(threads={1: tally}, ended=0.0, weight=1.0)
     (thread,) = settle_all(sampler, 1.0)
     return {each.name: each.spent.held for each in thread.functions}
+
+
+def test_threads_that_follow_each_other_take_as_long_as_they_hold_the_gil() -> None:
+    spent = Spent(ran=0.5, held=0.5, gil_wait=0.5)
+    threads = [ThreadProfile(str(i), "Thread", "do_GET", False, spent) for i in range(8)]
+    (group,) = grouped(threads, 4.5)
+    assert group.wall == 4.0
