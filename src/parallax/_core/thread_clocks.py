@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from parallax._core.current_frames import current_frames
+from parallax._core.current_frames import thread_idents
 from parallax._core.light_stdlib import NamedTuple
 
 # GetThreadTimes moves with the scheduler's tick, though Windows reports a resolution of 100 ns.
@@ -50,7 +50,7 @@ def thread_cpu_clock(ident: int) -> Callable[[], float] | None:
     """
     get_clock: Callable[[int], int] | None = getattr(time, "pthread_getcpuclockid", None)
     # The C library crashes on the ident of a thread that has ended, so ask the interpreter first.
-    if get_clock is None or ident not in current_frames():
+    if get_clock is None or ident not in thread_idents():
         return None
     try:
         clock = get_clock(ident)

@@ -19,7 +19,7 @@ import threading
 import time
 
 from parallax._core.cores import gil_enabled, load_per_core
-from parallax._core.current_frames import current_frames
+from parallax._core.current_frames import thread_idents
 from parallax._core.fork_pauses import forget, pause_at_forks
 from parallax._core.interrupt_mask import StartingThread
 from parallax._core.light_stdlib import TYPE_CHECKING, NamedTuple, signals
@@ -248,7 +248,7 @@ class GilSampler:
         if busy is None or span <= 0.0:
             return 0.0
         known = {self._watch, self._ident, threading.get_ident()}
-        if known.issuperset(current_frames()):
+        if known.issuperset(thread_idents()):
             return 0.0  # what else burns CPU are native threads: they never hold the GIL
         return max(0.0, (last.process - first.process - samples.cpu) / span - busy)
 

@@ -87,7 +87,8 @@ class ProgramSampler:
 
         Functions in files below the folders of ``library`` are not to blame, their callers are.
         """
-        self._outside, self._folders = outside, library
+        self._outside = outside.co_filename, outside.co_name
+        self._folders = library
         self._library: dict[str, bool] = {}  # by file name
         self._sampler = GilSampler(self._look, on_wake=self._awake, starts=False)
         self._places = Places()
@@ -163,7 +164,7 @@ class ProgramSampler:
         mark, before = self._sampler.mark(), self._before
         self._before = mark
         samples = mark.samples.since(before.samples)
-        late, short = samples.late > 0, self._woken[0]
+        late, short = samples.late > 0 and gil_enabled(), self._woken[0]
         self._due[late] += samples.weight + samples.waited
         self._add_point(mark)
         budget = _LOOK_ALLOWANCE_S + LOOK_BUDGET * (now - self._first.at)
@@ -211,7 +212,7 @@ class ProgramSampler:
                 pass
             for each, on_core in zip(seen, self._move(seen, asked), strict=True):
                 each.state = NATIVE if on_core else each.state
-        if core_switches() != self._woken[1]:
+        if gil_enabled() and core_switches() != self._woken[1]:
             return None  # somebody had the GIL meanwhile
         for each in seen:
             each.tally.cpu = each.now
@@ -278,7 +279,7 @@ class ProgramSampler:
         code, entry, line, top = None, None, 0, frame
         while frame is not None and len(stack) < _MAX_DEPTH:
             here = frame.f_code
-            if here is self._outside:
+            if (here.co_filename, here.co_name) == self._outside:
                 break
             if not self._in_library(here.co_filename) and here.co_name not in PARTS:
                 if code is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _thread
 import sys
+import threading
 import time
 
 from parallax._core.cores import gil_enabled
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 RUNNING, FOR_GIL, FOR_OTHER, UNKNOWN = "running", "gil", "other", "unknown"
 
 _O_CLOEXEC = 0o2000000
+#: Of the number of a clock, which else is made of the thread's: CPU time of one thread.
+_OF_THREAD = 6
 #: The GIL's two condition variables and their mutexes are this close to each other. One is for who
 #: wants it; who is made to give it up waits at the other until somebody has taken it.
 _GIL_BYTES = 160
@@ -65,11 +68,15 @@ def clock_of(ident: int) -> tuple[int, int] | None:
     get_clock: Callable[[int], int] | None = getattr(time, "pthread_getcpuclockid", None)
     if get_clock is None or sys.platform != "linux":
         return None
+    if not gil_enabled():  # it may end now, and the C library crashes on one that has ended
+        thread = threading._active.get(ident)  # type: ignore[attr-defined]
+        number = getattr(thread, "native_id", None)
+        return None if number is None else (~number << 3 | _OF_THREAD, number)
     try:
         clock = get_clock(ident)
     except OSError:
         return None
-    return clock, ~(clock >> 3)  # how Linux makes the one of the other
+    return clock, ~(clock >> 3)
 
 
 class ThreadStates:

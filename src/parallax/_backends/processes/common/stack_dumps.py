@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable
 
+from parallax._core.cores import gil_enabled
 from parallax._core.lazy_import import faulthandler
 from parallax._core.light_stdlib import signals
 from parallax._core.own_code import FOLDER
@@ -113,6 +114,7 @@ def enable_stack_dumps(fd: int) -> None:
     try:
         faulthandler.enable(fd)
         if DUMP_SIGNAL is not None:
-            faulthandler.register(DUMP_SIGNAL, fd)
+            # Without a GIL the handler would read stacks that other threads change, and crash.
+            faulthandler.register(DUMP_SIGNAL, fd, all_threads=gil_enabled())
     except (OSError, RuntimeError, ValueError):  # no memory for the handler's stack
         return

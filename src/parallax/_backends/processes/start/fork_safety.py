@@ -10,7 +10,7 @@ import os
 import sys
 
 from parallax._backends.processes.common.native_threads import native_pools
-from parallax._core.current_frames import current_frames
+from parallax._core.current_frames import thread_idents
 from parallax._core.light_stdlib import sockets
 
 if sys.platform != "win32":
@@ -52,7 +52,7 @@ def unsafe_reason(ending: int = 0) -> str:
     cuda = sys.modules.get("torch.cuda")
     if getattr(cuda, "_initialized", False):
         return "a CUDA context does not survive a fork"
-    if (others := len(current_frames()) - 1 - ending) > 0:
+    if (others := len(thread_idents()) - 1 - ending) > 0:
         return f"the program has {others} other thread{'s' * (others > 1)}"
     try:
         limit = getrlimit(RLIMIT_NOFILE)[0]

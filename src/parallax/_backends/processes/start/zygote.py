@@ -30,7 +30,7 @@ from collections.abc import Callable
 from parallax._backends.processes.common.process_identity import Identity, assume
 from parallax._backends.processes.common.process_tree import kill_tree
 from parallax._backends.processes.common.protocol import ORPHAN_GRACE_S
-from parallax._core.current_frames import current_frames
+from parallax._core.current_frames import thread_idents
 from parallax._core.light_stdlib import Any, dumps, loads, signals, sockets
 from parallax._core.nesting import work_while
 from parallax._core.process_rights import Ids, assume_ids
@@ -164,7 +164,7 @@ def _threads() -> int:
         # The system lets only a process with one thread stop to share it with others.
         alone = ctypes.CDLL(None, use_errno=True).unshare(_CLONE_THREAD) == 0
         several = not alone and ctypes.get_errno() == errno.EINVAL
-        return max(len(current_frames()), 1 + several)
+        return max(len(thread_idents()), 1 + several)
 
 
 def _close(fds: list[int]) -> None:
