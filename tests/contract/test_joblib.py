@@ -14,6 +14,7 @@ import pytest
 
 joblib = pytest.importorskip("joblib", minversion="1.4")
 pytest.importorskip("threadpoolctl")  # sets a variable of the environment when it is imported
+from parallax._core.cores import gil_enabled  # noqa: E402
 from parallax.integrations import joblib as integration  # noqa: E402
 
 
@@ -88,6 +89,11 @@ def test_arrays_arrive():
     assert each(np.sum, [table] * 6) == [table.sum()] * 6
 
 
+def spins_and_nests():
+    jobs.spin(0.02)
+    return os.getpid(), inner(3)
+
+
 def inner(x):
     with joblib.parallel_config(backend="parallax"):
         return sum(each(jobs.square, range(x)))
@@ -96,6 +102,18 @@ def inner(x):
 def test_nested_calls():
     """Also with the backend named inside: nobody waits for who waits."""
     assert each(inner, [3] * 8) == [5] * 8
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("limit", [None, 1])
+def test_worker_processes_know_the_name(limit):
+    """What items call may name the backend that the program has registered."""
+    before = os.getpid()
+    with joblib.parallel_config(backend="parallax", inner_max_num_threads=limit):
+        found = joblib.Parallel(n_jobs=2)(joblib.delayed(spins_and_nests)() for _ in range(12))
+    assert {value for _, value in found} == {5}
+    if gil_enabled():
+        assert {pid for pid, _ in found} - {before}
 
 
 def limit(_):

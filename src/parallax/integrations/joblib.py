@@ -114,9 +114,9 @@ class _ParallaxBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     ) -> Future[Any]:
         """Have a batch run; ``callback`` gets its future when it has ended."""
         if self.inner_max_num_threads is None:
-            future = self._pool.submit(func)
+            future = self._pool.submit(_Batch(func))
         else:
-            future = self._pool.submit(_limited, self.inner_max_num_threads, func)
+            future = self._pool.submit(_limited, self.inner_max_num_threads, _Batch(func))
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         if callback is not None:
@@ -137,6 +137,21 @@ class _ParallaxBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     def terminate(self) -> None:
         """The call is over; workers stay for the next one."""
         self.reset_batch_stats()
+
+
+class _Batch:
+    """A batch; what it calls may name the backend where it arrives as well."""
+
+    def __init__(self, func: Callable[[], Any]) -> None:
+        self.func = func
+
+    def __call__(self) -> Any:
+        return self.func()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "parallax" not in joblib.parallel.BACKENDS:
+            register()
 
 
 def _limited(threads: int, func: Callable[[], Any]) -> Any:
