@@ -14,6 +14,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
 
 from parallax._core.cores import start_methods
 from parallax._core.light_stdlib import Any, Literal, Protocol, TypeAlias, TypedDict
@@ -232,17 +233,27 @@ def _from_environment() -> dict[str, Any]:
     # Not by its own methods, which take 10 us to say that there is nothing.
     if not any(map(getattr(os.environ, "_data", os.environ).__contains__, _ENVIRONMENT_KEYS)):
         return found
-    for name, convert in _ENVIRONMENT.items():
-        text = os.environ.get(name)
-        if text:
-            try:
-                found[name.removeprefix("PARALLAX_").lower()] = convert(text)
-            except ValueError:
-                kind = "a whole number" if convert is int else "a number"
-                raise ValueError(
-                    f"the environment variable {name} must be {kind}, not {text!r}"
-                ) from None
+    for name in _ENVIRONMENT:
+        if text := os.environ.get(name):
+            found[name.removeprefix("PARALLAX_").lower()] = _from_text(name, text)
     return found
+
+
+@lru_cache(maxsize=32)
+def _from_text(name: str, text: str) -> Any:
+    """The checked value of an environment variable."""
+    convert = _ENVIRONMENT[name]
+    try:
+        value = convert(text)
+    except ValueError:
+        kind = "a whole number" if convert is int else "a number"
+        problem = f"the environment variable {name} must be {kind}, not {text!r}"
+        raise ValueError(problem) from None
+    try:
+        check({name.removeprefix("PARALLAX_").lower(): value})
+    except ValueError as error:
+        raise ValueError(f"the environment variable {name}={text}: {error}") from None
+    return value
 
 
 def _check(o: Options) -> Options:

@@ -337,8 +337,10 @@ def test_options_are_left_by_an_error():
     [
         ("MAX_WORKERS", "many", "PARALLAX_MAX_WORKERS must be a whole number, not 'many'"),
         ("IDLE_TIMEOUT", "soon", "PARALLAX_IDLE_TIMEOUT must be a number, not 'soon'"),
-        ("MAX_WORKERS", "0", "max_workers must be at least 1"),
-        ("BACKEND", "gpu", "unknown backend 'gpu'"),
+        ("RETRIES", "-1", "PARALLAX_RETRIES=-1: retries must be at least 0"),
+        ("BACKEND", "gpu", "PARALLAX_BACKEND=gpu: unknown backend 'gpu'"),
+        ("START_METHOD", "fork", "PARALLAX_START_METHOD=fork: unknown start_method"),
+        ("MAX_WORKERS", "0", "PARALLAX_MAX_WORKERS=0: max_workers must be at least 1"),
     ],
 )
 def test_bad_environment(monkeypatch, name, text, words):
