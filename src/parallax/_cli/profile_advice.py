@@ -65,9 +65,11 @@ def advise(
             else _of_threads(group, cores, gil=gil))
     ]  # fmt: skip
     helpers = [group.kind for group in groups if group.kind in _HELPERS - {"multiprocessing queue"}]
-    if helpers or children > max(_HOT_S, _CHILD_SHARE * span):
+    many = children > max(_HOT_S, _CHILD_SHARE * span)
+    if helpers or many:
         each = [cpu / span for cpu in (by_child or {}).values()]
-        found.insert(0, _of_processes(helpers, children / span, sorted(each), cores))
+        place = 0 if many else len(found)
+        found.insert(place, _of_processes(helpers, children / span, sorted(each), cores))
     if gil and cores > 1 and not any(advice.speed_up > 1.0 for advice in found):
         found[:0] = _of_all(groups)
     if not found:

@@ -89,3 +89,11 @@ def test_processes_are_told_apart_by_what_they_used() -> None:
     assert busy.text.endswith("Functions in child processes are not sampled.")
     (idle,) = advise([pool], span=2.0, children=1.0, cores=2, gil=True)
     assert "chunksize" in idle.text
+
+
+@pytest.mark.parametrize(("children", "first"), [(0.01, "main"), (1.5, "multiprocessing.Pool")])
+def test_a_pool_that_did_next_to_nothing_is_told_last(children: float, first: str) -> None:
+    groups = [group("main", 1, Spent(ran=1.9, held=1.9)), group("multiprocessing.Pool", 3, Spent())]
+    found = advise(groups, span=2.0, children=children, cores=2, gil=True)
+    assert len(found) == 2
+    assert found[0].kind == first
