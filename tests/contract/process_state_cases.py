@@ -18,6 +18,8 @@ import sys
 import tempfile
 import threading
 import time
+import timeit
+import unittest
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -244,6 +246,43 @@ def sets_a_level(item):
 
 
 @case
+def asserts_what_is_logged(item):
+    logger = logging.getLogger("parallax.case")
+    with unittest.TestCase().assertLogs(logger, "INFO") as seen:
+        logger.info("%d", item)
+        wait()
+    return seen.output
+
+
+@case
+def times_without_the_collector(item):
+    timeit.timeit(wait, number=1)
+    return gc.isenabled()
+
+
+@case
+def sets_the_limit_of_digits(item):
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(700 + item)
+    wait()
+    found = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(before)
+    return found
+
+
+@case
+def sends_a_signal(item):
+    wait()
+    signal.raise_signal(signal.SIGUSR2)
+
+
+@case
+def inserts_into_a_shared_database(item):
+    wait()
+    return SHARED.execute("insert into t values (?)", (item,)).lastrowid
+
+
+@case
 def sets_the_precision(item):
     decimal.getcontext().prec = item % 9 + 1
     wait()
@@ -410,7 +449,8 @@ def state():
         (
             *kept, *library_state, warnings.filters, locale.setlocale(locale.LC_ALL), sys.path,
             signal.getsignal(signal.SIGUSR1), signal.getitimer(signal.ITIMER_REAL), gc.isenabled(),
-            sys.getrecursionlimit(), decimal.getcontext().prec, Settings.debug, PLACES.tolist(),
+            sys.getrecursionlimit(), sys.get_int_max_str_digits(),
+            decimal.getcontext().prec, Settings.debug, PLACES.tolist(),
             np.get_printoptions()["precision"], LOG, LAST, sorted(CACHE),
         )
     )  # fmt: skip
@@ -426,6 +466,8 @@ def reset():
     sys.setrecursionlimit(1000)
     logging.getLogger("parallax.case").setLevel(0)
     np.set_printoptions(precision=8)
+    sys.set_int_max_str_digits(4300)
+    SHARED.execute("delete from t")
     LOG.clear(), LAST.clear(), CACHE.clear()
     PLACES[:] = 0
 
@@ -435,6 +477,9 @@ if __name__ == "__main__":
     INPUT = tempfile.TemporaryFile()  # noqa: SIM115
     INPUT.write(b"".join(b"%d\n" % number for number in range(100)))
     INPUT.flush()
+    SHARED = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+    SHARED.execute("create table t(a)")
+    signal.signal(signal.SIGUSR2, lambda *args: LOG.append("a signal"))
     warnings.simplefilter("ignore", parallax.SharedStateWarning)
     for name in sys.argv[1:] or CASES:
         reset()

@@ -49,4 +49,5 @@ def _is_common(finding: Finding, fn: Any, calls: Sequence[Any]) -> bool:
         path = path[:-1]
     found = [follow(path, fn, args) for args in calls]
     found = [each for each in found if each is not UNKNOWN_OBJECT and not is_frozen(each)]
-    return len({id(each) for each in found}) < len(found)
+    items = {id(each) for args in calls for each in args} if len(path) > 1 else set()
+    return len({id(each) for each in found}) < len(found) or not items.isdisjoint(map(id, found))

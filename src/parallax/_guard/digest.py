@@ -15,6 +15,7 @@ import itertools
 import marshal
 import operator
 import types
+from _abc import _get_dump  # type: ignore[import-not-found]
 from collections import OrderedDict, deque
 
 from parallax._core.light_stdlib import TYPE_CHECKING
@@ -23,10 +24,12 @@ from parallax._guard.generators import handle
 from parallax._guard.lookup import (
     instance_dict,
     is_a,
+    is_cache_name,
     is_frozen,
     is_own_class,
     is_own_code,
     mro_of,
+    slot_value,
     top_module,
 )
 
@@ -231,7 +234,14 @@ class Walk:
         self._todo += [obj.func, obj.args, obj.keywords]
 
     def _cached(self, obj: Any) -> None:
-        self._todo.append(obj.__wrapped__)  # what it has cached is no state
+        self._todo.append(obj.__wrapped__)
+        held = gc.get_referents(obj)  # no state, but for what is made once and used by all
+        self._todo += [each[()] for each in held if type(each) is dict and () in each]
+        pairs = itertools.pairwise(held)
+        self._todo += [made for key, made in pairs if type(key) is tuple and not key]
+
+    def _connection(self, obj: Any) -> None:
+        self._out.append((obj.total_changes, obj.in_transaction))
 
     def _class(self, obj: type) -> None:
         for cls in mro_of(obj):
@@ -243,6 +253,8 @@ class Walk:
                 }  # fmt: skip
                 self._values([*data])
                 self._values([*data.values()])
+                if "_abc_impl" in space:
+                    self._out.append(len(_get_dump(cls)[0]))  # what is registered as a subclass
 
     def _buffer(self, obj: Any) -> None:
         size = memoryview(obj).nbytes
@@ -299,10 +311,10 @@ class Walk:
             return
         space, (own, slots) = instance_dict(obj), self._fields(kind)
         if space:
-            names = [n for n in space if own or not _is_cache(n)]
+            names = [n for n in space if own or not is_cache_name(n)]
             self._out.append(names)
             self._values([space[n] for n in names])
-        self._values([_slot(each, obj) for each in slots])
+        self._values([slot_value(each, obj) for each in slots])
         if space is None and not slots:
             held = gc.get_referents(obj)[:MAX_WHOLE_ENTRIES]
             self.opaque = self.opaque or (len(held) < 2 and obj is self._todo[0])
@@ -321,7 +333,7 @@ class Walk:
             spaces = (type.__getattribute__(cls, "__dict__") for cls in mro_of(kind)[:-1])
             members = (item for space in spaces if "__slots__" in space for item in space.items())
             found = (m for m in members if type(m[1]) is types.MemberDescriptorType)
-            slots = [each for name, each in found if own or not _is_cache(name)]
+            slots = [each for name, each in found if own or not is_cache_name(name)]
             self._kinds[(kind,)] = own, slots
         return self._kinds[(kind,)]  # type: ignore[no-any-return]
 
@@ -344,18 +356,6 @@ def content_of(cell: Any) -> Any:
         return None
 
 
-def _slot(member: Any, obj: Any) -> Any:
-    try:
-        return member.__get__(obj, type(obj))
-    except AttributeError:
-        return None
-
-
-def _is_cache(name: str) -> bool:
-    """Whether libraries keep what they have computed under such a name."""
-    return "cache" in name or "memo" in name
-
-
 # By base class: found in the order of an object's classes.
 _BY_BASE: Final[dict[Any, Callable[[Walk, Any], None]]] = {
     list: Walk._list, tuple: Walk._tuple, dict: Walk._dict, set: Walk._set, frozenset: Walk._set,
@@ -371,6 +371,7 @@ _BY_NAME: Final[dict[tuple[str, str], Callable[[Walk, Any], None]]] = {
     ("pandas", "NDFrame"): Walk._frame, ("random", "Random"): Walk._random,
     ("numpy", "Generator"): Walk._random, ("numpy", "RandomState"): Walk._random,
     ("numpy", "BitGenerator"): Walk._random, ("torch", "Generator"): Walk._random,
+    ("sqlite3", "Connection"): Walk._connection,
     ("logging", "Logger"): Walk._logger, ("enum", "Enum"): Walk._nothing,
     ("contextvars", "ContextVar"): Walk._variable, ("mmap", "mmap"): Walk._buffer,
     ("ctypes", "Array"): Walk._buffer, ("ctypes", "_SimpleCData"): Walk._buffer,

@@ -25,6 +25,7 @@ from parallax._guard.mutators import (
     ALIASES,
     ARGUMENT_CHANGES,
     CONTAINER_CALLS,
+    DESCRIPTOR_CALLS,
     GETTERS,
     KEEPING_CALLS,
     MUTATING_METHODS,
@@ -157,6 +158,9 @@ class InstalledCalls(BuiltinCalls):
         for shape, table in tables:
             if (process := table.get((module, name))) is not None:
                 self.note(frame, None, (shape, process[0]), target=process[1])
+        use = DESCRIPTOR_CALLS.get((module, name), "")
+        if use and _from_outside(positional):
+            self.note(frame, None, (use, "uses"), target="a descriptor")
         self._note_outputs(frame, args)
         values = [*positional, *(v for key, v in args.named.items() if key not in _OUTPUTS)]
         if args.rest is not None:
@@ -203,6 +207,13 @@ class InstalledCalls(BuiltinCalls):
                     value = positional[2] if len(positional) > 2 else None
                 self.note(frame, origin, change, slot, value)
         return changed
+
+
+def _from_outside(positional: list[Value]) -> bool:
+    """Whether the first argument was not made by a call, and is not for output."""
+    first = positional[0] if positional else Value(const=1)
+    made = NONDETERMINISTIC in first.deps or any(type(each) is Fresh for each in first.origins)
+    return not made and first.const not in (1, 2)
 
 
 def _view(frame: AbstractFrame, name: str, one: Value, deps: frozenset[Any]) -> Value:

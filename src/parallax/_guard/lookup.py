@@ -345,3 +345,16 @@ def mark_of(obj: Any) -> Any:
     if is_a(obj, (type, types.ModuleType)) or kind is types.BuiltinFunctionType:
         return obj
     return UNKNOWN_OBJECT if obj is UNKNOWN_OBJECT else kind
+
+
+def slot_value(member: Any, obj: Any) -> Any:
+    """What is in a slot; None if nothing is."""
+    try:
+        return member.__get__(obj, type(obj))
+    except AttributeError:
+        return None
+
+
+def is_cache_name(name: str) -> bool:
+    """Whether libraries keep what they have computed under such a name."""
+    return "cache" in name or "memo" in name

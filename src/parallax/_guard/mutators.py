@@ -180,25 +180,31 @@ _HANDLERS, _TIMER = ("changes", "the signal handlers"), ("sets", "the alarm")
 _COLLECTOR, _LOGGING = ("changes", "the collector"), ("changes", "logging")
 _CSV, _CODECS = ("changes", "settings of csv"), ("registers with", "codecs")
 _TRACING = ("changes", "what traces the program")
+_SIGNAL = ("sends", "a signal")
 _INPUT, _NUMPY, _PANDAS = ("reads", "standard input"), ("changes", "NumPy"), ("changes", "pandas")
 
 # Functions that change, or read on in, the state of the process: the verb and what is changed.
 PROCESS_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
-    ("builtins", "input"): _INPUT, ("os", "read"): ("reads", "a descriptor"),
+    ("builtins", "input"): _INPUT,
     ("getpass", "getpass"): _INPUT, ("fileinput", "input"): _INPUT,
-    ("os", "lseek"): ("moves in", "a descriptor"),
     ("os", "dup2"): ("replaces", "a descriptor"), ("os", "nice"): ("changes", "the niceness"),
     ("resource", "setrlimit"): ("changes", "the limits"),
     ("time", "tzset"): ("changes", "the time zone"), ("torch", "manual_seed"): (DRAWS, "torch"),
     ("decimal", "setcontext"): ("changes", "the decimal context"),
     ("sys", "setrecursionlimit"): ("changes", "the recursion limit"),
     ("sys", "setswitchinterval"): ("changes", "the switch interval"),
+    ("sys", "set_int_max_str_digits"): ("changes", "the limit of digits"),
+    ("os", "sched_setaffinity"): ("changes", "the CPU affinity"), ("os", "kill"): _SIGNAL,
+    ("signal", "raise_signal"): _SIGNAL, ("signal", "pthread_kill"): _SIGNAL,
+    ("_thread", "interrupt_main"): _SIGNAL, ("sys", "audit"): ("calls", "audit hooks"),
     ("gc", "disable"): _COLLECTOR, ("gc", "enable"): _COLLECTOR, ("gc", "freeze"): _COLLECTOR,
     ("gc", "set_threshold"): _COLLECTOR, ("signal", "alarm"): _TIMER,
     ("signal", "setitimer"): _TIMER, ("signal", "pthread_sigmask"): _HANDLERS,
     ("signal", "siginterrupt"): _HANDLERS, ("signal", "set_wakeup_fd"): _HANDLERS,
     ("logging", "disable"): _LOGGING, ("logging", "basicConfig"): _LOGGING,
     ("logging", "captureWarnings"): _LOGGING, ("logging", "setLoggerClass"): _LOGGING,
+    ("logging", "addLevelName"): _LOGGING, ("logging", "setLogRecordFactory"): _LOGGING,
+    ("urllib", "install_opener"): ("changes", "the opener of urllib"),
     ("numpy", "set_printoptions"): _NUMPY, ("numpy", "seterr"): _NUMPY,
     ("pandas", "set_option"): _PANDAS, ("pandas", "reset_option"): _PANDAS,
     ("atexit", "register"): ("registers with", "atexit"),
@@ -246,6 +252,16 @@ SWAPPING_CALLS: Final[dict[tuple[str, str], tuple[str, str]]] = {
 }  # fmt: skip
 # Calls for what this process alone will do later, in whatever order.
 KEEPING_CALLS: Final = {("weakref", "finalize"): ("registers with", "weakref.finalize")}
+# Functions of a descriptor, their first argument: harmless where the item has opened it.
+DESCRIPTOR_CALLS: Final[dict[tuple[str, str], str]] = {
+    **dict.fromkeys([(module, name) for module in ("posix", "nt", "os") for name in (
+        "read", "readv", "write", "writev", "lseek", "ftruncate", "sendfile", "splice",
+        "copy_file_range", "close",
+    )], "take"),
+    **dict.fromkeys([(module, name) for module in ("posix", "nt", "os") for name in (
+        "pread", "preadv", "pwrite", "pwritev", "fstat", "fsync", "fdatasync", "dup",
+    )], "keep"),
+}  # fmt: skip
 for (_module, _name), _change in tuple(PROCESS_CALLS.items()):
     if _module == "os":
         PROCESS_CALLS["posix", _name] = PROCESS_CALLS["nt", _name] = _change

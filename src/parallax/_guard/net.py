@@ -28,7 +28,12 @@ from parallax._guard.lookup import (
     is_own_code,
 )
 from parallax._guard.other_threads import goes_on
-from parallax._guard.process_state import look_at_process, of_imports, process_difference
+from parallax._guard.process_state import (
+    hooks,
+    look_at_process,
+    of_imports,
+    process_difference,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -109,6 +114,10 @@ class Net:
         for title, generator in shared_generators():
             self._add(title, generator)  # code of libraries, too, draws from these
         self._visit(fn, "self")
+        for title, hook in hooks():
+            code: Any = getattr(hook, "__code__", None)
+            if is_a(code, types.CodeType) and is_own_code(code.co_filename):
+                self._visit(hook, title)
 
     def before(self, items: Sequence[Any]) -> None:
         """Items begin; what was seen after the latest ones still holds."""
@@ -239,6 +248,7 @@ class Net:
             self._add("an argument of the partial", [obj.args, obj.keywords])
         elif is_lru_cache(obj):
             self._visit(obj.__wrapped__, name)
+            self._add(name, obj)
         elif issubclass(kind, type):
             if is_own_class(obj):
                 self._add(name, obj)

@@ -5,6 +5,7 @@ Guarantees: looking at it imports nothing and changes nothing; one look takes ab
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -38,17 +39,30 @@ def _descriptors(_: Any) -> Any:
         return None
 
 
+def _signals(module: Any) -> list[int]:
+    return [getattr(module, name) for name in _WATCHED_SIGNALS if hasattr(module, name)]
+
+
 def _handlers(module: Any) -> Any:
-    numbers = [getattr(module, name) for name in _WATCHED_SIGNALS if hasattr(module, name)]
     timer = module.getitimer(module.ITIMER_REAL)[0] > 0 if hasattr(module, "getitimer") else False
-    return [*map(module.getsignal, numbers), timer]
+    return [*map(module.getsignal, _signals(module)), timer]
 
 
 def _logging(module: Any) -> Any:
     manager = module.root.manager
     loggers = [*manager.loggerDict.items()][:_MAX_LOGGERS]
-    levels = [(name, each.level) for name, each in loggers if getattr(each, "level", 0)]
-    return manager.disable, module.root.level, len(module.root.handlers), levels
+    set_ = [
+        (name, space["level"], len(space["handlers"]), space["propagate"])
+        for name, each in loggers
+        if (space := vars(each)).get("level") or space.get("handlers")
+    ]
+    root = module.root
+    return manager.disable, root.level, len(root.handlers), module.getLogRecordFactory(), set_
+
+
+def _limits(module: Any) -> Any:
+    digits = getattr(module, "get_int_max_str_digits", int)()
+    return module.getrecursionlimit(), module.getswitchinterval(), digits
 
 
 def _decimal(module: Any) -> Any:
@@ -64,15 +78,16 @@ _STATES: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
     ("the warnings filters", "warnings", lambda m: (m.showwarning, *m.filters)),
     ("the working directory", "os", lambda m: m.getcwd()),
     ("os.environ", "os", lambda m: dict(getattr(m.environ, "_data", m.environ))),  # not decoded
+    ("the collector", "gc", lambda m: (m.isenabled(), m.get_threshold())),
+    ("logging", "logging", _logging),
     ("sys.path", "sys", lambda m: [*m.path]),
     ("sys.argv", "sys", lambda m: [*m.argv]),
     ("standard input", "os", _descriptors),
-    ("limits of the interpreter", "sys", lambda m: (m.getrecursionlimit(), m.getswitchinterval())),
+    ("limits of the interpreter", "sys", _limits),
+    ("the CPU affinity", "os", lambda m: m.sched_getaffinity(0)),
     ("the signal handlers", "_signal", _handlers),
-    ("the collector", "gc", lambda m: (m.isenabled(), m.get_threshold())),
     ("the default timeout of sockets", "_socket", lambda m: m.getdefaulttimeout()),
     ("tempfile.tempdir", "tempfile", lambda m: m.tempdir),
-    ("logging", "logging", _logging),
     ("the locale", "_locale", lambda m: m.setlocale(m.LC_ALL, None)),
     ("the decimal context", "decimal", _decimal),
     ("NumPy's printing", "numpy", lambda m: m.get_printoptions()),
@@ -83,7 +98,7 @@ PROCESS_TITLES: Final = frozenset(title for title, _, _ in _STATES)
 # What modules change that are imported: once, for all items, so that it is no change of theirs.
 _OF_IMPORTS: Final = frozenset({"the warnings filters", "os.environ", "sys.path", "logging"})
 # Those that installed code, too, swaps for a moment: looked at while an item runs.
-_BRIEF: Final = _STATES[:5]
+_BRIEF: Final = _STATES[:8]
 
 
 class ProcessWatch:
@@ -154,11 +169,32 @@ def process_difference(before: list[Any], after: list[Any], others: Container[st
     return ""
 
 
+# Functions of the program that libraries call: title, module, and what gives them.
+_HOOKS: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
+    ("warnings.showwarning", "warnings", lambda m: [m.showwarning]),
+    ("the factory of log records", "logging", lambda m: [m.getLogRecordFactory()]),
+    ("gc.callbacks", "gc", lambda m: m.callbacks),
+    ("numpy.seterrcall", "numpy", lambda m: [m.geterrcall()]),
+    ("sys.unraisablehook", "sys", lambda m: [m.unraisablehook]),
+    ("a signal handler", "_signal", lambda m: map(m.getsignal, _signals(m))),
+)
+
+
+def hooks() -> list[tuple[str, Any]]:
+    """What libraries call, with titles: the callable need not mention it."""
+    found: list[tuple[str, Any]] = []
+    for title, name, get in _HOOKS:
+        if (module := sys.modules.get(name)) is not None:
+            with contextlib.suppress(Exception):  # a module that is half imported
+                found += [(title, hook) for hook in get(module) if callable(hook)]
+    return found
+
+
 # Classes whose objects only the thread that made them may use: module, class, and what raises
 # in any other thread and does nothing else; None where nothing harmless does.
 _ONE_THREAD: Final[dict[tuple[str, str], Callable[[Any], Any] | None]] = {
     ("sqlite3", "Connection"): lambda obj: obj.cursor(),
-    ("sqlite3", "Cursor"): lambda obj: obj.connection.cursor(),
+    ("sqlite3", "Cursor"): None,
     ("tkinter", "Misc"): None,
     ("tkinter", "Variable"): None,
     ("curses", "window"): None,

@@ -56,7 +56,17 @@ def some(make, n=100):
 ONE, LOG, NUMBERS, ROW = Account(), [0] * 100, itertools.count(), {}
 ACCOUNTS = [Account() for _ in range(7)]
 
+CHAIN = some(Order)
+for one, following in itertools.pairwise(CHAIN):
+    one.following = following
+
+
+def adds_to_the_next(order):
+    order.following.n = 1
+
+
 COMMON = {
+    "the next item": (adds_to_the_next, [CHAIN]),
     "one account": (pays, [some(lambda _: Order(ONE))]),
     "a few accounts": (pays, [some(lambda k: Order(ACCOUNTS[k % 7]))]),
     "the same item": (counts, [[ROW] * 100]),

@@ -933,7 +933,23 @@ def asynchronous(x):
 M = Model([1, 2, 3])
 CL = Client()
 
+
+def own_descriptors(n):
+    reading, writing = os.pipe()
+    os.write(writing, bytes([n]))
+    found = os.read(reading, 1)
+    os.close(reading)
+    os.close(writing)
+    opened = os.open(os.devnull, os.O_RDONLY)
+    try:
+        os.write(1, b"")
+        return found, os.read(opened, n), os.fstat(opened).st_size
+    finally:
+        os.close(opened)
+
+
 PROGRAMS = [
+    (own_descriptors, 3),
     (names_in_source, __file__),
     (hash_in_blocks, b"abc"),
     (compress, b"abc"),

@@ -678,6 +678,39 @@ class Creating:
         self.parser.feed(text)
 
 
+DESCRIPTOR = 9
+
+
+class Opened:
+    def __init__(self):
+        self.number = 9
+
+    def read(self, n):
+        return os.read(self.number, n)
+
+    def at(self, n):
+        return os.pread(self.number, 1, n)
+
+
+ONLY_SCANNED = [
+    (lambda i: os.read(DESCRIPTOR, i), 3, "loop"),
+    (lambda i: os.write(DESCRIPTOR, b""), 3, "loop"),
+    (Opened().read, 3, "loop"),
+    (Opened().at, 3, "process"),
+    (lambda d: os.lseek(d, 0, 0), 3, "loop"),
+    (lambda i: os.pread(DESCRIPTOR, i, 0), 3, "process"),
+    (lambda i: os.kill(os.getpid(), 10), 3, "loop"),
+    (lambda i: sys.set_int_max_str_digits(i), 3, "loop"),
+    (lambda i: sys.audit("x", i), 3, "loop"),
+]
+
+
+@pytest.mark.parametrize(("fn", "item", "limit"), ONLY_SCANNED, ids=range(len(ONLY_SCANNED)))
+def test_calls_that_reach_the_system(fn, item, limit):
+    """None is made here."""
+    assert judge(scan(fn, (item,)), ()).limit == limit
+
+
 MISSED = [
     (alias_then_append, 3, "loop"), (through_subscript, 3, "loop"),
     (through_loop, 3, "loop"), (through_values, 3, "loop"), (through_items, 3, "loop"),

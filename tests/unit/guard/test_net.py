@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import array
 import bisect
 import collections
@@ -10,6 +11,7 @@ import csv
 import ctypes
 import decimal
 import functools
+import gc
 import heapq
 import io
 import itertools
@@ -20,8 +22,10 @@ import mmap
 import operator
 import random
 import re
+import sqlite3
 import struct
 import types
+import warnings
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -129,7 +133,29 @@ def captures():
     return lambda i: np.add(total, i + 1, out=total)
 
 
+class Shape(abc.ABC):  # noqa: B024 - others are registered with it
+    pass
+
+
+connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+connection.execute("create table t(a)")
+
+
+@functools.lru_cache
+def only_one():
+    return []
+
+
+@functools.cache
+def only_dict():
+    return {}
+
+
 EFFECTS = [
+    (lambda i: Shape.register(type("Round", (), {})), "Shape"),
+    (lambda i: connection.execute("insert into t values (1)"), "connection"),
+    (lambda i: only_one().append(i), "only_one"),
+    (lambda i: only_dict().update({i: i}), "only_dict"),
     (lambda i: np.add.at(numbers, [i], 1), "numbers"),
     (lambda i: np.maximum.at(numbers, [0], i + 1), "numbers"),
     (lambda i: np.copyto(matrix[2], i + 1), "matrix"),
@@ -182,6 +208,9 @@ EFFECTS = [
 ]  # fmt: skip
 
 PURE = [
+    lambda i: isinstance(i, Shape),
+    lambda i: connection.execute("select a from t").fetchone(),
+    lambda i: only_one()[:i],
     lambda i: float(numbers.sum() + matrix.T[i].sum() + columns[i].sum()),
     lambda i: [child.tag for child in root.iter()],
     lambda i: lists.get(i),
@@ -224,6 +253,27 @@ def test_each_change_is_seen(fn, name):
 def test_nothing_is_seen_where_nothing_changes(fn):
     """Reading, caching, and memory that is the same for all processes."""
     assert changes(fn) == [[], [], []]
+
+
+@pytest.mark.parametrize("name", ["warnings", "logging", "gc"])
+def test_what_libraries_call_is_reached(name, monkeypatch):
+    """The callable mentions nothing of it."""
+    collected = []
+
+    def collect(*args, **kwargs):
+        operator.methodcaller("append", len(args))(collected)
+        return logging.LogRecord(*args[:7]) if name == "logging" else None
+
+    if name == "gc":
+        monkeypatch.setattr(gc, "callbacks", [collect])
+    elif name == "warnings":
+        monkeypatch.setattr(warnings, "showwarning", collect)
+    else:
+        monkeypatch.setattr(logging, "_logRecordFactory", collect)
+    net = Net(len, Mesh(STEPS))
+    net.before([1])
+    collect("n", 1, "f", 1, "m", (), None)
+    assert [each.name for each in net.after()] == ["collected"]
 
 
 def test_changes_of_items_are_seen():
