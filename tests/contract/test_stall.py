@@ -119,6 +119,8 @@ def test_a_stall_of_an_executor_is_told(kind, gate):
         executor = kind(2)
     with executor:
         executor.submit(hangs_at, -1, "", 0).result(30)
+        gate.told.clear()  # where a worker starts slowly
+        gate.path.unlink(missing_ok=True)
         work = functools.partial(hangs_at, 3, str(gate.path))
         assert [executor.submit(work, n).result(30) for n in range(5)] == list(range(5))
     (record,) = gate.told

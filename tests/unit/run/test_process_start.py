@@ -25,8 +25,8 @@ def test_a_short_job_does_not_ask_whether_the_program_may_be_forked(monkeypatch)
     """Counting the threads of native libraries takes longer than some jobs."""
     asked = []
     monkeypatch.setattr(fork_safety, "unsafe_reason", lambda _: asked.append(1) or "it is a test")
-    found = parallel_map(compute, [0.001] * 20)
-    assert found == [0.001] * 20
+    found = parallel_map(compute, [0.001] * 10)
+    assert found == [0.001] * 10
     assert found.report.route == "loop"
     assert not asked
 
