@@ -938,7 +938,7 @@ def logger_dict():
     return (lambda i: logging.getLogger(f"made.{i}") is None), state
 
 
-MAY.add("logger_dict")
+MAY.add("logger_dict")  # one that a worker has made logs nothing else than one made here
 
 
 @case
@@ -1011,9 +1011,6 @@ def linecache_entry():
     )
 
 
-MAY.add("linecache_entry")
-
-
 @case
 def copyreg_table():
     import copyreg
@@ -1022,9 +1019,6 @@ def copyreg_table():
     return (lambda i: copyreg.pickle(Target, operator.attrgetter("n"))), (
         lambda: Target in copyreg.dispatch_table
     )
-
-
-MAY.add("copyreg_table")
 
 
 @case

@@ -8,9 +8,12 @@ from __future__ import annotations
 import calendar
 import fnmatch
 import functools
+import glob
+import logging
 import operator
 import os
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -21,7 +24,7 @@ import numpy as np
 from parallax import Executor, parallel_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ITEMS, PLACE = range(100), Path(sys.argv[1])
 
@@ -87,6 +90,29 @@ def reads_what_the_program_set(x: int) -> bool:
     return getattr(fnmatch, "set_by_the_program", False)
 
 
+NAN = float("nan")
+opened: list[str] = []
+sys.addaudithook(lambda event, args: opened.append(event) if event == "glob.glob" else None)
+
+
+def compares_by_identity(x: float) -> bool:
+    work()
+    logging.getLogger(f"of a worker.{os.getpid()}.{time.monotonic_ns()}")
+    glob.glob("/nowhere")  # noqa: PTH207 - it calls an audit hook
+    return x is NAN
+
+
+def made_and_removed() -> Iterator[str]:
+    for _ in range(40):
+        with tempfile.NamedTemporaryFile() as file:
+            yield file.name
+
+
+def finds(name: str) -> bool:
+    time.sleep(0.01)
+    return Path(name).exists()
+
+
 def waits(x: int) -> int:
     time.sleep(0.02 if x % 2 else 0.005)
     if x >= 40:
@@ -128,6 +154,22 @@ def rest() -> None:
         return found, found.report.route == "processes"
 
     assert False in in_processes(read), "what is set on modules of packages is carried"
+
+    def compare() -> Any:
+        opened.clear()
+        found = parallel_map(compares_by_identity, [NAN] * 100, max_workers=2)
+        return found, found.report.route == "processes"
+
+    assert False in in_processes(compare), "a number is the same object in workers"
+    assert len(opened) < 100, "what a hook of the interpreter collects is noticed"
+    made = sum(name.startswith("of a worker.") for name in logging.root.manager.loggerDict)
+    assert made < 100, "loggers of workers are made here, too"
+
+    def find() -> Any:
+        found = parallel_map(finds, made_and_removed(), max_workers=2)
+        return found, found.report.route == "threads"
+
+    assert False in in_processes(find), "an input waits for its items without need"
 
     def wait() -> Any:
         late.clear()
