@@ -102,7 +102,8 @@ class ProgramSampler:
         self.ended = 0.0
         #: of the latest look: CPU seconds of the program until then, and its time.
         self._looked = (self._first.process, 0.0)
-        self._spent = 0.0
+        #: seconds that looks have taken at a free GIL, and at one that was held.
+        self._spent = [0.0, 0.0]
         self.short_turns = ShortTurns(self._sampler)
         #: of the latest wake-up: whether it ended a short turn, and how often its thread had slept.
         self._woken = (False, 0)
@@ -169,14 +170,15 @@ class ProgramSampler:
         self._add_point(mark)
         budget = _LOOK_ALLOWANCE_S + LOOK_BUDGET * (now - self._first.at)
         # Looks at a free GIL are many in a program that waits, and must leave some for the others.
-        if self._spent > budget * (1.0 if late else 0.5) and not short:
+        over = sum(self._spent) > budget or (not late and self._spent[False] > budget / 2)
+        if over and not short:
             return
         cpu = mark.process - mark.samples.cpu
         blurred = self._look_at_threads(
             self._due[late], cpu - self._looked[0], late=late, short=short
         )
         if blurred is None:
-            self._spent += clock() - began
+            self._spent[late] += clock() - began
             return
         self._looked = (cpu, now - self._first.at)
         self.weight += self._due[late]
@@ -184,7 +186,7 @@ class ProgramSampler:
         self.looks += 1
         if blurred and self.looks % _LOOKS_PER_SHORT_TURN == 0:
             self.short_turns.begin()
-        self._spent += clock() - began
+        self._spent[late] += clock() - began
 
     def _look_at_threads(
         self, weight: float, cpu: float, *, late: bool, short: bool
