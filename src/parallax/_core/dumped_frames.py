@@ -64,7 +64,7 @@ def _file() -> IO[bytes]:
     # No pipe, which nobody would read while all threads stop; and tempfile sets its ``tempdir``.
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("parallax-stacks"), "w+b")
-    return tempfile.TemporaryFile()
+    return tempfile.NamedTemporaryFile()
 
 
 def parsed(dump: str) -> dict[int, Any]:

@@ -147,8 +147,8 @@ class CallerLoop:
         looked = measuring and self._much
         if looked:
             profiler.limits.before_block()
-        if items and measuring and profiler.workers.payload is None:
-            self._caller.sample = items[:1]
+        if measuring and (items or self._stream):  # a stream keeps no items that were read
+            self._caller.sample = items[:1] if items and profiler.workers.payload is None else []
 
         def work(values: list[Any]) -> ChunkResult:
             if items is None:

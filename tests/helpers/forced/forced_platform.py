@@ -21,28 +21,28 @@ HIDDEN = {
     "win32": {
         "_signal": "SIGALRM SIGBUS SIGCHLD SIGHUP SIGKILL SIGRTMAX SIGSTOP SIGURG SIGUSR1 SIGUSR2 "
         "SIG_BLOCK SIG_SETMASK SIG_UNBLOCK alarm getitimer ITIMER_REAL pause "
-        "pthread_sigmask setitimer siginterrupt sigpending",
+        "pthread_kill pthread_sigmask setitimer siginterrupt sigpending",
         "_socket": "AF_UNIX CMSG_LEN MSG_DONTWAIT SCM_RIGHTS socketpair",
         "faulthandler": "register unregister",
         "mmap": "MADV_DONTNEED MADV_REMOVE MAP_PRIVATE MAP_SHARED PROT_READ PROT_WRITE",
-        "os": "EFD_CLOEXEC O_CLOEXEC PRIO_PROCESS RTLD_NOLOAD WNOHANG eventfd fchdir fchmod fork "
-        "getegid geteuid getgid getgroups getloadavg getpriority getresgid getresuid getuid "
-        "memfd_create nice pidfd_open posix_fallocate pread preadv pwrite register_at_fork "
-        "sched_getaffinity sched_setaffinity set_blocking setpriority setresgid setresuid "
-        "sysconf wait",
+        "os": "EFD_CLOEXEC O_CLOEXEC PRIO_PROCESS RTLD_NOLOAD WNOHANG copy_file_range eventfd "
+        "fchdir fchmod fdatasync fork getegid geteuid getgid getgroups getloadavg getpriority "
+        "getresgid getresuid getuid memfd_create minor nice pidfd_open posix_fallocate pread preadv pwrite "
+        "pwritev readv register_at_fork sched_getaffinity sched_setaffinity sendfile set_blocking "
+        "setpriority setresgid setresuid splice sync sysconf wait writev",
         "select": "EPOLLRDHUP POLLIN POLLOUT epoll poll",
         "selectors": "EpollSelector KqueueSelector",
         "signal": "SIGALRM SIGBUS SIGCHLD SIGHUP SIGKILL SIGRTMAX SIGSTOP SIGURG SIGUSR1 SIGUSR2 "
         "SIG_BLOCK SIG_SETMASK SIG_UNBLOCK alarm getitimer ITIMER_REAL pause "
-        "pthread_sigmask setitimer siginterrupt sigpending",
+        "pthread_kill pthread_sigmask setitimer siginterrupt sigpending",
         "socket": "AF_UNIX CMSG_LEN MSG_DONTWAIT SCM_RIGHTS recv_fds send_fds",
         "time": "clock_gettime pthread_getcpuclockid tzset",
     },
     "darwin": {
         "_signal": "SIGRTMAX",
         "mmap": "MADV_REMOVE",
-        "os": "EFD_CLOEXEC eventfd getresgid getresuid memfd_create pidfd_open posix_fallocate "
-        "sched_getaffinity sched_setaffinity setresgid setresuid",
+        "os": "EFD_CLOEXEC copy_file_range eventfd fdatasync getresgid getresuid memfd_create "
+        "pidfd_open posix_fallocate sched_getaffinity sched_setaffinity setresgid setresuid splice",
         "resource": "RUSAGE_THREAD",
         "select": "EPOLLRDHUP epoll",
         "selectors": "EpollSelector",
