@@ -25,8 +25,8 @@ HIDDEN = {
         "_socket": "AF_UNIX CMSG_LEN MSG_DONTWAIT SCM_RIGHTS socketpair",
         "faulthandler": "register unregister",
         "mmap": "MADV_DONTNEED MADV_REMOVE MAP_PRIVATE MAP_SHARED PROT_READ PROT_WRITE",
-        "os": "EFD_CLOEXEC O_CLOEXEC PRIO_PROCESS RTLD_NOLOAD WNOHANG copy_file_range eventfd fchdir "
-        "fchmod fdatasync fork getegid geteuid getgid getgroups getloadavg getpriority "
+        "os": "EFD_CLOEXEC O_CLOEXEC PRIO_PROCESS RTLD_NOLOAD WNOHANG copy_file_range eventfd "
+        "fchdir fchmod fdatasync fork getegid geteuid getgid getgroups getloadavg getpriority "
         "getresgid getresuid getuid memfd_create minor nice pidfd_open posix_fallocate pread "
         "preadv pwrite pwritev readv register_at_fork sched_getaffinity sched_setaffinity "
         "sendfile set_blocking setpriority setresgid setresuid splice sync sysconf wait writev",
