@@ -18,10 +18,13 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="terminals of POSIX")
 #: Seconds within which an answer must have come; items sleep for much longer.
 SOON = 20
 
+#: Not one sleep: Python acts at its end on a signal of the instant before it begins.
 SETUP = """
 import os, time
 from parallax import Executor, ProcessPoolExecutor, ThreadPoolExecutor, parallel_map, parallel_imap
-def item(x): print("be" + "gun", flush=True); time.sleep(60)
+def item(x):
+    print("be" + "gun", flush=True)
+    for _ in range(600): time.sleep(0.1)
 """
 
 #: What is typed, and the call that works afterwards.
