@@ -68,7 +68,7 @@ def this_thread_waits(thread, _):
     while frame is not None:
         names.add(frame.f_code.co_name)
         frame = frame.f_back
-    return not names.isdisjoint({"poll", "select", "wait", "result"})
+    return not names.isdisjoint({"poll", "select", "wait", "result", "_wait"})
 
 
 def item_says_so(_, flag):
