@@ -116,7 +116,7 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     assert cli.main(["doctor", "--json", "-"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["cores"] == parallax.cpu_count()
-    assert min(facts["processes_call_seconds"], facts["processes_start_seconds"]) > 0.0
+    assert facts["processes_call_seconds"] <= facts["processes_start_seconds"]
     assert all(each["problem"] and each["remedy"] for each in facts["warnings"])
 
 

@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from jobs.no_copies import Stuck, Unreadable
 
 from parallax import BackendMissingError, SerializationError, options, parallel, parallel_map
 from parallax._backends.cluster_workers import AHEAD, Cluster
@@ -60,16 +61,6 @@ def near():
     cluster = Near()
     yield cluster
     cluster._pool.shutdown()
-
-
-class Stuck:
-    def __reduce__(self):
-        raise ValueError("no copies")
-
-
-class Unreadable:
-    def __reduce__(self):
-        return int, ("one",)
 
 
 def square(item):

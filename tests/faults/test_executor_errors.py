@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import pytest
+from jobs.no_copies import Stuck, Unreadable
 
 from parallax import SerializationError, WorkerDiedError, parallel_map
 
@@ -49,16 +50,6 @@ class Away(Executor):
 
     def shutdown(self, wait=True, *, cancel_futures=False):
         self._pool.shutdown(wait)
-
-
-class Stuck:
-    def __reduce__(self):
-        raise ValueError("no copies")
-
-
-class Unreadable:
-    def __reduce__(self):
-        return int, ("one",)
 
 
 def stuck_at_three(item):

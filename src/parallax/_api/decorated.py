@@ -31,6 +31,7 @@ from parallax._core.options import (
     StreamOptions,
     check,
     check_names,
+    is_cluster,
     resolve,
 )
 from parallax._transport.wrapped_functions import find_attribute, is_importable, reduce_wrapped
@@ -180,9 +181,7 @@ class ParallelFunction(_Called[P, R_co]):
         names = ("backend", "max_workers", *CALL_OPTIONS)
         options = resolve({name: self._given.get(name) for name in names})
         executor = options.backend
-        if isinstance(executor, str) or hasattr(
-            executor, "get_executor"
-        ):  # a name; a Client of Dask
+        if isinstance(executor, str) or is_cluster(executor):
             executor = shared_executor(options)
         elif options.retries:
             executor = Executor(backend=executor).options(retries=options.retries)
